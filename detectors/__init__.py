@@ -1,0 +1,1 @@
+"""Pictures and models: knows nothing of validators, metrics or the chain."""

@@ -1,0 +1,3 @@
+"""What runs a graph."""
+
+MODEL_FILE = "model.onnx"

@@ -1,0 +1,123 @@
+"""A detector says what a model means; a backend runs its graph."""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.errors import InferenceError, ModelError
+from detectors.image import decode
+from detectors.manifest import Manifest
+from detectors.pictures import known_picture
+from detectors.preprocess import Preprocessing
+
+KNOWN_ANSWER_TOLERANCE = 1e-3  # between CPUs; a swapped label or a damaged file is far outside
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The probability of roadwork, in [0, 1], and the seconds spent on each stage."""
+
+    probability: float
+    decode: float
+    preprocess: float
+    infer: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A prepared model: its folder and manifest, and the original weights, which only the torch backend needs."""
+
+    folder: Path
+    manifest: Manifest
+    original: Path | None
+
+
+class Backend(Protocol):
+    """Runs a graph: an array of the fixed input shape to an array of shape (1, classes)."""
+
+    name: ClassVar[str]
+
+    def __init__(self, files: ModelFiles, shape: tuple[int, int, int, int], threads: int) -> None: ...
+
+    def run(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run the graph once; called from one thread at a time for each slot."""
+        ...
+
+
+class Detector(ABC):
+    """One picture in, the probability of roadwork out. Safe to call from several threads."""
+
+    def __init__(self, files: ModelFiles, backend: type[Backend], threads: int) -> None:
+        self.manifest = files.manifest
+        self.threads = threads
+        self.backend_name = backend.name
+        self.preprocessing = self.read_preprocessing(files.folder)
+        self.backend = backend(files, self.preprocessing.shape, threads)
+
+    @staticmethod
+    @abstractmethod
+    def read_preprocessing(folder: Path) -> Preprocessing:
+        """Read how this kind of model wants its pictures."""
+
+    def predict(self, data: bytes) -> Prediction:
+        """Decode, preprocess, run, and read the roadwork output of an encoded photo.
+
+        Raises:
+            ImageError: the bytes are not a picture that may be opened.
+            InferenceError: the output is not a probability.
+        """
+        started = time.perf_counter()
+        picture = decode(data)
+        decoded = time.perf_counter()
+        array = self.preprocessing(picture)
+        preprocessed = time.perf_counter()
+        probability = self.probability(self.backend.run(array))
+        done = time.perf_counter()
+        return Prediction(probability, decoded - started, preprocessed - decoded, done - preprocessed)
+
+    def probability(self, scores: NDArray[np.float32]) -> float:
+        """Return the roadwork probability of the graph's output, shape (1, classes).
+
+        Raises:
+            InferenceError: another shape, or a value that is not finite or not in [0, 1]. A NaN that gets out costs
+                the operator about a hundred rounds of reward.
+        """
+        output = self.manifest.output
+        if scores.shape != (1, len(output.labels)):
+            raise InferenceError(f"the model's output has shape {scores.shape}, not (1, {len(output.labels)})")
+        row = scores[0].astype(np.float64)
+        if output.activation == "softmax":
+            row = np.exp(row - row.max())
+            row /= row.sum()
+        elif output.activation == "sigmoid":
+            row = 1 / (1 + np.exp(-row))
+        probability = float(row[output.index])
+        if not math.isfinite(probability) or not -1e-6 <= probability <= 1 + 1e-6:
+            raise InferenceError("the model's output is not a probability")
+        return min(1.0, max(0.0, probability))
+
+    def verify(self) -> float:
+        """Run the known picture, which also warms the graph up; return the seconds of a second, warm run.
+
+        Raises:
+            ModelError: the answer is not the one in the manifest.
+        """
+        picture = known_picture()
+        expected = self.manifest.known_answer
+        try:
+            answer = self.predict(picture).probability
+        except InferenceError as error:
+            raise ModelError(f"the model {self.manifest.name} fails on the known picture: {error}") from error
+        if abs(answer - expected) > KNOWN_ANSWER_TOLERANCE:
+            raise ModelError(
+                f"the model {self.manifest.name} answers {answer:.4f} to the known picture, not {expected:.4f}"
+            )
+        started = time.perf_counter()
+        self.predict(picture)
+        return time.perf_counter() - started

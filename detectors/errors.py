@@ -1,0 +1,33 @@
+"""What can go wrong between a picture and its probability.
+
+DetectorError
+├── DetectorConfigError   a YAML file or a name in it is wrong
+├── ModelError            a model can't be loaded, verified or exported
+│   └── NotPrepared       its folder is not there yet: `roadwork-miner models download` makes it
+├── ImageError            the bytes are not a picture that may be opened
+└── InferenceError        the model answered with something that is not a probability
+"""
+
+
+class DetectorError(Exception):
+    """The root of the tree."""
+
+
+class DetectorConfigError(DetectorError):
+    """A detector's YAML file is missing or wrong."""
+
+
+class ModelError(DetectorError):
+    """A model can't be loaded, verified or exported."""
+
+
+class NotPrepared(ModelError):
+    """The exported model is not on this disk yet."""
+
+
+class ImageError(DetectorError):
+    """The bytes are not a picture that may be opened."""
+
+
+class InferenceError(DetectorError):
+    """The model answered with something that is not a probability."""

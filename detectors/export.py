@@ -1,0 +1,120 @@
+"""Original weights to a model folder that serves without torch; refused when the answers differ."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from detectors.base import ModelFiles
+from detectors.config import DetectorConfig
+from detectors.errors import ModelError
+from detectors.exporters import Exporter
+from detectors.manifest import NAME, Manifest, Parity, Source, sha256
+from detectors.pictures import known_picture, parity_pictures
+from detectors.registry import backend_class, detector_class, exporter_class
+from detectors.weights import Original, find_original, model_name, remember_revision
+
+MAX_DIFFERENCE = 1e-3
+
+Progress = Callable[[str], None]
+
+
+def prepare(
+    detector: str,
+    config: DetectorConfig,
+    models_dir: Path,
+    *,
+    out: Path | None = None,
+    pictures: Sequence[bytes] | None = None,
+    progress: Progress = lambda _: None,
+) -> Path:
+    """Fetch, export, compare with the library's own pipeline, and put the folder into its place in one step.
+
+    Args:
+        detector: a name in the registry.
+        config: where the weights come from.
+        models_dir: holds `<name>/<revision>/`.
+        out: another place for the folder.
+        pictures: encoded photos for the parity check; made ones if None.
+        progress: told each step in words.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ModelError: the weights can't be got or exported, or the answers differ by more than `MAX_DIFFERENCE`.
+    """
+    progress(f"finding {config.source}")
+    original = find_original(config)
+    folder = out or models_dir / model_name(config) / original.revision
+    if out is not None and out.exists() and any(out.iterdir()) and not (out / NAME).is_file():
+        raise ModelError(f"{out} is not empty and not a model folder; give another one")
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        exporter = exporter_class(detector)(original.path, config)
+        _fill(partial, detector, exporter, original, model_name(config), pictures, progress)
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.replace(folder)
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"exporting for {detector} needs the package {error.name!r}, which is not installed; `make setup-all` does"
+        ) from error
+    except OSError as error:
+        raise ModelError(f"{folder} can't be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    remember_revision(config, models_dir, original.revision)
+    return folder
+
+
+def _fill(
+    folder: Path,
+    detector: str,
+    exporter: Exporter,
+    original: Original,
+    name: str,
+    pictures: Sequence[bytes] | None,
+    progress: Progress,
+) -> None:
+    progress("exporting to ONNX")
+    output = exporter.write(folder)
+    files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    draft = Manifest(
+        name=name,
+        revision=original.revision,
+        detector=detector,
+        source=Source(origin=original.origin, revision=original.revision),
+        output=output,
+        files=files,
+        known_answer=0.0,
+        parity=Parity(reference=exporter.reference_name, pictures=0, max_difference=0.0, mean_difference=0.0),
+        made_with={package: _version(package) for package in (*exporter.packages, "onnxruntime")},
+    )
+    exported = detector_class(detector)(ModelFiles(folder, draft, None), backend_class("onnx"), threads=1)
+    progress(f"comparing with {exporter.reference_name}")
+    photos = list(pictures) if pictures is not None else parity_pictures()
+    reference = exporter.reference()
+    differences = [abs(exported.predict(photo).probability - reference(photo)) for photo in photos]
+    if not max(differences) <= MAX_DIFFERENCE:  # a NaN is refused too
+        raise ModelError(
+            f"the exported model's probabilities differ from {exporter.reference_name}'s by up to "
+            f"{max(differences):.2g} on {len(photos)} pictures; at most {MAX_DIFFERENCE} is allowed"
+        )
+    parity = Parity(
+        reference=exporter.reference_name,
+        pictures=len(photos),
+        max_difference=max(differences),
+        mean_difference=sum(differences) / len(differences),
+    )
+    known = exported.predict(known_picture()).probability
+    draft.model_copy(update={"known_answer": known, "parity": parity}).write(folder)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

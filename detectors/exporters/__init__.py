@@ -1,0 +1,32 @@
+"""From original weights to an ONNX graph; each exporter also knows its library's own pipeline, to compare with."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+from detectors.config import DetectorConfig
+from detectors.manifest import Output
+
+
+class Exporter(ABC):
+    """Turns one kind of original weights into the files of a model folder."""
+
+    packages: ClassVar[tuple[str, ...]]  # whose versions go into the manifest
+    reference_name: ClassVar[str]
+
+    def __init__(self, original: Path, config: DetectorConfig) -> None:
+        self.original = original
+        self.config = config
+
+    @abstractmethod
+    def write(self, folder: Path) -> Output:
+        """Write `model.onnx` (one picture, fp32) and `preprocessor_config.json`; say what the outputs mean.
+
+        Raises:
+            ModelError: the weights can't be read, or have no roadwork output.
+        """
+
+    @abstractmethod
+    def reference(self) -> Callable[[bytes], float]:
+        """Return the library's own pipeline: an encoded photo to the probability of roadwork."""

@@ -1,0 +1,96 @@
+"""`manifest.json`: what is in a model's folder, where it came from, and what was measured on it."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from detectors.errors import ModelError, NotPrepared
+
+NAME = "manifest.json"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(_Part):
+    """Where the weights came from: a repository at a commit, or a local path with a fingerprint."""
+
+    origin: str
+    revision: str
+
+
+class Output(_Part):
+    """Which of the graph's outputs means roadwork, and what turns it into a probability."""
+
+    index: int
+    labels: list[str]
+    activation: Literal["softmax", "sigmoid", "none"]
+
+
+class Parity(_Part):
+    """How far the exported graph's probabilities were from the library's own pipeline."""
+
+    reference: str
+    pictures: int
+    max_difference: float
+    mean_difference: float
+
+
+class Manifest(_Part):
+    """The contract of a model folder; `detectors.loading` verifies every line of it before the first request."""
+
+    format: Literal[1] = 1
+    name: str
+    revision: str
+    detector: str
+    precision: Literal["fp32"] = "fp32"
+    threshold: float = 0.5
+    source: Source
+    output: Output
+    files: dict[str, str]  # file name -> sha256
+    known_answer: float  # the probability of `detectors.pictures.known_picture()`
+    parity: Parity
+    made_with: dict[str, str]  # package -> version
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the manifest of `folder`.
+
+        Raises:
+            NotPrepared: there is none.
+            ModelError: it can't be read.
+        """
+        path = folder / NAME
+        if not path.is_file():
+            raise NotPrepared(f"{folder} holds no {NAME}")
+        try:
+            return cls(**json.loads(path.read_bytes()))
+        except (ValidationError, ValueError, TypeError, OSError) as error:
+            raise ModelError(f"{path} can't be read: {str(error).splitlines()[0]}") from error
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest into `folder`."""
+        (folder / NAME).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    def verify(self, folder: Path) -> None:
+        """Compare every file with its sum.
+
+        Raises:
+            ModelError: a file is missing or differs; the message names it.
+        """
+        for name, expected in self.files.items():
+            path = folder / name
+            if not path.is_file():
+                raise ModelError(f"{path} is missing")
+            if sha256(path) != expected:
+                raise ModelError(f"{path} does not match its sum in {NAME}; remove the folder and make it again")
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

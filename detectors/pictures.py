@@ -1,0 +1,49 @@
+"""Pictures made by arithmetic: the known picture of the self-test, and a set for the parity check."""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+SIZES = ((224, 224), (640, 360), (360, 640), (1280, 720), (300, 227), (96, 96), (1920, 1080), (500, 375))
+
+
+def scene(width: int, height: int, seed: int) -> NDArray[np.uint8]:
+    """Return a street-like picture, shape (height, width, 3): sky, road, orange cones, coarse and fine noise.
+
+    Integer arithmetic and PCG64 only, so that every machine makes the same bytes.
+    """
+    random = np.random.Generator(np.random.PCG64(seed))
+    rows = np.arange(height).reshape(-1, 1)
+    columns = np.arange(width).reshape(1, -1)
+    horizon = height * (40 + seed % 20) // 100
+    sky = np.stack([90 + rows * 100 // height + columns * 0, 140 + rows * 60 // height + columns * 0,
+                    200 + columns * 40 // width + rows * 0], axis=-1)  # fmt: skip
+    road = np.stack([70 + (rows - horizon) * 60 // height + columns * 0] * 3, axis=-1)
+    picture = np.where((rows < horizon)[..., np.newaxis], sky, road)
+    for _ in range(seed % 5):
+        base, top = int(random.integers(horizon, height)), int(random.integers(4, max(5, height // 4)))
+        middle = int(random.integers(0, width))
+        inside = (rows <= base) & (rows > base - top) & (abs(columns - middle) * 3 <= rows - base + top)
+        picture[inside] = (235, 95, 20)
+    blocks = random.integers(-30, 31, (height // 16 + 1, width // 16 + 1, 3)).repeat(16, 0).repeat(16, 1)
+    noise = random.integers(-12, 13, (height, width, 3))
+    picture = np.clip(picture + blocks[:height, :width] + noise, 0, 255)
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def known_picture() -> bytes:
+    """Return the picture of the self-test, a PNG, so that no JPEG decoder's rounding gets in."""
+    return _encode(scene(320, 240, seed=3), "PNG")
+
+
+def parity_pictures() -> list[bytes]:
+    """Return JPEGs of various sizes and shapes for comparing two implementations of a model."""
+    return [_encode(scene(width, height, seed), "JPEG") for seed, (width, height) in enumerate(SIZES, start=1)]
+
+
+def _encode(pixels: NDArray[np.uint8], kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, quality=90)
+    return buffer.getvalue()

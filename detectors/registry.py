@@ -1,0 +1,52 @@
+"""Names become classes here, and nowhere else; what was not chosen is not imported."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
+
+from detectors.errors import DetectorConfigError
+
+if TYPE_CHECKING:
+    from detectors.base import Backend, Detector
+    from detectors.exporters import Exporter
+
+DETECTORS = {
+    "ViT": "detectors.vit:ViT",
+    "YOLOClassifier": "detectors.yolo:YOLOClassifier",
+}
+EXPORTERS = {
+    "ViT": "detectors.exporters.vit:ViTExporter",
+    "YOLOClassifier": "detectors.exporters.yolo:YOLOExporter",
+}
+BACKENDS = {
+    "onnx": "detectors.backends.onnx:OnnxBackend",
+    "torch": "detectors.backends.torch:TorchBackend",
+}
+DEFAULT_CONFIGS = {"ViT": "starter.yaml", "YOLOClassifier": "yolo_roadwork.yaml"}
+
+
+def detector_class(name: str) -> "type[Detector]":
+    """Return a detector's class."""
+    return cast("type[Detector]", _resolve("detector", DETECTORS, name))
+
+
+def exporter_class(name: str) -> "type[Exporter]":
+    """Return the class that turns a detector's original weights into ONNX."""
+    return cast("type[Exporter]", _resolve("detector", EXPORTERS, name))
+
+
+def backend_class(name: str) -> "type[Backend]":
+    """Return a backend's class."""
+    return cast("type[Backend]", _resolve("backend", BACKENDS, name))
+
+
+def _resolve(kind: str, table: Mapping[str, str], name: str) -> Any:
+    if name not in table:
+        raise DetectorConfigError(f"unknown {kind} {name!r}; known: {', '.join(table)}")
+    module, _, attribute = table[name].partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise DetectorConfigError(
+            f"{kind} {name!r} needs the package {error.name!r}, which is not installed; `make setup-all` installs it"
+        ) from error

@@ -1,0 +1,38 @@
+"""`ViT`: any image classifier in Hugging Face's format (ViT, DeiT, Swin, ConvNeXt, DINOv2, MobileNet, …)."""
+
+import json
+from pathlib import Path
+
+from detectors.base import Detector
+from detectors.errors import ModelError
+from detectors.preprocess import Preprocessing, from_processor_config
+
+PROCESSOR_FILE = "preprocessor_config.json"
+
+
+class ViT(Detector):
+    """A Hugging Face image classifier with its published image processor."""
+
+    @staticmethod
+    def read_preprocessing(folder: Path) -> Preprocessing:
+        """Read `preprocessor_config.json`."""
+        try:
+            values = json.loads((folder / PROCESSOR_FILE).read_bytes())
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{folder / PROCESSOR_FILE} can't be read: {error}") from error
+        return from_processor_config(values)
+
+
+def roadwork_index(id2label: dict[str, str] | dict[int, str], wanted: str) -> int:
+    """Return the output whose label is `wanted`, compared to the letter, as the reference miner does.
+
+    Raises:
+        ModelError: no output, or more than one, has that label; the message lists the labels there are.
+    """
+    found = [int(index) for index, label in id2label.items() if label == wanted]
+    if len(found) != 1:
+        labels = ", ".join(repr(label) for label in list(id2label.values())[:10])
+        raise ModelError(
+            f"{len(found)} of the model's outputs have the label {wanted!r} (roadwork_label); its labels are {labels}"
+        )
+    return found[0]

@@ -1,0 +1,115 @@
+"""Original weights: where they are, which revision they have, and getting them there."""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectors.config import DetectorConfig
+from detectors.errors import DetectorConfigError, ModelError
+from detectors.manifest import sha256
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+PATTERNS = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]  # never a pickle
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """The original weights on this disk: a folder or a file, its origin in words, and its revision."""
+
+    path: Path
+    origin: str
+    revision: str
+
+
+def model_folder(config: DetectorConfig, models_dir: Path) -> Path:
+    """Say where the exported model is, or will be, without asking a network: `models/<name>/<revision>/`.
+
+    Raises:
+        DetectorConfigError: the local weights that the configuration names do not exist.
+    """
+    if config.model_folder is not None:
+        return config.model_folder
+    return models_dir / model_name(config) / known_revision(config, models_dir)
+
+
+def model_name(config: DetectorConfig) -> str:
+    """Return a file name for the model: of its repository, or of its folder or file."""
+    source = config.source
+    name = source if is_hub(config) else Path(source).stem
+    return re.sub(r"[^A-Za-z0-9._-]+", "--", name)
+
+
+def is_hub(config: DetectorConfig) -> bool:
+    """Return whether the weights come from the Hugging Face hub."""
+    return config.hf_repo is not None and not Path(config.hf_repo).is_absolute()
+
+
+def known_revision(config: DetectorConfig, models_dir: Path) -> str:
+    """Return the revision as far as it can be known from this disk: a branch is the commit it last resolved to."""
+    if not is_hub(config):
+        return _fingerprint(Path(config.source))
+    if COMMIT.fullmatch(config.revision):
+        return config.revision
+    ref = _ref(config, models_dir)
+    return ref.read_text(encoding="utf-8").strip() if ref.is_file() else config.revision
+
+
+def find_original(config: DetectorConfig, revision: str | None = None) -> Original:
+    """Find the original weights on this disk, or get them from the hub, at a pinned commit.
+
+    `HF_HOME`, `HF_TOKEN` and `HF_HUB_OFFLINE` mean what they mean to huggingface_hub.
+
+    Raises:
+        ModelError: they can't be found, got or verified.
+    """
+    if not is_hub(config):
+        path = Path(config.source)
+        return Original(path, str(path), _fingerprint(path))
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repo, wanted = str(config.hf_repo), revision or config.revision
+    try:
+        path = Path(snapshot_download(repo, revision=wanted, allow_patterns=PATTERNS))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise ModelError(
+            f"{repo} at revision {wanted} can't be fetched and is not in the cache: {str(error).splitlines()[0]}"
+        ) from error
+    _verify_blobs(path)
+    return Original(path, repo, path.name)
+
+
+def remember_revision(config: DetectorConfig, models_dir: Path, commit: str) -> None:
+    """Write down which commit a branch resolved to, so that the next start needs no network."""
+    if is_hub(config) and not COMMIT.fullmatch(config.revision):
+        ref = _ref(config, models_dir)
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        partial = ref.with_suffix(".partial")
+        partial.write_text(commit + "\n", encoding="utf-8")
+        partial.replace(ref)
+
+
+def _ref(config: DetectorConfig, models_dir: Path) -> Path:
+    return models_dir / model_name(config) / "refs" / config.revision.replace("/", "--")
+
+
+def _verify_blobs(snapshot: Path) -> None:
+    """Compare the large files with their sums: the hub's cache names each after its SHA-256."""
+    for path in snapshot.rglob("*.safetensors"):
+        expected = path.resolve().name
+        if re.fullmatch(r"[0-9a-f]{64}", expected) and sha256(path) != expected:
+            raise ModelError(f"{path} is damaged; remove it and fetch it again")
+
+
+def _fingerprint(path: Path) -> str:
+    """Return a revision for local weights, from names, sizes and times: hashing 350 MB at every start is too slow."""
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in {".json", ".safetensors"})
+    elif path.is_file():
+        files = [path]
+    else:
+        raise DetectorConfigError(f"the model {path} does not exist")
+    facts = [(file.name, os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in files]  # noqa: PTH116
+    return "local-" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]

@@ -1,0 +1,251 @@
+"""The validators' port: authenticate, judge, admit, read, answer; and the only place where errors become statuses."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from miner.axon import BTAUTH_PATH, SYNAPSES, btauth, legacy
+from miner.axon.body import check_length, declared_length, picture_of, read_body
+from miner.axon.caller import Caller, Wire, read_timeout
+from miner.axon.replay import SeenNonces
+from miner.chain.base import Chain
+from miner.errors import InferenceFailed, Refused, RequestError, Unauthorised
+from miner.metrics import Metrics
+from miner.policy import Rules, judge
+from miner.scheduler import Ticket, refused
+from miner.service import Answer, Service
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may cost: bytes and seconds."""
+
+    max_body: int
+    body_stall: float
+    deadline_cap: float
+    deadline_margin: float
+
+    def deadline(self, arrived: float, timeout: float) -> float:
+        """Return when the answer must be on its way, on the clock of `arrived`."""
+        return arrived + min(timeout, self.deadline_cap) - self.deadline_margin
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request on its way through."""
+
+    request: Request
+    wire: Wire
+    arrived: float
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage
+    caller: Caller | None = None
+    body_read: bool = False
+    answer: Answer | None = None
+
+
+class Axon:
+    """An ASGI endpoint for both wires."""
+
+    def __init__(
+        self,
+        service: Service,
+        chain: Chain,
+        hotkey: str,
+        rules: Rules,
+        limits: Limits,
+        metrics: Metrics,
+        model_url: str = "",
+    ) -> None:
+        self.service = service
+        self.chain = chain
+        self.hotkey = hotkey
+        self.rules = rules
+        self.limits = limits
+        self.metrics = metrics
+        self.model_url = model_url
+        started = time.time_ns()
+        self._seen: Mapping[Wire, SeenNonces] = {
+            "dendrite": SeenNonces(started, legacy.RETENTION_NS),
+            "btauth": SeenNonces(started, btauth.RETENTION_NS),
+        }
+        self._unverified = 0
+
+    def asgi(self) -> Starlette:
+        """Return the application."""
+        paths = [f"/{name}" for name in SYNAPSES] + [BTAUTH_PATH]
+        return Starlette(
+            routes=[Route(path, self, methods=["POST"]) for path in paths],
+            exception_handlers={HTTPException: self._no_route},
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = Request(scope, receive)
+        is_btauth = btauth.VERSION_HEADER in request.headers or request.url.path == BTAUTH_PATH
+        exchange = Exchange(request, "btauth" if is_btauth else "dendrite", time.monotonic())
+        outcome, reason, prediction = "cancelled", "", None
+        try:
+            prediction = await self._answer(exchange)
+            outcome, response = "ok", self._success(exchange, prediction)
+        except RequestError as error:
+            outcome, reason, response = error.outcome, str(error), self._failure(exchange, error)
+            if isinstance(error, Refused):
+                self.metrics.refusals.labels(error.reason).inc()
+        except ClientDisconnect:
+            self._count(exchange, outcome, "the caller hung up")
+            return
+        except Exception:
+            log.exception("a request failed")
+            failed = InferenceFailed("the request failed")
+            outcome, reason, response = failed.outcome, str(failed), self._failure(exchange, failed)
+        ready = time.monotonic()
+        await response(scope, receive, send)
+        exchange.seconds["respond"] = time.monotonic() - ready
+        self._count(exchange, outcome, reason)
+        if prediction is not None:
+            self._measure(exchange, prediction)
+
+    async def _answer(self, exchange: Exchange) -> float:
+        """Return the probability of roadwork for a request that may be answered."""
+        if exchange.wire == "dendrite":
+            ticket, body = await self._by_dendrite(exchange)
+        else:
+            ticket, body = await self._by_btauth(exchange)
+        job = asyncio.ensure_future(self.service.answer(ticket, lambda: picture_of(body)))
+        # Nothing but a hang-up can come after the body; then queued work is dropped.
+        hangup = asyncio.ensure_future(exchange.request.receive())
+        try:
+            await asyncio.wait((job, hangup), return_when=asyncio.FIRST_COMPLETED)
+            if not job.done():
+                raise ClientDisconnect
+            exchange.answer = job.result()
+            return exchange.answer.prediction.probability
+        finally:
+            hangup.cancel()
+            job.cancel()
+            self.service.scheduler.leave(ticket)
+
+    async def _by_dendrite(self, exchange: Exchange) -> tuple[Ticket, bytes]:
+        """The older wire: the headers prove the caller, so nothing of the body is read for strangers."""
+        headers = exchange.request.headers
+        caller = legacy.authenticate(headers, self.hotkey, time.time_ns())
+        priority = self._judge(caller.hotkey)
+        self._remember(caller)
+        exchange.seconds["verify"] = time.monotonic() - exchange.arrived
+        exchange.caller = caller
+        check_length(exchange.request, self.limits.max_body)
+        deadline = self.limits.deadline(exchange.arrived, caller.timeout)
+        ticket = self.service.scheduler.admit(priority, deadline)
+        try:
+            return ticket, await self._read(exchange, deadline)
+        except BaseException:
+            self.service.scheduler.leave(ticket)
+            raise
+
+    async def _by_btauth(self, exchange: Exchange) -> tuple[Ticket, bytes]:
+        """The newer wire: the signature covers the body, so the claimed hotkey is judged first and proven after."""
+        request = exchange.request
+        priority = self._judge(btauth.claimed_hotkey(request.headers))
+        check_length(request, self.limits.max_body)
+        deadline = self.limits.deadline(exchange.arrived, read_timeout(request.headers.get("timeout")))
+        scheduler = self.service.scheduler
+        scheduler.check(priority, deadline)
+        # An unproven body takes no place in the queue, where it could be in the way of proven ones.
+        if self._unverified >= scheduler.depth:
+            raise refused("queue_full")
+        self._unverified += 1
+        try:
+            body = await self._read(exchange, deadline)
+        finally:
+            self._unverified -= 1
+        started = time.monotonic()
+        query = request.scope.get("query_string", b"")
+        path = request.scope["raw_path"] + (b"?" + query if query else b"")
+        exchange.caller = btauth.authenticate(
+            request.headers, body, request.method, path.decode("ascii"), self.hotkey, time.time_ns()
+        )
+        self._remember(exchange.caller)
+        exchange.seconds["verify"] = time.monotonic() - started
+        return scheduler.admit(priority, deadline), body
+
+    def _judge(self, hotkey: str) -> float:
+        if self.chain.obstacle is not None:
+            raise refused("not_ready")
+        return judge(hotkey, self.chain.snapshot, self.rules).priority
+
+    def _remember(self, caller: Caller) -> None:
+        # After the verdict, so that strangers can't fill the memory of nonces.
+        if not self._seen[caller.wire].check_and_store(caller.hotkey, caller.nonce, time.time_ns(), caller.uuid):
+            raise Unauthorised("this request was answered before, or is older than this process")
+
+    async def _read(self, exchange: Exchange, deadline: float) -> bytes:
+        started = time.monotonic()
+        body = await read_body(exchange.request, self.limits.max_body, self.limits.body_stall, deadline)
+        exchange.body_read = True
+        exchange.seconds["body"] = time.monotonic() - started
+        return body
+
+    def _success(self, exchange: Exchange, prediction: float) -> JSONResponse:
+        if exchange.wire == "btauth":
+            return JSONResponse({"prediction": prediction, "model_url": self.model_url})
+        request = exchange.request
+        body = legacy.answer_body(
+            request.url.path.strip("/"), prediction, self.model_url, request.headers, self.hotkey, exchange.arrived
+        )
+        return JSONResponse(body, headers=legacy.answer_headers(200, "Success", exchange.arrived))
+
+    def _failure(self, exchange: Exchange, error: RequestError) -> JSONResponse:
+        headers = {}
+        if exchange.wire == "dendrite":
+            headers = legacy.answer_headers(error.status, str(error), exchange.arrived)
+        if not exchange.body_read and not self._rest_is_small(exchange.request):
+            headers["connection"] = "close"  # else the rest of an endless body would be read and thrown away
+        return JSONResponse({"message": str(error)}, error.status, headers)
+
+    def _rest_is_small(self, request: Request) -> bool:
+        try:
+            length = declared_length(request)
+        except RequestError:
+            return False
+        return length is not None and length <= self.limits.max_body
+
+    def _count(self, exchange: Exchange, outcome: str, reason: str) -> None:
+        elapsed = time.monotonic() - exchange.arrived
+        self.metrics.requests.labels(exchange.wire, outcome).inc()
+        self.metrics.duration.labels(outcome).observe(elapsed)
+        who = exchange.caller.hotkey if exchange.caller else "unproven"
+        log.debug("%s %s %s in %.1f ms%s", exchange.wire, who, outcome, elapsed * 1e3, reason and f": {reason}")
+
+    def _measure(self, exchange: Exchange, prediction: float) -> None:
+        assert exchange.answer is not None
+        assert exchange.caller is not None
+        done = exchange.answer.prediction
+        stages = exchange.seconds | {
+            "body": exchange.seconds["body"] + exchange.answer.unpacked,
+            "queue": exchange.answer.queued,
+            "decode": done.decode,
+            "preprocess": done.preprocess,
+            "infer": done.infer,
+        }
+        for stage, seconds in stages.items():
+            self.metrics.stage.labels(stage).observe(seconds)
+        self.metrics.predictions.observe(prediction)
+        self.metrics.last_request.set_to_current_time()
+        left = exchange.arrived + exchange.caller.timeout - time.monotonic()
+        self.metrics.remaining.observe(max(0.0, left))
+
+    async def _no_route(self, request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        self.metrics.requests.labels("none", "not_found").inc()
+        return JSONResponse({"message": error.detail.lower()}, error.status_code, error.headers)

@@ -1,0 +1,96 @@
+"""A request's body: read under limits, then unpacked."""
+
+import asyncio
+import base64
+import binascii
+import time
+
+import pybase64
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect, Request
+
+from miner.errors import BadRequest, BodyStalled, BodyTooLarge, UnreadableImage
+
+
+class Synapse(BaseModel):
+    """The fields of an ImageSynapse that a request carries; the authenticated copies of the rest are in the headers."""
+
+    image: str
+    testnet_label: int = -1
+    prediction: float = -1.0
+
+
+def declared_length(request: Request) -> int | None:
+    """Return the Content-Length, or None.
+
+    Raises:
+        BadRequest: it is not a number.
+    """
+    text = request.headers.get("content-length")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal()):
+        raise BadRequest("the content-length header is not a number")
+    return int(text)
+
+
+def check_length(request: Request, limit: int) -> None:
+    """Refuse a body that says it is over `limit` bytes, before reading it.
+
+    Raises:
+        BodyTooLarge: it does.
+    """
+    length = declared_length(request)
+    if length is not None and length > limit:
+        raise BodyTooLarge(f"the body has {length} bytes; at most {limit} are allowed")
+
+
+async def read_body(request: Request, limit: int, stall: float, deadline: float) -> bytes:
+    """Read a body of at most `limit` bytes, without a pause of `stall` seconds, before `deadline` (monotonic).
+
+    Raises:
+        BodyTooLarge: more bytes came than allowed.
+        BodyStalled: they came too slowly.
+        ClientDisconnect: the caller hung up.
+    """
+    body = bytearray()
+    chunks = request.stream()
+    while True:
+        patience = min(stall, deadline - time.monotonic())
+        try:
+            async with asyncio.timeout(patience):
+                chunk = await anext(chunks, None)
+        except TimeoutError:
+            raise BodyStalled("the body came too slowly") from None
+        if chunk is None:
+            return bytes(body)
+        body += chunk
+        if len(body) > limit:
+            raise BodyTooLarge(f"the body has more than the allowed {limit} bytes")
+
+
+def picture_of(body: bytes) -> bytes:
+    """Unpack the encoded photo from an ImageSynapse's JSON.
+
+    Raises:
+        BadRequest: not JSON, no image, or a field of the wrong type.
+        UnreadableImage: the image is not base64.
+    """
+    try:
+        image = Synapse.model_validate_json(body).image
+    except ValidationError as error:
+        fault = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in fault["loc"]) or "body"
+        raise BadRequest(f"the body is not the JSON of an ImageSynapse: {where}: {fault['msg'].lower()}") from None
+    try:
+        return pybase64.b64decode(image, validate=True)
+    except (binascii.Error, ValueError):
+        pass
+    try:
+        # As forgiving as the reference miner: line breaks and foreign characters are skipped.
+        return base64.b64decode(image)
+    except (binascii.Error, ValueError):
+        raise UnreadableImage("the image is not base64") from None
+
+
+__all__ = ["ClientDisconnect", "check_length", "declared_length", "picture_of", "read_body"]

@@ -1,0 +1,1 @@
+"""Who may ask: the subnet's hotkeys, permits and stakes."""

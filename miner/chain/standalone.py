@@ -1,0 +1,122 @@
+"""No chain: who may ask comes from a small file, and throwaway keys are made on first use."""
+
+import logging
+import time
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from miner.chain.base import Neuron, Snapshot
+from miner.errors import ConfigurationError, CouldNotStart
+
+if TYPE_CHECKING:
+    from bittensor import Wallet
+
+log = logging.getLogger(__name__)
+
+WALLET = "standalone"
+FILE = "standalone.yaml"
+TEMPLATE = """\
+# Who may ask this miner while SUBTENSOR_NETWORK=standalone; read at the start.
+# `roadwork-miner query` signs with the first validator's key, which lies in wallets/{wallet}/hotkeys/validator.
+validators:
+  - hotkey: {hotkey}
+    stake: 1000
+    permit: true
+"""
+
+
+class _Validator(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    hotkey: str
+    stake: float = 0.0
+    permit: bool = True
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    validators: list[_Validator]
+
+
+class StandaloneChain:
+    """A chain that is a file."""
+
+    obstacle: str | None = None
+
+    def __init__(self, path: Path, own_hotkey: str) -> None:
+        self.path = path
+        self.own_hotkey = own_hotkey
+        self.snapshot = read_file(path, own_hotkey)
+
+    async def start(self) -> None:
+        """Nothing to keep fresh."""
+
+    async def publish(self) -> None:
+        """Nowhere to publish."""
+
+    async def stop(self) -> None:
+        """Nothing to stop."""
+
+
+def read_file(path: Path, own_hotkey: str) -> Snapshot:
+    """Read hotkeys, permits and stakes; uids are counted, ours is 0.
+
+    Raises:
+        ConfigurationError: the file is missing or wrong.
+    """
+    from bittensor.sp_core import decode_ss58
+
+    try:
+        content = _File.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        for validator in content.validators:
+            decode_ss58(validator.hotkey)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"]) or "file"
+        raise ConfigurationError(
+            f"STANDALONE_FILE={path}: {where}={fault['input']!r}: {fault['msg'].lower()}"
+        ) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"STANDALONE_FILE={path}: can't be read: {str(error).splitlines()[0]}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"STANDALONE_FILE={path}: hotkey={validator.hotkey!r}: not an ss58 address") from error
+    neurons = {own_hotkey: Neuron(uid=0, hotkey=own_hotkey, stake=0.0, validator_permit=False)}
+    for uid, validator in enumerate(content.validators, start=1):
+        neurons[validator.hotkey] = Neuron(uid, validator.hotkey, validator.stake, validator.permit)
+    return Snapshot(block=0, taken_at=time.time(), neurons=MappingProxyType(neurons), uid=0)
+
+
+def own_wallet(state_dir: Path, role: str) -> "Wallet":
+    """Return the throwaway wallet of the "miner" or the "validator", made on first use (key files of mode 0600).
+
+    Raises:
+        CouldNotStart: the state folder can't be written.
+    """
+    from bittensor import Wallet
+
+    wallet = Wallet(name=WALLET, hotkey=role, path=str(state_dir / "wallets"))
+    try:
+        if not wallet.hotkey_file.exists_on_device():
+            state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            wallet.create_new_hotkey(use_password=False, suppress=True)
+            log.info("made a throwaway %s key in %s", role, state_dir)
+        wallet.get_hotkey()
+    except Exception as error:
+        raise CouldNotStart(f"STATE_DIR={state_dir}: no key can be made or read there: {error}") from error
+    return wallet
+
+
+def standalone_file(state_dir: Path) -> Path:
+    """Return the chain file of the state folder, made on first use with the throwaway validator in it."""
+    path = state_dir / FILE
+    if not path.exists():
+        hotkey = own_wallet(state_dir, "validator").hotkey.ss58_address
+        partial = path.with_suffix(".partial")
+        partial.write_text(TEMPLATE.format(wallet=WALLET, hotkey=hotkey), encoding="utf-8")
+        partial.replace(path)
+    return path

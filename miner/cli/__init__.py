@@ -1,0 +1,30 @@
+"""The command line: one small file for each command."""
+
+import sys
+
+import typer
+
+from miner.cli import export, models, query, run
+from miner.errors import StartError
+
+app = typer.Typer(
+    name="roadwork-miner",
+    help="A CPU miner for NATIX StreetVision: answers validators on time, or refuses at once.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run.run)
+app.command("query")(query.query)
+app.command("export")(export.export)
+app.add_typer(models.app, name="models")
+
+
+def main() -> None:
+    """Run a command; an error meant for the operator is one line a fault, with an exit code that says whose it is."""
+    try:
+        app()
+    except StartError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(error.exit_code)

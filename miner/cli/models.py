@@ -1,0 +1,66 @@
+"""`roadwork-miner models`: fetch, export and list models."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from miner.cli.options import Config, Detector, EnvFile, Json, Set, load_settings
+
+app = typer.Typer(help="Fetch, export and list models.", no_args_is_help=True)
+
+
+@app.command()
+def download(
+    env_file: EnvFile = None,
+    detector: Detector = None,
+    config: Config = None,
+    force: Annotated[bool, typer.Option("--force", help="Also if it is there already.")] = False,
+    set_: Set = None,
+) -> None:
+    """Fetch the configured model at its pinned revision, verify it, and export it to ONNX.
+
+    A local folder needs no network; with HF_HUB_OFFLINE=1 the hub's cache (HF_HOME) is used alone.
+    """
+    from detectors.config import read_config
+    from detectors.loading import is_prepared
+    from detectors.manifest import Manifest
+    from detectors.weights import model_folder
+    from miner.cli.export import prepare_with_progress, start_errors
+
+    settings = load_settings(env_file, set_, image_detector=detector, image_detector_config=config)
+    with start_errors(settings):
+        yaml = read_config(settings.detector_config)
+        if is_prepared(yaml, settings.models_dir) and not force:
+            folder = model_folder(yaml, settings.models_dir)
+            Manifest.read(folder).verify(folder)
+            print(f"{folder} is there and whole", file=sys.stderr)
+            return
+        prepare_with_progress(settings, yaml, out=None, pictures=None)
+
+
+@app.command("list")
+def list_(env_file: EnvFile = None, as_json: Json = False, set_: Set = None) -> None:
+    """List the models on this disk."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from detectors.manifest import NAME, Manifest
+
+    settings = load_settings(env_file, set_)
+    folders = sorted(path.parent for path in settings.models_dir.glob(f"*/*/{NAME}"))
+    starter = Path(__file__).resolve().parents[2] / "detectors" / "starter"
+    manifests = [(folder, Manifest.read(folder)) for folder in [starter, *folders] if (folder / NAME).is_file()]
+    if as_json:
+        print(json.dumps([manifest.model_dump() | {"folder": str(folder)} for folder, manifest in manifests], indent=2))
+        return
+    table = Table("model", "revision", "detector", "precision", "differs from its library by", "MB")
+    for folder, manifest in manifests:
+        size = sum((folder / name).stat().st_size for name in manifest.files)
+        table.add_row(
+            manifest.name, manifest.revision[:18], manifest.detector, manifest.precision,
+            f"{manifest.parity.max_difference:.1e} on {manifest.parity.pictures} pictures", f"{size / 1e6:.1f}",
+        )  # fmt: skip
+    Console().print(table)

@@ -1,0 +1,41 @@
+"""Options that several commands share, and what every command does first."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from miner.errors import ConfigurationError
+from miner.settings import Settings
+
+EnvFile = Annotated[Path | None, typer.Option("--env-file", help="Settings file, such as StreetVision's miner.env.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting; wins over environment and file.")
+]
+Detector = Annotated[str | None, typer.Option(help="ViT or YOLOClassifier.")]
+Config = Annotated[str | None, typer.Option(help="YAML file of the detector: a path, or the name of a shipped one.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def load_settings(env_file: Path | None, assignments: list[str] | None, **flags: object) -> Settings:
+    """Read the settings, set up logging, and say what the operator should know.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+    """
+    values: dict[str, object] = {}
+    for assignment in assignments or []:
+        key, equals, value = assignment.partition("=")
+        if not equals or key.lower() not in Settings.model_fields:
+            raise ConfigurationError(f"--set {assignment}: KEY=VALUE with a key of the settings is allowed")
+        values[key.lower()] = value
+    settings = Settings.load(env_file, **values, **flags)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
+    )
+    for name in ("miner", "detectors"):  # the libraries' own chatter stays at WARNING
+        logging.getLogger(name).setLevel(settings.log_level)
+    for note in settings.notes(env_file):
+        logging.getLogger("miner").warning("%s", note)
+    return settings

@@ -1,0 +1,46 @@
+"""`roadwork-miner run`: the daemon."""
+
+import asyncio
+import contextlib
+from typing import Annotated
+
+import typer
+
+from miner.cli.options import Config, Detector, EnvFile, Set, load_settings
+
+
+def run(
+    env_file: EnvFile = None,
+    network: Annotated[str | None, typer.Option(help="standalone, test, finney, local or ws://…")] = None,
+    netuid: Annotated[str | None, typer.Option(help="72 on mainnet, 323 on testnet.")] = None,
+    port: Annotated[str | None, typer.Option(help="Port the validators ask.")] = None,
+    status_port: Annotated[str | None, typer.Option(help="The operator's port.")] = None,
+    detector: Detector = None,
+    config: Config = None,
+    backend: Annotated[str | None, typer.Option(help="onnx or torch.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = None,
+    set_: Set = None,
+) -> None:
+    """Answer validators until SIGTERM. SIGHUP reloads the model.
+
+    Settings come from flags, then the environment, then --env-file, then the defaults (no chain, the starter detector).
+    """
+    settings = load_settings(
+        env_file,
+        set_,
+        subtensor_network=network,
+        netuid=netuid,
+        miner_axon_port=port,
+        status_port=status_port,
+        image_detector=detector,
+        image_detector_config=config,
+        image_detector_backend=backend,
+        log_level=log_level,
+    )
+    import uvloop
+
+    from miner.app import Daemon
+
+    # A CancelledError that gets here: told to stop while starting.
+    with contextlib.suppress(asyncio.CancelledError), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(Daemon(settings).run())

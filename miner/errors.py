@@ -1,0 +1,111 @@
+"""Every error this program raises on purpose.
+
+    MinerError
+    ├── StartError                 ends the process, as one line on stderr
+    │   ├── ConfigurationError     exit 2: the operator's settings are wrong; systemd does not restart
+    │   └── CouldNotStart          exit 3: the settings are right, the world is not
+    └── RequestError               ends one request, as one JSON body; `axon.app` alone sends it
+        ├── BadRequest             400
+        ├── Unauthorised           401
+        ├── Forbidden              403
+        ├── BodyStalled            408
+        ├── BodyTooLarge           413
+        ├── UnreadableImage        422
+        ├── InferenceFailed        500
+        └── Refused                503, with a reason from a closed list
+
+The detectors have a tree of their own (`detectors.errors`); `miner.service` translates it.
+"""
+
+from typing import ClassVar, Literal
+
+RefusalReason = Literal["queue_full", "deadline", "evicted", "late", "not_ready", "draining"]
+
+
+class MinerError(Exception):
+    """The root of the tree."""
+
+
+class StartError(MinerError):
+    """The process can't go on; `exit_code` tells a supervisor whether to try again."""
+
+    exit_code: ClassVar[int]
+
+
+class ConfigurationError(StartError):
+    """One readable line for each fault: the key, its value, what is allowed."""
+
+    exit_code = 2
+
+
+class CouldNotStart(StartError):
+    """The settings are valid, but a port, a file, a model or the chain is not there."""
+
+    exit_code = 3
+
+
+class RequestError(MinerError):
+    """One request ends here; the message goes to the caller, so it holds no path, key or signature."""
+
+    status: ClassVar[int]
+    outcome: ClassVar[str]
+
+
+class BadRequest(RequestError):
+    """The request is not what the protocol says."""
+
+    status = 400
+    outcome = "bad_request"
+
+
+class Unauthorised(RequestError):
+    """The caller did not prove who it is, or proves it a second time with the same request."""
+
+    status = 401
+    outcome = "unauthorised"
+
+
+class Forbidden(RequestError):
+    """The caller is known and may not ask."""
+
+    status = 403
+    outcome = "forbidden"
+
+
+class BodyStalled(RequestError):
+    """The body stopped coming, or came too slowly to be answered in time."""
+
+    status = 408
+    outcome = "expired"
+
+
+class BodyTooLarge(RequestError):
+    """The body is, or grows, over the limit."""
+
+    status = 413
+    outcome = "bad_request"
+
+
+class UnreadableImage(RequestError):
+    """What was sent is not a picture that may be opened."""
+
+    status = 422
+    outcome = "bad_image"
+
+
+class InferenceFailed(RequestError):
+    """The model failed, or answered with something that is not a probability."""
+
+    status = 500
+    outcome = "failed"
+
+
+class Refused(RequestError):
+    """No answer in time is possible, so none is attempted."""
+
+    status = 503
+    outcome = "refused"
+
+    def __init__(self, reason: RefusalReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -1,0 +1,85 @@
+"""One request from a place in the queue to a prediction."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from detectors.base import Detector, Prediction
+from detectors.errors import ImageError, InferenceError
+from miner.errors import InferenceFailed, UnreadableImage
+from miner.scheduler import Scheduler, Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A prediction, and the seconds spent on waiting for a slot and on unpacking the body."""
+
+    prediction: Prediction
+    queued: float
+    unpacked: float
+
+
+class Service:
+    """Runs the detector on a pool of as many threads as there are slots; never on the event loop."""
+
+    def __init__(self, detector: Detector, scheduler: Scheduler) -> None:
+        self.detector = detector  # replaced as a whole by a reload; running pictures finish on the old one
+        self.scheduler = scheduler
+        self._pool = ThreadPoolExecutor(scheduler.slots, thread_name_prefix="inference")
+
+    async def answer(self, ticket: Ticket, picture: Callable[[], bytes]) -> Answer:
+        """Wait for a slot and predict; `picture` unpacks the encoded photo, in the slot's thread.
+
+        Raises:
+            Refused: the place was lost, or there is no time left.
+            UnreadableImage: the bytes are not a picture.
+            InferenceFailed: the model's output is not a probability.
+        """
+        asked = time.perf_counter()
+        await self.scheduler.turn(ticket)
+        queued = time.perf_counter() - asked
+        loop = asyncio.get_running_loop()
+        job = self._pool.submit(self._predict, picture)
+        # The slot is freed by the thread that used it: a caller who gives up does not stop the work.
+        job.add_done_callback(lambda done: loop.call_soon_threadsafe(self._done, done))
+        done = await asyncio.wrap_future(job)
+        return Answer(done.prediction, queued, done.unpacked)
+
+    async def drain(self, seconds: float) -> bool:
+        """Wait until nothing waits or runs; return whether that came in time."""
+        deadline = time.monotonic() + seconds
+        while self.scheduler.waiting or self.scheduler.running:
+            if time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _predict(self, picture: Callable[[], bytes]) -> "_Done":
+        started = time.perf_counter()
+        try:
+            data = picture()
+            unpacked = time.perf_counter() - started
+            prediction = self.detector.predict(data)
+        except ImageError as error:
+            raise UnreadableImage(str(error)) from error
+        except InferenceError as error:
+            raise InferenceFailed(str(error)) from error
+        return _Done(prediction, unpacked, time.perf_counter() - started)
+
+    def _done(self, job: "Future[_Done]") -> None:
+        self.scheduler.release()
+        if not job.cancelled() and job.exception() is None:
+            self.scheduler.measured(job.result().total)
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    prediction: Prediction
+    unpacked: float
+    total: float

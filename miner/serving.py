@@ -1,0 +1,69 @@
+"""uvicorn as a part of this process: a socket bound first, no signals of its own, stopped with its context."""
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import AsyncIterator, Generator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from miner.errors import ConfigurationError, CouldNotStart
+
+KEEP_ALIVE = 75  # seconds; a dendrite keeps its connection between rounds
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Leave the signals to the daemon."""
+        yield
+
+
+@contextlib.asynccontextmanager
+async def listening(app: ASGIApp, key: str, host: str, port: int) -> AsyncIterator[None]:
+    """Serve `app` on a port for as long as the context lasts; `key` is the setting that chose it, for messages.
+
+    Raises:
+        ConfigurationError: the address is not one of this machine.
+        CouldNotStart: the port is taken or not allowed.
+    """
+    listener = _bind(key, host, port)
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=1,  # requests are drained before this
+        ws="none",
+    )
+    server = _Server(config)
+    running = asyncio.ensure_future(server.serve(sockets=[listener]))
+    while not server.started and not running.done():  # noqa: ASYNC110 - uvicorn has no event for it
+        await asyncio.sleep(0.005)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await running
+
+
+def _bind(key: str, host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise CouldNotStart(f"{key}={port}: the port is taken by another process") from error
+        if error.errno == errno.EACCES:
+            raise CouldNotStart(f"{key}={port}: the port needs more rights; one from 1024 on does not") from error
+        raise ConfigurationError(f"{key}={port}: {host} can't be listened on: {error.strerror or error}") from error
+    return listener
