@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -21,6 +22,17 @@ from detectors.manifest import Output
 from detectors.vit import PROCESSOR_FILE
 
 
+def import_yolo() -> Any:
+    """Return the class `ultralytics.YOLO`, kept from installing packages and from writing into the home folder."""
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+    os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.gettempdir())
+    ensure_torchvision()
+    from ultralytics import YOLO
+
+    logging.getLogger("ultralytics").setLevel(logging.ERROR)
+    return YOLO
+
+
 def load_yolo(path: Path) -> Any:
     """Load a `-cls` checkpoint as `ultralytics.YOLO`.
 
@@ -29,15 +41,10 @@ def load_yolo(path: Path) -> Any:
     """
     if path.suffix != ".pt" or not path.is_file():
         raise ModelError(f"{path} is not an Ultralytics .pt file (weights_path)")
-    # Read at import: Ultralytics would install packages and write settings into the home folder.
-    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
-    os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.gettempdir())
-    os.environ.setdefault("YOLO_VERBOSE", "false")
-    ensure_torchvision()
-    from ultralytics import YOLO
-
     try:
-        model = YOLO(path)
+        model = import_yolo()(path)
+    except ModuleNotFoundError:
+        raise
     except Exception as error:
         raise ModelError(f"{path} can't be read by ultralytics: {str(error).splitlines()[0]}") from error
     if model.task != "classify":

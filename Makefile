@@ -1,0 +1,70 @@
+# roadwork-miner: every target is one line of help; `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# On this platform's default index a plain `torch` may be the CUDA build of several gigabytes: give the CPU wheels' index
+# in TORCH_ARGS where your pip does not prefer them already, e.g. TORCH_ARGS="--index-url …".
+TORCH ?= torch==2.13.0
+TORCH_ARGS ?=
+PIP := $(BIN)/pip --disable-pip-version-check -q
+# Settings file for run, query and models; none: standalone with the starter detector.
+ENV_FILE ?=
+MINER := $(BIN)/roadwork-miner
+WITH_ENV := $(if $(ENV_FILE),--env-file $(ENV_FILE))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-all run query models export vit-base check lint test lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
+
+setup: $(VENV)/.serve ## Install what serving needs, pinned and hash-checked (about 300 MB)
+setup-all: $(VENV)/.all ## Install the exporters, torch and the development tools as well (about 2.2 GB)
+
+run: $(VENV)/.serve ## Run the miner (ENV_FILE=miner.env; without one: no chain, the starter detector)
+	@$(MINER) run $(WITH_ENV) $(ARGS)
+
+query: $(VENV)/.serve ## Ask the running miner as a validator would (IMAGE=photo.jpg)
+	@test -n "$(IMAGE)" || { echo 'error: IMAGE is empty; give a photo: make query IMAGE=photo.jpg' >&2; exit 2; }
+	@$(MINER) query $(IMAGE) $(WITH_ENV) $(ARGS)
+
+models: $(VENV)/.serve ## Fetch, verify and export the configured model ahead of the first start (ENV_FILE=miner.env)
+	@$(MINER) models download $(WITH_ENV) $(ARGS)
+
+export: $(VENV)/.all ## Export the configured model again, into OUT or its own folder (ENV_FILE=miner.env OUT=folder)
+	@$(MINER) export $(WITH_ENV) $(if $(OUT),--out $(OUT)) $(ARGS)
+
+vit-base: $(VENV)/.all ## Make a full-size ViT-base with random weights in OUT, for trying the machine
+	@$(BIN)/python -m tests.models vit-base $(or $(OUT),models/vit-base)
+
+check: lint ## Lint, types and the quick tests
+	@$(BIN)/pytest -q tests/unit tests/contract
+
+lint: $(VENV)/.all ## Ruff and mypy --strict
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+test: lint ## Lint, types and all tests: real clients, real signals, real models
+	@$(BIN)/pytest $(ARGS)
+
+lock: $(VENV)/.all ## Pin again what serving needs (env/serve.txt)
+	@$(BIN)/uv pip compile pyproject.toml -c env/constraints.txt --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q -o env/serve.txt
+
+clean: ## Remove the environment and what tests have cached
+	@rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache *.egg-info
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: $(PYTHON) is older than 3.11; give another: make PYTHON=python3.11 …' >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { echo 'error: $(PYTHON) can make no environment; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 2; }
+	@touch $@
+
+$(VENV)/.serve: $(VENV)/.python env/serve.txt pyproject.toml
+	@echo 'installing what serving needs, once (about 300 MB) …' >&2
+	@$(PIP) install --require-hashes -r env/serve.txt
+	@$(PIP) install --no-deps -e .
+	@touch $@
+
+$(VENV)/.all: $(VENV)/.serve env/constraints.txt
+	@echo 'installing torch, the exporters and the development tools, once (about 2 GB) …' >&2
+	@$(PIP) install $(TORCH) $(TORCH_ARGS)
+	@$(PIP) install -c env/constraints.txt -e '.[export,yolo,dev]'
+	@touch $@

@@ -1,0 +1,100 @@
+"""Models and pictures made for tests, and the full-size ViT-base of `make vit-base`."""
+
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from detectors.exporters.torchvision_cpu import ensure_torchvision
+from detectors.pictures import scene
+
+LABELS = {0: "None", 1: "Roadwork"}
+ORIENTATION = 0x0112  # the EXIF tag
+
+
+def photo(
+    width: int, height: int, *, mode: str = "RGB", orientation: int = 1, kind: str = "JPEG", seed: int = 3
+) -> bytes:
+    """Return an encoded street-like picture."""
+    picture = Image.fromarray(scene(width, height, seed)).convert(mode)
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, quality=92, exif=exif)
+    return buffer.getvalue()
+
+
+def make_vit(folder: Path, *, full_size: bool = False, labels: dict[int, str] = LABELS) -> Path:
+    """Write a ViT with random weights and a head that tells pictures apart."""
+    ensure_torchvision()
+    import torch
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    torch.manual_seed(0)
+    small = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+    config = ViTConfig(
+        id2label=labels, label2id={label: index for index, label in labels.items()}, **({} if full_size else small)
+    )
+    model = ViTForImageClassification(config).eval()
+    _spread(model.classifier, lambda: model(_scenes() * 2 - 1))
+    model.save_pretrained(folder)
+    ViTImageProcessor().save_pretrained(folder)
+    return folder
+
+
+def make_yolo(path: Path, *, classes: int = 2) -> Path:
+    """Write a `yolo11n-cls` built from its YAML, with random weights and a head that tells pictures apart."""
+    from detectors.exporters.yolo import import_yolo
+
+    yolo = import_yolo()("yolo11n-cls.yaml", verbose=False)
+    import torch
+    from ultralytics.nn.tasks import ClassificationModel
+
+    torch.manual_seed(0)
+    model = yolo.model = ClassificationModel("yolo11n-cls.yaml", nc=classes, verbose=False)
+    model.names = {0: "no_roadwork", 1: "roadwork"} | {index: f"class {index}" for index in range(2, classes)}
+    model.task = "classify"
+    yolo.ckpt = {"train_args": {"imgsz": 224, "task": "classify"}}  # what `yolo classify train` writes
+    model.train()
+    with torch.no_grad():
+        for _ in range(20):  # statistics of the batches, without which every picture looks alike
+            model(_scenes())
+    model.eval()
+    _spread(model.model[-1].linear, lambda: model(_scenes()))
+    yolo.save(path)
+    return path
+
+
+def _scenes() -> Any:
+    """Return pictures as a tensor of shape (8, 3, 224, 224), in [0, 1]."""
+    import torch
+
+    pictures = [scene(224, 224, seed).transpose(2, 0, 1) for seed in range(8)]
+    return torch.from_numpy(np.stack(pictures).astype(np.float32) / 255)
+
+
+def _spread(head: Any, run: Callable[[], object], logit: float = 3.0) -> None:
+    """Point a linear head along what differs most between pictures, or a wrong preprocessing would go unnoticed."""
+    import torch
+
+    seen: list[Any] = []
+    hook = head.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
+    with torch.no_grad():
+        run()
+        hook.remove()
+        features = seen[0]
+        middle = features.mean(0)
+        direction = torch.linalg.svd(features - middle, full_matrices=False).Vh[0]
+        direction *= logit / ((features - middle) @ direction).std()
+        head.weight.zero_()
+        head.weight[1] = direction
+        head.bias.zero_()
+        head.bias[1] = -(middle @ direction)
+
+
+if __name__ == "__main__":
+    print(f"{make_vit(Path(sys.argv[2]), full_size=True)}: put this path into a YAML file as hf_repo")

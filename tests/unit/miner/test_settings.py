@@ -1,0 +1,124 @@
+"""Where settings come from, and what is said about wrong ones."""
+
+from pathlib import Path
+
+import pytest
+
+from miner.errors import ConfigurationError
+from miner.settings import Settings
+
+ORIGINAL = """\
+# StreetVision Miner Configuration
+#--------------------
+IMAGE_DETECTOR=ViT
+IMAGE_DETECTOR_CONFIG=ViT_roadwork.yaml
+VIDEO_DETECTOR=TALL
+VIDEO_DETECTOR_CONFIG=tall.yaml
+
+# Device Settings
+IMAGE_DETECTOR_DEVICE=cpu # Options: cpu, cuda
+VIDEO_DETECTOR_DEVICE=cpu
+
+NETUID=323                           # 323 for testnet, 72 for mainnet
+SUBTENSOR_NETWORK=test               # Networks: finney, test, local
+SUBTENSOR_CHAIN_ENDPOINT=wss://test.finney.opentensor.ai:443
+                                     # Endpoints:
+                                     # - wss://entrypoint-finney.opentensor.ai:443
+
+# Wallet Configuration
+WALLET_NAME=
+WALLET_HOTKEY=
+
+# Miner Settings
+MINER_AXON_PORT=8091
+BLACKLIST_FORCE_VALIDATOR_PERMIT=True # Force validator permit for blacklisting
+
+# Miner details
+MODEL_URL= # The URL to your Hugging-face repository
+PROXY_CLIENT_URL=https://hydra.natix.network
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_ambient_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def env_file(tmp_path: Path) -> Path:
+    return tmp_path / "miner.env"
+
+
+def test_the_original_miner_env_works_as_it_is(env_file: Path) -> None:
+    env_file.write_text(ORIGINAL)
+    settings = Settings.load(env_file)
+    assert (settings.netuid, settings.subtensor_network) == (323, "test")
+    assert settings.chain_address == "wss://test.finney.opentensor.ai:443"
+    assert settings.detector_config == "ViT_roadwork.yaml"
+    assert settings.wallet_name == "default"  # empty means not set
+    assert settings.model_url == ""
+    assert settings.blacklist_force_validator_permit is True
+    (note,) = settings.notes(env_file)
+    assert "VIDEO_DETECTOR" in note
+    assert "PROXY_CLIENT_URL" in note
+    assert "unused" in note
+
+
+@pytest.mark.parametrize(("text", "meaning"), [("True", True), ("False", False), ("0", False), ("yes", True)])
+def test_false_means_false(env_file: Path, text: str, meaning: bool) -> None:
+    env_file.write_text(f"BLACKLIST_FORCE_VALIDATOR_PERMIT={text}   # a comment\n")
+    assert Settings.load(env_file).blacklist_force_validator_permit is meaning
+
+
+def test_flag_beats_environment_beats_file_beats_default(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.load().netuid == 323
+    env_file.write_text("NETUID=1\n")
+    assert Settings.load(env_file).netuid == 1
+    monkeypatch.setenv("NETUID", "2")
+    assert Settings.load(env_file).netuid == 2
+    assert Settings.load(env_file, netuid="3").netuid == 3
+    assert Settings.load(env_file, netuid=None).netuid == 2  # a flag that was not given
+
+
+def test_all_faults_are_said_at_once_with_key_value_and_what_is_allowed(env_file: Path) -> None:
+    env_file.write_text("NETUID=70000\nIMAGE_DETECTOR=Vit\nSUBTENSOR_NETWORK=mainnet\nIMAGE_DETECTOR_DEVICE=tpu\n")
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load(env_file, miner_axon_port="http", subtensor_chain_endpoint="https://x")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 6
+    for key, value, allowed in [
+        ("NETUID", "70000", "65535"),
+        ("IMAGE_DETECTOR", "Vit", "ViT, YOLOClassifier"),
+        ("SUBTENSOR_NETWORK", "mainnet", "standalone, local, test, finney"),
+        ("IMAGE_DETECTOR_DEVICE", "tpu", "cpu"),
+        ("MINER_AXON_PORT", "http", "integer"),
+        ("SUBTENSOR_CHAIN_ENDPOINT", "https://x", "wss://"),
+    ]:
+        (line,) = (line for line in lines if line.startswith(f"{key}={value}: "))
+        assert allowed in line
+    assert caught.value.exit_code == 2
+
+
+def test_an_unknown_key_is_a_warning_with_the_nearest_match(env_file: Path) -> None:
+    env_file.write_text("MINER_AXON_PROT=8091\nSOMETHING_ELSE=1\n")
+    notes = Settings.load(env_file).notes(env_file)
+    assert any("MINER_AXON_PROT" in note and "did you mean MINER_AXON_PORT?" in note for note in notes)
+    assert any("SOMETHING_ELSE" in note and "did you mean" not in note for note in notes)
+
+
+@pytest.mark.parametrize("device", ["cuda", "auto", "CUDA"])
+def test_other_devices_fall_back_to_the_cpu_and_say_so(env_file: Path, device: str) -> None:
+    env_file.write_text(f"IMAGE_DETECTOR_DEVICE={device}\n")
+    (note,) = Settings.load(env_file).notes(env_file)
+    assert "using cpu" in note
+
+
+def test_a_missing_env_file_is_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there is no such file"):
+        Settings.load(tmp_path / "nowhere.env")
+
+
+def test_settings_can_not_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings.load().netuid = 5  # type: ignore[misc]
