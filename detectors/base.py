@@ -1,6 +1,5 @@
 """A detector says what a model means; a backend runs its graph."""
 
-import math
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -91,6 +90,8 @@ class Detector(ABC):
         output = self.manifest.output
         if scores.shape != (1, len(output.labels)):
             raise InferenceError(f"the model's output has shape {scores.shape}, not (1, {len(output.labels)})")
+        if not np.isfinite(scores).all():
+            raise InferenceError("the model's output is not finite")
         row = scores[0].astype(np.float64)
         if output.activation == "softmax":
             row = np.exp(row - row.max())
@@ -98,7 +99,7 @@ class Detector(ABC):
         elif output.activation == "sigmoid":
             row = 1 / (1 + np.exp(-row))
         probability = float(row[output.index])
-        if not math.isfinite(probability) or not -1e-6 <= probability <= 1 + 1e-6:
+        if not -1e-6 <= probability <= 1 + 1e-6:
             raise InferenceError("the model's output is not a probability")
         return min(1.0, max(0.0, probability))
 

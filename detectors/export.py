@@ -28,7 +28,7 @@ def prepare(
     pictures: Sequence[bytes] | None = None,
     progress: Progress = lambda _: None,
 ) -> Path:
-    """Fetch, export, compare with the library's own pipeline, and put the folder into its place in one step.
+    """Fetch, export, compare with the library's own pipeline, and put the folder into its place.
 
     Args:
         detector: a name in the registry.
@@ -47,17 +47,13 @@ def prepare(
     progress(f"finding {config.source}")
     original = find_original(config)
     folder = out or models_dir / model_name(config) / original.revision
-    if out is not None and out.exists() and any(out.iterdir()) and not (out / NAME).is_file():
-        raise ModelError(f"{out} is not empty and not a model folder; give another one")
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         exporter = exporter_class(detector)(original.path, config)
         _fill(partial, detector, exporter, original, model_name(config), pictures, progress)
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.replace(folder)
+        _move(partial, folder)
     except ModuleNotFoundError as error:
         raise ModelError(
             f"exporting for {detector} needs the package {error.name!r}, which is not installed; `make setup-all` does"
@@ -68,6 +64,14 @@ def prepare(
         shutil.rmtree(partial, ignore_errors=True)
     remember_revision(config, models_dir, original.revision)
     return folder
+
+
+def _move(partial: Path, folder: Path) -> None:
+    """Move the files, the manifest last: without it a folder counts as not prepared."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / NAME).unlink(missing_ok=True)
+    for path in sorted(partial.iterdir(), key=lambda path: path.name == NAME):
+        path.replace(folder / path.name)
 
 
 def _fill(

@@ -8,6 +8,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from detectors.errors import ImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
+# Kept as it is now: ultralytics replaces `Image.open` in every process that imports it.
+_open = Image.open
+
 MAX_PIXELS = 25_000_000  # a 25 MP photo decodes to 75 MB; nothing larger is a street photo
 
 
@@ -24,7 +27,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which is the sender's business
-            picture: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+            picture: Image.Image = _open(io.BytesIO(data), formats=FORMATS)
             width, height = picture.size
             if width * height > max_pixels:
                 raise ImageError(

@@ -15,7 +15,6 @@ from detectors.errors import ModelError
 
 BILINEAR, BICUBIC = 2, 3
 STANDARD = (0.5, 0.5, 0.5)
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -39,9 +38,8 @@ def _defaults(
 # Defaults of transformers' processors, for the keys that a published file leaves out; tests compare them with it.
 PROCESSORS: dict[str, dict[str, Any]] = {
     "ViTImageProcessor": _defaults({"height": 224, "width": 224}, BILINEAR, STANDARD, STANDARD),
-    "DeiTImageProcessor": _defaults({"height": 256, "width": 256}, BICUBIC, IMAGENET_MEAN, IMAGENET_STD, 224),
-    "ConvNextImageProcessor": _defaults({"shortest_edge": 384}, BILINEAR, IMAGENET_MEAN, IMAGENET_STD)
-    | {"crop_pct": 224 / 256},
+    "DeiTImageProcessor": _defaults({"height": 256, "width": 256}, BICUBIC, STANDARD, STANDARD, 224),
+    "ConvNextImageProcessor": _defaults({"shortest_edge": 384}, BILINEAR, STANDARD, STANDARD) | {"crop_pct": 224 / 256},
     "BitImageProcessor": _defaults({"shortest_edge": 224}, BICUBIC, OPENAI_MEAN, OPENAI_STD, 224),
     "CLIPImageProcessor": _defaults({"shortest_edge": 224}, BICUBIC, OPENAI_MEAN, OPENAI_STD, 224),
     "SiglipImageProcessor": _defaults({"height": 224, "width": 224}, BICUBIC, STANDARD, STANDARD),

@@ -66,7 +66,7 @@ def find_original(config: DetectorConfig, revision: str | None = None) -> Origin
     """
     if not is_hub(config):
         path = Path(config.source)
-        return Original(path, str(path), _fingerprint(path))
+        return Original(path, path.name, _fingerprint(path))
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

@@ -40,7 +40,7 @@ class Ticket:
     def refuse(self, reason: RefusalReason) -> None:
         """Take the place away; a caller that is still reading its body learns it at `Scheduler.turn`."""
         self.refusal = refused(reason)
-        if self.turn is not None:
+        if self.turn is not None and not self.turn.done():
             self.turn.set_exception(self.refusal)
 
 
@@ -145,7 +145,8 @@ class Scheduler:
         self.pace += PACE_WEIGHT * (seconds - self.pace)
 
     def _call_next(self) -> None:
-        for ticket in [ticket for ticket in self._places if ticket.turn is not None]:
+        # A turn that is done already belongs to a caller who has just given up and is about to leave.
+        for ticket in [ticket for ticket in self._places if ticket.turn is not None and not ticket.turn.done()]:
             if self.running >= self.slots:
                 return
             self._places.remove(ticket)

@@ -202,3 +202,14 @@ def environment_of(settings: Settings) -> dict[str, str]:
     """Return the environment with these settings in it, for a child process that shall see the same."""
     dumped = {name.upper(): getattr(settings, name) for name in settings.model_fields_set}
     return os.environ | {key: str(value) for key, value in dumped.items() if value is not None}
+
+
+def settings_table() -> str:
+    """Return the settings as the README's table."""
+    rows = ["| setting | default | what it is for |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = (
+            "" if field.default is None else str(field.default).lower() if field.annotation is bool else field.default
+        )
+        rows.append(f"| `{name.upper()}` | {f'`{default}`' if default != '' else ''} | {field.description} |")
+    return "\n".join(rows)

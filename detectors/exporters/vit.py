@@ -16,6 +16,8 @@ from detectors.exporters.torchvision_cpu import ensure_torchvision
 from detectors.manifest import Output
 from detectors.vit import PROCESSOR_FILE, ViT, roadwork_index
 
+UNNAMED = {"0": "LABEL_0", "1": "LABEL_1"}  # what transformers makes of a config.json without labels
+
 
 class ViTExporter(Exporter):
     """`AutoModelForImageClassification` to one ONNX file with a fixed input shape."""
@@ -32,7 +34,7 @@ class ViTExporter(Exporter):
         if not any(self.original.glob("*.safetensors")):
             raise ModelError(f"{self.original} holds no .safetensors file (pickled weights are not opened)")
         config = json.loads((folder / "config.json").read_bytes())
-        labels = {int(index): label for index, label in (config.get("id2label") or {}).items()}
+        labels = {int(index): label for index, label in (config.get("id2label") or UNNAMED).items()}
         index = roadwork_index(labels, self.config.roadwork_label)
         *_, height, width = ViT.read_preprocessing(folder).shape
 

@@ -1,0 +1,134 @@
+"""What every detector owes, on every backend."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detectors.backends import MODEL_FILE
+from detectors.errors import DetectorConfigError, ImageError, InferenceError, ModelError, NotPrepared
+from detectors.export import prepare
+from detectors.loading import is_prepared, load_detector
+from detectors.manifest import Manifest
+from detectors.registry import BACKENDS, DETECTORS, backend_class, detector_class, exporter_class
+from detectors.weights import find_original
+from tests.contract.conftest import Prepared
+from tests.models import photo
+
+PHOTOS = {
+    "224 square": photo(224, 224),
+    "1920 landscape": photo(1920, 1080),
+    "1080 portrait": photo(1080, 1920, seed=5),
+    "grey": photo(640, 480, mode="L", seed=7),
+    "CMYK": photo(640, 480, mode="CMYK", seed=8),
+    "rotated by EXIF": photo(640, 480, orientation=6, seed=9),
+    "mirrored by EXIF": photo(301, 225, orientation=5, seed=11),
+    "RGBA PNG": photo(320, 200, mode="RGBA", kind="PNG", seed=12),
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_answers_as_the_librarys_own_pipeline_does(prepared: Prepared, backend: str) -> None:
+    detector = load_detector(prepared.detector, prepared.config, prepared.models_dir, backend, threads=1)
+    assert detector.verify() > 0
+    reference = exporter_class(prepared.detector)(find_original(prepared.config).path, prepared.config).reference()
+    expected = {name: reference(data) for name, data in PHOTOS.items()}
+    # Else a preprocessing that is wrong would pass.
+    assert max(expected.values()) - min(expected.values()) > 0.1
+    for name, data in PHOTOS.items():
+        assert detector.predict(data).probability == pytest.approx(expected[name], abs=1e-3), name
+
+
+def test_stages_are_measured_and_probabilities_are_probabilities(prepared: Prepared) -> None:
+    detector = load_detector(prepared.detector, prepared.config, prepared.models_dir, "onnx", threads=1)
+    prediction = detector.predict(PHOTOS["1920 landscape"])
+    assert 0 <= prediction.probability <= 1
+    assert min(prediction.decode, prediction.preprocess, prediction.infer) > 0
+
+
+def test_what_is_no_picture_is_an_image_error(prepared: Prepared) -> None:
+    detector = load_detector(prepared.detector, prepared.config, prepared.models_dir, "onnx", threads=1)
+    with pytest.raises(ImageError):
+        detector.predict(b"nothing")
+
+
+@pytest.mark.parametrize(
+    "scores", [[[np.nan, 0.0]], [[0.0, np.inf]], [[0.5]], [[0.1, 0.2, 0.7]], [0.5, 0.5], [[-np.inf, -np.inf]]]
+)
+def test_what_is_no_probability_never_gets_out(prepared: Prepared, scores: list[object]) -> None:
+    detector = load_detector(prepared.detector, prepared.config, prepared.models_dir, "onnx", threads=1)
+    with np.errstate(all="ignore"), pytest.raises(InferenceError):
+        detector.probability(np.array(scores, dtype=np.float32))
+
+
+def test_swapped_labels_are_found_before_ready(prepared: Prepared, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(prepared.folder, tmp_path / "copy"))
+    values = json.loads((folder / "manifest.json").read_text())
+    values["output"]["index"] = 1 - values["output"]["index"]
+    (folder / "manifest.json").write_text(json.dumps(values))
+    config = prepared.config.model_copy(update={"hf_repo": None, "weights_path": None, "model_folder": folder})
+    with pytest.raises(ModelError, match="to the known picture, not"):
+        load_detector(prepared.detector, config, tmp_path, "onnx", threads=1).verify()
+
+
+def test_a_damaged_graph_is_found_before_it_is_loaded(prepared: Prepared, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(prepared.folder, tmp_path / "copy"))
+    graph = bytearray((folder / MODEL_FILE).read_bytes())
+    graph[len(graph) // 2] ^= 1
+    (folder / MODEL_FILE).write_bytes(graph)
+    config = prepared.config.model_copy(update={"hf_repo": None, "weights_path": None, "model_folder": folder})
+    with pytest.raises(ModelError, match=r"model.onnx does not match its sum"):
+        load_detector(prepared.detector, config, tmp_path, "onnx", threads=1)
+
+
+def test_a_model_of_another_kind_is_refused(prepared: Prepared) -> None:
+    (other,) = set(DETECTORS) - {prepared.detector}
+    with pytest.raises(DetectorConfigError, match=f"a model for {prepared.detector}, not for {other}"):
+        load_detector(other, prepared.config, prepared.models_dir, "onnx", threads=1)
+
+
+def test_the_export_says_what_it_measured(prepared: Prepared) -> None:
+    manifest = Manifest.read(prepared.folder)
+    assert manifest.parity.pictures >= 8
+    assert manifest.parity.max_difference <= 1e-3
+    assert set(manifest.files) >= {MODEL_FILE, "preprocessor_config.json"}
+    assert is_prepared(prepared.config, prepared.models_dir)
+
+
+def test_an_export_whose_answers_differ_is_refused(prepared: Prepared, tmp_path: Path) -> None:
+    """Another image processor beside the same weights, but not for the library that is compared with."""
+
+    class Crooked(exporter_class(prepared.detector)):  # type: ignore[misc]
+        def write(self, folder: Path) -> object:
+            output = super().write(folder)
+            processor = folder / "preprocessor_config.json"
+            values = json.loads(processor.read_text()) | {"image_mean": [0.2] * 3}
+            processor.write_text(json.dumps(values))
+            return output
+
+    from detectors import registry
+
+    registry.EXPORTERS["crooked"] = f"{Crooked.__module__}:Crooked"
+    registry.DETECTORS["crooked"] = registry.DETECTORS[prepared.detector]
+    globals()["Crooked"] = Crooked
+    try:
+        with pytest.raises(ModelError, match=r"at most 0\.001 is allowed"):
+            prepare("crooked", prepared.config, tmp_path)
+    finally:
+        del registry.EXPORTERS["crooked"], registry.DETECTORS["crooked"]
+    assert not list(tmp_path.rglob("manifest.json"))
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_model_that_is_not_there_yet_says_so(prepared: Prepared, tmp_path: Path) -> None:
+    assert not is_prepared(prepared.config, tmp_path)
+    with pytest.raises(NotPrepared):
+        load_detector(prepared.detector, prepared.config, tmp_path, "onnx", threads=1)
+
+
+@pytest.mark.parametrize(("resolve", "kind"), [(detector_class, "detector"), (backend_class, "backend")])
+def test_an_unknown_name_lists_the_known_ones(resolve: object, kind: str) -> None:
+    with pytest.raises(DetectorConfigError, match=rf"unknown {kind} 'tpu'; known: \w+"):
+        resolve("tpu")  # type: ignore[operator]

@@ -1,0 +1,58 @@
+"""Weights that can't become a detector, each refused with what is wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from detectors.config import DetectorConfig
+from detectors.errors import ModelError
+from detectors.export import prepare
+from tests.models import make_vit, make_yolo
+
+
+def vit(folder: Path, **values: object) -> DetectorConfig:
+    return DetectorConfig(hf_repo=str(folder), path=folder / "x.yaml", **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "labels", [{0: "None", 1: "roadwork"}, {0: "LABEL_0", 1: "LABEL_1"}, {0: "Roadwork", 1: "Roadwork"}]
+)
+def test_a_vit_without_the_label_is_refused_with_the_labels_it_has(tmp_path: Path, labels: dict[int, str]) -> None:
+    folder = make_vit(tmp_path / "vit", labels=labels)
+    with pytest.raises(ModelError, match=f"'Roadwork'.*its labels are '{labels[0]}'"):
+        prepare("ViT", vit(folder), tmp_path / "models")
+
+
+def test_a_label_of_ones_own_can_be_named(tmp_path: Path) -> None:
+    folder = make_vit(tmp_path / "vit", labels={0: "works", 1: "clear"})
+    prepare("ViT", vit(folder, roadwork_label="works"), tmp_path / "models")
+
+
+@pytest.mark.parametrize("missing", ["config.json", "preprocessor_config.json", "model.safetensors"])
+def test_a_vit_folder_with_a_file_missing_is_refused(tmp_path: Path, missing: str) -> None:
+    folder = make_vit(tmp_path / "vit")
+    (folder / missing).unlink()
+    with pytest.raises(ModelError, match=missing.replace("model", "")):
+        prepare("ViT", vit(folder), tmp_path / "models")
+
+
+def test_a_processor_we_do_not_know_is_refused(tmp_path: Path) -> None:
+    folder = make_vit(tmp_path / "vit")
+    (folder / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "BeitImageProcessor"}))
+    with pytest.raises(ModelError, match="BeitImageProcessor"):
+        prepare("ViT", vit(folder), tmp_path / "models")
+
+
+def test_a_yolo_class_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    path = make_yolo(tmp_path / "best.pt")
+    config = DetectorConfig(weights_path=path, roadwork_class_index=2, path=path)
+    with pytest.raises(ModelError, match="roadwork_class_index=2: the network has the classes 0 to 1"):
+        prepare("YOLOClassifier", config, tmp_path / "models")
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    path.write_bytes(b"nothing")
+    with pytest.raises(ModelError, match=r"best.pt can't be read"):
+        prepare("YOLOClassifier", DetectorConfig(weights_path=path, path=path), tmp_path / "models")
