@@ -10,6 +10,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from miner.errors import ConfigurationError, CouldNotStart
+from miner.http import GuardedProtocol
 
 KEEP_ALIVE = 75  # seconds; a dendrite keeps its connection between rounds
 
@@ -32,7 +33,7 @@ async def listening(app: ASGIApp, key: str, host: str, port: int) -> AsyncIterat
     listener = _bind(key, host, port)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=GuardedProtocol,
         lifespan="off",
         log_config=None,
         access_log=False,

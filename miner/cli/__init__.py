@@ -11,6 +11,7 @@ app = typer.Typer(
     name="roadwork-miner",
     help="A CPU miner for NATIX StreetVision: answers validators on time, or refuses at once.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

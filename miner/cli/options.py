@@ -36,6 +36,7 @@ def load_settings(env_file: Path | None, assignments: list[str] | None, **flags:
     )
     for name in ("miner", "detectors"):  # the libraries' own chatter stays at WARNING
         logging.getLogger(name).setLevel(settings.log_level)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it warns of every scanner that sends no HTTP
     for note in settings.notes(env_file):
         logging.getLogger("miner").warning("%s", note)
     return settings

@@ -37,10 +37,14 @@ def run(
         image_detector_backend=backend,
         log_level=log_level,
     )
+    import resource
+
     import uvloop
 
     from miner.app import Daemon
 
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # idle connections shall not shut validators out
     # A CancelledError that gets here: told to stop while starting.
     with contextlib.suppress(asyncio.CancelledError), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(Daemon(settings).run())
