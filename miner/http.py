@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with what it lacks towards strangers: patience and size limits for headers, JSON for errors."""
+"""uvicorn's HTTP protocol with what it lacks towards strangers: limits of time and size for headers, JSON errors."""
 
 import asyncio
 import json

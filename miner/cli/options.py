@@ -30,7 +30,7 @@ def load_settings(env_file: Path | None, assignments: list[str] | None, **flags:
         if not equals or key.lower() not in Settings.model_fields:
             raise ConfigurationError(f"--set {assignment}: KEY=VALUE with a key of the settings is allowed")
         values[key.lower()] = value
-    settings = Settings.load(env_file, **values, **flags)
+    settings = Settings.load(env_file, **values | {key: value for key, value in flags.items() if value is not None})
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
     )
