@@ -68,8 +68,8 @@ class Daemon:
             self.obstacle = "reading the chain"
             self.chain = make_chain(settings, wallet)
             hotkey = wallet.hotkey.ss58_address
+            stack.push_async_callback(self.chain.stop)  # first, so that a start that is cancelled closes its client
             await self.chain.start()
-            stack.push_async_callback(self.chain.stop)
 
             limits = Limits(
                 settings.max_body_bytes,
@@ -174,7 +174,9 @@ def own_wallet(settings: Settings) -> "Wallet":
         return standalone.own_wallet(settings.state_dir, "miner")
     from miner.chain.wallet import load_hotkey
 
-    return load_hotkey(settings.wallet_path, settings.wallet_name, settings.wallet_hotkey)
+    return load_hotkey(
+        settings.wallet_path, settings.wallet_name, settings.wallet_hotkey, settings.wallet_hotkey_password_file
+    )
 
 
 def make_chain(settings: Settings, wallet: "Wallet") -> Chain:
@@ -184,9 +186,21 @@ def make_chain(settings: Settings, wallet: "Wallet") -> Chain:
 
         path = settings.standalone_file or standalone_file(settings.state_dir)
         return StandaloneChain(path, wallet.hotkey.ss58_address)
+    from miner.chain.publication import Axon as PublishedAxon
     from miner.chain.subtensor import SubtensorChain
 
-    return SubtensorChain(settings, wallet)
+    published = PublishedAxon(
+        settings.axon_external_port or settings.miner_axon_port, ip=settings.axon_external_ip or None
+    )
+    return SubtensorChain(
+        settings.chain_address,
+        settings.netuid,
+        wallet,
+        settings.state_dir,
+        published,
+        sync_seconds=settings.chain_sync_seconds,
+        max_age_seconds=settings.chain_max_age_hours * 3600,
+    )
 
 
 def _uid(chain: Chain | None) -> int:

@@ -4,6 +4,7 @@
     ├── StartError                 ends the process, as one line on stderr
     │   ├── ConfigurationError     exit 2: the operator's settings are wrong; systemd does not restart
     │   └── CouldNotStart          exit 3: the settings are right, the world is not
+    ├── ChainFault, AddressUnknown  the chain or the network is away for now (`miner.chain`); tried again, never fatal
     └── RequestError               ends one request, as one JSON body; `axon.app` alone sends it
         ├── BadRequest             400
         ├── Unauthorised           401

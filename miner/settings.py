@@ -45,10 +45,21 @@ class Settings(BaseSettings):
 
     wallet_name: str = Field("default", description="name of the wallet; only its hotkey has to be on this machine")
     wallet_hotkey: str = Field("default", description="name of the hotkey")
+    wallet_hotkey_password_file: Path | None = Field(
+        None, description="file with the password of an encrypted hotkey, such as a systemd credential"
+    )
     wallet_path: Path = Field(Path("~/.bittensor/wallets"), description="folder of the wallets")
 
     miner_axon_host: str = Field("0.0.0.0", description="address the validators' port listens on")  # noqa: S104
     miner_axon_port: Port = Field(8091, description="port the validators ask")
+    axon_external_ip: str = Field(
+        "", description="address published on chain; empty: as several services see this machine"
+    )
+    axon_external_port: Port | None = Field(None, description="port published on chain; empty: `MINER_AXON_PORT`")
+    chain_sync_seconds: Seconds = Field(60.0, description="time between two reads of the chain")
+    chain_max_age_hours: float = Field(
+        24.0, gt=0, le=24 * 30, description="how long to go on by the last good read while the chain is away"
+    )
     blacklist_force_validator_permit: bool = Field(
         True, description="answer only hotkeys with a validator permit; false means false"
     )
@@ -116,7 +127,7 @@ class Settings(BaseSettings):
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
 
-    @field_validator("wallet_path", "state_dir", "models_dir", "standalone_file")
+    @field_validator("wallet_path", "wallet_hotkey_password_file", "state_dir", "models_dir", "standalone_file")
     @classmethod
     def _home(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value is not None else None

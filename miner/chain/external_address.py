@@ -1,0 +1,77 @@
+"""The address the world sees this machine at, asked of services that don't know each other."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+import httpx
+
+from miner.errors import MinerError
+
+SERVICES = (
+    "https://checkip.amazonaws.com",
+    "https://api.ipify.org",
+    "https://icanhazip.com",
+    "https://ifconfig.me/ip",
+    "https://ipinfo.io/ip",
+)
+MAX_BYTES = 64  # an address and a line's end
+
+
+class AddressUnknown(MinerError):
+    """No service, or no two of them, could tell our address."""
+
+
+async def find_external_ip(services: Sequence[str] = SERVICES, seconds: float = 5.0) -> str:
+    """Ask all services at once; the first address that two agree on, or the only one that came.
+
+    Over IPv4, because the axon listens there. `seconds` limits each service.
+
+    Raises:
+        AddressUnknown: nobody answered, or everybody something else.
+    """
+    votes: Counter[str] = Counter()
+    transport = httpx.AsyncHTTPTransport(local_address="0.0.0.0")  # noqa: S104
+    async with httpx.AsyncClient(transport=transport, timeout=seconds, follow_redirects=True) as client:
+        asked = [asyncio.ensure_future(_ask(client, service, seconds)) for service in services]
+        try:
+            for answer in asyncio.as_completed(asked):
+                address = await answer
+                if address is not None:
+                    votes[address] += 1
+                    if votes[address] == 2:
+                        return address
+        finally:
+            for one in asked:
+                one.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+    if len(votes) == 1:
+        return next(iter(votes))
+    if votes:
+        raise AddressUnknown(f"the services disagree on our address: {', '.join(sorted(votes))}; set AXON_EXTERNAL_IP")
+    raise AddressUnknown(f"none of {len(services)} services could tell our address; set AXON_EXTERNAL_IP")
+
+
+async def _ask(client: httpx.AsyncClient, service: str, seconds: float) -> str | None:
+    try:
+        async with asyncio.timeout(seconds), client.stream("GET", service) as response:
+            if response.status_code != httpx.codes.OK:
+                return None
+            body = b""
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    return None
+    except (httpx.HTTPError, TimeoutError, OSError):
+        return None
+    return public_address(body.decode("ascii", errors="replace").strip())
+
+
+def public_address(text: str) -> str | None:
+    """Return the address if the world can reach it, else None."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    return str(address) if address.is_global and not address.is_multicast else None

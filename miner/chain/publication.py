@@ -1,0 +1,183 @@
+"""Our addresses on chain: what stands there, what should, and why it does not yet."""
+
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from miner.chain.client import ChainFault, one_line
+from miner.chain.external_address import AddressUnknown, find_external_ip
+from miner.chain.reads import Endpoint, Record, read_published, read_wait, serve
+from miner.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from bittensor import Wallet
+
+log = logging.getLogger(__name__)
+
+Call = Callable[..., Awaitable[Any]]  # (operation, patience: float = 1.0)
+Clock = Callable[[], float]
+
+REFUSALS = {
+    "RATE_LIMITED": "rate limited",
+    "NOT_REGISTERED": "the hotkey is not registered",
+    "INVALID_ARGUMENT": "the chain does not take this address",
+    "INSUFFICIENT_BALANCE": "the hotkey can't pay the fee; send it a little TAO",
+}
+RETRY_CAP_SECONDS = 600.0
+PATIENCE = 4.0  # times the usual limit: an extrinsic waits for one or two blocks of 12 s
+
+
+@dataclass(frozen=True, slots=True)
+class Axon:
+    """Where validators shall find us; `ip` None: as the world sees us, looked up again every `lookup_seconds`."""
+
+    port: int
+    ip: str | None = None
+    metrics_port: int | None = None  # published too, where given
+    find_ip: Callable[[], Awaitable[str]] = find_external_ip
+    lookup_seconds: float = 600.0
+    retry_seconds: float = 60.0  # after the first refusal; doubled after each, up to ten minutes
+
+    def __post_init__(self) -> None:
+        try:
+            if self.ip is not None:
+                ip_address(self.ip)
+        except ValueError:
+            raise ConfigurationError(f"AXON_EXTERNAL_IP={self.ip}: an IPv4 or IPv6 address is allowed") from None
+
+
+class Publisher:
+    """Keeps what an `Axon` names published; `step` is called after every good read of the chain."""
+
+    def __init__(self, axon: Axon, netuid: int, wallet: "Wallet", monotonic: Clock) -> None:
+        self.axon = axon
+        self._monotonic = monotonic
+        self._ip = axon.ip
+        self._next_lookup = 0.0
+        ports: dict[Record, int | None] = {"axon": axon.port, "metrics": axon.metrics_port}
+        self._publications = [
+            Publication(record, port, netuid, wallet, axon.retry_seconds, monotonic)
+            for record, port in ports.items()
+            if port is not None
+        ]
+
+    @property
+    def state(self) -> str:
+        """How it goes, in words: the axon first."""
+        return "; ".join(publication.state for publication in self._publications)
+
+    async def step(self, call: Call) -> None:
+        """Publish what differs from the chain and what the chain would take.
+
+        Raises:
+            ChainFault: the chain could not be asked; whether an extrinsic went through shows at the next step.
+        """
+        await self._look_up()
+        for publication in self._publications:
+            if self._ip is not None:
+                await publication.step(call, self._ip)
+
+    def prevented(self, reason: str) -> None:
+        """Note why nothing can be published now."""
+        for publication in self._publications:
+            publication.say(False, reason)
+
+    def failed(self, fault: ChainFault) -> None:
+        """Note that the chain could not be asked; what was published still is."""
+        for publication in self._publications:
+            if not publication.published:
+                publication.say(False, str(fault))
+
+    async def _look_up(self) -> None:
+        if self.axon.ip is not None or self._monotonic() < self._next_lookup:
+            return
+        try:
+            self._ip = await self.axon.find_ip()
+            self._next_lookup = self._monotonic() + self.axon.lookup_seconds
+        except AddressUnknown as error:
+            self._next_lookup = self._monotonic() + self.axon.retry_seconds
+            if self._ip is None:
+                self.prevented(str(error))
+
+
+class Publication:
+    """One record of our hotkey on chain."""
+
+    def __init__(
+        self, record: Record, port: int, netuid: int, wallet: "Wallet", retry_seconds: float, monotonic: Clock
+    ) -> None:
+        self.record: Record = record
+        self.port = port
+        self.netuid = netuid
+        self.wallet = wallet
+        self.published = False
+        self._words = "not tried yet"
+        self._retry_seconds = retry_seconds
+        self._monotonic = monotonic
+        self._tried: Endpoint | None = None
+        self._refusals = 0
+        self._next_try = 0.0
+
+    @property
+    def state(self) -> str:
+        """As in "published 1.2.3.4:8091" or "not published: rate limited, next try in 8 min"."""
+        prefix = "" if self.record == "axon" else f"{self.record} "
+        return f"{prefix}published {self._words}" if self.published else f"{prefix}not published: {self._words}"
+
+    async def step(self, call: Call, ip: str) -> None:
+        """Publish under this ip, if the chain has something else.
+
+        Raises:
+            ChainFault: the chain could not be asked.
+        """
+        wanted = Endpoint(ip_address(ip), self.port)
+        if wanted != self._tried:
+            self._tried, self._refusals, self._next_try = wanted, 0, 0.0
+        hotkey = self.wallet.hotkey.ss58_address
+        published = await call(partial(read_published, record=self.record, netuid=self.netuid, hotkey=hotkey))
+        if published.endpoint == wanted:
+            self._succeeded(wanted)
+            return
+        if self._monotonic() < self._next_try:
+            return
+        blocks, block_seconds = await call(partial(read_wait, netuid=self.netuid, published=published))
+        if blocks > 0:
+            self.say(False, f"rate limited, next try in {_in_words(blocks * block_seconds)}")
+            return
+        log.info("publishing the %s at %s; the chain has %s", self.record, wanted, published.endpoint or "nothing")
+        # A call that fails leaves its fate open: nothing is sent again before there was time for it to show.
+        self._next_try = self._monotonic() + self._retry_seconds
+        submit = partial(serve, record=self.record, netuid=self.netuid, endpoint=wanted, wallet=self.wallet)
+        result = await call(submit, PATIENCE)
+        if result.success:
+            self._succeeded(wanted)
+        else:
+            self._refused(result)
+
+    def say(self, published: bool, words: str, level: int = logging.WARNING) -> None:
+        """Set the state; the log gets a line when it becomes another, not when only its time does."""
+        before = self.published, self._words.partition(",")[0]
+        self.published, self._words = published, words
+        if before != (published, words.partition(",")[0]):
+            log.log(level, "%s", self.state)
+
+    def _succeeded(self, endpoint: Endpoint) -> None:
+        self._refusals, self._next_try = 0, 0.0
+        self.say(True, str(endpoint), logging.INFO)
+
+    def _refused(self, result: Any) -> None:
+        code = str(getattr(getattr(result.error, "code", None), "name", "UNKNOWN"))
+        message = one_line(str(result.message))
+        pause = min(self._retry_seconds * 2**self._refusals, RETRY_CAP_SECONDS)
+        self._refusals += 1
+        self._next_try = self._monotonic() + pause * random.uniform(0.8, 1.2)  # noqa: S311
+        log.warning("the chain refused the %s at %s (%s): %s", self.record, self._tried, code, message)
+        self.say(False, f"{REFUSALS.get(code, message)}, next try in {_in_words(pause)}")
+
+
+def _in_words(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,100 @@
+"""What the miner asks of the chain, in the SDK's words; every function runs on the client's own loop."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+from miner.chain.base import Neuron
+from miner.chain.client import ChainFault
+
+if TYPE_CHECKING:
+    import bittensor
+
+Record = Literal["axon", "metrics"]
+
+ITEMS: dict[Record, str] = {"axon": "Axons", "metrics": "Prometheus"}  # where the chain keeps a record
+PROTOCOL = 4  # what every axon has published so far; validators don't look at it
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """The neurons of a subnet at one block, and who owns them."""
+
+    block: int
+    neurons: Mapping[str, Neuron]  # by hotkey
+    coldkeys: Mapping[str, str]  # by hotkey
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where we are reached."""
+
+    ip: IPv4Address | IPv6Address
+    port: int
+    protocol: int = PROTOCOL
+
+    def __str__(self) -> str:
+        host = f"[{self.ip}]" if self.ip.version == 6 else str(self.ip)
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What stands on chain for a hotkey: the endpoint, and the block it was published at."""
+
+    endpoint: Endpoint | None
+    block: int
+
+
+async def read_subnet(client: "bittensor.Client", netuid: int) -> Subnet:
+    """Read all neurons of a subnet, in one runtime call.
+
+    Raises:
+        ChainFault: the subnet does not exist, or the node knows nothing of it.
+    """
+    block = await client.block()
+    found = await client.neurons.all(netuid=netuid)
+    if not found:
+        exists = await client.query(("SubtensorModule", "NetworksAdded"), [netuid])
+        raise ChainFault(
+            f"the node reports no neurons on subnet {netuid}" if exists else f"subnet {netuid} does not exist there"
+        )
+    neurons = {n.hotkey: Neuron(n.uid, n.hotkey, n.total_stake.amount, n.validator_permit) for n in found}
+    return Subnet(block, MappingProxyType(neurons), MappingProxyType({n.hotkey: n.coldkey for n in found}))
+
+
+async def read_published(client: "bittensor.Client", record: Record, netuid: int, hotkey: str) -> Published:
+    """Read the address that others find for a hotkey."""
+    found = await client.query(("SubtensorModule", ITEMS[record]), [netuid, hotkey])
+    if not found:
+        return Published(None, 0)
+    kind = IPv6Address if int(found["ip_type"]) == 6 else ip_address
+    protocol = int(found.get("protocol", PROTOCOL))  # the metrics' record has none
+    return Published(Endpoint(kind(int(found["ip"])), int(found["port"]), protocol), int(found["block"]))
+
+
+async def read_wait(client: "bittensor.Client", netuid: int, published: Published) -> tuple[int, float]:
+    """Return for how many blocks the chain will refuse another address, and the seconds of a block."""
+    limit = int(await client.query(("SubtensorModule", "ServingRateLimit"), [netuid]) or 0)
+    seconds = await client.block_time()
+    if published.block == 0:
+        return 0, seconds
+    return max(published.block + limit - await client.block(), 0), seconds
+
+
+async def serve(
+    client: "bittensor.Client", record: Record, netuid: int, endpoint: Endpoint, wallet: "bittensor.Wallet"
+) -> "bittensor.ExtrinsicResult":
+    """Publish an endpoint and wait for the block that holds it; a refusal is in the result."""
+    from bittensor.intents.serving import ServeAxon, ServePrometheus
+
+    ip = str(endpoint.ip)
+    intent = (
+        ServeAxon(netuid=netuid, ip=ip, port=endpoint.port, protocol=endpoint.protocol)
+        if record == "axon"
+        else ServePrometheus(netuid=netuid, ip=ip, port=endpoint.port)
+    )
+    # Final is a minute later than included, and the next step reads the record again in any case.
+    return await client.execute(intent, wallet, wait_for_inclusion=True, wait_for_finalization=False)

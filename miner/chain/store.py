@@ -1,0 +1,74 @@
+"""The last good snapshot on disk, so that a restart while the chain is down still serves."""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from miner.chain.base import Neuron, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotStore:
+    """One file for each network and subnet."""
+
+    state_dir: Path
+    network: str
+    netuid: int
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies; a ws:// address becomes part of its name."""
+        network = re.sub(r"[^a-zA-Z0-9.]+", "-", self.network).strip("-")
+        return self.state_dir / f"chain-{network}-{self.netuid}.json"
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Replace the file as a whole.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        neurons = [[n.uid, n.hotkey, n.stake, n.validator_permit] for n in snapshot.neurons.values()]
+        content = {
+            "network": self.network,
+            "netuid": self.netuid,
+            "block": snapshot.block,
+            "taken_at": snapshot.taken_at,
+            "neurons": neurons,
+        }
+        self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial = self.path.with_suffix(".partial")
+        with partial.open("w", encoding="utf-8") as file:
+            json.dump(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.path)
+
+    def load(self, own_hotkey: str) -> Snapshot | None:
+        """Return what was stored, our uid by the hotkey of now; None where there is nothing.
+
+        Raises:
+            ValueError: the file is broken, or another chain's.
+            OSError: it can't be read.
+        """
+        if not self.path.exists():
+            return None
+        content = json.loads(self.path.read_text(encoding="utf-8"))
+        try:
+            if (content["network"], content["netuid"]) != (self.network, self.netuid):
+                raise ValueError("it belongs to another network or subnet")
+            rows = [
+                Neuron(int(uid), str(hotkey), float(stake), bool(p)) for uid, hotkey, stake, p in content["neurons"]
+            ]
+            neurons = {neuron.hotkey: neuron for neuron in rows}
+            own = neurons.get(own_hotkey)
+            return Snapshot(
+                block=int(content["block"]),
+                taken_at=float(content["taken_at"]),
+                neurons=MappingProxyType(neurons),
+                uid=own.uid if own is not None else None,
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"it lacks {error}") from error

@@ -1,0 +1,82 @@
+"""The miner's hotkey: the one key file that has to be on this machine."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from miner.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from bittensor import Wallet
+
+log = logging.getLogger(__name__)
+
+
+def load_hotkey(wallet_path: Path, name: str, hotkey: str, password_file: Path | None = None) -> "Wallet":
+    """Return a wallet whose hotkey can sign; never asks for a password.
+
+    An encrypted key takes about two seconds to open.
+
+    Raises:
+        ConfigurationError: the file is missing, unreadable or no key, or the password is missing or wrong.
+    """
+    from bittensor import Wallet
+    from bittensor.keyfiles import KeyfileError, WrongPasswordError
+
+    key = f"WALLET_HOTKEY={hotkey}"
+    file = wallet_path / name / "hotkeys" / hotkey
+    try:
+        wallet = Wallet(name=name, hotkey=hotkey, path=str(wallet_path))
+        if not file.exists():
+            raise ConfigurationError(
+                f"{key}: there is no {file}; copy the hotkey's file there, or make one: "
+                f"btcli wallet new-hotkey --wallet {name} --wallet-hotkey {hotkey} --wallet-path {wallet_path}"
+            )
+        data = file.read_bytes()
+        # The SDK asks on the terminal where it is given no password, so an encrypted key always gets one.
+        password = _password(file, password_file) if _is_encrypted(data) else None
+        keypair = wallet.get_hotkey(password)
+        keypair.sign(b"roadwork-miner")
+    except OSError as error:
+        raise ConfigurationError(f"{key}: {file} can't be read: {error.strerror or error}") from error
+    except WrongPasswordError:
+        # Not chained: nothing of the password may get into a traceback.
+        raise ConfigurationError(f"WALLET_HOTKEY_PASSWORD_FILE={password_file}: not the password of {file}") from None
+    except (KeyfileError, ValueError) as error:
+        raise ConfigurationError(f"{key}: {file} holds no key that can sign: {error}") from error
+    _warn(wallet_path / name / "coldkey", file)
+    return wallet
+
+
+def _is_encrypted(data: bytes) -> bool:
+    from bittensor.sp_core import keyfile_data_is_encrypted
+
+    return bool(keyfile_data_is_encrypted(data))
+
+
+def _password(file: Path, password_file: Path | None) -> str:
+    if password_file is None:
+        raise ConfigurationError(
+            f"WALLET_HOTKEY_PASSWORD_FILE: {file} is encrypted; name a file that holds its password, readable by this "
+            "user alone (a systemd credential is one)"
+        )
+    try:
+        password = password_file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise ConfigurationError(f"WALLET_HOTKEY_PASSWORD_FILE={password_file}: can't be read: {reason}") from None
+    if not password:
+        raise ConfigurationError(f"WALLET_HOTKEY_PASSWORD_FILE={password_file}: the file is empty")
+    return password
+
+
+def _warn(coldkey: Path, hotkey: Path) -> None:
+    """Say what a thief would be glad of."""
+    if coldkey.exists():
+        log.warning(
+            "THE COLDKEY IS ON THIS MACHINE: %s. It owns your funds and the miner never needs it; whoever breaks in "
+            "here has it. Move it to a machine that serves nothing (coldkeypub.txt may stay).",
+            coldkey,
+        )
+    if hotkey.stat().st_mode & 0o077:
+        log.warning("other users of this machine can read the hotkey: chmod 600 %s", hotkey)

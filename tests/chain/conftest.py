@@ -1,0 +1,79 @@
+import asyncio
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import bittensor
+import pytest
+from bittensor.keyfiles import Keypair
+from golden import golden
+from node import Node
+
+from miner.chain.publication import Axon
+from miner.chain.subtensor import SubtensorChain
+
+NETUID = 323
+PATIENCE = 60.0  # seconds; generous, since nothing here measures time
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Let a test be a coroutine: it gets a loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until it holds."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in the miner, which sets no event
+            await asyncio.sleep(0.01)
+
+
+def key(number: int) -> Keypair:
+    return Keypair.create_from_seed(number.to_bytes(32, "big"), 1)
+
+
+@pytest.fixture(scope="session")
+def metadata() -> dict[str, Any]:
+    return golden()
+
+
+@pytest.fixture(autouse=True)
+def _sdk_writes_nothing_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path_factory.getbasetemp() / "sdk"
+    monkeypatch.setenv("BITTENSOR_RUNTIME_CACHE_DIR", str(folder))
+    monkeypatch.setenv("BTCLI_TOKEN_SYMBOLS_CACHE", str(folder / "token-symbols.json"))
+
+
+@pytest.fixture
+def node(metadata: dict[str, Any]) -> Iterator[Node]:
+    """A running node with a subnet of one validator."""
+    node = Node(metadata, netuid=NETUID)
+    node.register(0, key(1000).ss58_address, stake=5000.5, permit=True)
+    node.start()
+    yield node
+    if node.listens:
+        node.stop()
+
+
+@pytest.fixture
+def wallet(tmp_path: Path) -> bittensor.Wallet:
+    wallet = bittensor.Wallet("miner", "hot", str(tmp_path / "wallets"))
+    wallet._set_hotkey(key(1), False, True, False, None)
+    return wallet
+
+
+@pytest.fixture
+def chain_of(wallet: bittensor.Wallet, tmp_path: Path) -> Callable[..., SubtensorChain]:
+    """Make a chain that reads twenty times a second; two of them share the state folder."""
+
+    def make(address: str, axon: Axon | None = None, **rest: Any) -> SubtensorChain:
+        options = {"sync_seconds": 0.05, "call_seconds": 5.0} | rest
+        return SubtensorChain(address, NETUID, wallet, tmp_path / "state", axon, **options)
+
+    return make

@@ -1,0 +1,174 @@
+"""A node that hangs, lies, restarts or is not there: the miner keeps what it knows and says so."""
+
+import asyncio
+import json
+import logging
+import socket
+import time
+
+import pytest
+from conftest import eventually, key
+from node import Node
+
+OWN = key(1).ss58_address
+VALIDATOR = key(1000).ss58_address
+
+
+@pytest.fixture
+def nobody() -> str:
+    """An address that refuses connections."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"ws://127.0.0.1:{free.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("fault", ["hang", "noise", "garbage"])
+async def test_a_broken_node_costs_freshness_only(node: Node, chain_of, caplog, fault) -> None:
+    caplog.set_level(logging.INFO)
+    node.register(7, OWN)
+    chain = chain_of(node.url, call_seconds=0.5)
+    await chain.start()
+    node.fault = fault
+    await eventually(lambda: chain.failures >= 2)
+    assert chain.obstacle is None
+    assert chain.snapshot.neurons[VALIDATOR].validator_permit
+    node.fault = ""
+    node.block += 10
+    await eventually(lambda: chain.snapshot.block == node.block)
+    await chain.stop()
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("miner")]
+    assert not any("stuck" in line for line in lines)
+    assert sum("can't be read" in line for line in lines) == sum("is read again" in line for line in lines) >= 1
+
+
+async def test_a_restarted_node_is_found_again(node: Node, chain_of) -> None:
+    node.register(7, OWN)
+    chain = chain_of(node.url)
+    await chain.start()
+    await asyncio.to_thread(node.stop)
+    await eventually(lambda: chain.failures >= 2)
+    assert chain.obstacle is None
+    node.block += 10
+    node.start()
+    await eventually(lambda: chain.snapshot.block == node.block)
+    await chain.stop()
+
+
+async def test_no_chain_and_no_memory_is_an_obstacle_not_an_end(nobody, node: Node, chain_of) -> None:
+    chain = chain_of(nobody)
+    await chain.start()
+    assert "no snapshot" in chain.obstacle
+    assert "connect" in chain.obstacle
+    await eventually(lambda: chain.failures >= 3)
+    assert not chain.snapshot.neurons
+    await chain.stop()
+
+
+async def test_a_node_that_comes_late_is_enough(node: Node, chain_of) -> None:
+    node.register(7, OWN)
+    await asyncio.to_thread(node.stop)
+    chain = chain_of(node.url)
+    await chain.start()
+    assert chain.obstacle is not None
+    node.start()
+    await eventually(lambda: chain.obstacle is None)
+    await chain.stop()
+
+
+async def test_a_node_that_asks_for_patience_gets_it(node: Node, chain_of) -> None:
+    node.fault = "policy"
+    chain = chain_of(node.url)
+    await chain.start()
+    assert "429" in chain.obstacle
+    assert chain._pause() > 200, "it said 300 s"
+    await chain.stop()
+
+
+async def test_a_restart_without_the_chain_serves_on_what_was_stored(node: Node, chain_of, caplog) -> None:
+    node.register(7, OWN)
+    first = chain_of(node.url)
+    await first.start()
+    await first.stop()
+    await asyncio.to_thread(node.stop)
+    chain = chain_of(node.url)
+    await chain.start()
+    assert chain.obstacle is None
+    assert chain.snapshot == first.snapshot
+    assert any("starting with the stored snapshot" in record.getMessage() for record in caplog.records)
+    await chain.stop()
+
+
+async def test_what_was_stored_is_not_believed_for_ever(node: Node, chain_of) -> None:
+    node.register(7, OWN)
+    first = chain_of(node.url)
+    await first.start()
+    await first.stop()
+    await asyncio.to_thread(node.stop)
+    tomorrow = chain_of(node.url, clock=lambda: time.time() + 90000)
+    await tomorrow.start()
+    assert "no snapshot" in tomorrow.obstacle
+    await tomorrow.stop()
+
+
+async def test_a_snapshot_grows_too_old(node: Node, chain_of) -> None:
+    node.register(7, OWN)
+    later = 0.0
+    chain = chain_of(node.url, clock=lambda: time.time() + later)
+    await chain.start()
+    await asyncio.to_thread(node.stop)
+    later = 90000.0
+    assert "25.0 h old, the limit is 24 h" in chain.obstacle
+    assert chain.snapshot.neurons
+    await chain.stop()
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"network": 1, "netuid": 2}', "\0"])
+async def test_a_broken_store_is_said_and_passed_over(nobody, chain_of, tmp_path, caplog, content) -> None:
+    chain = chain_of(nobody)
+    path = chain._store.path
+    path.parent.mkdir()
+    path.write_text(content)
+    await chain.start()
+    assert "no snapshot" in chain.obstacle
+    assert any("can't be read" in r.getMessage() and str(path) in r.getMessage() for r in caplog.records)
+    await chain.stop()
+
+
+async def test_the_store_holds_nothing_but_the_subnet(node: Node, chain_of) -> None:
+    node.register(7, OWN)
+    chain = chain_of(node.url)
+    await chain.start()
+    await chain.stop()
+    content = json.loads(chain._store.path.read_text())
+    assert content.keys() == {"network", "netuid", "block", "taken_at", "neurons"}
+    assert [7, OWN, 0.0, False] in content["neurons"]
+    assert not list(chain._store.path.parent.glob("*.partial"))
+
+
+async def test_stop_in_the_middle_of_a_hang(node: Node, chain_of) -> None:
+    node.register(7, OWN)
+    chain = chain_of(node.url, call_seconds=600.0)
+    await chain.start()
+    node.fault = "hang"
+    before = node.requests.total()
+    await eventually(lambda: node.requests.total() > before)
+    await chain.stop()
+
+
+async def test_a_stuck_client_is_left_behind(node: Node, chain_of, monkeypatch, caplog) -> None:
+    """The SDK busy in its own code answers no time limit; only the thread around it can be given up."""
+    from miner.chain import client
+
+    monkeypatch.setattr(client, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(client, "CLOSE_SECONDS", 0.1)
+    node.register(7, OWN)
+    chain = chain_of(node.url, call_seconds=0.5)
+    await chain.start()
+    stuck = asyncio.create_task(chain._call(lambda sdk: asyncio.sleep(0, time.sleep(2.5))))
+    with pytest.raises(client.ChainFault, match="stuck"):
+        await stuck
+    syncs = chain.syncs
+    await eventually(lambda: chain.syncs > syncs)
+    assert chain.obstacle is None
+    await chain.stop()
+    assert any("leaving it behind" in record.getMessage() for record in caplog.records)

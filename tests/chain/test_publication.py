@@ -1,0 +1,183 @@
+"""Our address on the chain, published by the unmodified SDK under the chain's own rules."""
+
+import logging
+
+import pytest
+from conftest import NETUID, eventually, key
+from node import Node
+
+from miner.chain.external_address import AddressUnknown
+from miner.chain.publication import Axon
+from miner.errors import ConfigurationError
+
+OWN = key(1).ss58_address
+SUBMIT = "author_submitAndWatchExtrinsic"
+
+
+def published(node: Node) -> tuple[int, int]:
+    return node.axons[OWN]["ip"], node.axons[OWN]["port"]
+
+
+async def run_until(chain, condition) -> None:
+    await chain.start()
+    await chain.publish()
+    await eventually(condition)
+    await chain.stop()
+
+
+async def test_published_once_and_not_again_after_a_restart(node: Node, chain_of, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    node.register(7, OWN)
+    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4"))
+    assert chain.publication == "not published: not tried yet"
+    await run_until(chain, lambda: chain.syncs >= 5 and chain.publication == "published 1.2.3.4:8091")
+    assert published(node) == (0x01020304, 8091)
+    assert (node.axons[OWN]["ip_type"], node.axons[OWN]["protocol"]) == (4, 4)
+    again = chain_of(node.url, Axon(8091, ip="1.2.3.4"))
+    await run_until(again, lambda: again.syncs >= 3 and again.publication == "published 1.2.3.4:8091")
+    assert node.requests[SUBMIT] == 1
+    assert [r.getMessage() for r in caplog.records].count("published 1.2.3.4:8091") == 2
+
+
+async def test_nothing_is_published_before_it_is_asked_for(node: Node, chain_of) -> None:
+    node.register(7, OWN)
+    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4"))
+    await chain.start()
+    await eventually(lambda: chain.syncs >= 3)
+    await chain.stop()
+    assert node.requests[SUBMIT] == 0
+
+
+async def test_a_new_address_waits_for_the_rate_limit(node: Node, chain_of) -> None:
+    node.register(7, OWN)
+    node.store("ServingRateLimit", [NETUID], node.rate_limit)
+    address = "1.2.3.4"
+
+    async def find() -> str:
+        return address
+
+    chain = chain_of(node.url, Axon(8091, find_ip=find, lookup_seconds=0.0))
+    await chain.start()
+    await chain.publish()
+    await eventually(lambda: chain.publication == "published 1.2.3.4:8091")
+    address = "5.6.7.8"
+    await eventually(lambda: "rate limited" in chain.publication)
+    assert chain.publication == "not published: rate limited, next try in 12 s", "50 blocks of this chain's 0.25 s"
+    assert node.requests[SUBMIT] == 1, "the limit is read, not tried out"
+    node.block += node.rate_limit
+    await eventually(lambda: chain.publication == "published 5.6.7.8:8091")
+    assert published(node) == (0x05060708, 8091)
+    assert node.requests[SUBMIT] == 2
+    await chain.stop()
+
+
+async def test_a_refusal_by_the_rate_limit_is_tried_again_later(node: Node, chain_of) -> None:
+    """The chain counts one block further than the read did."""
+    node.register(7, OWN)
+    node.store("ServingRateLimit", [NETUID], 0)
+    node.axons[OWN] = {"block": node.block, "version": 1, "ip": 9, "port": 9, "ip_type": 4, "protocol": 4}
+    node.axons[OWN] |= {"placeholder1": 0, "placeholder2": 0}
+    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4", retry_seconds=0.1))
+    await chain.start()
+    await chain.publish()
+    await eventually(lambda: chain.publication == "not published: rate limited, next try in 0 s")
+    assert chain.obstacle is None
+    node.block += node.rate_limit
+    await eventually(lambda: chain.publication == "published 1.2.3.4:8091")
+    await chain.stop()
+
+
+@pytest.mark.parametrize(
+    ("axon", "poor", "words"),
+    [
+        (Axon(8091, ip="127.0.0.1"), False, "the chain does not take this address"),
+        (Axon(8091, ip="1.2.3.4"), True, "the hotkey can't pay the fee; send it a little TAO"),
+    ],
+    ids=["loopback", "poor"],
+)
+async def test_a_refusal_is_said_in_words(node: Node, chain_of, axon, poor, words) -> None:
+    node.register(7, OWN)
+    node.poor = poor
+    chain = chain_of(node.url, axon)
+    await run_until(chain, lambda: words in chain.publication)
+    assert chain.publication == f"not published: {words}, next try in 60 s"
+    assert node.requests[SUBMIT] == 1
+    assert chain.obstacle is None, "known validators are answered all the same"
+
+
+async def test_published_as_soon_as_registered(node: Node, chain_of) -> None:
+    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4"))
+    await chain.start()
+    await chain.publish()
+    await eventually(lambda: chain.publication == "not published: the hotkey is not registered")
+    assert node.requests[SUBMIT] == 0
+    node.register(7, OWN)
+    await eventually(lambda: chain.publication == "published 1.2.3.4:8091")
+    await chain.stop()
+
+
+async def test_an_address_nobody_can_tell_stops_nothing(node: Node, chain_of) -> None:
+    node.register(7, OWN)
+
+    async def find() -> str:
+        raise AddressUnknown("none of 5 services could tell our address; set AXON_EXTERNAL_IP")
+
+    chain = chain_of(node.url, Axon(8091, find_ip=find))
+    await run_until(chain, lambda: chain.syncs >= 3 and "set AXON_EXTERNAL_IP" in chain.publication)
+    assert chain.obstacle is None
+
+
+async def test_a_fault_of_our_own_is_an_obstacle(node: Node, chain_of, caplog) -> None:
+    """The refreshing never ends while the process looks healthy."""
+    node.register(7, OWN)
+
+    async def find() -> str:
+        raise RuntimeError("planted")
+
+    chain = chain_of(node.url, Axon(8091, find_ip=find))
+    await chain.start()
+    assert chain.obstacle is None
+    await chain.publish()
+    await eventually(lambda: chain.obstacle is not None)
+    assert "no longer read" in chain.obstacle
+    assert "planted" in caplog.text
+    await chain.stop()
+
+
+def test_an_address_that_is_none() -> None:
+    with pytest.raises(ConfigurationError, match=r"AXON_EXTERNAL_IP=1\.2\.3: an IPv4 or IPv6 address"):
+        Axon(8091, ip="1.2.3")
+
+
+async def test_a_node_that_hangs_while_publishing(node: Node, chain_of) -> None:
+    """Whether the extrinsic went through is unknown then; the chain is asked before anything is sent again."""
+    node.register(7, OWN)
+    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4", retry_seconds=0.1), call_seconds=0.5)
+    await chain.start()
+    node.mute_after = SUBMIT
+    await chain.publish()
+    await eventually(lambda: chain.failures >= 1)
+    node.mute_after = ""
+    node.fault = ""
+    await eventually(lambda: chain.publication == "published 1.2.3.4:8091")
+    assert node.requests[SUBMIT] == 1
+    await chain.stop()
+
+
+async def test_ipv6(node: Node, chain_of) -> None:
+    node.register(7, OWN)
+    chain = chain_of(node.url, Axon(8091, ip="2001:db8::1"))
+    await run_until(chain, lambda: chain.syncs >= 3 and chain.publication == "published [2001:db8::1]:8091")
+    assert node.axons[OWN]["ip_type"] == 6
+    assert node.requests[SUBMIT] == 1
+
+
+async def test_the_metrics_address_is_published_too(node: Node, chain_of) -> None:
+    node.register(7, OWN)
+    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4", metrics_port=9464))
+    await run_until(
+        chain,
+        lambda: chain.syncs >= 4 and chain.publication == "published 1.2.3.4:8091; metrics published 1.2.3.4:9464",
+    )
+    assert node.prometheus[OWN]["port"] == 9464
+    assert node.requests[SUBMIT] == 2

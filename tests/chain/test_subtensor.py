@@ -1,0 +1,91 @@
+"""The unmodified SDK against a node: what the miner sees of the chain, and what became of us on it."""
+
+import logging
+
+import pytest
+from conftest import NETUID, eventually, key
+from node import Node
+
+OWN = key(1).ss58_address
+VALIDATOR = key(1000).ss58_address
+
+
+async def test_snapshot_holds_stakes_permits_and_our_uid(node: Node, chain_of) -> None:
+    node.register(7, OWN)
+    chain = chain_of(node.url)
+    assert "no snapshot" in chain.obstacle
+    await chain.start()
+    assert chain.obstacle is None
+    assert chain.snapshot.uid == 7
+    assert chain.snapshot.block == node.block
+    assert chain.snapshot.neurons[VALIDATOR].stake == 5000.5
+    assert chain.snapshot.neurons[VALIDATOR].validator_permit
+    assert not chain.snapshot.neurons[OWN].validator_permit
+    assert (chain.syncs, chain.failures) == (1, 0)
+    assert 0 <= chain.age < 60
+    await chain.stop()
+
+
+async def test_a_permit_taken_away_is_gone_after_one_read(node: Node, chain_of) -> None:
+    chain = chain_of(node.url)
+    await chain.start()
+    before = chain.snapshot
+    node.members[0].permit = False
+    await eventually(lambda: not chain.snapshot.neurons[VALIDATOR].validator_permit)
+    assert before.neurons[VALIDATOR].validator_permit, "a snapshot never changes"
+    await chain.stop()
+
+
+async def test_ready_by_itself_on_registration(node: Node, chain_of, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    chain = chain_of(node.url)
+    await chain.start()
+    assert f"btcli subnet register --netuid {NETUID} --wallet miner --hotkey {OWN}" in chain.obstacle
+    node.register(12, OWN)
+    await eventually(lambda: chain.obstacle is None)
+    assert chain.snapshot.uid == 12
+    await chain.stop()
+    assert [r.getMessage() for r in caplog.records if "registered; our uid is 12" in r.getMessage()]
+
+
+@pytest.mark.parametrize(
+    ("coldkey", "words"),
+    [(None, "deregistered; our uid 12 belongs to"), (key(99).ss58_address, "hotkey was swapped: uid 12 belongs to")],
+    ids=["pruned", "swapped"],
+)
+async def test_the_loss_of_our_uid_is_said_once(node: Node, chain_of, caplog, coldkey, words) -> None:
+    node.register(12, OWN, coldkey=key(99).ss58_address)
+    chain = chain_of(node.url)
+    await chain.start()
+    node.register(12, key(55).ss58_address, coldkey=coldkey)
+    await eventually(lambda: chain.obstacle is not None)
+    syncs = chain.syncs
+    await eventually(lambda: chain.syncs > syncs + 2)
+    await chain.stop()
+    assert "is not registered" in chain.obstacle
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(lines) == 1
+    assert words in lines[0]
+    assert key(55).ss58_address in lines[0]
+
+
+async def test_a_new_uid_is_noticed(node: Node, chain_of, caplog) -> None:
+    node.register(3, OWN)
+    chain = chain_of(node.url)
+    await chain.start()
+    node.deregister(3)
+    await eventually(lambda: chain.snapshot.uid is None)
+    node.register(4, OWN)
+    await eventually(lambda: chain.snapshot.uid == 4)
+    await chain.stop()
+    assert chain.obstacle is None
+    assert any("nobody has our uid 3 yet" in record.getMessage() for record in caplog.records)
+
+
+async def test_a_subnet_that_does_not_exist_is_named(node: Node, wallet, tmp_path) -> None:
+    from miner.chain.subtensor import SubtensorChain
+
+    chain = SubtensorChain(node.url, 999, wallet, tmp_path / "state", sync_seconds=0.05)
+    await chain.start()
+    assert "subnet 999 does not exist there" in chain.obstacle
+    await chain.stop()
