@@ -13,10 +13,10 @@ MINER := $(BIN)/roadwork-miner
 WITH_ENV := $(if $(ENV_FILE),--env-file $(ENV_FILE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all run query models export vit-base check lint test lock clean
+.PHONY: help setup setup-all run query top dashboards doctor models export vit-base check lint test install-service uninstall-service test-service lock clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 19
 
 setup: $(VENV)/.serve ## Install what serving needs, pinned and hash-checked (about 300 MB)
 setup-all: $(VENV)/.all ## Install the exporters, torch and the development tools as well (about 2.2 GB)
@@ -27,6 +27,15 @@ run: $(VENV)/.serve ## Run the miner (ENV_FILE=miner.env; without one: no chain,
 query: $(VENV)/.serve ## Ask the running miner as a validator would (IMAGE=photo.jpg)
 	@test -n "$(IMAGE)" || { echo 'error: IMAGE is empty; give a photo: make query IMAGE=photo.jpg' >&2; exit 2; }
 	@$(MINER) query $(IMAGE) $(WITH_ENV) $(ARGS)
+
+top: $(VENV)/.serve ## Show the running miner in the terminal (ENV_FILE=miner.env)
+	@$(MINER) top $(WITH_ENV) $(ARGS)
+
+dashboards: $(VENV)/.all ## Check dashboard, rules and alerts against the metrics (needs Debian's package prometheus)
+	@$(BIN)/pytest -q tests/unit/deploy
+
+doctor: $(VENV)/.serve ## Say what keeps requests or rewards away (ENV_FILE=miner.env)
+	@$(MINER) doctor $(WITH_ENV) $(ARGS)
 
 models: $(VENV)/.serve ## Fetch, verify and export the configured model ahead of the first start (ENV_FILE=miner.env)
 	@$(MINER) models download $(WITH_ENV) $(ARGS)
@@ -45,6 +54,15 @@ lint: $(VENV)/.all ## Ruff and mypy --strict
 
 test: lint ## Lint, types and all tests: real clients, real signals, real models
 	@$(BIN)/pytest $(ARGS)
+
+install-service: ## Install and start the systemd service, or upgrade it (ENV=testnet HOTKEY=file; DRY_RUN=1 prints the steps)
+	@deploy/systemd/install.sh
+
+uninstall-service: ## Stop the systemd service and remove all of it (ENV=testnet; KEEP=1 keeps settings, keys and state)
+	@deploy/systemd/uninstall.sh
+
+test-service: $(VENV)/.all ## Try the service on a booted systemd in a container (root, debootstrap, systemd-container)
+	@ROADWORK_TEST_SERVICE=1 $(BIN)/pytest tests/service $(ARGS)
 
 lock: $(VENV)/.all ## Pin again what serving needs (env/serve.txt)
 	@$(BIN)/uv pip compile pyproject.toml -c env/constraints.txt --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q -o env/serve.txt
@@ -66,5 +84,5 @@ $(VENV)/.serve: $(VENV)/.python env/serve.txt pyproject.toml
 $(VENV)/.all: $(VENV)/.serve env/constraints.txt
 	@echo 'installing torch, the exporters and the development tools, once (about 2 GB) …' >&2
 	@$(PIP) install $(TORCH) $(TORCH_ARGS)
-	@$(PIP) install -c env/constraints.txt -e '.[export,yolo,dev]'
+	@$(PIP) install -c env/constraints.txt -e '.[export,yolo,openvino,plot,dev]'
 	@touch $@

@@ -37,27 +37,41 @@ class ModelFiles:
     original: Path | None
 
 
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a backend may use the machine: `slots` pictures at once on `threads` threads each."""
+
+    slots: int = 1
+    threads: int = 1
+    arena: bool = True  # onnxruntime's own memory pool
+
+    @property
+    def cores(self) -> int:
+        """Threads in all."""
+        return self.slots * self.threads
+
+
 class Backend(Protocol):
     """Runs a graph: an array of the fixed input shape to an array of shape (1, classes)."""
 
     name: ClassVar[str]
 
-    def __init__(self, files: ModelFiles, shape: tuple[int, int, int, int], threads: int) -> None: ...
+    def __init__(self, files: ModelFiles, shape: tuple[int, int, int, int], options: RunOptions) -> None: ...
 
     def run(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Run the graph once; called from one thread at a time for each slot."""
+        """Run the graph once; called from as many threads at once as there are slots."""
         ...
 
 
 class Detector(ABC):
     """One picture in, the probability of roadwork out. Safe to call from several threads."""
 
-    def __init__(self, files: ModelFiles, backend: type[Backend], threads: int) -> None:
+    def __init__(self, files: ModelFiles, backend: type[Backend], options: RunOptions) -> None:
         self.manifest = files.manifest
-        self.threads = threads
+        self.options = options
         self.backend_name = backend.name
         self.preprocessing = self.read_preprocessing(files.folder)
-        self.backend = backend(files, self.preprocessing.shape, threads)
+        self.backend = backend(files, self.preprocessing.shape, options)
 
     @staticmethod
     @abstractmethod

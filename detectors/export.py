@@ -2,16 +2,16 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from detectors.base import ModelFiles
+from detectors.base import ModelFiles, RunOptions
 from detectors.config import DetectorConfig
 from detectors.errors import ModelError
 from detectors.exporters import Exporter
-from detectors.manifest import NAME, Manifest, Parity, Source, sha256
+from detectors.manifest import Manifest, Parity, Source, sha256
 from detectors.pictures import known_picture, parity_pictures
 from detectors.registry import backend_class, detector_class, exporter_class
+from detectors.storing import move_into_place, move_weights_out, package_versions
 from detectors.weights import Original, find_original, model_name, remember_revision
 
 MAX_DIFFERENCE = 1e-3
@@ -53,7 +53,7 @@ def prepare(
     try:
         exporter = exporter_class(detector)(original.path, config)
         _fill(partial, detector, exporter, original, model_name(config), pictures, progress)
-        _move(partial, folder)
+        move_into_place(partial, folder)
     except ModuleNotFoundError as error:
         raise ModelError(
             f"exporting for {detector} needs the package {error.name!r}, which is not installed; `make setup-all` does"
@@ -64,14 +64,6 @@ def prepare(
         shutil.rmtree(partial, ignore_errors=True)
     remember_revision(config, models_dir, original.revision)
     return folder
-
-
-def _move(partial: Path, folder: Path) -> None:
-    """Move the files, the manifest last: without it a folder counts as not prepared."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / NAME).unlink(missing_ok=True)
-    for path in sorted(partial.iterdir(), key=lambda path: path.name == NAME):
-        path.replace(folder / path.name)
 
 
 def _fill(
@@ -85,6 +77,7 @@ def _fill(
 ) -> None:
     progress("exporting to ONNX")
     output = exporter.write(folder)
+    move_weights_out(folder)
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     draft = Manifest(
         name=name,
@@ -95,9 +88,9 @@ def _fill(
         files=files,
         known_answer=0.0,
         parity=Parity(reference=exporter.reference_name, pictures=0, max_difference=0.0, mean_difference=0.0),
-        made_with={package: _version(package) for package in (*exporter.packages, "onnxruntime")},
+        made_with=package_versions((*exporter.packages, "onnxruntime")),
     )
-    exported = detector_class(detector)(ModelFiles(folder, draft, None), backend_class("onnx"), threads=1)
+    exported = detector_class(detector)(ModelFiles(folder, draft, None), backend_class("onnx"), RunOptions())
     progress(f"comparing with {exporter.reference_name}")
     photos = list(pictures) if pictures is not None else parity_pictures()
     reference = exporter.reference()
@@ -115,10 +108,3 @@ def _fill(
     )
     known = exported.predict(known_picture()).probability
     draft.model_copy(update={"known_answer": known, "parity": parity}).write(folder)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

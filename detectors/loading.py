@@ -2,15 +2,22 @@
 
 from pathlib import Path
 
-from detectors.base import Detector, ModelFiles
+from detectors.base import Detector, ModelFiles, RunOptions
 from detectors.config import DetectorConfig
 from detectors.errors import DetectorConfigError, ModelError, NotPrepared
 from detectors.manifest import Manifest
-from detectors.registry import backend_class, detector_class
-from detectors.weights import find_original, model_folder
+from detectors.registry import RECIPES, backend_class, detector_class
+from detectors.weights import find_original, model_folder, variant_folder
 
 
-def load_detector(name: str, config: DetectorConfig, models_dir: Path, backend: str, threads: int) -> Detector:
+def load_detector(
+    name: str,
+    config: DetectorConfig,
+    models_dir: Path,
+    backend: str,
+    options: RunOptions,
+    precision: str = "fp32",
+) -> Detector:
     """Verify the model folder's sums and load it; `Detector.verify` is the caller's next step.
 
     Raises:
@@ -23,6 +30,11 @@ def load_detector(name: str, config: DetectorConfig, models_dir: Path, backend: 
     manifest = Manifest.read(folder)
     if manifest.detector != name:
         raise DetectorConfigError(f"{config.path.name} holds a model for {manifest.detector}, not for {name}")
+    if precision != "fp32":
+        if not RECIPES.get((precision, backend)):
+            raise DetectorConfigError(f"the backend {backend!r} has no {precision}")
+        folder = variant_folder(manifest, models_dir, precision, backend)
+        manifest = Manifest.read(folder)
     manifest.verify(folder)
     original = None
     if backend == "torch":
@@ -32,7 +44,7 @@ def load_detector(name: str, config: DetectorConfig, models_dir: Path, backend: 
                 f"and {config.path.name} names an exported model"
             )
         original = find_original(config, manifest.revision).path
-    return detector(ModelFiles(folder, manifest, original), backend_class(backend), threads)
+    return detector(ModelFiles(folder, manifest, original), backend_class(backend), options)
 
 
 def is_prepared(config: DetectorConfig, models_dir: Path) -> bool:

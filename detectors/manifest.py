@@ -7,9 +7,10 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from detectors.backends import MANIFEST_FILE
 from detectors.errors import ModelError, NotPrepared
 
-NAME = "manifest.json"
+NAME = MANIFEST_FILE
 
 
 class _Part(BaseModel):
@@ -40,6 +41,33 @@ class Parity(_Part):
     mean_difference: float
 
 
+class Labelled(_Part):
+    """What the faster graph costs on labelled pictures."""
+
+    pictures: int
+    accuracy_fp32: float
+    accuracy: float
+    reward_fp32: float
+    reward: float
+
+
+class Gate(_Part):
+    """How far a faster precision's probabilities were from fp32's, and what was done to get there."""
+
+    recipe: str  # how the graph was made, such as "dynamic"
+    kept_fp32: list[str]  # layers left in fp32
+    pictures: int
+    max_difference: float
+    mean_difference: float
+    flips: float  # share of pictures on the other side of the threshold
+    seconds: float  # median of a run
+    seconds_fp32: float
+    labelled: Labelled | None = None
+
+
+Precision = Literal["fp32", "bf16", "int8"]
+
+
 class Manifest(_Part):
     """The contract of a model folder; `detectors.loading` verifies every line of it before the first request."""
 
@@ -47,13 +75,15 @@ class Manifest(_Part):
     name: str
     revision: str
     detector: str
-    precision: Literal["fp32"] = "fp32"
+    precision: Precision = "fp32"
+    backend: str = "any"  # the one that can run it
     threshold: float = 0.5
     source: Source
     output: Output
     files: dict[str, str]  # file name -> sha256
     known_answer: float  # the probability of `detectors.pictures.known_picture()`
     parity: Parity
+    gate: Gate | None = None  # of precisions other than fp32
     made_with: dict[str, str]  # package -> version
 
     @classmethod

@@ -43,6 +43,11 @@ def parity_pictures() -> list[bytes]:
     return [_encode(scene(width, height, seed), "JPEG") for seed, (width, height) in enumerate(SIZES, start=1)]
 
 
+def many_pictures(count: int = 64) -> list[bytes]:
+    """Return JPEGs of one size and many scenes, for calibrating and judging a faster graph without photos."""
+    return [_encode(scene(320, 240, seed), "JPEG") for seed in range(100, 100 + count)]
+
+
 def _encode(pixels: NDArray[np.uint8], kind: str) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, quality=90)

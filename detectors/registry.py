@@ -9,6 +9,7 @@ from detectors.errors import DetectorConfigError
 if TYPE_CHECKING:
     from detectors.base import Backend, Detector
     from detectors.exporters import Exporter
+    from detectors.precision import Recipe
 
 DETECTORS = {
     "ViT": "detectors.vit:ViT",
@@ -20,7 +21,18 @@ EXPORTERS = {
 }
 BACKENDS = {
     "onnx": "detectors.backends.onnx:OnnxBackend",
+    "openvino": "detectors.backends.openvino:OpenVINOBackend",
     "torch": "detectors.backends.torch:TorchBackend",
+}
+PRECISIONS = ("fp32", "bf16", "int8")
+# How a faster precision is made, for the backend that runs it; each is tried, and measurement decides.
+RECIPES = {
+    ("int8", "onnx"): {
+        "dynamic": "detectors.precision.onnx_int8:dynamic",
+        "static": "detectors.precision.onnx_int8:static",
+    },
+    ("int8", "openvino"): {"nncf": "detectors.precision.openvino:int8"},
+    ("bf16", "openvino"): {"bf16": "detectors.precision.openvino:bf16"},
 }
 DEFAULT_CONFIGS = {"ViT": "starter.yaml", "YOLOClassifier": "yolo_roadwork.yaml"}
 
@@ -38,6 +50,12 @@ def exporter_class(name: str) -> "type[Exporter]":
 def backend_class(name: str) -> "type[Backend]":
     """Return a backend's class."""
     return cast("type[Backend]", _resolve("backend", BACKENDS, name))
+
+
+def recipes(precision: str, backend: str) -> "dict[str, Recipe]":
+    """Return the recipes for a precision on a backend, by name; none where there is no way."""
+    table = RECIPES.get((precision, backend), {})
+    return {name: cast("Recipe", _resolve("recipe", table, name)) for name in table}
 
 
 def _resolve(kind: str, table: Mapping[str, str], name: str) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from detectors.config import DetectorConfig
 from detectors.errors import DetectorConfigError, ModelError
-from detectors.manifest import sha256
+from detectors.manifest import Manifest, sha256
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 PATTERNS = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]  # never a pickle
@@ -32,6 +32,11 @@ def model_folder(config: DetectorConfig, models_dir: Path) -> Path:
     if config.model_folder is not None:
         return config.model_folder
     return models_dir / model_name(config) / known_revision(config, models_dir)
+
+
+def variant_folder(manifest: Manifest, models_dir: Path, precision: str, backend: str) -> Path:
+    """Say where a faster variant of a model is, or will be; fp32 has one folder for all backends."""
+    return models_dir / manifest.name / f"{manifest.revision}.{precision}-{backend}"
 
 
 def model_name(config: DetectorConfig) -> str:

@@ -4,15 +4,15 @@ import asyncio
 import logging
 import os
 import signal
-import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from detectors.base import Detector
 from miner import systemd
 from miner.axon.app import Axon, Limits
 from miner.chain.base import Chain
 from miner.errors import StartError
+from miner.heartbeat import States, beat, end
+from miner.hotkeys import split_hotkeys
 from miner.metrics import Metrics
 from miner.model import ModelLoader, in_words
 from miner.policy import Rules
@@ -21,7 +21,9 @@ from miner.service import Service
 from miner.serving import listening
 from miner.settings import Settings
 from miner.status import status_app
-from miner.threads import ThreadPlan, allowed_cores, make_plan
+from miner.strangers import Strangers
+from miner.threads import ThreadPlan
+from miner.watch import Watch
 
 if TYPE_CHECKING:
     from bittensor import Wallet
@@ -39,6 +41,8 @@ class Daemon:
         self.chain: Chain | None = None
         self.loader: ModelLoader | None = None
         self.service: Service | None = None
+        self.watch = Watch(settings, self.metrics, self.why_not_ready)
+        self.states = States(self.why_not_ready)
         self._started = False
 
     async def run(self) -> None:
@@ -50,26 +54,32 @@ class Daemon:
         settings, stop = self.settings, asyncio.Event()
         self._listen_to_signals(stop)
         async with AsyncExitStack() as stack:
-            status = status_app(self.metrics.registry, self.why_not_ready)
+            status = status_app(self.metrics.registry, self.why_not_ready, self.watch.overview)
             await stack.enter_async_context(
                 listening(status, "STATUS_PORT", settings.status_host, settings.status_port)
             )
-            plan = make_plan(allowed_cores(), settings.inference_slots, settings.inference_threads)
-            self.metrics.planned(plan)
+            stack.push_async_callback(end, asyncio.create_task(self.states.watch(), name="states"))
             wallet = await asyncio.to_thread(own_wallet, settings)
+            hotkey = wallet.hotkey.ss58_address
+            self.watch.see_hotkey(hotkey)
             self.obstacle = "loading the model"
-            self.loader = ModelLoader(settings, self.metrics, plan.threads)
+            self.loader = ModelLoader(settings, self.metrics)
             detector, pace = await self.loader.load()
+            plan = ThreadPlan(detector.options.slots, detector.options.threads)
+            self.metrics.planned(plan, settings.queue_depth)
             scheduler = Scheduler(plan.slots, settings.queue_depth, pace)
             self.service = Service(detector, scheduler)
             stack.callback(self.service.close)
-            self._watch(scheduler)
+            if (allowed := systemd.watchdog_seconds()) is not None:
+                stack.push_async_callback(end, asyncio.create_task(beat(self.service, allowed), name="beat"))
+            self.watch.see_service(self.service)
 
             self.obstacle = "reading the chain"
             self.chain = make_chain(settings, wallet)
-            hotkey = wallet.hotkey.ss58_address
+            self.watch.see_chain(self.chain)
             stack.push_async_callback(self.chain.stop)  # first, so that a start that is cancelled closes its client
             await self.chain.start()
+            self.watch.count_from_zero()
 
             limits = Limits(
                 settings.max_body_bytes,
@@ -77,8 +87,11 @@ class Daemon:
                 settings.deadline_cap_seconds,
                 settings.deadline_margin_seconds,
             )
-            rules = Rules(require_permit=settings.blacklist_force_validator_permit)
-            axon = Axon(self.service, self.chain, hotkey, rules, limits, self.metrics, settings.model_url)
+            rules = rules_of(settings)
+            axon = Axon(
+                self.service, self.chain, hotkey, rules, limits, self.metrics, self.watch.history, settings.model_url
+            )
+            axon.recorder.ended = Strangers().saw
             await stack.enter_async_context(
                 listening(axon.asgi(), "MINER_AXON_PORT", settings.miner_axon_host, settings.miner_axon_port)
             )
@@ -86,7 +99,7 @@ class Daemon:
             self.obstacle = None
             stack.push_async_callback(self._drain)
             await self.chain.publish()
-            self._say_ready(detector, plan, hotkey)
+            self.states.started(lambda: self._summary(plan, hotkey))
             self._started = True
             await stop.wait()
         log.info("stopped")
@@ -114,34 +127,21 @@ class Daemon:
         assert self.service is not None
         scheduler = self.service.scheduler
         log.info("stopping: no new requests, finishing %d", scheduler.waiting + scheduler.running)
-        systemd.notify("STOPPING=1")
         self.obstacle = "shutting down"
+        self.states.stopping()
         scheduler.close("draining")
         if not await self.service.drain(self.settings.drain_seconds):
             log.warning("requests were still running after %.0f s", self.settings.drain_seconds)
 
-    def _watch(self, scheduler: Scheduler) -> None:
-        """Let the metrics read what is kept elsewhere, at the moment of the scrape."""
-        metrics = self.metrics
-        metrics.ready.set_function(lambda: float(self.why_not_ready() is None))
-        metrics.queue_depth.set_function(lambda: scheduler.waiting)
-        metrics.running.set_function(lambda: scheduler.running)
-        metrics.pace.set_function(lambda: scheduler.pace)
-        metrics.chain_block.set_function(lambda: self.chain.snapshot.block if self.chain else 0)
-        metrics.chain_age.set_function(lambda: time.time() - self.chain.snapshot.taken_at if self.chain else 0)
-        metrics.chain_neurons.set_function(lambda: len(self.chain.snapshot.neurons) if self.chain else 0)
-        metrics.chain_uid.set_function(lambda: _uid(self.chain))
-
-    def _say_ready(self, detector: Detector, plan: ThreadPlan, hotkey: str) -> None:
+    def _summary(self, plan: ThreadPlan, hotkey: str) -> str:
+        """Return in one line what is served, where and as whom."""
+        assert self.service is not None
         settings = self.settings
-        where = f"{settings.miner_axon_host}:{settings.miner_axon_port}"
-        state = "ready" if self.why_not_ready() is None else f"not ready ({self.why_not_ready()})"
-        line = (
-            f"{state}: port {where}, {in_words(detector)}, {plan}, hotkey {hotkey}, {settings.subtensor_network} "
-            f"netuid {settings.netuid}; status on {settings.status_host}:{settings.status_port}"
+        return (
+            f"port {settings.miner_axon_host}:{settings.miner_axon_port}, {in_words(self.service.detector)}, {plan}, "
+            f"hotkey {hotkey}, {settings.subtensor_network} netuid {settings.netuid}; "
+            f"status on {settings.status_host}:{settings.status_port}"
         )
-        log.info("%s", line)
-        systemd.notify(f"READY=1\nSTATUS={line}")
 
     def _listen_to_signals(self, stop: asyncio.Event) -> None:
         loop, main = asyncio.get_running_loop(), asyncio.current_task()
@@ -166,6 +166,17 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, ask_to_reload)
 
 
+def rules_of(settings: Settings) -> Rules:
+    """Return the operator's rules."""
+    return Rules(
+        require_permit=settings.blacklist_force_validator_permit,
+        allow_non_registered=settings.blacklist_allow_non_registered,
+        min_stake=settings.blacklist_min_stake,
+        allow=split_hotkeys(settings.blacklist_allow_hotkeys),
+        deny=split_hotkeys(settings.blacklist_deny_hotkeys),
+    )
+
+
 def own_wallet(settings: Settings) -> "Wallet":
     """Return the miner's wallet: a throwaway one in standalone mode."""
     if settings.is_standalone:
@@ -175,7 +186,11 @@ def own_wallet(settings: Settings) -> "Wallet":
     from miner.chain.wallet import load_hotkey
 
     return load_hotkey(
-        settings.wallet_path, settings.wallet_name, settings.wallet_hotkey, settings.wallet_hotkey_password_file
+        settings.wallet_path,
+        settings.wallet_name,
+        settings.wallet_hotkey,
+        settings.wallet_hotkey_password_file,
+        settings.wallet_hotkey_file,
     )
 
 
@@ -201,8 +216,3 @@ def make_chain(settings: Settings, wallet: "Wallet") -> Chain:
         sync_seconds=settings.chain_sync_seconds,
         max_age_seconds=settings.chain_max_age_hours * 3600,
     )
-
-
-def _uid(chain: Chain | None) -> int:
-    uid = chain.snapshot.uid if chain is not None else None
-    return -1 if uid is None else uid

@@ -77,7 +77,7 @@ class BodyStalled(RequestError):
     """The body stopped coming, or came too slowly to be answered in time."""
 
     status = 408
-    outcome = "expired"
+    outcome = "stalled"
 
 
 class BodyTooLarge(RequestError):

@@ -1,9 +1,10 @@
 """Every metric, declared once; units in the names, labels from closed lists, zeros exported."""
 
+import platform
 import time
+from collections.abc import Callable, Iterator
 from typing import get_args
 
-import psutil
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -13,43 +14,59 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from detectors.base import Detector
+from detectors.manifest import Manifest
 from miner import __version__
 from miner.axon.caller import Wire
 from miner.errors import RefusalReason
+from miner.machine import Memory, Throttling, read_memory, read_throttling
 from miner.threads import ThreadPlan
 
+PREFIX = "roadwork_miner_"
 OUTCOMES = (
-    "ok", "refused", "expired", "unauthorised", "forbidden", "bad_request", "bad_image", "failed", "cancelled",
-    "not_found",
+    "ok", "refused", "expired", "stalled", "unauthorised", "forbidden", "bad_request", "bad_image", "failed",
+    "cancelled", "not_found",
 )  # fmt: skip
 STAGES = ("verify", "body", "queue", "decode", "preprocess", "infer", "respond")
 # With an edge at 9 s, where validators stop waiting.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 4.5, 6, 7.5, 9, 12)
 STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, *BUCKETS)
+REMAINING_BUCKETS = (0.0, *BUCKETS)  # the first holds what came too late
 TENTHS = tuple(tenth / 10 for tenth in range(1, 11))
+OTHERS = "others"  # in place of a uid: callers without a validator permit
 
 
 class Metrics:
     """The daemon's metrics in a registry of its own."""
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry | None = None,
+        memory: Callable[[], Memory] = read_memory,
+        throttling: Callable[[], Throttling] = read_throttling,
+    ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each, which nothing here reads
         self.registry = registry or CollectorRegistry()
-        prefix = "roadwork_miner_"
+        self._declare_requests()
+        self._declare_model()
+        self._declare_chain()
+        self.build = self._gauge("build_info", "This program.", ("version", "python"))
+        self.build.labels(__version__, platform.python_version()).set(1)
+        self.start_time = self._gauge("start_time_seconds", "When this process started.")
+        self.started = time.time()
+        self.start_time.set(self.started)
+        self.registry.register(MachineCollector(memory, throttling))
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
 
-        def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
-            return Counter(prefix + name, text, labels, registry=self.registry)
-
-        def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
-            return Gauge(prefix + name, text, labels, registry=self.registry)
-
-        def histogram(name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(prefix + name, text, labels, buckets=buckets, registry=self.registry)
-
+    def _declare_requests(self) -> None:
+        counter, gauge, histogram = self._counter, self._gauge, self._histogram
         self.requests = counter("requests", "Requests ended, by wire and outcome.", ("wire", "outcome"))
         self.refusals = counter("refusals", "Requests refused at once or dropped from the queue.", ("reason",))
+        self.by_validator = counter("validator_requests", "Requests of proven callers, by uid.", ("uid",))
         self.duration = histogram(
             "request_duration_seconds", "From the request's arrival to its answer.", ("outcome",), BUCKETS
         )
@@ -57,55 +74,111 @@ class Metrics:
             "stage_duration_seconds", "Answered requests: time in each stage.", ("stage",), STAGE_BUCKETS
         )
         self.remaining = histogram(
-            "deadline_remaining_seconds", "Answered requests: time left for the caller at the answer.", (), BUCKETS
+            "deadline_remaining_seconds",
+            "Answered requests: time left for the caller at the answer; 0: too late.",
+            (),
+            REMAINING_BUCKETS,
         )
         self.predictions = histogram("prediction", "Probabilities answered.", (), TENTHS)
-        self.last_request = gauge("last_request_timestamp_seconds", "When a request last ended in an answer.")
+        self.invalid_outputs = counter("invalid_outputs", "Outputs of the model that were no probability; not sent.")
+        self.last_request = gauge("last_request_timestamp_seconds", "When a proven caller last asked; 0: never.")
         self.ready = gauge("ready", "1 while requests are answered.")
         self.queue_depth = gauge("queue_depth", "Requests waiting.")
+        self.queue_limit = gauge("queue_limit", "Requests that may wait.")
         self.running = gauge("running", "Pictures worked on.")
         self.slots = gauge("slots", "Pictures that may be worked on at once.")
         self.threads = gauge("threads_per_slot", "Threads for each picture.")
         self.pace = gauge("pace_seconds", "Moving average of the time a picture takes in its slot.")
-        self.reloads = counter("model_reloads", "Reloads of the model.", ("result",))
-        self.load_seconds = gauge("model_load_seconds", "Time to verify, load and warm up the model.")
-        self.model = gauge("model_info", "The model served.", ("detector", "name", "revision", "backend", "precision"))
-        self.build = gauge("build_info", "This program.", ("version",))
-        self.memory = gauge("memory_bytes", "Memory of this process and of the machine.", ("kind",))
-        self.chain_block = gauge("chain_block", "Block of the snapshot of the chain.")
-        self.chain_age = gauge("chain_age_seconds", "Age of the snapshot of the chain.")
-        self.chain_uid = gauge("chain_uid", "Our uid on the subnet; -1: not registered.")
-        self.chain_neurons = gauge("chain_neurons", "Hotkeys in the snapshot.")
-        self.start_time = gauge("start_time_seconds", "When this process started.")
-
         for wire in get_args(Wire):
             for outcome in OUTCOMES[:-1]:
                 self.requests.labels(wire, outcome)
         self.requests.labels("none", "not_found")  # no route, so no wire either
-        for outcome in OUTCOMES:
+        for outcome in OUTCOMES[:-1]:
             self.duration.labels(outcome)
         for reason in get_args(RefusalReason):
             self.refusals.labels(reason)
         for stage in STAGES:
             self.stage.labels(stage)
+        self.by_validator.labels(OTHERS)
+
+    def _declare_model(self) -> None:
+        gauge = self._gauge
+        labels = ("detector", "name", "revision", "backend", "precision", "threads", "hash")
+        self.model = gauge("model_info", "The model served; hash: of its graph.", labels)
+        self.load_seconds = gauge("model_load_seconds", "Time to verify the model's sums and load it.")
+        self.warmup_seconds = gauge("model_warmup_seconds", "Time to check the known picture and warm up.")
+        self.reloads = self._counter("model_reloads", "Reloads of the model.", ("result",))
         for result in ("ok", "failed"):
             self.reloads.labels(result)
-        self.build.labels(__version__).set(1)
-        self.start_time.set(time.time())
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        process = psutil.Process()
-        self.memory.labels("resident").set_function(lambda: process.memory_info().rss)
-        self.memory.labels("machine_available").set_function(lambda: psutil.virtual_memory().available)
 
-    def planned(self, plan: ThreadPlan) -> None:
-        """Show the plan of slots and threads."""
+    def _declare_chain(self) -> None:
+        gauge = self._gauge
+        self.identity = gauge("identity_info", "Who this miner is.", ("hotkey", "network", "netuid"))
+        self.chain_block = gauge("chain_block", "Block of the snapshot of the chain.")
+        self.chain_age = gauge("chain_age_seconds", "Age of the snapshot of the chain; +Inf: there is none.")
+        self.chain_uid = gauge("chain_uid", "Our uid on the subnet; -1: not registered.")
+        self.chain_registered = gauge("chain_registered", "1 while our hotkey is registered on the subnet.")
+        self.chain_published = gauge("chain_published", "1 while validators find our address on the chain.")
+        self.chain_neurons = gauge("chain_neurons", "Hotkeys in the snapshot.")
+        self.chain_validators = gauge("chain_validators", "Hotkeys with a validator permit in the snapshot.")
+        self.chain_stake = gauge("chain_stake", "Our stake, in the subnet's units.")
+        self.chain_incentive = gauge("chain_incentive", "Our share of the incentive, 0 to 1; NaN: not known.")
+        self.chain_trust = gauge("chain_trust", "Our trust, 0 to 1; NaN: not known.")
+
+    def planned(self, plan: ThreadPlan, queue_limit: int) -> None:
+        """Show the plan of slots, threads and places."""
         self.slots.set(plan.slots)
         self.threads.set(plan.threads)
+        self.queue_limit.set(queue_limit)
 
-    def loaded(self, detector: Detector, seconds: float) -> None:
+    def loaded(self, detector: Detector, load_seconds: float, warmup_seconds: float) -> None:
         """Show the model that serves from now on."""
         model = detector.manifest
-        self.load_seconds.set(seconds)
+        self.load_seconds.set(load_seconds)
+        self.warmup_seconds.set(warmup_seconds)
         self.model.clear()
-        self.model.labels(model.detector, model.name, model.revision, detector.backend_name, model.precision).set(1)
+        self.model.labels(
+            model.detector, model.name, model.revision, detector.backend_name, model.precision,
+            str(detector.options.threads), graph_hash(model),
+        ).set(1)  # fmt: skip
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+        return Counter(PREFIX + name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+        return Gauge(PREFIX + name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(PREFIX + name, text, labels, buckets=buckets, registry=self.registry)
+
+
+class MachineCollector(Collector):
+    """What the kernel counts, read at the scrape."""
+
+    def __init__(self, memory: Callable[[], Memory], throttling: Callable[[], Throttling]) -> None:
+        self._memory = memory
+        self._throttling = throttling
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield memory and throttling."""
+        memory, throttling = self._memory(), self._throttling()
+        family = GaugeMetricFamily(
+            PREFIX + "memory_bytes", "Memory of this process, its cgroup and the machine.", labels=("kind",)
+        )
+        for kind in Memory.__slots__:
+            family.add_metric((kind,), getattr(memory, kind))
+        yield family
+        for name, text, value in (
+            ("cpu_periods", "Scheduler periods under the cgroup's CPU quota.", throttling.periods),
+            ("cpu_throttled_periods", "Periods that ran into the quota.", throttling.throttled),
+            ("cpu_throttled_seconds", "Time the cgroup's tasks were held back.", throttling.seconds),
+        ):
+            yield CounterMetricFamily(PREFIX + name, text, value=value)
+
+
+def graph_hash(model: Manifest) -> str:
+    """Return the sums of the model's graphs, shortened; what `sha256sum` shows begins with the same."""
+    sums = [total for name, total in sorted(model.files.items()) if name.endswith(".onnx")] or list(
+        model.files.values()
+    )
+    return "+".join(total[:12] for total in sums)

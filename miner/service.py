@@ -14,11 +14,12 @@ from miner.scheduler import Scheduler, Ticket
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A prediction, and the seconds spent on waiting for a slot and on unpacking the body."""
+    """A prediction, and when its thread began, had the body unpacked, and was done (on `time.monotonic`)."""
 
     prediction: Prediction
-    queued: float
+    started: float
     unpacked: float
+    finished: float
 
 
 class Service:
@@ -27,6 +28,7 @@ class Service:
     def __init__(self, detector: Detector, scheduler: Scheduler) -> None:
         self.detector = detector  # replaced as a whole by a reload; running pictures finish on the old one
         self.scheduler = scheduler
+        self.completed = 0  # pictures that got a prediction
         self._pool = ThreadPoolExecutor(scheduler.slots, thread_name_prefix="inference")
 
     async def answer(self, ticket: Ticket, picture: Callable[[], bytes]) -> Answer:
@@ -37,15 +39,12 @@ class Service:
             UnreadableImage: the bytes are not a picture.
             InferenceFailed: the model's output is not a probability.
         """
-        asked = time.perf_counter()
         await self.scheduler.turn(ticket)
-        queued = time.perf_counter() - asked
         loop = asyncio.get_running_loop()
         job = self._pool.submit(self._predict, picture)
         # The slot is freed by the thread that used it: a caller who gives up does not stop the work.
         job.add_done_callback(lambda done: loop.call_soon_threadsafe(self._done, done))
-        done = await asyncio.wrap_future(job)
-        return Answer(done.prediction, queued, done.unpacked)
+        return await asyncio.wrap_future(job)
 
     async def drain(self, seconds: float) -> bool:
         """Wait until nothing waits or runs; return whether that came in time."""
@@ -60,26 +59,23 @@ class Service:
         """Let the threads go."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _predict(self, picture: Callable[[], bytes]) -> "_Done":
-        started = time.perf_counter()
+    def _predict(self, picture: Callable[[], bytes]) -> Answer:
+        started = time.monotonic()
         try:
             data = picture()
-            unpacked = time.perf_counter() - started
+            unpacked = time.monotonic()
             prediction = self.detector.predict(data)
         except ImageError as error:
             raise UnreadableImage(str(error)) from error
         except InferenceError as error:
             raise InferenceFailed(str(error)) from error
-        return _Done(prediction, unpacked, time.perf_counter() - started)
+        if not 0 <= prediction.probability <= 1:  # the last guard: a NaN is neither
+            raise InferenceFailed("the detector's answer is not a probability")
+        return Answer(prediction, started, unpacked, time.monotonic())
 
-    def _done(self, job: "Future[_Done]") -> None:
+    def _done(self, job: "Future[Answer]") -> None:
         self.scheduler.release()
         if not job.cancelled() and job.exception() is None:
-            self.scheduler.measured(job.result().total)
-
-
-@dataclass(frozen=True, slots=True)
-class _Done:
-    prediction: Prediction
-    unpacked: float
-    total: float
+            answer = job.result()
+            self.completed += 1
+            self.scheduler.measured(answer.finished - answer.started)

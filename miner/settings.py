@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from dotenv import dotenv_values
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from detectors.registry import BACKENDS, DEFAULT_CONFIGS, DETECTORS
+from detectors.registry import BACKENDS, DEFAULT_CONFIGS, DETECTORS, PRECISIONS
 from miner.errors import ConfigurationError
+from miner.hotkeys import check_hotkeys
+from miner.logs import LogFormat
 
+AUTO = "auto"
 NETWORKS = ("standalone", "local", "test", "finney")
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
+Hotkeys = Annotated[str, AfterValidator(check_hotkeys)]
 
 
 class Settings(BaseSettings):
@@ -33,7 +37,13 @@ class Settings(BaseSettings):
     image_detector_device: Literal["cpu", "cuda", "auto"] = Field(
         "cpu", description="`cpu`; `cuda` and `auto` are accepted, run on the CPU and say so"
     )
-    image_detector_backend: str = Field("onnx", description="`onnx` (fast, no torch) or `torch` (the reference path)")
+    image_detector_backend: str = Field(
+        AUTO, description="`auto` (as `roadwork-miner tune` found, else `onnx`), `onnx`, `openvino` or `torch`"
+    )
+    image_detector_precision: str = Field(
+        AUTO, description="`auto` (as `roadwork-miner tune` found, else `fp32`), `fp32`, `bf16` or `int8`"
+    )
+    tune_on_start: bool = Field(False, description="tune before the first start on a machine (about a minute, once)")
 
     netuid: int = Field(323, ge=0, le=65535, description="subnet: 72 on mainnet, 323 on testnet")
     subtensor_network: str = Field(
@@ -47,6 +57,9 @@ class Settings(BaseSettings):
     wallet_hotkey: str = Field("default", description="name of the hotkey")
     wallet_hotkey_password_file: Path | None = Field(
         None, description="file with the password of an encrypted hotkey, such as a systemd credential"
+    )
+    wallet_hotkey_file: Path | None = Field(
+        None, description="the hotkey's file itself, such as a systemd credential; empty: in `WALLET_PATH`"
     )
     wallet_path: Path = Field(Path("~/.bittensor/wallets"), description="folder of the wallets")
 
@@ -63,6 +76,14 @@ class Settings(BaseSettings):
     blacklist_force_validator_permit: bool = Field(
         True, description="answer only hotkeys with a validator permit; false means false"
     )
+    blacklist_allow_non_registered: bool = Field(
+        False, description="answer also hotkeys that are not registered; they have neither permit nor stake"
+    )
+    blacklist_min_stake: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="answer only hotkeys with at least this stake on the subnet"
+    )
+    blacklist_allow_hotkeys: Hotkeys = Field("", description="hotkeys answered in any case, with commas between them")
+    blacklist_deny_hotkeys: Hotkeys = Field("", description="hotkeys never answered, even those allowed above")
     model_url: str = Field("", description="your model's page, sent with each answer, as validators expect")
 
     status_host: str = Field("127.0.0.1", description="address of the operator's port")
@@ -89,6 +110,7 @@ class Settings(BaseSettings):
         None, description="hotkeys, permits and stakes in standalone mode; empty: `standalone.yaml` in the state folder"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="how much is logged")
+    log_format: LogFormat = Field("auto", description="`text`, `json`, or `auto`: as a service the journal's fields")
 
     video_detector: str = Field("", description="of the original miner.env; unused, the subnet asks for images only")
     video_detector_config: str = Field("", description="of the original miner.env; unused")
@@ -103,7 +125,12 @@ class Settings(BaseSettings):
     @field_validator("image_detector_backend")
     @classmethod
     def _known_backend(cls, value: str) -> str:
-        return _one_of(value, tuple(BACKENDS))
+        return _one_of(value, (AUTO, *BACKENDS))
+
+    @field_validator("image_detector_precision")
+    @classmethod
+    def _known_precision(cls, value: str) -> str:
+        return _one_of(value, (AUTO, *PRECISIONS))
 
     @field_validator("subtensor_network")
     @classmethod
@@ -122,12 +149,14 @@ class Settings(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("image_detector_device", mode="before")
+    @field_validator("image_detector_device", "log_format", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
 
-    @field_validator("wallet_path", "wallet_hotkey_password_file", "state_dir", "models_dir", "standalone_file")
+    @field_validator(
+        "wallet_path", "wallet_hotkey_file", "wallet_hotkey_password_file", "state_dir", "models_dir", "standalone_file"
+    )
     @classmethod
     def _home(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value is not None else None
@@ -192,6 +221,11 @@ class Settings(BaseSettings):
             notes.append(f"IMAGE_DETECTOR_DEVICE={self.image_detector_device}: this daemon runs on the CPU; using cpu")
         if self.is_standalone and self.subtensor_chain_endpoint:
             notes.append("SUBTENSOR_CHAIN_ENDPOINT is unused while SUBTENSOR_NETWORK=standalone")
+        if self.blacklist_allow_non_registered and (self.blacklist_force_validator_permit or self.blacklist_min_stake):
+            notes.append(
+                "BLACKLIST_ALLOW_NON_REGISTERED lets nobody in while a permit or a stake is required, which only "
+                "registered hotkeys have"
+            )
         return notes
 
 

@@ -1,4 +1,4 @@
-"""The operator's port: `/metrics`, `/healthz` (alive), `/readyz` (answering, or why not)."""
+"""The operator's port: `/` (a page for people), `/status` (the same as JSON), `/metrics`, `/healthz`, `/readyz`."""
 
 from collections.abc import Callable
 
@@ -6,12 +6,29 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from miner.overview import Overview
+from miner.page import CONTENT_SECURITY_POLICY, render
 
-def status_app(registry: CollectorRegistry, obstacle: Callable[[], str | None]) -> Starlette:
+
+def status_app(
+    registry: CollectorRegistry, obstacle: Callable[[], str | None], overview: Callable[[], Overview]
+) -> Starlette:
     """Return the application; `obstacle` says why no request is answered, or None."""
+
+    async def page(_: Request) -> Response:
+        headers = {
+            "content-security-policy": CONTENT_SECURITY_POLICY,
+            "x-content-type-options": "nosniff",
+            "referrer-policy": "no-referrer",
+            "cache-control": "no-store",
+        }
+        return HTMLResponse(render(overview()), headers=headers)
+
+    async def status(_: Request) -> Response:
+        return Response(overview().model_dump_json(), media_type="application/json")
 
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})
@@ -28,6 +45,12 @@ def status_app(registry: CollectorRegistry, obstacle: Callable[[], str | None]) 
         return JSONResponse({"message": error.detail.lower()}, error.status_code, error.headers)
 
     return Starlette(
-        routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)],
+        routes=[
+            Route("/", page),
+            Route("/status", status),
+            Route("/metrics", metrics),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+        ],
         exception_handlers={HTTPException: no_route},
     )

@@ -7,7 +7,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from detectors.backends import MODEL_FILE
-from detectors.base import ModelFiles
+from detectors.base import ModelFiles, RunOptions
 from detectors.errors import ModelError
 
 
@@ -16,18 +16,18 @@ class OnnxBackend:
 
     name = "onnx"
 
-    def __init__(self, files: ModelFiles, shape: tuple[int, int, int, int], threads: int) -> None:
-        options = onnxruntime.SessionOptions()
-        # The default pool is as wide as the host and ignores a container's quota.
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # The batch is always one; a fixed shape lets the runtime plan its memory once.
-        options.add_free_dimension_override_by_name("batch_size", 1)
+    def __init__(self, files: ModelFiles, shape: tuple[int, int, int, int], options: RunOptions) -> None:
+        session = onnxruntime.SessionOptions()
+        # The default pool is as wide as the host and ignores a container's quota. The threads that call `run` work
+        # too, one for each slot, so the pool holds the rest.
+        session.intra_op_num_threads = options.cores - options.slots + 1
+        session.inter_op_num_threads = 1
+        session.enable_cpu_mem_arena = options.arena
+        session.log_severity_level = 3
         path = files.folder / MODEL_FILE
         try:
-            self._session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:
+            self._session = onnxruntime.InferenceSession(os.fspath(path), session, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors share no other class
             raise ModelError(f"onnxruntime can't load {path}: {str(error).splitlines()[0]}") from error
         (self._input,) = (node.name for node in self._session.get_inputs())
         self._outputs = [self._session.get_outputs()[0].name]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detectors.base import ModelFiles
+from detectors.base import ModelFiles, RunOptions
 from detectors.errors import ModelError
 
 Network = Callable[[Any], Any]
@@ -19,12 +19,12 @@ class TorchBackend:
 
     name = "torch"
 
-    def __init__(self, files: ModelFiles, shape: tuple[int, int, int, int], threads: int) -> None:
+    def __init__(self, files: ModelFiles, shape: tuple[int, int, int, int], options: RunOptions) -> None:
         if files.original is None:
             raise ModelError(f"the torch backend needs the original weights of {files.manifest.name}")
         self._network = LOADERS[files.manifest.detector](files.original)
         # After loading: Ultralytics sets a thread count of its own.
-        torch.set_num_threads(threads)
+        torch.set_num_threads(options.cores)
 
     def run(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the network once."""

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
 
 from detectors.config import DetectorConfig
 from detectors.manifest import Output
@@ -12,12 +11,19 @@ from detectors.manifest import Output
 class Exporter(ABC):
     """Turns one kind of original weights into the files of a model folder."""
 
-    packages: ClassVar[tuple[str, ...]]  # whose versions go into the manifest
-    reference_name: ClassVar[str]
-
     def __init__(self, original: Path, config: DetectorConfig) -> None:
         self.original = original
         self.config = config
+
+    @property
+    @abstractmethod
+    def packages(self) -> tuple[str, ...]:
+        """Whose versions go into the manifest."""
+
+    @property
+    @abstractmethod
+    def reference_name(self) -> str:
+        """What the answers are compared with."""
 
     @abstractmethod
     def write(self, folder: Path) -> Output:

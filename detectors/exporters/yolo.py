@@ -55,8 +55,15 @@ def load_yolo(path: Path) -> Any:
 class YOLOExporter(Exporter):
     """A `-cls` checkpoint to ONNX, with its transforms written down as a preprocessor_config.json."""
 
-    packages = ("torch", "ultralytics", "onnx")
-    reference_name = "YOLO.predict"
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Ultralytics brings its own exporter."""
+        return ("torch", "ultralytics", "onnx")
+
+    @property
+    def reference_name(self) -> str:
+        """The library's own prediction."""
+        return "YOLO.predict"
 
     def write(self, folder: Path) -> Output:
         """Write `model.onnx` and `preprocessor_config.json`."""

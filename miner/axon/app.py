@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,13 +16,15 @@ from starlette.types import Receive, Scope, Send
 from miner.axon import BTAUTH_PATH, SYNAPSES, btauth, legacy
 from miner.axon.body import check_length, declared_length, picture_of, read_body
 from miner.axon.caller import Caller, Wire, read_timeout
+from miner.axon.exchange import Exchange, Recorder
 from miner.axon.replay import SeenNonces
 from miner.chain.base import Chain
 from miner.errors import InferenceFailed, Refused, RequestError, Unauthorised
+from miner.history import History
 from miner.metrics import Metrics
 from miner.policy import Rules, judge
 from miner.scheduler import Ticket, refused
-from miner.service import Answer, Service
+from miner.service import Service
 
 log = logging.getLogger(__name__)
 
@@ -41,19 +43,6 @@ class Limits:
         return arrived + min(timeout, self.deadline_cap) - self.deadline_margin
 
 
-@dataclass(slots=True)
-class Exchange:
-    """One request on its way through."""
-
-    request: Request
-    wire: Wire
-    arrived: float
-    seconds: dict[str, float] = field(default_factory=dict)  # by stage
-    caller: Caller | None = None
-    body_read: bool = False
-    answer: Answer | None = None
-
-
 class Axon:
     """An ASGI endpoint for both wires."""
 
@@ -65,6 +54,7 @@ class Axon:
         rules: Rules,
         limits: Limits,
         metrics: Metrics,
+        history: History,
         model_url: str = "",
     ) -> None:
         self.service = service
@@ -73,6 +63,7 @@ class Axon:
         self.rules = rules
         self.limits = limits
         self.metrics = metrics
+        self.recorder = Recorder(metrics, history, chain)
         self.model_url = model_url
         started = time.time_ns()
         self._seen: Mapping[Wire, SeenNonces] = {
@@ -102,19 +93,17 @@ class Axon:
             outcome, reason, response = error.outcome, str(error), self._failure(exchange, error)
             if isinstance(error, Refused):
                 self.metrics.refusals.labels(error.reason).inc()
+            elif isinstance(error, InferenceFailed):
+                self.metrics.invalid_outputs.inc()
         except ClientDisconnect:
-            self._count(exchange, outcome, "the caller hung up")
+            self.recorder.record(exchange, outcome, "the caller hung up", None)
             return
         except Exception:
             log.exception("a request failed")
             failed = InferenceFailed("the request failed")
             outcome, reason, response = failed.outcome, str(failed), self._failure(exchange, failed)
-        ready = time.monotonic()
         await response(scope, receive, send)
-        exchange.seconds["respond"] = time.monotonic() - ready
-        self._count(exchange, outcome, reason)
-        if prediction is not None:
-            self._measure(exchange, prediction)
+        self.recorder.record(exchange, outcome, reason, prediction)
 
     async def _answer(self, exchange: Exchange) -> float:
         """Return the probability of roadwork for a request that may be answered."""
@@ -129,8 +118,9 @@ class Axon:
             await asyncio.wait((job, hangup), return_when=asyncio.FIRST_COMPLETED)
             if not job.done():
                 raise ClientDisconnect
-            exchange.answer = job.result()
-            return exchange.answer.prediction.probability
+            answer = job.result()
+            exchange.take(answer)
+            return answer.prediction.probability
         finally:
             hangup.cancel()
             job.cancel()
@@ -142,7 +132,6 @@ class Axon:
         caller = legacy.authenticate(headers, self.hotkey, time.time_ns())
         priority = self._judge(caller.hotkey)
         self._remember(caller)
-        exchange.seconds["verify"] = time.monotonic() - exchange.arrived
         exchange.caller = caller
         check_length(exchange.request, self.limits.max_body)
         deadline = self.limits.deadline(exchange.arrived, caller.timeout)
@@ -169,15 +158,15 @@ class Axon:
             body = await self._read(exchange, deadline)
         finally:
             self._unverified -= 1
-        started = time.monotonic()
         query = request.scope.get("query_string", b"")
         path = request.scope["raw_path"] + (b"?" + query if query else b"")
         exchange.caller = btauth.authenticate(
             request.headers, body, request.method, path.decode("ascii"), self.hotkey, time.time_ns()
         )
         self._remember(exchange.caller)
-        exchange.seconds["verify"] = time.monotonic() - started
-        return scheduler.admit(priority, deadline), body
+        ticket = scheduler.admit(priority, deadline)
+        exchange.lap("verify")
+        return ticket, body
 
     def _judge(self, hotkey: str) -> float:
         if self.chain.obstacle is not None:
@@ -190,10 +179,10 @@ class Axon:
             raise Unauthorised("this request was answered before, or is older than this process")
 
     async def _read(self, exchange: Exchange, deadline: float) -> bytes:
-        started = time.monotonic()
+        exchange.lap("verify")
         body = await read_body(exchange.request, self.limits.max_body, self.limits.body_stall, deadline)
         exchange.body_read = True
-        exchange.seconds["body"] = time.monotonic() - started
+        exchange.lap("body")
         return body
 
     def _success(self, exchange: Exchange, prediction: float) -> JSONResponse:
@@ -220,32 +209,7 @@ class Axon:
             return False
         return length is not None and length <= self.limits.max_body
 
-    def _count(self, exchange: Exchange, outcome: str, reason: str) -> None:
-        elapsed = time.monotonic() - exchange.arrived
-        self.metrics.requests.labels(exchange.wire, outcome).inc()
-        self.metrics.duration.labels(outcome).observe(elapsed)
-        who = exchange.caller.hotkey if exchange.caller else "unproven"
-        log.debug("%s %s %s in %.1f ms%s", exchange.wire, who, outcome, elapsed * 1e3, reason and f": {reason}")
-
-    def _measure(self, exchange: Exchange, prediction: float) -> None:
-        assert exchange.answer is not None
-        assert exchange.caller is not None
-        done = exchange.answer.prediction
-        stages = exchange.seconds | {
-            "body": exchange.seconds["body"] + exchange.answer.unpacked,
-            "queue": exchange.answer.queued,
-            "decode": done.decode,
-            "preprocess": done.preprocess,
-            "infer": done.infer,
-        }
-        for stage, seconds in stages.items():
-            self.metrics.stage.labels(stage).observe(seconds)
-        self.metrics.predictions.observe(prediction)
-        self.metrics.last_request.set_to_current_time()
-        left = exchange.arrived + exchange.caller.timeout - time.monotonic()
-        self.metrics.remaining.observe(max(0.0, left))
-
     async def _no_route(self, request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        self.metrics.requests.labels("none", "not_found").inc()
+        self.recorder.record_no_route(request)
         return JSONResponse({"message": error.detail.lower()}, error.status_code, error.headers)

@@ -12,21 +12,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def load_hotkey(wallet_path: Path, name: str, hotkey: str, password_file: Path | None = None) -> "Wallet":
+def load_hotkey(
+    wallet_path: Path, name: str, hotkey: str, password_file: Path | None = None, key_file: Path | None = None
+) -> "Wallet":
     """Return a wallet whose hotkey can sign; never asks for a password.
 
-    An encrypted key takes about two seconds to open.
+    An encrypted key takes about two seconds to open. `key_file` stands in for the hotkey's file in the wallet.
 
     Raises:
         ConfigurationError: the file is missing, unreadable or no key, or the password is missing or wrong.
     """
     from bittensor import Wallet
-    from bittensor.keyfiles import KeyfileError, WrongPasswordError
+    from bittensor.keyfiles import Keyfile, KeyfileError, WrongPasswordError
 
-    key = f"WALLET_HOTKEY={hotkey}"
-    file = wallet_path / name / "hotkeys" / hotkey
+    key = f"WALLET_HOTKEY={hotkey}" if key_file is None else f"WALLET_HOTKEY_FILE={key_file}"
+    file = key_file or wallet_path / name / "hotkeys" / hotkey
     try:
         wallet = Wallet(name=name, hotkey=hotkey, path=str(wallet_path))
+        if key_file is not None:
+            wallet._hotkey_file = Keyfile(key_file, hotkey)  # the SDK has no other door for a key outside a wallet
         if not file.exists():
             raise ConfigurationError(
                 f"{key}: there is no {file}; copy the hotkey's file there, or make one: "

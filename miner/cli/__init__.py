@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from miner.cli import export, models, query, run
+from miner.cli import doctor, export, models, query, run, top
 from miner.errors import StartError
 
 app = typer.Typer(
@@ -17,6 +17,8 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("query")(query.query)
+app.command("top")(top.top)
+app.command("doctor")(doctor.doctor)
 app.command("export")(export.export)
 app.add_typer(models.app, name="models")
 

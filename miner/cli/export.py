@@ -1,88 +1,47 @@
-"""`roadwork-miner export`: original weights to a model folder."""
+"""`roadwork-miner export`: original weights to a model folder, and faster precisions of it."""
 
-import logging
-import os
-import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from miner.cli.options import Config, Detector, EnvFile, Set, load_settings
-from miner.errors import ConfigurationError, CouldNotStart
-from miner.settings import Settings
-
-if TYPE_CHECKING:
-    from detectors.config import DetectorConfig
+from miner.cli.preparing import prepare_faster, prepare_fp32, read_photos, start_errors
 
 
 def export(
     env_file: EnvFile = None,
     detector: Detector = None,
     config: Config = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write; default: in MODELS_DIR.")] = None,
-    pictures: Annotated[Path | None, typer.Option(help="Folder of photos for the parity check.")] = None,
+    backend: Annotated[str | None, typer.Option(help="For a faster precision: onnx or openvino; else both.")] = None,
+    precision: Annotated[Literal["fp32", "int8", "bf16"], typer.Option(help="int8 and bf16 pass a gate.")] = "fp32",
+    max_flips: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of pictures that a faster precision may put on the other side.")
+    ] = 0.005,
+    out: Annotated[Path | None, typer.Option(help="Folder to write (fp32); default: in MODELS_DIR.")] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(help="Folder of photos to compare on; subfolders roadwork and no_roadwork label them."),
+    ] = None,
     set_: Set = None,
 ) -> None:
-    """Export the configured model to ONNX; refused when its answers differ from the library's by more than 1e-3."""
-    from detectors.config import read_config
+    """Export the configured model to ONNX; refused when its answers differ from the library's by more than 1e-3.
 
-    settings = load_settings(env_file, set_, image_detector=detector, image_detector_config=config)
+    A faster precision is calibrated and compared with fp32 on the pictures, and refused when too many change sides.
+    """
+    from detectors.config import read_config
+    from detectors.loading import is_prepared
+    from detectors.weights import model_folder
+
+    settings = load_settings(
+        env_file, set_, image_detector=detector, image_detector_config=config, image_detector_backend=backend
+    )
     with start_errors(settings):
         photos = read_photos(pictures) if pictures is not None else None
-        prepare_with_progress(settings, read_config(settings.detector_config), out, photos)
-
-
-def read_photos(folder: Path) -> list[bytes]:
-    """Read all photos below a folder.
-
-    Raises:
-        ConfigurationError: there are none.
-    """
-    kinds = {".jpg", ".jpeg", ".png", ".webp"}
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in kinds)
-    if not paths:
-        raise ConfigurationError(f"--pictures={folder}: no {', '.join(sorted(kinds))} file in that folder")
-    return [path.read_bytes() for path in paths]
-
-
-def prepare_with_progress(
-    settings: Settings, config: "DetectorConfig", out: Path | None, pictures: Sequence[bytes] | None
-) -> None:
-    """Export with a spinner that names the step, and the libraries' own chatter held back."""
-    from rich.console import Console
-
-    from detectors.export import prepare
-    from detectors.manifest import Manifest
-
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    logging.getLogger("optimum").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore", FutureWarning)
-    console = Console(file=sys.stderr)
-    with console.status("…") as status:
-
-        def progress(step: str) -> None:
-            console.print(f"· {step}")
-            status.update(step)
-
-        folder = prepare(
-            settings.image_detector, config, settings.models_dir, out=out, pictures=pictures, progress=progress
-        )
-    parity = Manifest.read(folder).parity
-    console.print(f"{folder}: within {parity.max_difference:.1e} of {parity.reference} on {parity.pictures} pictures")
-
-
-@contextmanager
-def start_errors(settings: Settings) -> Iterator[None]:
-    """Turn the detectors' errors into the command line's."""
-    from detectors.errors import DetectorConfigError, ImageError, ModelError
-
-    try:
-        yield
-    except (DetectorConfigError, ImageError) as error:
-        raise ConfigurationError(f"IMAGE_DETECTOR_CONFIG={settings.detector_config}: {error}") from error
-    except ModelError as error:
-        raise CouldNotStart(str(error)) from error
+        yaml = read_config(settings.detector_config)
+        if precision == "fp32":
+            prepare_fp32(settings, out, photos)
+            return
+        prepared = is_prepared(yaml, settings.models_dir)
+        folder = model_folder(yaml, settings.models_dir) if prepared else prepare_fp32(settings, None, photos)
+        prepare_faster(settings, folder, precision, max_flips, photos)

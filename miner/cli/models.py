@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
+from detectors.backends import MANIFEST_FILE as NAME
 from miner.cli.options import Config, Detector, EnvFile, Json, Set, load_settings
+from miner.settings import AUTO
+
+MAX_FLIPS = 0.005
 
 app = typer.Typer(help="Fetch, export and list models.", no_args_is_help=True)
 
@@ -27,8 +31,8 @@ def download(
     from detectors.config import read_config
     from detectors.loading import is_prepared
     from detectors.manifest import Manifest
-    from detectors.weights import model_folder
-    from miner.cli.export import prepare_with_progress, start_errors
+    from detectors.weights import model_folder, variant_folder
+    from miner.cli.preparing import prepare_faster, prepare_fp32, start_errors
 
     settings = load_settings(env_file, set_, image_detector=detector, image_detector_config=config)
     with start_errors(settings):
@@ -37,8 +41,14 @@ def download(
             folder = model_folder(yaml, settings.models_dir)
             Manifest.read(folder).verify(folder)
             print(f"{folder} is there and whole", file=sys.stderr)
+        else:
+            folder = prepare_fp32(settings)
+        precision, backend = settings.image_detector_precision, settings.image_detector_backend
+        if precision in (AUTO, "fp32"):
             return
-        prepare_with_progress(settings, yaml, out=None, pictures=None)
+        variant = variant_folder(Manifest.read(folder), settings.models_dir, precision, backend)
+        if force or backend == AUTO or not (variant / NAME).is_file():
+            prepare_faster(settings, folder, precision, MAX_FLIPS, None)  # type: ignore[arg-type]
 
 
 @app.command("list")
@@ -47,7 +57,7 @@ def list_(env_file: EnvFile = None, as_json: Json = False, set_: Set = None) -> 
     from rich.console import Console
     from rich.table import Table
 
-    from detectors.manifest import NAME, Manifest
+    from detectors.manifest import Manifest
 
     settings = load_settings(env_file, set_)
     folders = sorted(path.parent for path in settings.models_dir.glob(f"*/*/{NAME}"))

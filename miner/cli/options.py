@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from miner import logs
 from miner.errors import ConfigurationError
 from miner.settings import Settings
 
@@ -31,12 +32,7 @@ def load_settings(env_file: Path | None, assignments: list[str] | None, **flags:
             raise ConfigurationError(f"--set {assignment}: KEY=VALUE with a key of the settings is allowed")
         values[key.lower()] = value
     settings = Settings.load(env_file, **values | {key: value for key, value in flags.items() if value is not None})
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
-    )
-    for name in ("miner", "detectors"):  # the libraries' own chatter stays at WARNING
-        logging.getLogger(name).setLevel(settings.log_level)
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it warns of every scanner that sends no HTTP
+    logs.set_up(settings.log_level, settings.log_format)
     for note in settings.notes(env_file):
         logging.getLogger("miner").warning("%s", note)
     return settings

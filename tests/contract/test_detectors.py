@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from detectors.backends import MODEL_FILE
+from detectors.base import RunOptions
 from detectors.errors import DetectorConfigError, ImageError, InferenceError, ModelError, NotPrepared
 from detectors.export import prepare
 from detectors.loading import is_prepared, load_detector
@@ -31,7 +32,7 @@ PHOTOS = {
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_answers_as_the_librarys_own_pipeline_does(prepared: Prepared, backend: str) -> None:
-    detector = load_detector(prepared.detector, prepared.config, prepared.models_dir, backend, threads=1)
+    detector = load_detector(prepared.detector, prepared.config, prepared.models_dir, backend, RunOptions())
     assert detector.verify() > 0
     reference = exporter_class(prepared.detector)(find_original(prepared.config).path, prepared.config).reference()
     expected = {name: reference(data) for name, data in PHOTOS.items()}
@@ -42,14 +43,14 @@ def test_answers_as_the_librarys_own_pipeline_does(prepared: Prepared, backend: 
 
 
 def test_stages_are_measured_and_probabilities_are_probabilities(prepared: Prepared) -> None:
-    detector = load_detector(prepared.detector, prepared.config, prepared.models_dir, "onnx", threads=1)
+    detector = load_detector(prepared.detector, prepared.config, prepared.models_dir, "onnx", RunOptions())
     prediction = detector.predict(PHOTOS["1920 landscape"])
     assert 0 <= prediction.probability <= 1
     assert min(prediction.decode, prediction.preprocess, prediction.infer) > 0
 
 
 def test_what_is_no_picture_is_an_image_error(prepared: Prepared) -> None:
-    detector = load_detector(prepared.detector, prepared.config, prepared.models_dir, "onnx", threads=1)
+    detector = load_detector(prepared.detector, prepared.config, prepared.models_dir, "onnx", RunOptions())
     with pytest.raises(ImageError):
         detector.predict(b"nothing")
 
@@ -58,7 +59,7 @@ def test_what_is_no_picture_is_an_image_error(prepared: Prepared) -> None:
     "scores", [[[np.nan, 0.0]], [[0.0, np.inf]], [[0.5]], [[0.1, 0.2, 0.7]], [0.5, 0.5], [[-np.inf, -np.inf]]]
 )
 def test_what_is_no_probability_never_gets_out(prepared: Prepared, scores: list[object]) -> None:
-    detector = load_detector(prepared.detector, prepared.config, prepared.models_dir, "onnx", threads=1)
+    detector = load_detector(prepared.detector, prepared.config, prepared.models_dir, "onnx", RunOptions())
     with np.errstate(all="ignore"), pytest.raises(InferenceError):
         detector.probability(np.array(scores, dtype=np.float32))
 
@@ -70,7 +71,7 @@ def test_swapped_labels_are_found_before_ready(prepared: Prepared, tmp_path: Pat
     (folder / "manifest.json").write_text(json.dumps(values))
     config = prepared.config.model_copy(update={"hf_repo": None, "weights_path": None, "model_folder": folder})
     with pytest.raises(ModelError, match="to the known picture, not"):
-        load_detector(prepared.detector, config, tmp_path, "onnx", threads=1).verify()
+        load_detector(prepared.detector, config, tmp_path, "onnx", RunOptions()).verify()
 
 
 def test_a_damaged_graph_is_found_before_it_is_loaded(prepared: Prepared, tmp_path: Path) -> None:
@@ -80,13 +81,13 @@ def test_a_damaged_graph_is_found_before_it_is_loaded(prepared: Prepared, tmp_pa
     (folder / MODEL_FILE).write_bytes(graph)
     config = prepared.config.model_copy(update={"hf_repo": None, "weights_path": None, "model_folder": folder})
     with pytest.raises(ModelError, match=r"model.onnx does not match its sum"):
-        load_detector(prepared.detector, config, tmp_path, "onnx", threads=1)
+        load_detector(prepared.detector, config, tmp_path, "onnx", RunOptions())
 
 
 def test_a_model_of_another_kind_is_refused(prepared: Prepared) -> None:
     (other,) = set(DETECTORS) - {prepared.detector}
     with pytest.raises(DetectorConfigError, match=f"a model for {prepared.detector}, not for {other}"):
-        load_detector(other, prepared.config, prepared.models_dir, "onnx", threads=1)
+        load_detector(other, prepared.config, prepared.models_dir, "onnx", RunOptions())
 
 
 def test_the_export_says_what_it_measured(prepared: Prepared) -> None:
@@ -125,7 +126,7 @@ def test_an_export_whose_answers_differ_is_refused(prepared: Prepared, tmp_path:
 def test_a_model_that_is_not_there_yet_says_so(prepared: Prepared, tmp_path: Path) -> None:
     assert not is_prepared(prepared.config, tmp_path)
     with pytest.raises(NotPrepared):
-        load_detector(prepared.detector, prepared.config, tmp_path, "onnx", threads=1)
+        load_detector(prepared.detector, prepared.config, tmp_path, "onnx", RunOptions())
 
 
 @pytest.mark.parametrize(("resolve", "kind"), [(detector_class, "detector"), (backend_class, "backend")])

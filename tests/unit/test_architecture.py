@@ -68,7 +68,7 @@ def test_the_environment_is_read_in_one_place() -> None:
         "miner.systemd",  # NOTIFY_SOCKET, systemd's own protocol
         "detectors.exporters.yolo",  # sets what ultralytics reads at its import
         "miner.chain.client",  # sets where the SDK caches the chain's metadata
-        "miner.cli.export",  # sets how much transformers says
+        "miner.cli.preparing",  # sets how much transformers says
     }
     readers = {name for name, path in modules().items() if {"os.environ", "os.getenv"} & _attributes(path)}
     assert readers <= allowed

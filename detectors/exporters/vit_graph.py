@@ -1,0 +1,152 @@
+"""A ViTForImageClassification as a plain ONNX graph, straight from its safetensors file: no torch.
+
+The architecture of Dosovitskiy et al. 2020 (arXiv 2010.11929) with the parameter names of transformers. A small server
+then never needs torch's two gigabytes; the graph runs as fast as an exporter's.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from detectors.errors import ModelError
+
+OPSET = 20  # the first with Gelu
+IR_VERSION = 10
+
+Array = NDArray[np.float32]
+
+
+def read_weights(folder: Path) -> dict[str, Array]:
+    """Read the weights of a Hugging Face folder, in one file or several, as float32.
+
+    Raises:
+        ModelError: there are none, or they can't be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    weights: dict[str, Array] = {}
+    try:
+        for path in sorted(folder.glob("*.safetensors")):
+            with safe_open(path, framework="numpy") as file:
+                weights |= {name: np.asarray(file.get_tensor(name), dtype=np.float32) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError, TypeError, AttributeError) as error:
+        raise ModelError(f"the weights in {folder} can't be read: {error}") from error
+    if not weights:
+        raise ModelError(f"{folder} holds no .safetensors file (pickled weights are not opened)")
+    return weights
+
+
+def build_graph(folder: Path, height: int, width: int) -> onnx.ModelProto:
+    """Build the graph: `pixel_values` (1, 3, height, width) to `logits` (1, classes).
+
+    Raises:
+        ModelError: a weight is missing, or has another shape than `config.json` says.
+    """
+    config = json.loads((folder / "config.json").read_bytes())
+    builder = _Builder(read_weights(folder))
+    tokens = builder.embeddings(height // int(config.get("patch_size", 16)), width // int(config.get("patch_size", 16)))
+    heads, eps = int(config.get("num_attention_heads", 12)), float(config.get("layer_norm_eps", 1e-12))
+    for layer in range(int(config.get("num_hidden_layers", 12))):
+        tokens = builder.layer(f"vit.encoder.layer.{layer}.", tokens, heads, eps)
+    first = builder.node("Gather", [tokens, builder.constant("zero", np.array(0, np.int64))], axis=1)
+    logits = builder.linear("classifier", builder.norm("vit.layernorm", first, eps), output="logits")
+    classes = builder.weight("classifier.bias").shape[0]
+    graph = helper.make_graph(
+        builder.nodes,
+        "vit",
+        [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, [1, 3, height, width])],
+        [helper.make_tensor_value_info(logits, TensorProto.FLOAT, [1, classes])],
+        builder.initializers,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="roadwork-miner")
+    model.ir_version = IR_VERSION
+    return model
+
+
+class _Builder:
+    """Collects nodes and initializers; every method returns the name of its output."""
+
+    def __init__(self, weights: dict[str, Array]) -> None:
+        self.weights = weights
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+
+    def embeddings(self, rows: int, columns: int) -> str:
+        projection = "vit.embeddings.patch_embeddings.projection"
+        kernel = self.weight(projection + ".weight")
+        size, patch = kernel.shape[0], list(kernel.shape[2:])
+        position = self.weight("vit.embeddings.position_embeddings")
+        if position.shape != (1, rows * columns + 1, size):
+            raise ModelError(
+                f"the preprocessing gives {rows}×{columns} patches; the model has positions for {position.shape[1] - 1}"
+            )
+        names = [
+            "pixel_values",
+            self.constant("patch.weight", kernel),
+            self.constant("patch.bias", self.weight(projection + ".bias")),
+        ]
+        patches = self.node("Conv", names, kernel_shape=patch, strides=patch)
+        flat = self.reshape(patches, [1, size, rows * columns])
+        sequence = self.node("Transpose", [flat], perm=[0, 2, 1])
+        token = self.constant("cls_token", self.weight("vit.embeddings.cls_token"))
+        tokens = self.node("Concat", [token, sequence], axis=1)
+        return self.node("Add", [tokens, self.constant("position", position)])
+
+    def layer(self, prefix: str, tokens: str, heads: int, eps: float) -> str:
+        attended = self.attention(prefix + "attention.", self.norm(prefix + "layernorm_before", tokens, eps), heads)
+        tokens = self.node("Add", [attended, tokens])
+        hidden = self.linear(prefix + "intermediate.dense", self.norm(prefix + "layernorm_after", tokens, eps))
+        return self.node("Add", [self.linear(prefix + "output.dense", self.node("Gelu", [hidden])), tokens])
+
+    def attention(self, prefix: str, tokens: str, heads: int) -> str:
+        size = self.weight(prefix + "attention.query.weight").shape[0]
+        depth = size // heads
+        query = self.linear(prefix + "attention.query", tokens, scale=1 / math.sqrt(depth))
+        key = self.linear(prefix + "attention.key", tokens)
+        value = self.linear(prefix + "attention.value", tokens)
+        split = [1, -1, heads, depth]
+        query = self.node("Transpose", [self.reshape(query, split)], perm=[0, 2, 1, 3])
+        key = self.node("Transpose", [self.reshape(key, split)], perm=[0, 2, 3, 1])
+        value = self.node("Transpose", [self.reshape(value, split)], perm=[0, 2, 1, 3])
+        scores = self.node("Softmax", [self.node("MatMul", [query, key])], axis=-1)
+        mixed = self.node("Transpose", [self.node("MatMul", [scores, value])], perm=[0, 2, 1, 3])
+        return self.linear(prefix + "output.dense", self.reshape(mixed, [1, -1, size]))
+
+    def linear(self, name: str, value: str, scale: float = 1.0, output: str | None = None) -> str:
+        weight = self.constant(
+            name + ".weight", np.ascontiguousarray(self.weight(name + ".weight").T * np.float32(scale))
+        )
+        product = self.node("MatMul", [value, weight])
+        if name + ".bias" not in self.weights:  # qkv_bias: false
+            return product
+        bias = self.constant(name + ".bias", self.weight(name + ".bias") * np.float32(scale))
+        return self.node("Add", [product, bias], output=output)
+
+    def norm(self, name: str, value: str, eps: float) -> str:
+        names = [self.constant(f"{name}.{part}", self.weight(f"{name}.{part}")) for part in ("weight", "bias")]
+        return self.node("LayerNormalization", [value, *names], axis=-1, epsilon=eps)
+
+    def reshape(self, value: str, shape: Sequence[int]) -> str:
+        return self.node("Reshape", [value, self.constant(f"shape {list(shape)}", np.array(shape, np.int64))])
+
+    def node(self, operator: str, inputs: Sequence[str], output: str | None = None, **attributes: Any) -> str:
+        name = f"{operator}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [output or name], name=name, **attributes))
+        return output or name
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        if all(tensor.name != name for tensor in self.initializers):
+            self.initializers.append(numpy_helper.from_array(value, name))
+        return name
+
+    def weight(self, name: str) -> Array:
+        if name not in self.weights:
+            raise ModelError(f"the weights hold no {name}")
+        return self.weights[name]

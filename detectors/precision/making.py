@@ -1,0 +1,189 @@
+"""From an fp32 folder to a faster one: every recipe is tried, the gate judges, measurement chooses."""
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from detectors.backends import MODEL_FILE
+from detectors.base import Detector, ModelFiles, RunOptions
+from detectors.errors import ModelError
+from detectors.image import decode
+from detectors.manifest import Gate, Manifest, Precision, sha256
+from detectors.pictures import known_picture, many_pictures
+from detectors.precision import Recipe, gate
+from detectors.precision.sensitivity import most_sensitive_layers
+from detectors.registry import backend_class, detector_class, recipes
+from detectors.storing import move_into_place, package_versions
+from detectors.weights import variant_folder
+
+KEEP = (0, 2, 4, 8, 16)  # layers left in fp32, tried in turn
+CALIBRATION = 32  # pictures; ranges hardly widen with more
+NEAR = 1.1  # within a tenth of the fastest, the more faithful one is taken
+
+
+@dataclass(frozen=True, slots=True)
+class Photos:
+    """Encoded photos for calibration and for the gate, and, if known, whether each shows roadwork."""
+
+    data: Sequence[bytes]
+    labels: Sequence[bool] | None = None
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A faster graph in a folder of its own that has passed the gate."""
+
+    detector: Detector
+    folder: Path
+    gate: Gate
+
+
+def make_faster(
+    folder: Path,
+    precision: Precision,
+    backend: str,
+    models_dir: Path,
+    options: RunOptions,
+    photos: Photos | None = None,
+    max_flips: float = 0.005,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Make the faster variant of an fp32 model folder for one backend; return its folder.
+
+    Raises:
+        ModelError: there is no recipe, or no graph gets through the gate.
+    """
+    manifest = Manifest.read(folder)
+    found = recipes(precision, backend)
+    if not found:
+        raise ModelError(f"there is no {precision} for the backend {backend!r}")
+    photos = photos or Photos(many_pictures())
+    fp32 = detector_class(manifest.detector)(ModelFiles(folder, manifest, None), backend_class("onnx"), options)
+    target = variant_folder(manifest, models_dir, precision, backend)
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        trial = _Trial(fp32, folder, partial, precision, backend, options, photos, max_flips, progress)
+        passed = [candidate for name, recipe in found.items() if (candidate := trial.attempt(name, recipe)) is not None]
+        if not passed:
+            raise ModelError(
+                f"no {precision} graph for {backend} gets through the gate (at most {max_flips:.1%} of the pictures on "
+                f"the other side of the threshold): {'; '.join(trial.refusals)}"
+            )
+        progress("measuring")
+        chosen = _choose(passed, fp32, photos)
+        _finish(chosen, manifest, precision, backend)
+        move_into_place(chosen.folder, target)
+    except OSError as error:
+        raise ModelError(f"{target} can't be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+class _Trial:
+    """One model's attempts at a precision."""
+
+    def __init__(
+        self, fp32: Detector, source: Path, partial: Path, precision: Precision, backend: str, options: RunOptions,
+        photos: Photos, max_flips: float, progress: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.fp32, self.source, self.partial = fp32, source, partial
+        self.precision, self.backend, self.options = precision, backend, options
+        self.photos, self.max_flips, self.progress = photos, max_flips, progress
+        self.refusals: list[str] = []
+        progress(f"fp32 answers to {len(photos.data)} pictures")
+        self.expected = _probabilities(fp32, photos)
+        # Spread over all, which may be sorted by class.
+        step = max(1, len(photos.data) // CALIBRATION)
+        self.inputs = [fp32.preprocessing(decode(data)) for data in photos.data[::step][:CALIBRATION]]
+        self._ranked: list[str] | None = None
+
+    def attempt(self, name: str, recipe: Recipe) -> Candidate | None:
+        """Try a recipe with more and more layers left in fp32, until it passes."""
+        for count in KEEP:
+            keep = self._sensitive(count)
+            self.progress(f"{name}{f', {count} layers in fp32' if keep else ''}")
+            folder = self.partial / f"{name}-{count}"
+            folder.mkdir(parents=True)
+            try:
+                recipe(self.source, folder, self.inputs, keep)
+                candidate = self._judge(name, folder, keep)
+            except ModelError as error:
+                self.refusals.append(f"{name}: {error}")
+                return None
+            if candidate.gate.flips <= self.max_flips:
+                return candidate
+            self.refusals.append(f"{name} with {len(keep)} layers in fp32: {candidate.gate.flips:.1%}")
+            shutil.rmtree(folder)
+        return None
+
+    def _judge(self, name: str, folder: Path, keep: Sequence[str]) -> Candidate:
+        for path in self.source.glob("*.json"):
+            if path.name != "manifest.json":
+                shutil.copyfile(path, folder / path.name)
+        draft = self.fp32.manifest.model_copy(update={"precision": self.precision, "backend": self.backend})
+        files = ModelFiles(folder, draft, None)
+        detector = detector_class(draft.detector)(files, backend_class(self.backend), self.options)
+        answers = _probabilities(detector, self.photos)
+        largest, mean = gate.differences(self.expected, answers)
+        threshold = draft.threshold
+        judged = Gate(
+            recipe=name,
+            kept_fp32=list(keep),
+            pictures=len(answers),
+            max_difference=largest,
+            mean_difference=mean,
+            flips=gate.flips(self.expected, answers, threshold),
+            seconds=0.0,
+            seconds_fp32=0.0,
+            labelled=gate.labelled(self.expected, answers, self.photos.labels, threshold),
+        )
+        return Candidate(detector, folder, judged)
+
+    def _sensitive(self, count: int) -> list[str]:
+        if count and self._ranked is None:
+            self.progress("looking for the most sensitive layers")
+            self._ranked = most_sensitive_layers(self.source / MODEL_FILE, self.inputs)
+        return (self._ranked or [])[:count]
+
+
+def _choose(passed: list[Candidate], fp32: Detector, photos: Photos, rounds: int = 15) -> Candidate:
+    """Measure all in turn, and take the fastest, or a more faithful one that is nearly as fast."""
+    array = fp32.preprocessing(decode(photos.data[0]))
+    backends = [fp32.backend, *(candidate.detector.backend for candidate in passed)]
+    times: list[list[float]] = [[] for _ in backends]
+    for _ in range(rounds):
+        for backend, mine in zip(backends, times, strict=True):
+            started = time.perf_counter()
+            backend.run(array)
+            mine.append(time.perf_counter() - started)
+    medians = [statistics.median(mine) for mine in times]
+    for candidate, median in zip(passed, medians[1:], strict=True):
+        candidate.gate = candidate.gate.model_copy(update={"seconds": median, "seconds_fp32": medians[0]})
+    near = [candidate for candidate in passed if candidate.gate.seconds <= min(medians[1:]) * NEAR]
+    return min(near, key=lambda candidate: candidate.gate.mean_difference)
+
+
+def _finish(chosen: Candidate, fp32: Manifest, precision: Precision, backend: str) -> None:
+    files = {path.name: sha256(path) for path in sorted(chosen.folder.iterdir())}
+    packages = {"onnx": ("onnxruntime", "onnx"), "openvino": ("openvino", "nncf")}[backend]
+    fp32.model_copy(
+        update={
+            "precision": precision,
+            "backend": backend,
+            "files": files,
+            "known_answer": chosen.detector.predict(known_picture()).probability,
+            "gate": chosen.gate,
+            "made_with": fp32.made_with | package_versions(packages),
+        }
+    ).write(chosen.folder)
+
+
+def _probabilities(detector: Detector, photos: Photos) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    return np.array([detector.predict(data).probability for data in photos.data])

@@ -1,0 +1,84 @@
+"""int8 for onnxruntime, by its own quantizer."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quant_pre_process,
+    quantize_dynamic,
+    quantize_static,
+)
+
+from detectors.backends import MODEL_FILE
+from detectors.precision import Inputs
+
+WEIGHTED = ["Conv", "Gemm", "MatMul"]
+
+
+def dynamic(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> None:
+    """Quantise weights per channel beforehand and activations on the way; nothing to calibrate.
+
+    Weights are signed: unsigned ones take twice the time.
+    """
+    with _quiet():
+        quantize_dynamic(
+            fp32 / MODEL_FILE,
+            folder / MODEL_FILE,
+            op_types_to_quantize=["MatMul", "Gemm"],  # an integer Conv with dynamic input is slower than fp32
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=list(keep),
+            extra_options={"MatMulConstBOnly": True},
+        )
+
+
+def static(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> None:
+    """Quantise weights and activations beforehand, the latter by the ranges that the calibration pictures show."""
+    prepared = folder / "prepared.onnx"
+    with _quiet():
+        quant_pre_process(fp32 / MODEL_FILE, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            folder / MODEL_FILE,
+            _Reader(prepared, inputs),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=WEIGHTED,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=list(keep),
+        )
+    prepared.unlink()
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, graph: Path, inputs: Inputs) -> None:
+        import onnx
+
+        name = onnx.load(graph, load_external_data=False).graph.input[0].name
+        self._inputs = iter([{name: value} for value in inputs])
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        return next(self._inputs, None)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back the quantizer's advice on preprocessing, which it gives on the root logger."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.setLevel(level)

@@ -1,0 +1,47 @@
+"""Files of model folders: put into place so that a crash leaves no half of one."""
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from detectors.backends import MODEL_FILE
+from detectors.manifest import NAME
+
+LARGE = 50_000_000  # bytes; smaller graphs stay one file
+
+
+def move_into_place(partial: Path, folder: Path) -> None:
+    """Move the files, the manifest last: without it a folder counts as not prepared."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / NAME).unlink(missing_ok=True)
+    for path in sorted(partial.iterdir(), key=lambda path: path.name == NAME):
+        path.replace(folder / path.name)
+
+
+def move_weights_out(folder: Path) -> None:
+    """Put a large graph's weights into a file of their own, which the runtime maps instead of copying.
+
+    Inline weights cost half as much memory again (609 MB instead of 437 MB for a ViT-base).
+    """
+    path = folder / MODEL_FILE
+    if path.stat().st_size < LARGE:
+        return
+    import onnx
+
+    graph = onnx.load(path)
+    path.unlink()
+    data = path.name + ".data"
+    onnx.save_model(graph, path, save_as_external_data=True, location=data, size_threshold=1024)
+    (folder / data).chmod(0o644)  # onnx writes it for the owner alone
+
+
+def package_versions(packages: Sequence[str]) -> dict[str, str]:
+    """Return the installed version of each package."""
+    return {package: _version(package) for package in packages}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

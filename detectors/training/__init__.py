@@ -1,0 +1,1 @@
+"""Training of the starter detector; nothing outside imports it."""

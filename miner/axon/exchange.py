@@ -1,0 +1,106 @@
+"""One request on its way through, and what is written down at its end."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from starlette.requests import Request
+
+from miner.axon.caller import Caller, Wire
+from miner.chain.base import Chain
+from miner.history import Entry, History
+from miner.metrics import OTHERS, Metrics
+from miner.service import Answer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request, timed in laps: each moment of it belongs to exactly one stage, so the stages add up to the whole."""
+
+    request: Request
+    wire: Wire
+    arrived: float  # on time.monotonic
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage
+    marked: float = 0.0  # where the last lap ended
+    caller: Caller | None = None  # once it is proven
+    body_read: bool = False
+
+    def __post_init__(self) -> None:
+        self.marked = self.arrived
+
+    def lap(self, stage: str, until: float | None = None) -> None:
+        """Give the time since the last lap to a stage."""
+        until = time.monotonic() if until is None else until
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + until - self.marked
+        self.marked = until
+
+    def take(self, answer: Answer) -> None:
+        """Give the time since the last lap to the stages of an answer; its way between the threads is waiting too."""
+        self.lap("queue", answer.started)
+        self.lap("body", answer.unpacked)
+        done = answer.prediction
+        self.seconds |= {"decode": done.decode, "preprocess": done.preprocess, "infer": done.infer}
+        self.marked = answer.finished
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds from the arrival to the end of the last lap."""
+        return self.marked - self.arrived
+
+
+class Recorder:
+    """Writes an ended request into the metrics and the history."""
+
+    def __init__(self, metrics: Metrics, history: History, chain: Chain) -> None:
+        self.metrics = metrics
+        self.history = history
+        self.chain = chain
+        self.ended: Callable[[str, str], None] = lambda address, outcome: None  # told of every request
+
+    def record(self, exchange: Exchange, outcome: str, reason: str, prediction: float | None) -> None:
+        """Count a request; one that is answered after its caller's patience is "expired", sent or not."""
+        exchange.lap("respond")
+        if prediction is not None and self._measure(exchange, prediction) < 0:
+            outcome, reason = "expired", "answered after the caller's deadline"
+        self.metrics.requests.labels(exchange.wire, outcome).inc()
+        self.metrics.duration.labels(outcome).observe(exchange.elapsed)
+        uid = self._count_caller(exchange.caller) if exchange.caller is not None else None
+        self.history.add(
+            Entry(time.time(), uid, exchange.wire, outcome, reason[:100], exchange.elapsed, prediction)
+        )  # fmt: skip
+        self.ended(address_of(exchange.request), outcome)
+        who = exchange.caller.hotkey if exchange.caller else "unproven"
+        log.debug(
+            "%s %s %s in %.1f ms%s", exchange.wire, who, outcome, exchange.elapsed * 1e3, reason and f": {reason}"
+        )
+
+    def record_no_route(self, request: Request) -> None:
+        """Count a request for a path that is none; it stays out of the history."""
+        self.metrics.requests.labels("none", "not_found").inc()
+        self.ended(address_of(request), "not_found")
+
+    def _measure(self, exchange: Exchange, prediction: float) -> float:
+        """Observe an answered request; return the seconds its caller would still have waited."""
+        assert exchange.caller is not None
+        for stage, seconds in exchange.seconds.items():
+            self.metrics.stage.labels(stage).observe(seconds)
+        self.metrics.predictions.observe(prediction)
+        left = exchange.caller.timeout - exchange.elapsed
+        self.metrics.remaining.observe(max(0.0, left))
+        return left
+
+    def _count_caller(self, caller: Caller) -> int | None:
+        """Count by uid; only permits get a label of their own, so there are never many."""
+        self.metrics.last_request.set_to_current_time()
+        neuron = self.chain.snapshot.neurons.get(caller.hotkey)
+        permitted = neuron is not None and neuron.validator_permit
+        self.metrics.by_validator.labels(str(neuron.uid) if neuron is not None and permitted else OTHERS).inc()
+        return neuron.uid if neuron is not None else None
+
+
+def address_of(request: Request) -> str:
+    """Return the caller's IP address."""
+    return request.client.host if request.client is not None else ""

@@ -1,0 +1,100 @@
+"""`roadwork-miner doctor`: why no request comes, or that one may."""
+
+import asyncio
+import json
+import logging
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from miner.cli.options import Config, Detector, EnvFile, Json, Set, load_settings
+from miner.errors import ConfigurationError
+from miner.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.status import Status
+
+    from miner.doctor.checkup import CheckUp
+    from miner.doctor.report import Finding
+
+COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+
+
+def doctor(
+    env_file: EnvFile = None,
+    detector: Detector = None,
+    config: Config = None,
+    probe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Asked with host and port ({host}, {port}); answers 200 if it could connect to us."
+        ),
+    ] = None,
+    as_json: Json = False,
+    set_: Set = None,
+) -> None:
+    """Look at everything that keeps requests or rewards away, and say what to do. Exit code 1 on a problem."""
+    from rich.console import Console
+
+    from miner.doctor.files import judge_settings, read_settings
+    from miner.doctor.report import verdict
+
+    # What the parts would log is what the lines say.
+    logging.basicConfig(handlers=[logging.NullHandler()])
+    settings, faults = _settings(env_file, set_, detector, config)
+    console = Console(highlight=False, soft_wrap=True)
+    findings = [judge_settings(read_settings(env_file, settings, faults, Path()))]
+    running = False
+    if not as_json:
+        _print(console, findings[0])
+    if settings is not None:
+        from miner.doctor.checkup import CheckUp
+
+        checkup = CheckUp(settings, probe)
+        with Console(stderr=True).status("…") as status:
+            findings += asyncio.run(_examine(checkup, status, None if as_json else console))
+        running = checkup.running
+    sentence = verdict(findings, running=running, standalone=settings is not None and settings.is_standalone)
+    if as_json:
+        print(json.dumps({"findings": [asdict(finding) for finding in findings], "verdict": sentence}, indent=2))
+    else:
+        print(sentence)
+    if any(finding.level == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _settings(
+    env_file: Path | None, assignments: list[str] | None, detector: str | None, config: str | None
+) -> tuple[Settings | None, str]:
+    try:
+        settings = load_settings(env_file, assignments, image_detector=detector, image_detector_config=config)
+    except ConfigurationError as error:
+        return None, str(error)
+    return settings, ""
+
+
+async def _examine(checkup: "CheckUp", status: "Status", console: "Console | None") -> list["Finding"]:
+    from miner.doctor.report import Finding
+
+    findings = []
+    async for seen in checkup.examine():
+        if isinstance(seen, Finding):
+            findings.append(seen)
+            if console is not None:
+                _print(console, seen)
+        else:
+            status.update(seen.words)
+    sys.stdout.flush()
+    return findings
+
+
+def _print(console: "Console", finding: "Finding") -> None:
+    from rich.text import Text
+
+    console.print(Text(f"{finding.level:8}", COLOURS[finding.level]) + Text(f"{finding.name:13} {finding.words}"))
+    if finding.todo:
+        console.print(Text(f"{'':22}→ {finding.todo}"))

@@ -1,0 +1,145 @@
+"""What `models` and `export` share: photos, progress, and the detectors' errors as the command line's."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from miner.errors import ConfigurationError, CouldNotStart
+from miner.settings import AUTO, Settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from detectors.manifest import Gate, Precision
+    from detectors.precision.making import Photos
+
+KINDS = (".jpeg", ".jpg", ".png", ".webp")
+CLASSES = {"roadwork": True, "no_roadwork": False}
+
+
+def read_photos(folder: Path) -> "Photos":
+    """Read all photos below a folder; in subfolders `roadwork` and `no_roadwork` they count as labelled.
+
+    Raises:
+        ConfigurationError: there are none.
+    """
+    from detectors.precision.making import Photos
+
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in KINDS)
+    if not paths:
+        raise ConfigurationError(f"--pictures={folder}: no {', '.join(KINDS)} file in that folder")
+    labels = [CLASSES.get(path.parent.name) for path in paths]
+    known = [label for label in labels if label is not None]
+    return Photos([path.read_bytes() for path in paths], known if len(known) == len(paths) else None)
+
+
+def prepare_fp32(settings: Settings, out: Path | None = None, photos: "Photos | None" = None) -> Path:
+    """Fetch and export the configured model, with a spinner that names the step; return its folder."""
+    from detectors.config import read_config
+    from detectors.export import prepare
+    from detectors.manifest import Manifest
+
+    config = read_config(settings.detector_config)
+    with _steps() as (console, progress):
+        folder = prepare(
+            settings.image_detector,
+            config,
+            settings.models_dir,
+            out=out,
+            pictures=photos.data if photos is not None else None,
+            progress=progress,
+        )
+        parity = Manifest.read(folder).parity
+        console.print(
+            f"{folder}: within {parity.max_difference:.1e} of {parity.reference} on {parity.pictures} pictures"
+        )
+    return folder
+
+
+def prepare_faster(
+    settings: Settings, folder: Path, precision: "Precision", max_flips: float, photos: "Photos | None"
+) -> None:
+    """Make a faster variant of an fp32 folder for the configured backend, or for all that are installed."""
+    from detectors.base import RunOptions
+    from detectors.errors import ModelError
+    from detectors.manifest import Manifest
+    from detectors.precision.making import make_faster
+    from detectors.registry import RECIPES
+    from miner.threads import allowed_cores
+
+    chosen = settings.image_detector_backend
+    backends = [backend for kind, backend in RECIPES if kind == precision and chosen in (AUTO, backend)]
+    installed = [backend for backend in backends if backend == "onnx" or find_spec(backend) is not None]
+    if not installed:
+        wanted = f"the package {backends[0]!r} (extra `openvino`)" if backends else f"another backend than {chosen!r}"
+        raise ConfigurationError(f"--precision={precision}: needs {wanted}")
+    refusals: list[str] = []
+    options = RunOptions(1, allowed_cores())
+    with _steps() as (console, progress):
+        for backend in installed:
+            try:
+                target = make_faster(
+                    folder, precision, backend, settings.models_dir, options, photos, max_flips, progress
+                )
+            except ModelError as error:
+                refusals.append(str(error))
+                console.print(f"{backend}: {error}")
+                continue
+            made = Manifest.read(target).gate
+            assert made is not None
+            console.print(f"{target}: {_gate_in_words(made)}")
+    if len(refusals) == len(installed):
+        raise CouldNotStart("; ".join(refusals))
+
+
+def _gate_in_words(gate: "Gate") -> str:
+    kept = f", {len(gate.kept_fp32)} layers in fp32" if gate.kept_fp32 else ""
+    line = (
+        f"{gate.recipe}{kept}, {gate.seconds / gate.seconds_fp32:.2f} of fp32's time, probabilities within "
+        f"{gate.max_difference:.1e} (mean {gate.mean_difference:.1e}); {gate.flips:.2%} of {gate.pictures} flip"
+    )
+    if gate.labelled is not None:
+        found = gate.labelled
+        line += (
+            f"; accuracy {found.accuracy:.1%} (fp32 {found.accuracy_fp32:.1%}), "
+            f"expected reward {found.reward:.2f} (fp32 {found.reward_fp32:.2f})"
+        )
+    return line
+
+
+@contextmanager
+def _steps() -> "Iterator[tuple[Console, Callable[[str], None]]]":
+    """Show steps as they come, and hold the libraries' own chatter back."""
+    from rich.console import Console
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    for name in ("optimum", "nncf"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore", FutureWarning)
+    console = Console(file=sys.stderr, soft_wrap=True)
+    with console.status("…") as status:
+
+        def progress(step: str) -> None:
+            console.print(f"· {step}")
+            status.update(step)
+
+        yield console, progress
+
+
+@contextmanager
+def start_errors(settings: Settings) -> Iterator[None]:
+    """Turn the detectors' errors into the command line's."""
+    from detectors.errors import DetectorConfigError, ImageError, ModelError
+
+    try:
+        yield
+    except (DetectorConfigError, ImageError) as error:
+        raise ConfigurationError(f"IMAGE_DETECTOR_CONFIG={settings.detector_config}: {error}") from error
+    except ModelError as error:
+        raise CouldNotStart(str(error)) from error

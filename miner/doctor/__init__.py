@@ -1,0 +1,1 @@
+"""The check-up: facts are read at the edge, each judged by a pure function, one line a judgement."""

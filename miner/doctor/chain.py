@@ -1,0 +1,227 @@
+"""The chain's side: can it be read, are we on it, and does it pay anybody?"""
+
+import re
+from dataclasses import dataclass
+
+from miner.chain.base import Snapshot
+from miner.chain.changes import register_command
+from miner.chain.checkup import Head, Subnet
+from miner.chain.reads import Endpoint
+from miner.doctor.report import Finding, ok, problem, warning
+from miner.doctor.running import in_words
+from miner.errors import Forbidden
+from miner.policy import Rules, judge
+
+UNREADABLE = "an answer that can't be read"  # as `miner.chain.client` puts it
+BURNED_ALL = 0.99  # of the miners' part
+
+
+@dataclass(frozen=True, slots=True)
+class ChainFacts:
+    """What the chain answered; the fault says why a part is missing."""
+
+    address: str
+    head: Head | None = None
+    subnet: Subnet | None = None
+    fault: str = ""
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether the endpoint spoke and the SDK did not understand what it said of the subnet."""
+        return self.head is not None and self.subnet is None and UNREADABLE in self.fault
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who we are there."""
+
+    netuid: int
+    wallet: str
+    hotkey: str  # "": it can't be read
+    network: str
+
+
+def judge_chain(facts: ChainFacts) -> Finding:
+    """Judge whether the endpoint answers."""
+    name = "chain"
+    if facts.head is None:
+        return problem(
+            name,
+            f"{facts.address} can't be read: {facts.fault}",
+            "try another endpoint in SUBTENSOR_CHAIN_ENDPOINT; the miner goes on by its last read for a while",
+        )
+    if facts.subnet is None and not facts.is_unreadable:
+        return problem(name, f"{facts.address}: {facts.fault}", "look at NETUID and SUBTENSOR_NETWORK")
+    return ok(name, f"{facts.address} is at block {facts.head.block}")
+
+
+def judge_sdk(facts: ChainFacts, version: str) -> Finding:
+    """Judge whether this SDK understands the chain's runtime; a runtime may change its types at any upgrade."""
+    name = "sdk"
+    if not re.match(r"11\.([3-9]|\d\d)\b", version):
+        return problem(name, f"bittensor {version} is installed; 11.3 or later, below 12, is needed", "make setup")
+    if facts.head is None:
+        return _unread(name)
+    said = f"bittensor {version}, runtime {facts.head.spec_version}"
+    if facts.is_unreadable:
+        return problem(
+            name, f"{said}: {facts.fault}", "update roadwork-miner and with it bittensor: git pull && make setup"
+        )
+    return ok(name, said)
+
+
+def judge_registration(facts: ChainFacts, who: Identity) -> Finding:
+    """Judge whether we have a uid."""
+    name = "registration"
+    if facts.subnet is None:
+        return _unread(name)
+    if not who.hotkey:
+        return _no_hotkey(name)
+    uid = own_uid(facts.subnet, who.hotkey)
+    if uid is None:
+        return problem(
+            name,
+            f"hotkey {who.hotkey} is not registered on subnet {who.netuid} of {who.network}",
+            f"where its coldkey is: {register_command(who.netuid, who.wallet, who.hotkey, who.network)}",
+        )
+    return ok(name, f"uid {uid} of {len(facts.subnet.members)} on subnet {who.netuid}")
+
+
+def judge_standing(facts: ChainFacts, who: Identity) -> Finding:
+    """Judge whether we are about to be replaced: whoever has the least, and is no longer immune, goes first."""
+    name = "standing"
+    if facts.subnet is None or facts.head is None:
+        return _unread(name)
+    own = next((member for member in facts.subnet.members if member.neuron.hotkey == who.hotkey), None)
+    if own is None:
+        return warning(name, "none: not registered") if who.hotkey else _no_hotkey(name)
+    others = [member.incentive for member in facts.subnet.members]
+    rank = 1 + sum(incentive > own.incentive for incentive in others)
+    left = facts.subnet.immune_blocks
+    immune = f"immune for {in_words(left * facts.head.block_seconds)}" if left > 0 else "no longer immune"
+    words = f"incentive {own.incentive:.4f}, rank {rank} of {len(others)}; {immune}"
+    if own.incentive == 0 and left <= 0 and any(others):
+        return warning(name, words, "the next registration may take this uid: answer more and better, soon")
+    return ok(name, words)
+
+
+def judge_address(facts: ChainFacts, who: Identity, ours: Endpoint | str, *, running: bool) -> Finding:
+    """Judge whether validators find us; `ours` is a text where our address could not be found out."""
+    name = "address"
+    if facts.subnet is None:
+        return _unread(name)
+    if not who.hotkey:
+        return _no_hotkey(name)
+    if own_uid(facts.subnet, who.hotkey) is None:
+        return warning(name, "none on chain: not registered")
+    theirs = facts.subnet.published.endpoint
+    if isinstance(ours, str):
+        return problem(
+            name, f"{ours}; the chain has {theirs or 'none'}", "set AXON_EXTERNAL_IP to this machine's address"
+        )
+    if theirs is None and not running:
+        return warning(name, "none on chain yet", "the miner publishes it when it runs")
+    if theirs is None or (theirs.ip, theirs.port) != (ours.ip, ours.port):
+        return problem(
+            name,
+            f"the chain has {theirs or 'none'}, this machine is {ours}",
+            "the running miner publishes it as soon as the rate limit allows (its log says when); "
+            "if ours is wrong, set AXON_EXTERNAL_IP and AXON_EXTERNAL_PORT",
+        )
+    return ok(name, f"{theirs}, published at block {facts.subnet.published.block}")
+
+
+def judge_validators(facts: ChainFacts) -> Finding:
+    """Judge whether anybody is there to ask."""
+    name = "validators"
+    if facts.subnet is None or facts.head is None:
+        return _unread(name)
+    permitted = [member for member in facts.subnet.members if member.neuron.validator_permit]
+    active = active_validators(facts.subnet)
+    span = f"the last {facts.subnet.cutoff} blocks ({in_words(facts.subnet.cutoff * facts.head.block_seconds)})"
+    words = f"{len(active)} of {len(permitted)} with a permit were active in {span}"
+    if not active:
+        return problem(
+            name, words, "nobody can be earned from: ask in the subnet's channel before you pay for anything"
+        )
+    return ok(name, words)
+
+
+def judge_rules(facts: ChainFacts, rules: Rules) -> Finding:
+    """Judge whether our own rules let the active validators in."""
+    name = "rules"
+    if facts.subnet is None:
+        return _unread(name)
+    neurons = {member.neuron.hotkey: member.neuron for member in facts.subnet.members}
+    snapshot = Snapshot(facts.subnet.block, 0.0, neurons, None)
+    active = active_validators(facts.subnet)
+    if not active:
+        return warning(name, "not tried: no validator is active")
+    let_in = sum(_is_let_in(hotkey, snapshot, rules) for hotkey in active)
+    words = f"{let_in} of {len(active)} active validators are let in"
+    todo = "look at BLACKLIST_MIN_STAKE and BLACKLIST_DENY_HOTKEYS"
+    if not let_in:
+        return problem(name, words, todo)
+    return ok(name, words) if let_in == len(active) else warning(name, words, todo)
+
+
+def judge_pay(facts: ChainFacts, who: Identity) -> Finding:
+    """Judge whether miners are paid: what goes to the owner's keys is burned, and halted scoring pays nobody."""
+    name = "pay"
+    if facts.subnet is None:
+        return _unread(name)
+    subnet = facts.subnet
+    wait = "no registration pays off while this lasts: ask in the subnet's channel"
+    total = sum(member.incentive for member in subnet.members)
+    if not active_validators(subnet):
+        return warning(name, "not known: no validator is active")
+    if total == 0:
+        return problem(name, "halted: no miner has any incentive", wait)
+    if not any(member.emission for member in subnet.members):
+        return problem(name, "the subnet emits nothing, to miners or validators", wait)
+    owners = sum(
+        member.incentive
+        for member in subnet.members
+        if member.neuron.hotkey == subnet.owner_hotkey or member.coldkey == subnet.owner_coldkey
+    )
+    burned = max(owners / total, subnet.burned)
+    if burned >= BURNED_ALL:
+        return problem(
+            name, f"burning: {burned:.0%} of the miners' part goes to the subnet's owner, that is nowhere", wait
+        )
+    top = max(subnet.members, key=lambda member: member.incentive)
+    if top.incentive / total >= BURNED_ALL and top.neuron.hotkey != who.hotkey:
+        return problem(name, f"all incentive goes to uid {top.neuron.uid}: burned, or nobody else is paid", wait)
+    paid = sum(member.incentive > 0 for member in subnet.members)
+    words = f"{paid} of {len(subnet.members)} have incentive, {burned:.0%} of it is burned"
+    return ok(name, words) if burned < 0.5 else warning(name, words, "reckon with what is left")
+
+
+def active_validators(subnet: Subnet) -> list[str]:
+    """Return the hotkeys with a permit that set weights lately."""
+    return [
+        member.neuron.hotkey
+        for member in subnet.members
+        if member.neuron.validator_permit and subnet.block - member.last_update <= subnet.cutoff
+    ]
+
+
+def own_uid(subnet: Subnet, hotkey: str) -> int | None:
+    """Return our uid."""
+    return next((member.neuron.uid for member in subnet.members if member.neuron.hotkey == hotkey), None)
+
+
+def _is_let_in(hotkey: str, snapshot: Snapshot, rules: Rules) -> bool:
+    try:
+        judge(hotkey, snapshot, rules)
+    except Forbidden:
+        return False
+    return True
+
+
+def _unread(name: str) -> Finding:
+    return warning(name, "not read: look at chain")
+
+
+def _no_hotkey(name: str) -> Finding:
+    return warning(name, "not known without a hotkey")

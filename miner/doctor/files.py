@@ -1,0 +1,105 @@
+"""The environment file and the keys."""
+
+import re
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from miner.app import own_wallet
+from miner.doctor.report import Finding, ok, problem, warning
+from miner.errors import StartError
+from miner.settings import Settings
+
+INLINE_COMMENT = re.compile(r"^\s*(?:export\s+)?\w+\s*=.*\s#")
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsFacts:
+    """The settings, as far as they could be read."""
+
+    file: Path | None
+    notes: Sequence[str] = ()  # unknown and unused keys
+    faults: Sequence[str] = ()  # wrong values
+    inline_comments: int = 0
+    unused_file: Path | None = None  # a miner.env that nobody named
+
+
+@dataclass(frozen=True, slots=True)
+class WalletFacts:
+    """The hotkey's file and what lies beside it."""
+
+    fault: str = ""  # why it can't sign
+    hotkey: str = ""  # its address
+    file: Path = field(default_factory=Path)
+    mode: int = 0o600
+    coldkey: Path | None = None
+
+
+def read_settings(file: Path | None, settings: Settings | None, faults: str, folder: Path) -> SettingsFacts:
+    """Look at the environment file; `settings` is None and `faults` has a line for each where they are wrong."""
+    text = file.read_text(encoding="utf-8", errors="replace") if file is not None and file.is_file() else ""
+    lying = folder / "miner.env"
+    return SettingsFacts(
+        file=file,
+        notes=settings.notes(file) if settings is not None else (),
+        faults=faults.splitlines(),
+        inline_comments=sum(bool(INLINE_COMMENT.match(line)) for line in text.splitlines()),
+        unused_file=lying if file is None and lying.is_file() else None,
+    )
+
+
+def judge_settings(facts: SettingsFacts) -> Finding:
+    """Judge the settings: wrong values are a problem, keys that nobody reads a warning."""
+    name = "settings"
+    where = str(facts.file) if facts.file is not None else "environment and defaults"
+    if facts.faults:
+        return problem(name, "; ".join(facts.faults), f"correct it in {where}")
+    if facts.notes:
+        return warning(name, "; ".join(facts.notes), f"correct or remove it in {where}")
+    if facts.unused_file is not None:
+        return warning(name, f"{facts.unused_file} is there and not used", "give it: --env-file miner.env")
+    comments = f"; {facts.inline_comments} comments behind values are left out" if facts.inline_comments else ""
+    return ok(name, f"{where}{comments}")
+
+
+def read_wallet(settings: Settings) -> WalletFacts:
+    """Open the hotkey as the miner does, and look at its file."""
+    folder = settings.wallet_path / settings.wallet_name
+    file = settings.wallet_hotkey_file or folder / "hotkeys" / settings.wallet_hotkey
+    try:
+        wallet = own_wallet(settings)
+    except StartError as error:
+        return WalletFacts(fault=str(error), file=file)
+    file = Path(wallet.hotkey_file.path)
+    coldkey = folder / "coldkey"
+    return WalletFacts(
+        hotkey=wallet.hotkey.ss58_address,
+        file=file,
+        mode=stat.S_IMODE(file.stat().st_mode),
+        coldkey=coldkey if coldkey.exists() else None,
+    )
+
+
+def judge_hotkey(facts: WalletFacts) -> Finding:
+    """Judge the key that signs."""
+    name = "hotkey"
+    if facts.fault:
+        return problem(
+            name, facts.fault, "put the hotkey's file there (mode 0600, owned by the miner's user); no coldkey"
+        )
+    if facts.mode & 0o077:
+        return warning(name, f"others can read {facts.file} (mode {facts.mode:04o})", f"chmod 600 {facts.file}")
+    return ok(name, f"{facts.hotkey} can sign")
+
+
+def judge_coldkey(facts: WalletFacts) -> Finding:
+    """Judge whether there is anything to steal."""
+    name = "coldkey"
+    if facts.coldkey is not None:
+        return warning(
+            name,
+            f"{facts.coldkey} is on this machine; it owns your funds, and the miner never needs it",
+            "move it to a machine that serves nothing; coldkeypub.txt may stay",
+        )
+    return ok(name, "not on this machine")

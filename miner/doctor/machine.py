@@ -1,0 +1,135 @@
+"""Cores, memory and disk."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from miner.doctor.report import Finding, ok, problem, warning
+from miner.machine import read_memory
+from miner.settings import Settings
+from miner.threads import ThreadPlan, allowed_cores, cpu_quota, make_plan
+
+MB, GB = 10**6, 10**9
+BASE_BYTES = 350 * MB  # the process without a model: the interpreter, the SDK, onnxruntime
+MODEL_COPIES = 2  # weights are read, then laid out anew for the CPU; afterwards one copy stays
+EXPORT_BYTES = 3 * GB  # to fetch and export a ViT-base
+STATE_BYTES = 50 * MB
+SWAP_COMMANDS = (
+    "fallocate -l {size} /swapfile && chmod 600 /swapfile && mkswap /swapfile && swapon /swapfile && "
+    "echo '/swapfile none swap sw 0 0' >> /etc/fstab"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CpuFacts:
+    """What may be used, and what is planned."""
+
+    plan: ThreadPlan
+    cores: int
+    quota: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFacts:
+    """Bytes; `model` is None as long as it is not prepared."""
+
+    available: float
+    swap_free: float
+    model: int | None
+    running: bool  # the miner holds its model already
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFacts:
+    """One folder: bytes free where it is or will be, whether it can be written, bytes it needs."""
+
+    setting: str
+    path: Path
+    free: int
+    writable: bool
+    needed: int
+
+
+def read_cpu(settings: Settings) -> CpuFacts:
+    """Read what the machine allows and the plan that the daemon would make."""
+    cores = allowed_cores()
+    return CpuFacts(make_plan(cores, settings.inference_slots, settings.inference_threads), cores, cpu_quota())
+
+
+def judge_cpu(facts: CpuFacts) -> Finding:
+    """Judge the plan: a thread more than the quota allows is throttled, and all wait for it."""
+    name = "cpu"
+    limit = f"{facts.cores} core{'s' * (facts.cores != 1)}"
+    if facts.quota is not None:
+        limit += f" (quota {facts.quota:g})"
+    wanted = facts.plan.slots * facts.plan.threads
+    if wanted > facts.cores:
+        return problem(
+            name,
+            f"{facts.plan} on {limit}: threads wait for each other",
+            "set INFERENCE_SLOTS=0 and INFERENCE_THREADS=0, or raise the quota",
+        )
+    if facts.quota is not None and facts.quota < 1:
+        return warning(name, f"{limit}: every answer is held back by the quota", "give the miner a whole core")
+    return ok(name, f"{facts.plan} on {limit}")
+
+
+def read_memory_facts(model_bytes: int | None, running: bool) -> MemoryFacts:
+    """Read what is free for the model: of the machine, or less where a cgroup limits it."""
+    memory = read_memory()
+    free_in_group = memory.cgroup_limit - memory.cgroup_usage + memory.cgroup_reclaimable
+    return MemoryFacts(min(memory.machine_available, free_in_group), psutil.swap_memory().free, model_bytes, running)
+
+
+def judge_memory(facts: MemoryFacts) -> Finding:
+    """Judge whether the model fits; a miner that runs has shown it and only needs some air."""
+    name = "memory"
+    free = f"{_size(facts.available)} free, {_size(facts.swap_free)} of swap"
+    needed = BASE_BYTES if facts.running else BASE_BYTES + MODEL_COPIES * (facts.model or 0)
+    if facts.running and facts.model is not None:
+        what = "the miner is loaded"
+    else:
+        what = f"the model needs about {_size(needed)}" if facts.model is not None else "without a model so far"
+    size = f"{max(2, -(-2 * needed // GB))}G"
+    add_swap = f"as root: {SWAP_COMMANDS.format(size=size)}; or a smaller model"
+    if facts.available >= needed:
+        return ok(name, f"{free}; {what}")
+    if facts.available + facts.swap_free >= needed:
+        return warning(name, f"{free}; {what}: it will swap while it loads", add_swap)
+    return problem(name, f"{free}; {what}", add_swap)
+
+
+def read_disks(settings: Settings, *, prepared: bool) -> list[DiskFacts]:
+    """Look at the folders that are written to."""
+    model = 0 if prepared else EXPORT_BYTES
+    folders = (("STATE_DIR", settings.state_dir, STATE_BYTES), ("MODELS_DIR", settings.models_dir, model))
+    facts = []
+    for setting, path, needed in folders:
+        there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+        writable = os.access(there, os.W_OK | os.X_OK)
+        facts.append(DiskFacts(setting, path, shutil.disk_usage(there).free, writable or not needed, needed))
+    return facts
+
+
+def judge_disk(disks: list[DiskFacts]) -> Finding:
+    """Judge whether the state can be kept and the model be made."""
+    name = "disk"
+    for disk in disks:
+        if not disk.writable:
+            return problem(
+                name,
+                f"{disk.setting}={disk.path} can't be written",
+                f"chown it to the miner's user, or set {disk.setting}",
+            )
+        if disk.free < disk.needed:
+            words = f"{_size(disk.free)} free for {disk.setting}={disk.path}, which may need {_size(disk.needed)}"
+            todo = f"make room, or set {disk.setting} to a larger disk"
+            return problem(name, words, todo) if disk.setting == "STATE_DIR" else warning(name, words, todo)
+    return ok(name, ", ".join(f"{_size(disk.free)} free for {disk.setting}" for disk in disks))
+
+
+def _size(number: float) -> str:
+    return f"{number / GB:.1f} GB" if number >= GB else f"{number / MB:.0f} MB"

@@ -1,0 +1,148 @@
+"""The model on this disk, and how fast it really is here."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from detectors.config import read_config
+from detectors.errors import DetectorConfigError, ModelError, NotPrepared
+from detectors.manifest import NAME, Manifest
+from detectors.weights import COMMIT, is_hub, model_folder
+from miner.doctor.report import Finding, ok, problem, warning
+from miner.settings import Settings, environment_of
+
+INFERENCES = 10
+STARTER = "starter"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What is there of the configured model."""
+
+    config: str
+    detector: str  # the configured one
+    folder: Path | None = None
+    manifest: Manifest | None = None
+    fault: str = ""  # of a configuration or a folder that is there
+    branch: str = ""  # the revision, where it is no commit
+    others: Sequence[str] = ()  # revisions of the same model that are there
+
+    @property
+    def bytes(self) -> int | None:
+        """The size of its files."""
+        if self.folder is None or self.manifest is None:
+            return None
+        files = [self.folder / name for name in self.manifest.files]
+        return sum(file.stat().st_size for file in files if file.is_file())
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether it is the package's own starter."""
+        return self.manifest is not None and self.manifest.name == STARTER
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceFacts:
+    """Seconds of pictures from bytes to probability; `fault` says why there are none."""
+
+    seconds: Sequence[float] = field(default_factory=tuple)
+    fault: str = ""
+
+
+def read_model(settings: Settings) -> ModelFacts:
+    """Find the model's folder and compare every file with its sum."""
+    name, detector = settings.detector_config, settings.image_detector
+    folder = manifest = None
+    fault, branch, others = "", "", []
+    try:
+        config = read_config(name)
+        if is_hub(config) and not COMMIT.fullmatch(config.revision):
+            branch = config.revision
+        folder = model_folder(config, settings.models_dir)
+        others = sorted(path.parent.name for path in folder.parent.glob(f"*/{NAME}") if path.parent != folder)
+        manifest = Manifest.read(folder)
+        manifest.verify(folder)
+        if manifest.detector != detector:
+            fault = f"{name} holds a model for IMAGE_DETECTOR={manifest.detector}, not for {detector}"
+    except NotPrepared:
+        pass
+    except (DetectorConfigError, ModelError) as error:
+        fault = str(error)
+    return ModelFacts(name, detector, folder, manifest, fault, branch, others)
+
+
+def judge_model(facts: ModelFacts, network: str) -> Finding:
+    """Judge whether the miner could load it now."""
+    name, key = "model", f"IMAGE_DETECTOR_CONFIG={facts.config}"
+    again = "roadwork-miner models download --force with your --env-file"
+    if facts.fault:
+        return problem(name, f"{key}: {facts.fault}", f"correct the configuration, or make the model again: {again}")
+    if facts.manifest is None:
+        others = f"; there is {', '.join(facts.others)}" if facts.others else ""
+        revision = facts.folder.name if facts.folder is not None else "?"
+        return problem(
+            name,
+            f"{key}: revision {revision} is not prepared{others}",
+            "roadwork-miner models download with your --env-file, on a machine with `make setup-all`",
+        )
+    said = f"{facts.manifest.name}@{facts.manifest.revision[:12]}, {facts.manifest.precision}, all sums match"
+    if facts.is_shipped and network == "finney":
+        return warning(name, f"{said}; the starter earns little", "set IMAGE_DETECTOR_CONFIG to a model of your own")
+    if facts.branch:
+        return warning(name, f"{said}; {facts.branch} is a branch and may move", f"pin the commit in {facts.config}")
+    return ok(name, said)
+
+
+async def read_inference(settings: Settings, seconds: float) -> InferenceFacts:
+    """Load the model and predict as the daemon does, in a process of its own: one that memory can't hold dies alone."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "miner.doctor.inference", str(INFERENCES), str(seconds / 2),
+        env=environment_of(settings), stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(seconds):
+            output, _ = await child.communicate()
+    except TimeoutError:
+        return InferenceFacts(fault=f"no answer within {seconds:g} s")
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    if child.returncode == -9:
+        return InferenceFacts(fault="the kernel ended it, which it does when memory runs out")
+    try:
+        answer: dict[str, Any] = json.loads(output)
+    except ValueError:
+        return InferenceFacts(fault=f"it ended with exit code {child.returncode}")
+    return InferenceFacts(tuple(answer["seconds"]), answer["fault"])
+
+
+def judge_inference(facts: InferenceFacts | None, allowed: float) -> Finding:
+    """Judge the slower end (p95) against the seconds an answer may take; None: there is no model."""
+    name = "inference"
+    if facts is None:
+        return warning(name, "not measured: the model is not ready")
+    if facts.fault:
+        return problem(name, facts.fault, "roadwork-miner run says more; try a smaller model")
+    p95 = percentile(facts.seconds, 0.95)
+    said = f"p95 {_duration(p95)} over {len(facts.seconds)} pictures; {allowed:g} s are allowed"
+    if p95 > allowed:
+        return problem(name, said, "take a smaller model, or a faster machine")
+    if p95 > allowed / 2:
+        return warning(name, f"{said}: two at once would be too late", "take a smaller model, or a faster machine")
+    return ok(name, said)
+
+
+def percentile(values: Sequence[float], part: float) -> float:
+    """Return the smallest value that at least this part of the values does not exceed."""
+    ranked = sorted(values)
+    return ranked[max(0, -(-len(ranked) * round(part * 100) // 100) - 1)]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1e3:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

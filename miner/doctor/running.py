@@ -1,0 +1,214 @@
+"""The miner itself, asked on its own status port, and the validators' port from both sides."""
+
+import contextlib
+import errno
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from miner.doctor.report import Finding, ok, problem, warning
+from miner.settings import Settings
+
+PREFIX = "roadwork_miner_"
+LOCAL_SECONDS = 3.0
+PROBE_SECONDS = 15.0
+QUIET_SECONDS = 3600.0  # as long without a request is no cause for worry
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound, replaced
+
+
+@dataclass(frozen=True, slots=True)
+class RunningFacts:
+    """What the running miner says of itself; `running` False: nobody answered on its status port."""
+
+    running: bool = False
+    reason: str | None = None  # why it is not ready
+    hotkey: str = ""
+    last_request: float = 0.0  # seconds since 1970; 0: never
+    started: float = 0.0
+    outcomes: Mapping[str, float] = field(default_factory=dict)  # requests by outcome
+
+
+@dataclass(frozen=True, slots=True)
+class PortFacts:
+    """Whether the validators' port answers here (the miner runs), or could be listened on (it does not)."""
+
+    host: str
+    port: int
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReachFacts:
+    """What somebody outside saw; `reached` None: nobody was asked."""
+
+    address: str
+    reached: bool | None = None
+    words: str = ""
+
+
+def read_running(settings: Settings) -> RunningFacts:
+    """Ask the status port."""
+    host = EVERYWHERE.get(settings.status_host, settings.status_host)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{settings.status_port}"
+    try:
+        with httpx.Client(base_url=address, timeout=LOCAL_SECONDS, trust_env=False) as client:
+            answer = client.get("/readyz", headers={"accept": "application/json"}).json()
+            samples = client.get("/metrics").text
+        reason = None if answer["ready"] else str(answer["reason"])
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return RunningFacts()
+    return read_samples(samples, reason)
+
+
+def read_samples(text: str, reason: str | None) -> RunningFacts:
+    """Read what matters of a scrape."""
+    values: dict[str, float] = {}
+    outcomes: dict[str, float] = {}
+    hotkey = ""
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            name = sample.name.removeprefix(PREFIX)
+            values[name] = sample.value
+            if name == "requests_total":
+                outcome = sample.labels["outcome"]
+                outcomes[outcome] = outcomes.get(outcome, 0.0) + sample.value
+            elif name == "identity_info":
+                hotkey = sample.labels["hotkey"]
+    last, started = values.get("last_request_timestamp_seconds", 0.0), values.get("start_time_seconds", 0.0)
+    return RunningFacts(True, reason, hotkey, last, started, outcomes)
+
+
+def judge_running(facts: RunningFacts, hotkey: str, *, registered: bool | None) -> Finding:
+    """Judge whether the miner serves; that it waits for its registration is another line's problem."""
+    name = "miner"
+    if not facts.running:
+        return warning(name, "not running", "roadwork-miner run, or systemctl start roadwork-miner")
+    if hotkey and facts.hotkey and facts.hotkey != hotkey:
+        return problem(
+            name,
+            f"the one on STATUS_PORT serves another hotkey, {facts.hotkey}",
+            "give this one a STATUS_PORT of its own",
+        )
+    if facts.reason is None:
+        return ok(name, "running and ready")
+    if registered is False:
+        return warning(name, f"running, not ready: {facts.reason}")
+    return problem(
+        name, f"running, not ready: {facts.reason}", "its log says more; it gets ready by itself once that is gone"
+    )
+
+
+def judge_asked(facts: RunningFacts, now: float) -> Finding:
+    """Judge when a validator last asked, and whether those who asked were let in."""
+    name = "asked"
+    if not facts.running:
+        return warning(name, "not known: the miner is not running")
+    refused = {key: int(facts.outcomes.get(key, 0)) for key in ("unauthorised", "forbidden")}
+    counts = ", ".join(f"{count} {key}" for key, count in refused.items() if count)
+    if facts.last_request:
+        words = f"last {in_words(now - facts.last_request)} ago{f'; {counts}' if counts else ''}"
+        if now - facts.last_request > QUIET_SECONDS:
+            return warning(name, words, "look at reachable, address and validators")
+        return ok(name, words)
+    up = now - facts.started
+    if refused["unauthorised"]:
+        return warning(
+            name, f"never with success; {counts}", "look at clock; or somebody asks with another hotkey in mind"
+        )
+    words = f"never in {in_words(up)} of running{f'; {counts}' if counts else ''}"
+    return ok(name, words) if up < QUIET_SECONDS else warning(name, words, "look at reachable, address and validators")
+
+
+def read_port(settings: Settings, *, running: bool) -> PortFacts:
+    """Connect to the port if the miner runs, else listen on it for a moment."""
+    host, port = settings.miner_axon_host, settings.miner_axon_port
+    try:
+        if running:
+            socket.create_connection((EVERYWHERE.get(host, host), port), timeout=LOCAL_SECONDS).close()
+            return PortFacts(host, port)
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+            listener.listen(1)
+        return PortFacts(host, port)
+    except OSError as error:
+        taken = (
+            "taken by another process" if error.errno == errno.EADDRINUSE else (error.strerror or str(error)).lower()
+        )
+        return PortFacts(host, port, taken)
+
+
+def judge_port(facts: PortFacts, *, running: bool) -> Finding:
+    """Judge the validators' port from this side."""
+    name = "port"
+    if facts.fault:
+        return problem(
+            name,
+            f"MINER_AXON_PORT={facts.port} on {facts.host}: {facts.fault}",
+            f"ss -ltnp 'sport = :{facts.port}' names who has it; free it, or set another port",
+        )
+    return ok(name, f"{facts.host}:{facts.port} {'answers here' if running else 'is free'}")
+
+
+async def read_reach(address: str, host: str, port: int, probe: str | None) -> ReachFacts:
+    """Ask the caller's probe, an URL that gets `host` and `port` and answers 200 if it could connect.
+
+    They replace `{host}` and `{port}` in the URL, or are added to it as a query.
+    """
+    if probe is None:
+        return ReachFacts(address)
+    filled = probe.replace("{host}", host).replace("{port}", str(port))
+    query = {} if filled != probe else {"host": host, "port": str(port)}
+    try:
+        async with httpx.AsyncClient(timeout=PROBE_SECONDS) as client:
+            response = await client.get(httpx.URL(filled).copy_merge_params(query))
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return ReachFacts(address, None, f"the probe can't be asked: {error or type(error).__name__}")
+    said: Any = None
+    with contextlib.suppress(ValueError):
+        said = response.json()
+    denied = isinstance(said, dict) and said.get("reachable") is False
+    return ReachFacts(address, response.is_success and not denied, f"the probe answered {response.status_code}")
+
+
+def judge_reach(facts: ReachFacts, running: RunningFacts, now: float, hotkey: str) -> Finding:
+    """Judge the port from outside; a validator that came through lately is a probe as well."""
+    name = "reachable"
+    if facts.reached:
+        return ok(name, f"{facts.address}: {facts.words}")
+    if facts.reached is False and running.running:
+        return problem(
+            name,
+            f"{facts.address} can't be reached from outside: {facts.words}",
+            "open the port in the firewall, the provider's rules and the router's forwarding",
+        )
+    if facts.reached is None and running.last_request and now - running.last_request < QUIET_SECONDS:
+        return ok(name, f"{facts.address}: somebody asked {in_words(now - running.last_request)} ago")
+    host, _, port = facts.address.rpartition(":")
+    words = facts.words if facts.reached is None and facts.words else "not tried from outside"
+    if facts.reached is False:
+        words = f"{facts.words}, but the miner is not running"
+    return warning(
+        name,
+        words,
+        f"from another machine: roadwork-miner query photo.jpg --host {host.strip('[]')} --port {port} "
+        f"--receiver {hotkey or 'HOTKEY'} (a 403 proves it too); or give --probe URL",
+    )
+
+
+def now() -> float:
+    """Return the wall clock."""
+    return time.time()
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration as people say it."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"

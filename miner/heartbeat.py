@@ -1,0 +1,129 @@
+"""The life signs of a running miner: beats for systemd's watchdog, and a line for each change of state.
+
+A beat is sent only when the event loop turns *and* a picture got its prediction since the last beat. Validators'
+pictures are that proof while they come; a quiet miner proves itself with the known picture, on a thread of its own, so
+that no slot is taken. While a slot is at work nothing is added to it: either it finishes, or it hangs and no beat goes
+out until systemd restarts the process.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from functools import cache
+
+from detectors.base import Detector
+from detectors.errors import DetectorError
+from detectors.pictures import known_picture
+from miner import systemd
+from miner.service import Service
+
+log = logging.getLogger(__name__)
+
+BEATS = 2  # in the time the watchdog allows: one may be late
+LOOKS = 20  # for a proof, between two beats
+STATE_SECONDS = 1.0  # between two looks at the state
+LAST_SECONDS = 10.0  # for a self-inference that runs when the process ends
+
+_picture = cache(known_picture)
+
+
+async def beat(service: Service, allowed: float, tell: Callable[[str], None] = systemd.notify) -> None:
+    """Feed a watchdog that strikes after `allowed` seconds without a beat; ends with its task."""
+    pause = allowed / BEATS
+    while True:
+        proofs = service.completed
+        await asyncio.sleep(pause)
+        while service.completed == proofs and not await _proves_itself(service):  # noqa: ASYNC110 - a look
+            await asyncio.sleep(pause / LOOKS)
+        tell("WATCHDOG=1")
+
+
+class States:
+    """Tells systemd and the log of each change between starting, ready, not ready and stopping."""
+
+    def __init__(self, obstacle: Callable[[], str | None], tell: Callable[[str], None] = systemd.notify) -> None:
+        self._obstacle = obstacle
+        self._tell = tell
+        self._summary: Callable[[], str] | None = None  # there while started and not stopping
+        self._shown = ""
+        self._was_ready = False
+
+    async def watch(self) -> None:
+        """Look again and again; ends with its task."""
+        while True:
+            self._look()
+            await asyncio.sleep(STATE_SECONDS)
+
+    def started(self, summary: Callable[[], str]) -> None:
+        """Say that the start is over; `summary` is what is served and where."""
+        self._summary = summary
+        self._was_ready = self._obstacle() is None
+        self._shown = self._state()
+        log.info("%s", self._shown)
+        self._tell(f"READY=1\n{systemd.status(self._shown)}")
+
+    def stopping(self) -> None:
+        """Say that the end has begun."""
+        self._summary = None
+        self._tell(f"STOPPING=1\n{systemd.status('shutting down')}")
+        self._shown = self._state()
+
+    def _look(self) -> None:
+        ready, state = self._obstacle() is None, self._state()
+        if state != self._shown:
+            self._tell(systemd.status(state))
+            self._shown = state
+        if self._summary is not None and ready != self._was_ready:
+            log.log(logging.INFO if ready else logging.WARNING, "%s", state)
+            self._was_ready = ready
+
+    def _state(self) -> str:
+        """Return what `systemctl status` shows."""
+        reason = self._obstacle()
+        if self._summary is None:
+            return reason or ""
+        return f"ready: {self._summary()}" if reason is None else f"not ready ({reason}): {self._summary()}"
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """End one of these tasks."""
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def _proves_itself(service: Service) -> bool:
+    """Return whether an idle detector answered the known picture; a busy one is left alone."""
+    if service.scheduler.running:
+        return False
+    try:
+        await _on_a_thread(service.detector)
+    except DetectorError as error:
+        log.error("the known picture gets no prediction, so the watchdog is not fed: %s", error)
+        return False
+    return True
+
+
+async def _on_a_thread(detector: Detector) -> None:
+    """Predict the known picture on a thread that, should it hang, keeps nobody from ending the process."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[DetectorError | None] = loop.create_future()
+
+    def predict() -> None:
+        error = None
+        try:
+            detector.predict(_picture())
+        except DetectorError as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop did not wait for us
+            loop.call_soon_threadsafe(done.set_result, error)
+
+    threading.Thread(target=predict, name="self-inference", daemon=True).start()
+    try:
+        await asyncio.wait({done})
+    except asyncio.CancelledError:
+        await asyncio.wait({done}, timeout=LAST_SECONDS)  # the interpreter should not end under native code
+        raise
+    if (failure := done.result()) is not None:
+        raise failure

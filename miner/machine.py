@@ -1,0 +1,129 @@
+"""What the kernel says of this process and its cgroup (v1 and v2): memory, and CPU time that was held back."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+
+NO_LIMIT = 2**60  # bytes; version 1 writes "none" as the largest multiple of a page
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes; a limit that is not there is infinite."""
+
+    resident: float = 0.0
+    proportional: float = 0.0  # shared pages counted in parts
+    peak: float = 0.0  # the most that was ever resident
+    cgroup_limit: float = inf
+    cgroup_usage: float = 0.0
+    cgroup_reclaimable: float = 0.0  # of the usage: file cache that the kernel drops before it kills
+    machine_available: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Throttling:
+    """The scheduler's periods under a CPU quota, those that ran into it, and the seconds held back."""
+
+    periods: int = 0
+    throttled: int = 0
+    seconds: float = 0.0
+
+
+def read_memory(root: Path = Path("/")) -> Memory:
+    """Read the memory; what the kernel does not tell stays at its default.
+
+    Args:
+        root: where `/proc` and `/sys/fs/cgroup` are.
+    """
+    status = _kilobytes(root / "proc/self/status")
+    # The rollup walks all mappings (about 1 ms) and needs a kernel from 4.14 on.
+    rollup = _kilobytes(root / "proc/self/smaps_rollup")
+    limit, usage, reclaimable = _cgroup_memory(root)
+    resident = status.get("VmRSS", 0.0)
+    return Memory(
+        resident=resident,
+        proportional=rollup.get("Pss", resident),
+        peak=status.get("VmHWM", resident),
+        cgroup_limit=limit,
+        cgroup_usage=usage,
+        cgroup_reclaimable=reclaimable,
+        machine_available=_kilobytes(root / "proc/meminfo").get("MemAvailable", 0.0),
+    )
+
+
+def read_throttling(root: Path = Path("/")) -> Throttling:
+    """Read the group, of the process's own and its parents, that was held back most."""
+    found = [Throttling()]
+    for folder in cgroup_folders(root, "cpu"):
+        stat = _pairs(folder / "cpu.stat")
+        seconds = stat.get("throttled_usec", 0) / 1e6 + stat.get("throttled_time", 0) / 1e9  # version 2, version 1
+        found.append(Throttling(stat.get("nr_periods", 0), stat.get("nr_throttled", 0), seconds))
+    return max(found, key=lambda group: (group.seconds, group.periods))
+
+
+def cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
+    """Yield the folders of the process's cgroup for a controller and of all its parents, its own first.
+
+    Inside a container the group's path may be the host's and not be there: then only what is there is yielded.
+    """
+    top = root / "sys/fs/cgroup"
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            base = top
+        elif controller in controllers.split(","):
+            base = next((path for name in (controller, controllers) if (path := top / name).is_dir()), top)
+        else:
+            continue
+        folder = base / group.lstrip("/")
+        while folder != base and base in folder.parents:
+            if folder.is_dir():
+                yield folder
+            folder = folder.parent
+        yield base
+
+
+def _cgroup_memory(root: Path) -> tuple[float, float, float]:
+    """Return limit, usage and reclaimable bytes of the group with the tightest limit."""
+    groups = []
+    for folder in cgroup_folders(root, "memory"):
+        stat = _pairs(folder / "memory.stat")
+        reclaimable = stat.get("total_inactive_file", stat.get("inactive_file", 0))
+        for limit_file, usage_file in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            usage = _number(folder / usage_file)
+            if usage is not None:
+                limit = _number(folder / limit_file)
+                groups.append((inf if limit is None or limit >= NO_LIMIT else limit, usage, reclaimable))
+    return min(groups, key=lambda group: group[0], default=(inf, 0.0, 0.0))
+
+
+def _kilobytes(path: Path) -> dict[str, float]:
+    """Read lines such as `VmRSS:  1024 kB`, in bytes."""
+    found = {}
+    for line in _lines(path):
+        name, _, rest = line.partition(":")
+        words = rest.split()
+        if len(words) == 2 and words[1] == "kB" and words[0].isdecimal():
+            found[name] = int(words[0]) * 1024.0
+    return found
+
+
+def _pairs(path: Path) -> dict[str, int]:
+    words = (line.split() for line in _lines(path))
+    return {pair[0]: int(pair[1]) for pair in words if len(pair) == 2 and pair[1].isdecimal()}
+
+
+def _number(path: Path) -> float | None:
+    lines = _lines(path)
+    return float(lines[0]) if lines and lines[0].strip().isdecimal() else None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []

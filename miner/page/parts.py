@@ -1,0 +1,168 @@
+"""The parts of the page, from the state at the top to the last requests; every text from outside is escaped."""
+
+from collections.abc import Sequence
+from html import escape
+
+from miner.overview import Hour, Overview, RequestView
+from miner.page import charts
+from miner.words import NONE, age, clock, duration, moment, number, share, size
+
+
+def body(overview: Overview) -> str:
+    """Return the content of `<main>`."""
+    cards = (_queue(overview), _memory(overview), _chain(overview), _model(overview))
+    return f'{_head(overview)}{_hour(overview.hour)}<div class="cards">{"".join(cards)}</div>{_recent(overview)}'
+
+
+def _head(overview: Overview) -> str:
+    who = overview.identity
+    word, kind = ("Ready", "good") if overview.ready else ("Not ready", "bad")
+    reason = f'<p class="reason">{escape(overview.obstacle)}</p>' if overview.obstacle else ""
+    uid = overview.chain.uid if overview.chain is not None else None
+    facts = (
+        ("uid", NONE if uid is None else str(uid)),
+        ("network", f"{who.network}, netuid {who.netuid}"),
+        ("port", str(who.port)),
+        ("up for", age(overview.now - overview.started)),
+        ("version", who.version),
+    )
+    return (
+        f'<header><h1><span class="dot {kind}"></span>{word}</h1>{reason}'
+        f'<p class="hotkey">{escape(who.hotkey or NONE)}</p>'
+        f'<ul class="facts">{"".join(f"<li>{name} <b>{escape(value)}</b></li>" for name, value in facts)}</ul>'
+        f'<p class="lost-note">No contact with the miner since '
+        f'<time datetime="{moment(overview.now)}">{clock(overview.now)} UTC</time>.</p></header>'
+    )
+
+
+def _hour(hour: Hour) -> str:
+    counts = charts.grouped(hour.outcomes)
+    tiles = (
+        ("answered in time", share(hour.answered_share)),
+        ("half within", duration(hour.p50)),
+        ("95 % within", duration(hour.p95)),
+        ("99 % within", duration(hour.p99)),
+        ("longest", duration(hour.longest if hour.p50 is not None else None)),
+    )
+    numbers = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in tiles)
+    legend = "".join(
+        f'<li><span class="key {charts.css_class(group)}"></span>{group} <b>{number(count)}</b></li>'
+        for group, count in counts.items()
+    )
+    keys = '<li><span class="key p50"></span>half of a minute\'s answers</li><li><span class="key p95"></span>95 %</li>'
+    return (
+        f'<section class="card"><h2>The last hour</h2><dl class="tiles">{numbers}</dl><div class="charts">'
+        + _figure("Time to answer", charts.latency(hour.minutes), duration(charts.latency_top(hour.minutes)), keys)
+        + _figure("Requests a minute", charts.outcomes(hour.minutes), str(charts.outcomes_top(hour.minutes)), legend)
+        + "</div></section>"
+    )
+
+
+def _figure(title: str, chart: str, top: str, legend: str) -> str:
+    return (
+        f'<figure><figcaption>{title}<span class="top">{top}</span></figcaption>{chart}'
+        f'<div class="axis"><span>an hour ago</span><span>now</span></div><ul class="legend">{legend}</ul></figure>'
+    )
+
+
+def _queue(overview: Overview) -> str:
+    queue = overview.queue
+    if queue is None:
+        return _card("Queue", [], "not there yet")
+    rows = [
+        ("running", f"{queue.running} of {queue.slots}", _meter(queue.running, queue.slots, worry=2.0)),
+        ("waiting", f"{queue.waiting} of {queue.limit}", _meter(queue.waiting, queue.limit)),
+        ("per picture", duration(queue.pace_seconds)),
+        ("next answer in", duration(queue.estimate_seconds)),
+    ]
+    return _card("Queue", rows)
+
+
+def _memory(overview: Overview) -> str:
+    memory = overview.memory
+    limit = memory.cgroup_limit
+    rows = [
+        ("resident", size(memory.resident)),
+        ("proportional", size(memory.proportional)),
+        ("peak", size(memory.peak)),
+        ("cgroup", f"{size(memory.cgroup_usage)} of {size(limit)}", _meter(memory.cgroup_usage, limit))
+        if limit
+        else ("cgroup's limit", "none"),
+        ("machine free", size(memory.machine_available)),
+        ("CPU held back", age(memory.throttled_seconds) if memory.throttled_seconds else "never"),
+    ]
+    return _card("Memory and CPU", rows)
+
+
+def _chain(overview: Overview) -> str:
+    chain = overview.chain
+    if chain is None:
+        return _card("Chain", [], "not read yet")
+    rows = [
+        ("block", number(chain.block)),
+        ("snapshot's age", age(chain.age_seconds)),
+        ("stake", number(chain.stake, 2)),
+        ("incentive", number(chain.incentive, 5)),
+        ("trust", number(chain.trust, 4)),
+        ("validators", f"{chain.validators} of {chain.neurons}"),
+    ]
+    return _card("Chain", rows, chain.publication)
+
+
+def _model(overview: Overview) -> str:
+    model = overview.model
+    if model is None:
+        return _card("Model", [], "not loaded yet")
+    rows = [
+        ("name", escape(model.name)),
+        ("detector", escape(model.detector)),
+        ("revision", f"<code>{escape(model.revision[:14])}</code>"),
+        ("runs on", escape(f"{model.backend}, {model.precision}")),
+        ("threads", str(model.threads)),
+        ("hash", f"<code>{escape(model.hash)}</code>"),
+    ]
+    return _card("Model", rows)
+
+
+def _card(title: str, rows: Sequence[tuple[str, ...]], note: str = "") -> str:
+    """Return a card; the rows are a name, a value and perhaps a meter in HTML, the note is text."""
+    lines = "".join(f"<div><dt>{name}</dt><dd>{value}</dd>{''.join(meter)}</div>" for name, value, *meter in rows)
+    footer = f'<p class="note">{escape(note)}</p>' if note else ""
+    return f'<section class="card"><h2>{title}</h2><dl class="rows">{lines}</dl>{footer}</section>'
+
+
+def _meter(value: float, most: float, worry: float = 0.9) -> str:
+    """Return a bar, red from a share on; its width is an attribute, since the page's policy allows no inline style."""
+    filled = min(1.0, value / most)
+    kind = "bad" if filled >= worry else "good"
+    return (
+        f'<svg class="meter" viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect class="rail" width="100" height="4"/><rect class="{kind}" width="{filled * 100:.1f}" height="4"/></svg>'
+    )
+
+
+def _recent(overview: Overview) -> str:
+    if not overview.recent:
+        return '<section class="card"><h2>The last requests</h2><p class="note">None yet.</p></section>'
+    rows = "".join(_request(request) for request in overview.recent)
+    return (
+        '<section class="card"><h2>The last requests</h2><table><thead><tr><th>UTC</th><th>uid</th>'
+        '<th>outcome</th><th class="n">took</th><th class="n">roadwork</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></section>"
+    )
+
+
+def _request(request: RequestView) -> str:
+    group = charts.css_class(charts.group_of(request.outcome))
+    outcome = request.outcome.replace("_", " ")
+    reason = f'<span class="why">{escape(request.reason)}</span>' if request.reason else ""
+    prediction = NONE
+    if request.prediction is not None:
+        side = "yes" if request.prediction > 0.5 else "no"
+        prediction = f'<span class="side {side}">{side}</span>{request.prediction:.4f}'
+    return (
+        f'<tr><td><time datetime="{moment(request.at)}">{clock(request.at)}</time></td>'
+        f"<td>{NONE if request.uid is None else request.uid}</td>"
+        f'<td class="outcome"><span class="pill {group}">{escape(outcome)}</span>{reason}</td>'
+        f'<td class="n">{duration(request.seconds)}</td><td class="n">{prediction}</td></tr>'
+    )

@@ -1,0 +1,53 @@
+"""Numbers in words, for the page and the terminal."""
+
+import time
+
+NONE = "–"
+
+
+def duration(seconds: float | None) -> str:
+    """Return `9.4 ms` or `1.25 s`."""
+    if seconds is None:
+        return NONE
+    if seconds < 0.0995:
+        return f"{seconds * 1e3:.1f} ms"
+    return f"{seconds * 1e3:.0f} ms" if seconds < 0.9995 else f"{seconds:.2f} s"
+
+
+def age(seconds: float | None) -> str:
+    """Return `12 s`, `3 min`, `2.5 h` or `4.0 days`."""
+    if seconds is None:
+        return NONE
+    for limit, unit, name in ((90, 1, "s"), (5400, 60, "min")):
+        if seconds < limit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def size(count: float | None) -> str:
+    """Return `345 MiB` or `1.25 GiB`."""
+    if count is None:
+        return NONE
+    return f"{count / 2**20:.0f} MiB" if count < 2**30 else f"{count / 2**30:.2f} GiB"
+
+
+def share(value: float | None) -> str:
+    """Return `99.3 %`; only all is 100 %."""
+    if value is None:
+        return NONE
+    return "100 %" if value >= 1 else f"{min(value, 0.9999) * 100:.{2 if value > 0.999 else 1}f} %"
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """Return `12 345`."""
+    return NONE if value is None else f"{value:,.{digits}f}".replace(",", " ")
+
+
+def clock(at: float) -> str:
+    """Return the time of day, UTC."""
+    return time.strftime("%H:%M:%S", time.gmtime(at))
+
+
+def moment(at: float) -> str:
+    """Return date and time, UTC, as HTML wants them."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))

@@ -1,0 +1,154 @@
+"""When a beat goes out, and when it does not."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+
+from detectors.base import Detector
+from detectors.errors import InferenceError
+from miner import systemd
+from miner.heartbeat import States, beat, end
+from miner.scheduler import Scheduler
+from miner.service import Service
+
+ALLOWED = 0.1  # seconds
+A_WHILE = 10 * ALLOWED  # long enough for beats that should not be
+PATIENCE = 60.0
+
+
+class FakeDetector:
+    """Answers, fails or hangs."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.fails = False
+        self.released = threading.Event()
+        self.released.set()
+
+    def predict(self, data: bytes) -> None:
+        self.asked += 1
+        self.released.wait()
+        if self.fails:
+            raise InferenceError("not a probability")
+
+
+class Scene:
+    """A service, the beats of it, and what happens meanwhile."""
+
+    def __init__(self) -> None:
+        self.detector = FakeDetector()
+        self.service = Service(cast("Detector", self.detector), Scheduler(1, 1, 0.1))
+        self.beats: list[str] = []
+
+    def play(self, action: Callable[["Scene"], object] = lambda scene: None, *, silent: bool = False) -> "Scene":
+        """Run until there are two beats; `silent`: for a while."""
+
+        async def run() -> None:
+            task = asyncio.create_task(beat(self.service, ALLOWED, self.beats.append))
+            action(self)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(A_WHILE if silent else PATIENCE):
+                    while silent or len(self.beats) < 2:  # noqa: ASYNC110
+                        await asyncio.sleep(ALLOWED / 10)
+            self.heard = len(self.beats)
+            self.detector.released.set()
+            await end(task)
+
+        asyncio.run(run())
+        self.service.close()
+        return self
+
+
+def test_a_quiet_miner_proves_itself_with_the_known_picture() -> None:
+    scene = Scene().play()
+    assert set(scene.beats) == {"WATCHDOG=1"}
+    assert scene.detector.asked >= scene.heard > 1
+
+
+def test_a_validators_picture_is_proof_enough() -> None:
+    def answered(scene: Scene) -> None:
+        scene.service.completed += 1
+        asyncio.get_running_loop().call_later(ALLOWED / 10, answered, scene)
+
+    scene = Scene().play(answered)
+    assert scene.heard > 1
+    assert scene.detector.asked == 0
+
+
+def test_a_slot_at_work_is_left_alone_and_is_no_proof_before_it_is_done() -> None:
+    def occupied(scene: Scene) -> None:
+        scene.service.scheduler.running = 1
+
+    scene = Scene().play(occupied, silent=True)
+    assert scene.heard == 0
+    assert scene.detector.asked == 0
+
+
+def test_no_beat_while_the_self_inference_hangs() -> None:
+    scene = Scene().play(lambda scene: scene.detector.released.clear(), silent=True)
+    assert scene.heard == 0
+    assert scene.detector.asked == 1  # not another one on top
+
+
+def test_no_beat_from_a_model_that_has_no_answer_to_the_known_picture(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(scene: Scene) -> None:
+        scene.detector.fails = True
+
+    assert Scene().play(broken, silent=True).heard == 0
+    assert "the watchdog is not fed" in caplog.text
+
+
+def test_who_waits_for_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    for microseconds, seconds in (("", None), ("0", None), ("nonsense", None), ("60000000", 60.0)):
+        monkeypatch.setenv("WATCHDOG_USEC", microseconds)
+        assert systemd.watchdog_seconds() == seconds
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+    assert systemd.watchdog_seconds() == 60.0
+    monkeypatch.setenv("WATCHDOG_PID", "1")  # meant for the parent
+    assert systemd.watchdog_seconds() is None
+
+
+def test_each_change_of_state_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "miner.heartbeat")
+    told: list[str] = []
+    reason: list[str | None] = ["starting"]
+    states = States(lambda: reason[0], told.append)
+
+    def look_at(text: str | None) -> None:
+        reason[0] = text
+        states._look()
+        states._look()
+
+    look_at("starting")
+    look_at("loading\nthe model")
+    reason[0] = None
+    states.started(lambda: "port 8091")
+    look_at(None)
+    look_at("the snapshot is 24.1 h old")
+    look_at("the snapshot is 24.2 h old")
+    look_at(None)
+    reason[0] = "shutting down"
+    states.stopping()
+    look_at("shutting down")
+
+    assert told == [
+        "STATUS=starting",
+        "STATUS=loading the model",
+        "READY=1\nSTATUS=ready: port 8091",
+        "STATUS=not ready (the snapshot is 24.1 h old): port 8091",
+        "STATUS=not ready (the snapshot is 24.2 h old): port 8091",
+        "STATUS=ready: port 8091",
+        "STOPPING=1\nSTATUS=shutting down",
+    ]
+    assert [entry.getMessage() for entry in caplog.records] == [
+        "ready: port 8091",
+        "not ready (the snapshot is 24.1 h old): port 8091",
+        "ready: port 8091",
+    ]
