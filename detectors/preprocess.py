@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detectors.errors import ModelError
+from detectors.errors import ImageError, ModelError
+from detectors.image import MAX_PIXELS
 
 BILINEAR, BICUBIC = 2, 3
 STANDARD = (0.5, 0.5, 0.5)
@@ -94,6 +95,8 @@ class Preprocessing:
             width, height = (int(height * side / short) if side != short else height for side in picture.size)
         if picture.size == (width, height):
             return picture
+        if width * height > MAX_PIXELS:  # one pixel wide and thousands long, it would become a giant here
+            raise ImageError(f"the image is too long for its width: {picture.width}×{picture.height}")
         return picture.resize((width, height), Image.Resampling(self.resample))
 
     def _cropped(self, picture: Image.Image) -> Image.Image:

@@ -43,6 +43,7 @@ class Daemon:
         self.service: Service | None = None
         self.watch = Watch(settings, self.metrics, self.why_not_ready)
         self.states = States(self.why_not_ready)
+        self.hung = False  # whether a picture was still worked on when the drain ended
         self._started = False
 
     async def run(self) -> None:
@@ -131,7 +132,8 @@ class Daemon:
         self.states.stopping()
         scheduler.close("draining")
         if not await self.service.drain(self.settings.drain_seconds):
-            log.warning("requests were still running after %.0f s", self.settings.drain_seconds)
+            log.warning("requests were still running after %.0f s; leaving them", self.settings.drain_seconds)
+            self.hung = True
 
     def _summary(self, plan: ThreadPlan, hotkey: str) -> str:
         """Return in one line what is served, where and as whom."""

@@ -123,10 +123,10 @@ class Scheduler:
         try:
             await ticket.turn
         except asyncio.CancelledError:
-            if ticket in self._places:
+            if ticket.turn.done() and not ticket.turn.cancelled() and ticket.turn.exception() is None:
+                self.release()  # the slot was given at the very moment the caller gave up
+            else:
                 self.leave(ticket)
-            elif ticket.refusal is None:  # the slot was given at the very moment the caller gave up
-                self.release()
             raise
 
     def leave(self, ticket: Ticket) -> None:

@@ -1,6 +1,7 @@
 """One request from a place in the queue to a prediction."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,7 +44,7 @@ class Service:
         loop = asyncio.get_running_loop()
         job = self._pool.submit(self._predict, picture)
         # The slot is freed by the thread that used it: a caller who gives up does not stop the work.
-        job.add_done_callback(lambda done: loop.call_soon_threadsafe(self._done, done))
+        job.add_done_callback(lambda done: self._tell(loop, done))
         return await asyncio.wrap_future(job)
 
     async def drain(self, seconds: float) -> bool:
@@ -72,6 +73,10 @@ class Service:
         if not 0 <= prediction.probability <= 1:  # the last guard: a NaN is neither
             raise InferenceFailed("the detector's answer is not a probability")
         return Answer(prediction, started, unpacked, time.monotonic())
+
+    def _tell(self, loop: asyncio.AbstractEventLoop, job: "Future[Answer]") -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the drain did not wait for this one
+            loop.call_soon_threadsafe(self._done, job)
 
     def _done(self, job: "Future[Answer]") -> None:
         self.scheduler.release()

@@ -87,7 +87,9 @@ class Settings(BaseSettings):
     model_url: str = Field("", description="your model's page, sent with each answer, as validators expect")
 
     status_host: str = Field("127.0.0.1", description="address of the operator's port")
-    status_port: Port = Field(9464, description="operator's port: `/metrics`, `/healthz`, `/readyz`")
+    status_port: Port = Field(
+        9464, description="operator's port: a page at `/`, `/status`, `/metrics`, `/healthz`, `/readyz`"
+    )
 
     inference_slots: int = Field(0, ge=0, le=64, description="pictures worked on at once; 0: by the machine (one)")
     inference_threads: int = Field(

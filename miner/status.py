@@ -1,5 +1,6 @@
 """The operator's port: `/` (a page for people), `/status` (the same as JSON), `/metrics`, `/healthz`, `/readyz`."""
 
+import asyncio
 from collections.abc import Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -31,7 +32,9 @@ def status_app(
         return Response(overview().model_dump_json(), media_type="application/json")
 
     async def metrics(_: Request) -> Response:
-        return Response(generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST})
+        # In a thread: it reads files of the kernel's, some of which take a lock on our memory.
+        text = await asyncio.to_thread(generate_latest, registry)
+        return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"alive": True})

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
     QuantType,
-    quant_pre_process,
     quantize_dynamic,
     quantize_static,
 )
@@ -42,13 +42,12 @@ def dynamic(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> No
 
 def static(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> None:
     """Quantise weights and activations beforehand, the latter by the ranges that the calibration pictures show."""
-    prepared = folder / "prepared.onnx"
+    source = fp32 / MODEL_FILE
     with _quiet():
-        quant_pre_process(fp32 / MODEL_FILE, prepared, skip_symbolic_shape=True)
         quantize_static(
-            prepared,
+            source,
             folder / MODEL_FILE,
-            _Reader(prepared, inputs),
+            _Reader(source, inputs),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=WEIGHTED,
             per_channel=True,
@@ -56,13 +55,10 @@ def static(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> Non
             weight_type=QuantType.QInt8,
             nodes_to_exclude=list(keep),
         )
-    prepared.unlink()
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, graph: Path, inputs: Inputs) -> None:
-        import onnx
-
         name = onnx.load(graph, load_external_data=False).graph.input[0].name
         self._inputs = iter([{name: value} for value in inputs])
 

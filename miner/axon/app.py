@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from miner.axon import BTAUTH_PATH, SYNAPSES, btauth, legacy
-from miner.axon.body import check_length, declared_length, picture_of, read_body
+from miner.axon.body import Held, check_length, declared_length, picture_of, read_body
 from miner.axon.caller import Caller, Wire, read_timeout
 from miner.axon.exchange import Exchange, Recorder
 from miner.axon.replay import SeenNonces
@@ -70,15 +70,19 @@ class Axon:
             "dendrite": SeenNonces(started, legacy.RETENTION_NS),
             "btauth": SeenNonces(started, btauth.RETENTION_NS),
         }
+        # Apart, so that unproven bodies of the one wire take nothing from the other.
+        self._held: Mapping[Wire, Held] = {"dendrite": Held(2 * limits.max_body), "btauth": Held(limits.max_body)}
         self._unverified = 0
 
     def asgi(self) -> Starlette:
         """Return the application."""
         paths = [f"/{name}" for name in SYNAPSES] + [BTAUTH_PATH]
-        return Starlette(
+        app = Starlette(
             routes=[Route(path, self, methods=["POST"]) for path in paths],
             exception_handlers={HTTPException: self._no_route},
         )
+        app.router.redirect_slashes = False  # a dendrite follows no redirect
+        return app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -95,6 +99,10 @@ class Axon:
                 self.metrics.refusals.labels(error.reason).inc()
             elif isinstance(error, InferenceFailed):
                 self.metrics.invalid_outputs.inc()
+        except asyncio.CancelledError:  # the drain has run out of time
+            late = refused("draining")
+            outcome, reason, response = late.outcome, str(late), self._failure(exchange, late)
+            self.metrics.refusals.labels(late.reason).inc()
         except ClientDisconnect:
             self.recorder.record(exchange, outcome, "the caller hung up", None)
             return
@@ -102,6 +110,8 @@ class Axon:
             log.exception("a request failed")
             failed = InferenceFailed("the request failed")
             outcome, reason, response = failed.outcome, str(failed), self._failure(exchange, failed)
+        finally:
+            self._held[exchange.wire].give_back(exchange.held)
         await response(scope, receive, send)
         self.recorder.record(exchange, outcome, reason, prediction)
 
@@ -126,7 +136,7 @@ class Axon:
             job.cancel()
             self.service.scheduler.leave(ticket)
 
-    async def _by_dendrite(self, exchange: Exchange) -> tuple[Ticket, bytes]:
+    async def _by_dendrite(self, exchange: Exchange) -> tuple[Ticket, bytearray]:
         """The older wire: the headers prove the caller, so nothing of the body is read for strangers."""
         headers = exchange.request.headers
         caller = legacy.authenticate(headers, self.hotkey, time.time_ns())
@@ -142,7 +152,7 @@ class Axon:
             self.service.scheduler.leave(ticket)
             raise
 
-    async def _by_btauth(self, exchange: Exchange) -> tuple[Ticket, bytes]:
+    async def _by_btauth(self, exchange: Exchange) -> tuple[Ticket, bytearray]:
         """The newer wire: the signature covers the body, so the claimed hotkey is judged first and proven after."""
         request = exchange.request
         priority = self._judge(btauth.claimed_hotkey(request.headers))
@@ -178,9 +188,13 @@ class Axon:
         if not self._seen[caller.wire].check_and_store(caller.hotkey, caller.nonce, time.time_ns(), caller.uuid):
             raise Unauthorised("this request was answered before, or is older than this process")
 
-    async def _read(self, exchange: Exchange, deadline: float) -> bytes:
+    async def _read(self, exchange: Exchange, deadline: float) -> bytearray:
+        def take(count: int) -> None:
+            self._held[exchange.wire].take(count)
+            exchange.held += count
+
         exchange.lap("verify")
-        body = await read_body(exchange.request, self.limits.max_body, self.limits.body_stall, deadline)
+        body = await read_body(exchange.request, self.limits.max_body, self.limits.body_stall, deadline, take)
         exchange.body_read = True
         exchange.lap("body")
         return body

@@ -4,12 +4,14 @@ import asyncio
 import base64
 import binascii
 import time
+from collections.abc import Callable
 
 import pybase64
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from miner.errors import BadRequest, BodyStalled, BodyTooLarge, UnreadableImage
+from miner.scheduler import refused
 
 
 class Synapse(BaseModel):
@@ -45,8 +47,34 @@ def check_length(request: Request, limit: int) -> None:
         raise BodyTooLarge(f"the body has {length} bytes; at most {limit} are allowed")
 
 
-async def read_body(request: Request, limit: int, stall: float, deadline: float) -> bytes:
+class Held:
+    """Bytes of bodies held at once; many large ones together are refused, though each alone would be allowed."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.now = 0
+
+    def take(self, count: int) -> None:
+        """Hold `count` bytes more.
+
+        Raises:
+            Refused: that would be too many.
+        """
+        if self.now + count > self.limit:
+            raise refused("queue_full")
+        self.now += count
+
+    def give_back(self, count: int) -> None:
+        """Let `count` bytes go."""
+        self.now -= count
+
+
+async def read_body(
+    request: Request, limit: int, stall: float, deadline: float, take: Callable[[int], None]
+) -> bytearray:
     """Read a body of at most `limit` bytes, without a pause of `stall` seconds, before `deadline` (monotonic).
+
+    `take` is told of each chunk's length, and may refuse it.
 
     Raises:
         BodyTooLarge: more bytes came than allowed.
@@ -63,13 +91,14 @@ async def read_body(request: Request, limit: int, stall: float, deadline: float)
         except TimeoutError:
             raise BodyStalled("the body came too slowly") from None
         if chunk is None:
-            return bytes(body)
-        body += chunk
-        if len(body) > limit:
+            return body
+        if len(body) + len(chunk) > limit:
             raise BodyTooLarge(f"the body has more than the allowed {limit} bytes")
+        take(len(chunk))
+        body += chunk
 
 
-def picture_of(body: bytes) -> bytes:
+def picture_of(body: bytes | bytearray) -> bytes:
     """Unpack the encoded photo from an ImageSynapse's JSON.
 
     Raises:

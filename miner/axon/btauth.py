@@ -1,6 +1,7 @@
 """The wire of SDK 11: `btauth/1`, any HTTP request signed with its body."""
 
 from collections.abc import Mapping
+from typing import cast
 
 from bittensor import http_auth
 
@@ -25,7 +26,7 @@ def claimed_hotkey(headers: Mapping[str, str]) -> str:
 
 
 def authenticate(
-    headers: Mapping[str, str], body: bytes, method: str, path: str, own_hotkey: str, now_ns: int
+    headers: Mapping[str, str], body: bytes | bytearray, method: str, path: str, own_hotkey: str, now_ns: int
 ) -> Caller:
     """Return the caller who signed this very request for us.
 
@@ -51,7 +52,7 @@ def authenticate(
     try:
         caller = http_auth.verify(
             headers,
-            body,
+            cast(bytes, body),  # it is only hashed
             method=method,
             path=path,
             self_hotkey_ss58=own_hotkey,

@@ -27,6 +27,7 @@ class Exchange:
     marked: float = 0.0  # where the last lap ended
     caller: Caller | None = None  # once it is proven
     body_read: bool = False
+    held: int = 0  # bytes of its body in memory
 
     def __post_init__(self) -> None:
         self.marked = self.arrived

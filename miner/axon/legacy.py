@@ -40,7 +40,7 @@ def authenticate(headers: Mapping[str, str], own_hotkey: str, now_ns: int) -> Ca
     signature = _text(headers, "signature")
     if version < MIN_VERSION:
         raise Unauthorised("the dendrite is older than 7.2.0")
-    if nonce < now_ns - PAST_NS - min(int(timeout * 10**9), MAX_TIMEOUT_NS):
+    if nonce < now_ns - PAST_NS - int(min(timeout * 10**9, MAX_TIMEOUT_NS)):
         raise Unauthorised("the nonce is too old; is the clock right?")
     if nonce > now_ns + FUTURE_NS:
         raise Unauthorised("the nonce lies in the future; is the clock right?")

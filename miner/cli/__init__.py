@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from miner.cli import doctor, export, models, query, run, top
+from miner.cli import bench, doctor, export, models, query, run, top
 from miner.errors import StartError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app.command("run")(run.run)
 app.command("query")(query.query)
 app.command("top")(top.top)
 app.command("doctor")(doctor.doctor)
+app.command("bench")(bench.bench)
 app.command("export")(export.export)
 app.add_typer(models.app, name="models")
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import logging
+import os
 from typing import Annotated
 
 import typer
@@ -45,6 +47,10 @@ def run(
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # idle connections shall not shut validators out
+    daemon = Daemon(settings)
     # A CancelledError that gets here: told to stop while starting.
     with contextlib.suppress(asyncio.CancelledError), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(Daemon(settings).run())
+        runner.run(daemon.run())
+    if daemon.hung:
+        logging.shutdown()
+        os._exit(0)  # Python would wait for the picture's thread, for however long

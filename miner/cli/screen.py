@@ -54,12 +54,10 @@ def _hour(hour: Hour) -> RenderableType:
         ("   99 % ", "bright_black"), (duration(hour.p99), "bold"),
         ("   longest ", "bright_black"), (duration(hour.longest if hour.p50 is not None else None), "bold"),
     )  # fmt: skip
-    charts = Table.grid(padding=(0, 2))
-    charts.add_row(
-        Text("p95 a minute"), Text(spark((m.p95 or 0.0 for m in hour.minutes), top), "blue"), Text(f"≤ {duration(top)}")
-    )
+    charts = Table.grid(padding=(0, 1))
+    charts.add_row(Text(f"p95 ≤ {duration(top)}"), Text(spark((m.p95 or 0.0 for m in hour.minutes), top), "blue"))
     requests = (float(sum(minute.outcomes.values())) for minute in hour.minutes)
-    charts.add_row(Text("requests a minute"), Text(spark(requests, most), "green"), Text(f"≤ {most}"))
+    charts.add_row(Text(f"≤ {most} a min"), Text(spark(requests, most), "green"))
     legend = Text("   ").join(Text(f"{group} {number(count)}", COLOURS[group]) for group, count in counts.items())
     return Panel(Group(text, charts, legend), title="The last hour", title_align="left", border_style="bright_black")
 

@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import socket
-import time
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ from miner.settings import Settings
 
 PREFIX = "roadwork_miner_"
 LOCAL_SECONDS = 3.0
-PROBE_SECONDS = 15.0
+PROBE_SECONDS = 8.0
 QUIET_SECONDS = 3600.0  # as long without a request is no cause for worry
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound, replaced
 
@@ -165,9 +165,9 @@ async def read_reach(address: str, host: str, port: int, probe: str | None) -> R
     filled = probe.replace("{host}", host).replace("{port}", str(port))
     query = {} if filled != probe else {"host": host, "port": str(port)}
     try:
-        async with httpx.AsyncClient(timeout=PROBE_SECONDS) as client:
+        async with asyncio.timeout(PROBE_SECONDS), httpx.AsyncClient(timeout=PROBE_SECONDS) as client:
             response = await client.get(httpx.URL(filled).copy_merge_params(query))
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
         return ReachFacts(address, None, f"the probe can't be asked: {error or type(error).__name__}")
     said: Any = None
     with contextlib.suppress(ValueError):
@@ -199,11 +199,6 @@ def judge_reach(facts: ReachFacts, running: RunningFacts, now: float, hotkey: st
         f"from another machine: roadwork-miner query photo.jpg --host {host.strip('[]')} --port {port} "
         f"--receiver {hotkey or 'HOTKEY'} (a 403 proves it too); or give --probe URL",
     )
-
-
-def now() -> float:
-    """Return the wall clock."""
-    return time.time()
 
 
 def in_words(seconds: float) -> str:

@@ -54,7 +54,7 @@ def test_an_expression_names_only_exported_metrics(expression: Expression) -> No
 
 
 @named
-def test_an_expression_names_only_labels_values_that_exist(expression: Expression) -> None:
+def test_an_expression_names_only_label_values_that_exist(expression: Expression) -> None:
     for selector in selectors(expression.text):
         for label, _, wanted in selector.matchers:
             known = EXPORTED.get(selector.metric, {}).get(label)
@@ -80,9 +80,7 @@ def test_no_panels_overlap() -> None:
     for panel in dashboard()["panels"]:
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24
-        cells = {
-            (place["x"] + column, place["y"] + line) for column in range(place["w"]) for line in range(place["h"])
-        }
+        cells = {(place["x"] + column, place["y"] + line) for column in range(place["w"]) for line in range(place["h"])}
         assert not cells & taken, panel["title"]
         taken |= cells
 
@@ -97,7 +95,9 @@ def test_the_provisioning_files_are_what_grafana_reads() -> None:
 
 def test_every_alert_has_a_severity_a_summary_and_a_paragraph_in_the_runbook() -> None:
     runbook = (DEPLOY / "README.md").read_text(encoding="utf-8")
-    anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in re.findall(r"^#+ (.*)$", runbook, re.M)}
+    anchors = {
+        re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in re.findall(r"^#+ (.*)$", runbook, re.M)
+    }
     for rule in rules("alerts.yml"):
         assert rule["labels"]["severity"] in {"warning", "critical"}
         assert rule["annotations"]["summary"]

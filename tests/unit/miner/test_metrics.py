@@ -1,35 +1,92 @@
 """What the operator's port exports."""
 
+import math
+
+import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from miner.metrics import BUCKETS, OUTCOMES, Metrics
+from detectors.manifest import Manifest, Output, Parity, Source
+from miner.machine import Memory, Throttling
+from miner.metrics import BUCKETS, OUTCOMES, REMAINING_BUCKETS, STAGES, TENTHS, Metrics, graph_hash
 
 
-def families() -> dict[str, list[object]]:
-    text = generate_latest(Metrics().registry).decode()
-    return {family.name: family.samples for family in text_string_to_metric_families(text)}
+def families(metrics: Metrics | None = None) -> dict[str, list[dict[str, str]]]:
+    """Return the labels of each sample, by family."""
+    text = generate_latest((metrics or Metrics()).registry).decode()
+    return {
+        family.name: [sample.labels for sample in family.samples] for family in text_string_to_metric_families(text)
+    }
 
 
 def test_zeros_are_exported_before_anything_happened() -> None:
     found = families()
-    assert {sample.labels["outcome"] for sample in found["roadwork_miner_requests"]} == set(OUTCOMES)  # type: ignore[attr-defined]
-    assert {sample.labels["reason"] for sample in found["roadwork_miner_refusals"]} >= {
-        "queue_full",
-        "deadline",
-        "late",
-    }  # type: ignore[attr-defined]
+    assert len(found["roadwork_miner_requests"]) == 2 * (len(OUTCOMES) - 1) + 1
+    assert {labels["reason"] for labels in found["roadwork_miner_refusals"]} >= {"queue_full", "deadline", "late"}
+    assert {labels["stage"] for labels in found["roadwork_miner_stage_duration_seconds"]} == set(STAGES)
+    assert found["roadwork_miner_invalid_outputs"] == [{}]
     assert "process_resident_memory_bytes" in found
 
 
 def test_units_are_seconds_and_bytes_and_nine_seconds_is_an_edge() -> None:
     assert 9 in BUCKETS
+    assert REMAINING_BUCKETS[0] == 0  # the late answers
+    assert TENTHS[4] == 0.5  # the side that validators round to
     for name in families():
         if name.startswith("roadwork_miner_"):
             assert not name.endswith(("_ms", "_millis", "_mb", "_percent"))
+
+
+def test_no_label_is_open_to_strangers() -> None:
+    """Labels from outside would let anyone fill the memory of miner and Prometheus."""
+    closed = {"wire", "outcome", "reason", "stage", "le", "kind", "result", "uid", "version", "python"}
+    of_the_operator = {"hotkey", "network", "netuid", "detector", "name", "revision", "backend", "precision", "threads"}
+    metrics = Metrics()
+    metrics.identity.labels("5F…", "test", "323").set(1)
+    for name, samples in families(metrics).items():
+        if name.startswith("roadwork_miner_"):
+            for labels in samples:
+                assert set(labels) <= closed | of_the_operator | {"hash"}
+
+
+def test_memory_and_throttling_are_read_at_the_scrape() -> None:
+    seconds = iter([0.5, 1.5])
+    metrics = Metrics(memory=Memory, throttling=lambda: Throttling(10, 1, next(seconds)))
+    for expected in (0.5, 1.5):
+        assert metrics.registry.get_sample_value("roadwork_miner_cpu_throttled_seconds_total") == expected
+
+
+def test_no_limit_is_infinite() -> None:
+    metrics = Metrics(memory=lambda: Memory(resident=7), throttling=Throttling)
+    value = metrics.registry.get_sample_value
+    assert value("roadwork_miner_memory_bytes", {"kind": "resident"}) == 7
+    assert value("roadwork_miner_memory_bytes", {"kind": "cgroup_limit"}) == math.inf
 
 
 def test_two_daemons_in_one_process_do_not_share_metrics() -> None:
     first, second = Metrics(), Metrics()
     first.requests.labels("dendrite", "ok").inc()
     assert second.registry.get_sample_value("roadwork_miner_requests_total", {"wire": "dendrite", "outcome": "ok"}) == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"model.onnx": "a" * 64, "config.json": "b" * 64}, "a" * 12),
+        ({"b.onnx": "b" * 64, "a.onnx": "a" * 64}, "a" * 12 + "+" + "b" * 12),
+        ({"model.bin": "c" * 64}, "c" * 12),
+    ],
+)
+def test_the_hash_is_what_sha256sum_shows_of_the_graphs(files: dict[str, str], expected: str) -> None:
+    manifest = Manifest(
+        name="m",
+        revision="r",
+        detector="ViT",
+        source=Source(origin="o", revision="r"),
+        output=Output(index=1, labels=["no", "yes"], activation="softmax"),
+        files=files,
+        known_answer=0.5,
+        parity=Parity(reference="none", pictures=0, max_difference=0, mean_difference=0),
+        made_with={},
+    )
+    assert graph_hash(manifest) == expected

@@ -150,6 +150,20 @@ def test_a_caller_who_gives_up_as_the_slot_is_given_gives_it_back(scheduler: Sch
     scene(play)
 
 
+def test_a_caller_who_hangs_up_gives_back_no_slot_that_it_never_had(scheduler: Scheduler, clock: Clock) -> None:
+    async def play() -> None:
+        await scheduler.turn(scheduler.admit(1, clock.now + 60))
+        ticket = scheduler.admit(1, clock.now + 60)
+        waiting = asyncio.create_task(scheduler.turn(ticket))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        scheduler.leave(ticket)  # the application tidies up before the cancelled turn wakes
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert (scheduler.running, scheduler.waiting) == (1, 0)
+
+    scene(play)
+
+
 def test_the_pace_follows_the_measurements(scheduler: Scheduler) -> None:
     for _ in range(100):
         scheduler.measured(2.0)

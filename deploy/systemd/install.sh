@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# Installs or upgrades the miner of one network as a service: make install-service ENV=testnet. Done twice, it changes
+# nothing the second time. Variables:
+#   ENV              the network: the name of the unit's instance and of its env file
+#   ENV_FILE         settings to begin with; default: env/ENV.env. One that is in place already is never overwritten
+#   HOTKEY           the hotkey's file; copied to where only root can read it
+#   HOTKEY_PASSWORD  a file with its password, if it has one
+#   MODELS           folder of prepared models; default: what `make models` left in the home of who calls
+#   RELEASE          go (back) to a release that is installed, in place of making one
+#   PYTHON           the interpreter; not one below a home, which the service does not see
+#   DRY_RUN          print every step, take none
+set -euo pipefail
+# shellcheck source=deploy/systemd/common.sh
+. "$(dirname "$0")/common.sh"
+
+# What a release is made of decides its name, so that the same source is the same release.
+release_name() {
+    local version hash
+    version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$REPOSITORY/pyproject.toml")
+    hash=$(cd "$REPOSITORY" && find miner detectors env/serve.txt pyproject.toml -type f ! -name '*.pyc' -print0 |
+        LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -c1-8)
+    echo "$version-$hash"
+}
+
+choose_python() {
+    local real
+    real=$("${PYTHON:-/usr/bin/python3}" -c 'import os, sys; assert sys.version_info >= (3, 11); print(os.path.realpath(sys.executable))') ||
+        fail "PYTHON=${PYTHON:-/usr/bin/python3}: Python 3.11 or newer is needed"
+    case $real in
+    /home/* | /root/* | /run/user/*) fail "PYTHON=$PYTHON is below a home ($real), which the service does not see" ;;
+    esac
+    "$real" -c 'import venv, ensurepip' || fail "$real can make no environment; on Debian and Ubuntu: apt-get install python3-venv"
+    INTERPRETER=$real
+}
+
+# An environment can't be moved, so it is made in place; the mark says that it is whole.
+make_release() {
+    local folder=$ROOT/$RELEASE source
+    if [ -e "$folder/.whole" ]; then
+        echo "# $folder is there already"
+        return
+    fi
+    choose_python
+    source=$ROOT/source
+    step install -d -m 755 "$ROOT"
+    step rm -rf "$folder" "$source"
+    step "$INTERPRETER" -m venv "$folder"
+    step "$folder/bin/pip" --disable-pip-version-check -q install --require-hashes -r "$REPOSITORY/env/serve.txt"
+    # A copy, so that building as root leaves nothing in the checkout.
+    step install -d "$source"
+    step cp -r "$REPOSITORY"/{pyproject.toml,README.md,LICENSE,miner,detectors} "$source"
+    step "$folder/bin/pip" --disable-pip-version-check -q install --no-deps "$source"
+    step rm -rf "$source"
+    step chmod -R go+rX,go-w "$folder"
+    step touch "$folder/.whole"
+}
+
+# What is missing is said before anything is done.
+check_settings() {
+    local settings=$ETC/$ENV.env
+    GIVEN=${ENV_FILE:-$REPOSITORY/env/$ENV.env}
+    if [ ! -e "$settings" ]; then
+        [ -f "$GIVEN" ] || fail "ENV_FILE=$GIVEN: there is no such file"
+        settings=$GIVEN
+    fi
+    for file in "${HOTKEY:-}" "${HOTKEY_PASSWORD:-}"; do
+        [ -z "$file" ] || [ -f "$file" ] || fail "HOTKEY or HOTKEY_PASSWORD: there is no $file"
+    done
+    if [ -z "${HOTKEY:-}${DRY_RUN:-}" ] && [ ! -e "$ETC/$ENV.hotkey" ] &&
+        ! grep -q '^SUBTENSOR_NETWORK=standalone' "$settings"; then
+        fail "HOTKEY is empty: give the hotkey's file, such as HOTKEY=~/.bittensor/wallets/NAME/hotkeys/HOTKEY"
+    fi
+}
+
+copy_settings() {
+    step install -d -m 755 "$ETC"
+    if [ ! -e "$ETC/$ENV.env" ]; then
+        step install -m 644 "$GIVEN" "$ETC/$ENV.env"
+    elif [ -f "$GIVEN" ] && ! cmp -s "$GIVEN" "$ETC/$ENV.env"; then
+        echo "# $ETC/$ENV.env stays as it is; $GIVEN differs"
+    fi
+    [ -z "${HOTKEY:-}" ] || step install -m 600 "$HOTKEY" "$ETC/$ENV.hotkey"
+    [ -z "${HOTKEY_PASSWORD:-}" ] || step install -m 600 "$HOTKEY_PASSWORD" "$ETC/$ENV.hotkey-password"
+}
+
+copy_models() {
+    local home models
+    home=$(getent passwd "${SUDO_USER:-$(id -un)}" | cut -d: -f6)
+    models=${MODELS:-$home/.cache/roadwork-miner/models}
+    step install -d -m 755 "$ROOT/models"
+    if [ -d "$models" ]; then
+        step cp -rn "$models/." "$ROOT/models"
+        step chmod -R go+rX,go-w "$ROOT/models"
+    fi
+}
+
+install_unit() {
+    step install -m 644 "$HERE/$TEMPLATE" "$UNITS/$TEMPLATE"
+    if [ "$(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')" -ge 254 ]; then
+        step install -d -m 755 "$UNITS/$TEMPLATE.d"
+        step install -m 644 "$HERE/back-off.conf" "$UNITS/$TEMPLATE.d/back-off.conf"
+    fi
+    step systemctl daemon-reload
+}
+
+# The one switch that an upgrade and a roll back are; a link is replaced in one step.
+point_to() {
+    step ln -sfn "$1" "$CURRENT.new"
+    step mv -T "$CURRENT.new" "$CURRENT"
+}
+
+start() {
+    step systemctl reset-failed "$UNIT" 2>/dev/null || true
+    step systemctl enable "$UNIT"
+    step systemctl restart "$UNIT" # returns when the miner has said READY=1, or failed
+}
+
+prepare
+check_settings
+before=$(readlink "$CURRENT" || true)
+if [ -n "${RELEASE:-}" ]; then
+    [ -e "$ROOT/$RELEASE/.whole" ] || fail "RELEASE=$RELEASE is not installed; there is: $(cd "$ROOT" 2>/dev/null && echo *-*/)"
+else
+    RELEASE=$(release_name)
+    make_release
+fi
+copy_settings
+copy_models
+install_unit
+if [ "$before" = "$RELEASE" ] && systemctl is-active -q "$UNIT"; then
+    echo "# $UNIT runs $RELEASE already; after a change of settings: systemctl restart $UNIT"
+    exit 0
+fi
+point_to "$RELEASE"
+if ! start; then
+    journalctl -u "$UNIT" -n 20 --no-pager -o cat >&2 || true
+    if [ -n "$before" ] && [ "$before" != "$RELEASE" ]; then
+        echo "error: $RELEASE does not get ready, for the reason above; going back to $before" >&2
+        point_to "$before"
+        start
+    else
+        echo "error: $UNIT does not get ready, for the reason above; mend it, then: systemctl restart $UNIT" >&2
+    fi
+    exit 1
+fi
+[ -n "${DRY_RUN:-}" ] || echo "# $UNIT is ready with $RELEASE${before:+; before: $before}"

@@ -1,0 +1,121 @@
+"""The parent's end of a worker."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from miner.bench.job import Ask, Burst, Job, Loaded, to_dict
+from miner.errors import CouldNotStart
+
+PATIENCE = 10.0  # seconds for a worker to end
+
+
+class Competitor(Protocol):
+    """Something that can be asked for bursts."""
+
+    @property
+    def name(self) -> str:
+        """The competitor in the tables."""
+        ...
+
+    @property
+    def pace(self) -> float:
+        """Seconds a warm picture takes."""
+        ...
+
+    def turn(self, at_once: int, bursts: int) -> Sequence[Burst]:
+        """Submit `at_once` requests together, `bursts` times."""
+        ...
+
+
+class Worker:
+    """A `python -m miner.bench.worker` that has loaded its model."""
+
+    def __init__(self, job: Job, environment: Mapping[str, str]) -> None:
+        """Start it and wait until it is warm.
+
+        Raises:
+            CouldNotStart: it can't load the model.
+        """
+        self.job = job
+        self.peak_bytes = 0.0
+        self._chatter = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - closed with the worker
+        self._process = subprocess.Popen(  # noqa: S603 - this program
+            [sys.executable, "-m", "miner.bench.worker", repr(time.monotonic())],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._chatter, text=True, env=dict(environment),
+        )  # fmt: skip
+        try:
+            self.loaded = Loaded(**self._ask(to_dict(job)))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def name(self) -> str:
+        """The competitor in the tables."""
+        return self.job.name
+
+    @property
+    def pace(self) -> float:
+        """Seconds a warm picture takes."""
+        return self.loaded.pace
+
+    def turn(self, at_once: int, bursts: int) -> list[Burst]:
+        """Submit `at_once` requests together, `bursts` times.
+
+        Raises:
+            CouldNotStart: the worker is gone, or its model failed.
+        """
+        answer = self._ask(to_dict(Ask(at_once, bursts)))
+        self.peak_bytes = answer["peak_bytes"]
+        return [Burst(**one) for one in answer["bursts"]]
+
+    def close(self) -> None:
+        """Let it end, or end it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.communicate(timeout=PATIENCE)
+        except (subprocess.TimeoutExpired, ValueError, BrokenPipeError):
+            self._process.kill()
+            self._process.wait()
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._chatter.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._process.kill()
+        self.close()
+
+    def _ask(self, line: dict[str, object]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(line) + "\n")
+            self._process.stdin.flush()
+            told = self._process.stdout.readline()
+        except BrokenPipeError:
+            told = ""
+        if not told:
+            raise CouldNotStart(f"{self.name}: {self._last_words()}")
+        answer: dict[str, Any] = json.loads(told)
+        if "fault" in answer:
+            raise CouldNotStart(f"{self.name}: {answer['fault']}")
+        return answer
+
+    def _last_words(self) -> str:
+        code = self._process.wait(PATIENCE)
+        self._chatter.seek(0)
+        lines = self._chatter.read().strip().splitlines()
+        return lines[-1] if lines else f"its process ended with {code}"

@@ -1,0 +1,124 @@
+"""A real daemon on free ports of this machine, without a chain."""
+
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+
+from miner.chain.standalone import own_wallet, standalone_file
+from miner.errors import CouldNotStart
+from miner.metrics import PREFIX
+
+PATIENCE = 600.0  # seconds until the daemon answers: a first start may have to prepare the model
+STOP = 30.0  # seconds
+LOOK = 0.005  # seconds between two looks whether it listens
+HOST = "127.0.0.1"
+
+
+class MinerProcess:
+    """One `python -m miner run` with its own ports, and a state folder that holds its keys already."""
+
+    def __init__(self, state: Path, assignments: Sequence[str], environment: Mapping[str, str]) -> None:
+        logging.getLogger("miner.chain.standalone").setLevel(logging.WARNING)  # throwaway keys are no news here
+        self.port, self.status_port = _free_ports(2)
+        self.address = f"http://{HOST}:{self.port}"
+        self.validator = own_wallet(state, "validator")
+        self.hotkey = own_wallet(state, "miner").hotkey.ss58_address
+        mine = [
+            "SUBTENSOR_NETWORK=standalone", f"STATE_DIR={state}", f"STANDALONE_FILE={standalone_file(state)}",
+            f"MINER_AXON_HOST={HOST}", f"MINER_AXON_PORT={self.port}", f"STATUS_HOST={HOST}",
+            f"STATUS_PORT={self.status_port}", "BLACKLIST_MIN_STAKE=0", "BLACKLIST_DENY_HOTKEYS=",
+            "LOG_LEVEL=WARNING", "LOG_FORMAT=text",
+        ]  # fmt: skip
+        options = [word for assignment in [*mine, *assignments] for word in ("--set", assignment)]
+        self._log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - closed with the process
+        self.started = time.perf_counter()
+        self._process = subprocess.Popen(  # noqa: S603 - this program
+            [sys.executable, "-m", "miner", "run", *options],
+            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=dict(environment),
+        )  # fmt: skip
+        self._memory = psutil.Process(self._process.pid)
+        self._operator = httpx.Client(base_url=f"http://{HOST}:{self.status_port}", timeout=STOP, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM if kind is None else signal.SIGKILL)
+        try:
+            self._process.wait(STOP)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._operator.close()
+        self._log.close()
+
+    def wait_until_it_listens(self) -> None:
+        """Return as soon as the validators' port takes connections.
+
+        Raises:
+            CouldNotStart: the process ended, or takes too long.
+        """
+        deadline = self.started + PATIENCE
+        while time.perf_counter() < deadline:
+            try:
+                socket.create_connection((HOST, self.port), timeout=1).close()
+            except OSError:
+                self.check()
+                time.sleep(LOOK)
+            else:
+                return
+        raise CouldNotStart(f"the daemon did not listen within {PATIENCE:.0f} s")
+
+    def check(self) -> None:
+        """Raise CouldNotStart if the process has ended, with its last words."""
+        if (code := self._process.poll()) is not None:
+            self._log.seek(0)
+            lines = self._log.read().strip().splitlines()
+            raise CouldNotStart(f"the daemon ended with {code}: {lines[-1] if lines else 'it said nothing'}")
+
+    def resident(self) -> float:
+        """Return the resident memory in bytes."""
+        return float(self._memory.memory_info().rss)
+
+    def peak(self) -> float:
+        """Return the most that was ever resident, in bytes."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii", errors="replace")
+        (kibibytes,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+        return int(kibibytes) * 1024.0
+
+    def stages(self) -> dict[str, float]:
+        """Return the seconds spent in each stage so far, over all requests."""
+        name = PREFIX + "stage_duration_seconds"
+        return {
+            sample.labels["stage"]: sample.value
+            for family in text_string_to_metric_families(self._operator.get("/metrics").text)
+            if family.name == name
+            for sample in family.samples
+            if sample.name == name + "_sum"
+        }
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind((HOST, 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()

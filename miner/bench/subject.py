@@ -1,0 +1,69 @@
+"""What a bench is of: the configured model, its variants, and the threads they get."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from detectors.config import DetectorConfig
+from detectors.manifest import Manifest
+from miner.bench.entrants import Variant, reference_name
+from miner.bench.job import Job
+from miner.plan import choose, cpu_model, library_versions, plan_key, read_plan
+from miner.settings import Settings
+from miner.threads import ThreadPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The model, who runs it, and on how many threads each."""
+
+    settings: Settings
+    config: DetectorConfig
+    manifest: Manifest
+    variants: list[Variant]
+    cores: int
+    split: ThreadPlan
+
+    def jobs(self, pictures: Sequence[str], *, reference: bool) -> list[Job]:
+        """Return a job for each competitor; the first is what all others are compared with."""
+        found = [self._job(backend, precision, pictures) for backend, precision in self.variants]
+        if reference:
+            name = reference_name(self.settings.image_detector, self.config)
+            found.insert(0, self._job(name, "fp32", pictures, is_reference=True))
+        return found
+
+    def assignments(self, variant: Variant) -> list[str]:
+        """Return the settings that make a daemon serve a variant."""
+        backend, precision = variant
+        return [
+            f"IMAGE_DETECTOR_BACKEND={backend}", f"IMAGE_DETECTOR_PRECISION={precision}",
+            f"INFERENCE_SLOTS={self.split.slots}", f"INFERENCE_THREADS={self.split.threads}",
+        ]  # fmt: skip
+
+    def served(self) -> Variant:
+        """Return what the miner would serve with these settings."""
+        key = plan_key(self.manifest, self.cores, cpu_model(), library_versions())
+        plan = choose(self.settings, self.cores, read_plan(self.settings.models_dir, key))
+        return plan.backend, plan.precision
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the figures depend on."""
+        model = self.manifest
+        return {
+            "model": f"{model.detector} {model.name}@{model.revision}", "cpu": cpu_model(), "cores": self.cores,
+            "libraries": library_versions(), "slots": self.split.slots, "threads": self.split.threads,
+        }  # fmt: skip
+
+    def _job(self, backend: str, precision: str, pictures: Sequence[str], *, is_reference: bool = False) -> Job:
+        settings = self.settings
+        return Job(
+            kind="reference" if is_reference else "ours",
+            detector=settings.image_detector,
+            config=settings.detector_config,
+            models_dir=str(settings.models_dir),
+            backend=backend,
+            precision=precision,
+            slots=self.split.slots,
+            threads=self.split.threads,
+            pictures=list(pictures),
+        )

@@ -1,0 +1,77 @@
+"""The figures as tables for people."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from miner.bench.daemon import DaemonFigures
+from miner.bench.report import Figures, Verdict
+
+
+def alone_table(all_figures: Sequence[Figures]) -> Table:
+    """One picture at a time: median and share of the first one's, memory, start, and how far the answers differ."""
+    base = all_figures[0]
+    table = Table(title="one at a time", title_justify="left")
+    table.add_column("")
+    for kind in base.alone:
+        table.add_column(f"{kind}, ms", justify="right")
+        table.add_column("of the first", justify="right")
+    for heading in ("load, s", "first answer, s", "RSS, MB", "peak, MB", "differs by"):
+        table.add_column(heading, justify="right")
+    for figures in all_figures:
+        cells = []
+        for alone in figures.alone.values():
+            cells += [milliseconds(alone.p50), f"{alone.ratio:.2f}"]
+        loaded = figures.loaded
+        table.add_row(
+            figures.name, *cells, f"{loaded.load_seconds:.2f}", f"{loaded.first_seconds:.2f}",
+            megabytes(loaded.warm_bytes), megabytes(figures.peak_bytes),
+            "–" if figures is base else f"{figures.difference:.0e}",
+        )  # fmt: skip
+    return table
+
+
+def burst_table(all_figures: Sequence[Figures], verdict: Verdict) -> Table:
+    """Several pictures at once: percentiles, pictures a second, and how many validators that is enough for."""
+    table = Table(title="p50 / p95 / p99 in ms", title_justify="left")
+    table.add_column("")
+    for level in all_figures[0].levels:
+        table.add_column(f"{level.at_once} at once", justify="right")
+    table.add_column("images/s", justify="right")
+    table.add_column(f"in {verdict.deadline:g} s", justify="right")
+    for figures in all_figures:
+        levels = [" / ".join(map(milliseconds, (level.p50, level.p95, level.p99))) for level in figures.levels]
+        rate = figures.levels[-1].images_per_second
+        name = f"[bold]{figures.name}[/]" if figures.name == verdict.name else figures.name
+        table.add_row(name, *levels, f"{rate:.1f}" if rate < 100 else f"{rate:.0f}", str(figures.serves))
+    return table
+
+
+def daemon_table(all_figures: Sequence[DaemonFigures]) -> Table:
+    """Whole daemons: start, memory, overhead, growth, and p99 through the wire."""
+    load = all_figures[0]
+    table = Table(title="the whole daemon, 20 kB JPEG", title_justify="left")
+    table.add_column("")
+    for heading in (
+        "first answer, s", "RSS first, MB", f"RSS after {load.requests}", "growth, MB", "peak, MB", "alone, ms",
+        "overhead, ms", f"p99, {load.at_once} at once, ms", "unanswered",
+    ):  # fmt: skip
+        table.add_column(heading, justify="right")
+    for one in all_figures:
+        table.add_row(
+            one.name, f"{one.first_answer:.2f}", megabytes(one.resident_first), megabytes(one.resident),
+            f"{one.growth / 1e6:+.1f}", megabytes(one.peak), milliseconds(one.latency), milliseconds(one.overhead),
+            milliseconds(one.p99), str(one.unanswered),
+        )  # fmt: skip
+    return table
+
+
+def milliseconds(seconds: float) -> str:
+    """Return three digits or so."""
+    value = seconds * 1e3
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def megabytes(count: float) -> str:
+    """Return whole megabytes."""
+    return f"{count / 1e6:.0f}"

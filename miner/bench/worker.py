@@ -1,0 +1,110 @@
+"""One competitor in a process of its own: loads once, then answers turns on stdin with JSON lines on stdout."""
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
+from pathlib import Path
+from typing import IO
+
+from detectors.errors import DetectorError
+from miner.bench.job import Ask, Burst, Job, Loaded, to_dict
+from miner.machine import read_memory
+
+LARGE = ("torch", "transformers", "ultralytics", "optimum", "openvino", "onnxruntime", "bittensor")
+WARM = 3  # times each picture, before anything is measured
+
+Predict = Callable[[bytes], float]
+
+
+def main() -> None:
+    """Speak with the parent until it closes stdin."""
+    started = float(sys.argv[1])  # on time.monotonic, which all processes share
+    with os.fdopen(os.dup(1), "w") as out:
+        os.dup2(2, 1)  # libraries print
+        job = Job(**json.loads(sys.stdin.readline()))
+        pictures = [Path(path).read_bytes() for path in job.pictures]
+        try:
+            predict = _load(job)
+            loaded, resident = time.monotonic() - started, read_memory().resident
+            answers = [predict(pictures[0])]
+            first = time.monotonic() - started
+            answers += [predict(picture) for picture in pictures[1:]]
+            with ThreadPoolExecutor(job.slots) as pool:
+                pace = _warm_up(pool, predict, job, pictures)
+                imported = [name for name in LARGE if name in sys.modules]
+                warm = read_memory().resident
+                _say(out, to_dict(Loaded(loaded, first, pace, resident, warm, answers, imported)))
+                _serve(out, pool, predict, pictures)
+        except (DetectorError, ModuleNotFoundError) as error:
+            _say(out, {"fault": str(error)})
+
+
+def burst(pool: ThreadPoolExecutor, predict: Predict, pictures: list[tuple[int, bytes]]) -> Burst:
+    """Submit all pictures at once; they are worked off first come, first served, as in `miner.service`."""
+
+    def timed(data: bytes) -> float:
+        predict(data)
+        return time.perf_counter()
+
+    submitted = []
+    jobs = []
+    for _, data in pictures:
+        submitted.append(time.perf_counter())
+        jobs.append(pool.submit(timed, data))
+    done = [job.result() for job in jobs]
+    latencies = [end - start for start, end in zip(submitted, done, strict=True)]
+    return Burst(latencies, [number for number, _ in pictures], max(done) - submitted[0])
+
+
+def _load(job: Job) -> Predict:
+    from detectors.config import read_config
+
+    config = read_config(job.config)
+    if job.kind == "reference":
+        from detectors.registry import exporter_class
+        from detectors.weights import find_original
+
+        return exporter_class(job.detector)(find_original(config).path, config).reference()
+    from detectors.base import RunOptions
+    from detectors.loading import load_detector
+
+    options = RunOptions(job.slots, job.threads)
+    detector = load_detector(job.detector, config, Path(job.models_dir), job.backend, options, job.precision)
+    return lambda data: detector.predict(data).probability
+
+
+def _warm_up(pool: ThreadPoolExecutor, predict: Predict, job: Job, pictures: list[bytes]) -> float:
+    """Use every thread, and return the seconds a picture takes alone."""
+    if job.kind == "reference":
+        import torch
+
+        torch.set_num_threads(job.threads)  # only now: Ultralytics sets a number of its own at its first prediction
+    list(pool.map(predict, pictures * job.slots))
+    seconds = []
+    for data in pictures * WARM:
+        began = time.perf_counter()
+        pool.submit(predict, data).result()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
+def _serve(out: IO[str], pool: ThreadPoolExecutor, predict: Predict, pictures: list[bytes]) -> None:
+    order = cycle(enumerate(pictures))
+    for line in sys.stdin:
+        ask = Ask(**json.loads(line))
+        bursts = [burst(pool, predict, list(islice(order, ask.at_once))) for _ in range(ask.bursts)]
+        _say(out, {"bursts": [to_dict(one) for one in bursts], "peak_bytes": read_memory().peak})
+
+
+def _say(out: IO[str], line: dict[str, object]) -> None:
+    out.write(json.dumps(line) + "\n")
+    out.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""`roadwork-miner bench`: how fast a model is on this machine, and whether that is fast enough."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from miner.cli.options import Config, Detector, EnvFile, Json, Set, load_settings
+from miner.cli.preparing import prepare_fp32, start_errors
+from miner.errors import ConfigurationError
+from miner.settings import Settings, environment_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from miner.bench.measure import Progress
+    from miner.bench.subject import Subject
+
+SECONDS = 60.0
+WIDTH = 200  # of a table that goes into a file
+
+
+def bench(
+    env_file: EnvFile = None,
+    detector: Detector = None,
+    config: Config = None,
+    backends: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help="onnx, openvino, torch; default: all that are installed.")
+    ] = None,
+    precisions: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help="fp32, bf16, int8; default: all that are prepared.")
+    ] = None,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Also the model's own library: transformers' pipeline, YOLO.predict.")
+    ] = False,
+    daemon: Annotated[
+        bool, typer.Option("--daemon", help="Measure whole daemons: start, memory, overhead, growth.")
+    ] = False,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at once that must be answered in time.")] = 10,
+    slots: Annotated[int, typer.Option(min=0, help="Pictures at once; 0: as the miner would.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="Threads for each; 0: as the miner would.")] = 0,
+    pictures: Annotated[Path | None, typer.Option(help="Folder of photos; default: made ones of two sizes.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="Time in all, one round at least; default: 60, or as --rounds needs.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds at most.")] = None,
+    requests: Annotated[int, typer.Option(min=1, help="With --daemon: requests for the growth.")] = 2000,
+    as_json: Json = False,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Also draw the figures.")] = None,
+    set_: Set = None,
+) -> None:
+    """Measure the configured model: all competitors in turn, a little at a time, on the same number of threads.
+
+    Exit code 1 if the p99 at --concurrency misses the validators' deadline.
+    """
+    settings = load_settings(env_file, set_, image_detector=detector, image_detector_config=config)
+    if daemon and (reference or plot is not None or pictures is not None):
+        raise ConfigurationError("--daemon: --reference, --plot and --pictures don't go with it")
+    if plot is not None:
+        from miner.bench.plot import check_plot
+
+        check_plot(plot)
+    subject = _subject(settings, slots, threads, _names(backends), _names(precisions))
+    if daemon:
+        met = _measure_daemons(subject, requests, concurrency, as_json)
+    else:
+        bound = (SECONDS if seconds is None and rounds is None else seconds, rounds)
+        is_demanded = backends is not None or precisions is not None
+        met = _measure(subject, reference, is_demanded, concurrency, pictures, bound, as_json, plot)
+    if not met:
+        raise typer.Exit(1)
+
+
+def _measure(
+    subject: "Subject", reference: bool, is_demanded: bool, concurrency: int, folder: Path | None,
+    bound: tuple[float | None, int | None], as_json: bool, plot: Path | None,
+) -> bool:  # fmt: skip
+    """Measure the model alone, print, and return whether the deadline is met."""
+    from miner.bench.pictures import made_pictures, own_pictures
+    from miner.bench.report import choose, judge
+    from miner.bench.run import as_json as figures_as_json
+    from miner.bench.run import bench as run
+
+    settings, deadline = subject.settings, _deadline(subject.settings)
+    with tempfile.TemporaryDirectory() as made, _progress() as (console, progress):
+        pictures = own_pictures(folder) if folder is not None else made_pictures(Path(made))
+        with start_errors(settings):
+            jobs = subject.jobs([str(path) for path in pictures.paths], reference=reference)
+        environment = environment_of(settings)
+        result = run(jobs, pictures.kinds, concurrency, deadline, *bound, environment, progress, is_demanded)
+        for name, reason in result.left_out.items():
+            console.print(f"left out: {name}: {reason}")
+    counted = choose(result.figures, subject.served(), concurrency)
+    verdict = judge(counted, concurrency, deadline, settings.queue_depth)
+    if as_json:
+        told = {
+            **subject.facts(), "pictures": pictures.kinds, "rounds": result.rounds, "left_out": result.left_out,
+            "competitors": [figures_as_json(figures) for figures in result.figures], "verdict": asdict(verdict),
+        }  # fmt: skip
+        print(json.dumps(told))
+    else:
+        from miner.bench.table import alone_table, burst_table
+
+        _print(subject, alone_table(result.figures), burst_table(result.figures, verdict), verdict.words)
+    if plot is not None:
+        from miner.bench.plot import draw
+
+        draw(result.figures, deadline, f"{subject.manifest.name}, {subject.split}", plot)
+    return verdict.met
+
+
+def _measure_daemons(subject: "Subject", requests: int, concurrency: int, as_json: bool) -> bool:
+    """Measure a daemon for each variant, print, and return whether every request was answered in time."""
+    from miner.bench.daemon import Load, measure_daemon
+
+    deadline = _deadline(subject.settings)
+    load = Load(requests, concurrency, deadline + subject.settings.deadline_margin_seconds)
+    found, count = [], len(subject.variants)
+    with _progress() as (_, progress):
+        for number, variant in enumerate(subject.variants):
+
+            def step(text: str, share: float, number: int = number) -> None:
+                progress(text, (number + share) / count)
+
+            environment = environment_of(subject.settings)
+            found.append(measure_daemon(" ".join(variant), subject.assignments(variant), environment, load, step))
+    if as_json:
+        daemons = [asdict(figures) | {"first_answer": figures.first_answer} for figures in found]
+        print(json.dumps({**subject.facts(), "daemons": daemons}))
+    else:
+        from miner.bench.table import daemon_table
+
+        _print(subject, daemon_table(found))
+    return all(figures.unanswered == 0 and figures.p99 <= deadline for figures in found)
+
+
+def _subject(
+    settings: Settings, slots: int, threads: int, backends: list[str] | None, precisions: list[str] | None
+) -> "Subject":
+    """Return the configured model, prepared if it was not, and what is to be measured of it."""
+    from detectors.config import read_config
+    from detectors.loading import is_prepared
+    from detectors.manifest import Manifest
+    from detectors.weights import model_folder
+    from miner.bench.entrants import variants
+    from miner.bench.subject import Subject
+    from miner.threads import allowed_cores, make_plan
+
+    detector, cores = settings.image_detector, allowed_cores()
+    with start_errors(settings):
+        config = read_config(settings.detector_config)
+        if not is_prepared(config, settings.models_dir):
+            prepare_fp32(settings)
+        manifest = Manifest.read(model_folder(config, settings.models_dir))
+    if manifest.detector != detector:
+        raise ConfigurationError(f"IMAGE_DETECTOR={detector}: {config.path.name} holds a model for {manifest.detector}")
+    chosen = variants(detector, config, manifest, settings.models_dir, backends, precisions)
+    split = make_plan(cores, slots or settings.inference_slots, threads or settings.inference_threads)
+    return Subject(settings, config, manifest, chosen, cores, split)
+
+
+def _deadline(settings: Settings) -> float:
+    """Return the seconds after which an answer must be on its way."""
+    from miner.model import VALIDATORS_WAIT
+
+    return min(VALIDATORS_WAIT, settings.deadline_cap_seconds) - settings.deadline_margin_seconds
+
+
+def _names(names: str | None) -> list[str] | None:
+    return [name.strip() for name in names.split(",") if name.strip()] if names is not None else None
+
+
+def _print(subject: "Subject", *parts: object) -> None:
+    from rich.console import Console
+
+    facts = subject.facts()
+    out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
+    out.print(f"{facts['model']}: {subject.split} on {facts['cpu']}; {', '.join(facts['libraries'])}")
+    for part in parts:
+        out.print(part)
+
+
+@contextmanager
+def _progress() -> "Iterator[tuple[Console, Progress]]":
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(file=sys.stderr, soft_wrap=True)
+    columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("…", total=1.0)
+        yield console, lambda text, share: bar.update(task, description=text, completed=share)

@@ -1,0 +1,1 @@
+"""A real daemon, real signals, real clients."""

@@ -1,0 +1,1 @@
+"""A whole miner on a chain of its own."""

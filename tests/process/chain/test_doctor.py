@@ -1,0 +1,87 @@
+"""The check-up against a living chain and a running miner: all ok, and each planted fault is its own line's problem."""
+
+import json
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.process.chain.checkup import Setup
+from tests.process.chain.faults import FAULTS
+from tests.process.chain.live_node import EXTERNAL_IP, OWN_UID
+from tests.process.daemon import PATIENCE, Daemon
+
+LINES = [
+    "settings", "hotkey", "coldkey", "cpu", "memory", "disk", "model", "inference", "miner", "port", "reachable",
+    "asked", "chain", "sdk", "clock", "registration", "standing", "address", "validators", "rules", "pay",
+]  # fmt: skip
+
+
+def test_a_healthy_miner_is_all_ok(setup: Setup) -> None:
+    report = setup.doctor()
+    assert list(report.levels) == LINES
+    assert set(report.levels.values()) == {"ok"}, report.words
+    assert report.verdict == "ready to earn"
+    assert report.exit_code == 0
+    port = str(setup.daemon.port)
+    assert setup.prober.asked[-1] == {"key": ["1"], "host": [EXTERNAL_IP], "port": [port]}
+    assert f"{EXTERNAL_IP}:{port}" in report.words["address"]
+    assert report.words["registration"].startswith(f"uid {OWN_UID} of 6")
+
+
+@pytest.mark.parametrize(("plant", "line", "words"), FAULTS)
+def test_a_planted_fault_is_exactly_its_lines_problem(
+    planted: Setup, plant: Callable[[Setup], dict[str, object]], line: str, words: str
+) -> None:
+    report = planted.doctor(**plant(planted))
+    assert report.problems == [line], report.words
+    assert words in report.words[line]
+    assert report.verdict == f"not ready to earn: {line}: {report.words[line]}"
+    assert report.exit_code == 1
+
+
+def test_the_same_for_people(setup: Setup, tmp_path: Path) -> None:
+    file = tmp_path / "miner.env"
+    file.write_text("INFERENCE_THREADS=1   # one is enough\nNETUIDS=323\n", encoding="utf-8")
+    done = subprocess.run(
+        [*setup.daemon.command, "doctor", "--env-file", str(file), "--set", "INFERENCE_THREADS=99"],
+        capture_output=True, text=True, timeout=PATIENCE, env=setup.daemon.environment, check=False,
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"warning settings      unknown key NETUIDS in {file}; did you mean NETUID?"
+    assert any(line.startswith("problem cpu           1 slot × 99 threads on ") for line in lines)
+    assert any("→ set INFERENCE_SLOTS=0 and INFERENCE_THREADS=0" in line for line in lines)
+    assert lines[-1].startswith("not ready to earn: cpu: ")
+    assert done.returncode == 1
+    assert not done.stderr.strip()
+
+
+def test_before_the_first_start_without_a_chain(tmp_path: Path, model: str) -> None:
+    daemon = Daemon(tmp_path, {"IMAGE_DETECTOR_CONFIG": model, "INFERENCE_THREADS": 1})
+    done = subprocess.run(
+        [*daemon.command, "doctor", "--json"],
+        capture_output=True, text=True, timeout=PATIENCE, env=daemon.environment, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    told = json.loads(done.stdout)
+    assert told["verdict"] == "ready, and earning nothing: SUBTENSOR_NETWORK=standalone contacts no chain"
+    assert done.returncode == 0
+    words = {finding["name"]: finding["words"] for finding in told["findings"]}
+    assert words["miner"] == "not running"
+    assert words["port"].endswith("is free")
+    assert words["chain"].startswith("standalone")
+    daemon.close()
+
+
+def test_a_port_that_somebody_else_has(tmp_path: Path, model: str) -> None:
+    daemon = Daemon(tmp_path, {"IMAGE_DETECTOR_CONFIG": model, "INFERENCE_THREADS": 1})
+    with socket.create_server(("127.0.0.1", daemon.port)):
+        done = subprocess.run(
+            [*daemon.command, "doctor", "--json"],
+            capture_output=True, text=True, timeout=PATIENCE, env=daemon.environment, cwd=tmp_path, check=False,
+        )  # fmt: skip
+    told = json.loads(done.stdout)
+    assert told["verdict"].startswith("not ready to earn: port: ")
+    assert "taken by another process" in told["verdict"]
+    daemon.close()

@@ -1,0 +1,217 @@
+"""The daemon as an operator has it: a process with two ports, a state folder and a log."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from miner.chain import standalone
+from miner.settings import Settings
+from tests.process.inspection import inspect_answer
+from tests.process.wire import Door, RawRequest, Signed, Signer
+
+if TYPE_CHECKING:
+    from bittensor import Wallet
+
+PATIENCE = 120.0  # seconds; generous, since nothing here measures time
+NOWHERE = "http://127.0.0.1:1"  # no proxy or hub is ever asked
+
+
+def eventually(condition: Callable[[], Any]) -> Any:
+    """Wait until it is true, and return it."""
+    deadline = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+    return value
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """Return this environment without any setting of ours."""
+    keys = {name.upper() for name in Settings.model_fields}
+    return {key: value for key, value in os.environ.items() if key.upper() not in keys} | {"NO_PROXY": "*"} | more
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Throwaway keys of one state folder."""
+
+    miner: "Wallet"
+    validator: "Wallet"  # registered, with a permit
+    peer: "Wallet"  # registered, without
+    stranger: "Wallet"  # not registered
+
+    @classmethod
+    def make(cls, state: Path) -> Self:
+        """Make the keys, and the chain file that registers two of them."""
+        wallets = [standalone.own_wallet(state, role) for role in ("miner", "validator", "peer", "stranger")]
+        _, validator, peer, _ = (wallet.hotkey.ss58_address for wallet in wallets)
+        (state / standalone.FILE).write_text(
+            f"validators:\n  - {{hotkey: {validator}, stake: 1000}}\n  - {{hotkey: {peer}, permit: false}}\n",
+            encoding="utf-8",
+        )
+        return cls(*wallets)
+
+
+class Daemon:
+    """One `python -m miner run`."""
+
+    command: Sequence[str] = (sys.executable, "-m", "miner")
+
+    def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
+        self.folder = folder
+        self.state = folder / "state"
+        self.port, self.status_port = free_port(), free_port()
+        self.settings = {
+            "STATE_DIR": self.state,
+            "MODELS_DIR": folder / "models",
+            "MINER_AXON_HOST": "127.0.0.1",
+            "MINER_AXON_PORT": self.port,
+            "STATUS_PORT": self.status_port,
+        } | dict(settings)
+        self.log_file = folder / "stderr.txt"
+        self.address = f"http://127.0.0.1:{self.settings['MINER_AXON_PORT']}"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.http = httpx.Client(
+            base_url=self.address, timeout=PATIENCE, trust_env=False, event_hooks={"response": [inspect_answer]}
+        )
+        self._operator = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.status_port}", timeout=PATIENCE, trust_env=False
+        )
+
+    @cached_property
+    def keys(self) -> Keys:
+        return Keys.make(self.state)
+
+    @cached_property
+    def validator(self) -> Signer:
+        return self.signer(self.keys.validator)
+
+    def signer(self, wallet: "Wallet", receiver: "Wallet | None" = None) -> Signer:
+        return Signer(wallet, (receiver or self.keys.miner).hotkey.ss58_address)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return clean_environment(**{key: str(value) for key, value in self.settings.items()})
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def start(self) -> Self:
+        """Start the process; it is not ready yet."""
+        _ = self.keys
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self.command, "run"],
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment,
+            )  # fmt: skip
+        return self
+
+    def ready(self) -> Self:
+        """Wait until requests are answered."""
+        eventually(lambda: self.status("/readyz") == 200 or self.ended)
+        assert not self.ended, self.log
+        return self
+
+    @property
+    def ended(self) -> bool:
+        return self.process is None or self.process.poll() is not None
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(encoding="utf-8")
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for the end and return the exit code."""
+        assert self.process is not None
+        return self.process.wait(PATIENCE)
+
+    def stop(self) -> int:
+        self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def close(self) -> None:
+        """End it, whatever it is doing."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(PATIENCE)
+        self.http.close()
+        self._operator.close()
+
+    def status(self, path: str) -> int:
+        """Return the status of a page of the operator's port; 0 if nobody listens."""
+        try:
+            return self._operator.get(path).status_code
+        except httpx.TransportError:
+            return 0
+
+    def page(self, path: str) -> httpx.Response:
+        return self._operator.get(path)
+
+    def samples(self) -> list[tuple[str, Mapping[str, str], float]]:
+        """Return all samples of one scrape: name without the prefix, labels, value."""
+        return [
+            (sample.name.removeprefix("roadwork_miner_"), sample.labels, sample.value)
+            for family in text_string_to_metric_families(self.page("/metrics").text)
+            for sample in family.samples
+        ]
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric's samples that have these labels."""
+        found = [value for known, has, value in self.samples() if known == name and labels.items() <= has.items()]
+        assert found, f"no sample of {name}"
+        return sum(found)
+
+    def load(self) -> tuple[float, float]:
+        """Return how many pictures are worked on and how many requests wait, at one moment."""
+        samples = {name: value for name, _, value in self.samples()}
+        return samples["running"], samples["queue_depth"]
+
+    def outcomes(self) -> dict[str, int]:
+        """Return how many requests ended in which outcome, over all wires."""
+        found: Counter[str] = Counter()
+        for name, labels, value in self.samples():
+            if name == "requests_total":
+                found[labels["outcome"]] += int(value)
+        return {outcome: count for outcome, count in found.items() if count}
+
+    def peak(self) -> float:
+        """Return the most memory it has ever held, MiB."""
+        lines = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines()
+        (kibibytes,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+        return int(kibibytes) / 1024
+
+    def post(self, signed: Signed) -> httpx.Response:
+        return self.http.post(signed.path, content=signed.body, headers=signed.headers)
+
+    def ask(self, image: bytes, door: Door | None = None, **how: Any) -> httpx.Response:
+        """Send a picture as the validator with a permit."""
+        return self.post(self.validator.sign(image, door or Door(), **how))
+
+    def raw(self, signed: Signed) -> RawRequest:
+        """Open a connection of one's own, to send the request in odd ways."""
+        return RawRequest("127.0.0.1", int(str(self.settings["MINER_AXON_PORT"])), signed)

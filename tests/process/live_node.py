@@ -1,0 +1,55 @@
+"""The test chain's node with what a living chain has besides: a clock, and pay."""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bittensor.keyfiles import Keypair
+
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1] / "chain")
+)  # its modules know each other by their bare names
+
+from golden import golden
+from ledger import Member
+from node import Node
+
+NETUID = 323
+SHARES = 65535  # the chain's 1.0
+EXTERNAL_IP = "1.2.3.4"
+SUBMIT = "author_submitAndWatchExtrinsic"
+
+
+def address_of(number: int) -> str:
+    return str(Keypair.create_from_seed(number.to_bytes(32, "big"), 1).ss58_address)
+
+
+@dataclass
+class LiveNode(Node):
+    """A node whose blocks carry the time, and whose neurons are paid by their incentive."""
+
+    clock_ahead: float = 0.0  # seconds
+
+    def values(self) -> dict[str, str]:
+        now = int((time.time() + self.clock_ahead) * 1000)
+        return super().values() | {self.key("Timestamp", "Now", []): "0x" + now.to_bytes(8, "little").hex()}
+
+    def neuron(self, uid: int, member: Member) -> dict[str, Any]:
+        return super().neuron(uid, member) | {"emission": member.incentive * 1000}
+
+
+def healthy_node() -> LiveNode:
+    """Return a running node whose subnet has an owner, a validator and two miners that earn."""
+    node = LiveNode(golden(), netuid=NETUID)
+    owner, validator, *miners = (address_of(number) for number in (2000, 2001, 2002, 2003))
+    node.register(0, owner)
+    node.register(1, validator, stake=9000.0, permit=True, last_update=node.block)
+    for uid, miner in enumerate(miners, start=2):
+        node.register(uid, miner, incentive=SHARES // 3)
+    node.store("SubnetOwnerHotkey", [NETUID], owner)
+    node.store("SubnetOwner", [NETUID], owner)
+    node.store("ServingRateLimit", [NETUID], node.rate_limit)
+    node.start()
+    return node

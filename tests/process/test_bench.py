@@ -1,0 +1,125 @@
+"""`roadwork-miner bench`: real workers, real daemons. No test asserts how fast anything is."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.models import make_vit
+from tests.process.daemon import PATIENCE, clean_environment
+
+QUICK = ("--seconds", "1")
+
+
+def bench(models: Path, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    run = subprocess.run(
+        [sys.executable, "-m", "miner", "bench", "--set", f"MODELS_DIR={models}", *map(str, arguments)],
+        capture_output=True, text=True, timeout=PATIENCE * 2, env=clean_environment(),
+    )  # fmt: skip
+    assert run.returncode == code, run.stderr
+    assert "Traceback" not in run.stderr
+    return run
+
+
+def figures(run: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    found = json.loads(run.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.fixture(scope="session")
+def own_vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small ViT with its original weights, named by a YAML file."""
+    folder = tmp_path_factory.mktemp("bench")
+    make_vit(folder / "vit")
+    path = folder / "vit.yaml"
+    path.write_text("hf_repo: vit\n")
+    return path
+
+
+def test_the_starter_model_is_measured_on_what_is_installed(tmp_path: Path) -> None:
+    found = figures(bench(tmp_path, *QUICK, "--json"))
+    names = [competitor["name"] for competitor in found["competitors"]]
+    assert names[0] == "onnx fp32"
+    assert not found["left_out"]
+    assert found["verdict"]["name"] == "onnx fp32"
+    assert found["verdict"]["met"] is True
+    for competitor in found["competitors"]:
+        assert [level["at_once"] for level in competitor["levels"]] == [1, 2, 4, 10]
+        for level in competitor["levels"]:
+            assert 0 < level["p50"] <= level["p95"] <= level["p99"]
+            assert level["samples"] % level["at_once"] == 0
+        assert set(competitor["alone"]) == {"224×224", "1920×1080"}
+        assert 0 < competitor["warm_bytes"] <= competitor["peak_bytes"]
+        assert 0 < competitor["load_seconds"] < competitor["first_seconds"]
+        assert competitor["difference"] <= 1e-3
+        assert competitor["slots"] * competitor["threads"] <= found["cores"]
+
+
+def test_a_worker_of_onnxruntime_loads_nothing_else_that_is_large(tmp_path: Path) -> None:
+    found = figures(bench(tmp_path, *QUICK, "--json", "--backends", "onnx"))
+    (worker,) = found["competitors"]
+    assert worker["imported"] == ["onnxruntime"]
+
+
+@pytest.mark.export
+def test_the_library_itself_is_measured_beside_us_and_answers_alike(tmp_path: Path, own_vit: Path) -> None:
+    found = figures(bench(tmp_path, *QUICK, "--json", "--config", own_vit, "--reference", "--concurrency", 3))
+    reference, *ours = found["competitors"]
+    assert (reference["name"], reference["kind"]) == ("transformers.pipeline", "reference")
+    assert {competitor["name"] for competitor in ours} >= {"onnx fp32", "torch fp32"}
+    for competitor in ours:
+        assert competitor["probabilities"] == pytest.approx(reference["probabilities"], abs=1e-3)
+        assert ("torch" in competitor["imported"]) is (competitor["backend"] == "torch")
+    assert [level["at_once"] for level in reference["levels"]] == [1, 2, 3, 4, 10]
+    assert found["verdict"]["at_once"] == 3
+
+
+def test_tables_and_the_verdict_are_for_people(tmp_path: Path) -> None:
+    said = bench(tmp_path, "--rounds", 1, "--backends", "onnx").stdout
+    assert "onnx fp32 serves up to " in said
+    assert " validators at once" in said
+
+
+def test_exit_code_1_when_the_deadline_is_missed(tmp_path: Path) -> None:
+    run = bench(tmp_path, *QUICK, "--backends", "onnx", "--set", "DEADLINE_CAP_SECONDS=0.5001", code=1)
+    assert "too late" in run.stdout
+
+
+def test_a_picture_of_the_figures(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "bench.png"
+    bench(tmp_path, *QUICK, "--backends", "onnx", "--plot", path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--reference",), "--reference: needs "),
+        (("--backends", "tpu"), "--backends=tpu: known: onnx, openvino, torch"),
+        (("--pictures", "."), "--pictures=.: no "),
+        (("--daemon", "--reference"), "--daemon: "),
+    ],
+)
+def test_what_can_not_be_measured_is_said_at_once(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "miner", "bench", *arguments], capture_output=True, text=True, timeout=PATIENCE,
+        env=clean_environment(), cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 2, run.stderr
+    assert run.stderr.startswith(f"error: {message}")
+
+
+def test_a_whole_daemon_is_measured(tmp_path: Path) -> None:
+    found = figures(bench(tmp_path, "--daemon", "--backends", "onnx", "--requests", 20, "--json"))
+    (daemon,) = found["daemons"]
+    assert daemon["name"] == "onnx fp32"
+    assert daemon["requests"] == 20
+    assert daemon["unanswered"] == 0
+    assert 0 < daemon["overhead"] < daemon["latency"]
+    assert 0 < daemon["resident_first"] <= daemon["peak"]
+    assert daemon["first_answer"] > 0

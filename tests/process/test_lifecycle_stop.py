@@ -1,0 +1,170 @@
+"""How a miner stops, and what it does under load until then."""
+
+import contextlib
+import signal
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+
+from tests.process.conftest import StartDaemon
+from tests.process.daemon import Daemon, eventually
+from tests.process.inspection import message_of, probability_of
+from tests.process.wire import CHUNK, DOORS, Door
+
+MEBIBYTE = 2**20
+
+
+def test_a_stop_lets_the_running_request_finish(
+    start_daemon: StartDaemon, moody_model: str, white: bytes, street: bytes
+) -> None:
+    daemon = start_daemon(IMAGE_DETECTOR_CONFIG=moody_model, DRAIN_SECONDS=60).ready()
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(daemon.ask, white)
+        eventually(lambda: daemon.metric("running"))
+        waiting = pool.submit(daemon.ask, street)
+        eventually(lambda: daemon.metric("queue_depth"))
+        daemon.signal(signal.SIGTERM)
+        eventually(lambda: daemon.status("/readyz") == 503)
+        assert daemon.page("/readyz").json()["reason"] == "shutting down"
+        for door in DOORS:
+            assert message_of(daemon.ask(street, door), 503) == "the miner is shutting down"
+        probability_of(running.result())
+        probability_of(waiting.result())
+    assert daemon.wait() == 0
+    assert "stopped" in daemon.log
+
+
+def test_a_second_signal_ends_it_at_once(start_daemon: StartDaemon, moody_model: str, white: bytes) -> None:
+    daemon = start_daemon(IMAGE_DETECTOR_CONFIG=moody_model, DRAIN_SECONDS=3600).ready()
+    with daemon.raw(daemon.validator.sign(white, Door())) as raw:
+        raw.send_all()
+        eventually(lambda: daemon.metric("running"))
+        daemon.signal(signal.SIGTERM)
+        eventually(lambda: "finishing 1" in daemon.log)
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait() == 128 + signal.SIGTERM
+    assert "at once, on a second signal" in daemon.log
+
+
+def test_a_stop_does_not_wait_for_ever(start_daemon: StartDaemon, moody_model: str, white: bytes) -> None:
+    daemon = start_daemon(IMAGE_DETECTOR_CONFIG=moody_model, DRAIN_SECONDS=0.1).ready()
+    with daemon.raw(daemon.validator.sign(white, Door())) as raw:
+        raw.send_all()
+        eventually(lambda: daemon.metric("running"))
+        assert daemon.stop() == 0
+    assert "requests were still running" in daemon.log
+
+
+def test_idle_connections_do_not_hold_up_a_stop(start_daemon: StartDaemon, street: bytes) -> None:
+    daemon = start_daemon(DRAIN_SECONDS=60).ready()
+    with ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(daemon.raw(daemon.validator.sign(street, Door())))
+        probability_of(daemon.ask(street))
+        assert daemon.stop() == 0
+
+
+def test_of_a_burst_as_many_are_answered_as_can_be_in_time(
+    start_daemon: StartDaemon, slow_model: str, street: bytes
+) -> None:
+    daemon = start_daemon(IMAGE_DETECTOR_CONFIG=slow_model, DEADLINE_MARGIN_SECONDS=3).ready()
+    requests = [daemon.validator.sign(street, DOORS[number % 4]) for number in range(50)]
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(daemon.post, requests))
+    counts = Counter(answer.status_code for answer in answers)
+    assert counts[200] + counts[503] == 50
+    assert counts[200] > 1
+    assert counts[503] > 1
+    assert daemon.outcomes() == {"ok": counts[200], "refused": counts[503]}
+    assert daemon.metric("refusals_total") == counts[503]
+    assert daemon.metric("stage_duration_seconds_count", stage="infer") == counts[200]
+    # What is left of each caller's time at its answer: nobody was answered behind it.
+    assert daemon.metric("deadline_remaining_seconds_count") == counts[200]
+    assert daemon.metric("deadline_remaining_seconds_bucket", le="0.005") == 0
+    assert daemon.load() == (0, 0)
+
+
+def test_a_caller_that_hangs_up_costs_no_work(
+    start_daemon: StartDaemon, moody_model: str, white: bytes, street: bytes
+) -> None:
+    daemon = start_daemon(IMAGE_DETECTOR_CONFIG=moody_model).ready()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(daemon.ask, white)
+        eventually(lambda: daemon.metric("running"))
+        waiting = [daemon.raw(daemon.validator.sign(street, DOORS[number % 4])).send_all() for number in range(6)]
+        eventually(lambda: daemon.metric("queue_depth") == 6)
+        for raw in waiting:
+            raw.hang_up()
+        eventually(lambda: daemon.outcomes().get("cancelled") == 6)
+        assert daemon.load() == (1, 0)  # the one slot was never free for them
+        probability_of(running.result())
+    assert daemon.outcomes() == {"ok": 1, "cancelled": 6}
+    assert daemon.metric("running") == 0
+
+
+def test_a_caller_that_hangs_up_while_its_picture_is_worked_on_frees_the_slot_when_that_ends(
+    moody: Daemon, white: bytes, street: bytes
+) -> None:
+    before = moody.outcomes().get("cancelled", 0)
+    with moody.raw(moody.validator.sign(white, Door())) as raw:
+        raw.send_all()
+        eventually(lambda: moody.metric("running") == 1)
+    eventually(lambda: moody.outcomes().get("cancelled") == before + 1)
+    eventually(lambda: moody.metric("running") == 0)
+    probability_of(moody.ask(street))
+
+
+def test_a_caller_that_hangs_up_in_its_body_gives_its_place_back(moody: Daemon, street: bytes) -> None:
+    before = moody.outcomes().get("cancelled", 0)
+    for number, door in enumerate(DOORS, start=1):
+        with moody.raw(moody.validator.sign(street, door)) as raw:
+            raw.send_head(length=10**6)
+            raw.socket.sendall(b"{")
+        eventually(lambda expected=before + number: moody.outcomes().get("cancelled") == expected)
+    assert moody.metric("queue_depth") == 0
+    probability_of(moody.ask(street))
+
+
+def test_the_operators_port_answers_while_a_picture_is_worked_on(moody: Daemon, white: bytes) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(moody.ask, white)
+        eventually(lambda: moody.metric("running"))
+        for _ in range(5):
+            assert moody.status("/healthz") == 200
+            assert moody.status("/readyz") == 200
+        assert moody.metric("running") == 1  # still: the probes were not behind it
+        assert moody.http.get("/nothing").status_code == 404
+        probability_of(running.result())
+
+
+@pytest.mark.parametrize("door", [Door(), Door("btauth", "/predict")], ids=["dendrite", "btauth"])
+def test_endless_bodies_cost_little_memory(start_daemon: StartDaemon, door: Door, street: bytes) -> None:
+    daemon = start_daemon().ready()
+    probability_of(daemon.ask(street))
+    before = daemon.peak()
+    with ExitStack() as stack:
+        taken = [stack.enter_context(daemon.raw(daemon.validator.sign(b"", door))) for _ in range(40)]
+        for raw in taken:
+            raw.send_head().socket.sendall(b"7fffffff\r\n")
+        while taken:
+            taken = [raw for raw in taken if raw.takes_more()]
+    probability_of(daemon.ask(street))
+    assert daemon.peak() - before < 60
+
+
+@pytest.mark.parametrize("part", ["target", "header name", "header value"])
+def test_endless_headers_cost_little_memory(start_daemon: StartDaemon, street: bytes, part: str) -> None:
+    daemon = start_daemon().ready()
+    probability_of(daemon.ask(street))
+    before = daemon.peak()
+    start = {"target": b"POST /", "header name": b"POST / HTTP/1.1\r\n", "header value": b"POST / HTTP/1.1\r\nname: "}
+    with daemon.raw(daemon.validator.sign(street, Door())) as raw:
+        raw.socket.sendall(start[part])
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 200 * MEBIBYTE and raw.takes_more(b"x"):
+                sent += CHUNK
+    probability_of(daemon.ask(street))
+    assert daemon.peak() - before < 60

@@ -1,0 +1,44 @@
+"""When it is too much: refusals by the queue and by the deadline, on both wires."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.process.daemon import Daemon, eventually
+from tests.process.inspection import message_of, probability_of
+from tests.process.wire import DOORS, Door
+
+all_doors = pytest.mark.parametrize("door", DOORS, ids=lambda door: f"{door.wire}{door.path}")
+
+
+@all_doors
+def test_a_deadline_that_can_not_be_met_is_refused(miner: Daemon, door: Door, street: bytes) -> None:
+    before = miner.metric("refusals_total", reason="deadline")
+    answer = miner.ask(street, door, timeout="0.2")
+    assert message_of(answer, 503) == "no answer in time is possible"
+    assert miner.metric("refusals_total", reason="deadline") == before + 1
+
+
+@all_doors
+def test_a_deadline_that_can_not_be_met_is_refused_unread(miner: Daemon, door: Door) -> None:
+    with miner.raw(miner.validator.sign(b"", door, timeout="0.2")) as raw:
+        message_of(raw.send_head(length=10**6).answer(), 503)
+
+
+def test_an_overloaded_miner_refuses_at_once(moody: Daemon, street: bytes, white: bytes) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(moody.ask, white)
+        eventually(lambda: moody.metric("running"))
+        waiting = pool.submit(moody.ask, street)
+        eventually(lambda: moody.metric("queue_depth"))
+        for door in DOORS:
+            assert message_of(moody.ask(street, door), 503) == "the queue is full"
+        assert moody.load() == (1, 1)  # so nobody waited for them
+        probability_of(running.result())
+        probability_of(waiting.result())
+
+
+def test_a_dendrite_finds_the_refusal_in_the_headers_too(miner: Daemon, street: bytes) -> None:
+    answer = miner.ask(street, Door(), timeout="0.2")
+    assert answer.headers["bt_header_axon_status_code"] == "503"
+    assert answer.headers["bt_header_axon_status_message"] == answer.json()["message"]

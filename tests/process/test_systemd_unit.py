@@ -1,0 +1,101 @@
+"""The unit file as systemd reads it, and the steps of its installer. Needs `systemd-analyze` (package systemd)."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from miner.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "deploy" / "systemd"
+UNIT = FOLDER / "roadwork-miner@.service"
+TEXT = UNIT.read_text(encoding="utf-8")
+THRESHOLD = 20  # tenths of exposure
+
+
+def value(key: str) -> str:
+    (found,) = re.findall(rf"^{key}=(.*)$", TEXT, flags=re.MULTILINE)
+    return str(found)
+
+
+def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=os.environ | environment, timeout=120
+    )  # fmt: skip
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Path:
+    """The unit for testnet, with a command that is on this machine."""
+    path = tmp_path / "roadwork-miner@testnet.service"
+    path.write_text(TEXT.replace(value("ExecStart").split()[0], str(shutil.which("true"))), encoding="utf-8")
+    return path
+
+
+def test_systemd_understands_every_line(instance: Path) -> None:
+    verified = run("systemd-analyze", "verify", instance)
+    assert (verified.returncode, verified.stderr) == (0, ""), verified.stderr
+
+
+def test_the_sandbox_is_tight(instance: Path) -> None:
+    judged = run("systemd-analyze", "security", "--offline=true", f"--threshold={THRESHOLD}", instance)
+    assert judged.returncode == 0, judged.stdout[-2000:]
+
+
+def test_what_would_break_the_miner_is_not_in_the_sandbox() -> None:
+    for key in ("MemoryDenyWriteExecute", "ProcSubset", "EnvironmentFile"):  # JIT, /proc/meminfo, inline comments
+        assert not re.search(rf"^{key}=", TEXT, flags=re.MULTILINE)
+    assert "--env-file /etc/roadwork-miner/%i.env" in value("ExecStart")
+
+
+def test_the_unit_and_the_settings_agree() -> None:
+    given = re.findall(r"^Environment=([A-Z_]+)=", TEXT, flags=re.MULTILINE)
+    ours = [key for key in given if key.lower() in Settings.model_fields]
+    assert set(given) - set(ours) == {"HOME", "MALLOC_ARENA_MAX", "PYTHONFAULTHANDLER"}
+    assert float(value("TimeoutStopSec")) > Settings().drain_seconds + 10  # and the end of a self-inference
+    assert value("RestartPreventExitStatus") == "2"
+    assert value("Type") == "notify"
+
+
+@pytest.mark.parametrize("script", ["install.sh", "uninstall.sh", "common.sh"])
+def test_the_scripts_are_well_formed(script: str) -> None:
+    assert run("bash", "-n", FOLDER / script).stderr == ""
+    if shutil.which("shellcheck"):
+        assert run("shellcheck", "-x", FOLDER / script).stdout == ""
+
+
+def test_a_dry_run_prints_every_step_and_takes_none() -> None:
+    before = {path for top in ("/opt", "/etc/systemd/system", "/etc") for path in Path(top).iterdir()}
+    installed = run("make", "install-service", "ENV=testnet", "DRY_RUN=1", PYTHON="/usr/bin/python3")
+    assert installed.returncode == 0, installed.stderr
+    steps = [line for line in installed.stdout.splitlines() if line.startswith("+ ")]
+    for part in ("venv", "--require-hashes", "testnet.env", UNIT.name, "daemon-reload", "current-testnet", "restart"):
+        assert any(part in step for step in steps), part
+    removed = run("make", "uninstall-service", "ENV=testnet", "DRY_RUN=1")
+    for part in ("disable --now", "clean", "testnet.hotkey-password", UNIT.name, "daemon-reload"):
+        assert any(part in step for step in removed.stdout.splitlines()), part
+    assert before == {path for top in ("/opt", "/etc/systemd/system", "/etc") for path in Path(top).iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "ENV=: a network is needed"),
+        ({"ENV": "../etc"}, "ENV=../etc: a network is needed"),
+        ({"ENV": "nonet"}, "ENV_FILE="),
+        ({"ENV": "testnet", "ENV_FILE": "/nowhere.env"}, "ENV_FILE=/nowhere.env: there is no such file"),
+        ({"ENV": "testnet", "HOTKEY": "/nowhere"}, "there is no /nowhere"),
+        ({"ENV": "testnet", "RELEASE": "0.0.0-none"}, "RELEASE=0.0.0-none is not installed"),
+        ({"ENV": "testnet", "PYTHON": "/nowhere/python3"}, "PYTHON=/nowhere/python3: Python 3.11 or newer is needed"),
+    ],
+    ids=["none", "path", "unknown", "file", "hotkey", "release", "python"],
+)
+def test_a_wrong_call_is_one_line_that_names_the_variable(given: dict[str, str], message: str) -> None:
+    clean = dict.fromkeys(("ENV", "ENV_FILE", "HOTKEY", "HOTKEY_PASSWORD", "MODELS", "RELEASE", "PYTHON"), "")
+    called = run("bash", FOLDER / "install.sh", **clean | {"DRY_RUN": "1"} | given)
+    assert called.returncode == 2, called.stdout
+    assert message in called.stderr.splitlines()[-1]

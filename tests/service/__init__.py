@@ -1,0 +1,1 @@
+"""The service on a booted systemd: `make test-service`, as root."""

@@ -1,0 +1,205 @@
+"""The check-up's judgements of this machine and of the running miner, as tables: facts in, a line out."""
+
+import asyncio
+import re
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from miner.chain.client import CLOSE_SECONDS, GRACE_SECONDS
+from miner.doctor import checkup, files, machine, model, running
+from miner.doctor.report import Finding, Level, ok, problem, verdict, warning
+from miner.threads import ThreadPlan
+
+GB = 10**9
+
+
+def expect(finding: Finding, level: Level, words: str) -> None:
+    assert finding.level == level, finding
+    assert re.search(words, finding.words), finding
+    assert bool(finding.todo) or level != "problem"
+
+
+@pytest.mark.parametrize(
+    ("plan", "cores", "quota", "level"),
+    [
+        ((1, 2), 2, None, "ok"),
+        ((1, 1), 1, 1.5, "ok"),
+        ((2, 1), 1, 1.5, "problem"),
+        ((1, 4), 2, None, "problem"),
+        ((1, 1), 1, 0.5, "warning"),
+    ],
+)
+def test_cpu(plan: tuple[int, int], cores: int, quota: float | None, level: Level) -> None:
+    expect(machine.judge_cpu(machine.CpuFacts(ThreadPlan(*plan), cores, quota)), level, "slot|quota")
+
+
+@pytest.mark.parametrize(
+    ("available", "swap", "size", "is_running", "level"),
+    [
+        (8 * GB, 0, GB, False, "ok"),
+        (GB, 2 * GB, GB, False, "warning"),
+        (GB, 0, GB, False, "problem"),
+        (GB, 0, GB, True, "ok"),
+        (0.1 * GB, 0, GB, True, "problem"),
+        (GB, 0, None, False, "ok"),
+    ],
+)
+def test_memory(available: float, swap: float, size: int | None, is_running: bool, level: Level) -> None:
+    finding = machine.judge_memory(machine.MemoryFacts(available, swap, size, is_running))
+    expect(finding, level, "of swap")
+    if level != "ok":
+        assert re.search(r"fallocate -l \dG /swapfile .*mkswap /swapfile && swapon /swapfile", finding.todo)
+
+
+@pytest.mark.parametrize(
+    ("free", "writable", "needed", "level"),
+    [(GB, True, 50, "ok"), (GB, False, 50, "problem"), (10, True, 50, "problem")],
+)
+def test_disk(free: int, writable: bool, needed: int, level: Level) -> None:
+    expect(machine.judge_disk([machine.DiskFacts("STATE_DIR", Path("s"), free, writable, needed)]), level, "STATE_DIR")
+    models = machine.DiskFacts("MODELS_DIR", Path("m"), 10, True, 50)
+    assert machine.judge_disk([models]).level == "warning", "it may be made elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fault", "level", "words"),
+    [
+        ([0.1] * 10, "", "ok", r"p95 100 ms over 10 pictures; 8\.5 s"),
+        ([1.0] * 9 + [5.0], "", "warning", "two at once"),
+        ([9.0], "", "problem", r"p95 9\.0 s over 1 pictures"),
+        ([], "no answer within 16 s", "problem", "no answer"),
+    ],
+)
+def test_inference(seconds: list[float], fault: str, level: Level, words: str) -> None:
+    expect(model.judge_inference(model.InferenceFacts(seconds, fault), 8.5), level, words)
+
+
+def test_without_a_model_nothing_is_measured() -> None:
+    expect(model.judge_inference(None, 8.5), "warning", "not measured")
+
+
+@pytest.mark.parametrize(("count", "p95"), [(1, 1), (2, 2), (10, 10), (20, 19), (100, 95)])
+def test_percentile(count: int, p95: float) -> None:
+    assert model.percentile(list(range(count, 0, -1)), 0.95) == p95
+
+
+RUNNING = running.RunningFacts(True, None, "ours", last_request=9_000.0, started=5_000.0, outcomes={"ok": 3})
+NOW = 9_060.0
+
+
+@pytest.mark.parametrize(
+    ("facts", "registered", "level", "words"),
+    [
+        (RUNNING, True, "ok", "ready"),
+        (running.RunningFacts(), True, "warning", "not running"),
+        (replace(RUNNING, reason="loading the model"), True, "problem", "loading the model"),
+        (replace(RUNNING, reason="hotkey x is not registered"), False, "warning", "not registered"),
+        (replace(RUNNING, hotkey="theirs"), True, "problem", "another hotkey, theirs"),
+    ],
+)
+def test_miner(facts: running.RunningFacts, registered: bool, level: Level, words: str) -> None:
+    expect(running.judge_running(facts, "ours", registered=registered), level, words)
+
+
+@pytest.mark.parametrize(
+    ("facts", "level", "words"),
+    [
+        (RUNNING, "ok", "last 60 s ago"),
+        (replace(RUNNING, last_request=1.0), "warning", "last 3 h ago"),
+        (replace(RUNNING, last_request=0.0, started=9_000.0), "ok", "never in 60 s of running"),
+        (replace(RUNNING, last_request=0.0, started=1.0), "warning", "never in 3 h of running"),
+        (replace(RUNNING, last_request=0.0, outcomes={"unauthorised": 4}), "warning", "4 unauthorised"),
+        (replace(RUNNING, outcomes={"forbidden": 2}), "ok", "ago; 2 forbidden"),
+        (running.RunningFacts(), "warning", "not running"),
+    ],
+)
+def test_asked(facts: running.RunningFacts, level: Level, words: str) -> None:
+    expect(running.judge_asked(facts, NOW), level, words)
+
+
+@pytest.mark.parametrize(
+    ("reached", "facts", "level", "words"),
+    [
+        (True, RUNNING, "ok", "1.2.3.4:8091"),
+        (False, RUNNING, "problem", "can't be reached from outside"),
+        (False, running.RunningFacts(), "warning", "the miner is not running"),
+        (None, RUNNING, "ok", "somebody asked 60 s ago"),
+        (None, replace(RUNNING, last_request=0.0), "warning", "not tried"),
+        (None, running.RunningFacts(), "warning", "not tried"),
+    ],
+)
+def test_reachable(reached: bool | None, facts: running.RunningFacts, level: Level, words: str) -> None:
+    finding = running.judge_reach(running.ReachFacts("1.2.3.4:8091", reached), facts, NOW, "ours")
+    expect(finding, level, words)
+    if "not tried" in finding.words:
+        assert "query photo.jpg --host 1.2.3.4 --port 8091 --receiver ours" in finding.todo
+
+
+@pytest.mark.parametrize(
+    ("facts", "level", "words"),
+    [
+        (files.SettingsFacts(Path("miner.env"), inline_comments=2), "ok", "2 comments behind values"),
+        (files.SettingsFacts(None), "ok", "environment and defaults"),
+        (files.SettingsFacts(Path("miner.env"), notes=["unknown key X"]), "warning", "unknown key X"),
+        (files.SettingsFacts(Path("miner.env"), faults=["A=x: no", "Y=1: no"]), "problem", "A=x: no; Y=1: no"),
+        (files.SettingsFacts(None, unused_file=Path("miner.env")), "warning", "miner.env is there and not used"),
+    ],
+)  # fmt: skip
+def test_settings(facts: files.SettingsFacts, level: Level, words: str) -> None:
+    expect(files.judge_settings(facts), level, words)
+
+
+@pytest.mark.parametrize(("mode", "level"), [(0o600, "ok"), (0o400, "ok"), (0o640, "warning"), (0o604, "warning")])
+def test_hotkey(mode: int, level: Level) -> None:
+    finding = files.judge_hotkey(files.WalletFacts(hotkey="ours", file=Path("hot"), mode=mode))
+    assert finding.level == level
+    assert (finding.todo == "chmod 600 hot") is (level == "warning")
+
+
+def test_keys() -> None:
+    expect(files.judge_hotkey(files.WalletFacts(fault="WALLET_HOTKEY=x: no")), "problem", "WALLET_HOTKEY=x: no")
+    expect(files.judge_coldkey(files.WalletFacts(coldkey=Path("cold"))), "warning", "cold is on this machine")
+    expect(files.judge_coldkey(files.WalletFacts()), "ok", "not on this machine")
+
+
+@pytest.mark.parametrize(
+    ("findings", "is_running", "standalone", "sentence"),
+    [
+        ([ok("a", "x"), warning("b", "y")], True, False, "ready to earn"),
+        ([ok("a", "x")], False, False, "ready to earn as soon as the miner runs: roadwork-miner run"),
+        ([ok("a", "x"), problem("b", "y", "z"), problem("c", "v", "w")], True, False, "not ready to earn: b: y"),
+        ([problem("b", "y", "z")], False, True, "not ready to earn: b: y"),
+        ([ok("a", "x")], True, True, "ready, and earning nothing: SUBTENSOR_NETWORK=standalone contacts no chain"),
+    ],
+)
+def test_the_last_sentence(findings: list[Finding], is_running: bool, standalone: bool, sentence: str) -> None:
+    assert verdict(findings, running=is_running, standalone=standalone) == sentence
+
+
+def test_the_time_limits_are_less_than_a_minute_in_all() -> None:
+    to_us = checkup.NETWORK_SECONDS + GRACE_SECONDS + CLOSE_SECONDS + checkup.LOCAL_SECONDS + running.PROBE_SECONDS
+    before = checkup.WALLET_SECONDS + checkup.MODEL_SECONDS + checkup.LOCAL_SECONDS
+    assert before + max(to_us, checkup.INFERENCE_SECONDS) <= 55
+
+
+async def _slow_and_quick() -> tuple[str, str]:
+    forever = threading.Event()
+    late = await checkup.in_time(lambda: str(forever.wait()), 0.05, "too late")
+    forever.set()
+    return late, await checkup.in_time(lambda: "in time", 60, "too late")
+
+
+def test_what_hangs_is_left_behind() -> None:
+    assert asyncio.run(_slow_and_quick()) == ("too late", "in time")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    heavy = "{'bittensor', 'onnxruntime', 'torch', 'numpy', 'httpx'} & set(sys.modules)"
+    code = f"import sys, miner.cli, miner.cli.doctor; sys.exit(str({heavy}) if {heavy} else 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,81 @@
+"""One frame of `top`, and the words that page and terminal share."""
+
+import pytest
+from rich.console import Console
+
+from miner import words
+from miner.cli.screen import lost, screen, spark
+from miner.cli.top import address_of
+from miner.settings import Settings
+from tests.overviews import HOTKEY, entry, overview
+
+
+def frame(renderable: object, width: int = 152) -> str:
+    console = Console(width=width, force_terminal=False)
+    with console.capture() as capture:
+        console.print(renderable)
+    return capture.get()
+
+
+@pytest.mark.parametrize("width", [80, 152])
+def test_a_frame_has_everything_and_fits(width: int) -> None:
+    shown = frame(screen(overview(entry(), entry("forbidden", reason="no permit", uid=None))), width)
+    for part in ("Ready", HOTKEY, "uid 143", "Queue", "3 of 32", "812 MiB", "vit-base", "forbidden", "no permit"):
+        assert part in shown
+    assert "…" not in shown
+    assert max(len(line) for line in shown.splitlines()) <= width
+
+
+def test_a_frame_before_anything_is_there() -> None:
+    shown = frame(screen(overview(ready=False, obstacle="loading the model", model=None, queue=None, chain=None)))
+    for part in ("Not ready", "loading the model", "not there yet"):
+        assert part in shown
+
+
+def test_text_from_outside_is_no_markup() -> None:
+    assert "[red]x[/red]" in frame(screen(overview(entry("bad_request", reason="[red]x[/red]"))))
+
+
+def test_a_miner_that_went_away_leaves_its_last_frame() -> None:
+    shown = frame(lost(overview(entry()), "no miner answers"))
+    assert "no miner answers" in shown
+    assert "vit-base" in shown
+
+
+def test_a_line_of_blocks_shows_what_is_not_zero() -> None:
+    assert spark([0, 0.01, 5, 10], 10) == " ▁▄█"
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:9464"),
+        ("0.0.0.0", "http://127.0.0.1:9464"),
+        ("::", "http://[::1]:9464"),
+        ("10.1.2.3", "http://10.1.2.3:9464"),
+    ],
+)
+def test_top_asks_where_the_miner_listens(host: str, address: str) -> None:
+    assert address_of(Settings(status_host=host, status_port=9464)) == address
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (words.duration(None), "–"),
+        (words.duration(0.00942), "9.4 ms"),
+        (words.duration(0.25), "250 ms"),
+        (words.duration(9.4), "9.40 s"),
+        (words.age(37), "37 s"),
+        (words.age(600), "10 min"),
+        (words.age(86400 * 3), "3.0 days"),
+        (words.size(345 * 2**20), "345 MiB"),
+        (words.size(1.5 * 2**30), "1.50 GiB"),
+        (words.share(1), "100 %"),
+        (words.share(0.99999), "99.99 %"),
+        (words.share(0.974), "97.4 %"),
+        (words.number(6123456), "6 123 456"),
+    ],
+)
+def test_numbers_in_words(shown: str, expected: str) -> None:
+    assert shown == expected

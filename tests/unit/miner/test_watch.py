@@ -1,0 +1,88 @@
+"""What metrics and page read of the parts of a daemon, from before they are there."""
+
+from math import inf, isnan
+from types import MappingProxyType
+from typing import ClassVar
+
+import pytest
+
+from miner.chain.base import EMPTY, Neuron, Snapshot
+from miner.metrics import Metrics
+from miner.settings import Settings
+from miner.watch import Watch
+
+
+class FakeChain:
+    """A chain that was never read, until it is."""
+
+    obstacle: ClassVar[str | None] = None
+    age = inf
+    publication = "not published: not tried yet"
+
+    def __init__(self) -> None:
+        self.snapshot = EMPTY
+
+    def read(self) -> None:
+        neurons = {"own": Neuron(4, "own", 12.5, False), "v": Neuron(9, "v", 1000.0, True)}
+        self.snapshot = Snapshot(77, 0.0, MappingProxyType(neurons), uid=4)
+        self.age, self.publication = 3.0, "published 203.0.113.7:8091"
+
+    async def start(self) -> None: ...
+
+    async def publish(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+@pytest.fixture
+def watch() -> Watch:
+    return Watch(Settings(), Metrics(), lambda: "starting")
+
+
+def value(watch: Watch, name: str, **labels: str) -> float | None:
+    found: float | None = watch.metrics.registry.get_sample_value(f"roadwork_miner_{name}", labels)
+    return found
+
+
+def test_a_daemon_that_has_just_started(watch: Watch) -> None:
+    shown = watch.overview()
+    assert (shown.ready, shown.obstacle) == (False, "starting")
+    assert (shown.model, shown.queue, shown.chain) == (None, None, None)
+    assert shown.memory.resident > 0
+    assert value(watch, "ready") == 0
+
+
+def test_a_chain_that_was_never_read_has_no_numbers_rather_than_wrong_ones(watch: Watch) -> None:
+    watch.see_hotkey("own")
+    watch.see_chain(FakeChain())
+    assert value(watch, "chain_age_seconds") == inf
+    assert value(watch, "chain_registered") == 0
+    assert value(watch, "chain_uid") == -1
+    stake = value(watch, "chain_stake")
+    assert stake is not None
+    assert isnan(stake)
+    shown = watch.overview().chain
+    assert shown is not None
+    assert (shown.age_seconds, shown.stake, shown.uid) == (None, None, None)
+    assert watch.overview().model_dump_json()  # infinity is no JSON
+
+
+def test_a_chain_that_is_read_is_shown_from_then_on(watch: Watch) -> None:
+    chain = FakeChain()
+    watch.see_hotkey("own")
+    watch.see_chain(chain)
+    chain.read()
+    watch.count_from_zero()
+    assert value(watch, "chain_age_seconds") == 3
+    assert value(watch, "chain_block") == 77
+    assert value(watch, "chain_uid") == 4
+    assert value(watch, "chain_registered") == 1
+    assert value(watch, "chain_published") == 1
+    assert value(watch, "chain_stake") == 12.5
+    assert value(watch, "chain_neurons") == 2
+    assert value(watch, "chain_validators") == 1
+    assert value(watch, "validator_requests_total", uid="9") == 0
+    assert value(watch, "identity_info", hotkey="own", network="standalone", netuid="323") == 1
+    shown = watch.overview().chain
+    assert shown is not None
+    assert shown.publication == "published 203.0.113.7:8091"
