@@ -10,10 +10,12 @@ PIP := $(BIN)/pip --disable-pip-version-check -q
 # Settings file for run, query and models; none: standalone with the starter detector.
 ENV_FILE ?=
 MINER := $(BIN)/roadwork-miner
+BENCH := models/bench
+BENCH_MODELS := $(BENCH)/vit-base.env $(BENCH)/yolo11n.env
 WITH_ENV := $(if $(ENV_FILE),--env-file $(ENV_FILE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all run query top dashboards doctor models export vit-base check lint test install-service uninstall-service test-service lock clean
+.PHONY: help setup setup-all run query top dashboards doctor models export vit-base bench check lint test install-service uninstall-service test-service lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 19
@@ -45,6 +47,23 @@ export: $(VENV)/.all ## Export the configured model again, into OUT or its own f
 
 vit-base: $(VENV)/.all ## Make a full-size ViT-base with random weights in OUT, for trying the machine
 	@$(BIN)/python -m tests.models vit-base $(or $(OUT),models/vit-base)
+
+bench: $(VENV)/.all $(if $(ENV_FILE),,$(BENCH_MODELS)) ## Measure a model beside its own library (ENV_FILE=miner.env; none: ViT-base and YOLO11n, random weights)
+	@code=0; for file in $(or $(ENV_FILE),$(BENCH_MODELS)); do $(MINER) bench $(if $(findstring --daemon,$(ARGS)),,--reference) --env-file $$file $(ARGS) || code=$$?; done; exit $$code
+
+$(BENCH)/vit-base.env: | $(VENV)/.all
+	@$(BIN)/python -m tests.models vit-base $(BENCH)/vit-base >&2
+	@echo 'hf_repo: vit-base' > $(BENCH)/vit-base.yaml
+	@printf '%s\n' IMAGE_DETECTOR=ViT IMAGE_DETECTOR_CONFIG=$(BENCH)/vit-base.yaml MODELS_DIR=$(BENCH)/prepared > $@.partial
+	@for precision in fp32 int8 bf16; do $(MINER) export --env-file $@.partial --precision $$precision || test $$precision = bf16 || exit; done
+	@mv $@.partial $@
+
+$(BENCH)/yolo11n.env: | $(VENV)/.all
+	@mkdir -p $(BENCH)
+	@$(BIN)/python -c 'from pathlib import Path; from tests.models import make_yolo; make_yolo(Path("$(BENCH)/yolo11n.pt"))' >&2
+	@echo 'weights_path: yolo11n.pt' > $(BENCH)/yolo11n.yaml
+	@printf '%s\n' IMAGE_DETECTOR=YOLOClassifier IMAGE_DETECTOR_CONFIG=$(BENCH)/yolo11n.yaml MODELS_DIR=$(BENCH)/prepared > $@.partial
+	@mv $@.partial $@
 
 check: lint ## Lint, types and the quick tests
 	@$(BIN)/pytest -q tests/unit tests/contract

@@ -30,11 +30,19 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A prepared model: its folder and manifest, and the original weights, which only the torch backend needs."""
+    """A prepared model: its folder and manifest.
+
+    Attributes:
+        folder: holds everything that serving needs.
+        manifest: says what is in it.
+        original: the original weights, which only the torch backend needs.
+        optimized: onnxruntime's own graph for this machine, where there is one.
+    """
 
     folder: Path
     manifest: Manifest
-    original: Path | None
+    original: Path | None = None
+    optimized: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

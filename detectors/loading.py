@@ -2,12 +2,20 @@
 
 from pathlib import Path
 
+from detectors.backends import MODEL_FILE
 from detectors.base import Detector, ModelFiles, RunOptions
 from detectors.config import DetectorConfig
 from detectors.errors import DetectorConfigError, ModelError, NotPrepared
 from detectors.manifest import Manifest
 from detectors.registry import RECIPES, backend_class, detector_class
 from detectors.weights import find_original, model_folder, variant_folder
+
+
+def ensure_graph(folder: Path, manifest: Manifest) -> Path | None:
+    """Return onnxruntime's own graph for this machine; imports onnxruntime, which other backends do without."""
+    from detectors import optimized
+
+    return optimized.ensure_graph(folder, manifest)
 
 
 def load_detector(
@@ -35,7 +43,9 @@ def load_detector(
             raise DetectorConfigError(f"the backend {backend!r} has no {precision}")
         folder = variant_folder(manifest, models_dir, precision, backend)
         manifest = Manifest.read(folder)
-    manifest.verify(folder)
+    optimized = ensure_graph(folder, manifest) if backend == "onnx" else None
+    # The optimised graph has sums of its own, and the one it was made from is then not read at all.
+    manifest.verify(folder, but=MODEL_FILE if optimized is not None else None)
     original = None
     if backend == "torch":
         if config.model_folder is not None:
@@ -44,7 +54,7 @@ def load_detector(
                 f"and {config.path.name} names an exported model"
             )
         original = find_original(config, manifest.revision).path
-    return detector(ModelFiles(folder, manifest, original), backend_class(backend), options)
+    return detector(ModelFiles(folder, manifest, original, optimized), backend_class(backend), options)
 
 
 def is_prepared(config: DetectorConfig, models_dir: Path) -> bool:

@@ -7,7 +7,7 @@ import signal
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from miner import systemd
+from miner import memory, systemd
 from miner.axon.app import Axon, Limits
 from miner.chain.base import Chain
 from miner.errors import StartError
@@ -52,6 +52,7 @@ class Daemon:
         Raises:
             StartError: something is not as it must be.
         """
+        memory.keep_large_blocks_apart()
         settings, stop = self.settings, asyncio.Event()
         self._listen_to_signals(stop)
         async with AsyncExitStack() as stack:
@@ -60,12 +61,13 @@ class Daemon:
                 listening(status, "STATUS_PORT", settings.status_host, settings.status_port)
             )
             stack.push_async_callback(end, asyncio.create_task(self.states.watch(), name="states"))
-            wallet = await asyncio.to_thread(own_wallet, settings)
-            hotkey = wallet.hotkey.ss58_address
-            self.watch.see_hotkey(hotkey)
             self.obstacle = "loading the model"
             self.loader = ModelLoader(settings, self.metrics)
-            detector, pace = await self.loader.load()
+            # Side by side: importing the SDK takes as long as checking and loading a large model.
+            wallet, (detector, pace) = await asyncio.gather(asyncio.to_thread(own_wallet, settings), self.loader.load())
+            memory.give_back()
+            hotkey = wallet.hotkey.ss58_address
+            self.watch.see_hotkey(hotkey)
             plan = ThreadPlan(detector.options.slots, detector.options.threads)
             self.metrics.planned(plan, settings.queue_depth)
             scheduler = Scheduler(plan.slots, settings.queue_depth, pace)
@@ -121,6 +123,7 @@ class Daemon:
             log.error("reload failed, the old model keeps serving: %s", error)
             return
         self.service.detector, self.service.scheduler.pace = detector, pace
+        memory.give_back()
         self.metrics.reloads.labels("ok").inc()
         log.info("reloaded: %s", in_words(detector))
 

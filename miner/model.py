@@ -5,11 +5,11 @@ import logging
 import sys
 import time
 
+from detectors.backends import MANIFEST_FILE
 from detectors.base import Detector, RunOptions
-from detectors.config import DetectorConfig, read_config
+from detectors.config import read_config
 from detectors.errors import DetectorConfigError, ModelError, NotPrepared
 from detectors.loading import load_detector
-from detectors.manifest import NAME as MANIFEST
 from detectors.manifest import Manifest
 from detectors.weights import model_folder, variant_folder
 from miner.errors import ConfigurationError, CouldNotStart, StartError
@@ -40,9 +40,12 @@ class ModelLoader:
             CouldNotStart: the model is damaged, can't be loaded, or is too slow to be of use.
         """
         try:
+            await self._tune_if_asked()
             detector, pace, seconds = await asyncio.to_thread(self._load)
         except NotPrepared:
-            await self._prepare()
+            log.info("%s is not prepared yet: fetching and exporting it, once", self.settings.detector_config)
+            await self._run_child("models", "download")
+            await self._tune_if_asked()
             detector, pace, seconds = await asyncio.to_thread(self._load)
         self._check_pace(pace)
         self.metrics.loaded(detector, *seconds)
@@ -53,7 +56,7 @@ class ModelLoader:
         settings, started = self.settings, time.monotonic()
         try:
             config = read_config(settings.detector_config)
-            plan = self._plan(config)
+            plan = choose(settings, self.cores, self._tuned())
             options = plan.options if self._split is None else self._split
             log.info(
                 "serving with %s %s, %d × %d threads (%s)",
@@ -77,24 +80,25 @@ class ModelLoader:
             raise CouldNotStart(str(error)) from error
         return detector, pace, (loaded - started, time.monotonic() - loaded)
 
-    def _plan(self, config: DetectorConfig) -> Plan:
-        """Return how to serve; a tuned plan whose variant is gone is passed over."""
-        folder = model_folder(config, self.settings.models_dir)
-        manifest = Manifest.read(folder)
-        key = plan_key(manifest, self.cores, cpu_model(), library_versions())
-        tuned = read_plan(self.settings.models_dir, key)
-        if tuned is not None and tuned.precision != "fp32":
-            variant = variant_folder(manifest, self.settings.models_dir, tuned.precision, tuned.backend)
-            if not (variant / MANIFEST).is_file():
-                tuned = None
-        return choose(self.settings, self.cores, tuned)
+    async def _tune_if_asked(self) -> None:
+        if self.settings.tune_on_start and await asyncio.to_thread(self._tuned) is None:
+            log.info("tuning for this machine, once: about a minute")
+            await self._run_child("tune")
 
-    async def _prepare(self) -> None:
-        """Fetch and export the model in a process of its own, so that torch never enters this one."""
-        name = self.settings.detector_config
-        log.info("%s is not prepared yet: fetching and exporting it, once", name)
+    def _tuned(self) -> Plan | None:
+        """Return the stored plan; one whose variant is gone is passed over."""
+        models_dir = self.settings.models_dir
+        manifest = Manifest.read(model_folder(read_config(self.settings.detector_config), models_dir))
+        tuned = read_plan(models_dir, plan_key(manifest, self.cores, cpu_model(), library_versions()))
+        if tuned is None or tuned.precision == "fp32":
+            return tuned
+        variant = variant_folder(manifest, models_dir, tuned.precision, tuned.backend)
+        return tuned if (variant / MANIFEST_FILE).is_file() else None
+
+    async def _run_child(self, *command: str) -> None:
+        """Run a command of ours in a process of its own, so that torch never enters this one."""
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "miner", "models", "download", env=environment_of(self.settings)
+            sys.executable, "-m", "miner", *command, env=environment_of(self.settings), stdout=sys.stderr
         )
         try:
             code = await child.wait()
@@ -103,7 +107,10 @@ class ModelLoader:
             raise
         if code != 0:
             kind: type[StartError] = ConfigurationError if code == ConfigurationError.exit_code else CouldNotStart
-            raise kind(f"IMAGE_DETECTOR_CONFIG={name}: the model could not be prepared, for the reason above")
+            raise kind(
+                f"IMAGE_DETECTOR_CONFIG={self.settings.detector_config}: "
+                f"`roadwork-miner {' '.join(command)}` failed, for the reason above"
+            )
 
     def _check_pace(self, pace: float) -> None:
         allowed = min(VALIDATORS_WAIT, self.settings.deadline_cap_seconds) - self.settings.deadline_margin_seconds

@@ -15,7 +15,7 @@ WORDS = {
     "forbidden": "forbidden",
     "bad_request": "not understood",
     "bad_image": "without a picture that may be opened",
-    "expired": "given up for a body that did not come",
+    "stalled": "given up for a body that did not come",
     "not_found": "for paths there are not",
 }
 

@@ -1,5 +1,5 @@
 # What install.sh and uninstall.sh share: where things are, and how a step is taken. Everything they touch is named here.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 
 ROOT=/opt/roadwork-miner                  # releases side by side, models, and a link current-ENV for each network
 ETC=/etc/roadwork-miner                   # ENV.env, ENV.hotkey, ENV.hotkey-password

@@ -23,6 +23,7 @@ others=$(find "$ROOT" -maxdepth 1 -name 'current-*' ! -name "current-$ENV" 2>/de
 if [ -n "$others" ]; then
     echo "# $ROOT and the unit stay, for ${others//$ROOT\/current-/}"
 else
+    step systemctl stop 'system-roadwork\x2dminer.slice' # of all instances
     step rm -rf "$ROOT" "$UNITS/$TEMPLATE" "$UNITS/$TEMPLATE.d"
     if [ -z "${KEEP:-}" ]; then
         step find "$ETC" /var/lib/private/roadwork-miner /var/lib/roadwork-miner -maxdepth 0 -empty -delete 2>/dev/null || true

@@ -24,7 +24,9 @@ class OnnxBackend:
         session.inter_op_num_threads = 1
         session.enable_cpu_mem_arena = options.arena
         session.log_severity_level = 3
-        path = files.folder / MODEL_FILE
+        path = files.optimized or files.folder / MODEL_FILE
+        if files.optimized is not None:
+            session.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             self._session = onnxruntime.InferenceSession(os.fspath(path), session, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors share no other class

@@ -9,14 +9,13 @@ DIR holds one folder a class, `roadwork` and `no_roadwork`. Needs the extra `exp
 import argparse
 from pathlib import Path
 
-import torch
 from rich.progress import Progress
 
 from detectors.training.starter_data import load
 from detectors.training.starter_measures import cross_validate
-from detectors.training.starter_network import THREADS, save, train
+from detectors.training.starter_network import save, train
 
-EPOCHS = 50  # the views never repeat, so that more epochs do not overfit
+EPOCHS = 40  # the views never repeat, so that more epochs do not overfit
 
 
 def main() -> None:
@@ -30,13 +29,12 @@ def main() -> None:
     options = parser.parse_args()
     if not options.folds and options.out is None:
         parser.error("--out is needed, or --folds")
-    torch.set_num_threads(THREADS)
     photos = load(options.data)
+    if options.folds:
+        cross_validate(photos, options.epochs, options.seed, options.folds)
+        return
     with Progress() as progress:
-        if options.folds:
-            cross_validate(photos, options.epochs, options.seed, options.folds, progress)
-        else:
-            save(train(photos, options.epochs, options.seed, progress), options.out)
+        save(train(photos, options.epochs, options.seed, progress), options.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """Measure the starter detector by cross-validation, on the photos as they are and as validators may send them."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +24,12 @@ def _worn(picture: Image.Image) -> Image.Image:
     return recompressed(Image.fromarray(np.uint8((pixels + noise).clip(0, 255))), 50)
 
 
-VIEWS: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "as they are": lambda picture: picture,
-    "letterboxed 224 JPEG": lambda picture: recompressed(squared(picture, 224, letterbox=True), 75),
-    "1920 wide": lambda picture: picture.resize((1920, round(1920 * picture.height / picture.width)), BILINEAR),
-    "blurred, noisy, JPEG 50": _worn,
-}
+VIEWS: list[tuple[str, Callable[[Image.Image], Image.Image]]] = [
+    ("as they are", lambda picture: picture),
+    ("letterboxed 224 JPEG", lambda picture: recompressed(squared(picture, 224, letterbox=True), 75)),
+    ("1920 wide", lambda picture: picture.resize((1920, round(1920 * picture.height / picture.width)), BILINEAR)),
+    ("blurred, noisy, JPEG 50", _worn),
+]
 PARTS = "enlarged parts without cones"
 
 
@@ -38,25 +41,34 @@ def _parts(picture: Image.Image) -> list[Image.Image]:
     return [picture.crop((left, top, left + width, top + height)) for left, top in corners]
 
 
-def cross_validate(photos: Sequence[Photo], epochs: int, seed: int, count: int, progress: Progress) -> None:
+def judge(photos: Sequence[Photo], held: NDArray[np.int64], epochs: int, seed: int) -> tuple[dict[str, Judged], str]:
+    """Train without the held-out photos and judge those; return the judgements and the mistakes."""
+    seen = [photo for index, photo in enumerate(photos) if index not in held]
+    unseen = [photos[index] for index in held]
+    with Progress(disable=True) as silent:  # the folds train side by side
+        model = train(seen, epochs, seed, silent)
+    labels = np.array([photo.label == 1 for photo in unseen])
+    judged = {name: (probabilities(model, [view(photo.picture) for photo in unseen]), labels) for name, view in VIEWS}
+    parts = [part for photo in unseen if not photo.label for part in _parts(photo.picture)]
+    scores = judged[VIEWS[0][0]][0]
+    wrong = [f"{p.name} {score:.2f}" for p, score in zip(unseen, scores, strict=True) if (score > 0.5) != p.label]
+    return judged | {PARTS: (probabilities(model, parts), np.zeros(len(parts), dtype=bool))}, ", ".join(wrong)
+
+
+def cross_validate(photos: Sequence[Photo], epochs: int, seed: int, count: int) -> None:
     """Print how well networks judge photos that they have not seen."""
-    scores: dict[str, list[Judged]] = {name: [] for name in [*VIEWS, PARTS]}
-    for number, held in enumerate(folds(photos, count, seed)):
-        seen, unseen = [photos[index] for index in range(len(photos)) if index not in held], [photos[i] for i in held]
-        model = train(seen, epochs, seed + number, progress)
-        labels = np.array([photo.label == 1 for photo in unseen])
-        for name, view in VIEWS.items():
-            scores[name].append((probabilities(model, [view(photo.picture) for photo in unseen]), labels))
-        parts = [part for photo in unseen if not photo.label for part in _parts(photo.picture)]
-        scores[PARTS].append((probabilities(model, parts), np.zeros(len(parts), dtype=bool)))
-        for photo, score in zip(unseen, scores["as they are"][-1][0], strict=True):
-            if (score > 0.5) != photo.label:
-                progress.console.print(f"fold {number + 1}: wrong: {photo.name} {score:.2f}")
-        for name, judged in scores.items():
-            progress.console.print(f"fold {number + 1}: {name}: {summary(*judged[-1])}")
-    for name, judged in scores.items():
-        every = np.concatenate([score for score, _ in judged]), np.concatenate([labels for _, labels in judged])
-        progress.console.print(f"{name}: {summary(*every)}")
+    scores: dict[str, list[Judged]] = {}
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        held = list(folds(photos, count, seed))
+        seeds = range(seed, seed + count)
+        for number, (judged, wrong) in enumerate(pool.map(judge, repeat(photos), held, repeat(epochs), seeds), 1):
+            print(f"fold {number}: wrong: {wrong}")
+            for name, judgement in judged.items():
+                print(f"fold {number}: {name}: {summary(*judgement)}", flush=True)
+                scores.setdefault(name, []).append(judgement)
+    for name, judgements in scores.items():
+        every = np.concatenate([score for score, _ in judgements]), np.concatenate([label for _, label in judgements])
+        print(f"{name}: {summary(*every)}")
 
 
 def summary(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> str:

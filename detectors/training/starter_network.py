@@ -21,13 +21,9 @@ WIDTHS, DEPTHS = [16, 32, 64, 128], [2, 2, 2, 2]  # dense: depthwise convolution
 BATCH = 32
 RATE, DECAY = 3e-3, 0.05  # high, for a network without pretrained weights
 WARM_UP = 0.05  # of all steps
-BALANCE = [
-    1.25,
-    0.75,
-]  # of the classes in the loss: other roads vary more than these photos, so cones need a clear sign
+BALANCE = [1.25, 0.75]  # of the classes in the loss: roads vary more than these photos do, so a cone must be clear
 SMOOTHING = 0.05  # not every label is right
 AVERAGE = 0.98  # weights averaged over the last 50 steps or so are calmer than the last ones
-THREADS = 2
 MEAN, STD = 0.5, 0.5
 
 
@@ -71,10 +67,11 @@ def network() -> torch.nn.Module:
 def train(photos: Sequence[Photo], epochs: int, seed: int, progress: Progress) -> torch.nn.Module:
     """Fit a network to the photos and return it with averaged weights."""
     torch.manual_seed(seed)
+    torch.set_num_threads(1)  # so small a network gains little from more, and loses on a busy machine
     model = network().to(memory_format=torch.channels_last)  # a quarter faster
     averaging = get_ema_multi_avg_fn(AVERAGE)
     average = AveragedModel(model, multi_avg_fn=averaging, use_buffers=True)
-    batches = DataLoader(Views(photos, epochs, seed), BATCH, num_workers=THREADS, drop_last=True)
+    batches = DataLoader(Views(photos, epochs, seed), BATCH, num_workers=1, drop_last=True)
     kernels = {"params": [value for value in model.parameters() if value.ndim > 1], "weight_decay": DECAY}
     others = {"params": [value for value in model.parameters() if value.ndim <= 1], "weight_decay": 0.0}  # norms
     optimiser = torch.optim.AdamW([kernels, others], RATE)

@@ -61,6 +61,11 @@ class Worker:
         return self.job.name
 
     @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    @property
     def pace(self) -> float:
         """Seconds a warm picture takes."""
         return self.loaded.pace

@@ -17,6 +17,7 @@ class Job:
     slots: int
     threads: int
     pictures: list[str]  # files
+    arena: bool = True  # onnxruntime's own memory pool
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from miner.bench.competitor import Worker
 from miner.bench.job import Job
 from miner.bench.measure import Bound, Progress, Record, measure
+from miner.bench.quiet import others, spent
 from miner.bench.report import Figures, largest_difference, level_of, medians_by_kind, most_at_once, ratios
 from miner.errors import CouldNotStart
 
@@ -19,11 +20,12 @@ LOADING = 0.25  # of the progress bar
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The figures in the order of the jobs, the rounds they come from, and who could not take part, and why."""
+    """The figures in the order of the jobs, and how they came about."""
 
     figures: list[Figures]
     rounds: int
-    left_out: dict[str, str]
+    left_out: dict[str, str]  # who could not take part, and why
+    others: float  # share of the machine's CPU time in other hands meanwhile
 
 
 def bench(
@@ -68,11 +70,14 @@ def bench(
         if not workers:
             raise CouldNotStart("; ".join(f"{name}: {reason}" for name, reason in left_out.items()))
         levels = sorted({*LEVELS, at_once})
+        pids = [worker.pid for worker in workers]
+        before = spent(pids)
         records, done = measure(
             workers, levels, Bound(rounds, until), lambda text, share: progress(text, LOADING + (1 - LOADING) * share)
         )
+        loud = others(before, spent(pids))
         figures = sum_up(workers, records, kinds, deadline)
-    return Result(figures, done, left_out)
+    return Result(figures, done, left_out, loud)
 
 
 def sum_up(

@@ -73,7 +73,7 @@ def _load(job: Job) -> Predict:
     from detectors.base import RunOptions
     from detectors.loading import load_detector
 
-    options = RunOptions(job.slots, job.threads)
+    options = RunOptions(job.slots, job.threads, job.arena)
     detector = load_detector(job.detector, config, Path(job.models_dir), job.backend, options, job.precision)
     return lambda data: detector.predict(data).probability
 

@@ -4,7 +4,8 @@ import sys
 
 import typer
 
-from miner.cli import bench, doctor, export, models, query, run, top
+from miner import systemd
+from miner.cli import bench, doctor, export, models, query, run, top, tune
 from miner.errors import StartError
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app.command("top")(top.top)
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
 app.command("export")(export.export)
+app.command("tune")(tune.tune)
 app.add_typer(models.app, name="models")
 
 
@@ -29,6 +31,7 @@ def main() -> None:
     try:
         app()
     except StartError as error:
+        level = "<3>" if systemd.is_journal(sys.stderr) else ""  # the journal's mark of an error
         for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            print(f"{level}error: {line}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -4,7 +4,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -83,24 +83,31 @@ def _measure(
 ) -> bool:  # fmt: skip
     """Measure the model alone, print, and return whether the deadline is met."""
     from miner.bench.pictures import made_pictures, own_pictures
+    from miner.bench.quiet import LOUD
     from miner.bench.report import choose, judge
     from miner.bench.run import as_json as figures_as_json
     from miner.bench.run import bench as run
 
     settings, deadline = subject.settings, _deadline(subject.settings)
-    with tempfile.TemporaryDirectory() as made, _progress() as (console, progress):
+    with tempfile.TemporaryDirectory() as made, ExitStack() as stack:
         pictures = own_pictures(folder) if folder is not None else made_pictures(Path(made))
         with start_errors(settings):
             jobs = subject.jobs([str(path) for path in pictures.paths], reference=reference)
+        console, progress = stack.enter_context(_progress())
         environment = environment_of(settings)
         result = run(jobs, pictures.kinds, concurrency, deadline, *bound, environment, progress, is_demanded)
         for name, reason in result.left_out.items():
             console.print(f"left out: {name}: {reason}")
+        if result.others > LOUD:
+            console.print(
+                f"other programs took {result.others:.0%} of this machine meanwhile: measure again when quiet"
+            )
     counted = choose(result.figures, subject.served(), concurrency)
     verdict = judge(counted, concurrency, deadline, settings.queue_depth)
     if as_json:
         told = {
             **subject.facts(), "pictures": pictures.kinds, "rounds": result.rounds, "left_out": result.left_out,
+            "others": result.others,
             "competitors": [figures_as_json(figures) for figures in result.figures], "verdict": asdict(verdict),
         }  # fmt: skip
         print(json.dumps(told))

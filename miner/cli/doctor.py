@@ -57,7 +57,7 @@ def doctor(
         checkup = CheckUp(settings, probe)
         with Console(stderr=True).status("…") as status:
             findings += asyncio.run(_examine(checkup, status, None if as_json else console))
-        running = checkup.running
+        running = checkup.is_running
     sentence = verdict(findings, running=running, standalone=settings is not None and settings.is_standalone)
     if as_json:
         print(json.dumps({"findings": [asdict(finding) for finding in findings], "verdict": sentence}, indent=2))

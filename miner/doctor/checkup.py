@@ -41,11 +41,11 @@ class Step:
 
 @dataclass(slots=True)
 class CheckUp:
-    """One run; `running` is known once the miner was asked."""
+    """One run; `is_running` is known once the miner was asked."""
 
     settings: Settings
     probe: str | None = None
-    running: bool = False
+    is_running: bool = False
 
     async def examine(self) -> AsyncIterator[Step | Finding]:
         """Yield each step before it is taken, and each finding as soon as it is judged."""
@@ -61,7 +61,7 @@ class CheckUp:
         late = model.ModelFacts(settings.detector_config, settings.image_detector, fault=_late(MODEL_SECONDS))
         prepared = await in_time(partial(model.read_model, settings), MODEL_SECONDS, late)
         miner = await in_time(partial(running.read_running, settings), LOCAL_SECONDS, running.RunningFacts())
-        self.running = miner.running
+        self.is_running = miner.running
         yield machine.judge_cpu(machine.read_cpu(settings))
         yield machine.judge_memory(machine.read_memory_facts(prepared.bytes, miner.running))
         yield machine.judge_disk(machine.read_disks(settings, prepared=prepared.manifest is not None))
@@ -115,7 +115,7 @@ class CheckUp:
             clock.judge_clock(facts.head, services),
             chain.judge_registration(facts, who),
             chain.judge_standing(facts, who),
-            chain.judge_address(facts, who, ours, running=self.running),
+            chain.judge_address(facts, who, ours, running=self.is_running),
             chain.judge_validators(facts),
             chain.judge_rules(facts, rules_of(settings)),
             chain.judge_pay(facts, who),

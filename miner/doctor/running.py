@@ -1,9 +1,9 @@
 """The miner itself, asked on its own status port, and the validators' port from both sides."""
 
+import asyncio
 import contextlib
 import errno
 import socket
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -136,7 +136,7 @@ def test_a_second_network_with_an_encrypted_hotkey(second: Unit, shared: Path) -
     )
     given = {"ENV_FILE": "/shared/testnet.env", "HOTKEY": "/shared/wallets/ours/hotkeys/hot"}
     taken = second.make("install-service", **given, HOTKEY_PASSWORD="/shared/password")
-    assert taken.returncode == 1
+    assert taken.returncode != 0
     assert "MINER_AXON_PORT=8091: the port is taken" in taken.stderr
     eventually(lambda: int(second.show("NRestarts")) >= 1)  # exit code 3: again and again
 
@@ -167,7 +167,7 @@ def test_an_upgrade_that_fails_goes_back_by_itself(unit: Unit) -> None:
     unit.machine.run("sed", "-i", 's/^version = .*/version = "9.9.1"/', f"{source}/pyproject.toml")
     unit.machine.run("sed", "-i", "1i raise SystemExit(3)", f"{source}/miner/app.py")
     done = unit.make("install-service", source)
-    assert done.returncode == 1
+    assert done.returncode != 0
     assert f"going back to {good}" in done.stderr
     assert unit.release == good
     assert unit.is_ready()

@@ -40,6 +40,13 @@ def syncs_again(node: LiveNode, daemon: Daemon) -> None:
     eventually(lambda: daemon.metric("chain_block") >= node.block)
 
 
+def settled(node: LiveNode, daemon: Daemon) -> None:
+    """Start it and wait until it is ready, published, and has seen that it is."""
+    daemon.start().ready()
+    eventually(lambda: daemon.metric("chain_published") == 1)
+    syncs_again(node, daemon)
+
+
 def keeps_answering(daemon: Daemon, street: bytes) -> None:
     """Known validators are answered, strangers are not, and the operator's port says ready."""
     assert why_not(daemon) == "ready"

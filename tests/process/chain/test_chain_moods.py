@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from tests.process.chain.live_node import NETUID, SUBMIT, LiveNode
-from tests.process.chain.scene import START, keeps_answering, register, syncs_again, why_not
+from tests.process.chain.scene import START, keeps_answering, register, settled, syncs_again, why_not
 from tests.process.daemon import eventually
 from tests.process.inspection import message_of
 
@@ -15,7 +15,7 @@ from tests.process.inspection import message_of
 def test_a_broken_node_costs_freshness_only(node: LiveNode, start: START, street: bytes, mood: str) -> None:
     daemon = start()
     register(node, daemon)
-    daemon.start().ready()
+    settled(node, daemon)
     if mood == "away":
         node.stop()
     else:
@@ -35,7 +35,7 @@ def test_a_broken_node_costs_freshness_only(node: LiveNode, start: START, street
 def test_a_node_that_hangs_for_a_minute(node: LiveNode, start: START, street: bytes) -> None:
     daemon = start()
     register(node, daemon)
-    daemon.start().ready()
+    settled(node, daemon)
     node.fault = "hang"
     for seconds in (1, 20, 40, 60):
         eventually(lambda age=seconds: daemon.metric("chain_age_seconds") > age)
@@ -49,8 +49,7 @@ def test_a_node_that_hangs_for_a_minute(node: LiveNode, start: START, street: by
 def test_a_start_without_the_chain_goes_by_what_was_stored(node: LiveNode, start: START, street: bytes) -> None:
     first = start()
     register(node, first)
-    first.start().ready()
-    eventually(lambda: first.metric("chain_published") == 1)
+    settled(node, first)
     block = first.metric("chain_block")
     assert first.stop() == 0
     node.stop()
@@ -83,7 +82,7 @@ def test_a_start_without_the_chain_or_a_memory_of_it(node: LiveNode, start: STAR
 def test_a_memory_that_is_too_old_is_not_gone_by(node: LiveNode, start: START, street: bytes) -> None:
     daemon = start(CHAIN_MAX_AGE_HOURS=2 / 3600)
     register(node, daemon)
-    daemon.start().ready()
+    settled(node, daemon)
     node.stop()
     eventually(lambda: "old, the limit is" in why_not(daemon))
     assert message_of(daemon.ask(street), 503) == "the miner is not ready"
@@ -94,7 +93,7 @@ def test_a_memory_that_is_too_old_is_not_gone_by(node: LiveNode, start: START, s
 def test_a_stored_snapshot_that_is_damaged_stops_nothing(node: LiveNode, start: START) -> None:
     daemon = start()
     register(node, daemon)
-    daemon.start().ready()
+    settled(node, daemon)
     assert daemon.stop() == 0
     (stored,) = daemon.state.glob("chain-*.json")
     stored.write_text(json.dumps({"network": node.url}), encoding="utf-8")

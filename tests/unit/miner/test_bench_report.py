@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from miner.bench.job import Burst, Job, Loaded
+from miner.bench.quiet import Spent, others
 from miner.bench.report import (
     MOST_VALIDATORS,
     Alone,
@@ -132,3 +133,18 @@ def test_what_the_miner_would_serve_counts_else_our_fastest() -> None:
     assert choose([reference, slow, quick], ("torch", "fp32"), 10) is slow
     assert choose([reference, slow, quick], ("openvino", "fp32"), 10) is quick
     assert choose([reference, replace(slow), quick], ("onnx", "fp32"), 10) is quick
+
+
+@pytest.mark.parametrize(
+    ("total", "idle", "own", "share"),
+    [
+        (20.0, 10.0, 10.0, 0.0),
+        (20.0, 0.0, 10.0, 0.5),
+        (20.0, 5.0, 10.0, 0.25),
+        (20.0, 0.0, 21.0, 0.0),  # the clocks are not read at one moment
+        (0.0, 0.0, 0.0, 0.0),
+    ],
+)
+def test_what_others_took_of_the_machine(total: float, idle: float, own: float, share: float) -> None:
+    before = Spent(100.0, 50.0, 5.0)
+    assert others(before, Spent(100.0 + total, 50.0 + idle, 5.0 + own)) == pytest.approx(share)

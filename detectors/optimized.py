@@ -1,0 +1,94 @@
+"""onnxruntime's optimised graph, kept beside the model so that a start need not optimise again.
+
+Keyed by the graph, the library's version and the CPU's instruction sets, for any of which it may differ, and verified
+by its own sums: what does not match is thrown away and made again.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import onnxruntime
+
+from detectors.backends import MODEL_FILE
+from detectors.manifest import Manifest, sha256
+
+log = logging.getLogger(__name__)
+
+FOLDER = "optimized"
+SUMS = "sums.json"
+
+
+def cached_graph(folder: Path, manifest: Manifest) -> Path | None:
+    """Return the optimised graph of a model folder if there is one for this library and CPU, and it is whole."""
+    cache = folder / FOLDER / key(manifest)
+    try:
+        sums = json.loads((cache / SUMS).read_bytes())
+        if sums and all(sha256(cache / name) == expected for name, expected in sums.items()):
+            return cache / MODEL_FILE
+        log.warning("%s does not match its sums and is made again", cache)
+    except FileNotFoundError:
+        if not cache.exists():
+            return None
+    except (OSError, ValueError, AttributeError):
+        log.warning("%s can't be read and is made again", cache)
+    shutil.rmtree(cache, ignore_errors=True)
+    return None
+
+
+def ensure_graph(folder: Path, manifest: Manifest) -> Path | None:
+    """Return the optimised graph, made first if need be; None where the folder can't be written.
+
+    Made in a process of its own: writing it takes twice the memory of serving it.
+    """
+    found = cached_graph(folder, manifest)
+    if found is not None or not os.access(folder, os.W_OK):
+        return found
+    done = subprocess.run([sys.executable, "-m", "detectors.optimized", folder], check=False, capture_output=True)  # noqa: S603
+    if done.returncode != 0:
+        log.warning("no optimised graph for %s: %s", folder, done.stderr.decode(errors="replace").strip()[-200:])
+    return cached_graph(folder, manifest)
+
+
+def key(manifest: Manifest, version: str = onnxruntime.__version__, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the key of a graph on this machine."""
+    try:
+        lines = cpuinfo.read_text(encoding="ascii", errors="replace").splitlines()
+        flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        flags = ""
+    facts = [sorted(manifest.files.items()), version, sorted(set(flags.split()))]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def make_graph(folder: Path, manifest: Manifest) -> None:
+    """Optimise the graph of a model folder for this machine and write it into the cache."""
+    target = folder / FOLDER / key(manifest)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    try:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.optimized_model_filepath = os.fspath(partial / MODEL_FILE)
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", MODEL_FILE + ".data"
+        )
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+        onnxruntime.InferenceSession(os.fspath(folder / MODEL_FILE), options, providers=["CPUExecutionProvider"])
+        sums = {path.name: sha256(path) for path in partial.iterdir()}
+        (partial / SUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
+        for old in (folder / FOLDER).iterdir():  # of another library version: this one serves now
+            if old != partial and not old.name.endswith(".partial"):
+                shutil.rmtree(old, ignore_errors=True)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    make_graph(Path(sys.argv[1]), Manifest.read(Path(sys.argv[1])))

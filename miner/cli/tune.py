@@ -1,0 +1,120 @@
+"""`roadwork-miner tune`: measure how this machine serves the configured model best, once."""
+
+import json
+import sys
+import tempfile
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from miner.cli.options import Config, Detector, EnvFile, Json, Set, load_settings
+from miner.errors import CouldNotStart
+
+if TYPE_CHECKING:
+    from miner.tuning import Row
+
+
+def tune(
+    env_file: EnvFile = None,
+    detector: Detector = None,
+    config: Config = None,
+    seconds: Annotated[float, typer.Option(min=5, help="Time to take, about.")] = 60.0,
+    as_json: Json = False,
+    set_: Set = None,
+) -> None:
+    """Measure the installed backends, the prepared precisions and the split of the cores; store the plan.
+
+    The next start reads the plan in milliseconds and says what it chose. Another model, CPU, quota or library version
+    asks for another plan.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from detectors.config import read_config
+    from detectors.manifest import Manifest
+    from detectors.weights import model_folder
+    from miner import tuning
+    from miner.bench.entrants import variants
+    from miner.bench.job import Job
+    from miner.bench.pictures import made_pictures
+    from miner.cli.preparing import start_errors
+    from miner.plan import cpu_model, library_versions, plan_key, write_plan
+    from miner.settings import AUTO, environment_of
+    from miner.threads import allowed_cores
+
+    settings = load_settings(env_file, set_, image_detector=detector, image_detector_config=config)
+    began = time.monotonic()
+    with start_errors(settings), tempfile.TemporaryDirectory() as scratch:
+        yaml, cores = read_config(settings.detector_config), allowed_cores()
+        manifest = Manifest.read(model_folder(yaml, settings.models_dir))
+        chosen = [settings.image_detector_backend], [settings.image_detector_precision]
+        backends, precisions = (None if names == [AUTO] else names for names in chosen)
+        found = variants(settings.image_detector, yaml, manifest, settings.models_dir, backends, precisions)
+        # The reference path is never the fastest; it takes part where it is asked for.
+        found = [variant for variant in found if variant[0] != "torch"] or found
+        pictures = [str(path) for path in made_pictures(Path(scratch)).paths]
+        jobs = [
+            Job("ours", settings.image_detector, settings.detector_config, str(settings.models_dir), backend, precision,
+                1, cores, pictures)
+            for backend, precision in found
+        ]  # fmt: skip
+        environment = environment_of(settings)
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+            task = bar.add_task("", total=seconds)
+
+            def progress(words: str) -> None:
+                bar.update(task, description=words, completed=min(seconds, time.monotonic() - began))
+
+            first, faults = tuning.measure(jobs, environment, began + seconds * tuning.VARIANTS_SHARE, progress)
+            if not first:
+                raise CouldNotStart("; ".join(faults))
+            leader = tuning.best(tuning.faithful(first)).job
+            more = [
+                replace(leader, slots=split.slots, threads=split.threads, arena=arena)
+                for split in tuning.splits(cores)
+                for arena in ((True, False) if leader.backend == "onnx" else (True,))
+            ]
+            second, later = tuning.measure(more, environment, began + seconds, progress)
+        chosen_row = tuning.best(second)
+        plan = tuning.plan_of(chosen_row, first[0])
+        key = plan_key(manifest, cores, cpu_model(), library_versions())
+        path = write_plan(settings.models_dir, key, plan)
+    if as_json:
+        rows = [_facts(row) for row in [*first, *second]]
+        print(json.dumps({"plan": asdict(plan), "file": str(path), "rows": rows, "left_out": faults + later}))
+        return
+    _show([*first, *second], chosen_row, faults + later)
+    print(f"{chosen_row.words} ({plan.why}); stored for the next start")
+
+
+def _facts(row: "Row") -> dict[str, object]:
+    job = row.job
+    return {
+        "backend": job.backend, "precision": job.precision, "slots": job.slots, "threads": job.threads,
+        "arena": job.arena, "alone": row.alone, "bursts": row.bursts, "resident": row.resident, "score": row.score,
+    }  # fmt: skip
+
+
+def _show(rows: "list[Row]", chosen: "Row", left_out: list[str]) -> None:
+    import statistics
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from miner.tuning import BURST
+
+    table = Table("way to serve", "alone, ms", f"{BURST} at once, ms", "memory, MB")
+    for row in rows:
+        cells = (
+            row.words, f"{statistics.median(row.alone) * 1e3:.1f}", f"{statistics.median(row.bursts) * 1e3:.1f}",
+            f"{row.resident / 1e6:.0f}",
+        )  # fmt: skip
+        table.add_row(*cells, style="bold green" if row is chosen else "")
+    console = Console()
+    console.print(table)
+    for line in left_out:
+        console.print(f"left out: {line}")

@@ -1,0 +1,87 @@
+"""The optimised graph is served for the model, library and CPU it was made for, and for no other."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from detectors import optimized
+from detectors.backends import MODEL_FILE
+from detectors.base import RunOptions
+from detectors.config import DetectorConfig
+from detectors.loading import load_detector
+from detectors.manifest import Manifest
+
+STARTER = Path(__file__).resolve().parents[2] / "detectors" / "starter"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(STARTER, tmp_path / "model", ignore=shutil.ignore_patterns("optimized")))
+
+
+def caches(folder: Path) -> list[Path]:
+    return [path.parent for path in folder.glob(f"{optimized.FOLDER}/*/{optimized.SUMS}")]
+
+
+def test_the_first_load_makes_it_and_the_second_serves_it(folder: Path) -> None:
+    config = DetectorConfig(model_folder=folder, path=folder / "x.yaml")
+    load_detector("ViT", config, folder, "onnx", RunOptions()).verify()
+    (cache,) = caches(folder)
+    made = (cache / MODEL_FILE).stat().st_mtime_ns
+    # With it there, the graph it was made from is not read any more.
+    (folder / MODEL_FILE).unlink()
+    load_detector("ViT", config, folder, "onnx", RunOptions()).verify()
+    assert (cache / MODEL_FILE).stat().st_mtime_ns == made
+
+
+def test_a_changed_cache_is_thrown_away_and_made_again(folder: Path) -> None:
+    manifest = Manifest.read(folder)
+    optimized.make_graph(folder, manifest)
+    (cache,) = caches(folder)
+    (cache / MODEL_FILE).write_bytes(b"another graph")
+    assert optimized.cached_graph(folder, manifest) is None
+    assert not cache.exists()
+    assert optimized.ensure_graph(folder, manifest) == cache / MODEL_FILE
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null"])
+def test_a_cache_without_good_sums_is_not_served(folder: Path, text: str) -> None:
+    manifest = Manifest.read(folder)
+    optimized.make_graph(folder, manifest)
+    (cache,) = caches(folder)
+    (cache / optimized.SUMS).write_text(text)
+    assert optimized.cached_graph(folder, manifest) is None
+
+
+def test_a_changed_model_is_not_served_from_it(folder: Path) -> None:
+    manifest = Manifest.read(folder)
+    optimized.make_graph(folder, manifest)
+    values = json.loads((folder / "manifest.json").read_text())
+    values["files"][MODEL_FILE] = "0" * 64
+    (folder / "manifest.json").write_text(json.dumps(values))
+    assert optimized.cached_graph(folder, Manifest.read(folder)) is None
+
+
+def test_another_library_version_or_cpu_has_another_key(tmp_path: Path) -> None:
+    manifest = Manifest.read(STARTER)
+    keys = {optimized.key(manifest), optimized.key(manifest, version="0.0.0")}
+    for number, flags in enumerate(("sse", "sse avx512_vnni")):
+        cpuinfo = tmp_path / str(number)
+        cpuinfo.write_text(f"flags : {flags}\n")
+        keys.add(optimized.key(manifest, cpuinfo=cpuinfo))
+    assert len(keys) == 4
+
+
+def test_an_older_librarys_graph_is_removed_when_a_new_one_is_made(folder: Path) -> None:
+    old = folder / optimized.FOLDER / "0123456789abcdef"
+    old.mkdir(parents=True)
+    (old / optimized.SUMS).write_text("{}")
+    optimized.make_graph(folder, Manifest.read(folder))
+    assert not old.exists()
+
+
+def test_a_folder_that_can_not_be_written_serves_without_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimized.os, "access", lambda path, mode: False)  # root may write anywhere
+    assert optimized.ensure_graph(folder, Manifest.read(folder)) is None

@@ -1,0 +1,71 @@
+"""The graph that is built without torch, against torch and against numpy."""
+
+import builtins
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detectors.config import DetectorConfig
+from detectors.errors import ModelError
+from detectors.export import prepare
+from detectors.exporters.vit import ViTExporter
+from detectors.exporters.vit_numpy import numpy_reference
+from detectors.manifest import Manifest
+from tests.models import make_vit, photo
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_vit(tmp_path_factory.mktemp("vit"))
+
+
+def test_numpy_and_torch_agree(vit: Path) -> None:
+    config = DetectorConfig(hf_repo=str(vit), path=vit / "x.yaml")
+    pipeline, ours = ViTExporter(vit, config).reference(), numpy_reference(vit, 1, multiple=False)
+    for seed in range(4):
+        data = photo(320, 240, seed=seed)
+        assert ours(data) == pytest.approx(pipeline(data), abs=1e-5)
+
+
+def test_a_box_without_torch_exports_and_compares_with_numpy(
+    vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import detectors.exporters.vit as module
+
+    real = builtins.__import__
+
+    def without_torch(name: str, *rest: Any) -> Any:
+        if name.partition(".")[0] in {"torch", "transformers", "optimum"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr(builtins, "__import__", without_torch)
+    config = DetectorConfig(hf_repo=str(vit), path=vit / "x.yaml")
+    manifest = Manifest.read(prepare("ViT", config, tmp_path))
+    assert manifest.parity.reference == "numpy"
+    assert manifest.parity.max_difference < 1e-5
+    assert "torch" not in manifest.made_with
+
+
+def test_a_missing_weight_is_named(vit: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    for name in ("config.json", "preprocessor_config.json"):
+        (tmp_path / name).write_bytes((vit / name).read_bytes())
+    weights = load_file(vit / "model.safetensors")
+    del weights["vit.layernorm.weight"]
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=r"the weights hold no vit\.layernorm\.weight"):
+        prepare("ViT", DetectorConfig(hf_repo=str(tmp_path), path=tmp_path / "x.yaml"), tmp_path / "models")
+
+
+def test_a_size_that_the_positions_do_not_fit_is_refused(vit: Path, tmp_path: Path) -> None:
+    for path in vit.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    processor = tmp_path / "preprocessor_config.json"
+    processor.write_text(json.dumps(json.loads(processor.read_text()) | {"size": {"height": 256, "width": 256}}))
+    with pytest.raises(ModelError, match="16×16 patches; the model has positions for 196"):
+        prepare("ViT", DetectorConfig(hf_repo=str(tmp_path), path=tmp_path / "x.yaml"), tmp_path / "models")

@@ -1,0 +1,112 @@
+"""Faster precisions: what the gate lets through, and what it does not."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from detectors import registry
+from detectors.backends import MODEL_FILE
+from detectors.base import RunOptions
+from detectors.config import DetectorConfig
+from detectors.errors import DetectorConfigError, ModelError, NotPrepared
+from detectors.loading import load_detector
+from detectors.manifest import Manifest
+from detectors.pictures import many_pictures
+from detectors.precision import Inputs
+from detectors.precision.making import Photos, make_faster
+from detectors.precision.openvino import cpu_has_bf16
+from detectors.precision.sensitivity import most_sensitive_layers
+
+STARTER = Path(__file__).resolve().parents[2] / "detectors" / "starter"
+CONFIG = DetectorConfig(model_folder=STARTER, path=STARTER / "starter.yaml")
+PHOTOS = Photos(many_pictures(24))
+WAYS = [key for key in registry.RECIPES if key[0] != "bf16" or cpu_has_bf16()]
+
+
+@pytest.mark.parametrize(("precision", "backend"), WAYS)
+def test_a_faster_graph_serves_with_what_was_measured_on_it(tmp_path: Path, precision: str, backend: str) -> None:
+    folder = make_faster(STARTER, precision, backend, tmp_path, RunOptions(), PHOTOS)  # type: ignore[arg-type]
+    manifest = Manifest.read(folder)
+    assert (manifest.precision, manifest.backend) == (precision, backend)
+    gate = manifest.gate
+    assert gate is not None
+    assert gate.pictures == 24
+    assert 0 < gate.max_difference < 0.5
+    assert gate.mean_difference <= gate.max_difference
+    assert gate.flips <= 0.005
+    assert gate.seconds > 0
+    detector = load_detector("ViT", CONFIG, tmp_path, backend, RunOptions(), precision)
+    assert detector.verify() > 0
+
+
+def test_labelled_photos_put_accuracy_and_reward_into_the_manifest(tmp_path: Path) -> None:
+    photos = Photos(PHOTOS.data, [number % 2 == 0 for number in range(24)])
+    gate = Manifest.read(make_faster(STARTER, "int8", "onnx", tmp_path, RunOptions(), photos)).gate
+    assert gate is not None
+    assert gate.labelled is not None
+    assert gate.labelled.pictures == 24
+    assert abs(gate.labelled.accuracy - gate.labelled.accuracy_fp32) <= 1 / 24
+
+
+def damaged(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> None:
+    """Write a graph whose layers have lost half of their weights, but for those to be kept."""
+    graph = onnx.load(fp32 / MODEL_FILE)
+    spared = {node.input[1] for node in graph.graph.node if node.name in keep}
+    for tensor in graph.graph.initializer:
+        value = numpy_helper.to_array(tensor)
+        if value.ndim >= 2 and tensor.name not in spared:
+            halved = np.where(np.arange(value.size).reshape(value.shape) % 2, 0, value).astype(value.dtype)
+            tensor.CopyFrom(numpy_helper.from_array(halved, tensor.name))
+    onnx.save_model(graph, folder / MODEL_FILE)
+
+
+def test_a_damaged_graph_is_refused_after_keeping_layers_was_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.RECIPES, ("int8", "onnx"), {"damaged": f"{__name__}:damaged"})
+    steps: list[str] = []
+    with pytest.raises(ModelError, match="no int8 graph for onnx gets through the gate") as caught:
+        make_faster(STARTER, "int8", "onnx", tmp_path, RunOptions(), PHOTOS, progress=steps.append)
+    assert "damaged, 2 layers in fp32" in steps
+    assert "damaged with 16 layers in fp32" in str(caught.value)
+    assert not list(tmp_path.rglob("manifest.json"))
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_the_most_sensitive_layers_are_those_that_eight_bits_hurt(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(STARTER, tmp_path / "model", ignore=shutil.ignore_patterns("optimized")))
+    graph = onnx.load(folder / MODEL_FILE)
+    victim = [node for node in graph.graph.node if node.op_type == "Conv"][3]
+    (tensor,) = (tensor for tensor in graph.graph.initializer if tensor.name == victim.input[1])
+    value = numpy_helper.to_array(tensor).copy()
+    value[:, 0, 0, 0] = 100 * np.abs(value).max()  # outliers, which leave few steps for the rest
+    tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+    onnx.save_model(graph, folder / MODEL_FILE)
+    inputs = [np.random.default_rng(0).standard_normal((1, 3, *_size(graph)), dtype=np.float32) * 0.3]
+    assert victim.name in most_sensitive_layers(folder / MODEL_FILE, inputs)[:4]
+
+
+def _size(graph: onnx.ModelProto) -> tuple[int, int]:
+    shape = graph.graph.input[0].type.tensor_type.shape.dim
+    return shape[2].dim_value, shape[3].dim_value
+
+
+def test_a_precision_that_was_not_made_says_so(tmp_path: Path) -> None:
+    with pytest.raises(NotPrepared):
+        load_detector("ViT", CONFIG, tmp_path, "onnx", RunOptions(), "int8")
+
+
+def test_a_precision_that_a_backend_does_not_have_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DetectorConfigError, match="the backend 'torch' has no int8"):
+        load_detector("ViT", CONFIG, tmp_path, "torch", RunOptions(), "int8")
+
+
+@pytest.mark.parametrize(("flags", "has"), [("avx2", False), ("avx512_bf16", True), ("amx_bf16 amx_tile", True)])
+def test_bf16_is_for_cpus_that_have_it(tmp_path: Path, flags: str, has: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(f"flags : fpu {flags}\n")
+    assert cpu_has_bf16(tmp_path / "cpuinfo") is has

@@ -1,0 +1,83 @@
+"""What serves: as set, as tuned, or by default."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from detectors.manifest import Manifest
+from miner.plan import Plan, choose, cpu_model, plan_key, read_plan, write_plan
+from miner.settings import Settings
+
+STARTER = Path(__file__).resolve().parents[3] / "detectors" / "starter"
+TUNED = Plan("openvino", "int8", 2, 1, True, "tuned: 0.20 of the time of onnx fp32")
+
+
+@pytest.fixture(autouse=True)
+def _no_ambient_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("flags", "tuned", "served"),
+    [
+        ({}, None, ("onnx", "fp32", 1, 4)),
+        ({}, TUNED, ("openvino", "int8", 2, 1)),
+        ({"image_detector_backend": "onnx"}, TUNED, ("onnx", "fp32", 1, 4)),
+        ({"image_detector_backend": "onnx", "image_detector_precision": "int8"}, TUNED, ("onnx", "int8", 1, 4)),
+        ({"image_detector_precision": "int8"}, TUNED, ("openvino", "int8", 2, 1)),
+        ({"image_detector_precision": "int8"}, None, ("onnx", "int8", 1, 4)),
+        ({"image_detector_precision": "bf16"}, None, ("openvino", "bf16", 1, 4)),
+        ({"inference_slots": "2"}, TUNED, ("openvino", "int8", 2, 2)),
+        ({"inference_threads": "1"}, None, ("onnx", "fp32", 4, 1)),
+    ],
+)
+def test_settings_beat_the_plan_and_the_plan_the_default(
+    flags: dict[str, str], tuned: Plan | None, served: tuple[object, ...]
+) -> None:
+    plan = choose(Settings.load(**flags), 4, tuned)
+    assert (plan.backend, plan.precision, plan.slots, plan.threads) == served
+    assert plan.why
+
+
+def test_a_plan_is_stored_and_read(tmp_path: Path) -> None:
+    write_plan(tmp_path, "abc", TUNED)
+    assert read_plan(tmp_path, "abc") == TUNED
+    assert read_plan(tmp_path, "other") is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"backend": "onnx"}'])
+def test_a_broken_plan_is_passed_over(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    write_plan(tmp_path, "abc", TUNED).write_text(text)
+    assert read_plan(tmp_path, "abc") is None
+    assert "passed over" in caplog.text
+
+
+def test_another_model_cpu_quota_or_library_is_another_plan() -> None:
+    manifest = Manifest.read(STARTER)
+    other = manifest.model_copy(update={"files": manifest.files | {"model.onnx": "0" * 64}})
+    facts = [
+        (manifest, 4, "EPYC", ["onnxruntime 1"]),
+        (other, 4, "EPYC", ["onnxruntime 1"]),
+        (manifest, 2, "EPYC", ["onnxruntime 1"]),
+        (manifest, 4, "Xeon", ["onnxruntime 1"]),
+        (manifest, 4, "EPYC", ["onnxruntime 2"]),
+    ]
+    assert len({plan_key(*fact) for fact in facts}) == len(facts)
+
+
+def test_the_cpu_is_named_with_its_instruction_sets(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    cpuinfo = tmp_path / "proc" / "cpuinfo"
+    names = set()
+    for flags in ("sse avx2", "sse avx2 avx512_bf16"):
+        cpuinfo.write_text(f"processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: {flags}\n\n")
+        names.add(cpu_model(tmp_path))
+    assert len(names) == 2
+    assert all(name.startswith("Some CPU ") for name in names)
+    assert cpu_model(tmp_path / "nowhere") == "unknown"
+
+
+def test_the_file_is_for_people_too(tmp_path: Path) -> None:
+    assert json.loads(write_plan(tmp_path, "abc", TUNED).read_text())["precision"] == "int8"
