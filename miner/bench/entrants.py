@@ -84,7 +84,7 @@ def is_there(manifest: Manifest, models_dir: Path, backend: str, precision: str)
     return True
 
 
-def reference_name(detector: str, config: DetectorConfig) -> str:
+def reference_name(detector: str, config: DetectorConfig, revision: str) -> str:
     """Return what the model's own library calls its pipeline.
 
     Raises:
@@ -92,7 +92,7 @@ def reference_name(detector: str, config: DetectorConfig) -> str:
     """
     if (lack := lacks_library(detector, config)) is not None:
         raise ConfigurationError(f"--reference: {lack}")
-    return exporter_class(detector)(find_original(config).path, config).reference_name
+    return exporter_class(detector)(find_original(config, revision).path, config).reference_name
 
 
 def check_names(option: str, names: Sequence[str], known: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ class Job:
     kind: Literal["ours", "reference"]
     detector: str
     config: str  # a name or path, as IMAGE_DETECTOR_CONFIG
+    revision: str
     models_dir: str
     backend: str
     precision: str

@@ -28,7 +28,7 @@ class Subject:
         """Return a job for each competitor; the first is what all others are compared with."""
         found = [self._job(backend, precision, pictures) for backend, precision in self.variants]
         if reference:
-            name = reference_name(self.settings.image_detector, self.config)
+            name = reference_name(self.settings.image_detector, self.config, self.manifest.revision)
             found.insert(0, self._job(name, "fp32", pictures, is_reference=True))
         return found
 
@@ -60,6 +60,7 @@ class Subject:
             kind="reference" if is_reference else "ours",
             detector=settings.image_detector,
             config=settings.detector_config,
+            revision=self.manifest.revision,
             models_dir=str(settings.models_dir),
             backend=backend,
             precision=precision,

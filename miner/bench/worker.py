@@ -69,7 +69,7 @@ def _load(job: Job) -> Predict:
         from detectors.registry import exporter_class
         from detectors.weights import find_original
 
-        return exporter_class(job.detector)(find_original(config).path, config).reference()
+        return exporter_class(job.detector)(find_original(config, job.revision).path, config).reference()
     from detectors.base import RunOptions
     from detectors.loading import load_detector
 

@@ -1,6 +1,7 @@
 """`roadwork-miner bench`: how fast a model is on this machine, and whether that is fast enough."""
 
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -66,6 +67,7 @@ def bench(
         from miner.bench.plot import check_plot
 
         check_plot(plot)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # no daemon shall outlive its bench
     subject = _subject(settings, slots, threads, _names(backends), _names(precisions))
     if daemon:
         met = _measure_daemons(subject, requests, concurrency, as_json)

@@ -3,11 +3,15 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from miner.bench.competitor import Worker
+from miner.bench.job import Job
+from miner.errors import CouldNotStart
 from tests.models import make_vit
 from tests.process.daemon import PATIENCE, clean_environment
 
@@ -76,6 +80,14 @@ def test_the_library_itself_is_measured_beside_us_and_answers_alike(tmp_path: Pa
         assert ("torch" in competitor["imported"]) is (competitor["backend"] == "torch")
     assert [level["at_once"] for level in reference["levels"]] == [1, 2, 3, 4, 10]
     assert found["verdict"]["at_once"] == 3
+
+
+def test_a_worker_that_can_not_load_says_why_and_leaves(tmp_path: Path) -> None:
+    job = Job("ours", "ViT", "none.yaml", "main", str(tmp_path), "onnx", "fp32", 1, 1, [])
+    with pytest.raises(CouldNotStart, match=r"^onnx fp32: no detector configuration 'none.yaml'"):
+        Worker(job, clean_environment())
+    with pytest.raises(CouldNotStart, match=r"^onnx fp32: FileNotFoundError"):
+        Worker(replace(job, pictures=[str(tmp_path / "none.jpg")]), clean_environment())
 
 
 def test_tables_and_the_verdict_are_for_people(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_backend_that_is_not_installed_is_named_with_its_extra(monkeypatch: py
 
 def test_the_reference_needs_the_original_weights() -> None:
     with pytest.raises(ConfigurationError, match="--reference: needs "):
-        entrants.reference_name("ViT", DetectorConfig(model_folder=Path("/nowhere"), path=Path("own.yaml")))
+        entrants.reference_name("ViT", DetectorConfig(model_folder=Path("/nowhere"), path=Path("own.yaml")), "main")
 
 
 def test_a_plot_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
