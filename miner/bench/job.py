@@ -11,13 +11,13 @@ class Job:
     kind: Literal["ours", "reference"]
     detector: str
     config: str  # a name or path, as IMAGE_DETECTOR_CONFIG
-    revision: str
     models_dir: str
     backend: str
     precision: str
     slots: int
     threads: int
     pictures: list[str]  # files
+    revision: str | None = None  # of the original weights, which only the reference needs
     arena: bool = True  # onnxruntime's own memory pool
 
     @property

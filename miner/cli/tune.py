@@ -57,10 +57,20 @@ def tune(
         found = [variant for variant in found if variant[0] != "torch"] or found
         pictures = [str(path) for path in made_pictures(Path(scratch)).paths]
         jobs = [
-            Job("ours", settings.image_detector, settings.detector_config, str(settings.models_dir), backend, precision,
-                1, cores, pictures)
+            Job(
+                kind="ours",
+                detector=settings.image_detector,
+                config=settings.detector_config,
+                revision=manifest.revision,
+                models_dir=str(settings.models_dir),
+                backend=backend,
+                precision=precision,
+                slots=1,
+                threads=cores,
+                pictures=pictures,
+            )
             for backend, precision in found
-        ]  # fmt: skip
+        ]
         environment = environment_of(settings)
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:

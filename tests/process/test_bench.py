@@ -83,7 +83,7 @@ def test_the_library_itself_is_measured_beside_us_and_answers_alike(tmp_path: Pa
 
 
 def test_a_worker_that_can_not_load_says_why_and_leaves(tmp_path: Path) -> None:
-    job = Job("ours", "ViT", "none.yaml", "main", str(tmp_path), "onnx", "fp32", 1, 1, [])
+    job = Job("ours", "ViT", "none.yaml", str(tmp_path), "onnx", "fp32", 1, 1, [])
     with pytest.raises(CouldNotStart, match=r"^onnx fp32: no detector configuration 'none.yaml'"):
         Worker(job, clean_environment())
     with pytest.raises(CouldNotStart, match=r"^onnx fp32: FileNotFoundError"):

@@ -8,7 +8,10 @@ from miner.tuning import Row, best, faithful, plan_of, splits
 
 
 def row(backend: str, precision: str, alone: float, burst: float, resident: float = 1.0, p: float = 0.5) -> Row:
-    job = Job("ours", "ViT", "x.yaml", "", backend, precision, 1, 2, [])
+    job = Job(
+        kind="ours", detector="ViT", config="x.yaml", revision="", models_dir="", backend=backend, precision=precision,
+        slots=1, threads=2, pictures=[],
+    )  # fmt: skip
     return Row(job, resident, [p], [alone] * 3, [burst] * 3)
 
 
