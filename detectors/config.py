@@ -18,7 +18,7 @@ SHIPPED = Path(__file__).parent / "configs"
 class DetectorConfig(BaseModel):
     """Where a detector's model comes from and what its outputs mean. Exactly one of the three sources is set."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=False, coerce_numbers_to_str=True)
 
     hf_repo: str | None = Field(None, description="a Hugging Face repository, or a local folder of the same files")
     revision: str = Field("main", description="branch, tag or, better, commit of hf_repo")

@@ -21,6 +21,7 @@ from detectors.base import Detector
 from detectors.manifest import Manifest
 from miner import __version__
 from miner.axon.caller import Wire
+from miner.chain.base import ACTIVITY_CUTOFF
 from miner.errors import RefusalReason
 from miner.machine import Memory, Throttling, read_memory, read_throttling
 from miner.threads import ThreadPlan
@@ -121,6 +122,11 @@ class Metrics:
         self.chain_published = gauge("chain_published", "1 while validators find our address on the chain.")
         self.chain_neurons = gauge("chain_neurons", "Hotkeys in the snapshot.")
         self.chain_validators = gauge("chain_validators", "Hotkeys with a validator permit in the snapshot.")
+        self.chain_validators_active = gauge(
+            "chain_validators_active", f"Those of them that set weights in the last {ACTIVITY_CUTOFF} blocks."
+        )
+        self.chain_syncs = self._kept_count("chain_syncs", "Reads of the chain.")
+        self.chain_failures = self._kept_count("chain_failures", "Reads of the chain and publications that failed.")
         self.chain_stake = gauge("chain_stake", "Our stake, in the subnet's units.")
         self.chain_incentive = gauge("chain_incentive", "Our share of the incentive, 0 to 1; NaN: not known.")
         self.chain_trust = gauge("chain_trust", "Our trust, 0 to 1; NaN: not known.")
@@ -145,11 +151,33 @@ class Metrics:
     def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
         return Counter(PREFIX + name, text, labels, registry=self.registry)
 
+    def _kept_count(self, name: str, text: str) -> "KeptCount":
+        count = KeptCount(PREFIX + name, text)
+        self.registry.register(count)
+        return count
+
     def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
         return Gauge(PREFIX + name, text, labels, registry=self.registry)
 
     def _histogram(self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
         return Histogram(PREFIX + name, text, labels, buckets=buckets, registry=self.registry)
+
+
+class KeptCount(Collector):
+    """A counter that is kept elsewhere, read at the scrape."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self._name = name
+        self._text = text
+        self._read: Callable[[], float] = lambda: 0.0
+
+    def set_function(self, read: Callable[[], float]) -> None:
+        """Read it there from now on."""
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield its value."""
+        yield CounterMetricFamily(self._name, self._text, value=self._read())
 
 
 class MachineCollector(Collector):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from miner import __version__
-from miner.chain.base import Chain, Neuron
+from miner.chain.base import Chain, Neuron, active_validators
 from miner.history import History
 from miner.machine import read_memory, read_throttling
 from miner.metrics import Metrics, graph_hash
@@ -46,15 +46,18 @@ class Watch:
         self.chain = chain
         metrics, number = self.metrics, partial(_number, chain, self.hotkey)
         metrics.chain_block.set_function(lambda: chain.snapshot.block)
-        metrics.chain_age.set_function(lambda: _age(chain))
+        metrics.chain_age.set_function(lambda: chain.age)
         metrics.chain_neurons.set_function(lambda: len(chain.snapshot.neurons))
         metrics.chain_validators.set_function(lambda: len(_validators(chain)))
+        metrics.chain_validators_active.set_function(lambda: _active(chain))
+        metrics.chain_syncs.set_function(lambda: chain.syncs)
+        metrics.chain_failures.set_function(lambda: chain.failures)
         metrics.chain_uid.set_function(lambda: -1 if chain.snapshot.uid is None else chain.snapshot.uid)
         metrics.chain_registered.set_function(lambda: chain.snapshot.uid is not None)
-        metrics.chain_published.set_function(lambda: _publication(chain).startswith("published"))
-        metrics.chain_stake.set_function(partial(number, "stake"))
-        metrics.chain_incentive.set_function(partial(number, "incentive"))
-        metrics.chain_trust.set_function(partial(number, "trust"))
+        metrics.chain_published.set_function(lambda: chain.publication.startswith("published"))
+        metrics.chain_stake.set_function(lambda: number(lambda own: own.stake))
+        metrics.chain_incentive.set_function(lambda: number(lambda own: own.incentive))
+        metrics.chain_trust.set_function(lambda: number(lambda own: own.trust))
 
     def count_from_zero(self) -> None:
         """Export a zero for each validator there is, so that its first request is an increase too."""
@@ -127,14 +130,14 @@ def _chain(chain: Chain, hotkey: str) -> ChainView:
     number = partial(_number, chain, hotkey)
     return ChainView(
         block=chain.snapshot.block,
-        age_seconds=_finite(_age(chain)),
+        age_seconds=_finite(chain.age),
         uid=chain.snapshot.uid,
         neurons=len(chain.snapshot.neurons),
         validators=len(_validators(chain)),
-        stake=_finite(number("stake")),
-        incentive=_finite(number("incentive")),
-        trust=_finite(number("trust")),
-        publication=_publication(chain),
+        stake=_finite(number(lambda own: own.stake)),
+        incentive=_finite(number(lambda own: own.incentive)),
+        trust=_finite(number(lambda own: own.trust)),
+        publication=chain.publication,
     )
 
 
@@ -142,18 +145,14 @@ def _validators(chain: Chain) -> list[Neuron]:
     return [neuron for neuron in chain.snapshot.neurons.values() if neuron.validator_permit]
 
 
-def _age(chain: Chain) -> float:
-    """Seconds since the snapshot; a chain that says nothing of an age, as a file, has none."""
-    return float(getattr(chain, "age", 0.0))
+def _active(chain: Chain) -> int:
+    return len(active_validators(chain.snapshot.neurons.values(), chain.snapshot.block))
 
 
-def _publication(chain: Chain) -> str:
-    return str(getattr(chain, "publication", "not published: there is no chain"))
-
-
-def _number(chain: Chain, hotkey: str, name: str) -> float:
+def _number(chain: Chain, hotkey: str, read: Callable[[Neuron], float]) -> float:
     """Return a number of our own neuron; NaN where the snapshot does not hold it."""
-    return float(getattr(chain.snapshot.neurons.get(hotkey), name, math.nan))
+    own = chain.snapshot.neurons.get(hotkey)
+    return math.nan if own is None else read(own)
 
 
 def _finite(value: float) -> float | None:

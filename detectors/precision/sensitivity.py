@@ -66,9 +66,7 @@ def _record(path: Path, model: Any, names: list[str], inputs: Inputs) -> dict[st
 
 def _single(model: Any, node: Any, weights: dict[str, Any]) -> Any:
     """Return the one layer as a function of its input and its weights."""
-    free = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in (node.input[0], node.input[1])
-    ]
+    free = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in (node.input[0], node.input[1])]
     rest = [weights[name] for name in node.input[2:] if name in weights]
     out = [helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None)]
     graph = helper.make_graph([node], "layer", free, out, rest)

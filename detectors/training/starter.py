@@ -15,7 +15,7 @@ from detectors.training.starter_data import load
 from detectors.training.starter_measures import cross_validate
 from detectors.training.starter_network import save, train
 
-EPOCHS = 40  # the views never repeat, so that more epochs do not overfit
+EPOCHS = 40  # each with new views of every photo
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ def network() -> torch.nn.Module:
 def train(photos: Sequence[Photo], epochs: int, seed: int, progress: Progress) -> torch.nn.Module:
     """Fit a network to the photos and return it with averaged weights."""
     torch.manual_seed(seed)
-    torch.set_num_threads(1)  # so small a network gains little from more, and loses on a busy machine
+    torch.set_num_threads(1)  # on a busy machine two are slower than one
     model = network().to(memory_format=torch.channels_last)  # a quarter faster
     averaging = get_ema_multi_avg_fn(AVERAGE)
     average = AveragedModel(model, multi_avg_fn=averaging, use_buffers=True)

@@ -1,9 +1,11 @@
 """What the miner knows of the chain, whichever chain it is."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
+
+ACTIVITY_CUTOFF = 5000  # blocks; the chain's own default
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +16,9 @@ class Neuron:
     hotkey: str
     stake: float  # in tao-equivalent units, as the chain sums them up
     validator_permit: bool
+    incentive: float = 0.0  # share of what the subnet's miners get, 0 to 1
+    trust: float = 0.0  # 0 to 1; the chain has stopped computing it (SDK 11.3) and reports 0
+    last_update: int = 0  # block at which it last set weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,11 @@ class Snapshot:
 EMPTY = Snapshot(block=0, taken_at=0.0, neurons=MappingProxyType({}), uid=None)
 
 
+def active_validators(neurons: Iterable[Neuron], block: int, cutoff: int = ACTIVITY_CUTOFF) -> list[Neuron]:
+    """Return those with a permit that set weights in the last `cutoff` blocks, as of `block`."""
+    return [neuron for neuron in neurons if neuron.validator_permit and block - neuron.last_update <= cutoff]
+
+
 class Chain(Protocol):
     """Keeps a snapshot fresh and publishes our address."""
 
@@ -40,6 +50,26 @@ class Chain(Protocol):
     @property
     def obstacle(self) -> str | None:
         """Why the chain's side is not ready, in words for the operator; None when it is."""
+        ...
+
+    @property
+    def age(self) -> float:
+        """Seconds since the snapshot was taken; infinite before the first."""
+        ...
+
+    @property
+    def publication(self) -> str:
+        """Whether validators can find us, in words that begin with "published" when they can."""
+        ...
+
+    @property
+    def syncs(self) -> int:
+        """How often the chain was read."""
+        ...
+
+    @property
+    def failures(self) -> int:
+        """How often it could not be read, or our address not be published."""
         ...
 
     async def start(self) -> None:

@@ -6,16 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from miner.chain.base import Neuron
+from miner.chain.base import ACTIVITY_CUTOFF, Neuron
 from miner.chain.client import ChainFault
-from miner.chain.reads import Published, read_published
+from miner.chain.reads import Published, neuron_of, read_published
 
 if TYPE_CHECKING:
     import bittensor
 
-SHARES = 65535  # the chain's 1.0 of a u16
 PROPAGATION_SECONDS = 6.0  # a block of 12 s is seen up to that long after the time written in it
-ACTIVITY_CUTOFF = 5000  # blocks; the chain's own default
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +29,10 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One neuron, with what it does and gets."""
+    """One neuron, with its owner and what it gets."""
 
     neuron: Neuron
     coldkey: str
-    last_update: int  # block at which it last set weights
-    incentive: float  # share of what miners get, 0 to 1
     emission: int  # rao per tempo, as a miner or a validator
 
 
@@ -85,16 +81,7 @@ async def read_standing(client: "bittensor.Client", netuid: int, hotkey: str) ->
         raise ChainFault(f"subnet {netuid} does not exist there")
     block = await client.block()
     found = await client.neurons.all(netuid=netuid)
-    members = [
-        Member(
-            Neuron(n.uid, n.hotkey, n.total_stake.amount, n.validator_permit),
-            n.coldkey,
-            n.last_update,
-            int(n.raw.get("incentive", 0)) / SHARES,
-            int(n.raw.get("emission", 0)),
-        )
-        for n in found
-    ]
+    members = [Member(neuron_of(n), n.coldkey, int(n.raw.get("emission", 0))) for n in found]
     own = next((member.neuron.uid for member in members if member.neuron.hotkey == hotkey), None)
     immune = 0
     if own is not None:

@@ -26,6 +26,7 @@ Operation = Callable[["bittensor.Client"], Awaitable[T]]
 
 GRACE_SECONDS = 2.0  # for the thread to report its own time-out; silent for longer, it is stuck
 CLOSE_SECONDS = 2.0
+CLOSED = "the connection was closed"
 
 
 class ChainFault(MinerError):
@@ -44,6 +45,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         super().__init__()
+        self.set_exception_handler(_whisper)
         self.transports: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
 
     async def create_connection(self, *args: Any, **kwargs: Any) -> Any:
@@ -53,14 +55,20 @@ class _Loop(asyncio.SelectorEventLoop):
         return transport, protocol
 
 
+def _whisper(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what a task of the SDK's left behind; what concerns us, a call raises."""
+    log.debug("the SDK: %s", context.get("message"), exc_info=context.get("exception"))
+
+
 class ChainClient:
-    """One connection to the chain; used up by `close`."""
+    """One connection to the chain; used up by `close`, which ends the calls that still wait."""
 
     def __init__(self, address: str, cache_dir: Path) -> None:
         self.address = address
         self._cache_dir = cache_dir
         self._sdk: bittensor.Client | None = None
         self._loop = _Loop()
+        self._connecting = asyncio.Lock()
         self._closing = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="chain", daemon=True)
         self._thread.start()
@@ -71,6 +79,8 @@ class ChainClient:
         Raises:
             ChainFault: it failed, or took longer than `seconds`.
         """
+        if self._loop.is_closed():
+            raise ChainFault(CLOSED)
         future = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._call(operation, seconds), self._loop))
         try:
             # The SDK meets a broken node with whatever its decoding runs into, a panic of its Rust core among them;
@@ -78,6 +88,8 @@ class ChainClient:
             await asyncio.wait({future}, timeout=seconds + GRACE_SECONDS)
             if not future.done():
                 raise ChainFault("the client is stuck")
+            if future.cancelled():
+                raise ChainFault(CLOSED)
             error = future.exception()
             if isinstance(error, ChainFault):
                 raise error
@@ -117,8 +129,9 @@ class ChainClient:
 
     async def _call(self, operation: Operation[T], seconds: float) -> T:
         async with asyncio.timeout(seconds):
-            if self._sdk is None:
-                self._sdk = await self._connect()
+            async with self._connecting:
+                if self._sdk is None:
+                    self._sdk = await self._connect()
             return await operation(self._sdk)
 
     async def _connect(self) -> "bittensor.Client":

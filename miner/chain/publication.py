@@ -8,7 +8,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from miner.chain.client import ChainFault, one_line
+from miner.chain.client import one_line
 from miner.chain.external_address import AddressUnknown, find_external_ip
 from miner.chain.reads import Endpoint, Record, read_published, read_wait, serve
 from miner.errors import ConfigurationError
@@ -86,11 +86,11 @@ class Publisher:
         for publication in self._publications:
             publication.say(False, reason)
 
-    def failed(self, fault: ChainFault) -> None:
+    def failed(self, reason: str) -> None:
         """Note that the chain could not be asked; what was published still is."""
         for publication in self._publications:
             if not publication.published:
-                publication.say(False, str(fault))
+                publication.say(False, reason)
 
     async def _look_up(self) -> None:
         if self.axon.ip is not None or self._monotonic() < self._next_lookup:

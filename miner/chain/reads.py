@@ -11,10 +11,12 @@ from miner.chain.client import ChainFault
 
 if TYPE_CHECKING:
     import bittensor
+    from bittensor import Neuron as SdkNeuron
 
 Record = Literal["axon", "metrics"]
 
 ITEMS: dict[Record, str] = {"axon": "Axons", "metrics": "Prometheus"}  # where the chain keeps a record
+SHARES = 65535  # the chain's 1.0 of a u16, its type for scores
 PROTOCOL = 4  # what every axon has published so far; validators don't look at it
 
 
@@ -61,8 +63,21 @@ async def read_subnet(client: "bittensor.Client", netuid: int) -> Subnet:
         raise ChainFault(
             f"the node reports no neurons on subnet {netuid}" if exists else f"subnet {netuid} does not exist there"
         )
-    neurons = {n.hotkey: Neuron(n.uid, n.hotkey, n.total_stake.amount, n.validator_permit) for n in found}
+    neurons = {n.hotkey: neuron_of(n) for n in found}
     return Subnet(block, MappingProxyType(neurons), MappingProxyType({n.hotkey: n.coldkey for n in found}))
+
+
+def neuron_of(found: "SdkNeuron") -> Neuron:
+    """Return what we keep of the SDK's record."""
+    return Neuron(
+        uid=found.uid,
+        hotkey=found.hotkey,
+        stake=found.total_stake.amount,
+        validator_permit=found.validator_permit,
+        incentive=int(found.raw.get("incentive", 0)) / SHARES,
+        trust=int(found.raw.get("trust", 0)) / SHARES,
+        last_update=found.last_update,
+    )
 
 
 async def read_published(client: "bittensor.Client", record: Record, netuid: int, hotkey: str) -> Published:

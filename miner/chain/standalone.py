@@ -47,6 +47,10 @@ class StandaloneChain:
     """A chain that is a file."""
 
     obstacle: str | None = None
+    age = 0.0  # a file does not grow stale
+    publication = "standalone: nothing to publish"
+    syncs = 0
+    failures = 0
 
     def __init__(self, path: Path, own_hotkey: str) -> None:
         self.path = path

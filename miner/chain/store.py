@@ -1,6 +1,7 @@
 """The last good snapshot on disk, so that a restart while the chain is down still serves."""
 
 import json
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -30,7 +31,10 @@ class SnapshotStore:
         Raises:
             OSError: it can't be written.
         """
-        neurons = [[n.uid, n.hotkey, n.stake, n.validator_permit] for n in snapshot.neurons.values()]
+        neurons = [
+            [n.uid, n.hotkey, n.stake, n.validator_permit, n.incentive, n.trust, n.last_update]
+            for n in snapshot.neurons.values()
+        ]
         content = {
             "network": self.network,
             "netuid": self.netuid,
@@ -59,9 +63,7 @@ class SnapshotStore:
         try:
             if (content["network"], content["netuid"]) != (self.network, self.netuid):
                 raise ValueError("it belongs to another network or subnet")
-            rows = [
-                Neuron(int(uid), str(hotkey), float(stake), bool(p)) for uid, hotkey, stake, p in content["neurons"]
-            ]
+            rows = [_neuron(*row) for row in content["neurons"]]
             neurons = {neuron.hotkey: neuron for neuron in rows}
             own = neurons.get(own_hotkey)
             return Snapshot(
@@ -71,4 +73,16 @@ class SnapshotStore:
                 uid=own.uid if own is not None else None,
             )
         except (KeyError, TypeError) as error:
-            raise ValueError(f"it lacks {error}") from error
+            raise ValueError(f"it is not what was stored: {error}") from error
+
+
+def _neuron(
+    uid: int,
+    hotkey: str,
+    stake: float,
+    permit: bool,
+    incentive: float = math.nan,  # not in files of before 0.1.0's release
+    trust: float = math.nan,
+    last_update: int = 0,
+) -> Neuron:
+    return Neuron(int(uid), str(hotkey), float(stake), bool(permit), float(incentive), float(trust), int(last_update))

@@ -65,6 +65,7 @@ class SubtensorChain:
         self._faults_in_a_row = 0
         self._client: ChainClient | None = None
         self._task: asyncio.Task[None] | None = None
+        self._publication_task: asyncio.Task[None] | None = None  # one step, beside the reads
         self._wake = asyncio.Event()
 
     @property
@@ -112,10 +113,12 @@ class SubtensorChain:
 
     async def stop(self) -> None:
         """Stop refreshing and close the connection."""
-        task, self._task = self._task, None
-        if task is not None:
+        tasks = {task for task in (self._task, self._publication_task) if task is not None}
+        self._task = self._publication_task = None
+        for task in tasks:
             task.cancel()
-            await asyncio.wait({task})
+        if tasks:
+            await asyncio.wait(tasks)
         await self._close()
 
     async def _refresh(self) -> None:
@@ -138,7 +141,7 @@ class SubtensorChain:
         return seconds * random.uniform(0.8, 1.2)  # noqa: S311
 
     async def _sync(self) -> None:
-        """Read the subnet, then publish; what goes wrong is counted and said, not raised."""
+        """Read the subnet, then see to the publication; what goes wrong is counted and said, not raised."""
         try:
             subnet = await self._call(partial(read_subnet, netuid=self.netuid))
         except ChainFault as fault:
@@ -155,7 +158,7 @@ class SubtensorChain:
             log.info("the chain is read again, after %d failures", self._faults_in_a_row)
         self._fault, self._faults_in_a_row = None, 0
         await self._take(subnet)
-        await self._publish()
+        self._begin_publication()
 
     async def _take(self, subnet: Subnet) -> None:
         own = subnet.neurons.get(self.hotkey)
@@ -171,18 +174,27 @@ class SubtensorChain:
         except OSError as error:
             log.log(logging.WARNING if self.syncs == 1 else logging.DEBUG, "the snapshot can't be stored: %s", error)
 
-    async def _publish(self) -> None:
+    def _begin_publication(self) -> None:
+        """Take a step of the publication, beside the reads: an extrinsic may take minutes. One at a time."""
         if self._publisher is None or not self._publishing:
             return
         if self.snapshot.uid is None:
             self._publisher.prevented("the hotkey is not registered")
-            return
+        elif self._publication_task is None or self._publication_task.done():
+            self._publication_task = asyncio.create_task(self._publish(self._publisher), name="chain publication")
+
+    async def _publish(self, publisher: Publisher) -> None:
         try:
-            await self._publisher.step(self._call)
+            await publisher.step(self._call)
         except ChainFault as fault:
+            # The connection stays: whether it is broken, the next read tells.
             self.failures += 1
-            self._publisher.failed(fault)
-            await self._close()
+            publisher.failed(str(fault))
+        except Exception as error:
+            # A fault of ours; requests are answered all the same, by who finds us.
+            self.failures += 1
+            publisher.failed(f"{type(error).__name__}, see the log")
+            log.exception("publishing failed; it is tried again")
 
     async def _call(self, operation: Operation[Any], patience: float = 1.0) -> Any:
         if self._client is None:

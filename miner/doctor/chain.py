@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from miner.chain import base
 from miner.chain.base import Snapshot
 from miner.chain.changes import register_command
 from miner.chain.checkup import Head, Subnet
@@ -95,12 +96,12 @@ def judge_standing(facts: ChainFacts, who: Identity) -> Finding:
     own = next((member for member in facts.subnet.members if member.neuron.hotkey == who.hotkey), None)
     if own is None:
         return warning(name, "none: not registered") if who.hotkey else _no_hotkey(name)
-    others = [member.incentive for member in facts.subnet.members]
-    rank = 1 + sum(incentive > own.incentive for incentive in others)
+    others = [member.neuron.incentive for member in facts.subnet.members]
+    rank = 1 + sum(incentive > own.neuron.incentive for incentive in others)
     left = facts.subnet.immune_blocks
     immune = f"immune for {in_words(left * facts.head.block_seconds)}" if left > 0 else "no longer immune"
-    words = f"incentive {own.incentive:.4f}, rank {rank} of {len(others)}; {immune}"
-    if own.incentive == 0 and left <= 0 and any(others):
+    words = f"incentive {own.neuron.incentive:.4f}, rank {rank} of {len(others)}; {immune}"
+    if own.neuron.incentive == 0 and left <= 0 and any(others):
         return warning(name, words, "the next registration may take this uid: answer more and better, soon")
     return ok(name, words)
 
@@ -172,7 +173,7 @@ def judge_pay(facts: ChainFacts, who: Identity) -> Finding:
         return _unread(name)
     subnet = facts.subnet
     wait = "no registration pays off while this lasts: ask in the subnet's channel"
-    total = sum(member.incentive for member in subnet.members)
+    total = sum(member.neuron.incentive for member in subnet.members)
     if not active_validators(subnet):
         return warning(name, "not known: no validator is active")
     if total == 0:
@@ -180,7 +181,7 @@ def judge_pay(facts: ChainFacts, who: Identity) -> Finding:
     if not any(member.emission for member in subnet.members):
         return problem(name, "the subnet emits nothing, to miners or validators", wait)
     owners = sum(
-        member.incentive
+        member.neuron.incentive
         for member in subnet.members
         if member.neuron.hotkey == subnet.owner_hotkey or member.coldkey == subnet.owner_coldkey
     )
@@ -189,21 +190,18 @@ def judge_pay(facts: ChainFacts, who: Identity) -> Finding:
         return problem(
             name, f"burning: {burned:.0%} of the miners' part goes to the subnet's owner, that is nowhere", wait
         )
-    top = max(subnet.members, key=lambda member: member.incentive)
-    if top.incentive / total >= BURNED_ALL and top.neuron.hotkey != who.hotkey:
+    top = max(subnet.members, key=lambda member: member.neuron.incentive)
+    if top.neuron.incentive / total >= BURNED_ALL and top.neuron.hotkey != who.hotkey:
         return problem(name, f"all incentive goes to uid {top.neuron.uid}: burned, or nobody else is paid", wait)
-    paid = sum(member.incentive > 0 for member in subnet.members)
+    paid = sum(member.neuron.incentive > 0 for member in subnet.members)
     words = f"{paid} of {len(subnet.members)} have incentive, {burned:.0%} of it is burned"
     return ok(name, words) if burned < 0.5 else warning(name, words, "reckon with what is left")
 
 
 def active_validators(subnet: Subnet) -> list[str]:
     """Return the hotkeys with a permit that set weights lately."""
-    return [
-        member.neuron.hotkey
-        for member in subnet.members
-        if member.neuron.validator_permit and subnet.block - member.last_update <= subnet.cutoff
-    ]
+    neurons = (member.neuron for member in subnet.members)
+    return [neuron.hotkey for neuron in base.active_validators(neurons, subnet.block, subnet.cutoff)]
 
 
 def own_uid(subnet: Subnet, hotkey: str) -> int | None:

@@ -7,11 +7,11 @@ from typing import Any
 import bittensor
 import pytest
 from bittensor.keyfiles import Keypair
-from golden import golden
-from node import Node
 
 from miner.chain.publication import Axon
 from miner.chain.subtensor import SubtensorChain
+from tests.chain.golden import golden
+from tests.chain.node import Node
 
 NETUID = 323
 PATIENCE = 60.0  # seconds; generous, since nothing here measures time

@@ -7,8 +7,9 @@ import socket
 import time
 
 import pytest
-from conftest import eventually, key
-from node import Node
+
+from tests.chain.conftest import eventually, key
+from tests.chain.node import Node
 
 OWN = key(1).ss58_address
 VALIDATOR = key(1000).ss58_address

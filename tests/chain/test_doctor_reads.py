@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import NETUID, key
-from node import Node
 
 from miner.chain.checkup import read_head, read_standing
 from miner.chain.client import ChainClient, ChainFault
 from miner.chain.reads import Endpoint
+from tests.chain.conftest import NETUID, key
+from tests.chain.node import Node
 
 OWN = key(1).ss58_address
 VALIDATOR = key(1000).ss58_address

@@ -3,12 +3,12 @@
 import logging
 
 import pytest
-from conftest import NETUID, eventually, key
-from node import Node
 
 from miner.chain.external_address import AddressUnknown
 from miner.chain.publication import Axon
 from miner.errors import ConfigurationError
+from tests.chain.conftest import NETUID, eventually, key
+from tests.chain.node import Node
 
 OWN = key(1).ss58_address
 SUBMIT = "author_submitAndWatchExtrinsic"

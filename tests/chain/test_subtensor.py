@@ -3,8 +3,9 @@
 import logging
 
 import pytest
-from conftest import NETUID, eventually, key
-from node import Node
+
+from tests.chain.conftest import NETUID, eventually, key
+from tests.chain.node import Node
 
 OWN = key(1).ss58_address
 VALIDATOR = key(1000).ss58_address

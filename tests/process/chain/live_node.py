@@ -12,9 +12,9 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parents[2] / "chain")
 )  # its modules know each other by their bare names
 
-from golden import golden
-from ledger import Member
-from node import Node
+from tests.chain.golden import golden
+from tests.chain.ledger import Member
+from tests.chain.node import Node
 
 NETUID = 323
 OWN_UID, VALIDATOR_UID, PEER_UID = 7, 8, 9

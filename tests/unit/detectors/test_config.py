@@ -27,6 +27,11 @@ def test_the_original_keys_work(tmp_path: Path) -> None:
     assert (config.weights_path, config.roadwork_class_index) == (tmp_path / "best.pt", 0)
 
 
+def test_a_revision_of_digits_only_needs_no_quotes(tmp_path: Path) -> None:
+    digits = "12345678901234567890" * 2
+    assert read_config(write(tmp_path, f"hf_repo: a/b\nrevision: {digits}\n")).revision == digits
+
+
 def test_relative_paths_count_from_the_yaml_file(tmp_path: Path) -> None:
     (tmp_path / "vit").mkdir()
     assert read_config(write(tmp_path, "hf_repo: vit\n")).hf_repo == str(tmp_path / "vit")

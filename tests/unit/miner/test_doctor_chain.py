@@ -17,7 +17,8 @@ GB = 10**9
 
 
 def member(uid: int, hotkey: str, incentive: float = 0.0, *, permit: bool = False, update: int = 0) -> Member:
-    return Member(Neuron(uid, hotkey, 10.0 * permit, permit), f"cold-{hotkey}", update, incentive, int(incentive * 1e6))
+    neuron = Neuron(uid, hotkey, 10.0 * permit, permit, incentive=incentive, last_update=update)
+    return Member(neuron, f"cold-{hotkey}", int(incentive * 1e6))
 
 
 OURS = Endpoint(ip_address("1.2.3.4"), 8091)
@@ -50,7 +51,7 @@ def on(**changes: object) -> chain.ChainFacts:
 def paid(*incentives: float) -> chain.ChainFacts:
     return on(
         members=[
-            replace(one, incentive=share, emission=int(share * 100))
+            replace(one, neuron=replace(one.neuron, incentive=share), emission=int(share * 100))
             for one, share in zip(SUBNET.members, incentives, strict=True)
         ]
     )
