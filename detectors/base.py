@@ -51,7 +51,7 @@ class RunOptions:
 
     slots: int = 1
     threads: int = 1
-    arena: bool = True  # onnxruntime's own memory pool
+    arena: bool | None = None  # onnxruntime's own memory pool; None: as suits the graph
 
     @property
     def cores(self) -> int:

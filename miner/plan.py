@@ -27,7 +27,7 @@ class Plan:
     precision: str
     slots: int
     threads: int
-    arena: bool
+    arena: bool | None
     why: str
 
     @property
@@ -50,7 +50,7 @@ def choose(settings: Settings, cores: int, tuned: Plan | None) -> Plan:
         )
     if backend == AUTO:
         backend = "openvino" if precision == "bf16" else "onnx"
-    return Plan(backend, "fp32" if precision == AUTO else precision, split.slots, split.threads, True, why)
+    return Plan(backend, "fp32" if precision == AUTO else precision, split.slots, split.threads, None, why)
 
 
 def plan_key(manifest: Manifest, cores: int, cpu: str, versions: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ BURST = 8  # requests at once: about as many validators as ask a miner in the sa
 ROUNDS = 12
 MAX_DIFFERENCE = 1e-3  # of probability, between two backends at fp32
 NEAR = 1.05  # within a twentieth of the fastest, the one with less memory is taken
+ARENA = {True: ", arena", False: ", no arena", None: ""}
 VARIANTS_SHARE = 0.6  # of the time; the rest is for the splits
 
 Progress = Callable[[str], None]
@@ -40,7 +41,7 @@ class Row:
     def words(self) -> str:
         """The way to serve, in words."""
         split = ThreadPlan(self.job.slots, self.job.threads)
-        return f"{self.job.name}, {split}{'' if self.job.arena else ', no arena'}"
+        return f"{self.job.name}, {split}{ARENA[self.job.arena]}"
 
 
 def measure(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from detectors.backends import MODEL_FILE
 from detectors.base import ModelFiles, RunOptions
 from detectors.errors import ModelError
+from detectors.storing import LARGE
 
 
 class OnnxBackend:
@@ -22,7 +23,7 @@ class OnnxBackend:
         # too, one for each slot, so the pool holds the rest.
         session.intra_op_num_threads = options.cores - options.slots + 1
         session.inter_op_num_threads = 1
-        session.enable_cpu_mem_arena = options.arena
+        session.enable_cpu_mem_arena = suits_arena(files) if options.arena is None else options.arena
         session.log_severity_level = 3
         path = files.optimized or files.folder / MODEL_FILE
         if files.optimized is not None:
@@ -38,3 +39,13 @@ class OnnxBackend:
         """Run the graph once."""
         scores: NDArray[np.float32] = self._session.run(self._outputs, {self._input: array})[0]
         return scores
+
+
+def suits_arena(files: ModelFiles) -> bool:
+    """Return whether a memory pool of its own pays for a graph.
+
+    Without it a ViT-base in fp32 holds 25 MB less and takes 2 % longer; in int8 it takes 6 to 16 % longer, and a small
+    graph has nothing to save.
+    """
+    size = sum(path.stat().st_size for path in files.folder.glob(f"{MODEL_FILE}*"))
+    return files.manifest.precision != "fp32" or size < LARGE

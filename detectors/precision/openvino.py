@@ -31,7 +31,8 @@ def int8(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> None:
             subset_size=len(inputs),
             preset=nncf.QuantizationPreset.MIXED,
             model_type=nncf.ModelType.TRANSFORMER if attention else None,
-            ignored_scope=nncf.IgnoredScope(names=names, validate=False) if keep else None,
+            # Sums between layers are quantised too; once layers have to be kept, they are the next to suffer.
+            ignored_scope=nncf.IgnoredScope(names=names, types=["Add"], validate=False) if keep else None,
         )
     openvino.save_model(quantised, folder / IR_FILE, compress_to_fp16=False)
 

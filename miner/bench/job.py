@@ -18,7 +18,7 @@ class Job:
     threads: int
     pictures: list[str]  # files
     revision: str | None = None  # of the original weights, which only the reference needs
-    arena: bool = True  # onnxruntime's own memory pool
+    arena: bool | None = None  # onnxruntime's own memory pool; None: as suits the graph
 
     @property
     def name(self) -> str:

@@ -88,9 +88,9 @@ class ChainClient:
             await asyncio.wait({future}, timeout=seconds + GRACE_SECONDS)
             if not future.done():
                 raise ChainFault("the client is stuck")
-            if future.cancelled():
-                raise ChainFault(CLOSED)
-            error = future.exception()
+            error = None if future.cancelled() else future.exception()
+            if future.cancelled() or (error is not None and self._closing.is_set()):
+                raise ChainFault(CLOSED) from error
             if isinstance(error, ChainFault):
                 raise error
             if error is not None:

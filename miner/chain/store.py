@@ -81,7 +81,7 @@ def _neuron(
     hotkey: str,
     stake: float,
     permit: bool,
-    incentive: float = math.nan,  # not in files of before 0.1.0's release
+    incentive: float = math.nan,  # older files end here
     trust: float = math.nan,
     last_update: int = 0,
 ) -> Neuron:

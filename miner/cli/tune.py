@@ -86,7 +86,7 @@ def tune(
             more = [
                 replace(leader, slots=split.slots, threads=split.threads, arena=arena)
                 for split in tuning.splits(cores)
-                for arena in ((True, False) if leader.backend == "onnx" else (True,))
+                for arena in ((True, False) if leader.backend == "onnx" else (None,))
             ]
             second, later = tuning.measure(more, environment, began + seconds, progress)
         chosen_row = tuning.best(second)

@@ -25,7 +25,8 @@ class Member:
     stake: float = 0.0  # in alpha
     permit: bool = False
     last_update: int = 0
-    incentive: int = 0
+    incentive: int = 0  # of 65535
+    trust: int = 0
 
 
 @dataclass
@@ -88,7 +89,7 @@ class Ledger:
     def neuron(self, uid: int, member: Member) -> dict[str, Any]:
         nothing = dict.fromkeys(("block", "version", "ip", "port", "ip_type", "protocol"), 0)
         axon = self.axons.get(member.hotkey, nothing | {"placeholder1": 0, "placeholder2": 0})
-        zeros = ("rank", "emission", "consensus", "trust", "validator_trust", "dividends", "pruning_score")
+        zeros = ("rank", "emission", "consensus", "validator_trust", "dividends", "pruning_score")
         return dict.fromkeys(zeros, 0) | {
             "hotkey": member.hotkey,
             "coldkey": member.coldkey,
@@ -99,6 +100,7 @@ class Ledger:
             "prometheus_info": nothing,
             "stake": [[member.coldkey, int(member.stake * 1e9)]],
             "incentive": member.incentive,
+            "trust": member.trust,
             "last_update": member.last_update,
             "validator_permit": member.permit,
         }

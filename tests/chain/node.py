@@ -24,6 +24,7 @@ class Node(Ledger):
 
     fault: Fault = ""
     mute_after: str = ""  # a method that is carried out and not answered, and nothing after it
+    silent: str = ""  # a method that is carried out and not answered
     requests: Counter[str] = field(default_factory=Counter)
     port: int = 0
 
@@ -98,6 +99,8 @@ class Node(Ledger):
                 frames = self._frames(request)
                 if request["method"] == self.mute_after:
                     self.fault, frames = "hang", []
+                if request["method"] == self.silent:
+                    frames = []
                 for frame in frames:
                     connection.send(frame)
         except ConnectionClosed:

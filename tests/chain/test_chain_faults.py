@@ -3,12 +3,13 @@
 import asyncio
 import json
 import logging
+import math
 import socket
 import time
 
 import pytest
 
-from tests.chain.conftest import eventually, key
+from tests.chain.conftest import NETUID, eventually, key
 from tests.chain.node import Node
 
 OWN = key(1).ss58_address
@@ -86,7 +87,7 @@ async def test_a_node_that_asks_for_patience_gets_it(node: Node, chain_of) -> No
 
 
 async def test_a_restart_without_the_chain_serves_on_what_was_stored(node: Node, chain_of, caplog) -> None:
-    node.register(7, OWN)
+    node.register(7, OWN, incentive=13107, trust=77, last_update=990)
     first = chain_of(node.url)
     await first.start()
     await first.stop()
@@ -123,12 +124,23 @@ async def test_a_snapshot_grows_too_old(node: Node, chain_of) -> None:
     await chain.stop()
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"network": 1, "netuid": 2}', "\0"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{}",
+        "[1]",
+        '{"network": 1, "netuid": 2}',
+        "\0",
+        '{"network": "NOBODY", "netuid": 323, "block": 1, "taken_at": 1, "neurons": [[1, "key"]]}',
+        '{"network": "NOBODY", "netuid": 323, "block": 1, "taken_at": 1, "neurons": [1]}',
+    ],
+)
 async def test_a_broken_store_is_said_and_passed_over(nobody, chain_of, tmp_path, caplog, content) -> None:
     chain = chain_of(nobody)
     path = chain._store.path
     path.parent.mkdir()
-    path.write_text(content)
+    path.write_text(content.replace("NOBODY", nobody))
     await chain.start()
     assert "no snapshot" in chain.obstacle
     assert any("can't be read" in r.getMessage() and str(path) in r.getMessage() for r in caplog.records)
@@ -142,8 +154,36 @@ async def test_the_store_holds_nothing_but_the_subnet(node: Node, chain_of) -> N
     await chain.stop()
     content = json.loads(chain._store.path.read_text())
     assert content.keys() == {"network", "netuid", "block", "taken_at", "neurons"}
-    assert [7, OWN, 0.0, False] in content["neurons"]
+    assert [7, OWN, 0.0, False, 0.0, 0.0, 0] in content["neurons"]
     assert not list(chain._store.path.parent.glob("*.partial"))
+
+
+async def test_a_store_of_before_the_scores_is_read_without_them(nobody, chain_of) -> None:
+    chain = chain_of(nobody)
+    path = chain._store.path
+    path.parent.mkdir()
+    old = {"network": nobody, "netuid": NETUID, "block": 9, "taken_at": time.time(), "neurons": [[7, OWN, 1.5, False]]}
+    path.write_text(json.dumps(old))
+    await chain.start()
+    assert chain.obstacle is None
+    own = chain.snapshot.neurons[OWN]
+    assert (own.uid, own.stake, own.last_update) == (7, 1.5, 0)
+    assert math.isnan(own.incentive)
+    assert math.isnan(own.trust)
+    await chain.stop()
+
+
+async def test_a_fault_of_our_own_is_an_obstacle(node: Node, chain_of, monkeypatch, caplog) -> None:
+    """The refreshing never ends while the process looks healthy."""
+    node.register(7, OWN)
+    chain = chain_of(node.url)
+    await chain.start()
+    assert chain.obstacle is None
+    monkeypatch.setattr("miner.chain.subtensor.changes", lambda *_: 1 / 0)
+    await eventually(lambda: chain.obstacle is not None)
+    assert "no longer read" in chain.obstacle
+    assert "ZeroDivisionError" in caplog.text
+    await chain.stop()
 
 
 async def test_stop_in_the_middle_of_a_hang(node: Node, chain_of) -> None:

@@ -87,8 +87,12 @@ async def test_our_place_and_who_is_paid(node: Node, tmp_path: Path) -> None:
     async with asking(node, tmp_path) as ask:
         subnet = await ask(partial(read_standing, netuid=NETUID, hotkey=OWN))
     validator, own = subnet.members
-    assert (validator.neuron.hotkey, validator.neuron.validator_permit, validator.last_update) == (VALIDATOR, True, 990)
-    assert (own.neuron.uid, own.coldkey, own.incentive) == (7, key(9).ss58_address, pytest.approx(0.2))
+    assert (validator.neuron.hotkey, validator.neuron.validator_permit, validator.neuron.last_update) == (
+        VALIDATOR,
+        True,
+        990,
+    )
+    assert (own.neuron.uid, own.coldkey, own.neuron.incentive) == (7, key(9).ss58_address, pytest.approx(0.2))
     assert (subnet.owner_hotkey, subnet.owner_coldkey) == (VALIDATOR, key(9).ss58_address)
     assert (subnet.immune_blocks, subnet.cutoff, subnet.burned) == (50, 77, 0.25)
     assert isinstance(subnet.published.endpoint, Endpoint)

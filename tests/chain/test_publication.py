@@ -1,5 +1,7 @@
 """Our address on the chain, published by the unmodified SDK under the chain's own rules."""
 
+import asyncio
+import gc
 import logging
 
 import pytest
@@ -11,6 +13,7 @@ from tests.chain.conftest import NETUID, eventually, key
 from tests.chain.node import Node
 
 OWN = key(1).ss58_address
+VALIDATOR = key(1000).ss58_address
 SUBMIT = "author_submitAndWatchExtrinsic"
 
 
@@ -127,20 +130,21 @@ async def test_an_address_nobody_can_tell_stops_nothing(node: Node, chain_of) ->
     assert chain.obstacle is None
 
 
-async def test_a_fault_of_our_own_is_an_obstacle(node: Node, chain_of, caplog) -> None:
-    """The refreshing never ends while the process looks healthy."""
+async def test_a_fault_of_our_own_is_said_and_stops_nothing(node: Node, chain_of, caplog) -> None:
     node.register(7, OWN)
 
     async def find() -> str:
-        raise RuntimeError("planted")
+        if chain.failures < 2:
+            raise RuntimeError("planted")
+        return "1.2.3.4"
 
     chain = chain_of(node.url, Axon(8091, find_ip=find))
     await chain.start()
-    assert chain.obstacle is None
     await chain.publish()
-    await eventually(lambda: chain.obstacle is not None)
-    assert "no longer read" in chain.obstacle
+    await eventually(lambda: chain.publication == "not published: RuntimeError, see the log")
+    assert chain.obstacle is None
     assert "planted" in caplog.text
+    await eventually(lambda: chain.publication == "published 1.2.3.4:8091")
     await chain.stop()
 
 
@@ -162,6 +166,53 @@ async def test_a_node_that_hangs_while_publishing(node: Node, chain_of) -> None:
     await eventually(lambda: chain.publication == "published 1.2.3.4:8091")
     assert node.requests[SUBMIT] == 1
     await chain.stop()
+
+
+async def test_a_publication_that_hangs_holds_up_no_read(node: Node, chain_of) -> None:
+    node.register(7, OWN)
+    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4"), call_seconds=600.0)
+    await chain.start()
+    node.silent = SUBMIT
+    await chain.publish()
+    await eventually(lambda: node.requests[SUBMIT] == 1)
+    syncs = chain.syncs
+    node.members[0].permit = False
+    await eventually(lambda: chain.syncs >= syncs + 3)
+    assert not chain.snapshot.neurons[VALIDATOR].validator_permit
+    assert chain.publication == "not published: not tried yet"
+    assert (node.requests[SUBMIT], chain.failures) == (1, 0), "one step at a time"
+    await chain.stop()
+
+
+async def test_a_node_that_breaks_while_publishing_is_noticed_by_the_next_read(node: Node, chain_of) -> None:
+    """The read's time limit counts, not the extrinsic's."""
+    node.register(7, OWN)
+    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4", retry_seconds=0.1), call_seconds=1.0)
+    await chain.start()
+    node.silent = SUBMIT
+    await chain.publish()
+    await eventually(lambda: node.requests[SUBMIT] == 1)
+    node.fault = "noise"
+    await eventually(lambda: chain.failures >= 2)
+    assert chain.publication == "not published: the connection was closed"
+    node.fault = node.silent = ""
+    await eventually(lambda: chain.publication == "published 1.2.3.4:8091")
+    assert node.requests[SUBMIT] == 1
+    await chain.stop()
+
+
+async def test_a_node_that_dies_while_publishing_leaves_no_traceback(node: Node, chain_of, caplog) -> None:
+    node.register(7, OWN)
+    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4"), call_seconds=2.0, sync_seconds=1.0)
+    await chain.start()
+    node.silent = SUBMIT
+    await chain.publish()
+    await eventually(lambda: node.requests[SUBMIT] == 1)
+    await asyncio.to_thread(node.stop)
+    await eventually(lambda: chain.failures >= 3)
+    await chain.stop()
+    gc.collect()
+    assert not [record for record in caplog.records if record.name == "asyncio" or record.exc_info]
 
 
 async def test_ipv6(node: Node, chain_of) -> None:

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from miner.chain.base import active_validators
 from tests.chain.conftest import NETUID, eventually, key
 from tests.chain.node import Node
 
@@ -23,8 +24,24 @@ async def test_snapshot_holds_stakes_permits_and_our_uid(node: Node, chain_of) -
     assert chain.snapshot.neurons[VALIDATOR].validator_permit
     assert not chain.snapshot.neurons[OWN].validator_permit
     assert (chain.syncs, chain.failures) == (1, 0)
+    assert chain.publication == "not published: not asked for"
     assert 0 <= chain.age < 60
     await chain.stop()
+
+
+async def test_scores_are_shares_and_activity_is_by_the_last_weights(node: Node, chain_of) -> None:
+    node.block = 6001
+    node.register(7, OWN, incentive=13107, trust=65535)
+    node.members[0].last_update = 1001
+    node.register(1, key(1001).ss58_address, permit=True, last_update=1000)
+    chain = chain_of(node.url)
+    await chain.start()
+    await chain.stop()
+    own, neurons = chain.snapshot.neurons[OWN], chain.snapshot.neurons
+    assert (own.incentive, own.trust, own.last_update) == (pytest.approx(0.2), 1.0, 0)
+    assert neurons[VALIDATOR].last_update == 1001
+    active = active_validators(neurons.values(), chain.snapshot.block)
+    assert [neuron.hotkey for neuron in active] == [VALIDATOR], "5000 blocks count, 5001 don't"
 
 
 async def test_a_permit_taken_away_is_gone_after_one_read(node: Node, chain_of) -> None:

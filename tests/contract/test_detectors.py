@@ -65,7 +65,7 @@ def test_what_is_no_probability_never_gets_out(prepared: Prepared, scores: list[
 
 
 def test_swapped_labels_are_found_before_ready(prepared: Prepared, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(prepared.folder, tmp_path / "copy"))
+    folder = Path(shutil.copytree(prepared.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("optimized")))
     values = json.loads((folder / "manifest.json").read_text())
     values["output"]["index"] = 1 - values["output"]["index"]
     (folder / "manifest.json").write_text(json.dumps(values))
@@ -75,7 +75,7 @@ def test_swapped_labels_are_found_before_ready(prepared: Prepared, tmp_path: Pat
 
 
 def test_a_damaged_graph_is_found_before_it_is_loaded(prepared: Prepared, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(prepared.folder, tmp_path / "copy"))
+    folder = Path(shutil.copytree(prepared.folder, tmp_path / "copy", ignore=shutil.ignore_patterns("optimized")))
     graph = bytearray((folder / MODEL_FILE).read_bytes())
     graph[len(graph) // 2] ^= 1
     (folder / MODEL_FILE).write_bytes(graph)

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,19 @@ def node() -> Iterator[LiveNode]:
         node.stop()
 
 
-@pytest.fixture
-def start(node: LiveNode, tmp_path: Path, model: str) -> Iterator[START]:
-    """Start miners on the node that share wallet and state, one after the other."""
+@contextmanager
+def miners(node: LiveNode, folder: Path, model: str) -> Iterator[START]:
+    """Start miners on the node that share wallet and state, one after the other; see them end as they should."""
     started: list[Daemon] = []
 
     def make(**settings: object) -> Daemon:
         values: dict[str, Any] = {
             "SUBTENSOR_NETWORK": node.url, "NETUID": NETUID, "CHAIN_SYNC_SECONDS": 0.2,
-            "WALLET_PATH": tmp_path / "state" / "wallets", "WALLET_NAME": "standalone", "WALLET_HOTKEY": "miner",
+            "WALLET_PATH": folder / "state" / "wallets", "WALLET_NAME": "standalone", "WALLET_HOTKEY": "miner",
             "AXON_EXTERNAL_IP": EXTERNAL_IP, "AXON_EXTERNAL_PORT": 8091,
             "IMAGE_DETECTOR_CONFIG": model, "INFERENCE_THREADS": 1, "INFERENCE_SLOTS": 1,
         } | settings  # fmt: skip
-        started.append(Daemon(tmp_path, values))
+        started.append(Daemon(folder, values))
         return started[-1]
 
     yield make
@@ -46,6 +46,12 @@ def start(node: LiveNode, tmp_path: Path, model: str) -> Iterator[START]:
     finally:
         for daemon in started:
             daemon.close()
+
+
+@pytest.fixture
+def start(node: LiveNode, tmp_path: Path, model: str) -> Iterator[START]:
+    with miners(node, tmp_path, model) as start:
+        yield start
 
 
 @pytest.fixture(scope="module")

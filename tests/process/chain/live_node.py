@@ -1,16 +1,10 @@
 """The test chain's node with what a living chain has besides: a clock, and pay."""
 
-import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bittensor.keyfiles import Keypair
-
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[2] / "chain")
-)  # its modules know each other by their bare names
 
 from tests.chain.golden import golden
 from tests.chain.ledger import Member

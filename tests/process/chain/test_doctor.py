@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from miner.threads import allowed_cores
 from tests.process.chain.checkup import Setup
 from tests.process.chain.faults import FAULTS
 from tests.process.chain.live_node import EXTERNAL_IP, OWN_UID
@@ -43,15 +44,15 @@ def test_a_planted_fault_is_exactly_its_lines_problem(
 
 
 def test_the_same_for_people(setup: Setup, tmp_path: Path) -> None:
-    file = tmp_path / "miner.env"
+    file, too_many = tmp_path / "miner.env", allowed_cores() + 2
     file.write_text("INFERENCE_THREADS=1   # one is enough\nNETUIDS=323\n", encoding="utf-8")
     done = subprocess.run(
-        [*setup.daemon.command, "doctor", "--env-file", str(file), "--set", "INFERENCE_THREADS=99"],
+        [*setup.daemon.command, "doctor", "--env-file", str(file), "--set", f"INFERENCE_THREADS={too_many}"],
         capture_output=True, text=True, timeout=PATIENCE, env=setup.daemon.environment, check=False,
     )  # fmt: skip
     lines = done.stdout.splitlines()
     assert lines[0] == f"warning settings      unknown key NETUIDS in {file}; did you mean NETUID?"
-    assert any(line.startswith("problem cpu           1 slot × 99 threads on ") for line in lines)
+    assert any(line.startswith(f"problem cpu           1 slot × {too_many} threads on ") for line in lines)
     assert any("→ set INFERENCE_SLOTS=0 and INFERENCE_THREADS=0" in line for line in lines)
     assert lines[-1].startswith("not ready to earn: cpu: ")
     assert done.returncode == 1

@@ -18,14 +18,20 @@ class FakeChain:
     obstacle: ClassVar[str | None] = None
     age = inf
     publication = "not published: not tried yet"
+    syncs = failures = 0
 
     def __init__(self) -> None:
         self.snapshot = EMPTY
 
     def read(self) -> None:
-        neurons = {"own": Neuron(4, "own", 12.5, False), "v": Neuron(9, "v", 1000.0, True)}
-        self.snapshot = Snapshot(77, 0.0, MappingProxyType(neurons), uid=4)
+        neurons = {
+            "own": Neuron(4, "own", 12.5, False, incentive=0.25, trust=0.5),
+            "v": Neuron(9, "v", 1000.0, True, last_update=7000),
+            "asleep": Neuron(10, "asleep", 1000.0, True, last_update=2000),
+        }
+        self.snapshot = Snapshot(7700, 0.0, MappingProxyType(neurons), uid=4)
         self.age, self.publication = 3.0, "published 203.0.113.7:8091"
+        self.syncs, self.failures = 5, 2
 
     async def start(self) -> None: ...
 
@@ -57,6 +63,7 @@ def test_a_chain_that_was_never_read_has_no_numbers_rather_than_wrong_ones(watch
     watch.see_chain(FakeChain())
     assert value(watch, "chain_age_seconds") == inf
     assert value(watch, "chain_registered") == 0
+    assert value(watch, "chain_syncs_total") == 0
     assert value(watch, "chain_uid") == -1
     stake = value(watch, "chain_stake")
     assert stake is not None
@@ -74,15 +81,21 @@ def test_a_chain_that_is_read_is_shown_from_then_on(watch: Watch) -> None:
     chain.read()
     watch.count_from_zero()
     assert value(watch, "chain_age_seconds") == 3
-    assert value(watch, "chain_block") == 77
+    assert value(watch, "chain_block") == 7700
     assert value(watch, "chain_uid") == 4
     assert value(watch, "chain_registered") == 1
     assert value(watch, "chain_published") == 1
     assert value(watch, "chain_stake") == 12.5
-    assert value(watch, "chain_neurons") == 2
-    assert value(watch, "chain_validators") == 1
+    assert value(watch, "chain_incentive") == 0.25
+    assert value(watch, "chain_trust") == 0.5
+    assert value(watch, "chain_neurons") == 3
+    assert value(watch, "chain_validators") == 2
+    assert value(watch, "chain_validators_active") == 1
+    assert value(watch, "chain_syncs_total") == 5
+    assert value(watch, "chain_failures_total") == 2
     assert value(watch, "validator_requests_total", uid="9") == 0
     assert value(watch, "identity_info", hotkey="own", network="standalone", netuid="323") == 1
     shown = watch.overview().chain
     assert shown is not None
     assert shown.publication == "published 203.0.113.7:8091"
+    assert (shown.incentive, shown.trust) == (0.25, 0.5)
