@@ -45,10 +45,14 @@ def ensure_graph(folder: Path, manifest: Manifest) -> Path | None:
     """Return the optimised graph, made first if need be; None where the folder can't be written.
 
     Made in a process of its own: writing it takes twice the memory of serving it.
+
+    Raises:
+        ModelError: the graph to be optimised does not match its sum.
     """
     found = cached_graph(folder, manifest)
     if found is not None or not os.access(folder, os.W_OK):
         return found
+    manifest.verify(folder)
     done = subprocess.run([sys.executable, "-m", "detectors.optimized", folder], check=False, capture_output=True)  # noqa: S603
     if done.returncode != 0:
         log.warning("no optimised graph for %s: %s", folder, done.stderr.decode(errors="replace").strip()[-200:])
