@@ -9,6 +9,7 @@ from detectors.config import DetectorConfig
 from detectors.errors import ModelError
 from detectors.exporters import Exporter
 from detectors.manifest import Manifest, Parity, Source, sha256
+from detectors.optimized import ensure_graph
 from detectors.pictures import known_picture, parity_pictures
 from detectors.registry import backend_class, detector_class, exporter_class
 from detectors.storing import move_into_place, move_weights_out, package_versions
@@ -63,6 +64,8 @@ def prepare(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     remember_revision(config, models_dir, original.revision)
+    progress("optimising for this machine")
+    ensure_graph(folder, Manifest.read(folder))
     return folder
 
 

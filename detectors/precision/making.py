@@ -14,6 +14,7 @@ from detectors.base import Detector, ModelFiles, RunOptions
 from detectors.errors import ModelError
 from detectors.image import decode
 from detectors.manifest import Gate, Manifest, Precision, sha256
+from detectors.optimized import ensure_graph
 from detectors.pictures import known_picture, many_pictures
 from detectors.precision import Recipe, gate
 from detectors.precision.sensitivity import most_sensitive_layers
@@ -83,6 +84,8 @@ def make_faster(
         raise ModelError(f"{target} can't be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    if backend == "onnx":
+        ensure_graph(target, Manifest.read(target))
     return target
 
 
