@@ -15,7 +15,7 @@ from tests.process.graphs import rounds_a_second, write_model
 
 MODEL = "starter.yaml"
 SHIPPED = Path(__file__).resolve().parents[2] / "detectors" / "starter" / NAME
-SLOW_SECONDS, PONDEROUS_SECONDS, WHITE_SECONDS = 0.3, 1.5, 4.0  # about; by the machine's pace
+SLOW_SECONDS, PONDEROUS_SECONDS, WHITE_SECONDS = 0.3, 1.5, 5.0  # about; by the machine's pace
 
 StartDaemon = Callable[..., Daemon]
 

@@ -157,6 +157,7 @@ def test_a_reload_keeps_serving(start_daemon: StartDaemon, own_model: Path, stre
     daemon.signal(signal.SIGHUP)
     eventually(lambda: daemon.metric("model_reloads_total", result="ok") == 2)
     assert probability_of(daemon.ask(street)) > before
+    shutil.rmtree(own_model / "optimized")  # which would be served in its place
     damage(own_model / MODEL_FILE)
     daemon.signal(signal.SIGHUP)
     eventually(lambda: daemon.metric("model_reloads_total", result="failed") == 1)
