@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from detectors.errors import DetectorError
+from miner import memory
 from miner.bench.job import Ask, Burst, Job, Loaded, to_dict
 from miner.machine import read_memory
 
@@ -73,8 +74,10 @@ def _load(job: Job) -> Predict:
     from detectors.base import RunOptions
     from detectors.loading import load_detector
 
+    memory.keep_large_blocks_apart()  # as the daemon does
     options = RunOptions(job.slots, job.threads, job.arena)
     detector = load_detector(job.detector, config, Path(job.models_dir), job.backend, options, job.precision)
+    memory.give_back()
     return lambda data: detector.predict(data).probability
 
 
