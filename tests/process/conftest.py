@@ -49,9 +49,9 @@ def pace(tmp_path_factory: pytest.TempPathFactory) -> float:
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The starter detector, or a quick one made by hand as long as that is not in the tree."""
-    return MODEL if SHIPPED.is_file() else str(write_model(tmp_path_factory.mktemp("quick") / "quick"))
+def model() -> str:
+    """The starter detector."""
+    return MODEL
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.conftest import SHIPPED
 from tests.process.daemon import Daemon
 from tests.process.environments import REPOSITORY, environment, find_python, run
 from tests.process.inspection import probability_of
@@ -25,7 +24,6 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.skipif(not SHIPPED.is_file(), reason="the starter detector is not in the tree yet")
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
 def test_the_serving_set_installs_starts_and_answers(
