@@ -142,8 +142,10 @@ def test_a_dendrite_reads_that_there_is_no_answer_in_time(refused: dict[str, Ans
     assert answer.prediction == -1
 
 
-def test_a_dendrite_that_stops_waiting_is_left_with_nothing(dendrite: Dendrite, moody: Daemon, white: bytes) -> None:
-    (answer,) = dendrite.play({"scene": "impatient", "wait": 1.5}, daemon=moody, pictures=[white])
+def test_a_dendrite_that_stops_waiting_is_left_with_nothing(
+    dendrite: Dendrite, moody: Daemon, white: bytes, street: bytes
+) -> None:
+    (answer,) = dendrite.play({"scene": "impatient", "wait": 1.5}, daemon=moody.settle(street), pictures=[white])
     assert answer.statuses[1] == 408
     assert not answer.is_success
     assert answer.prediction == -1
