@@ -164,6 +164,8 @@ class SubtensorChain:
         own = subnet.neurons.get(self.hotkey)
         uid = own.uid if own is not None else None
         self.snapshot = Snapshot(subnet.block, self._clock(), subnet.neurons, uid)
+        if uid is None and self._publisher is not None and self._publishing:
+            self._publisher.prevented("the hotkey is not registered")  # at once: both are read as one state
         self.syncs += 1
         sight = Sight(uid, subnet.neurons, subnet.coldkeys)
         for level, message in changes(self._sight, sight, self.hotkey):
@@ -176,11 +178,9 @@ class SubtensorChain:
 
     def _begin_publication(self) -> None:
         """Take a step of the publication, beside the reads: an extrinsic may take minutes. One at a time."""
-        if self._publisher is None or not self._publishing:
+        if self._publisher is None or not self._publishing or self.snapshot.uid is None:
             return
-        if self.snapshot.uid is None:
-            self._publisher.prevented("the hotkey is not registered")
-        elif self._publication_task is None or self._publication_task.done():
+        if self._publication_task is None or self._publication_task.done():
             self._publication_task = asyncio.create_task(self._publish(self._publisher), name="chain publication")
 
     async def _publish(self, publisher: Publisher) -> None:
