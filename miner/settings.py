@@ -6,177 +6,22 @@ StreetVision's own `miner.env` works as it is, inline comments included.
 import difflib
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Self
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from detectors.registry import BACKENDS, DEFAULT_CONFIGS, DETECTORS, PRECISIONS
 from miner.errors import ConfigurationError
-from miner.hotkeys import check_hotkeys
-from miner.logs import LogFormat
+from miner.fields import AUTO, Fields
 
-AUTO = "auto"
-NETWORKS = ("standalone", "local", "test", "finney")
-
-Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0, le=3600)]
-Hotkeys = Annotated[str, AfterValidator(check_hotkeys)]
+__all__ = ["AUTO", "Settings", "environment_of", "settings_table"]
 
 
-class Settings(BaseSettings):
-    """Every setting, its default and what it is for; the README's table is made from this class."""
+class Settings(Fields):
+    """Every setting, read once; the README's table is made from this class."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, case_sensitive=False)
-
-    image_detector: str = Field("ViT", description="`ViT` (any Hugging Face image classifier) or `YOLOClassifier`")
-    image_detector_config: str = Field(
-        "", description="YAML file of the detector: a path, or the name of a shipped one; empty: the detector's default"
-    )
-    image_detector_device: Literal["cpu", "cuda", "auto"] = Field(
-        "cpu", description="`cpu`; `cuda` and `auto` are accepted, run on the CPU and say so"
-    )
-    image_detector_backend: str = Field(
-        AUTO, description="`auto` (as `roadwork-miner tune` found, else `onnx`), `onnx`, `openvino` or `torch`"
-    )
-    image_detector_precision: str = Field(
-        AUTO, description="`auto` (as `roadwork-miner tune` found, else `fp32`), `fp32`, `bf16` or `int8`"
-    )
-    tune_on_start: bool = Field(False, description="tune before the first start on a machine (about a minute, once)")
-
-    netuid: int = Field(323, ge=0, le=65535, description="subnet: 72 on mainnet, 323 on testnet")
-    subtensor_network: str = Field(
-        "standalone", description="`standalone` (no chain), `test`, `finney`, `local` or a `ws://` address"
-    )
-    subtensor_chain_endpoint: str = Field(
-        "", description="`ws://` or `wss://` address used in place of the network's own"
-    )
-
-    wallet_name: str = Field("default", description="name of the wallet; only its hotkey has to be on this machine")
-    wallet_hotkey: str = Field("default", description="name of the hotkey")
-    wallet_hotkey_password_file: Path | None = Field(
-        None, description="file with the password of an encrypted hotkey, such as a systemd credential"
-    )
-    wallet_hotkey_file: Path | None = Field(
-        None, description="the hotkey's file itself, such as a systemd credential; empty: in `WALLET_PATH`"
-    )
-    wallet_path: Path = Field(Path("~/.bittensor/wallets"), description="folder of the wallets")
-
-    miner_axon_host: str = Field("0.0.0.0", description="address the validators' port listens on")  # noqa: S104
-    miner_axon_port: Port = Field(8091, description="port the validators ask")
-    axon_external_ip: str = Field(
-        "", description="address published on chain; empty: as several services see this machine"
-    )
-    axon_external_port: Port | None = Field(None, description="port published on chain; empty: `MINER_AXON_PORT`")
-    chain_sync_seconds: Seconds = Field(60.0, description="time between two reads of the chain")
-    chain_max_age_hours: float = Field(
-        24.0, gt=0, le=24 * 30, description="how long to go on by the last good read while the chain is away"
-    )
-    blacklist_force_validator_permit: bool = Field(
-        True, description="answer only hotkeys with a validator permit; false means false"
-    )
-    blacklist_allow_non_registered: bool = Field(
-        False, description="answer also hotkeys that are not registered; they have neither permit nor stake"
-    )
-    blacklist_min_stake: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="answer only hotkeys with at least this stake on the subnet"
-    )
-    blacklist_allow_hotkeys: Hotkeys = Field("", description="hotkeys answered in any case, with commas between them")
-    blacklist_deny_hotkeys: Hotkeys = Field("", description="hotkeys never answered, even those allowed above")
-    model_url: str = Field("", description="your model's page, sent with each answer, as validators expect")
-
-    status_host: str = Field("127.0.0.1", description="address of the operator's port")
-    status_port: Port = Field(
-        9464, description="operator's port: a page at `/`, `/status`, `/metrics`, `/healthz`, `/readyz`"
-    )
-
-    inference_slots: int = Field(0, ge=0, le=64, description="pictures worked on at once; 0: by the machine (one)")
-    inference_threads: int = Field(
-        0, ge=0, le=256, description="threads for each picture; 0: all cores the quota allows"
-    )
-    queue_depth: int = Field(32, ge=1, le=1024, description="requests that may wait; one more is refused at once")
-    deadline_cap_seconds: Seconds = Field(12.0, description="longest time a caller may ask to wait")
-    deadline_margin_seconds: float = Field(
-        0.5, ge=0, le=10, description="time kept back for the answer's way to the caller"
-    )
-    max_body_bytes: int = Field(16 * 2**20, ge=2**10, le=2**30, description="largest request body")
-    body_stall_seconds: Seconds = Field(3.0, description="a body that pauses for longer is given up")
-    drain_seconds: Seconds = Field(10.0, description="time for running requests after SIGTERM")
-
-    state_dir: Path = Field(
-        Path("~/.local/state/roadwork-miner"), description="folder of the standalone wallet and chain file"
-    )
-    models_dir: Path = Field(Path("~/.cache/roadwork-miner/models"), description="folder of the exported models")
-    standalone_file: Path | None = Field(
-        None, description="hotkeys, permits and stakes in standalone mode; empty: `standalone.yaml` in the state folder"
-    )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="how much is logged")
-    log_format: LogFormat = Field("auto", description="`text`, `json`, or `auto`: as a service the journal's fields")
-
-    video_detector: str = Field("", description="of the original miner.env; unused, the subnet asks for images only")
-    video_detector_config: str = Field("", description="of the original miner.env; unused")
-    video_detector_device: str = Field("", description="of the original miner.env; unused")
-    proxy_client_url: str = Field("", description="of the original miner.env; unused, the miner calls no proxy")
-
-    @field_validator("image_detector")
-    @classmethod
-    def _known_detector(cls, value: str) -> str:
-        return _one_of(value, tuple(DETECTORS))
-
-    @field_validator("image_detector_backend")
-    @classmethod
-    def _known_backend(cls, value: str) -> str:
-        return _one_of(value, (AUTO, *BACKENDS))
-
-    @field_validator("image_detector_precision")
-    @classmethod
-    def _known_precision(cls, value: str) -> str:
-        return _one_of(value, (AUTO, *PRECISIONS))
-
-    @field_validator("subtensor_network")
-    @classmethod
-    def _known_network(cls, value: str) -> str:
-        return value if value.startswith(("ws://", "wss://")) else _one_of(value, (*NETWORKS, "ws://…", "wss://…"))
-
-    @field_validator("subtensor_chain_endpoint")
-    @classmethod
-    def _websocket(cls, value: str) -> str:
-        if value and not value.startswith(("ws://", "wss://")):
-            raise ValueError("an address that begins with ws:// or wss:// is allowed")
-        return value
-
-    @field_validator("log_level", mode="before")
-    @classmethod
-    def _upper(cls, value: object) -> object:
-        return value.upper() if isinstance(value, str) else value
-
-    @field_validator("image_detector_device", "log_format", mode="before")
-    @classmethod
-    def _lower(cls, value: object) -> object:
-        return value.lower() if isinstance(value, str) else value
-
-    @field_validator(
-        "wallet_path", "wallet_hotkey_file", "wallet_hotkey_password_file", "state_dir", "models_dir", "standalone_file"
-    )
-    @classmethod
-    def _home(cls, value: Path | None) -> Path | None:
-        return value.expanduser() if value is not None else None
-
-    @property
-    def detector_config(self) -> str:
-        """The YAML file's name or path, with the detector's default filled in."""
-        return self.image_detector_config or DEFAULT_CONFIGS[self.image_detector]
-
-    @property
-    def is_standalone(self) -> bool:
-        """Whether no chain is contacted."""
-        return self.subtensor_network == "standalone"
-
-    @property
-    def chain_address(self) -> str:
-        """What the SDK connects to: the endpoint if one is given, else the network."""
-        return self.subtensor_chain_endpoint or self.subtensor_network
 
     @classmethod
     def load(cls, env_file: Path | None = None, **flags: object) -> Self:
@@ -229,13 +74,6 @@ class Settings(BaseSettings):
                 "registered hotkeys have"
             )
         return notes
-
-
-def _one_of(value: str, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        near = difflib.get_close_matches(value, allowed, n=1)
-        raise ValueError(f"allowed: {', '.join(allowed)}" + (f" (did you mean {near[0]}?)" if near else ""))
-    return value
 
 
 def _line(fault: Any) -> str:
