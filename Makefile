@@ -103,5 +103,5 @@ $(VENV)/.serve: $(VENV)/.python env/serve.txt pyproject.toml
 $(VENV)/.all: $(VENV)/.serve env/constraints.txt
 	@echo 'installing torch, the exporters and the development tools, once (about 2 GB) …' >&2
 	@$(PIP) install $(TORCH) $(TORCH_ARGS)
-	@$(PIP) install -c env/constraints.txt -e '.[export,yolo,openvino,plot,dev]'
+	@$(PIP) install -c env/constraints.txt -e '.[export,yolo,openvino,plot,train,remote,dev]'
 	@touch $@
