@@ -66,8 +66,16 @@ class Backend(Protocol):
 
     def __init__(self, files: ModelFiles, shape: tuple[int, int, int, int], options: RunOptions) -> None: ...
 
-    def run(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Run the graph once; called from as many threads at once as there are slots."""
+    def run(self, array: NDArray[np.float32], deadline: float | None = None) -> NDArray[np.float32]:
+        """Run the graph once; called from as many threads at once as there are slots.
+
+        Args:
+            array: of the fixed input shape.
+            deadline: on `time.monotonic`; what runs in this process can't be interrupted and has no use for it.
+
+        Raises:
+            EngineError: the graph runs elsewhere, and no answer came from there in time.
+        """
         ...
 
 
@@ -86,19 +94,24 @@ class Detector(ABC):
     def read_preprocessing(folder: Path) -> Preprocessing:
         """Read how this kind of model wants its pictures."""
 
-    def predict(self, data: bytes) -> Prediction:
+    def predict(self, data: bytes, deadline: float | None = None) -> Prediction:
         """Decode, preprocess, run, and read the roadwork output of an encoded photo.
+
+        Args:
+            data: the encoded photo.
+            deadline: until when, on `time.monotonic`; only a backend that waits for another machine looks at it.
 
         Raises:
             ImageError: the bytes are not a picture that may be opened.
             InferenceError: the output is not a probability.
+            EngineError: the graph runs elsewhere, and no answer came from there in time.
         """
         started = time.perf_counter()
         picture = decode(data)
         decoded = time.perf_counter()
         array = self.preprocessing(picture)
         preprocessed = time.perf_counter()
-        probability = self.probability(self.backend.run(array))
+        probability = self.probability(self.backend.run(array, deadline))
         done = time.perf_counter()
         return Prediction(probability, decoded - started, preprocessed - decoded, done - preprocessed)
 

@@ -5,7 +5,10 @@ DetectorError
 ├── ModelError            a model can't be loaded, verified or exported
 │   └── NotPrepared       its folder is not there yet: `roadwork-miner models download` makes it
 ├── ImageError            the bytes are not a picture that may be opened
-└── InferenceError        the model answered with something that is not a probability
+├── InferenceError        the model answered with something that is not a probability
+└── EngineError           the graph runs elsewhere, and no answer came from there
+    ├── NoEndpoint        nothing there is fit to be asked
+    └── OutOfTime         the request's deadline came first
 """
 
 
@@ -31,3 +34,15 @@ class ImageError(DetectorError):
 
 class InferenceError(DetectorError):
     """The model answered with something that is not a probability."""
+
+
+class EngineError(DetectorError):
+    """The graph runs elsewhere, and no answer came from there: the engine's fault, not the picture's or ours."""
+
+
+class NoEndpoint(EngineError):
+    """No endpoint is fit to be asked."""
+
+
+class OutOfTime(EngineError):
+    """The request's deadline came before the engine's answer."""

@@ -20,7 +20,7 @@ The detectors have a tree of their own (`detectors.errors`); `miner.service` tra
 
 from typing import ClassVar, Literal
 
-RefusalReason = Literal["queue_full", "deadline", "evicted", "late", "not_ready", "draining"]
+RefusalReason = Literal["queue_full", "deadline", "evicted", "late", "not_ready", "draining", "no_endpoint"]
 
 
 class MinerError(Exception):

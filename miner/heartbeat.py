@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import cache
 
 from detectors.base import Detector
-from detectors.errors import DetectorError
+from detectors.errors import DetectorError, EngineError
 from detectors.pictures import known_picture
 from miner import systemd
 from miner.service import Service
@@ -99,6 +99,8 @@ async def _proves_itself(service: Service) -> bool:
         return False
     try:
         await _on_a_thread(service.detector)
+    except EngineError:
+        return True  # this process is well, and a restart of it would mend nothing elsewhere
     except DetectorError as error:
         log.error("the known picture gets no prediction, so the watchdog is not fed: %s", error)
         return False

@@ -8,9 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from detectors.base import Detector, Prediction
-from detectors.errors import ImageError, InferenceError
+from detectors.errors import ImageError, InferenceError, NoEndpoint, OutOfTime
 from miner.errors import InferenceFailed, UnreadableImage
-from miner.scheduler import Scheduler, Ticket
+from miner.scheduler import Scheduler, Ticket, refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,13 @@ class Service:
         """Wait for a slot and predict; `picture` unpacks the encoded photo, in the slot's thread.
 
         Raises:
-            Refused: the place was lost, or there is no time left.
+            Refused: the place was lost, there is no time left, or no remote endpoint is there to ask.
             UnreadableImage: the bytes are not a picture.
             InferenceFailed: the model's output is not a probability.
         """
         await self.scheduler.turn(ticket)
         loop = asyncio.get_running_loop()
-        job = self._pool.submit(self._predict, picture)
+        job = self._pool.submit(self._predict, picture, ticket.deadline)
         # The slot is freed by the thread that used it: a caller who gives up does not stop the work.
         job.add_done_callback(lambda done: self._tell(loop, done))
         return await asyncio.wrap_future(job)
@@ -60,16 +60,20 @@ class Service:
         """Let the threads go."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _predict(self, picture: Callable[[], bytes]) -> Answer:
+    def _predict(self, picture: Callable[[], bytes], deadline: float) -> Answer:
         started = time.monotonic()
         try:
             data = picture()
             unpacked = time.monotonic()
-            prediction = self.detector.predict(data)
+            prediction = self.detector.predict(data, deadline)
         except ImageError as error:
             raise UnreadableImage(str(error)) from error
         except InferenceError as error:
             raise InferenceFailed(str(error)) from error
+        except NoEndpoint as error:
+            raise refused("no_endpoint") from error
+        except OutOfTime as error:
+            raise refused("late") from error
         if not 0 <= prediction.probability <= 1:  # the last guard: a NaN is neither
             raise InferenceFailed("the detector's answer is not a probability")
         return Answer(prediction, started, unpacked, time.monotonic())

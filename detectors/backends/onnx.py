@@ -35,7 +35,7 @@ class OnnxBackend:
         (self._input,) = (node.name for node in self._session.get_inputs())
         self._outputs = [self._session.get_outputs()[0].name]
 
-    def run(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, array: NDArray[np.float32], deadline: float | None = None) -> NDArray[np.float32]:
         """Run the graph once."""
         scores: NDArray[np.float32] = self._session.run(self._outputs, {self._input: array})[0]
         return scores

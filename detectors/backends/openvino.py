@@ -31,7 +31,7 @@ class OpenVINOBackend:
             raise ModelError(f"OpenVINO can't load {path}: {str(error).strip().splitlines()[-1]}") from error
         self._own = threading.local()
 
-    def run(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, array: NDArray[np.float32], deadline: float | None = None) -> NDArray[np.float32]:
         """Run the graph once."""
         request = getattr(self._own, "request", None)
         if request is None:

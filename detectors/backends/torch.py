@@ -27,7 +27,7 @@ class TorchBackend:
         # After loading: Ultralytics sets a thread count of its own.
         torch.set_num_threads(options.cores)
 
-    def run(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, array: NDArray[np.float32], deadline: float | None = None) -> NDArray[np.float32]:
         """Run the network once."""
         with torch.inference_mode():
             scores: NDArray[np.float32] = self._network(torch.from_numpy(array)).numpy()

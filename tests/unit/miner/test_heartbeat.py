@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from detectors.base import Detector
-from detectors.errors import InferenceError
+from detectors.errors import DetectorError, InferenceError, NoEndpoint
 from miner import systemd
 from miner.heartbeat import States, beat, end
 from miner.scheduler import Scheduler
@@ -25,15 +25,15 @@ class FakeDetector:
 
     def __init__(self) -> None:
         self.asked = 0
-        self.fails = False
+        self.failure: DetectorError | None = None
         self.released = threading.Event()
         self.released.set()
 
-    def predict(self, data: bytes) -> None:
+    def predict(self, data: bytes, deadline: float | None = None) -> None:
         self.asked += 1
         self.released.wait()
-        if self.fails:
-            raise InferenceError("not a probability")
+        if self.failure is not None:
+            raise self.failure
 
 
 class Scene:
@@ -96,10 +96,17 @@ def test_no_beat_while_the_self_inference_hangs() -> None:
 
 def test_no_beat_from_a_model_that_has_no_answer_to_the_known_picture(caplog: pytest.LogCaptureFixture) -> None:
     def broken(scene: Scene) -> None:
-        scene.detector.fails = True
+        scene.detector.failure = InferenceError("not a probability")
 
     assert Scene().play(broken, silent=True).heard == 0
     assert "the watchdog is not fed" in caplog.text
+
+
+def test_an_engine_elsewhere_that_is_away_is_no_reason_to_restart_this_process() -> None:
+    def away(scene: Scene) -> None:
+        scene.detector.failure = NoEndpoint("0 of 2 endpoints")
+
+    assert Scene().play(away).heard > 1
 
 
 def test_who_waits_for_beats(monkeypatch: pytest.MonkeyPatch) -> None:
