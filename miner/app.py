@@ -207,17 +207,17 @@ def make_chain(settings: Settings, wallet: "Wallet") -> Chain:
         path = settings.standalone_file or standalone_file(settings.state_dir)
         return StandaloneChain(path, wallet.hotkey.ss58_address)
     from miner.chain.publication import Axon as PublishedAxon
+    from miner.chain.reader import SubnetReader
     from miner.chain.subtensor import SubtensorChain
 
     published = PublishedAxon(
         settings.axon_external_port or settings.miner_axon_port, ip=settings.axon_external_ip or None
     )
-    return SubtensorChain(
+    reader = SubnetReader(
         settings.chain_address,
         settings.netuid,
-        wallet,
         settings.state_dir,
-        published,
         sync_seconds=settings.chain_sync_seconds,
         max_age_seconds=settings.chain_max_age_hours * 3600,
     )
+    return SubtensorChain(reader, wallet, published)

@@ -52,8 +52,8 @@ class Watch:
         metrics.chain_validators_active.set_function(lambda: _active(chain))
         metrics.chain_syncs.set_function(lambda: chain.syncs)
         metrics.chain_failures.set_function(lambda: chain.failures)
-        metrics.chain_uid.set_function(lambda: -1 if chain.snapshot.uid is None else chain.snapshot.uid)
-        metrics.chain_registered.set_function(lambda: chain.snapshot.uid is not None)
+        metrics.chain_uid.set_function(lambda: -1 if chain.uid is None else chain.uid)
+        metrics.chain_registered.set_function(lambda: chain.uid is not None)
         metrics.chain_published.set_function(lambda: chain.publication.startswith("published"))
         metrics.chain_stake.set_function(lambda: number(lambda own: own.stake))
         metrics.chain_incentive.set_function(lambda: number(lambda own: own.incentive))
@@ -131,7 +131,7 @@ def _chain(chain: Chain, hotkey: str) -> ChainView:
     return ChainView(
         block=chain.snapshot.block,
         age_seconds=_finite(chain.age),
-        uid=chain.snapshot.uid,
+        uid=chain.uid,
         neurons=len(chain.snapshot.neurons),
         validators=len(_validators(chain)),
         stake=_finite(number(lambda own: own.stake)),

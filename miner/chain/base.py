@@ -28,10 +28,14 @@ class Snapshot:
     block: int
     taken_at: float  # wall clock, seconds since 1970
     neurons: Mapping[str, Neuron]  # by hotkey
-    uid: int | None  # our own; None: not registered
+
+    def uid_of(self, hotkey: str) -> int | None:
+        """Return a hotkey's uid; None: not registered."""
+        neuron = self.neurons.get(hotkey)
+        return neuron.uid if neuron is not None else None
 
 
-EMPTY = Snapshot(block=0, taken_at=0.0, neurons=MappingProxyType({}), uid=None)
+EMPTY = Snapshot(block=0, taken_at=0.0, neurons=MappingProxyType({}))
 
 
 def active_validators(neurons: Iterable[Neuron], block: int, cutoff: int = ACTIVITY_CUTOFF) -> list[Neuron]:
@@ -40,11 +44,18 @@ def active_validators(neurons: Iterable[Neuron], block: int, cutoff: int = ACTIV
 
 
 class Chain(Protocol):
-    """Keeps a snapshot fresh and publishes our address."""
+    """Keeps a snapshot fresh and publishes our address: one hotkey's side of it."""
+
+    hotkey: str
 
     @property
     def snapshot(self) -> Snapshot:
         """The last good snapshot; reading it costs nothing."""
+        ...
+
+    @property
+    def uid(self) -> int | None:
+        """Our own; None: not registered."""
         ...
 
     @property

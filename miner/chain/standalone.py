@@ -54,7 +54,8 @@ class StandaloneChain:
 
     def __init__(self, path: Path, own_hotkey: str) -> None:
         self.path = path
-        self.own_hotkey = own_hotkey
+        self.hotkey = own_hotkey
+        self.uid: int | None = 0
         self.snapshot = read_file(path, own_hotkey)
 
     async def start(self) -> None:
@@ -92,7 +93,7 @@ def read_file(path: Path, own_hotkey: str) -> Snapshot:
     neurons = {own_hotkey: Neuron(uid=0, hotkey=own_hotkey, stake=0.0, validator_permit=False)}
     for uid, validator in enumerate(content.validators, start=1):
         neurons[validator.hotkey] = Neuron(uid, validator.hotkey, validator.stake, validator.permit)
-    return Snapshot(block=0, taken_at=time.time(), neurons=MappingProxyType(neurons), uid=0)
+    return Snapshot(block=0, taken_at=time.time(), neurons=MappingProxyType(neurons))
 
 
 def own_wallet(state_dir: Path, role: str) -> "Wallet":

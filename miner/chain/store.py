@@ -50,8 +50,8 @@ class SnapshotStore:
             os.fsync(file.fileno())
         partial.replace(self.path)
 
-    def load(self, own_hotkey: str) -> Snapshot | None:
-        """Return what was stored, our uid by the hotkey of now; None where there is nothing.
+    def load(self) -> Snapshot | None:
+        """Return what was stored; None where there is nothing.
 
         Raises:
             ValueError: the file is broken, or another chain's.
@@ -65,12 +65,10 @@ class SnapshotStore:
                 raise ValueError("it belongs to another network or subnet")
             rows = [_neuron(*row) for row in content["neurons"]]
             neurons = {neuron.hotkey: neuron for neuron in rows}
-            own = neurons.get(own_hotkey)
             return Snapshot(
                 block=int(content["block"]),
                 taken_at=float(content["taken_at"]),
                 neurons=MappingProxyType(neurons),
-                uid=own.uid if own is not None else None,
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"it is not what was stored: {error}") from error

@@ -1,77 +1,68 @@
-"""The chain itself: a snapshot kept fresh with bittensor 11, and our address published on it."""
+"""One hotkey of ours on the chain: registered or not, and its address published."""
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from miner.chain.base import EMPTY, Snapshot
+from miner.chain.base import Snapshot
 from miner.chain.changes import Sight, changes, register_command
-from miner.chain.client import ChainClient, ChainFault, Operation
+from miner.chain.client import ChainFault
 from miner.chain.publication import Axon, Publisher
-from miner.chain.reads import Subnet, read_subnet
-from miner.chain.store import SnapshotStore
+from miner.chain.reader import SubnetReader
+from miner.chain.reads import Subnet
 
 if TYPE_CHECKING:
     from bittensor import Wallet
 
 log = logging.getLogger(__name__)
 
-DAY = 86400.0
-RETRY_AFTER_CAP = 900.0  # seconds; what a node may ask for, and get
-
 
 class SubtensorChain:
-    """Reads the subnet again and again; a chain that is away costs freshness and nothing else.
-
-    After `max_age` the snapshot is still there, and `obstacle` says that it is too old to go by.
-    """
+    """What the chain means for one hotkey; several may share a reader."""
 
     def __init__(
         self,
-        address: str,
-        netuid: int,
+        reader: SubnetReader,
         wallet: "Wallet",
-        state_dir: Path,
         axon: Axon | None = None,
-        *,
-        sync_seconds: float = 60.0,
-        max_age_seconds: float = DAY,
-        call_seconds: float = 30.0,
-        clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.address = address
-        self.netuid = netuid
+        self.reader = reader
         self.hotkey: str = wallet.hotkey.ss58_address
-        self.snapshot = EMPTY
-        self.syncs = 0  # good reads
-        self.failures = 0  # reads and publications that failed
         self._wallet_name = wallet.name
-        self._store = SnapshotStore(state_dir, address, netuid)
-        self._cache_dir = state_dir / "runtime-cache"
-        self._sync_seconds = sync_seconds
-        self._max_age = max_age_seconds
-        self._call_seconds = call_seconds
-        self._clock = clock
-        self._publisher = Publisher(axon, netuid, wallet, monotonic) if axon is not None else None
+        self._publisher = Publisher(axon, reader.netuid, wallet, monotonic) if axon is not None else None
         self._publishing = False
+        self._failures = 0  # of publications
         self._sight: Sight | None = None
-        self._fault: ChainFault | None = None
-        self._faults_in_a_row = 0
-        self._client: ChainClient | None = None
-        self._task: asyncio.Task[None] | None = None
         self._publication_task: asyncio.Task[None] | None = None  # one step, beside the reads
-        self._wake = asyncio.Event()
+        reader.told.append(self._see)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The last good snapshot."""
+        return self.reader.snapshot
+
+    @property
+    def uid(self) -> int | None:
+        """Ours; None: not registered."""
+        return self.snapshot.uid_of(self.hotkey)
 
     @property
     def age(self) -> float:
         """Seconds since the snapshot was taken; infinite before the first."""
-        return self._clock() - self.snapshot.taken_at if self.snapshot is not EMPTY else float("inf")
+        return self.reader.age
+
+    @property
+    def syncs(self) -> int:
+        """Good reads."""
+        return self.reader.syncs
+
+    @property
+    def failures(self) -> int:
+        """Reads and publications that failed."""
+        return self.reader.failures + self._failures
 
     @property
     def publication(self) -> str:
@@ -81,150 +72,57 @@ class SubtensorChain:
     @property
     def obstacle(self) -> str | None:
         """Why the chain's side is not ready, in words for the operator; None when it is."""
-        if self._task is not None and self._task.done():
-            return "the chain is no longer read; restart the miner and report the error in its log"
-        if self.snapshot is EMPTY:
-            return f"no snapshot of subnet {self.netuid} yet: {self._fault or f'connecting to {self.address}'}"
-        if self.age > self._max_age:
+        if self.reader.obstacle is not None:
+            return self.reader.obstacle
+        if self.uid is None:
+            netuid, address = self.reader.netuid, self.reader.address
+            command = register_command(netuid, self._wallet_name, self.hotkey, address)
             return (
-                f"the snapshot of the chain is {self.age / 3600:.1f} h old, the limit is {self._max_age / 3600:g} h: "
-                f"{self._fault or 'waiting for an answer'}"
-            )
-        if self.snapshot.uid is None:
-            command = register_command(self.netuid, self._wallet_name, self.hotkey, self.address)
-            return (
-                f"hotkey {self.hotkey} is not registered on subnet {self.netuid} of {self.address}; "
+                f"hotkey {self.hotkey} is not registered on subnet {netuid} of {address}; "
                 f"where its coldkey is: {command}"
             )
         return None
 
     async def start(self) -> None:
         """Take the first snapshot, or the stored one if the chain does not answer, and go on reading from then on."""
-        await self._sync()
-        if self.snapshot is EMPTY:
-            await asyncio.to_thread(self._restore)
-        self._task = asyncio.create_task(self._refresh(), name="chain")
-        self._task.add_done_callback(_report)
+        await self.reader.start()
 
     async def publish(self) -> None:
         """Keep our address published from now on; returns at once, `publication` tells how it goes."""
         self._publishing = True
-        self._wake.set()
+        self.reader.read_soon()
 
     async def stop(self) -> None:
-        """Stop refreshing and close the connection."""
-        tasks = {task for task in (self._task, self._publication_task) if task is not None}
-        self._task = self._publication_task = None
-        for task in tasks:
+        """Stop publishing, and the reader with it."""
+        task, self._publication_task = self._publication_task, None
+        if task is not None:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        await self._close()
+            await asyncio.wait({task})
+        await self.reader.stop()
 
-    async def _refresh(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(self._pause()):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            self._wake.clear()
-            await self._sync()
-
-    def _pause(self) -> float:
-        """Seconds to the next read: after failures 1, 2, 4 … up to the usual interval; scattered either way."""
-        seconds = self._sync_seconds
-        if self._faults_in_a_row:
-            seconds = min(seconds, 2.0 ** min(self._faults_in_a_row - 1, 16))
-        if self._fault is not None:
-            seconds = max(seconds, min(self._fault.retry_after, RETRY_AFTER_CAP))
-        return seconds * random.uniform(0.8, 1.2)  # noqa: S311
-
-    async def _sync(self) -> None:
-        """Read the subnet, then see to the publication; what goes wrong is counted and said, not raised."""
-        try:
-            subnet = await self._call(partial(read_subnet, netuid=self.netuid))
-        except ChainFault as fault:
-            self.failures += 1
-            self._faults_in_a_row += 1
-            if self._fault is None:
-                basis = "nothing" if self.snapshot is EMPTY else f"block {self.snapshot.block}"
-                log.warning("the chain can't be read: %s; going by %s until it can", fault, basis)
-            self._fault = fault
-            # The SDK mends a dropped connection by itself; what it could not mend gets a new client.
-            await self._close()
-            return
-        if self._fault is not None:
-            log.info("the chain is read again, after %d failures", self._faults_in_a_row)
-        self._fault, self._faults_in_a_row = None, 0
-        await self._take(subnet)
-        self._begin_publication()
-
-    async def _take(self, subnet: Subnet) -> None:
-        own = subnet.neurons.get(self.hotkey)
-        uid = own.uid if own is not None else None
-        self.snapshot = Snapshot(subnet.block, self._clock(), subnet.neurons, uid)
-        if uid is None and self._publisher is not None and self._publishing:
-            self._publisher.prevented("the hotkey is not registered")  # at once: both are read as one state
-        self.syncs += 1
-        sight = Sight(uid, subnet.neurons, subnet.coldkeys)
+    def _see(self, subnet: Subnet) -> None:
+        """Say what became of us, and see to the publication."""
+        sight = Sight(self.uid, subnet.neurons, subnet.coldkeys)
         for level, message in changes(self._sight, sight, self.hotkey):
-            log.log(level, "subnet %d on %s: %s", self.netuid, self.address, message)
+            log.log(level, "subnet %d on %s: %s", self.reader.netuid, self.reader.address, message)
         self._sight = sight
-        try:
-            await asyncio.to_thread(self._store.save, self.snapshot)
-        except OSError as error:
-            log.log(logging.WARNING if self.syncs == 1 else logging.DEBUG, "the snapshot can't be stored: %s", error)
-
-    def _begin_publication(self) -> None:
-        """Take a step of the publication, beside the reads: an extrinsic may take minutes. One at a time."""
-        if self._publisher is None or not self._publishing or self.snapshot.uid is None:
+        if self._publisher is None or not self._publishing:
             return
-        if self._publication_task is None or self._publication_task.done():
+        if sight.uid is None:
+            self._publisher.prevented("the hotkey is not registered")
+        elif self._publication_task is None or self._publication_task.done():
+            # Beside the reads: an extrinsic may take minutes. One at a time.
             self._publication_task = asyncio.create_task(self._publish(self._publisher), name="chain publication")
 
     async def _publish(self, publisher: Publisher) -> None:
         try:
-            await publisher.step(self._call)
+            await publisher.step(self.reader.call)
         except ChainFault as fault:
             # The connection stays: whether it is broken, the next read tells.
-            self.failures += 1
+            self._failures += 1
             publisher.failed(str(fault))
         except Exception as error:
             # A fault of ours; requests are answered all the same, by who finds us.
-            self.failures += 1
+            self._failures += 1
             publisher.failed(f"{type(error).__name__}, see the log")
             log.exception("publishing failed; it is tried again")
-
-    async def _call(self, operation: Operation[Any], patience: float = 1.0) -> Any:
-        if self._client is None:
-            self._client = ChainClient(self.address, self._cache_dir)
-        return await self._client.call(operation, self._call_seconds * patience)
-
-    async def _close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
-
-    def _restore(self) -> None:
-        """Go by the stored snapshot, if there is one that is young enough."""
-        try:
-            stored = self._store.load(self.hotkey)
-        except (OSError, ValueError) as error:
-            log.warning("the stored snapshot %s can't be read: %s", self._store.path, error)
-            return
-        if stored is None:
-            return
-        hours = (self._clock() - stored.taken_at) / 3600
-        if hours * 3600 > self._max_age:
-            log.warning("the stored snapshot is %.1f h old, the limit is %g h; not used", hours, self._max_age / 3600)
-            return
-        log.warning("starting with the stored snapshot of block %d, %.1f h old", stored.block, hours)
-        self.snapshot = stored
-
-
-def _report(task: asyncio.Task[None]) -> None:
-    """Log what ended the refreshing: a fault of ours, since the chain's are all expected."""
-    error = None if task.cancelled() else task.exception()
-    if error is not None:
-        log.critical("the chain is no longer read", exc_info=error)

@@ -154,7 +154,7 @@ def judge_rules(facts: ChainFacts, rules: Rules) -> Finding:
     if facts.subnet is None:
         return _unread(name)
     neurons = {member.neuron.hotkey: member.neuron for member in facts.subnet.members}
-    snapshot = Snapshot(facts.subnet.block, 0.0, neurons, None)
+    snapshot = Snapshot(facts.subnet.block, 0.0, neurons)
     active = active_validators(facts.subnet)
     if not active:
         return warning(name, "not tried: no validator is active")

@@ -1,5 +1,6 @@
 import asyncio
 import inspect
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from bittensor.keyfiles import Keypair
 
 from miner.chain.publication import Axon
+from miner.chain.reader import SubnetReader
 from miner.chain.subtensor import SubtensorChain
 from tests.chain.golden import golden
 from tests.chain.node import Node
@@ -74,6 +76,8 @@ def chain_of(wallet: bittensor.Wallet, tmp_path: Path) -> Callable[..., Subtenso
 
     def make(address: str, axon: Axon | None = None, **rest: Any) -> SubtensorChain:
         options = {"sync_seconds": 0.05, "call_seconds": 5.0} | rest
-        return SubtensorChain(address, NETUID, wallet, tmp_path / "state", axon, **options)
+        monotonic = options.pop("monotonic", time.monotonic)
+        reader = SubnetReader(address, NETUID, tmp_path / "state", **options)
+        return SubtensorChain(reader, wallet, axon, monotonic)
 
     return make

@@ -82,7 +82,7 @@ async def test_a_node_that_asks_for_patience_gets_it(node: Node, chain_of) -> No
     chain = chain_of(node.url)
     await chain.start()
     assert "429" in chain.obstacle
-    assert chain._pause() > 200, "it said 300 s"
+    assert chain.reader._pause() > 200, "it said 300 s"
     await chain.stop()
 
 
@@ -138,7 +138,7 @@ async def test_a_snapshot_grows_too_old(node: Node, chain_of) -> None:
 )
 async def test_a_broken_store_is_said_and_passed_over(nobody, chain_of, tmp_path, caplog, content) -> None:
     chain = chain_of(nobody)
-    path = chain._store.path
+    path = chain.reader._store.path
     path.parent.mkdir()
     path.write_text(content.replace("NOBODY", nobody))
     await chain.start()
@@ -152,15 +152,15 @@ async def test_the_store_holds_nothing_but_the_subnet(node: Node, chain_of) -> N
     chain = chain_of(node.url)
     await chain.start()
     await chain.stop()
-    content = json.loads(chain._store.path.read_text())
+    content = json.loads(chain.reader._store.path.read_text())
     assert content.keys() == {"network", "netuid", "block", "taken_at", "neurons"}
     assert [7, OWN, 0.0, False, 0.0, 0.0, 0] in content["neurons"]
-    assert not list(chain._store.path.parent.glob("*.partial"))
+    assert not list(chain.reader._store.path.parent.glob("*.partial"))
 
 
 async def test_a_store_of_before_the_scores_is_read_without_them(nobody, chain_of) -> None:
     chain = chain_of(nobody)
-    path = chain._store.path
+    path = chain.reader._store.path
     path.parent.mkdir()
     old = {"network": nobody, "netuid": NETUID, "block": 9, "taken_at": time.time(), "neurons": [[7, OWN, 1.5, False]]}
     path.write_text(json.dumps(old))
@@ -205,7 +205,7 @@ async def test_a_stuck_client_is_left_behind(node: Node, chain_of, monkeypatch, 
     node.register(7, OWN)
     chain = chain_of(node.url, call_seconds=0.5)
     await chain.start()
-    stuck = asyncio.create_task(chain._call(lambda sdk: asyncio.sleep(0, time.sleep(2.5))))
+    stuck = asyncio.create_task(chain.reader.call(lambda sdk: asyncio.sleep(0, time.sleep(2.5))))
     with pytest.raises(client.ChainFault, match="stuck"):
         await stuck
     syncs = chain.syncs

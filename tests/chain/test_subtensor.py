@@ -18,7 +18,7 @@ async def test_snapshot_holds_stakes_permits_and_our_uid(node: Node, chain_of) -
     assert "no snapshot" in chain.obstacle
     await chain.start()
     assert chain.obstacle is None
-    assert chain.snapshot.uid == 7
+    assert chain.uid == 7
     assert chain.snapshot.block == node.block
     assert chain.snapshot.neurons[VALIDATOR].stake == 5000.5
     assert chain.snapshot.neurons[VALIDATOR].validator_permit
@@ -61,7 +61,7 @@ async def test_ready_by_itself_on_registration(node: Node, chain_of, caplog) -> 
     assert f"btcli subnet register --netuid {NETUID} --wallet miner --hotkey {OWN}" in chain.obstacle
     node.register(12, OWN)
     await eventually(lambda: chain.obstacle is None)
-    assert chain.snapshot.uid == 12
+    assert chain.uid == 12
     await chain.stop()
     assert [r.getMessage() for r in caplog.records if "registered; our uid is 12" in r.getMessage()]
 
@@ -92,18 +92,20 @@ async def test_a_new_uid_is_noticed(node: Node, chain_of, caplog) -> None:
     chain = chain_of(node.url)
     await chain.start()
     node.deregister(3)
-    await eventually(lambda: chain.snapshot.uid is None)
+    await eventually(lambda: chain.uid is None)
     node.register(4, OWN)
-    await eventually(lambda: chain.snapshot.uid == 4)
+    await eventually(lambda: chain.uid == 4)
     await chain.stop()
     assert chain.obstacle is None
     assert any("nobody has our uid 3 yet" in record.getMessage() for record in caplog.records)
 
 
 async def test_a_subnet_that_does_not_exist_is_named(node: Node, wallet, tmp_path) -> None:
+    from miner.chain.reader import SubnetReader
     from miner.chain.subtensor import SubtensorChain
 
-    chain = SubtensorChain(node.url, 999, wallet, tmp_path / "state", sync_seconds=0.05)
+    reader = SubnetReader(node.url, 999, tmp_path / "state", sync_seconds=0.05)
+    chain = SubtensorChain(reader, wallet)
     await chain.start()
     assert "subnet 999 does not exist there" in chain.obstacle
     await chain.stop()

@@ -23,7 +23,6 @@ class FileChain:
         5,
         0.0,
         MappingProxyType({"validator": Neuron(7, "validator", 10.0, True), "peer": Neuron(8, "peer", 0.0, False)}),
-        uid=None,
     )
 
     async def start(self) -> None: ...

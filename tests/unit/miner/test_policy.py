@@ -14,7 +14,7 @@ NEURONS = {
     "whale": Neuron(uid=5, hotkey="whale", stake=9000.0, validator_permit=False),
     "miner": Neuron(uid=7, hotkey="miner", stake=2.0, validator_permit=False),
 }
-SNAPSHOT = Snapshot(block=1, taken_at=0.0, neurons=NEURONS, uid=7)
+SNAPSHOT = Snapshot(block=1, taken_at=0.0, neurons=NEURONS)
 EVERYBODY = {*NEURONS, "stranger"}
 
 
@@ -88,7 +88,7 @@ def test_a_minimum_that_is_just_reached_is_enough() -> None:
 
 
 def test_on_an_empty_snapshot_only_the_lists_and_open_doors_count() -> None:
-    nobody = Snapshot(block=0, taken_at=0.0, neurons={}, uid=None)
+    nobody = Snapshot(block=0, taken_at=0.0, neurons={})
     with pytest.raises(Forbidden, match="not registered"):
         judge("validator", nobody, Rules())
     assert judge("validator", nobody, Rules(allow=frozenset({"validator"}))).uid is None

@@ -20,7 +20,7 @@ def test_keys_and_file_are_made_on_first_use_and_kept(tmp_path: Path) -> None:
     assert standalone_file(state) == path
 
     snapshot = read_file(path, miner.hotkey.ss58_address)
-    assert snapshot.uid == 0
+    assert snapshot.uid_of(miner.hotkey.ss58_address) == 0
     neuron = snapshot.neurons[validator.hotkey.ss58_address]
     assert (neuron.uid, neuron.validator_permit, neuron.stake) == (1, True, 1000.0)
     assert not snapshot.neurons[miner.hotkey.ss58_address].validator_permit

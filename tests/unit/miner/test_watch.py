@@ -20,8 +20,14 @@ class FakeChain:
     publication = "not published: not tried yet"
     syncs = failures = 0
 
+    hotkey = "own"
+
     def __init__(self) -> None:
         self.snapshot = EMPTY
+
+    @property
+    def uid(self) -> int | None:
+        return self.snapshot.uid_of(self.hotkey)
 
     def read(self) -> None:
         neurons = {
@@ -29,7 +35,7 @@ class FakeChain:
             "v": Neuron(9, "v", 1000.0, True, last_update=7000),
             "asleep": Neuron(10, "asleep", 1000.0, True, last_update=2000),
         }
-        self.snapshot = Snapshot(7700, 0.0, MappingProxyType(neurons), uid=4)
+        self.snapshot = Snapshot(7700, 0.0, MappingProxyType(neurons))
         self.age, self.publication = 3.0, "published 203.0.113.7:8091"
         self.syncs, self.failures = 5, 2
 
