@@ -1,0 +1,117 @@
+"""Labelled photos: read, damaged ones named, split by a seed."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageOps
+
+from detectors.errors import DetectorConfigError
+from detectors.training.folder import CLASSES, DataSet, Photo, read_data_set, read_photos
+from tests.models import photo
+from tests.photos import fill
+
+
+def digests(photos: list[Photo]) -> list[str]:
+    return [photo.digest for photo in photos]
+
+
+def read(folder: Path, seed: int = 0) -> DataSet:
+    return read_data_set(folder, val_share=0.2, test_share=0.2, seed=seed)
+
+
+def test_a_split_keeps_the_shares_of_both_classes_and_every_photo(tmp_path: Path) -> None:
+    data = read(fill(tmp_path / "photos"))
+    assert data.counts() == {
+        "train": {"no_roadwork": 6, "roadwork": 6},
+        "val": {"no_roadwork": 2, "roadwork": 2},
+        "test": {"no_roadwork": 2, "roadwork": 2},
+    }
+    assert len({*digests(data.train), *digests(data.val), *digests(data.test)}) == 20
+
+
+def test_a_split_depends_on_the_photos_and_the_seed_and_on_nothing_else(tmp_path: Path) -> None:
+    here = read(fill(tmp_path / "here"))
+    there = tmp_path / "there"
+    for part in (here.train, here.val, here.test):
+        for index, one in enumerate(part):
+            target = there / CLASSES[one.label] / f"renamed-{one.digest[:4]}-{index}.jpeg"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(one.path, target)
+    again = read(there)
+    assert [digests(again.train), digests(again.val)] == [digests(here.train), digests(here.val)]
+    assert digests(read(there, seed=1).val) != digests(here.val)
+
+
+def test_copies_of_one_photo_stay_on_one_side(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "photos")
+    originals = sorted((folder / "roadwork").iterdir())
+    for path in originals:
+        picture = Image.open(path)
+        ImageOps.mirror(picture).save(path.with_name(f"{path.stem}-mirrored.jpg"), quality=60)
+        picture.resize((picture.width * 2, picture.height * 2)).save(path.with_name(f"{path.stem}-larger.png"))
+    data = read(folder)
+    for part in (data.train, data.val, data.test):
+        stems = [one.path.stem for one in part if one.label]
+        assert {stem.partition("-")[0] for stem in stems if "-" in stem} <= set(stems)
+    assert data.counts()["val"]["roadwork"] == 6
+
+
+def test_parts_that_are_given_are_kept_and_missing_ones_come_from_train(tmp_path: Path) -> None:
+    fill(tmp_path / "train")
+    fill(tmp_path / "test", 3, first_seed=100)
+    data = read(tmp_path)
+    assert data.counts()["test"] == {"no_roadwork": 3, "roadwork": 3}
+    assert {one.path.parents[1].name for one in data.val} == {"train"}
+    assert len(data.train) + len(data.val) == 20
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        pytest.param(photo(400, 300)[:2000], "the image can't be decoded", id="truncated"),
+        pytest.param(b"", "the image is not a JPEG, PNG or WebP", id="empty"),
+    ],
+)
+def test_a_damaged_photo_is_named_and_left_out(tmp_path: Path, data: bytes, reason: str) -> None:
+    folder = fill(tmp_path / "photos")
+    (folder / "roadwork" / "damaged.jpg").write_bytes(data)
+    found = read_photos(folder)
+    assert found.skipped == [f"roadwork/damaged.jpg: {reason}"]
+    assert len(found.photos) == 20
+
+
+def test_a_file_in_both_classes_counts_for_neither(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "photos")
+    shutil.copyfile(folder / "roadwork" / "3.jpg", folder / "no_roadwork" / "odd.jpg")
+    found = read_photos(folder)
+    assert sorted(found.skipped) == [
+        "no_roadwork/odd.jpg: the same file is in the other class",
+        "roadwork/3.jpg: the same file is in the other class",
+    ]
+    assert "3.jpg" not in {one.path.name for one in found.photos if one.label}
+
+
+def test_an_empty_class_is_refused_by_name(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "photos")
+    for path in (folder / "roadwork").iterdir():
+        path.write_bytes(b"no photo")
+    with pytest.raises(DetectorConfigError, match=r"roadwork holds no photo that can be opened \(roadwork/0.jpg: "):
+        read(folder)
+    shutil.rmtree(folder / "roadwork")
+    with pytest.raises(DetectorConfigError, match="holds no folder 'roadwork'"):
+        read(folder)
+
+
+def test_too_few_photos_to_split_are_refused(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "photos", 2)
+    with pytest.raises(DetectorConfigError, match="the 2 photos of the class 'no_roadwork' are too few"):
+        read(folder)
+
+
+def test_progress_counts_every_file(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    folder = fill(tmp_path / "photos", 3)
+    (folder / "roadwork" / "damaged.png").write_bytes(b"no photo")
+    read_photos(folder, lambda done, total: told.append((done, total)))
+    assert told == [(number, 7) for number in range(1, 8)]
