@@ -1,5 +1,6 @@
-"""Files of model folders: put into place so that a crash leaves no half of one."""
+"""Files, those of model folders above all: put into place so that a crash leaves no half of one."""
 
+import os
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +17,16 @@ def move_into_place(partial: Path, folder: Path) -> None:
     (folder / NAME).unlink(missing_ok=True)
     for path in sorted(partial.iterdir(), key=lambda path: path.name == NAME):
         path.replace(folder / path.name)
+
+
+def write_safely(path: Path, data: bytes) -> None:
+    """Write a file so that a crash leaves the old one or the new one, never a half."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
 
 
 def move_weights_out(folder: Path) -> None:

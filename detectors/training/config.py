@@ -1,0 +1,119 @@
+"""Everything that can be chosen about a training: printed at its start, saved with its run, read again to resume it."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from detectors.errors import DetectorConfigError
+from detectors.storing import write_safely
+
+CONFIG_FILE = "config.yaml"
+
+Method = Literal["head", "lora", "full"]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Augment(_Part):
+    """How probable each change of a photo is; 0 switches it off. They mirror what validators send."""
+
+    flip: Probability = 0.5  # mirrored
+    crop: Probability = 0.5  # cut to 60 to 100 % of its area
+    letterbox: Probability = 0.5  # whole in a 224-pixel square, between black bars
+    light: Probability = 0.5  # another brightness, contrast and saturation
+    blur: Probability = 0.2  # blurred a little
+    noise: Probability = 0.2  # noise added
+    jpeg: Probability = 0.5  # compressed as JPEG of quality 30 to 95
+
+
+class TrainConfig(_Part):
+    """One training. What is None is chosen by the method, the data or the machine, and printed."""
+
+    data: str = Field(description="folder of photos, or hf:NAME for a Hugging Face data set")
+    detector: Literal["ViT", "YOLOClassifier"] = Field("ViT", description="what serves it later")
+    model: str = Field("small", description="tiny, small, base; a repository; a folder; for YOLO a .pt or .yaml file")
+    revision: str = Field("main", description="branch, tag or commit of the repository")
+    method: Method = Field("head", description="head: from cached features, in minutes; lora; full. YOLO: always full")
+    epochs: int | None = Field(None, ge=1, description="at most; None: by the method")
+    batch_size: int = Field(32, ge=1, description="photos between two steps of the optimiser")
+    micro_batch: int | None = Field(None, ge=1, description="photos in memory at once; None: by the memory")
+    learning_rate: float | None = Field(None, gt=0, description="at its highest; None: by the method")
+    weight_decay: float = Field(0.05, ge=0)
+    warm_up: float = Field(0.1, ge=0, lt=1, description="share of all steps; a cosine to zero follows")
+    label_smoothing: float = Field(0.05, ge=0, lt=0.5)
+    class_weights: bool = Field(True, description="a class with fewer photos weighs more")
+    patience: int = Field(8, ge=1, description="epochs without a better validation before it stops")
+    lora_rank: int = Field(8, ge=1)
+    views: int = Field(8, ge=0, description="changed copies of each photo, for cached features")
+    augment: Augment = Augment()
+    val_share: float = Field(0.15, gt=0, lt=0.5, description="of the photos, where the folder has no val/")
+    test_share: float = Field(0.15, ge=0, lt=0.5, description="of the photos, where the folder has no test/")
+    seed: int = Field(0, ge=0, lt=2**31)
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where it is measured faster")
+    threads: int | None = Field(None, ge=1, description="None: all cores the quota allows")
+    workers: int | None = Field(None, ge=0, description="processes that load photos; None: as many as pay")
+    save_every: int = Field(5, ge=1, description="epochs from one kept checkpoint to the next")
+    save_total_limit: int = Field(2, ge=1, description="how many of those are kept, besides best and latest")
+    checkpoint_minutes: float = Field(10.0, ge=0, description="time between checkpoints within an epoch")
+    max_hours: float | None = Field(None, gt=0, description="stops cleanly after that, with the best so far")
+    quick: bool = Field(False, description="one epoch on a few photos, to prove the set-up")
+
+    @property
+    def is_yolo(self) -> bool:
+        """Whether Ultralytics trains it."""
+        return self.detector == "YOLOClassifier"
+
+    @property
+    def most_epochs(self) -> int:
+        """Epochs at most: many for a head, whose epochs take no time, more from scratch than from weights."""
+        if self.quick:
+            return 1
+        by_method = {"head": 100, "lora": 15, "full": 15}
+        return self.epochs or (40 if self.is_yolo else by_method[self.method])
+
+    @property
+    def rate(self) -> float:
+        """The learning rate at its highest."""
+        by_method = {"head": 1e-3, "lora": 5e-4, "full": 5e-5}
+        return self.learning_rate or (1e-3 if self.is_yolo else by_method[self.method])
+
+    def to_yaml(self) -> str:
+        """Return it as YAML, in the order of the fields."""
+        return str(yaml.safe_dump(self.model_dump(), sort_keys=False))
+
+    def write(self, run: Path) -> None:
+        """Save it in the run's folder."""
+        write_safely(run / CONFIG_FILE, self.to_yaml().encode())
+
+    @classmethod
+    def make(cls, values: dict[str, Any]) -> Self:
+        """Check values.
+
+        Raises:
+            DetectorConfigError: a wrong one; the message names each, with what is allowed.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            faults = (f"{'.'.join(map(str, f['loc']))}={f['input']!r}: {f['msg']}" for f in error.errors())
+            raise DetectorConfigError("; ".join(faults)) from error
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a YAML file of such values, as `write` makes.
+
+        Raises:
+            DetectorConfigError: it can't be read, or a value is wrong.
+        """
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise DetectorConfigError(f"{path} can't be read as YAML: {str(error).splitlines()[0]}") from error
+        if not isinstance(values, dict):
+            raise DetectorConfigError(f"{path}: a mapping of keys to values is needed")
+        return cls.make(values)

@@ -1,0 +1,103 @@
+"""What a training may take of the machine: numbers come in, decisions go out.
+
+The readings are the caller's business, since what the kernel says of this process is read elsewhere.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+GB = 10**9
+FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")  # those that matter here
+RESERVE = 0.1  # of the memory, kept free: below it the kernel starts to throw out file caches, then to kill
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Cores this process may use, quota in cores (None: none), bytes of memory, and what the CPU can do."""
+
+    cores: int
+    quota: float | None
+    memory: float  # the machine's, or the cgroup's limit
+    available: float
+    cpu: str
+    features: frozenset[str]  # as /proc/cpuinfo names them
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        known = [
+            name for name in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16") if name in self.features
+        ]
+        quota = f"a quota of {self.quota:g}" if self.quota is not None else "no quota"
+        return (
+            f"{self.cpu or 'unknown CPU'} ({', '.join(known) or 'no AVX2'}), {self.cores} cores, {quota}, "
+            f"{self.available / GB:.1f} of {self.memory / GB:.1f} GB memory available"
+        )
+
+    @property
+    def has_bf16(self) -> bool:
+        """Whether the CPU calculates in bf16 itself; elsewhere it is emulated, and slower than fp32."""
+        return bool(self.features & {"avx512_bf16", "amx_bf16"})
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the machine says now. Bytes and seconds; sums count from some start."""
+
+    resident: float  # of this process
+    available: float  # until the machine or the cgroup is full
+    memory: float  # the machine's, or the cgroup's limit
+    swapped_out: float = 0.0  # sum
+    throttled: float = 0.0  # sum of the seconds held back by the quota
+    cpu: float = 0.0  # sum of the seconds of this process and its children
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the next large allocation may be the last."""
+        return self.available < RESERVE * self.memory
+
+
+Probe = Callable[[], Reading]
+
+
+def first_micro_batch(available: float, batch_size: int, *, full: bool) -> int:
+    """Return how many photos to try first: 4 below 8 GB, 8 to 16 GB, 16 above; half for training all weights."""
+    size = 4 if available < 8 * GB else 8 if available < 16 * GB else 16
+    return min(batch_size, size // 2 if full else size)
+
+
+def loader_workers(cores: int, load_seconds: float, step_seconds: float) -> int:
+    """Return how many processes load photos: none where loading takes less than a tenth of a step's time."""
+    return 0 if load_seconds < 0.1 * step_seconds else min(2, cores // 2)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an allocation failed; torch says so with a RuntimeError, in words."""
+    if isinstance(error, MemoryError):
+        return True
+    words = str(error)
+    signs = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory", "bad_alloc")
+    # oneDNN has no words for it: a primitive that worked before can't be made, for want of memory.
+    primitives = ("could not create a primitive", "could not create a memory", "could not execute a primitive")
+    return isinstance(error, RuntimeError | OSError) and any(sign in words for sign in signs + primitives)
+
+
+def advice(before: Reading, now: Reading, seconds: float, waiting: float) -> list[str]:
+    """Say in words what the run lacks.
+
+    Args:
+        before: the last reading.
+        now: this one.
+        seconds: between the two.
+        waiting: share of that time in which the training waited for photos.
+    """
+    words = []
+    if now.swapped_out - before.swapped_out > 10e6:
+        words.append("the machine is swapping: stop other programs, or choose a smaller --micro-batch")
+    if now.is_short:
+        share = 1 - now.available / now.memory
+        words.append(f"{share:.0%} of the memory is taken: choose a smaller --micro-batch or --model")
+    if waiting > 0.3:
+        words.append(f"{waiting:.0%} of the time goes by waiting for photos: more --set workers=2, or smaller photos")
+    if now.throttled - before.throttled > 0.1 * seconds:
+        words.append("the CPU quota holds the training back: fewer --set threads=…, or a larger quota")
+    return words

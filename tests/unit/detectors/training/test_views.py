@@ -1,0 +1,56 @@
+"""Changed views of photos."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageChops, ImageOps
+
+from detectors.training.config import Augment
+from detectors.training.folder import read_photos
+from detectors.training.views import LETTERBOX, Views, changed
+from tests.photos import fill, patches
+
+OFF = Augment(**dict.fromkeys(Augment.model_fields, 0.0))
+
+
+def always(name: str) -> Augment:
+    return OFF.model_copy(update={name: 1.0})
+
+
+def test_a_view_follows_from_seed_photo_and_number_alone(tmp_path: Path) -> None:
+    one, other = read_photos(fill(tmp_path, 1)).photos
+    views = Views(Augment(), seed=3)
+    assert views.view(one, 5).tobytes() == Views(Augment(), seed=3).view(one, 5).tobytes()
+    seen = {views.view(one, number).tobytes() for number in range(6)}
+    assert len(seen) == 6
+    assert Views(Augment(), seed=4).view(one, 5).tobytes() not in seen
+    assert views.view(other, 5).tobytes() not in seen
+
+
+def test_the_view_of_number_0_is_the_photo_itself(tmp_path: Path) -> None:
+    photo = read_photos(fill(tmp_path, 1)).photos[0]
+    assert Views(Augment(), seed=0).view(photo, 0).tobytes() == Image.open(photo.path).tobytes()
+
+
+def test_with_every_switch_off_nothing_changes() -> None:
+    picture = patches(1, cone=True)
+    assert changed(picture, OFF, np.random.default_rng(0)) is picture
+
+
+@pytest.mark.parametrize("name", Augment.model_fields)
+def test_each_switch_changes_the_picture(name: str) -> None:
+    picture = patches(1, cone=True)
+    view = changed(picture, always(name), np.random.default_rng(0))
+    assert view.size != picture.size or ImageChops.difference(view, picture).getbbox() is not None
+
+
+def test_letterboxed_it_is_whole_between_black_bars() -> None:
+    view = changed(Image.new("RGB", (400, 100), "white"), always("letterbox"), np.random.default_rng(0))
+    assert view.size == (LETTERBOX, LETTERBOX)
+    assert view.convert("L").point(lambda value: 255 * (value > 127)).getbbox() == (0, 84, 224, 140)
+
+
+def test_a_flip_is_a_mirror_image() -> None:
+    picture = patches(1, cone=True)
+    assert changed(picture, always("flip"), np.random.default_rng(0)).tobytes() == ImageOps.mirror(picture).tobytes()
