@@ -15,7 +15,7 @@ BENCH_MODELS := $(BENCH)/vit-base.env $(BENCH)/yolo11n.env
 WITH_ENV := $(if $(ENV_FILE),--env-file $(ENV_FILE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all run query top dashboards doctor models export vit-base bench check lint test install-service uninstall-service test-service lock clean
+.PHONY: help setup setup-all run query top dashboards doctor models export vit-base bench bench-axon check lint test install-service uninstall-service test-service lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 19
@@ -64,6 +64,9 @@ $(BENCH)/yolo11n.env: | $(VENV)/.all
 	@echo 'weights_path: yolo11n.pt' > $(BENCH)/yolo11n.yaml
 	@printf '%s\n' IMAGE_DETECTOR=YOLOClassifier IMAGE_DETECTOR_CONFIG=$(BENCH)/yolo11n.yaml MODELS_DIR=$(BENCH)/prepared > $@.partial
 	@mv $@.partial $@
+
+bench-axon: $(VENV)/.serve ## The axon's own ceiling: requests a second with a detector that answers at once (ARGS=--json)
+	@$(BIN)/python -m miner.bench.ceiling $(ARGS)
 
 check: lint ## Lint, types and the quick tests
 	@$(BIN)/pytest -q tests/unit tests/contract

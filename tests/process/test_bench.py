@@ -146,3 +146,16 @@ def test_a_whole_daemon_is_measured(tmp_path: Path) -> None:
     assert 0 < daemon["overhead"] < daemon["latency"]
     assert 0 < daemon["resident_first"] <= daemon["peak"]
     assert daemon["first_answer"] > 0
+
+
+def test_the_ceiling_of_the_axon_is_measured_with_its_profile() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "miner.bench.ceiling", "--requests", "200", "--rounds", "1", "--json"],
+        capture_output=True, text=True, timeout=PATIENCE, env=clean_environment(), check=True,
+    )  # fmt: skip
+    found = figures(run)
+    assert found["rate"] > 0
+    assert found["cpu_seconds"][0] > 0
+    functions = [name for name, _ in found["profile"]]
+    assert any("bittensor_core" in name for name in functions), "the signatures are real"
+    assert 0 < sum(share for _, share in found["profile"]) <= 1

@@ -1,0 +1,64 @@
+"""An axon whose detector answers at once, in a process of its own on one core: `python -m miner.bench.instant`.
+
+    python -m miner.bench.instant STATE_DIR PORT [PROFILE]
+
+Everything else is the daemon's: the wire, the signatures, the queue, the thread of the slot, the metrics.
+"""
+
+import asyncio
+import cProfile
+import os
+import signal
+import sys
+from pathlib import Path
+
+import uvloop
+
+from detectors.base import Prediction
+from miner.axon.app import Axon, Limits
+from miner.chain.standalone import StandaloneChain, own_wallet, standalone_file
+from miner.history import History
+from miner.metrics import Metrics
+from miner.policy import Rules
+from miner.scheduler import Scheduler
+from miner.service import Service
+from miner.serving import listening
+
+DEPTH = 1024  # places: nobody is refused
+
+
+class _AtOnce:
+    def predict(self, data: bytes, deadline: float | None = None) -> Prediction:
+        return Prediction(0.5, 0.0, 0.0, 0.0)
+
+
+async def serve(state: Path, port: int) -> None:
+    """Answer until SIGTERM."""
+    hotkey = own_wallet(state, "miner").hotkey.ss58_address
+    scheduler = Scheduler(1, DEPTH, 1e-4)
+    service = Service(_AtOnce(), scheduler)  # type: ignore[arg-type]  # all that a request asks of a detector
+    limits = Limits(max_body=16 * 2**20, body_stall=3.0, deadline_cap=12.0, deadline_margin=0.5)
+    chain = StandaloneChain(standalone_file(state), hotkey)
+    axon = Axon(service, chain, hotkey, Rules(), limits, Metrics(), History())
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    async with listening(axon.asgi(), "PORT", "127.0.0.1", port):
+        scheduler.open()
+        await stop.wait()
+    service.close()
+
+
+def main() -> None:
+    """Serve on the first core this process may use, under the profiler if a file for it is given."""
+    state, port, *profile = sys.argv[1:]
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    if not profile:
+        uvloop.run(serve(Path(state), int(port)))
+        return
+    profiler = cProfile.Profile()
+    profiler.runcall(uvloop.run, serve(Path(state), int(port)))
+    profiler.dump_stats(profile[0])
+
+
+if __name__ == "__main__":
+    main()
