@@ -16,6 +16,7 @@ from miner.hotkeys import split_hotkeys
 from miner.metrics import Metrics
 from miner.model import ModelLoader, in_words
 from miner.policy import Rules
+from miner.queue import Queue
 from miner.scheduler import Scheduler
 from miner.service import Service
 from miner.serving import listening
@@ -70,7 +71,7 @@ class Daemon:
             self.watch.see_hotkey(hotkey)
             plan = ThreadPlan(detector.options.slots, detector.options.threads)
             self.metrics.planned(plan, settings.queue_depth)
-            scheduler = Scheduler(plan.slots, settings.queue_depth, pace)
+            scheduler = Scheduler(Queue(plan.slots, settings.queue_depth, settings.queue_share_places, pace))
             self.service = Service(detector, scheduler)
             stack.callback(self.service.close)
             if (allowed := systemd.watchdog_seconds()) is not None:
@@ -122,7 +123,7 @@ class Daemon:
             self.metrics.reloads.labels("failed").inc()
             log.error("reload failed, the old model keeps serving: %s", error)
             return
-        self.service.detector, self.service.scheduler.pace = detector, pace
+        self.service.detector, self.service.scheduler.queue.pace = detector, pace
         memory.give_back()
         self.metrics.reloads.labels("ok").inc()
         log.info("reloaded: %s", in_words(detector))

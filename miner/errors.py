@@ -13,6 +13,7 @@
         ├── BodyTooLarge           413
         ├── UnreadableImage        422
         ├── InferenceFailed        500
+        ├── Expired                503
         └── Refused                503, with a reason from a closed list
 
 The detectors have a tree of their own (`detectors.errors`); `miner.service` translates it.
@@ -20,7 +21,7 @@ The detectors have a tree of their own (`detectors.errors`); `miner.service` tra
 
 from typing import ClassVar, Literal
 
-RefusalReason = Literal["queue_full", "deadline", "evicted", "late", "not_ready", "draining", "no_endpoint"]
+RefusalReason = Literal["queue_full", "share", "deadline", "evicted", "late", "not_ready", "draining", "no_endpoint"]
 
 
 class MinerError(Exception):
@@ -99,6 +100,13 @@ class InferenceFailed(RequestError):
 
     status = 500
     outcome = "failed"
+
+
+class Expired(RequestError):
+    """The picture was worked on when its caller's time ended."""
+
+    status = 503
+    outcome = "expired"
 
 
 class Refused(RequestError):

@@ -88,6 +88,7 @@ class Fields(BaseSettings):
         0, ge=0, le=256, description="threads for each picture; 0: all cores the quota allows"
     )
     queue_depth: int = Field(32, ge=1, le=1024, description="requests that may wait; one more is refused at once")
+    queue_share: float = Field(0.5, gt=0, le=1, description="largest part of the queue that one caller may hold")
     deadline_cap_seconds: Seconds = Field(12.0, description="longest time a caller may ask to wait")
     deadline_margin_seconds: float = Field(
         0.5, ge=0, le=10, description="time kept back for the answer's way to the caller"
@@ -159,6 +160,11 @@ class Fields(BaseSettings):
     def detector_config(self) -> str:
         """The YAML file's name or path, with the detector's default filled in."""
         return self.image_detector_config or DEFAULT_CONFIGS[self.image_detector]
+
+    @property
+    def queue_share_places(self) -> int:
+        """Places of the queue that one caller may hold."""
+        return max(1, round(self.queue_depth * self.queue_share))
 
     @property
     def is_standalone(self) -> bool:

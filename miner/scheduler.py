@@ -1,8 +1,8 @@
-"""The bounded queue: slots, places, deadlines, refusal by estimate.
+"""The queue on an event loop: callers wait for their turn, and are refused the moment they can't have it.
 
-A place is taken before the body is read (`admit`), a slot when the body is there and it is one's turn (`turn`). First
-come, first served: a pool guarded by a semaphore starved some callers for seconds. A slot is given back by the thread
-that used it, not by the caller who gave up.
+A place is taken before the body is read (`admit`), a slot when the body is there and it is one's turn (`turn`). All
+decisions are the queue's (`miner.queue`). A slot is given back by the thread that used it, not by the caller who gave
+up.
 """
 
 import asyncio
@@ -10,57 +10,67 @@ import time
 from collections.abc import Callable
 
 from miner.errors import RefusalReason, Refused
-
-PACE_WEIGHT = 0.1  # of the newest measurement in the moving average of seconds a picture takes
-
-MESSAGES: dict[RefusalReason, str] = {
-    "queue_full": "the queue is full",
-    "deadline": "no answer in time is possible",
-    "evicted": "the place went to a caller with a higher stake",
-    "late": "the deadline can no longer be met",
-    "not_ready": "the miner is not ready",
-    "draining": "the miner is shutting down",
-    "no_endpoint": "no machine that could score the picture is within reach",
-}
-
-
-def refused(reason: RefusalReason) -> Refused:
-    """Make the refusal for a reason."""
-    return Refused(reason, MESSAGES[reason])
+from miner.queue import Place, Queue, refused
 
 
 class Ticket:
-    """A place in the queue, and later a slot."""
+    """A caller's hold on its place."""
 
-    def __init__(self, priority: float, deadline: float) -> None:
-        self.priority = priority
-        self.deadline = deadline  # on the scheduler's clock
+    def __init__(self, place: Place) -> None:
+        self.place = place
         self.turn: asyncio.Future[None] | None = None  # there while its caller waits for a slot
         self.refusal: Refused | None = None
 
+    @property
+    def deadline(self) -> float:
+        """On the scheduler's clock."""
+        return self.place.deadline
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether its caller was cancelled while it waited, and is about to leave."""
+        return self.turn is not None and self.turn.cancelled()
+
     def refuse(self, reason: RefusalReason) -> None:
-        """Take the place away; a caller that is still reading its body learns it at `Scheduler.turn`."""
+        """Take the place away; a caller that is still reading its body learns it at its next look at `check`."""
         self.refusal = refused(reason)
         if self.turn is not None and not self.turn.done():
             self.turn.set_exception(self.refusal)
 
+    def check(self) -> None:
+        """Say whether the place is still held.
+
+        Raises:
+            Refused: it was lost.
+        """
+        if self.refusal is not None:
+            raise self.refusal
+
 
 class Scheduler:
-    """`slots` at once, `depth` waiting. Lives on one event loop; only `measured` may come from elsewhere."""
+    """A gate, a queue and a clock. Lives on one event loop."""
 
-    def __init__(self, slots: int, depth: int, pace: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.slots = slots
-        self.depth = depth
-        self.pace = pace  # seconds a picture takes in its slot, measured
+    def __init__(self, queue: Queue, clock: Callable[[], float] = time.monotonic) -> None:
+        self.queue = queue
         self.clock = clock
-        self.running = 0
-        self._places: list[Ticket] = []
+        self._tickets: dict[Place, Ticket] = {}  # of those that wait
         self._closed: RefusalReason | None = "not_ready"
+        self._alarm: asyncio.TimerHandle | None = None
 
     @property
     def waiting(self) -> int:
         """Places taken."""
-        return len(self._places)
+        return len(self.queue.waiting)
+
+    @property
+    def running(self) -> int:
+        """Slots taken."""
+        return len(self.queue.running)
+
+    @property
+    def estimate(self) -> float:
+        """Seconds until a request that came now, behind all others, would be answered."""
+        return self.queue.estimate(self.clock())
 
     def open(self) -> None:
         """Admit requests from now on."""
@@ -70,44 +80,28 @@ class Scheduler:
         """Refuse new requests; those that have a place keep it."""
         self._closed = reason
 
-    def estimate(self, ahead: int) -> float:
-        """Return the seconds until a request with `ahead` others before it would be answered.
-
-        Each slot works off its share of what runs and waits; a running picture counts as whole.
-        """
-        rounds = (self.running + ahead) // self.slots + 1
-        return rounds * self.pace
-
-    def check(self, priority: float, deadline: float) -> Ticket | None:
-        """Say whether `admit` would give a place; return the ticket it would take the place from.
+    def check(self, caller: str, priority: float, deadline: float) -> None:
+        """Say whether `admit` would give a place.
 
         Raises:
-            Refused: the gate is closed, an answer in time is impossible, or the queue is full of higher priorities.
+            Refused: the gate is closed, or as `Queue.check`.
         """
         if self._closed is not None:
             raise refused(self._closed)
-        full = len(self._places) >= self.depth
-        if self.clock() + self.estimate(len(self._places) - full) > deadline:
-            raise refused("deadline")
-        if not full:
-            return None
-        lowest = min(reversed(self._places), key=lambda ticket: ticket.priority)
-        if lowest.priority >= priority:
-            raise refused("queue_full")
-        return lowest
+        self.queue.check(self.clock(), caller, priority, deadline)
 
-    def admit(self, priority: float, deadline: float) -> Ticket:
-        """Take a place; in a full queue, from the lowest priority below one's own.
+    def admit(self, caller: str, priority: float, deadline: float) -> Ticket:
+        """Take a place, in a full queue or before a deadline from somebody of lower rank, who is told at once.
 
         Raises:
             Refused: as `check`.
         """
-        lowest = self.check(priority, deadline)
-        if lowest is not None:
-            self._places.remove(lowest)
-            lowest.refuse("evicted")
-        ticket = Ticket(priority, deadline)
-        self._places.append(ticket)
+        if self._closed is not None:
+            raise refused(self._closed)
+        place, displaced = self.queue.admit(self.clock(), caller, priority, deadline)
+        for other in displaced:
+            self._tickets.pop(other).refuse("evicted")
+        ticket = self._tickets[place] = Ticket(place)
         return ticket
 
     async def turn(self, ticket: Ticket) -> None:
@@ -116,44 +110,50 @@ class Scheduler:
         Raises:
             Refused: the place was lost, or the deadline can't be met any more.
         """
-        if ticket.refusal is not None:
-            raise ticket.refusal
+        ticket.check()
         ticket.turn = asyncio.get_running_loop().create_future()
-        # The first to be ready need not be the first in the queue: its body may still be on its way.
-        self._call_next()
+        ticket.place.ready = True
+        self._step()
         try:
             await ticket.turn
         except asyncio.CancelledError:
             if ticket.turn.done() and not ticket.turn.cancelled() and ticket.turn.exception() is None:
-                self.release()  # the slot was given at the very moment the caller gave up
+                self.release(ticket)  # the slot was given at the very moment the caller gave up
             else:
                 self.leave(ticket)
             raise
 
     def leave(self, ticket: Ticket) -> None:
         """Give a place up; without effect for one that is already gone."""
-        if ticket in self._places:
-            self._places.remove(ticket)
-            self._call_next()
+        if self._tickets.pop(ticket.place, None) is not None:
+            self.queue.leave(ticket.place)
+            self._step()
 
-    def release(self) -> None:
+    def release(self, ticket: Ticket) -> None:
         """Give a slot back."""
-        self.running -= 1
-        self._call_next()
+        self.queue.release(ticket.place)
+        self._step()
 
-    def measured(self, seconds: float) -> None:
-        """Take the duration of a finished picture into the pace."""
-        self.pace += PACE_WEIGHT * (seconds - self.pace)
+    def _step(self) -> None:
+        for place in [place for place, ticket in self._tickets.items() if ticket.gave_up]:
+            del self._tickets[place]
+            self.queue.leave(place)
+        started, late = self.queue.step(self.clock())
+        for place in late:
+            self._tickets.pop(place).refuse("late")
+        for place in started:
+            turn = self._tickets.pop(place).turn
+            assert turn is not None
+            turn.set_result(None)
+        self._wait_for_the_next()
 
-    def _call_next(self) -> None:
-        # A turn that is done already belongs to a caller who has just given up and is about to leave.
-        for ticket in [ticket for ticket in self._places if ticket.turn is not None and not ticket.turn.done()]:
-            if self.running >= self.slots:
-                return
-            self._places.remove(ticket)
-            if self.clock() + self.pace > ticket.deadline:
-                ticket.refuse("late")
-            else:
-                self.running += 1
-                assert ticket.turn is not None
-                ticket.turn.set_result(None)
+    def _wait_for_the_next(self) -> None:
+        """Whoever becomes late is told then, and not when the next slot is free."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        when = self.queue.wakes()
+        if when is not None:
+            # A little later, so that the deadline is surely past.
+            delay = max(0.0, when - self.clock()) + 0.001
+            self._alarm = asyncio.get_running_loop().call_later(delay, self._step)

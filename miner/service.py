@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from detectors.base import Detector, Prediction
 from detectors.errors import ImageError, InferenceError, NoEndpoint, OutOfTime
 from miner.errors import InferenceFailed, UnreadableImage
-from miner.scheduler import Scheduler, Ticket, refused
+from miner.queue import refused
+from miner.scheduler import Scheduler, Ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Service:
         self.detector = detector  # replaced as a whole by a reload; running pictures finish on the old one
         self.scheduler = scheduler
         self.completed = 0  # pictures that got a prediction
-        self._pool = ThreadPoolExecutor(scheduler.slots, thread_name_prefix="inference")
+        self._pool = ThreadPoolExecutor(scheduler.queue.slots, thread_name_prefix="inference")
 
     async def answer(self, ticket: Ticket, picture: Callable[[], bytes]) -> Answer:
         """Wait for a slot and predict; `picture` unpacks the encoded photo, in the slot's thread.
@@ -44,7 +45,7 @@ class Service:
         loop = asyncio.get_running_loop()
         job = self._pool.submit(self._predict, picture, ticket.deadline)
         # The slot is freed by the thread that used it: a caller who gives up does not stop the work.
-        job.add_done_callback(lambda done: self._tell(loop, done))
+        job.add_done_callback(lambda done: self._tell(loop, ticket, done))
         return await asyncio.wrap_future(job)
 
     async def drain(self, seconds: float) -> bool:
@@ -78,13 +79,13 @@ class Service:
             raise InferenceFailed("the detector's answer is not a probability")
         return Answer(prediction, started, unpacked, time.monotonic())
 
-    def _tell(self, loop: asyncio.AbstractEventLoop, job: "Future[Answer]") -> None:
+    def _tell(self, loop: asyncio.AbstractEventLoop, ticket: Ticket, job: "Future[Answer]") -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the drain did not wait for this one
-            loop.call_soon_threadsafe(self._done, job)
+            loop.call_soon_threadsafe(self._done, ticket, job)
 
-    def _done(self, job: "Future[Answer]") -> None:
-        self.scheduler.release()
+    def _done(self, ticket: Ticket, job: "Future[Answer]") -> None:
+        self.scheduler.release(ticket)
         if not job.cancelled() and job.exception() is None:
             answer = job.result()
             self.completed += 1
-            self.scheduler.measured(answer.finished - answer.started)
+            self.scheduler.queue.measured(answer.finished - answer.started)

@@ -39,7 +39,7 @@ class Watch:
         metrics, scheduler = self.metrics, service.scheduler
         metrics.queue_depth.set_function(lambda: scheduler.waiting)
         metrics.running.set_function(lambda: scheduler.running)
-        metrics.pace.set_function(lambda: scheduler.pace)
+        metrics.pace.set_function(lambda: scheduler.queue.pace)
 
     def see_chain(self, chain: Chain) -> None:
         """Show our place on the chain from now on."""
@@ -105,11 +105,11 @@ def _queue(service: Service) -> Queue:
     scheduler = service.scheduler
     return Queue(
         waiting=scheduler.waiting,
-        limit=scheduler.depth,
+        limit=scheduler.queue.depth,
         running=scheduler.running,
-        slots=scheduler.slots,
-        pace_seconds=scheduler.pace,
-        estimate_seconds=scheduler.estimate(scheduler.waiting),
+        slots=scheduler.queue.slots,
+        pace_seconds=scheduler.queue.pace,
+        estimate_seconds=scheduler.estimate,
     )
 
 

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
@@ -16,14 +17,15 @@ from starlette.types import Receive, Scope, Send
 from miner.axon import BTAUTH_PATH, SYNAPSES, btauth, legacy
 from miner.axon.body import Held, check_length, declared_length, picture_of, read_body
 from miner.axon.caller import Caller, Wire, read_timeout
-from miner.axon.exchange import Exchange, Recorder
+from miner.axon.exchange import Exchange, Recorder, address_of
 from miner.axon.replay import SeenNonces
 from miner.chain.base import Chain
-from miner.errors import InferenceFailed, Refused, RequestError, Unauthorised
+from miner.errors import Expired, InferenceFailed, Refused, RequestError, Unauthorised
 from miner.history import History
 from miner.metrics import Metrics
 from miner.policy import Rules, judge
-from miner.scheduler import Ticket, refused
+from miner.queue import refused
+from miner.scheduler import Ticket
 from miner.service import Service
 
 log = logging.getLogger(__name__)
@@ -38,9 +40,13 @@ class Limits:
     deadline_cap: float
     deadline_margin: float
 
+    def patience(self, arrived: float, timeout: float) -> float:
+        """Return when the caller stops waiting, or we for it, on the clock of `arrived`."""
+        return arrived + min(timeout, self.deadline_cap)
+
     def deadline(self, arrived: float, timeout: float) -> float:
-        """Return when the answer must be on its way, on the clock of `arrived`."""
-        return arrived + min(timeout, self.deadline_cap) - self.deadline_margin
+        """Return when the answer must be on its way."""
+        return self.patience(arrived, timeout) - self.deadline_margin
 
 
 class Axon:
@@ -72,7 +78,7 @@ class Axon:
         }
         # Apart, so that unproven bodies of the one wire take nothing from the other.
         self._held: Mapping[Wire, Held] = {"dendrite": Held(2 * limits.max_body), "btauth": Held(limits.max_body)}
-        self._unverified = 0
+        self._unverified: Counter[str] = Counter()  # btauth bodies on their way, by address
 
     def asgi(self) -> Starlette:
         """Return the application."""
@@ -125,9 +131,11 @@ class Axon:
         # Nothing but a hang-up can come after the body; then queued work is dropped.
         hangup = asyncio.ensure_future(exchange.request.receive())
         try:
-            await asyncio.wait((job, hangup), return_when=asyncio.FIRST_COMPLETED)
+            assert exchange.caller is not None
+            patience = self.limits.patience(exchange.arrived, exchange.caller.timeout) - time.monotonic()
+            await asyncio.wait((job, hangup), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if not job.done():
-                raise ClientDisconnect
+                raise ClientDisconnect if hangup.done() else Expired("the answer did not come in time")
             answer = job.result()
             exchange.take(answer)
             return answer.prediction.probability
@@ -140,14 +148,14 @@ class Axon:
         """The older wire: the headers prove the caller, so nothing of the body is read for strangers."""
         headers = exchange.request.headers
         caller = legacy.authenticate(headers, self.hotkey, time.time_ns())
-        priority = self._judge(caller.hotkey)
+        stake = self._judge(caller.hotkey)
         self._remember(caller)
         exchange.caller = caller
         check_length(exchange.request, self.limits.max_body)
         deadline = self.limits.deadline(exchange.arrived, caller.timeout)
-        ticket = self.service.scheduler.admit(priority, deadline)
+        ticket = self.service.scheduler.admit(caller.hotkey, stake, deadline)
         try:
-            return ticket, await self._read(exchange, deadline)
+            return ticket, await self._read(exchange, deadline, ticket.check)
         except BaseException:
             self.service.scheduler.leave(ticket)
             raise
@@ -155,26 +163,31 @@ class Axon:
     async def _by_btauth(self, exchange: Exchange) -> tuple[Ticket, bytearray]:
         """The newer wire: the signature covers the body, so the claimed hotkey is judged first and proven after."""
         request = exchange.request
-        priority = self._judge(btauth.claimed_hotkey(request.headers))
+        claimed = btauth.claimed_hotkey(request.headers)
+        stake = self._judge(claimed)
         check_length(request, self.limits.max_body)
         deadline = self.limits.deadline(exchange.arrived, read_timeout(request.headers.get("timeout")))
         scheduler = self.service.scheduler
-        scheduler.check(priority, deadline)
-        # An unproven body takes no place in the queue, where it could be in the way of proven ones.
-        if self._unverified >= scheduler.depth:
+        scheduler.check(claimed, stake, deadline)
+        # An unproven body takes no place in the queue, where it could be in the way of proven ones; and since anyone
+        # may claim any hotkey, the share is one of each address.
+        address = address_of(request)
+        if self._unverified.total() >= scheduler.queue.depth:
             raise refused("queue_full")
-        self._unverified += 1
+        if self._unverified[address] >= scheduler.queue.share:
+            raise refused("share")
+        self._unverified[address] += 1
         try:
             body = await self._read(exchange, deadline)
         finally:
-            self._unverified -= 1
+            self._unverified -= Counter((address,))  # which drops zeros
         query = request.scope.get("query_string", b"")
         path = request.scope["raw_path"] + (b"?" + query if query else b"")
         exchange.caller = btauth.authenticate(
             request.headers, body, request.method, path.decode("ascii"), self.hotkey, time.time_ns()
         )
         self._remember(exchange.caller)
-        ticket = scheduler.admit(priority, deadline)
+        ticket = scheduler.admit(claimed, stake, deadline)
         exchange.lap("verify")
         return ticket, body
 
@@ -188,8 +201,9 @@ class Axon:
         if not self._seen[caller.wire].check_and_store(caller.hotkey, caller.nonce, time.time_ns(), caller.uuid):
             raise Unauthorised("this request was answered before, or is older than this process")
 
-    async def _read(self, exchange: Exchange, deadline: float) -> bytearray:
+    async def _read(self, exchange: Exchange, deadline: float, check: Callable[[], None] = lambda: None) -> bytearray:
         def take(count: int) -> None:
+            check()
             self._held[exchange.wire].take(count)
             exchange.held += count
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from miner.errors import BadRequest, BodyStalled, BodyTooLarge, UnreadableImage
-from miner.scheduler import refused
+from miner.queue import refused
 
 
 class Synapse(BaseModel):

@@ -66,6 +66,8 @@ class Recorder:
         exchange.lap("respond")
         if prediction is not None and self._measure(exchange, prediction) < 0:
             outcome, reason = "expired", "answered after the caller's deadline"
+        elif outcome == "expired":
+            self.metrics.remaining.observe(0.0)
         self.metrics.requests.labels(exchange.wire, outcome).inc()
         self.metrics.duration.labels(outcome).observe(exchange.elapsed)
         uid = self._count_caller(exchange.caller) if exchange.caller is not None else None

@@ -20,6 +20,7 @@ from miner.chain.standalone import StandaloneChain, own_wallet, standalone_file
 from miner.history import History
 from miner.metrics import Metrics
 from miner.policy import Rules
+from miner.queue import Queue
 from miner.scheduler import Scheduler
 from miner.service import Service
 from miner.serving import listening
@@ -35,7 +36,7 @@ class _AtOnce:
 async def serve(state: Path, port: int) -> None:
     """Answer until SIGTERM."""
     hotkey = own_wallet(state, "miner").hotkey.ss58_address
-    scheduler = Scheduler(1, DEPTH, 1e-4)
+    scheduler = Scheduler(Queue(1, DEPTH, DEPTH, 1e-4))
     service = Service(_AtOnce(), scheduler)  # type: ignore[arg-type]  # all that a request asks of a detector
     limits = Limits(max_body=16 * 2**20, body_stall=3.0, deadline_cap=12.0, deadline_margin=0.5)
     chain = StandaloneChain(standalone_file(state), hotkey)

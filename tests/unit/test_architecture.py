@@ -15,6 +15,8 @@ FORBIDDEN = [
     ("detectors", "bittensor"),
     ("detectors", "starlette"),
     ("miner", "detectors.training"),
+    ("miner.queue", "miner.axon"),
+    ("miner.queue", "detectors"),
     ("miner.scheduler", "miner.axon"),
     ("miner.scheduler", "detectors"),
     ("miner.policy", "miner.axon"),

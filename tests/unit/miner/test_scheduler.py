@@ -1,11 +1,13 @@
-"""The queue: who gets a place, who gets a slot, and who is refused."""
+"""The queue on an event loop: who waits, who is told what, and when."""
 
 import asyncio
+import random
 from collections.abc import Callable, Coroutine
 
 import pytest
 
 from miner.errors import Refused
+from miner.queue import Queue
 from miner.scheduler import Scheduler
 
 
@@ -24,7 +26,7 @@ def clock() -> Clock:
 @pytest.fixture
 def scheduler(clock: Clock) -> Scheduler:
     """One slot, three places, a picture a second."""
-    scheduler = Scheduler(slots=1, depth=3, pace=1.0, clock=clock)
+    scheduler = Scheduler(Queue(slots=1, depth=3, share=3, pace=1.0), clock)
     scheduler.open()
     return scheduler
 
@@ -37,152 +39,129 @@ def reason(caught: pytest.ExceptionInfo[Refused]) -> str:
     return caught.value.reason
 
 
-def test_a_closed_gate_refuses() -> None:
-    scheduler = Scheduler(slots=1, depth=1, pace=0.1)
-    with pytest.raises(Refused) as caught:
-        scheduler.admit(1, 1e9)
-    assert reason(caught) == "not_ready"
-    scheduler.close("draining")
-    with pytest.raises(Refused) as caught:
-        scheduler.admit(1, 1e9)
-    assert reason(caught) == "draining"
-
-
-def test_what_can_not_be_done_in_time_is_refused_before_any_work(scheduler: Scheduler, clock: Clock) -> None:
-    scheduler.admit(1, clock.now + 1.0)
-    with pytest.raises(Refused) as caught:
-        scheduler.admit(1, clock.now + 1.9)  # one second behind another one
-    assert reason(caught) == "deadline"
-    scheduler.admit(1, clock.now + 2.0)
-
-
-def test_two_slots_halve_the_estimate(clock: Clock) -> None:
-    scheduler = Scheduler(slots=2, depth=8, pace=1.0, clock=clock)
-    assert [scheduler.estimate(ahead) for ahead in range(5)] == [1, 1, 2, 2, 3]
-
-
-def test_a_full_queue_gives_its_last_place_to_a_higher_stake(scheduler: Scheduler, clock: Clock) -> None:
-    async def play() -> None:
-        late = clock.now + 60
-        first, poor, other = (scheduler.admit(priority, late) for priority in (5, 1, 5))
+def test_a_closed_gate_refuses(scheduler: Scheduler) -> None:
+    for why in ("not_ready", "draining"):
+        scheduler.close(why)  # type: ignore[arg-type]
         with pytest.raises(Refused) as caught:
-            scheduler.admit(1, late)  # an equal stake does not push
-        assert reason(caught) == "queue_full"
-        rich = scheduler.admit(9, late)
-        with pytest.raises(Refused) as caught:
-            await scheduler.turn(poor)
-        assert reason(caught) == "evicted"
-        assert scheduler.waiting == 3
-        for ticket in (first, other, rich):
-            await scheduler.turn(ticket)
-            scheduler.release()
-
-    scene(play)
+            scheduler.admit("a", 1, 1e9)
+        assert reason(caught) == why
+        with pytest.raises(Refused):
+            scheduler.check("a", 1, 1e9)
 
 
 def test_an_evicted_caller_that_waits_learns_it_at_once(scheduler: Scheduler, clock: Clock) -> None:
     async def play() -> None:
         late = clock.now + 60
-        await scheduler.turn(scheduler.admit(1, late))  # the slot is taken
-        waiting = asyncio.create_task(scheduler.turn(scheduler.admit(1, late)))
-        scheduler.admit(5, late)
-        scheduler.admit(5, late)
+        await scheduler.turn(scheduler.admit("first", 1, late))  # the slot is taken
+        waiting = asyncio.create_task(scheduler.turn(scheduler.admit("poor", 1, late)))
+        scheduler.admit("a", 5, late)
+        scheduler.admit("b", 5, late)
         await asyncio.sleep(0)
-        scheduler.admit(9, late)
+        scheduler.admit("rich", 9, late)
         with pytest.raises(Refused, match="higher stake"):
             await waiting
 
     scene(play)
 
 
-def test_first_come_first_served_but_a_slow_body_holds_nobody_up(scheduler: Scheduler, clock: Clock) -> None:
+def test_an_evicted_caller_that_still_reads_its_body_learns_it_there_or_at_its_turn(
+    scheduler: Scheduler, clock: Clock
+) -> None:
+    async def play() -> None:
+        poor, *_ = (scheduler.admit(name, 1, clock.now + 60) for name in "abc")
+        poor.check()
+        scheduler.admit("rich", 9, clock.now + 2)
+        (evicted,) = [ticket for ticket in (poor, *_) if ticket.refusal is not None]
+        with pytest.raises(Refused, match="higher stake"):
+            evicted.check()
+        with pytest.raises(Refused, match="higher stake"):
+            await scheduler.turn(evicted)
+
+    scene(play)
+
+
+def test_a_slow_body_holds_nobody_up(scheduler: Scheduler, clock: Clock) -> None:
     async def play() -> None:
         late = clock.now + 60
-        slow, quick = scheduler.admit(1, late), scheduler.admit(1, late)
+        slow, quick = scheduler.admit("a", 1, late), scheduler.admit("b", 1, late)
         await scheduler.turn(quick)
         assert scheduler.running == 1
         turn = asyncio.create_task(scheduler.turn(slow))
         await asyncio.sleep(0)
         assert not turn.done()
-        scheduler.release()
+        scheduler.release(quick)
         await turn
 
     scene(play)
 
 
-def test_a_request_whose_time_ran_out_in_the_queue_is_dropped_not_worked_on(scheduler: Scheduler, clock: Clock) -> None:
+def test_who_becomes_late_is_told_then_though_no_slot_gets_free(clock: Clock) -> None:
     async def play() -> None:
-        await scheduler.turn(scheduler.admit(1, clock.now + 60))
-        waiting = asyncio.create_task(scheduler.turn(scheduler.admit(1, clock.now + 2)))
-        await asyncio.sleep(0)
-        clock.now += 1.5
-        scheduler.release()
+        loop = asyncio.get_running_loop()
+        scheduler = Scheduler(Queue(slots=1, depth=3, share=3, pace=0.01), loop.time)
+        scheduler.open()
+        await scheduler.turn(scheduler.admit("hangs", 1, loop.time() + 60))
         with pytest.raises(Refused) as caught:
-            await waiting
+            await scheduler.turn(scheduler.admit("waits", 1, loop.time() + 0.1))
         assert reason(caught) == "late"
-        assert (scheduler.running, scheduler.waiting) == (0, 0)
-
-    scene(play)
-
-
-def test_a_caller_who_gives_up_while_waiting_leaves_its_place(scheduler: Scheduler, clock: Clock) -> None:
-    async def play() -> None:
-        await scheduler.turn(scheduler.admit(1, clock.now + 60))
-        waiting = asyncio.create_task(scheduler.turn(scheduler.admit(1, clock.now + 60)))
-        await asyncio.sleep(0)
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
         assert (scheduler.running, scheduler.waiting) == (1, 0)
 
     scene(play)
 
 
-def test_a_caller_who_gives_up_as_the_slot_is_given_gives_it_back(scheduler: Scheduler, clock: Clock) -> None:
+@pytest.mark.parametrize("moment", ["while it waits", "as it gets the slot", "after it left"])
+def test_a_caller_who_gives_up_leaves_neither_a_place_nor_a_slot_behind(
+    scheduler: Scheduler, clock: Clock, moment: str
+) -> None:
     async def play() -> None:
-        await scheduler.turn(scheduler.admit(1, clock.now + 60))
-        waiting = asyncio.create_task(scheduler.turn(scheduler.admit(1, clock.now + 60)))
-        await asyncio.sleep(0)
-        scheduler.release()  # gives the slot, and before the task runs:
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
-        assert (scheduler.running, scheduler.waiting) == (0, 0)
-
-    scene(play)
-
-
-def test_a_caller_who_hangs_up_gives_back_no_slot_that_it_never_had(scheduler: Scheduler, clock: Clock) -> None:
-    async def play() -> None:
-        await scheduler.turn(scheduler.admit(1, clock.now + 60))
-        ticket = scheduler.admit(1, clock.now + 60)
+        first = scheduler.admit("first", 1, clock.now + 60)
+        await scheduler.turn(first)
+        ticket = scheduler.admit("gives up", 1, clock.now + 60)
         waiting = asyncio.create_task(scheduler.turn(ticket))
         await asyncio.sleep(0)
+        if moment == "as it gets the slot":
+            scheduler.release(first)  # gives it the slot, and before the task runs:
         waiting.cancel()
-        scheduler.leave(ticket)  # the application tidies up before the cancelled turn wakes
+        if moment == "after it left":
+            scheduler.leave(ticket)  # the application tidies up before the cancelled turn wakes
         await asyncio.gather(waiting, return_exceptions=True)
-        assert (scheduler.running, scheduler.waiting) == (1, 0)
+        assert scheduler.waiting == 0
+        assert scheduler.running == (0 if moment == "as it gets the slot" else 1)
 
     scene(play)
 
 
-def test_the_pace_follows_the_measurements(scheduler: Scheduler) -> None:
-    for _ in range(100):
-        scheduler.measured(2.0)
-    assert scheduler.pace == pytest.approx(2.0, abs=0.01)
+def test_a_slot_that_gets_free_passes_over_one_who_has_just_given_up(scheduler: Scheduler, clock: Clock) -> None:
+    async def play() -> None:
+        first, gone, next_one = (scheduler.admit(name, 1, clock.now + 60) for name in "abc")
+        await scheduler.turn(first)
+        turns = [asyncio.create_task(scheduler.turn(ticket)) for ticket in (gone, next_one)]
+        await asyncio.sleep(0)
+        turns[0].cancel()
+        scheduler.release(first)
+        assert scheduler.running == 1
+        await turns[1]
+        scheduler.release(next_one)
+        await asyncio.gather(*turns, return_exceptions=True)
+        assert (scheduler.running, scheduler.waiting) == (0, 0)
+
+    scene(play)
 
 
 def test_no_order_of_events_loses_a_slot(clock: Clock) -> None:
     """Callers that finish, give up while waiting, give up before their body came, or are pushed out."""
-    import random
 
     async def play() -> None:
         luck = random.Random(7)
-        scheduler = Scheduler(slots=2, depth=5, pace=0.001, clock=clock)
+        scheduler = Scheduler(Queue(slots=2, depth=5, share=3, pace=0.001), clock)
         scheduler.open()
+        ends = []
 
         async def caller(patience: int) -> None:
             try:
-                ticket = scheduler.admit(luck.random(), clock.now + 1)
+                ticket = scheduler.admit(luck.choice("abcdef"), luck.random(), clock.now + 1)
             except Refused:
+                ends.append("refused")
                 return
             try:
                 for _ in range(luck.randrange(3)):
@@ -190,14 +169,18 @@ def test_no_order_of_events_loses_a_slot(clock: Clock) -> None:
                 async with asyncio.timeout(patience / 1000):
                     await scheduler.turn(ticket)
             except (Refused, TimeoutError):
+                ends.append("lost")
                 return
             finally:
                 scheduler.leave(ticket)
             assert scheduler.running <= 2
             await asyncio.sleep(luck.random() / 1000)
-            scheduler.release()
+            scheduler.release(ticket)
+            ends.append("answered")
 
-        await asyncio.gather(*(caller(luck.randrange(5)) for _ in range(500)))
-        assert (scheduler.running, scheduler.waiting) == (0, 0)
+        for _ in range(25):  # crowds, one after the other
+            await asyncio.gather(*(caller(luck.randrange(5)) for _ in range(20)))
+        assert (scheduler.running, scheduler.waiting, scheduler._tickets) == (0, 0, {})
+        assert set(ends) == {"refused", "lost", "answered"}
 
     scene(play)

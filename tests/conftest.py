@@ -1,0 +1,16 @@
+"""How far hypothesis goes: seconds with the tests, as far as it is told by `make fuzz`."""
+
+import os
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis.configuration import set_hypothesis_home_dir
+
+set_hypothesis_home_dir(Path(__file__).parents[1] / ".cache" / "hypothesis")
+
+# No time limit for a case, since the machine may be busy; no database, which would be a folder in the tree; the same
+# cases each time, so that the tests of a commit say the same twice. Fuzzing looks for new ones.
+quick = settings(deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", quick, max_examples=100)
+settings.register_profile("fuzz", quick, derandomize=False, max_examples=int(os.environ.get("FUZZ_CASES", "25000")))
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
