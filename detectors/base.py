@@ -2,18 +2,23 @@
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.errors import InferenceError, ModelError
+from detectors.errors import EngineError, InferenceError, ModelError
 from detectors.image import decode
 from detectors.manifest import Manifest
 from detectors.pictures import known_picture
 from detectors.preprocess import Preprocessing
+
+if TYPE_CHECKING:
+    from detectors.remote.endpoints import Endpoint
+    from detectors.remote.options import EngineOptions
 
 KNOWN_ANSWER_TOLERANCE = 1e-3  # between CPUs; a swapped label or a damaged file is far outside
 
@@ -52,6 +57,7 @@ class RunOptions:
     slots: int = 1
     threads: int = 1
     arena: bool | None = None  # onnxruntime's own memory pool; None: as suits the graph
+    engine: "EngineOptions | None" = None  # where the graph runs, for the remote backend
 
     @property
     def cores(self) -> int:
@@ -79,6 +85,45 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class Elsewhere(Protocol):
+    """A backend whose graph runs on other machines, where anything may change while we run."""
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why no picture can be scored at the moment, or None."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """How it does, in a few words."""
+        ...
+
+    @property
+    def endpoints(self) -> "Sequence[Endpoint]":
+        """The machines, as they are now."""
+        ...
+
+    def open(
+        self, labels: Sequence[str], array: NDArray[np.float32], judge: Callable[[NDArray[np.float32]], None]
+    ) -> None:
+        """Have each machine prove itself, now and whenever it comes back.
+
+        Args:
+            labels: one for each score.
+            array: of the known picture.
+            judge: raises a ModelError for scores that are not those of the known picture.
+
+        Raises:
+            ModelError: none is fit to be asked, and nothing here can stand in for it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let them go; nothing is asked any more."""
+        ...
+
+
 class Detector(ABC):
     """One picture in, the probability of roadwork out. Safe to call from several threads."""
 
@@ -88,6 +133,25 @@ class Detector(ABC):
         self.backend_name = backend.name
         self.preprocessing = self.read_preprocessing(files.folder)
         self.backend = backend(files, self.preprocessing.shape, options)
+        self.elsewhere = self.backend if isinstance(self.backend, Elsewhere) else None
+        if self.elsewhere is not None:
+            array = self.preprocessing(decode(known_picture()))
+            self.elsewhere.open(files.manifest.output.labels, array, self._judge_scores)
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why no picture can be scored at the moment, or None."""
+        return self.elsewhere.obstacle if self.elsewhere is not None else None
+
+    @property
+    def backend_words(self) -> str:
+        """The backend's name, and how it does where that can change."""
+        return self.backend_name + (f": {self.elsewhere.state}" if self.elsewhere is not None else "")
+
+    def close(self) -> None:
+        """Let go of what runs elsewhere."""
+        if self.elsewhere is not None:
+            self.elsewhere.close()
 
     @staticmethod
     @abstractmethod
@@ -145,15 +209,20 @@ class Detector(ABC):
             ModelError: the answer is not the one in the manifest.
         """
         picture = known_picture()
-        expected = self.manifest.known_answer
         try:
-            answer = self.predict(picture).probability
-        except InferenceError as error:
+            self._judge(self.predict(picture).probability)
+            started = time.perf_counter()
+            self.predict(picture)
+        except (InferenceError, EngineError) as error:
             raise ModelError(f"the model {self.manifest.name} fails on the known picture: {error}") from error
+        return time.perf_counter() - started
+
+    def _judge_scores(self, scores: NDArray[np.float32]) -> None:
+        self._judge(self.probability(scores))
+
+    def _judge(self, answer: float) -> None:
+        expected = self.manifest.known_answer
         if abs(answer - expected) > KNOWN_ANSWER_TOLERANCE:
             raise ModelError(
                 f"the model {self.manifest.name} answers {answer:.4f} to the known picture, not {expected:.4f}"
             )
-        started = time.perf_counter()
-        self.predict(picture)
-        return time.perf_counter() - started

@@ -43,9 +43,11 @@ def load_detector(
             raise DetectorConfigError(f"the backend {backend!r} has no {precision}")
         folder = variant_folder(manifest, models_dir, precision, backend)
         manifest = Manifest.read(folder)
-    optimized = ensure_graph(folder, manifest) if backend == "onnx" else None
-    # The optimised graph has sums of its own, and the one it was made from is then not read at all.
-    manifest.verify(folder, but=MODEL_FILE if optimized is not None else None)
+    runs_here = backend if options.engine is None else options.engine.fallback
+    optimized = ensure_graph(folder, manifest) if runs_here == "onnx" else None
+    # The optimised graph has sums of its own, and the one it was made from is then not read at all; neither is a graph
+    # that runs elsewhere.
+    manifest.verify(folder, but=MODEL_FILE if optimized is not None or runs_here is None else None)
     original = None
     if backend == "torch":
         if config.model_folder is not None:

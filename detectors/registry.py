@@ -23,6 +23,7 @@ BACKENDS = {
     "onnx": "detectors.backends.onnx:OnnxBackend",
     "openvino": "detectors.backends.openvino:OpenVINOBackend",
     "torch": "detectors.backends.torch:TorchBackend",
+    "remote": "detectors.backends.remote:RemoteBackend",
 }
 PRECISIONS = ("fp32", "bf16", "int8")
 # How a faster precision is made, for the backend that runs it; each is tried, and measurement decides.

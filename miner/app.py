@@ -110,7 +110,8 @@ class Daemon:
 
     def why_not_ready(self) -> str | None:
         """Return why no request is answered, or None."""
-        return self.obstacle or (self.chain.obstacle if self.chain is not None else None)
+        parts = (self.chain, self.service)
+        return self.obstacle or next((part.obstacle for part in parts if part is not None and part.obstacle), None)
 
     async def reload(self) -> None:
         """Load the model again beside the running one, which keeps serving if the new one fails (SIGHUP)."""
@@ -123,6 +124,8 @@ class Daemon:
             self.metrics.reloads.labels("failed").inc()
             log.error("reload failed, the old model keeps serving: %s", error)
             return
+        # No picture outlives its deadline, so by then none is scored by the old one any more.
+        asyncio.get_running_loop().call_later(self.settings.deadline_cap_seconds, self.service.detector.close)
         self.service.detector, self.service.scheduler.queue.pace = detector, pace
         memory.give_back()
         self.metrics.reloads.labels("ok").inc()

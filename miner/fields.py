@@ -4,19 +4,22 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings
 
 from detectors.registry import BACKENDS, DEFAULT_CONFIGS, DETECTORS, PRECISIONS
+from detectors.remote.options import check_addresses
 from miner.hotkeys import check_hotkeys
 from miner.logs import LogFormat
 
 AUTO = "auto"
+REMOTE = "remote"
 NETWORKS = ("standalone", "local", "test", "finney")
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Hotkeys = Annotated[str, AfterValidator(check_hotkeys)]
+Addresses = Annotated[str, AfterValidator(check_addresses)]
 
 
 class Fields(BaseSettings):
@@ -30,10 +33,20 @@ class Fields(BaseSettings):
         "cpu", description="`cpu`; `cuda` and `auto` are accepted, run on the CPU and say so"
     )
     image_detector_backend: str = Field(
-        AUTO, description="`auto` (as `roadwork-miner tune` found, else `onnx`), `onnx`, `openvino` or `torch`"
+        AUTO,
+        description="`auto` (as `roadwork-miner tune` found, else `onnx`), `onnx`, `openvino`, `torch` or `remote`",
     )
     image_detector_precision: str = Field(
         AUTO, description="`auto` (as `roadwork-miner tune` found, else `fp32`), `fp32`, `bf16` or `int8`"
+    )
+    remote_endpoints: Addresses = Field(
+        "",
+        validate_default=True,
+        description="of the backend `remote`: `http://host:port` of Open Inference Protocol v2 servers, with commas",
+    )
+    remote_model: str = Field("", description="the model's name on these servers; empty: as in its manifest")
+    remote_fallback: Literal["refuse", "onnx", "openvino"] = Field(
+        "refuse", description="while no endpoint is healthy: `refuse`, or the backend that serves on this machine"
     )
     tune_on_start: bool = Field(False, description="tune before the first start on a machine (about a minute, once)")
 
@@ -83,7 +96,12 @@ class Fields(BaseSettings):
         9464, description="operator's port: a page at `/`, `/status`, `/metrics`, `/healthz`, `/readyz`"
     )
 
-    inference_slots: int = Field(0, ge=0, le=64, description="pictures worked on at once; 0: by the machine (one)")
+    inference_slots: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="pictures worked on at once; 0: one, or two for each remote endpoint",
+    )
     inference_threads: int = Field(
         0, ge=0, le=256, description="threads for each picture; 0: all cores the quota allows"
     )
@@ -121,6 +139,13 @@ class Fields(BaseSettings):
     @classmethod
     def _known_backend(cls, value: str) -> str:
         return _one_of(value, (AUTO, *BACKENDS))
+
+    @field_validator("remote_endpoints")
+    @classmethod
+    def _needed_for_remote(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.data.get("image_detector_backend") == REMOTE:
+            raise ValueError(f"with IMAGE_DETECTOR_BACKEND={REMOTE} at least one http://host:port is needed")
+        return value
 
     @field_validator("image_detector_precision")
     @classmethod
@@ -165,6 +190,11 @@ class Fields(BaseSettings):
     def queue_share_places(self) -> int:
         """Places of the queue that one caller may hold."""
         return max(1, round(self.queue_depth * self.queue_share))
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether other machines run the graph."""
+        return self.image_detector_backend == REMOTE
 
     @property
     def is_standalone(self) -> bool:

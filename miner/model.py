@@ -4,6 +4,7 @@ import asyncio
 import logging
 import sys
 import time
+from dataclasses import replace
 
 from detectors.backends import MANIFEST_FILE
 from detectors.base import Detector, RunOptions
@@ -15,6 +16,7 @@ from detectors.weights import model_folder, variant_folder
 from miner.errors import ConfigurationError, CouldNotStart, StartError
 from miner.metrics import Metrics
 from miner.plan import Plan, choose, cpu_model, library_versions, plan_key, read_plan
+from miner.remote import RemoteMetrics, addresses, engine_options
 from miner.settings import Settings, environment_of
 from miner.threads import allowed_cores
 
@@ -31,6 +33,7 @@ class ModelLoader:
         self.metrics = metrics
         self.cores = allowed_cores()
         self._split: RunOptions | None = None  # of the first load; the scheduler's slots do not change afterwards
+        self.remote = RemoteMetrics(metrics.registry, addresses(settings)) if settings.is_remote else None
 
     async def load(self) -> tuple[Detector, float]:
         """Return the detector, verified and warm, and the seconds one picture takes.
@@ -49,6 +52,8 @@ class ModelLoader:
             detector, pace, seconds = await asyncio.to_thread(self._load)
         self._check_pace(pace)
         self.metrics.loaded(detector, *seconds)
+        if self.remote is not None and detector.elsewhere is not None:
+            self.remote.see(detector.elsewhere)
         return detector, pace
 
     def _load(self) -> tuple[Detector, float, tuple[float, float]]:
@@ -58,6 +63,8 @@ class ModelLoader:
             config = read_config(settings.detector_config)
             plan = choose(settings, self.cores, self._tuned())
             options = plan.options if self._split is None else self._split
+            if self.remote is not None:
+                options = replace(options, engine=engine_options(settings, self.cores, self.remote))
             log.info(
                 "serving with %s %s, %d × %d threads (%s)",
                 plan.backend,
@@ -71,7 +78,11 @@ class ModelLoader:
             )
             self._split = options
             loaded = time.monotonic()
-            pace = detector.verify()
+            try:
+                pace = detector.verify()
+            except ModelError:
+                detector.close()
+                raise
         except DetectorConfigError as error:
             raise ConfigurationError(f"IMAGE_DETECTOR_CONFIG={settings.detector_config}: {error}") from error
         except NotPrepared:
@@ -81,7 +92,7 @@ class ModelLoader:
         return detector, pace, (loaded - started, time.monotonic() - loaded)
 
     async def _tune_if_asked(self) -> None:
-        if self.settings.tune_on_start and await asyncio.to_thread(self._tuned) is None:
+        if self.settings.tune_on_start and not self.settings.is_remote and await asyncio.to_thread(self._tuned) is None:
             log.info("tuning for this machine, once: about a minute")
             await self._run_child("tune")
 
@@ -124,4 +135,4 @@ class ModelLoader:
 def in_words(detector: Detector) -> str:
     """Return the detector's name, revision, backend and precision."""
     model = detector.manifest
-    return f"{model.detector} {model.name}@{model.revision[:12]} ({detector.backend_name}, {model.precision})"
+    return f"{model.detector} {model.name}@{model.revision[:12]} ({detector.backend_words}, {model.precision})"

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from detectors.base import RunOptions
 from detectors.manifest import Manifest
-from miner.settings import AUTO, Settings
+from miner.settings import AUTO, REMOTE, Settings
 from miner.threads import make_plan
 
 log = logging.getLogger(__name__)
 
 LIBRARIES = ("onnxruntime", "openvino", "roadwork-miner")
 FORMAT = 1
+SLOTS_PER_ENDPOINT = 2  # one picture runs there, the next is unpacked here and on its way
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,10 @@ class Plan:
 def choose(settings: Settings, cores: int, tuned: Plan | None) -> Plan:
     """Return the plan: what the settings leave open is taken from `tuned` where it fits them, else by default."""
     backend, precision = settings.image_detector_backend, settings.image_detector_precision
+    if backend == REMOTE:
+        count = len(settings.remote_endpoints.split(","))
+        slots = settings.inference_slots or SLOTS_PER_ENDPOINT * count
+        return Plan(backend, "fp32" if precision == AUTO else precision, slots, 1, None, f"{count} remote endpoints")
     fits = tuned is not None and backend in (AUTO, tuned.backend) and precision in (AUTO, tuned.precision)
     if tuned is not None and fits and not (settings.inference_slots or settings.inference_threads):
         return tuned

@@ -33,6 +33,11 @@ class Service:
         self.completed = 0  # pictures that got a prediction
         self._pool = ThreadPoolExecutor(scheduler.queue.slots, thread_name_prefix="inference")
 
+    @property
+    def obstacle(self) -> str | None:
+        """Why no picture can be scored at the moment, or None."""
+        return self.detector.obstacle
+
     async def answer(self, ticket: Ticket, picture: Callable[[], bytes]) -> Answer:
         """Wait for a slot and predict; `picture` unpacks the encoded photo, in the slot's thread.
 
@@ -60,6 +65,7 @@ class Service:
     def close(self) -> None:
         """Let the threads go."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self.detector.close()
 
     def _predict(self, picture: Callable[[], bytes], deadline: float) -> Answer:
         started = time.monotonic()

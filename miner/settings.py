@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from miner.errors import ConfigurationError
-from miner.fields import AUTO, Fields
+from miner.fields import AUTO, REMOTE, Fields
 
-__all__ = ["AUTO", "Settings", "environment_of", "settings_table"]
+__all__ = ["AUTO", "REMOTE", "Settings", "environment_of", "settings_table"]
 
 
 class Settings(Fields):

@@ -94,7 +94,7 @@ def _model(service: Service) -> Model:
         detector=model.detector,
         name=model.name,
         revision=model.revision,
-        backend=detector.backend_name,
+        backend=detector.backend_words,
         precision=model.precision,
         threads=detector.options.threads,
         hash=graph_hash(model),

@@ -194,7 +194,10 @@ class Axon:
     def _judge(self, hotkey: str) -> float:
         if self.chain.obstacle is not None:
             raise refused("not_ready")
-        return judge(hotkey, self.chain.snapshot, self.rules).priority
+        priority = judge(hotkey, self.chain.snapshot, self.rules).priority
+        if self.service.obstacle is not None:
+            raise refused("no_endpoint")
+        return priority
 
     def _remember(self, caller: Caller) -> None:
         # After the verdict, so that strangers can't fill the memory of nonces.

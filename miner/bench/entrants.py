@@ -7,11 +7,11 @@ from pathlib import Path
 from detectors.config import DetectorConfig
 from detectors.errors import NotPrepared
 from detectors.manifest import Manifest
-from detectors.registry import BACKENDS, PRECISIONS, RECIPES, exporter_class
+from detectors.registry import PRECISIONS, RECIPES, exporter_class
 from detectors.weights import find_original, variant_folder
 from miner.errors import ConfigurationError
 
-# What a backend imports, and the extra that brings it; torch also needs the library of the detector.
+# What a backend that runs here imports, and the extra that brings it; torch also needs the detector's library.
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 LIBRARIES = {"ViT": ("transformers", "export"), "YOLOClassifier": ("ultralytics", "yolo")}
 
@@ -31,12 +31,12 @@ def variants(
     Raises:
         ConfigurationError: a name is unknown, or what was asked for is not there.
     """
-    check_names("--backends", backends or (), tuple(BACKENDS))
+    check_names("--backends", backends or (), tuple(PACKAGES))
     check_names("--precisions", precisions or (), PRECISIONS)
     for backend in backends or ():
         if (lack := missing(backend, detector, config)) is not None:
             raise ConfigurationError(f"--backends={backend}: {lack}")
-    usable = list(backends or (name for name in BACKENDS if missing(name, detector, config) is None))
+    usable = list(backends or (name for name in PACKAGES if missing(name, detector, config) is None))
     found = [
         (backend, precision)
         for precision in precisions or PRECISIONS

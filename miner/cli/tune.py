@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from miner.cli.options import Config, Detector, EnvFile, Json, Set, load_settings
-from miner.errors import CouldNotStart
+from miner.errors import ConfigurationError, CouldNotStart
 
 if TYPE_CHECKING:
     from miner.tuning import Row
@@ -46,6 +46,8 @@ def tune(
     from miner.threads import allowed_cores
 
     settings = load_settings(env_file, set_, image_detector=detector, image_detector_config=config)
+    if settings.is_remote:
+        raise ConfigurationError("IMAGE_DETECTOR_BACKEND=remote: tune measures this machine only")
     began = time.monotonic()
     with start_errors(settings), tempfile.TemporaryDirectory() as scratch:
         yaml, cores = read_config(settings.detector_config), allowed_cores()

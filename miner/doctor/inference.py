@@ -24,6 +24,7 @@ def measure(settings: Settings, count: int, budget: float) -> list[float]:
         started = time.perf_counter()
         detector.predict(picture)
         seconds.append(time.perf_counter() - started)
+    detector.close()
     return seconds
 
 

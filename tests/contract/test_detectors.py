@@ -1,5 +1,6 @@
 """What every detector owes, on every backend."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -8,15 +9,17 @@ import numpy as np
 import pytest
 
 from detectors.backends import MODEL_FILE
-from detectors.base import RunOptions
+from detectors.base import Detector, RunOptions
 from detectors.errors import DetectorConfigError, ImageError, InferenceError, ModelError, NotPrepared
 from detectors.export import prepare
 from detectors.loading import is_prepared, load_detector
 from detectors.manifest import Manifest
 from detectors.registry import BACKENDS, DETECTORS, backend_class, detector_class, exporter_class
+from detectors.remote.options import EngineOptions
 from detectors.weights import find_original
 from tests.contract.conftest import Prepared
 from tests.models import photo
+from tests.oip_server import OipServer
 
 PHOTOS = {
     "224 square": photo(224, 224),
@@ -32,7 +35,17 @@ PHOTOS = {
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_answers_as_the_librarys_own_pipeline_does(prepared: Prepared, backend: str) -> None:
-    detector = load_detector(prepared.detector, prepared.config, prepared.models_dir, backend, RunOptions())
+    with contextlib.ExitStack() as stack:
+        options = RunOptions()
+        if backend == "remote":
+            local = load_detector(prepared.detector, prepared.config, prepared.models_dir, "onnx", options)
+            options = RunOptions(engine=EngineOptions((stack.enter_context(OipServer(local)).address,)))
+        detector = load_detector(prepared.detector, prepared.config, prepared.models_dir, backend, options)
+        stack.callback(detector.close)
+        _compare_with_the_library(prepared, detector)
+
+
+def _compare_with_the_library(prepared: Prepared, detector: Detector) -> None:
     assert detector.verify() > 0
     reference = exporter_class(prepared.detector)(find_original(prepared.config).path, prepared.config).reference()
     expected = {name: reference(data) for name, data in PHOTOS.items()}

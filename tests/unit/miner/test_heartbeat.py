@@ -30,6 +30,9 @@ class FakeDetector:
         self.released = threading.Event()
         self.released.set()
 
+    def close(self) -> None:
+        pass
+
     def predict(self, data: bytes, deadline: float | None = None) -> None:
         self.asked += 1
         self.released.wait()

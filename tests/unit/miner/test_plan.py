@@ -41,6 +41,14 @@ def test_settings_beat_the_plan_and_the_plan_the_default(
     assert plan.why
 
 
+@pytest.mark.parametrize(("set_", "slots"), [("0", 4), ("7", 7)])
+def test_remote_endpoints_and_not_our_cores_give_the_slots(set_: str, slots: int) -> None:
+    flags = {"image_detector_backend": "remote", "remote_endpoints": "http://a:8000,http://b:8000"}
+    plan = choose(Settings.load(inference_slots=set_, **flags), 16, TUNED)
+    assert (plan.backend, plan.precision, plan.slots, plan.threads) == ("remote", "fp32", slots, 1)
+    assert plan.why == "2 remote endpoints"
+
+
 def test_a_plan_is_stored_and_read(tmp_path: Path) -> None:
     write_plan(tmp_path, "abc", TUNED)
     assert read_plan(tmp_path, "abc") == TUNED

@@ -100,6 +100,15 @@ def test_all_faults_are_said_at_once_with_key_value_and_what_is_allowed(env_file
     assert caught.value.exit_code == 2
 
 
+def test_a_remote_backend_needs_endpoints(env_file: Path) -> None:
+    env_file.write_text("IMAGE_DETECTOR_BACKEND=remote\n")
+    with pytest.raises(ConfigurationError, match=r"^REMOTE_ENDPOINTS=: with IMAGE_DETECTOR_BACKEND=remote at least"):
+        Settings.load(env_file)
+    with pytest.raises(ConfigurationError, match=r"^REMOTE_ENDPOINTS=box:8000: .* is none$"):
+        Settings.load(env_file, remote_endpoints="box:8000")
+    assert Settings.load(env_file, remote_endpoints="http://box:8000").is_remote
+
+
 def test_an_unknown_key_is_a_warning_with_the_nearest_match(env_file: Path) -> None:
     env_file.write_text("MINER_AXON_PROT=8091\nSOMETHING_ELSE=1\n")
     notes = Settings.load(env_file).notes(env_file)

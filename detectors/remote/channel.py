@@ -1,0 +1,105 @@
+"""One endpoint on the wire: Triton's own client for the Open Inference Protocol, with its many errors made three.
+
+The client is the asyncio one: the blocking one may be used by a single thread only and has time limits of its own
+instead of a request's, while a coroutine is simply cancelled when the time is up.
+"""
+
+import asyncio
+import os
+import ssl
+from typing import Any, Literal
+
+import aiohttp
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.http import InferInput, InferRequestedOutput
+from tritonclient.http.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from detectors.remote.signature import TYPE, Signature
+
+BUSY_STATUSES = ("429", "503")
+CONNECTIONS = 256  # more than there are slots
+
+Kind = Literal["gone", "odd", "busy"]
+
+
+class Fault(Exception):
+    """No scores from this endpoint: nobody is there, something went wrong, or its queue is full."""
+
+    def __init__(self, kind: Kind, message: str) -> None:
+        super().__init__(message)
+        self.kind: Kind = kind
+
+
+class Channel:
+    """Connections to one endpoint; lives on one event loop."""
+
+    def __init__(self, address: str, model: str) -> None:
+        scheme, _, rest = address.partition("://")
+        is_tls = scheme == "https"
+        context = ssl.create_default_context() if is_tls else None
+        self._client = InferenceServerClient(
+            rest.rstrip("/"), conn_limit=CONNECTIONS, conn_timeout=None, ssl=is_tls, ssl_context=context
+        )
+        self._model = model
+
+    async def scores(self, array: NDArray[np.float32], signature: Signature, seconds: float) -> NDArray[np.float32]:
+        """Send a picture's array as it lies in memory, and return the scores, shape (1, classes).
+
+        Raises:
+            Fault: there are none.
+        """
+        picture = InferInput(signature.input, list(array.shape), TYPE)
+        picture.set_data_from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+        wanted = [InferRequestedOutput(signature.output)]
+        result = await self._within(seconds, self._client.infer(self._model, [picture], outputs=wanted))
+        try:
+            scores = result.as_numpy(signature.output)
+            return np.array(scores, dtype=np.float32)
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise Fault("odd", f"its answer can't be read: {error}") from error
+
+    async def check_ready(self, seconds: float) -> None:
+        """Ask whether the server and the model are ready.
+
+        Raises:
+            Fault: they are not.
+        """
+        if not await self._within(seconds, self._client.is_server_ready()):
+            raise Fault("odd", "the server is not ready")
+        if not await self._within(seconds, self._client.is_model_ready(self._model)):
+            raise Fault("odd", f"the model {self._model!r} is not ready there")
+
+    async def metadata(self, seconds: float) -> Any:
+        """Return what the server says of the model.
+
+        Raises:
+            Fault: it says nothing.
+        """
+        return await self._within(seconds, self._client.get_model_metadata(self._model))
+
+    async def close(self) -> None:
+        """Let the connections go."""
+        await self._client.close()
+
+    async def _within(self, seconds: float, asked: Any) -> Any:
+        try:
+            async with asyncio.timeout(seconds):
+                return await asked
+        except TimeoutError as error:
+            raise Fault("odd", f"no answer within {seconds:.1f} s") from error
+        except aiohttp.ClientConnectorError as error:
+            raise Fault("gone", f"no connection: {_reason(error.os_error)}") from error
+        except InferenceServerException as error:
+            kind: Kind = "busy" if error.status() in BUSY_STATUSES else "odd"
+            raise Fault(kind, f"status {error.status()}: {str(error.message())[:200]}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Fault("odd", f"the connection broke: {error or type(error).__name__}") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise Fault("odd", f"its answer can't be read: {error}") from error
+
+
+def _reason(error: OSError) -> str:
+    """Return what the system says; asyncio puts the address in front, which the log has already."""
+    return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error)

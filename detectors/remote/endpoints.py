@@ -1,0 +1,65 @@
+"""Which endpoint is asked, for how long, and when one that failed is looked at again: decisions without a clock."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal["up", "suspect", "down"]
+
+MARGIN = 0.05  # seconds of a request's time kept back for what comes after the scores
+LEAST_RESERVE = 0.25  # seconds kept for asking another endpoint; less is not worth a second try
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before an endpoint that failed is looked at again
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """One address: how it does, and how much is on its way there."""
+
+    index: int  # in the operator's list; metrics name it by this
+    address: str
+    state: State = "down"
+    reason: str = "not looked at yet"  # why it is not up
+    busy: int = 0  # pictures on their way
+    turn: int = 0  # when it was last asked, counted in pictures
+    misses: int = 0  # proofs failed in a row
+    due: float = 0.0  # when it is looked at next, on the engine's clock
+
+    def trust(self, next_look: float) -> None:
+        """It has proven itself."""
+        self.state, self.reason, self.misses, self.due = "up", "", 0, next_look
+
+    def suspect(self, reason: str, now: float) -> None:
+        """One request failed: asked only if nothing better is there, and to prove itself at once."""
+        if self.state != "down":
+            self.state, self.reason, self.due = "suspect", reason, now
+
+    def give_up(self, reason: str, now: float) -> None:
+        """Nobody is there, or a proof failed: left alone for a while."""
+        self.misses += 1
+        self.state, self.reason, self.due = "down", reason, now + pause(self.misses)
+
+
+def choose(endpoints: Iterable[Endpoint], tried: Collection[int] = ()) -> Endpoint | None:
+    """Return the one to ask: not tried yet, trusted, the least busy, the longest not asked; None: all are down.
+
+    One that was tried is better than none: behind a single address there may be many machines.
+    """
+    usable = [endpoint for endpoint in endpoints if endpoint.state != "down"]
+    return min(usable, key=lambda one: (one.index in tried, one.state != "up", one.busy, one.turn), default=None)
+
+
+def time_limit(left: float, usual: float, another: bool) -> float:
+    """Return the seconds one endpoint may take for a picture.
+
+    Args:
+        left: what is left of the request's time.
+        usual: what a picture usually takes.
+        another: whether another endpoint could be asked afterwards. Then an endpoint that hangs must not use up all of
+            the time: a second try gets twice the usual, but no more than half.
+    """
+    return left - min(left / 2, max(2 * usual, LEAST_RESERVE)) if another else left
+
+
+def pause(misses: int) -> float:
+    """Return the seconds to leave an endpoint alone after so many failures in a row: twice as long each time."""
+    return float(min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(misses - 1, 10)))

@@ -1,0 +1,86 @@
+"""A server of the Open Inference Protocol v2 with moods, in a thread, for what a real engine can't be made to do."""
+
+import asyncio
+import socket
+import threading
+import time
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from detectors.base import Detector
+from detectors.oip import HEADER, Answer, OpenInference
+
+Mood = Literal["well", "hangs", "fails", "busy", "rubbish", "not ready", "another model"]
+
+
+class OipServer:
+    """Serves a detector's graph on a port of its own, which it keeps when it is stopped and started again."""
+
+    def __init__(self, detector: Detector, name: str = "") -> None:
+        self.oip = OpenInference(detector, name)
+        self.mood: Mood = "well"
+        self.asked = 0  # pictures
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+        self._server: uvicorn.Server | None = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> Self:
+        """Listen."""
+        app = Starlette(routes=[Route("/{path:path}", self._get), Route("/{path:path}", self._post, methods=["POST"])])
+        config = uvicorn.Config(
+            app, port=self.port, log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=0
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.005)
+        return self
+
+    def stop(self) -> None:
+        """End every connection and listen no more."""
+        if self._server is not None:
+            self._server.should_exit = self._server.force_exit = True
+            self._thread.join()
+            self._server = None
+
+    async def _get(self, request: Request) -> Response:
+        if self.mood == "not ready":
+            return Response(b"{}", 503)
+        return _response(self.oip.describe(request.url.path))
+
+    async def _post(self, request: Request) -> Response:
+        self.asked += 1
+        body = await request.body()
+        if self.mood == "hangs":
+            await asyncio.sleep(60)
+        if self.mood in ("fails", "busy"):
+            return Response(b'{"error": "no"}', 500 if self.mood == "fails" else 503)
+        if self.mood == "rubbish":
+            return Response(b"{", 200)
+        answer = await asyncio.to_thread(self.oip.infer, request.url.path, request.headers.get(HEADER), body)
+        if self.mood == "another model":
+            raw = np.array([[0.0, 9.0]], dtype="<f4").tobytes()
+            answer = Answer(answer.status, answer.body[: -len(raw)] + raw, answer.headers)
+        return _response(answer)
+
+
+def _response(answer: Answer) -> Response:
+    return Response(answer.body, answer.status, dict(answer.headers))

@@ -1,0 +1,142 @@
+"""A miner whose graph runs elsewhere, and what validators notice when that place goes away."""
+
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from detectors.base import RunOptions
+from detectors.config import read_config
+from detectors.loading import load_detector
+from tests.oip_server import OipServer
+from tests.process.conftest import MODEL, StartDaemon, daemons
+from tests.process.daemon import Daemon, eventually
+from tests.process.inspection import message_of, probability_of
+from tests.process.wire import DOORS, Door
+
+OF_THE_REMOTE_BACKEND = {"tritonclient", "gevent", "geventhttpclient"}
+ELSEWHERE = OF_THE_REMOTE_BACKEND | {"ray", "mlserver"}
+
+
+@pytest.fixture
+def engines() -> Iterator[list[OipServer]]:
+    """Two servers of the starter's graph."""
+    local = load_detector("ViT", read_config(MODEL), Path("unused"), "onnx", RunOptions())
+    servers = [OipServer(local).start() for _ in range(2)]
+    yield servers
+    for server in servers:
+        server.stop()
+
+
+def remote(servers: list[OipServer], **more: object) -> dict[str, object]:
+    endpoints = ",".join(server.address for server in servers)
+    return {
+        "IMAGE_DETECTOR_BACKEND": "remote", "REMOTE_ENDPOINTS": endpoints, "INFERENCE_SLOTS": 0, **more
+    }  # fmt: skip
+
+
+def imported(daemon: Daemon) -> set[str]:
+    """Return the packages a process started with `-X importtime` has imported."""
+    return {match[1] for match in re.finditer(r"^import time:.*\| +(\w+)", daemon.log, re.M)}
+
+
+@pytest.fixture
+def start_watched(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartDaemon]:
+    """Start daemons that log what they import."""
+    monkeypatch.setattr(Daemon, "command", (sys.executable, "-X", "importtime", "-m", "miner"))
+    with daemons(tmp_path_factory, MODEL) as start:
+        yield start
+
+
+def test_what_was_not_chosen_is_not_imported(
+    start_watched: StartDaemon, engines: list[OipServer], street: bytes
+) -> None:
+    here = start_watched(IMAGE_DETECTOR_BACKEND="onnx").ready()
+    elsewhere = start_watched(**remote(engines)).ready()
+    assert probability_of(elsewhere.ask(street)) == pytest.approx(probability_of(here.ask(street)), abs=1e-5)
+    assert not imported(here) & ELSEWHERE
+    assert imported(here) > {"onnxruntime"}
+    assert imported(elsewhere) >= OF_THE_REMOTE_BACKEND
+    assert not imported(elsewhere) & {"onnxruntime", "ray"}
+
+
+def test_an_engine_that_goes_and_comes_back(start_daemon: StartDaemon, engines: list[OipServer], street: bytes) -> None:
+    daemon = start_daemon(**remote(engines)).ready()
+    assert daemon.metric("slots") == 4
+    for door in DOORS:
+        probability_of(daemon.ask(street, door))
+    assert [daemon.metric("remote_answers_total", endpoint=str(index)) for index in (0, 1)] >= [1, 1]
+    engines[0].stop()
+    for _ in range(3):
+        probability_of(daemon.ask(street))
+    eventually(lambda: daemon.metric("remote_up", endpoint="0") == 0)
+    assert daemon.metric("remote_failures_total", endpoint="0") >= 1
+    engines[1].stop()
+    eventually(lambda: daemon.status("/readyz") == 503)
+    assert "no remote endpoint is healthy: endpoint 0 (http://127.0.0.1:" in daemon.page("/readyz").json()["reason"]
+    with daemon.raw(daemon.validator.sign(street, Door())) as request:
+        refusal = request.send_head(length=len(street) * 2).answer()  # said before the body is sent
+    assert message_of(refusal, 503) == "no machine that could score the picture is within reach"
+    assert daemon.metric("refusals_total", reason="no_endpoint") >= 1
+    engines[1].start()
+    daemon.ready()
+    probability_of(daemon.ask(street))
+
+
+def test_a_picture_on_its_way_to_an_engine_that_hangs_is_refused_in_time(
+    start_daemon: StartDaemon, engines: list[OipServer], street: bytes
+) -> None:
+    daemon = start_daemon(**remote(engines)).ready()
+    for server in engines:
+        server.mood = "hangs"
+    assert message_of(daemon.ask(street, timeout="2.0"), 503) == "the deadline can no longer be met"
+    assert daemon.outcomes() == {"refused": 1}  # not "expired": its caller was still there
+
+
+def test_this_machine_stands_in_where_it_may_and_says_so(
+    start_daemon: StartDaemon, engines: list[OipServer], street: bytes, miner: Daemon
+) -> None:
+    expected = pytest.approx(probability_of(miner.ask(street)), abs=1e-5)
+    daemon = start_daemon(**remote(engines, REMOTE_FALLBACK="onnx")).ready()
+    assert probability_of(daemon.ask(street)) == expected
+    for server in engines:
+        server.stop()
+    answers: list[float] = []
+    threads = [threading.Thread(target=lambda: answers.append(probability_of(daemon.ask(street)))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [expected] * 8
+    assert daemon.status("/readyz") == 200
+    assert daemon.metric("remote_served_locally_total") == 8
+    assert daemon.page("/status").json()["model"]["backend"] == "remote: 0 of 2 endpoints, served here by onnx"
+    engines[0].start()
+    eventually(lambda: daemon.metric("remote_up", endpoint="0") == 1)
+    assert probability_of(daemon.ask(street)) == expected
+    assert daemon.metric("remote_served_locally_total") == 8
+
+
+def test_a_reload_changes_to_a_new_connection_and_keeps_the_counts(
+    start_daemon: StartDaemon, engines: list[OipServer], street: bytes
+) -> None:
+    daemon = start_daemon(**remote(engines)).ready()
+    probability_of(daemon.ask(street))
+    counted = sum(daemon.metric("remote_answers_total", endpoint=str(index)) for index in (0, 1))
+    daemon.signal(signal.SIGHUP)
+    eventually(lambda: daemon.metric("model_reloads_total", result="ok") == 1)
+    probability_of(daemon.ask(street))
+    assert sum(daemon.metric("remote_answers_total", endpoint=str(index)) for index in (0, 1)) > counted
+    assert daemon.metric("remote_up") == 2
+
+
+def test_a_start_without_an_engine_says_why(start_daemon: StartDaemon, engines: list[OipServer]) -> None:
+    engines[0].stop()
+    daemon = start_daemon(**remote(engines, REMOTE_MODEL="other"))
+    assert daemon.wait() == 3
+    assert "endpoint 1 (" in daemon.log
+    assert "the model 'other' is not ready there" in daemon.log
