@@ -15,7 +15,7 @@ BENCH_MODELS := $(BENCH)/vit-base.env $(BENCH)/yolo11n.env
 WITH_ENV := $(if $(ENV_FILE),--env-file $(ENV_FILE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all run query top dashboards doctor models export vit-base bench bench-axon check lint test install-service uninstall-service test-service lock clean
+.PHONY: help setup setup-all run query simulate top dashboards doctor models export vit-base bench bench-axon check lint test install-service uninstall-service test-service lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 19
@@ -29,6 +29,9 @@ run: $(VENV)/.serve ## Run the miner (ENV_FILE=miner.env; without one: no chain,
 query: $(VENV)/.serve ## Ask the running miner as a validator would (IMAGE=photo.jpg)
 	@test -n "$(IMAGE)" || { echo 'error: IMAGE is empty; give a photo: make query IMAGE=photo.jpg' >&2; exit 2; }
 	@$(MINER) query $(IMAGE) $(WITH_ENV) $(ARGS)
+
+simulate: $(VENV)/.serve ## Play a subnet's validators against a miner started for it (DATA=folder of labelled photos, ENV_FILE=miner.env)
+	@$(MINER) simulate $(if $(DATA),--data $(DATA)) $(WITH_ENV) $(ARGS)
 
 top: $(VENV)/.serve ## Show the running miner in the terminal (ENV_FILE=miner.env)
 	@$(MINER) top $(WITH_ENV) $(ARGS)

@@ -1,5 +1,6 @@
 """The caller's side of both wires: what a validator does."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -29,6 +30,7 @@ class Reply:
     prediction: float | None
     message: str
     seconds: float
+    timed_out: bool = False
 
 
 class Client:
@@ -63,9 +65,10 @@ class Client:
         headers |= {"content-type": "application/json", "timeout": str(self.timeout)}
         started = time.perf_counter()
         try:
-            response = await self._http.post(self.address + path, content=body, headers=headers)
-        except httpx.TimeoutException:
-            return Reply(0, None, f"no answer within {self.timeout:g} s", time.perf_counter() - started)
+            async with asyncio.timeout(self.timeout):  # as a dendrite's: all in all, the way to the miner too
+                response = await self._http.post(self.address + path, content=body, headers=headers)
+        except (TimeoutError, httpx.TimeoutException):
+            return Reply(0, None, f"no answer within {self.timeout:g} s", time.perf_counter() - started, timed_out=True)
         except httpx.HTTPError as error:
             return Reply(0, None, f"no connection: {error or type(error).__name__}", time.perf_counter() - started)
         seconds = time.perf_counter() - started

@@ -1,5 +1,6 @@
 """No chain: who may ask comes from a small file, and throwaway keys are made on first use."""
 
+import asyncio
 import logging
 import time
 from pathlib import Path
@@ -19,8 +20,9 @@ log = logging.getLogger(__name__)
 
 WALLET = "standalone"
 FILE = "standalone.yaml"
+LOOK_SECONDS = 1.0  # between two looks at the file
 TEMPLATE = """\
-# Who may ask this miner while SUBTENSOR_NETWORK=standalone; read at the start.
+# Who may ask this miner while SUBTENSOR_NETWORK=standalone; a running miner reads it again when it changes.
 # `roadwork-miner query` signs with the first validator's key, which lies in wallets/{wallet}/hotkeys/validator.
 validators:
   - hotkey: {hotkey}
@@ -44,7 +46,7 @@ class _File(BaseModel):
 
 
 class StandaloneChain:
-    """A chain that is a file."""
+    """A chain that is a file, read again when it changes."""
 
     obstacle: str | None = None
     age = 0.0  # a file does not grow stale
@@ -56,16 +58,49 @@ class StandaloneChain:
         self.path = path
         self.hotkey = own_hotkey
         self.uid: int | None = 0
+        self._stamp = _stamp(path)
         self.snapshot = read_file(path, own_hotkey)
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Nothing to keep fresh."""
+        """Look at the file from now on."""
+        self._watching = asyncio.create_task(self._watch(), name="standalone file")
 
     async def publish(self) -> None:
         """Nowhere to publish."""
 
     async def stop(self) -> None:
-        """Nothing to stop."""
+        """Stop looking."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            self.look()
+
+    def look(self) -> None:
+        """Read the file if it has changed; a wrong one leaves everything as it was."""
+        stamp = _stamp(self.path)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self.snapshot = read_file(self.path, self.hotkey)
+        except ConfigurationError as error:
+            log.warning("%s; what was read before stays", error)
+        else:
+            log.info("read %s again: %d hotkeys", self.path, len(self.snapshot.neurons))
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Return what tells one state of a file from the next."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
 
 
 def read_file(path: Path, own_hotkey: str) -> Snapshot:

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from miner import systemd
-from miner.cli import bench, doctor, export, models, query, run, top, tune
+from miner.cli import bench, doctor, export, models, query, run, simulate, top, tune
 from miner.errors import StartError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
 app.command("export")(export.export)
 app.command("tune")(tune.tune)
+app.command("simulate")(simulate.simulate)
 app.add_typer(models.app, name="models")
 
 

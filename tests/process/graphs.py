@@ -1,6 +1,7 @@
 """Model folders whose graph is made by hand: quick, slow, slow on white pictures, not a number on black ones."""
 
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -90,11 +91,40 @@ def _probability(folder: Path, shape: Mapping[str, Any]) -> float:
     return float(1 / (1 + np.exp(none - roadwork)))
 
 
-def _graph(rounds: int, rounds_on_white: int, bias: float) -> onnx.ModelProto:
-    def constant(name: str, value: object, kind: type) -> onnx.TensorProto:
-        return numpy_helper.from_array(np.asarray(value, kind), name)
+def slowed(source: Path, folder: Path, rounds: int) -> Path:
+    """Write a copy of a model that passes the time before it answers the same, and return the YAML file beside it."""
+    shutil.copytree(source, folder)
+    model = onnx.load(folder / MODEL_FILE)
+    (output,) = model.graph.output
+    last = next(node for node in model.graph.node if output.name in node.output)
+    last.output[list(last.output).index(output.name)] = "quick"
+    model.graph.node.extend(
+        [
+            helper.make_node("Loop", ["trips", "go", "square"], ["passed"], body=_round()),
+            helper.make_node("ReduceMean", ["passed"], ["nothing"], keepdims=0),
+            helper.make_node("Add", ["quick", "nothing"], [output.name]),
+        ]
+    )
+    model.graph.initializer.extend(
+        [_constant("trips", rounds, np.int64), _constant("go", True, np.bool_),
+         _constant("square", np.zeros((SQUARE, SQUARE)), np.float32)]
+    )  # fmt: skip
+    onnx.save(model, folder / MODEL_FILE)
+    manifest = Manifest.read(folder)
+    files = manifest.files | {MODEL_FILE: sha256(folder / MODEL_FILE)}
+    manifest.model_copy(update={"files": files, "name": folder.name}).write(folder)
+    yaml = folder.with_suffix(".yaml")
+    yaml.write_text(f"model_folder: {folder.name}\n", encoding="utf-8")
+    return yaml
 
-    body = helper.make_graph(
+
+def _constant(name: str, value: object, kind: type) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.asarray(value, kind), name)
+
+
+def _round() -> onnx.GraphProto:
+    """Return the body of the loop that passes the time."""
+    return helper.make_graph(
         [
             helper.make_node("Identity", ["go_in"], ["go_out"]),
             helper.make_node("MatMul", ["square_in", "unit"], ["square_out"]),
@@ -109,13 +139,16 @@ def _graph(rounds: int, rounds_on_white: int, bias: float) -> onnx.ModelProto:
             helper.make_tensor_value_info("go_out", TensorProto.BOOL, []),
             helper.make_tensor_value_info("square_out", TensorProto.FLOAT, [SQUARE, SQUARE]),
         ],
-        [constant("unit", np.eye(SQUARE), np.float32)],
+        [_constant("unit", np.eye(SQUARE), np.float32)],
     )
+
+
+def _graph(rounds: int, rounds_on_white: int, bias: float) -> onnx.ModelProto:
     nodes = [
         helper.make_node("ReduceMean", ["pixel_values"], ["brightness"], keepdims=0),
         helper.make_node("Greater", ["brightness", "nearly_white"], ["is_white"]),
         helper.make_node("Where", ["is_white", "rounds_on_white", "rounds"], ["trips"]),
-        helper.make_node("Loop", ["trips", "go", "square"], ["passed"], body=body),
+        helper.make_node("Loop", ["trips", "go", "square"], ["passed"], body=_round()),
         helper.make_node("ReduceMean", ["passed"], ["bias"], keepdims=0),  # as it went in
         helper.make_node("Sub", ["brightness", "nearly_black"], ["above_black"]),
         helper.make_node("Log", ["above_black"], ["logarithm"]),  # of a negative number: NaN
@@ -129,14 +162,14 @@ def _graph(rounds: int, rounds_on_white: int, bias: float) -> onnx.ModelProto:
         [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["batch_size", 3, SIDE, SIDE])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 2])],
         [
-            constant("nearly_white", 0.98, np.float32),
-            constant("nearly_black", 0.02, np.float32),
-            constant("rounds", rounds, np.int64),
-            constant("rounds_on_white", rounds_on_white, np.int64),
-            constant("go", True, np.bool_),
-            constant("square", np.full((SQUARE, SQUARE), bias), np.float32),
-            constant("one_by_one", [1, 1], np.int64),
-            constant("zero", [[0.0]], np.float32),
+            _constant("nearly_white", 0.98, np.float32),
+            _constant("nearly_black", 0.02, np.float32),
+            _constant("rounds", rounds, np.int64),
+            _constant("rounds_on_white", rounds_on_white, np.int64),
+            _constant("go", True, np.bool_),
+            _constant("square", np.full((SQUARE, SQUARE), bias), np.float32),
+            _constant("one_by_one", [1, 1], np.int64),
+            _constant("zero", [[0.0]], np.float32),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -1,0 +1,169 @@
+"""`roadwork-miner simulate`: what a subnet would make of a miner."""
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from miner.cli.options import Config, Detector, EnvFile, Json, Set, load_settings
+from miner.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from miner.simulate.photos import Photo
+    from miner.simulate.run import Play, Played
+    from miner.simulate.schedule import Request
+    from miner.simulate.sending import Answer
+    from miner.simulate.target import Target
+
+WIDTH = 160  # of a table that goes into a file
+ROUNDS = 100
+
+
+def simulate(
+    env_file: EnvFile = None,
+    detector: Detector = None,
+    config: Config = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Photos in subfolders roadwork and no_roadwork; default: made ones."),
+    ] = None,
+    era: Annotated[
+        Literal["letterbox", "native", "augmented"],
+        typer.Option(help="How validators prepare them: 224×224 between black bars, as they are, or distorted."),
+    ] = "letterbox",
+    wire: Annotated[
+        Literal["dendrite", "btauth", "both"], typer.Option(help="SDK 9 and 10, SDK 11, or in turn.")
+    ] = "both",
+    validators: Annotated[int, typer.Option(min=1, max=256, help="Each scores over a history of its own.")] = 8,
+    miners: Annotated[int, typer.Option(min=10, max=4096, help="On the subnet; each round asks ten of them.")] = 10,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="In which each validator asks this miner; default: 100.")
+    ] = None,
+    interval: Annotated[float, typer.Option(min=1, help="Seconds between two rounds of a validator.")] = 60.0,
+    organic: Annotated[float, typer.Option(min=0, max=0.9, help="Share of organic tasks, which come in bursts.")] = 0.1,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that validators wait.")] = 9.0,
+    speed: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="Times a subnet's pace; default: what keeps this miner busy a fifth of the time."),
+    ] = None,
+    duration: Annotated[float | None, typer.Option(min=1, help="Seconds of this clock at most.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed: the same pictures, labels and order.")] = 0,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="A miner that runs; default: one is started for this.")
+    ] = None,
+    hotkey: Annotated[str | None, typer.Option(help="Its hotkey; default: this machine's miner.")] = None,
+    wallet: Annotated[
+        list[str] | None, typer.Option(metavar="NAME/HOTKEY", help="Who signs, in turn; default: throwaway validators.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Also draw the figures.")] = None,
+    as_json: Json = False,
+    set_: Set = None,
+) -> None:
+    """Play a subnet's validators against a miner, and say what it would earn. Exit code 1 if nothing was answered."""
+    settings = load_settings(env_file, set_, image_detector=detector, image_detector_config=config)
+    if hotkey is not None and address is None:
+        raise ConfigurationError(f"--hotkey={hotkey}: goes with --address only")
+    if wallet and address is None:
+        raise ConfigurationError(f"--wallet={wallet[0]}: goes with --address only")
+    if plot is not None:
+        from miner.bench.plot import check_plot
+
+        check_plot(plot)
+    from miner.simulate.run import Play
+    from miner.simulate.schedule import Subnet
+    from miner.simulate.target import WIRES, own_miner, running_miner
+
+    most = rounds or (ROUNDS if duration is None else 10**6)
+    subnet = Subnet(validators, miners, most, interval, organic)
+    what = Play(subnet, _photos(data, as_json=as_json), era, seed, speed, duration)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # no miner shall outlive its simulation
+    logging.getLogger("miner.chain.standalone").setLevel(logging.WARNING)  # throwaway keys are no news here
+    with ExitStack() as stack:
+        if address is None:
+            target, told = stack.enter_context(own_miner(settings, validators)), False
+        else:
+            target, told = running_miner(settings, address, hotkey, wallet or [], validators)
+        played = _play(what, target, target.clients(WIRES[wire], timeout), told=told)
+    if as_json:
+        print(json.dumps(_told(what, played, target)))
+    else:
+        _print(played, target)
+    if plot is not None:
+        from miner.simulate.plot import draw
+
+        draw(played.report, played.requests, played.answers, timeout, plot)
+    if not played.report.outcomes["answered"]:
+        raise typer.Exit(1)
+
+
+def _photos(data: Path | None, *, as_json: bool) -> "list[Photo]":
+    from miner.simulate.photos import labelled_photos, made_photos
+
+    if data is not None:
+        return labelled_photos(data)
+    if not as_json:
+        print("made pictures: their times count, their accuracy does not; --data FOLDER takes labelled photos")
+    return made_photos()
+
+
+def _play(what: "Play", target: "Target", clients: list[Any], *, told: bool) -> "Played":
+    """Play with a bar that shows how it goes."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from miner.simulate.run import play
+
+    words = TextColumn("{task.description}")
+    columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), words)
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task(f"asking {target.address}", total=None)
+        right, lost, times = [0, 0], 0, []
+
+        def progress(requests: "list[Request]", answer: "Answer") -> None:
+            nonlocal lost
+            lost += answer.prediction is None
+            if answer.prediction is not None:
+                times.append(answer.seconds)
+                right[(answer.prediction > 0.5) == requests[answer.number].is_roadwork] += 1
+            words = f"{right[1] / max(1, sum(right)):.1%} right, {lost} lost"
+            if times:
+                words += f", the last in {times[-1] * 1e3:.0f} ms"
+            bar.update(task, advance=1, total=len(requests), description=words)
+
+        return asyncio.run(play(what, clients, told, progress))
+
+
+def _told(what: "Play", played: "Played", target: "Target") -> dict[str, Any]:
+    report = asdict(replace(played.report, tallies=[])) | {"scores": [tally.score for tally in played.report.tallies]}
+    del report["tallies"]
+    rows = [
+        {
+            "validator": request.validator,
+            "picture": what.photos[request.picture].name,
+            "roadwork": request.is_roadwork,
+            "organic": request.is_organic,
+        }
+        | asdict(answer)
+        for answer in played.answers
+        for request in (played.requests[answer.number],)
+    ]
+    return {"miner": target.hotkey, "era": what.era, "seed": what.seed, "report": report, "requests": rows}
+
+
+def _print(played: "Played", target: "Target") -> None:
+    from rich.console import Console
+
+    from miner.simulate.table import report_table
+
+    out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
+    out.print(report_table(played.report))
+    if any(answer.status == 403 for answer in played.answers):
+        keys = ",".join(sorted({wallet.hotkey.ss58_address for wallet in target.wallets}))
+        out.print(f"403: let these validators in on the miner's side: BLACKLIST_ALLOW_HOTKEYS={keys}")

@@ -1,0 +1,124 @@
+"""One simulation: the plan is made, sent and summed up."""
+
+import asyncio
+import signal
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from miner.axon.client import Client
+from miner.errors import CouldNotStart
+from miner.simulate.eras import Era, prepare
+from miner.simulate.keys import wait_until_known
+from miner.simulate.photos import Photo
+from miner.simulate.report import Report, summed_up
+from miner.simulate.schedule import HAND, Request, Subnet, plan
+from miner.simulate.sending import Answer, Sending, judged, send_all
+
+PROBES = 5  # lone requests that tell the miner's pace
+SHARE = 0.2  # of the miner's time that a subnet at the chosen speed asks for
+FASTEST = 300.0
+PATIENCE = 10.0  # seconds for a miner that has just started
+PAUSE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What was asked, what came back, and the sum of it."""
+
+    requests: list[Request]
+    answers: list[Answer]
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """What is played: who asks, what photos, prepared how; `speed` None: as the miner's pace allows."""
+
+    subnet: Subnet
+    photos: Sequence[Photo]
+    era: Era
+    seed: int
+    speed: float | None = None
+    duration: float | None = None
+
+    def picture(self, request: Request) -> bytes:
+        """Return what the validator sends; the same for the same seed and number."""
+        random = np.random.default_rng([self.seed, request.number])
+        return prepare(self.photos[request.picture].read(), self.era, random)
+
+
+async def play(
+    what: Play, clients: Sequence[Client], told: bool, progress: Callable[[list[Request], Answer], None]
+) -> Played:
+    """Play it through: until the last request, the duration or Ctrl-C.
+
+    Raises:
+        CouldNotStart: the miner is not there.
+    """
+    async with AsyncExitStack() as stack:
+        for client in clients:
+            await stack.enter_async_context(client)
+        await wait_until_there(clients[0], what.picture(Request(0, 0.0, 0.0, 0, 0, is_roadwork=False)))
+        if told:
+            await wait_until_known(clients)
+        speed = what.speed or await _speed(what, clients[0])
+        requests = plan(_subnet(what, speed), [photo.is_roadwork for photo in what.photos], what.seed)
+        if what.duration is not None:
+            requests = [one for one in requests if one.at / speed + one.delay <= what.duration]
+        answers: list[Answer] = []
+
+        def ended(answer: Answer) -> None:
+            answers.append(answer)
+            progress(requests, answer)
+
+        sendings = [Sending(one.number, one.at, one.delay, one.validator) for one in requests]
+        started = time.monotonic()
+        await send_all(sendings, lambda number: what.picture(requests[number]), clients, speed, on_interrupt(), ended)
+        seconds = time.monotonic() - started
+    report = summed_up(requests, answers, what.subnet.validators, seconds, speed)
+    return Played(requests, sorted(answers, key=lambda one: one.number), report)
+
+
+async def wait_until_there(client: Client, picture: bytes) -> None:
+    """Wait for a moment until the miner no longer says that it is not ready.
+
+    Raises:
+        CouldNotStart: nobody is there.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while (reply := await client.ask(picture)).status == 503 and time.monotonic() < deadline:  # noqa: ASYNC110 - asking
+        await asyncio.sleep(PAUSE)
+    if reply.status == 0 and not reply.timed_out:
+        raise CouldNotStart(f"no miner at {client.address}: {reply.message}")
+
+
+def on_interrupt() -> asyncio.Event:
+    """Return an event that Ctrl-C sets, so that a run that is cut short is summed up too."""
+    stop = asyncio.Event()
+    with suppress(NotImplementedError, ValueError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+    return stop
+
+
+async def _speed(what: Play, client: Client) -> float:
+    """Return the speed at which this miner, asked one by one, would be busy for a fifth of the time."""
+    pictures = (what.picture(Request(number, 0.0, 0.0, 0, 0, is_roadwork=False)) for number in range(PROBES + 1))
+    replies = [judged(0, await client.ask(picture)) for picture in pictures][1:]  # the first warms up
+    pace = statistics.median(reply.seconds for reply in replies)
+    subnet = what.subnet
+    a_second = subnet.validators / subnet.interval * HAND / subnet.miners / (1 - subnet.organic)
+    exact = min(FASTEST, max(1.0, SHARE / (a_second * pace)))
+    return float(f"{exact:.1g}")
+
+
+def _subnet(what: Play, speed: float) -> Subnet:
+    """Return the subnet with as many rounds as fit into the duration."""
+    if what.duration is None:
+        return what.subnet
+    rounds = int(what.duration * speed / (what.subnet.interval * what.subnet.miners / HAND)) + 2
+    return replace(what.subnet, rounds=min(what.subnet.rounds, rounds))

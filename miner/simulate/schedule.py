@@ -1,0 +1,109 @@
+"""Who asks what and when: decided before anything is sent, and the same for the same seed."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+
+HAND = 10  # miners asked in a round
+TASK = 3  # miners asked in an organic task
+AT_ONCE = 10  # organic tasks of a validator at once, at most
+STAGGER = (0.1, 2.0)  # seconds from one miner of a task to the next
+JITTER = 0.1  # of the time between two rounds
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """Who is there, and how they ask.
+
+    Attributes:
+        validators: each keeps a history of its own.
+        miners: of which each round asks ten, dealt from a shuffled deck.
+        rounds: in which each validator asks this miner.
+        interval: seconds from one round of a validator to its next.
+        organic: share of organic tasks in the requests.
+        peers: accuracy of the other miners, whose majority an organic task is scored by.
+    """
+
+    validators: int = 8
+    miners: int = 10
+    rounds: int = 100
+    interval: float = 60.0
+    organic: float = 0.1
+    peers: float = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request to this miner.
+
+    Attributes:
+        number: its place in the order; it also chooses the view of the picture.
+        at: seconds on the subnet's clock.
+        delay: seconds after that which no faster clock shortens: the stagger of an organic task.
+        picture: index of the photo.
+        votes: what the other miners of an organic task say; empty in a validator's own round.
+    """
+
+    number: int
+    at: float
+    delay: float
+    validator: int
+    picture: int
+    is_roadwork: bool
+    votes: tuple[bool, ...] = ()
+
+    @property
+    def is_organic(self) -> bool:
+        """Whether the label is not known to the validator."""
+        return bool(self.votes)
+
+
+def plan(subnet: Subnet, labels: Sequence[bool], seed: int) -> list[Request]:
+    """Return all requests in the order of their time; `labels` says which photos show roadwork."""
+    found = [
+        request for validator in range(subnet.validators) for request in _requests(subnet, labels, validator, seed)
+    ]
+    found.sort(key=lambda request: (request.at, request.delay))
+    return [replace(request, number=number) for number, request in enumerate(found)]
+
+
+def own_rounds(miners: int, random: np.random.Generator) -> Iterator[int]:
+    """Yield the rounds in which this miner is asked: decks of all miners are shuffled and dealt, ten a round."""
+    deck, last = 0, -1
+    while True:
+        round_ = (deck * miners + int(random.integers(miners))) // HAND
+        if round_ > last:  # at the seam of two decks one hand may hold the same miner twice
+            yield round_
+            last = round_
+        deck += 1
+
+
+def _requests(subnet: Subnet, labels: Sequence[bool], validator: int, seed: int) -> Iterator[Request]:
+    """Yield one validator's requests: its own rounds, and the organic bursts between them."""
+    # Apart, so that more rounds only add to the end.
+    dealing, random = (np.random.default_rng([seed, validator, stream]) for stream in (0, 1))
+    by_label = [np.flatnonzero([label is wanted for label in labels]) for wanted in (False, True)]
+    phase = random.uniform(0, subnet.interval)
+    rounds = list(islice(own_rounds(subnet.miners, dealing), subnet.rounds))
+    share_of_task = min(1.0, TASK / subnet.miners)
+    mean_burst = (1 + AT_ONCE) / 2 * share_of_task
+    bursts = subnet.organic / (1 - subnet.organic) / mean_burst  # for each round of ours
+    for round_, following in zip(rounds, [*rounds[1:], rounds[-1] + 1], strict=True):
+        at = phase + subnet.interval * (round_ + random.uniform(-JITTER, JITTER))
+        label = bool(random.random() < 0.5)
+        yield Request(0, max(0.0, at), 0.0, validator, int(random.choice(by_label[label])), label)
+        for _ in range(random.poisson(bursts)):
+            start = phase + subnet.interval * random.uniform(round_, following)
+            for _ in range(int(random.integers(1, AT_ONCE + 1))):
+                if random.random() < share_of_task:
+                    yield _organic(subnet, labels, validator, start, random)
+
+
+def _organic(subnet: Subnet, labels: Sequence[bool], validator: int, at: float, random: np.random.Generator) -> Request:
+    picture = int(random.integers(len(labels)))
+    delay = float(random.uniform(*STAGGER, size=int(random.integers(TASK))).sum())
+    right = random.random(TASK - 1) < subnet.peers
+    votes = tuple(bool(labels[picture]) == bool(one) for one in right)
+    return Request(0, at, delay, validator, picture, bool(labels[picture]), votes)

@@ -1,0 +1,132 @@
+"""Who asks what and when, and the pictures as the eras prepare them."""
+
+import io
+from collections import Counter
+from dataclasses import replace
+from itertools import islice, pairwise
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from miner.simulate.eras import ERAS, LEVELS, augmented, prepare
+from miner.simulate.photos import labelled_photos, made_photos
+from miner.simulate.schedule import AT_ONCE, HAND, STAGGER, TASK, Subnet, own_rounds, plan
+from tests.models import photo
+
+LABELS = [True] * 3 + [False] * 5
+
+
+def test_the_same_seed_is_the_same_plan_and_another_is_another() -> None:
+    assert plan(Subnet(), LABELS, 7) == plan(Subnet(), LABELS, 7)
+    assert plan(Subnet(), LABELS, 7) != plan(Subnet(), LABELS, 8)
+
+
+def test_more_rounds_only_add_to_the_end() -> None:
+    short, long = (
+        [replace(one, number=0) for one in plan(Subnet(1, rounds=rounds, organic=0), LABELS, 1)] for rounds in (10, 20)
+    )
+    assert long[:10] == short
+
+
+def test_requests_are_numbered_in_the_order_of_their_time() -> None:
+    requests = plan(Subnet(), LABELS, 1)
+    assert [one.number for one in requests] == list(range(len(requests)))
+    assert all(first.at <= second.at for first, second in pairwise(requests))
+
+
+def test_labels_are_drawn_half_and_half_whatever_the_folder_holds() -> None:
+    own = [one for one in plan(Subnet(rounds=500), LABELS, 1) if not one.is_organic]
+    assert np.mean([one.is_roadwork for one in own]) == pytest.approx(0.5, abs=0.03)
+    assert all(LABELS[one.picture] is one.is_roadwork for one in own)
+    assert {one.picture for one in own} == set(range(len(LABELS)))
+
+
+@pytest.mark.parametrize("miners", [10, 64, 250])
+def test_a_miner_is_asked_once_in_each_deck(miners: int) -> None:
+    rounds = list(islice(own_rounds(miners, np.random.default_rng(0)), 400))
+    gaps = np.diff(rounds)
+    assert (gaps > 0).all()
+    assert gaps.mean() == pytest.approx(miners / HAND, rel=0.02)
+    assert gaps.max() <= 2 * -(-miners // HAND)
+
+
+def test_each_validator_asks_at_its_own_time_once_in_an_interval() -> None:
+    subnet = Subnet(5, rounds=50, organic=0)
+    requests = plan(subnet, LABELS, 2)
+    assert Counter(one.validator for one in requests) == dict.fromkeys(range(5), 50)
+    for validator in range(5):
+        gaps = np.diff([one.at for one in requests if one.validator == validator])
+        assert gaps.min() >= subnet.interval * 0.8 - 1e-6
+        assert gaps.mean() == pytest.approx(subnet.interval, rel=0.02)
+
+
+def test_organic_tasks_are_a_tenth_come_in_bursts_and_are_staggered() -> None:
+    requests = plan(Subnet(20, rounds=300), LABELS, 3)
+    organic = [one for one in requests if one.is_organic]
+    assert len(organic) / len(requests) == pytest.approx(0.1, abs=0.02)
+    bursts = Counter((one.validator, one.at) for one in organic)
+    assert 1 < max(bursts.values()) <= AT_ONCE
+    assert max(one.delay for one in organic) <= (TASK - 1) * STAGGER[1]
+    later = [one.delay for one in organic if one.delay]
+    assert len(later) / len(organic) == pytest.approx(1 - 1 / TASK, abs=0.06)  # the first of three waits for nobody
+    assert min(later) >= STAGGER[0]
+    agreed = np.mean([vote is one.is_roadwork for one in organic for vote in one.votes])
+    assert agreed == pytest.approx(Subnet().peers, abs=0.03)
+
+
+def opened(data: bytes) -> Image.Image:
+    picture = Image.open(io.BytesIO(data))
+    assert picture.format == "JPEG"
+    return picture.convert("RGB")
+
+
+def test_letterboxed_pictures_are_whole_between_black_bars() -> None:
+    picture = opened(prepare(photo(640, 320), "letterbox", np.random.default_rng(0)))
+    pixels = np.asarray(picture)
+    assert picture.size == (224, 224)
+    assert pixels[:50].max() < 20
+    assert pixels[60:160].mean() > 50
+
+
+def test_native_pictures_keep_their_size() -> None:
+    assert opened(prepare(photo(640, 320), "native", np.random.default_rng(0))).size == (640, 320)
+
+
+@pytest.mark.parametrize("level", range(LEVELS))
+@pytest.mark.parametrize("size", [(640, 320), (100, 300), (224, 224)])
+def test_augmented_pictures_are_squares_and_repeat_with_their_seed(level: int, size: tuple[int, int]) -> None:
+    source = Image.open(io.BytesIO(photo(*size)))
+    views = [np.asarray(augmented(source, level, np.random.default_rng(seed))) for seed in (1, 1, 2)]
+    assert views[0].shape == (224, 224, 3)
+    assert (views[0] == views[1]).all()
+    assert (views[0] == views[2]).all() == (level == 0)
+
+
+def test_every_distortion_changes_a_picture() -> None:
+    from miner.simulate.eras import DISTORTIONS
+
+    source = opened(prepare(photo(640, 320), "letterbox", np.random.default_rng(0)))
+    for distort in DISTORTIONS[3]:
+        for step in (0, 1):
+            changed = distort(source.copy(), step, np.random.default_rng(0))
+            assert (changed.size, changed.mode) == (source.size, source.mode)
+            assert (np.asarray(changed) != np.asarray(source)).mean() > 0.005, distort
+
+
+def test_made_photos_have_both_labels_and_every_era_takes_them() -> None:
+    photos = made_photos()
+    assert {one.is_roadwork for one in photos} == {True, False}
+    for era in ERAS:
+        assert opened(prepare(photos[1].read(), era, np.random.default_rng(0)))
+
+
+def test_labelled_photos_are_found_below_and_sorted(tmp_path: object) -> None:
+    from pathlib import Path
+
+    folder = Path(str(tmp_path))
+    for name in ("b/roadwork/2.JPG", "a/roadwork/1.png", "no_roadwork/x.webp", "other/y.jpg", "roadwork/notes.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    found = [(one.name, one.is_roadwork) for one in labelled_photos(folder)]
+    assert found == [("a/roadwork/1.png", True), ("b/roadwork/2.JPG", True), ("no_roadwork/x.webp", False)]
