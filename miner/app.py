@@ -17,6 +17,8 @@ from miner.metrics import Metrics
 from miner.model import ModelLoader, in_words
 from miner.policy import Rules
 from miner.queue import Queue
+from miner.recorder import FOLDER
+from miner.recorder.flight import make_recorder
 from miner.scheduler import Scheduler
 from miner.service import Service
 from miner.serving import listening
@@ -96,6 +98,7 @@ class Daemon:
                 self.service, self.chain, hotkey, rules, limits, self.metrics, self.watch.history, settings.model_url
             )
             axon.recorder.ended = Strangers().saw
+            self._record(axon, stack)
             await stack.enter_async_context(
                 listening(axon.asgi(), "MINER_AXON_PORT", settings.miner_axon_host, settings.miner_axon_port)
             )
@@ -141,6 +144,21 @@ class Daemon:
         if not await self.service.drain(self.settings.drain_seconds):
             log.warning("requests were still running after %.0f s; leaving them", self.settings.drain_seconds)
             self.hung = True
+
+    def _record(self, axon: Axon, stack: AsyncExitStack) -> None:
+        """Have ended requests written down, if that is wanted."""
+        settings = self.settings
+        flight = make_recorder(
+            settings.recorder,
+            settings.state_dir / FOLDER,
+            settings.recorder_max_mb * 10**6,
+            settings.recorder_max_hours * 3600,
+        )
+        if flight is not None:
+            flight.start()
+            stack.callback(flight.close)
+            axon.recorder.keep = flight.take
+            self.watch.see_flight(flight)
 
     def _summary(self, plan: ThreadPlan, hotkey: str) -> str:
         """Return in one line what is served, where and as whom."""

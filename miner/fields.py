@@ -11,6 +11,7 @@ from detectors.registry import BACKENDS, DEFAULT_CONFIGS, DETECTORS, PRECISIONS
 from detectors.remote.options import check_addresses
 from miner.hotkeys import check_hotkeys
 from miner.logs import LogFormat
+from miner.recorder import Mode
 
 AUTO = "auto"
 REMOTE = "remote"
@@ -122,6 +123,11 @@ class Fields(BaseSettings):
     standalone_file: Path | None = Field(
         None, description="hotkeys, permits and stakes in standalone mode; empty: `standalone.yaml` in the state folder"
     )
+    recorder: Mode = Field(
+        "off", description="`meta` records the last requests in the state folder, `images` their photos too"
+    )
+    recorder_max_mb: int = Field(256, ge=1, le=10**6, description="largest size of the recorder's folder")
+    recorder_max_hours: float = Field(24.0, gt=0, le=24 * 365, description="how long a recorded request is kept")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="how much is logged")
     log_format: LogFormat = Field("auto", description="`text`, `json`, or `auto`: as a service the journal's fields")
 

@@ -90,6 +90,14 @@ class Metrics:
         self.slots = gauge("slots", "Pictures that may be worked on at once.")
         self.threads = gauge("threads_per_slot", "Threads for each picture.")
         self.pace = gauge("pace_seconds", "Moving average of the time a picture takes in its slot.")
+        self.recorded = self._kept_count("recorder_records", "Requests written down by the recorder.")
+        self.unrecorded = self._kept_count(
+            "recorder_dropped",
+            "Requests it could not write: too many at once, or no disk.",
+            "reason",
+            ("behind", "disk"),
+        )
+        self.recorder_bytes = gauge("recorder_bytes", "Size of the recorder's files.")
         for wire in get_args(Wire):
             for outcome in OUTCOMES[:-1]:
                 self.requests.labels(wire, outcome)
@@ -151,8 +159,8 @@ class Metrics:
     def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
         return Counter(PREFIX + name, text, labels, registry=self.registry)
 
-    def _kept_count(self, name: str, text: str) -> "KeptCount":
-        count = KeptCount(PREFIX + name, text)
+    def _kept_count(self, name: str, text: str, label: str = "", values: tuple[str, ...] = ("",)) -> "KeptCount":
+        count = KeptCount(PREFIX + name, text, label, values)
         self.registry.register(count)
         return count
 
@@ -164,20 +172,24 @@ class Metrics:
 
 
 class KeptCount(Collector):
-    """A counter that is kept elsewhere, read at the scrape."""
+    """A counter that is kept elsewhere, read at the scrape; with a label, one for each of its values."""
 
-    def __init__(self, name: str, text: str) -> None:
+    def __init__(self, name: str, text: str, label: str = "", values: tuple[str, ...] = ("",)) -> None:
         self._name = name
         self._text = text
-        self._read: Callable[[], float] = lambda: 0.0
+        self._labels = (label,) if label else ()
+        self._reads: dict[str, Callable[[], float]] = dict.fromkeys(values, lambda: 0.0)
 
-    def set_function(self, read: Callable[[], float]) -> None:
+    def set_function(self, read: Callable[[], float], value: str = "") -> None:
         """Read it there from now on."""
-        self._read = read
+        self._reads[value] = read
 
     def collect(self) -> Iterator[Metric]:
-        """Yield its value."""
-        yield CounterMetricFamily(self._name, self._text, value=self._read())
+        """Yield its values."""
+        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
+        for value, read in self._reads.items():
+            family.add_metric((value,) if self._labels else (), read())
+        yield family
 
 
 class MachineCollector(Collector):

@@ -11,6 +11,7 @@ from miner.history import History
 from miner.machine import read_memory, read_throttling
 from miner.metrics import Metrics, graph_hash
 from miner.overview import ChainView, Hour, Identity, MemoryUse, Model, Overview, Queue, RequestView
+from miner.recorder.flight import FlightRecorder
 from miner.service import Service
 from miner.settings import Settings
 
@@ -40,6 +41,14 @@ class Watch:
         metrics.queue_depth.set_function(lambda: scheduler.waiting)
         metrics.running.set_function(lambda: scheduler.running)
         metrics.pace.set_function(lambda: scheduler.queue.pace)
+
+    def see_flight(self, flight: FlightRecorder) -> None:
+        """Show what is recorded from now on."""
+        metrics, counts = self.metrics, flight.counts
+        metrics.recorded.set_function(lambda: counts.written)
+        metrics.unrecorded.set_function(lambda: counts.behind, "behind")
+        metrics.unrecorded.set_function(lambda: counts.disk, "disk")
+        metrics.recorder_bytes.set_function(lambda: flight.ring.bytes)
 
     def see_chain(self, chain: Chain) -> None:
         """Show our place on the chain from now on."""

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from miner.axon import BTAUTH_PATH, SYNAPSES, btauth, legacy
-from miner.axon.body import Held, check_length, declared_length, picture_of, read_body
+from miner.axon.body import Held, check_length, declared_length, read_body
 from miner.axon.caller import Caller, Wire, read_timeout
 from miner.axon.exchange import Exchange, Recorder, address_of
 from miner.axon.replay import SeenNonces
@@ -127,7 +127,7 @@ class Axon:
             ticket, body = await self._by_dendrite(exchange)
         else:
             ticket, body = await self._by_btauth(exchange)
-        job = asyncio.ensure_future(self.service.answer(ticket, lambda: picture_of(body)))
+        job = asyncio.ensure_future(self.service.answer(ticket, lambda: exchange.unpack(body)))
         # Nothing but a hang-up can come after the body; then queued work is dropped.
         hangup = asyncio.ensure_future(exchange.request.receive())
         try:

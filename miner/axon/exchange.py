@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
+from miner.axon.body import picture_of
 from miner.axon.caller import Caller, Wire
 from miner.chain.base import Chain
 from miner.history import Entry, History
 from miner.metrics import OTHERS, Metrics
+from miner.recorder.records import Record
 from miner.service import Answer
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ class Exchange:
     caller: Caller | None = None  # once it is proven
     body_read: bool = False
     held: int = 0  # bytes of its body in memory
+    picture: bytes | None = None  # once it is unpacked
 
     def __post_init__(self) -> None:
         self.marked = self.arrived
@@ -37,6 +40,11 @@ class Exchange:
         until = time.monotonic() if until is None else until
         self.seconds[stage] = self.seconds.get(stage, 0.0) + until - self.marked
         self.marked = until
+
+    def unpack(self, body: bytearray) -> bytes:
+        """Return the encoded photo; called in the slot's thread."""
+        self.picture = picture_of(body)
+        return self.picture
 
     def take(self, answer: Answer) -> None:
         """Give the time since the last lap to the stages of an answer; its way between the threads is waiting too."""
@@ -60,6 +68,7 @@ class Recorder:
         self.history = history
         self.chain = chain
         self.ended: Callable[[str, str], None] = lambda address, outcome: None  # told of every request
+        self.keep: Callable[[Record, bytes | None], None] | None = None  # given a record of each, and its photo
 
     def record(self, exchange: Exchange, outcome: str, reason: str, prediction: float | None) -> None:
         """Count a request; one that is answered after its caller's patience is "expired", sent or not."""
@@ -74,6 +83,8 @@ class Recorder:
         self.history.add(
             Entry(time.time(), uid, exchange.wire, outcome, reason[:100], exchange.elapsed, prediction)
         )  # fmt: skip
+        if self.keep is not None:
+            self.keep(_record(exchange, uid, outcome, reason, prediction), exchange.picture)
         self.ended(address_of(exchange.request), outcome)
         who = exchange.caller.hotkey if exchange.caller else "unproven"
         log.debug(
@@ -102,6 +113,21 @@ class Recorder:
         permitted = neuron is not None and neuron.validator_permit
         self.metrics.by_validator.labels(str(neuron.uid) if neuron is not None and permitted else OTHERS).inc()
         return neuron.uid if neuron is not None else None
+
+
+def _record(exchange: Exchange, uid: int | None, outcome: str, reason: str, prediction: float | None) -> Record:
+    return Record(
+        at=time.time(),
+        uid=uid,
+        wire=exchange.wire,
+        outcome=outcome,
+        reason=reason[:100],
+        seconds=exchange.elapsed,
+        stages=exchange.seconds,
+        timeout=exchange.caller.timeout if exchange.caller is not None else None,
+        body_bytes=exchange.held,
+        prediction=prediction,
+    )
 
 
 def address_of(request: Request) -> str:

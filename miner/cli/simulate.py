@@ -1,14 +1,12 @@
 """`roadwork-miner simulate`: what a subnet would make of a miner."""
 
-import asyncio
 import json
 import logging
 import signal
 import sys
 from contextlib import ExitStack
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,12 +15,7 @@ from miner.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from miner.simulate.photos import Photo
-    from miner.simulate.run import Play, Played
-    from miner.simulate.schedule import Request
-    from miner.simulate.sending import Answer
-    from miner.simulate.target import Target
 
-WIDTH = 160  # of a table that goes into a file
 ROUNDS = 100
 
 
@@ -62,6 +55,9 @@ def simulate(
     wallet: Annotated[
         list[str] | None, typer.Option(metavar="NAME/HOTKEY", help="Who signs, in turn; default: throwaway validators.")
     ] = None,
+    replay: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Send again what a recorder wrote (RECORDER=images).")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Also draw the figures.")] = None,
     as_json: Json = False,
     set_: Set = None,
@@ -72,17 +68,20 @@ def simulate(
         raise ConfigurationError(f"--hotkey={hotkey}: goes with --address only")
     if wallet and address is None:
         raise ConfigurationError(f"--wallet={wallet[0]}: goes with --address only")
+    if replay is not None and (data is not None or plot is not None):
+        raise ConfigurationError(f"--replay={replay}: --data and --plot don't go with it")
     if plot is not None:
         from miner.bench.plot import check_plot
 
         check_plot(plot)
+    from miner.cli.simulating import in_json, play_through, send_again, show
     from miner.simulate.run import Play
     from miner.simulate.schedule import Subnet
     from miner.simulate.target import WIRES, own_miner, running_miner
 
     most = rounds or (ROUNDS if duration is None else 10**6)
     subnet = Subnet(validators, miners, most, interval, organic)
-    what = Play(subnet, _photos(data, as_json=as_json), era, seed, speed, duration)
+    what = Play(subnet, _photos(data, quiet=as_json or replay is not None), era, seed, speed, duration)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # no miner shall outlive its simulation
     logging.getLogger("miner.chain.standalone").setLevel(logging.WARNING)  # throwaway keys are no news here
     with ExitStack() as stack:
@@ -90,11 +89,15 @@ def simulate(
             target, told = stack.enter_context(own_miner(settings, validators)), False
         else:
             target, told = running_miner(settings, address, hotkey, wallet or [], validators)
-        played = _play(what, target, target.clients(WIRES[wire], timeout), told=told)
+        clients = target.clients(WIRES[wire], timeout)
+        if replay is not None:
+            found = send_again(replay, clients, speed or 1.0, told=told, as_json=as_json)
+            raise typer.Exit(0 if found else 1)
+        played = play_through(what, target, clients, told=told)
     if as_json:
-        print(json.dumps(_told(what, played, target)))
+        print(json.dumps(in_json(what, played, target)))
     else:
-        _print(played, target)
+        show(played, target)
     if plot is not None:
         from miner.simulate.plot import draw
 
@@ -103,67 +106,11 @@ def simulate(
         raise typer.Exit(1)
 
 
-def _photos(data: Path | None, *, as_json: bool) -> "list[Photo]":
+def _photos(data: Path | None, *, quiet: bool) -> "list[Photo]":
     from miner.simulate.photos import labelled_photos, made_photos
 
     if data is not None:
         return labelled_photos(data)
-    if not as_json:
+    if not quiet:
         print("made pictures: their times count, their accuracy does not; --data FOLDER takes labelled photos")
     return made_photos()
-
-
-def _play(what: "Play", target: "Target", clients: list[Any], *, told: bool) -> "Played":
-    """Play with a bar that shows how it goes."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    from miner.simulate.run import play
-
-    words = TextColumn("{task.description}")
-    columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), words)
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
-        task = bar.add_task(f"asking {target.address}", total=None)
-        right, lost, times = [0, 0], 0, []
-
-        def progress(requests: "list[Request]", answer: "Answer") -> None:
-            nonlocal lost
-            lost += answer.prediction is None
-            if answer.prediction is not None:
-                times.append(answer.seconds)
-                right[(answer.prediction > 0.5) == requests[answer.number].is_roadwork] += 1
-            words = f"{right[1] / max(1, sum(right)):.1%} right, {lost} lost"
-            if times:
-                words += f", the last in {times[-1] * 1e3:.0f} ms"
-            bar.update(task, advance=1, total=len(requests), description=words)
-
-        return asyncio.run(play(what, clients, told, progress))
-
-
-def _told(what: "Play", played: "Played", target: "Target") -> dict[str, Any]:
-    report = asdict(replace(played.report, tallies=[])) | {"scores": [tally.score for tally in played.report.tallies]}
-    del report["tallies"]
-    rows = [
-        {
-            "validator": request.validator,
-            "picture": what.photos[request.picture].name,
-            "roadwork": request.is_roadwork,
-            "organic": request.is_organic,
-        }
-        | asdict(answer)
-        for answer in played.answers
-        for request in (played.requests[answer.number],)
-    ]
-    return {"miner": target.hotkey, "era": what.era, "seed": what.seed, "report": report, "requests": rows}
-
-
-def _print(played: "Played", target: "Target") -> None:
-    from rich.console import Console
-
-    from miner.simulate.table import report_table
-
-    out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
-    out.print(report_table(played.report))
-    if any(answer.status == 403 for answer in played.answers):
-        keys = ",".join(sorted({wallet.hotkey.ss58_address for wallet in target.wallets}))
-        out.print(f"403: let these validators in on the miner's side: BLACKLIST_ALLOW_HOTKEYS={keys}")

@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.reward import expected_reward
+from detectors.reward import expected_reward, matthews, says_roadwork
 from miner.bench.report import percentiles
 from miner.simulate.schedule import Request
 from miner.simulate.scoring import Tally, score_all
@@ -119,20 +119,19 @@ def summed_up(
 
 def quality_of(labels: NDArray[np.bool_], predictions: NDArray[np.float64]) -> Quality:
     """Compare predictions with labels as a validator does: rounded, so that exactly 0.5 is no roadwork."""
-    said = predictions > 0.5
+    said = says_roadwork(predictions)
     count = len(labels)
     if not count:
         return Quality(0, None, None, None, None, None)
     tp, tn = int((labels & said).sum()), int((~labels & ~said).sum())
     fp, fn = int((~labels & said).sum()), int((labels & ~said).sum())
-    scale = math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
     return Quality(
         count=count,
         accuracy=(tp + tn) / count,
         interval=_wilson(tp + tn, count),
         sensitivity=tp / (tp + fn) if tp + fn else None,
         specificity=tn / (tn + fp) if tn + fp else None,
-        mcc=(tp * tn - fp * fn) / scale if scale else 0.0,
+        mcc=matthews(tp, tn, fp, fn),
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from detectors.reward import ALPHA, History
+from detectors.reward import History, says_roadwork
 from miner.simulate.schedule import Request
 from miner.simulate.sending import Answer
 
@@ -19,23 +19,22 @@ class Tally:
     @property
     def score(self) -> float:
         """The score now."""
-        return self.scores[-1] if self.scores else 0.0
+        return self.history.score
 
     def take(self, request: Request, answer: Answer) -> None:
         """Score one round; an organic task on whose label nobody agrees is not scored."""
         label = truth(request, answer)
         if label is None:
             return
-        reward = self.history.take(answer.prediction, label)
-        self.rewards.append(reward)
-        self.scores.append(self.score + ALPHA * (reward - self.score))
+        self.rewards.append(self.history.take(answer.prediction, label))
+        self.scores.append(self.history.score)
 
 
 def truth(request: Request, answer: Answer) -> bool | None:
     """Return the label that a validator scores by: its own, or what most of the three miners say; None: a tie."""
     if not request.is_organic:
         return request.is_roadwork
-    votes = [*request.votes, *([] if answer.prediction is None else [answer.prediction > 0.5])]
+    votes = [*request.votes, *([] if answer.prediction is None else [bool(says_roadwork(answer.prediction))])]
     works = sum(votes)
     return None if 2 * works == len(votes) else 2 * works > len(votes)
 

@@ -2,6 +2,7 @@
 
 from rich.table import Table
 
+from miner.simulate.replay import Comparison
 from miner.simulate.report import Report
 from miner.words import NONE, duration, share
 
@@ -42,6 +43,19 @@ def report_table(report: Report) -> Table:
     if report.shift is not None:
         gain = report.shift.reward - (report.expected or 0.0)
         table.add_row("threshold", f"{gain:+.3f}", f"with {report.shift.threshold:.2f} as the line instead of 0.5")
+    return table
+
+
+def comparison_table(found: Comparison, without: int) -> Table:
+    """Return what a replay brought, beside what was recorded."""
+    table = Table("", "recorded", "now", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_row("requests", f"{found.requests + without}", f"{found.requests} with a photo")
+    table.add_row("answered", f"{found.answered_then}", f"{found.answered}")
+    table.add_row("median", duration(found.p50_then), duration(found.p50))
+    table.add_row("p95", duration(found.p95_then), duration(found.p95))
+    if found.compared:
+        same = share(found.same_side / found.compared)
+        table.add_row("same side of 0.5", "", f"{same} of {found.compared}, at most {found.largest:.4f} apart")
     return table
 
 

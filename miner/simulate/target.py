@@ -55,7 +55,7 @@ def own_miner(settings: Settings, validators: int) -> Iterator[Target]:
         state = Path(folder)
         wallets = throwaway_keys(state, validators)
         make_known(standalone_file(state), standalone_wallet(state, "miner").hotkey.ss58_address, wallets)
-        with MinerProcess(state, [], environment_of(settings)) as miner:
+        with MinerProcess(state, ["RECORDER=off"], environment_of(settings)) as miner:
             miner.wait_until_it_listens()
             yield Target(miner.address, miner.hotkey, wallets)
 

@@ -1,0 +1,85 @@
+"""One recorded request, and how it is written and read: a line of JSON."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from miner.errors import ConfigurationError
+
+SEGMENTS = "requests-*.jsonl"
+IMAGES = "images"
+# How a file begins, and its ending.
+MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp"}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A request that ended; no hotkey, address or signature is kept.
+
+    Attributes:
+        at: seconds since 1970, at its end.
+        uid: of the caller, if proven and registered.
+        seconds: from its arrival to its end; `stages` adds up to it.
+        body_bytes: of the request's body, as far as it was read.
+        image_bytes, image: size and SHA-256 of the photo; 0 and empty where it was not unpacked.
+    """
+
+    at: float
+    uid: int | None
+    wire: str
+    outcome: str
+    reason: str
+    seconds: float
+    stages: Mapping[str, float] = field(default_factory=dict)
+    timeout: float | None = None
+    body_bytes: int = 0
+    image_bytes: int = 0
+    image: str = ""
+    prediction: float | None = None
+
+    def line(self) -> bytes:
+        """Return the record as a line; microseconds are enough."""
+        fields = asdict(self) | {
+            "at": round(self.at, 3),
+            "seconds": round(self.seconds, 6),
+            "stages": {stage: round(seconds, 6) for stage, seconds in self.stages.items()},
+        }
+        return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+
+    @classmethod
+    def read(cls, line: bytes) -> Self | None:
+        """Return the record of a line; None for one that is torn or of another program."""
+        try:
+            fields: Any = json.loads(line)
+            return cls(**fields)
+        except (ValueError, TypeError):
+            return None
+
+
+def image_name(image: str, data: bytes) -> str:
+    """Return the name of a photo's file: its hash, and the ending of its format."""
+    ending = next((ending for magic, ending in MAGIC.items() if data.startswith(magic)), ".bin")
+    return image + ending
+
+
+def segments(path: Path) -> list[Path]:
+    """Return the files of a recorder's folder, oldest first, or the one file that was named.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    found = sorted(path.glob(SEGMENTS)) if path.is_dir() else [path]
+    if not found or not found[0].is_file():
+        raise ConfigurationError(f"--replay={path}: no recorder's folder or file; RECORDER=meta or images makes one")
+    return found
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Yield the records of a folder or file in their order; torn lines are passed over."""
+    for segment in segments(path):
+        with segment.open("rb") as file:
+            for line in file:
+                if (record := Record.read(line)) is not None:
+                    yield record

@@ -1,0 +1,133 @@
+"""What a recorder wrote, sent again: the same photos in the same order and pace."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from miner.axon.client import Client
+from miner.bench.report import percentiles
+from miner.errors import ConfigurationError
+from miner.recorder.records import IMAGES, MAGIC, Record, read_records
+from miner.simulate.keys import wait_until_known
+from miner.simulate.run import on_interrupt, wait_until_there
+from miner.simulate.sending import Answer, Sending, send_all
+
+ENDINGS = (*MAGIC.values(), ".bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A record, and the file of its photo."""
+
+    record: Record
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What came back, beside what the recorder had.
+
+    Attributes:
+        compared: requests answered then and now.
+        same_side: of those, how many are on the same side of 0.5.
+        largest: the largest difference of two predictions.
+        p50, p95: seconds, now and then.
+    """
+
+    requests: int
+    answered: int
+    answered_then: int
+    compared: int
+    same_side: int
+    largest: float
+    p50: float | None
+    p95: float | None
+    p50_then: float | None
+    p95_then: float | None
+
+
+def recorded_photos(path: Path) -> tuple[list[Recorded], int]:
+    """Return what can be sent again, and how many records have no photo.
+
+    Raises:
+        ConfigurationError: none has.
+    """
+    images = (path if path.is_dir() else path.parent) / IMAGES
+    found, without = [], 0
+    for record in read_records(path):
+        files = [images / f"{record.image}{ending}" for ending in ENDINGS] if record.image else []
+        photo = next((file for file in files if file.is_file()), None)
+        if photo is None:
+            without += 1
+        else:
+            found.append(Recorded(record, photo))
+    if not found:
+        raise ConfigurationError(
+            f"--replay={path}: {without} requests and not one photo to send: RECORDER=images records them"
+        )
+    return found, without
+
+
+async def replay(
+    recorded: Sequence[Recorded],
+    clients: Sequence[Client],
+    told: bool,
+    speed: float,
+    progress: Callable[[Answer], None],
+) -> list[Answer]:
+    """Send everything again; each uid has its own client, as far as there are any.
+
+    Raises:
+        CouldNotStart: the miner is not there.
+    """
+    uids = {uid: number for number, uid in enumerate(dict.fromkeys(one.record.uid for one in recorded))}
+    first = recorded[0].record.at - recorded[0].record.seconds
+    sendings = [
+        Sending(number, max(0.0, one.record.at - one.record.seconds - first), 0.0, uids[one.record.uid] % len(clients))
+        for number, one in enumerate(recorded)
+    ]
+    answers: list[Answer] = []
+
+    def ended(answer: Answer) -> None:
+        answers.append(answer)
+        progress(answer)
+
+    async with AsyncExitStack() as stack:
+        for client in clients:
+            await stack.enter_async_context(client)
+        await wait_until_there(clients[0], recorded[0].path.read_bytes())
+        if told:
+            await wait_until_known(clients)
+        await send_all(
+            sendings, lambda number: recorded[number].path.read_bytes(), clients, speed, on_interrupt(), ended
+        )
+    return sorted(answers, key=lambda one: one.number)
+
+
+def compared(recorded: Sequence[Recorded], answers: Sequence[Answer]) -> Comparison:
+    """Compare the answers with the recorded predictions."""
+    pairs = [
+        (then, answer.prediction)
+        for answer in answers
+        if answer.prediction is not None and (then := recorded[answer.number].record.prediction) is not None
+    ]
+    records = [recorded[answer.number].record for answer in answers]
+    now = _middle([answer.seconds for answer in answers if answer.prediction is not None])
+    before = _middle([record.seconds for record in records if record.prediction is not None])
+    return Comparison(
+        requests=len(answers),
+        answered=sum(answer.prediction is not None for answer in answers),
+        answered_then=sum(record.prediction is not None for record in records),
+        compared=len(pairs),
+        same_side=sum((one > 0.5) == (other > 0.5) for one, other in pairs),
+        largest=max((abs(one - other) for one, other in pairs), default=0.0),
+        p50=now[0],
+        p95=now[1],
+        p50_then=before[0],
+        p95_then=before[1],
+    )
+
+
+def _middle(seconds: list[float]) -> tuple[float | None, float | None]:
+    return percentiles(seconds)[:2] if seconds else (None, None)
