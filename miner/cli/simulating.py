@@ -10,7 +10,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from detectors.reward import says_roadwork
 from miner.axon.client import Client
 from miner.simulate import replay
 from miner.simulate.run import Play, Played, play
@@ -34,7 +33,7 @@ def play_through(what: Play, target: Target, clients: Sequence[Client], *, told:
                 lost += 1
             else:
                 answered += 1
-                right += bool(says_roadwork(answer.prediction)) == requests[answer.number].is_roadwork
+                right += (answer.prediction > 0.5) == requests[answer.number].is_roadwork
             words = f"{right / max(1, answered):.1%} right, {lost} lost, the last after {answer.seconds * 1e3:.0f} ms"
             bar.update(task, advance=1, total=len(requests), description=words)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from detectors.reward import History, says_roadwork
+from detectors.reward import History
 from miner.simulate.schedule import Request
 from miner.simulate.sending import Answer
 
@@ -34,7 +34,7 @@ def truth(request: Request, answer: Answer) -> bool | None:
     """Return the label that a validator scores by: its own, or what most of the three miners say; None: a tie."""
     if not request.is_organic:
         return request.is_roadwork
-    votes = [*request.votes, *([] if answer.prediction is None else [bool(says_roadwork(answer.prediction))])]
+    votes = [*request.votes, *([] if answer.prediction is None else [answer.prediction > 0.5])]
     works = sum(votes)
     return None if 2 * works == len(votes) else 2 * works > len(votes)
 

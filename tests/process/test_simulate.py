@@ -173,10 +173,10 @@ def listens(port: int) -> bool:
 def test_a_slow_detector_loses_answers_and_one_that_blocks_its_loop_loses_more(
     data: Path, slow_starter: Path, blocking: int, tmp_path: Path
 ) -> None:
-    """A quarter of the field's times: a detector of 0.5 s, validators that wait 3 s, six of them at once."""
+    """Half of the field's patience, a detector of half a second, eighteen requests at once."""
     arguments = (
         "--data", data, "--validators", 6, "--rounds", 3, "--interval", 6, "--organic", 0, "--speed", 100,
-        "--timeout", 3, "--wire", "dendrite",
+        "--timeout", 4.5, "--wire", "dendrite",
     )  # fmt: skip
     ours = told(*arguments, settings={"IMAGE_DETECTOR_CONFIG": slow_starter, "DEADLINE_MARGIN_SECONDS": 0.25})
     hotkey = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"  # it is not looked at there
