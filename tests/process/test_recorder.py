@@ -1,0 +1,75 @@
+"""What a daemon writes down of its requests, also when it is killed, and that it can be sent again."""
+
+import json
+import signal
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from miner.recorder import FOLDER
+from miner.recorder.records import SEGMENTS, Record, read_records
+from tests.models import photo
+from tests.process.conftest import StartDaemon
+from tests.process.daemon import Daemon, eventually
+from tests.process.inspection import message_of, probability_of
+from tests.process.test_simulate import simulate
+from tests.process.wire import Door
+
+
+def recorded(daemon: Daemon, count: int) -> list[Record]:
+    eventually(lambda: daemon.metric("recorder_records_total") >= count)
+    return list(read_records(daemon.state / FOLDER))
+
+
+def replayed(path: Path, **settings: object) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(simulate("--replay", path, "--speed", 100, "--json", settings=settings).stdout)
+    return result
+
+
+def test_a_daemon_that_is_killed_leaves_its_last_requests_and_they_can_be_sent_again(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(RECORDER="images").ready()
+    photos = [photo(320, 240, seed=seed) for seed in range(4)]
+    predictions = [probability_of(daemon.ask(one)) for one in photos]
+    message_of(daemon.ask(b"rubbish"), 422)
+    message_of(daemon.ask(photos[0], timeout="0.2"), 503)
+    stranger = daemon.signer(daemon.keys.stranger)
+    message_of(daemon.post(stranger.sign(photos[0], Door())), 403)
+    *answered, bad, refused, forbidden = recorded(daemon, 7)
+    daemon.signal(signal.SIGKILL)
+    daemon.wait()
+
+    assert [one.prediction for one in answered] == pytest.approx(predictions)
+    assert [one.image for one in answered] == [sha256(one).hexdigest() for one in photos]
+    assert {one.uid for one in answered} == {1}
+    assert [one.outcome for one in (bad, refused, forbidden)] == ["bad_image", "refused", "forbidden"]
+    for one in answered:
+        assert sum(one.stages.values()) == pytest.approx(one.seconds, abs=1e-3)
+        assert one.body_bytes > one.image_bytes > 1000
+        assert one.timeout == 9
+    folder = daemon.state / FOLDER
+    written = b"".join(path.read_bytes() for path in folder.glob(SEGMENTS)).decode()
+    assert daemon.validator.hotkey not in written
+    assert "signature" not in written
+
+    result = replayed(folder)
+    comparison = result["comparison"]
+    assert comparison["answered"] == comparison["compared"] == comparison["same_side"] == 4
+    assert comparison["largest"] < 1e-5
+    assert result["without_photo"] == 2  # neither the refused one nor the stranger's was read; the rubbish was
+    assert [row["status"] for row in result["requests"]] == [200] * 4 + [422]
+
+
+def test_by_default_nothing_is_recorded_and_without_photos_nothing_is_sent_again(
+    start_daemon: StartDaemon, street: bytes, tmp_path: Path
+) -> None:
+    silent, meta = start_daemon().ready(), start_daemon(RECORDER="meta").ready()
+    for daemon in (silent, meta):
+        probability_of(daemon.ask(street))
+    (record,) = recorded(meta, 1)
+    assert record.image == sha256(street).hexdigest()
+    assert not (silent.state / FOLDER).exists()
+    said = simulate("--replay", meta.state / FOLDER, code=2).stderr
+    assert "1 requests and not one photo to send: RECORDER=images records them" in said
+    assert "no recorder's folder or file" in simulate("--replay", tmp_path, code=2).stderr
