@@ -15,7 +15,9 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSe
 from miner.errors import ConfigurationError
 from miner.fields import AUTO, REMOTE, Fields
 
-__all__ = ["AUTO", "REMOTE", "Settings", "environment_of", "settings_table"]
+__all__ = ["AUTO", "REMOTE", "Settings", "environment_of", "secrets_of_environment", "settings_table"]
+
+SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "MNEMONIC", "API_KEY", "PRIVATE")
 
 
 class Settings(Fields):
@@ -87,6 +89,14 @@ def environment_of(settings: Settings) -> dict[str, str]:
     """Return the environment with these settings in it, for a child process that shall see the same."""
     dumped = {name.upper(): getattr(settings, name) for name in settings.model_fields_set}
     return os.environ | {key: str(value) for key, value in dumped.items() if value is not None}
+
+
+def secrets_of_environment(env_file: Path | None = None) -> list[str]:
+    """Return what others must not read: values that are named like secrets, and those of keys that are not ours."""
+    known = {name.upper() for name in Settings.model_fields}
+    given = dotenv_values(env_file) if env_file is not None else {}
+    found = [value for key, value in os.environ.items() if any(word in key.upper() for word in SECRET_WORDS)]
+    return [*found, *(value for key, value in given.items() if key.upper() not in known and value)]
 
 
 def settings_table() -> str:

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from miner import systemd
-from miner.cli import bench, doctor, export, models, query, run, simulate, top, tune
+from miner.cli import bench, doctor, export, models, query, report, run, simulate, top, tune
 from miner.errors import StartError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("bench")(bench.bench)
 app.command("export")(export.export)
 app.command("tune")(tune.tune)
 app.command("simulate")(simulate.simulate)
+app.command("report")(report.report)
 app.add_typer(models.app, name="models")
 
 

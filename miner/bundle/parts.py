@@ -1,0 +1,78 @@
+"""The parts of a report, as texts; each says itself where it could not be had."""
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import distributions
+from pathlib import Path
+
+import httpx
+
+from miner import __version__
+from miner.doctor.report import Finding, verdict
+from miner.plan import cpu_model
+from miner.recorder import FOLDER
+from miner.recorder.records import SEGMENTS
+from miner.settings import Settings
+from miner.threads import allowed_cores
+
+PATIENCE = 5.0  # seconds for the operator's port
+LOG_LINES = 5000  # of the journal
+LOG_BYTES = 2**22  # the last ones of a file
+
+
+def asked(address: str, path: str) -> str:
+    """Return a page of the operator's port, or why there is none."""
+    try:
+        return httpx.get(address + path, timeout=PATIENCE, trust_env=False).text
+    except httpx.HTTPError as error:
+        return f"no miner answers at {address}: {error or type(error).__name__}\n"
+
+
+def findings_text(findings: Sequence[Finding], settings: Settings, *, running: bool) -> str:
+    """Return the check-up as `doctor --json` prints it."""
+    sentence = verdict(findings, running=running, standalone=settings.is_standalone)
+    return json.dumps({"findings": [asdict(one) for one in findings], "verdict": sentence}, indent=2)
+
+
+def versions_text() -> str:
+    """Return this program, the machine, and every installed package with its version."""
+    packages = {one.metadata["Name"]: one.version for one in distributions() if one.metadata["Name"]}
+    return json.dumps(
+        {
+            "roadwork-miner": __version__,
+            "python": sys.version,
+            "platform": platform.platform(),
+            "libc": " ".join(platform.libc_ver()),
+            "cpu": cpu_model(),
+            "cores": allowed_cores(),
+            "packages": dict(sorted(packages.items(), key=lambda pair: pair[0].lower())),
+        },
+        indent=2,
+    )
+
+
+def recorded_texts(state_dir: Path) -> dict[str, str]:
+    """Return the recorder's lines by name of their file; photos stay here."""
+    found = sorted((state_dir / FOLDER).glob(SEGMENTS))
+    return {f"recorder/{path.name}": path.read_text(encoding="utf-8", errors="replace") for path in found}
+
+
+def log_text(file: Path | None) -> str:
+    """Return the end of a log file, or of the service's journal where there is one.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    if file is not None:
+        return file.read_bytes()[-LOG_BYTES:].decode("utf-8", errors="replace")
+    journal = shutil.which("journalctl")
+    if journal is None:
+        return "no journal on this machine; --log FILE adds a file\n"
+    command = [journal, "--unit=roadwork-miner@*", f"--lines={LOG_LINES}", "--no-pager", "--output=short-iso"]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)  # noqa: S603 - fixed words
+    return done.stdout.decode("utf-8", errors="replace") or "the journal has nothing of the service\n"

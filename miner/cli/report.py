@@ -1,0 +1,78 @@
+"""`roadwork-miner report`: one archive for whoever helps."""
+
+import asyncio
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from miner.cli.options import EnvFile, Set, load_settings
+from miner.cli.top import address_of
+from miner.errors import ConfigurationError
+from miner.settings import Settings, secrets_of_environment
+
+if TYPE_CHECKING:
+    from miner.doctor.report import Finding
+
+ENDING = ".tar.gz"
+
+
+def report(
+    out: Annotated[
+        Path | None, typer.Option(metavar=f"FILE{ENDING}", help="Default: a name with the time, in this folder.")
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A log to add; default: the service's journal.")
+    ] = None,
+    env_file: EnvFile = None,
+    set_: Set = None,
+) -> None:
+    """Bundle settings, findings, metrics, versions, recorded requests and the log; no key, no secret, no photo."""
+    settings = load_settings(env_file, set_)
+    path = out or Path(time.strftime(f"roadwork-miner-report-%Y%m%d-%H%M%S{ENDING}"))
+    if not path.name.endswith(ENDING) or not path.absolute().parent.is_dir():
+        raise ConfigurationError(f"--out={path}: a name in an existing folder that ends in {ENDING} is allowed")
+    from miner.bundle import parts
+    from miner.bundle.archive import write_archive
+    from miner.bundle.secrets import key_files, secrets_in, shown_settings
+
+    try:
+        logged = parts.log_text(log)
+    except OSError as error:
+        raise ConfigurationError(f"--log={log}: can't be read: {error.strerror or error}") from error
+    address = address_of(settings)
+    texts = {
+        "settings.json": json.dumps(shown_settings(settings), indent=2),
+        "notes.txt": "\n".join(settings.notes(env_file)),
+        "versions.json": parts.versions_text(),
+        "metrics.txt": parts.asked(address, "/metrics"),
+        "status.json": parts.asked(address, "/status"),
+        "log.txt": logged,
+        **parts.recorded_texts(settings.state_dir),
+        "doctor.json": _findings(settings, env_file),
+    }
+    write_archive(path, texts, [*secrets_in(key_files(settings)), *secrets_of_environment(env_file)])
+    print(f"{path}: {len(texts)} files; look it through before you hand it on: tar -xzf {path}")
+
+
+def _findings(settings: Settings, env_file: Path | None) -> str:
+    from rich.console import Console
+
+    from miner.bundle.parts import findings_text
+    from miner.doctor.checkup import CheckUp
+    from miner.doctor.files import judge_settings, read_settings
+    from miner.doctor.report import Finding
+
+    logging.getLogger("miner").setLevel(logging.CRITICAL)  # what the parts would log is what the lines say
+    checkup = CheckUp(settings)
+
+    async def examine() -> "list[Finding]":
+        return [seen async for seen in checkup.examine() if isinstance(seen, Finding)]
+
+    with Console(file=sys.stderr).status("the check-up, up to a minute …"):
+        findings = [judge_settings(read_settings(env_file, settings, "", Path())), *asyncio.run(examine())]
+    return findings_text(findings, settings, running=checkup.is_running)
