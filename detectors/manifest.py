@@ -3,9 +3,9 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from detectors.backends import MANIFEST_FILE
 from detectors.errors import ModelError, NotPrepared
@@ -65,6 +65,7 @@ class Gate(_Part):
     labelled: Labelled | None = None
 
 
+Tenths = Annotated[list[float], Field(min_length=10, max_length=10)]
 Precision = Literal["fp32", "bf16", "int8"]
 
 
@@ -84,6 +85,7 @@ class Manifest(_Part):
     known_answer: float  # the probability of `detectors.pictures.known_picture()`
     parity: Parity
     gate: Gate | None = None  # of precisions other than fp32
+    predictions: Tenths | None = None  # shares of what it said of photos it was not trained on, half of them roadwork
     made_with: dict[str, str]  # package -> version
 
     @classmethod

@@ -98,6 +98,7 @@ class Daemon:
                 self.service, self.chain, hotkey, rules, limits, self.metrics, self.watch.history, settings.model_url
             )
             axon.recorder.ended = Strangers().saw
+            axon.recorder.predicted = self.watch.drift.take
             self._record(axon, stack)
             await stack.enter_async_context(
                 listening(axon.asgi(), "MINER_AXON_PORT", settings.miner_axon_host, settings.miner_axon_port)

@@ -22,6 +22,7 @@ from detectors.manifest import Manifest
 from miner import __version__
 from miner.axon.caller import Wire
 from miner.chain.base import ACTIVITY_CUTOFF
+from miner.drift import WINDOW
 from miner.errors import RefusalReason
 from miner.machine import Memory, Throttling, read_memory, read_throttling
 from miner.threads import ThreadPlan
@@ -81,6 +82,10 @@ class Metrics:
             REMAINING_BUCKETS,
         )
         self.predictions = histogram("prediction", "Probabilities answered.", (), TENTHS)
+        self.drift = gauge(
+            "prediction_drift",
+            f"Population stability index of the last {WINDOW} predictions against the manifest's; NaN: not known.",
+        )
         self.invalid_outputs = counter("invalid_outputs", "Outputs of the model that were no probability; not sent.")
         self.last_request = gauge("last_request_timestamp_seconds", "When a proven caller last asked; 0: never.")
         self.ready = gauge("ready", "1 while requests are answered.")

@@ -7,6 +7,7 @@ from functools import partial
 
 from miner import __version__
 from miner.chain.base import Chain, Neuron, active_validators
+from miner.drift import Drift
 from miner.history import History
 from miner.machine import read_memory, read_throttling
 from miner.metrics import Metrics, graph_hash
@@ -27,6 +28,8 @@ class Watch:
         self.hotkey = ""
         self.service: Service | None = None
         self.chain: Chain | None = None
+        self.drift = Drift(lambda: self.service.detector.manifest.predictions if self.service is not None else None)
+        metrics.drift.set_function(lambda: self.drift.index)
         metrics.ready.set_function(lambda: float(obstacle() is None))
 
     def see_hotkey(self, hotkey: str) -> None:

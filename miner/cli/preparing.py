@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,11 +55,28 @@ def prepare_fp32(settings: Settings, out: Path | None = None, photos: "Photos | 
             pictures=photos.data if photos is not None else None,
             progress=progress,
         )
+        if photos is not None and photos.labels is not None and len(set(photos.labels)) > 1:
+            progress("noting the spread of its predictions")
+            record_spread(settings.image_detector, folder, photos.data, photos.labels)
         parity = Manifest.read(folder).parity
         console.print(
             f"{folder}: within {parity.max_difference:.1e} of {parity.reference} on {parity.pictures} pictures"
         )
     return folder
+
+
+def record_spread(name: str, folder: Path, photos: Sequence[bytes], labels: Sequence[bool]) -> None:
+    """Write into a model's manifest how its predictions of labelled photos are spread, to tell drift by."""
+    from detectors.base import ModelFiles, RunOptions
+    from detectors.distribution import spread
+    from detectors.manifest import Manifest
+    from detectors.registry import backend_class, detector_class
+
+    manifest = Manifest.read(folder)
+    detector = detector_class(name)(ModelFiles(folder, manifest), backend_class("onnx"), RunOptions())
+    predictions = [detector.predict(photo).probability for photo in photos]
+    shares = [round(share, 4) for share in spread(predictions, labels)]
+    manifest.model_copy(update={"predictions": shares}).write(folder)
 
 
 def prepare_faster(
