@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.errors import EngineError, InferenceError, ModelError
-from detectors.image import decode
+from detectors.image import MAX_PIXELS, decode
 from detectors.manifest import Manifest
 from detectors.pictures import known_picture
 from detectors.preprocess import Preprocessing
@@ -52,12 +52,13 @@ class ModelFiles:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a backend may use the machine: `slots` pictures at once on `threads` threads each."""
+    """What may be used of the machine: `slots` pictures at once on `threads` threads each, none of them too large."""
 
     slots: int = 1
     threads: int = 1
     arena: bool | None = None  # onnxruntime's own memory pool; None: as suits the graph
     engine: "EngineOptions | None" = None  # where the graph runs, for the remote backend
+    max_pixels: int = MAX_PIXELS
 
     @property
     def cores(self) -> int:
@@ -171,7 +172,7 @@ class Detector(ABC):
             EngineError: the graph runs elsewhere, and no answer came from there in time.
         """
         started = time.perf_counter()
-        picture = decode(data)
+        picture = decode(data, self.options.max_pixels)
         decoded = time.perf_counter()
         array = self.preprocessing(picture)
         preprocessed = time.perf_counter()

@@ -12,6 +12,7 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 _open = Image.open
 
 MAX_PIXELS = 25_000_000  # a 25 MP photo decodes to 75 MB; nothing larger is a street photo
+MIN_SIDE = 2  # pixels; a single one is no photo
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -22,7 +23,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     and of Ultralytics' loader.
 
     Raises:
-        ImageError: not a JPEG, PNG or WebP, empty, truncated, or of more than `max_pixels`.
+        ImageError: not a JPEG, PNG or WebP, empty, truncated, of more than `max_pixels`, or a mere line or dot.
     """
     try:
         with warnings.catch_warnings():
@@ -33,6 +34,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
                 raise ImageError(
                     f"the image has {width}×{height} pixels; at most {max_pixels / 1e6:g} million are allowed"
                 )
+            if min(width, height) < MIN_SIDE:
+                raise ImageError(f"the image has {width}×{height} pixels, which shows nothing")
             picture.load()
             upright = ImageOps.exif_transpose(picture)
             return upright if upright.mode == "RGB" else upright.convert("RGB")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from miner import memory, systemd
 from miner.axon.app import Axon, Limits
 from miner.chain.base import Chain
+from miner.connections import Connections, Guard
 from miner.errors import StartError
 from miner.heartbeat import States, beat, end
 from miner.hotkeys import split_hotkeys
@@ -100,9 +101,11 @@ class Daemon:
             axon.recorder.ended = Strangers().saw
             axon.recorder.predicted = self.watch.drift.take
             self._record(axon, stack)
-            await stack.enter_async_context(
-                listening(axon.asgi(), "MINER_AXON_PORT", settings.miner_axon_host, settings.miner_axon_port)
-            )
+            guard = Guard(settings.max_connections, settings.max_connections_per_address, settings.header_seconds)
+            connections = Connections(guard, lambda reason: self.metrics.dropped.labels(reason).inc())
+            self.metrics.connections.set_function(lambda: len(connections))
+            host, port = settings.miner_axon_host, settings.miner_axon_port
+            await stack.enter_async_context(listening(axon.asgi(), "MINER_AXON_PORT", host, port, connections))
             scheduler.open()
             self.obstacle = None
             stack.push_async_callback(self._drain)

@@ -112,7 +112,16 @@ class Fields(BaseSettings):
     deadline_margin_seconds: float = Field(
         0.5, ge=0, le=10, description="time kept back for the answer's way to the caller"
     )
+    max_connections: int = Field(512, ge=8, le=65536, description="connections in all; one more takes a stranger's")
+    max_connections_per_address: int = Field(
+        128, ge=4, le=65536, description="connections from one address; a proxy of yours in front is one address"
+    )
+    header_seconds: Seconds = Field(10.0, description="time for a request's headers to arrive")
     max_body_bytes: int = Field(16 * 2**20, ge=2**10, le=2**30, description="largest request body")
+    # From one small picture to what Pillow itself calls a bomb.
+    max_image_pixels: int = Field(
+        25_000_000, ge=224 * 224, le=178_956_970, description="largest picture, width × height; read before decoding"
+    )
     body_stall_seconds: Seconds = Field(3.0, description="a body that pauses for longer is given up")
     drain_seconds: Seconds = Field(10.0, description="time for running requests after SIGTERM")
 

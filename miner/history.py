@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 RECENT = 20
+OF_STRANGERS = 5  # of them at most: who proves nothing pushes no validator off the page
 MINUTES = 60
 # Durations are counted in bins that grow by a tenth: 0.1 ms to 40 s, so a quantile is right within a tenth.
 FIRST_BIN, GROWTH, BINS = 1e-4, 1.1, 136
@@ -43,12 +44,16 @@ class History:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
-        self._recent: deque[Entry] = deque(maxlen=RECENT)
+        # Numbered, to be put in order again.
+        self._proven: deque[tuple[int, Entry]] = deque(maxlen=RECENT)
+        self._strangers: deque[tuple[int, Entry]] = deque(maxlen=OF_STRANGERS)
+        self._count = 0
         self._minutes: deque[Minute] = deque(maxlen=MINUTES)
 
-    def add(self, entry: Entry) -> None:
-        """Take an ended request in."""
-        self._recent.append(entry)
+    def add(self, entry: Entry, *, proven: bool = True) -> None:
+        """Take an ended request in; `proven`: of a caller who has proven who it is."""
+        self._count += 1
+        (self._proven if proven else self._strangers).append((self._count, entry))
         number = int(self.clock() // 60)
         if not self._minutes or self._minutes[-1].number < number:
             self._minutes.append(Minute(number))
@@ -60,7 +65,8 @@ class History:
 
     def recent(self) -> list[Entry]:
         """Return the last requests, the newest first."""
-        return list(reversed(self._recent))
+        numbered = sorted((*self._proven, *self._strangers), key=lambda pair: -pair[0])
+        return [entry for _, entry in numbered[:RECENT]]
 
     def hour(self) -> list[Minute]:
         """Return the last 60 minutes, empty ones too, the current one last."""

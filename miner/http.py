@@ -1,69 +1,170 @@
-"""uvicorn's HTTP protocol with what it lacks towards strangers: limits of time and size for headers, JSON errors."""
+"""uvicorn's HTTP protocol with what it lacks towards strangers: limits of number, time and size, JSON errors."""
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, NoReturn
 
+from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
-HEADER_SECONDS = 10.0  # from a connection, or a request's first byte, to the end of its headers
-MAX_HEADER_BYTES = 64 * 2**10  # a dendrite sends about 1.5 kB
+from miner.connections import VOUCH, Connections, DropReason
+
+MAX_HEADER_BYTES = 16 * 2**10  # a dendrite sends about 1.5 kB
+MAX_HEADERS = 100
+HEADERS_TOO_LARGE = "the headers are too large"
+STATUS_LINES = {
+    400: b"HTTP/1.1 400 Bad Request",
+    408: b"HTTP/1.1 408 Request Timeout",
+    503: b"HTTP/1.1 503 Service Unavailable",
+}
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """Hangs up on a connection whose headers don't end, in time or in size."""
+    """Hangs up on whoever is too slow, sends too much that is no body, or is one too many."""
 
-    _patience: asyncio.TimerHandle | None = None
-    _header_bytes = 0
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        connections: Connections,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.address = ""
+        self.is_proven = False
+        self._guarded = connections
+        self._patience: asyncio.TimerHandle | None = None  # while the caller owes us bytes that the app does not await
+        self._header_bytes = 0  # of the request whose headers are on their way
+        self._in_headers = True
+        self._in_body = False
+        self._unsent_since: float | None = None
+        self._fault = ""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is between two requests."""
+        return self._patience is None and (self.cycle is None or self.cycle.response_complete)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start waiting for the first request."""
+        """Find room, and start waiting for the first request."""
         super().connection_made(transport)
-        self._wait_for_headers()
+        self.address = self.client[0] if self.client is not None else ""
+        if self._guarded.join(self):
+            self._wait_for_bytes()
+        else:
+            self._end(503, "too many connections", "crowded")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
-        self._headers_are_there()
+        self._stop_waiting()
+        self._guarded.leave(self)
         super().connection_lost(exc)
+
+    def drop(self, reason: DropReason) -> None:
+        """Hang up without a word."""
+        self._guarded.dropped(reason)
+        self.transport.abort()
+
+    def look(self, now: float) -> None:
+        """Hang up on a caller who leaves an answer lying; they are so short that they all fit one packet."""
+        if self.transport.get_write_buffer_size() == 0:
+            self._unsent_since = None
+        elif self._unsent_since is None:
+            self._unsent_since = now
+        elif now - self._unsent_since > self._guarded.guard.write_seconds:
+            self.drop("slow")
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and count while headers are on their way."""
+        if self.transport.is_closing():
+            return
         super().data_received(data)
-        if self._patience is not None:
+        if self._in_headers:
             self._header_bytes += len(data)
             if self._header_bytes > MAX_HEADER_BYTES:
-                self._headers_are_there()
-                self.send_400_response("the headers are too large")
+                self.send_400_response(HEADERS_TOO_LARGE)
 
     def on_message_begin(self) -> None:
-        """Start waiting for a further request's headers."""
+        """Start waiting for a request's headers, unless the connection has begun that."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            # Nobody pipelines, and one read may hold ten thousand small requests that would take kilobytes each.
+            self._refuse("one request at a time, please")
         super().on_message_begin()
+        self.scope["extensions"] = {VOUCH: {"prove": self._prove}}
+        self._in_headers = True
         if self._patience is None:
-            self._wait_for_headers()
+            self._wait_for_bytes()
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the target."""
+        super().on_url(url)
+        if len(self.url) > MAX_HEADER_BYTES:
+            self._refuse("the target is too long")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, if there are not too many."""
+        super().on_header(name, value)
+        if len(self.headers) > MAX_HEADERS or len(name) + len(value) > MAX_HEADER_BYTES:
+            self._refuse(HEADERS_TOO_LARGE)
 
     def on_headers_complete(self) -> None:
         """Stop waiting; from here on the application's limits hold."""
-        self._headers_are_there()
+        self._stop_waiting()
+        self._in_headers, self._in_body = False, True
+        self._header_bytes = 0
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Stop waiting for the rest of a body that nobody wanted."""
+        self._stop_waiting()
+        self._in_body = False
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """After an answer that did not need the whole body, wait for the rest of it only so long."""
+        super().on_response_complete()
+        if self._in_body and self.cycle.response_complete and self._patience is None:
+            self._wait_for_bytes()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, as JSON like every other error."""
-        body = json.dumps({"message": msg.lower().rstrip(".")}).encode()
+        self._end(400, self._fault or msg.lower().rstrip("."), "malformed")
+
+    def _refuse(self, fault: str) -> NoReturn:
+        """Stop the parser, which calls this from its midst; then `send_400_response` says why."""
+        self._fault = fault
+        raise ValueError(fault)
+
+    def _end(self, status: int, message: str, reason: DropReason) -> None:
+        """Say why, and hang up."""
+        self._stop_waiting()
+        if self.transport.is_closing():
+            return
+        self._guarded.dropped(reason)
+        body = json.dumps({"message": message}).encode()
         self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
-            b"content-length: %d\r\n\r\n%s" % (len(body), body)
+            b"%s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"
+            % (STATUS_LINES[status], len(body), body)
         )
         self.transport.close()
 
-    def _wait_for_headers(self) -> None:
-        self._header_bytes = 0
-        self._patience = self.loop.call_later(HEADER_SECONDS, self._give_up)
+    def _prove(self) -> None:
+        self.is_proven = True
 
-    def _headers_are_there(self) -> None:
+    def _wait_for_bytes(self) -> None:
+        self._patience = self.loop.call_later(self._guarded.guard.header_seconds, self._give_up)
+
+    def _stop_waiting(self) -> None:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
 
-    def _give_up(self, *_: Any) -> None:
+    def _give_up(self) -> None:
         self._patience = None
-        self.transport.abort()
+        if self._in_headers and self._header_bytes:
+            self._end(408, "the headers came too slowly", "slow")
+        else:
+            self.drop("slow")

@@ -22,6 +22,7 @@ from detectors.manifest import Manifest
 from miner import __version__
 from miner.axon.caller import Wire
 from miner.chain.base import ACTIVITY_CUTOFF
+from miner.connections import DropReason
 from miner.drift import WINDOW
 from miner.errors import RefusalReason
 from miner.machine import Memory, Throttling, read_memory, read_throttling
@@ -93,6 +94,8 @@ class Metrics:
         self.queue_limit = gauge("queue_limit", "Requests that may wait.")
         self.running = gauge("running", "Pictures worked on.")
         self.slots = gauge("slots", "Pictures that may be worked on at once.")
+        self.connections = gauge("connections", "Connections to the validators' port.")
+        self.dropped = counter("connections_dropped", "Connections ended or not let in, by reason.", ("reason",))
         self.threads = gauge("threads_per_slot", "Threads for each picture.")
         self.pace = gauge("pace_seconds", "Moving average of the time a picture takes in its slot.")
         self.recorded = self._kept_count("recorder_records", "Requests written down by the recorder.")
@@ -111,6 +114,8 @@ class Metrics:
             self.duration.labels(outcome)
         for reason in get_args(RefusalReason):
             self.refusals.labels(reason)
+        for why in get_args(DropReason):
+            self.dropped.labels(why)
         for stage in STAGES:
             self.stage.labels(stage)
         self.by_validator.labels(OTHERS)

@@ -65,6 +65,7 @@ class ModelLoader:
             options = plan.options if self._split is None else self._split
             if self.remote is not None:
                 options = replace(options, engine=engine_options(settings, self.cores, self.remote))
+            options = replace(options, max_pixels=settings.max_image_pixels)
             log.info(
                 "serving with %s %s, %d × %d threads (%s)",
                 plan.backend,

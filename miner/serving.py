@@ -5,10 +5,13 @@ import contextlib
 import errno
 import socket
 from collections.abc import AsyncIterator, Generator
+from functools import partial
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from miner.connections import Connections, Guard
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.http import GuardedProtocol
 
@@ -23,7 +26,9 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def listening(app: ASGIApp, key: str, host: str, port: int) -> AsyncIterator[None]:
+async def listening(
+    app: ASGIApp, key: str, host: str, port: int, connections: Connections | None = None
+) -> AsyncIterator[None]:
     """Serve `app` on a port for as long as the context lasts; `key` is the setting that chose it, for messages.
 
     Raises:
@@ -31,9 +36,10 @@ async def listening(app: ASGIApp, key: str, host: str, port: int) -> AsyncIterat
         CouldNotStart: the port is taken or not allowed.
     """
     listener = _bind(key, host, port)
+    connections = connections if connections is not None else Connections(Guard())
     config = uvicorn.Config(
         app,
-        http=GuardedProtocol,
+        http=cast("type[asyncio.Protocol]", partial(GuardedProtocol, connections=connections)),
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -46,11 +52,19 @@ async def listening(app: ASGIApp, key: str, host: str, port: int) -> AsyncIterat
     running = asyncio.ensure_future(server.serve(sockets=[listener]))
     while not server.started and not running.done():  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.005)
+    looking = asyncio.create_task(_look(connections))
     try:
         yield
     finally:
+        looking.cancel()
         server.should_exit = True
         await running
+
+
+async def _look(connections: Connections) -> None:
+    while True:
+        await asyncio.sleep(1.0)
+        connections.look(asyncio.get_running_loop().time())
 
 
 def _bind(key: str, host: str, port: int) -> socket.socket:

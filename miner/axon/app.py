@@ -20,6 +20,7 @@ from miner.axon.caller import Caller, Wire, read_timeout
 from miner.axon.exchange import Exchange, Recorder, address_of
 from miner.axon.replay import SeenNonces
 from miner.chain.base import Chain
+from miner.connections import vouch
 from miner.errors import Expired, InferenceFailed, Refused, RequestError, Unauthorised
 from miner.history import History
 from miner.metrics import Metrics
@@ -149,7 +150,7 @@ class Axon:
         headers = exchange.request.headers
         caller = legacy.authenticate(headers, self.hotkey, time.time_ns())
         stake = self._judge(caller.hotkey)
-        self._remember(caller)
+        self._remember(exchange.request, caller)
         exchange.caller = caller
         check_length(exchange.request, self.limits.max_body)
         deadline = self.limits.deadline(exchange.arrived, caller.timeout)
@@ -186,7 +187,7 @@ class Axon:
         exchange.caller = btauth.authenticate(
             request.headers, body, request.method, path.decode("ascii"), self.hotkey, time.time_ns()
         )
-        self._remember(exchange.caller)
+        self._remember(request, exchange.caller)
         ticket = scheduler.admit(claimed, stake, deadline)
         exchange.lap("verify")
         return ticket, body
@@ -199,10 +200,11 @@ class Axon:
             raise refused("no_endpoint")
         return priority
 
-    def _remember(self, caller: Caller) -> None:
+    def _remember(self, request: Request, caller: Caller) -> None:
         # After the verdict, so that strangers can't fill the memory of nonces.
         if not self._seen[caller.wire].check_and_store(caller.hotkey, caller.nonce, time.time_ns(), caller.uuid):
             raise Unauthorised("this request was answered before, or is older than this process")
+        vouch(request.scope)
 
     async def _read(self, exchange: Exchange, deadline: float, check: Callable[[], None] = lambda: None) -> bytearray:
         def take(count: int) -> None:

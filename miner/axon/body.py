@@ -37,11 +37,14 @@ def declared_length(request: Request) -> int | None:
 
 
 def check_length(request: Request, limit: int) -> None:
-    """Refuse a body that says it is over `limit` bytes, before reading it.
+    """Refuse a body that says it is over `limit` bytes, or compressed, before reading it.
 
     Raises:
-        BodyTooLarge: it does.
+        BodyTooLarge: it does; what a compressed one would grow to, nobody knows before.
     """
+    codings = request.headers.getlist("content-encoding") + request.headers.getlist("transfer-encoding")
+    if any(coding.strip().lower() not in ("", "identity", "chunked") for coding in codings):
+        raise BodyTooLarge("a compressed body is not accepted")
     length = declared_length(request)
     if length is not None and length > limit:
         raise BodyTooLarge(f"the body has {length} bytes; at most {limit} are allowed")

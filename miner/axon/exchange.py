@@ -82,8 +82,9 @@ class Recorder:
         self.metrics.duration.labels(outcome).observe(exchange.elapsed)
         uid = self._count_caller(exchange.caller) if exchange.caller is not None else None
         self.history.add(
-            Entry(time.time(), uid, exchange.wire, outcome, reason[:100], exchange.elapsed, prediction)
-        )  # fmt: skip
+            Entry(time.time(), uid, exchange.wire, outcome, reason[:100], exchange.elapsed, prediction),
+            proven=exchange.caller is not None,
+        )
         if self.keep is not None:
             self.keep(_record(exchange, uid, outcome, reason, prediction), exchange.picture)
         self.ended(address_of(exchange.request), outcome)

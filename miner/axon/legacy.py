@@ -20,6 +20,7 @@ FUTURE_NS = 4 * 10**9
 MAX_TIMEOUT_NS = 12 * 10**9  # the timeout is not signed, so it must not stretch the window at will
 RETENTION_NS = PAST_NS + MAX_TIMEOUT_NS + FUTURE_NS
 SR25519 = 1
+MAX_TEXT = 200  # characters of a value; a signature has 130, a uuid, which is remembered, 36
 PREFIX = "bt_header_dendrite_"
 
 
@@ -96,6 +97,8 @@ def _text(headers: Mapping[str, str], name: str) -> str:
     value = headers.get(PREFIX + name, "")
     if not value:
         raise Unauthorised(f"the header {PREFIX}{name} is missing")
+    if len(value) > MAX_TEXT:
+        raise BadRequest(f"the header {PREFIX}{name} is too long")
     return value
 
 

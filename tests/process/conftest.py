@@ -10,7 +10,7 @@ from PIL import Image
 
 from detectors.manifest import NAME
 from tests.models import photo
-from tests.process.daemon import Daemon
+from tests.process.daemon import PATIENCE, Daemon
 from tests.process.graphs import rounds_a_second, write_model
 
 MODEL = "starter.yaml"
@@ -123,4 +123,4 @@ def strict(keep_daemon: StartDaemon) -> Daemon:
 @pytest.fixture(scope="session")
 def moody(keep_daemon: StartDaemon, moody_model: str) -> Daemon:
     """A miner that one picture keeps busy."""
-    return keep_daemon(IMAGE_DETECTOR_CONFIG=moody_model, QUEUE_DEPTH=1).ready()
+    return keep_daemon(IMAGE_DETECTOR_CONFIG=moody_model, QUEUE_DEPTH=1, DEADLINE_CAP_SECONDS=PATIENCE).ready()

@@ -212,6 +212,10 @@ class Daemon:
         """Send a picture as the validator with a permit."""
         return self.post(self.validator.sign(image, door or Door(), **how))
 
+    def ask_patiently(self, image: bytes) -> httpx.Response:
+        """Send a picture and wait for as long as a busy machine may take; DEADLINE_CAP_SECONDS must allow it."""
+        return self.ask(image, timeout=str(PATIENCE))
+
     def settle(self, image: bytes) -> Self:
         """Ask until slow pictures of other tests have left the estimate of how long one takes."""
         eventually(lambda: self.load() == (0, 0))

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.process.conftest import StartDaemon
-from tests.process.daemon import Daemon, eventually
+from tests.process.daemon import PATIENCE, Daemon, eventually
 from tests.process.inspection import message_of, probability_of
 from tests.process.wire import CHUNK, DOORS, Door
 
@@ -19,11 +19,11 @@ MEBIBYTE = 2**20
 def test_a_stop_lets_the_running_request_finish(
     start_daemon: StartDaemon, moody_model: str, white: bytes, street: bytes
 ) -> None:
-    daemon = start_daemon(IMAGE_DETECTOR_CONFIG=moody_model, DRAIN_SECONDS=60).ready()
+    daemon = start_daemon(IMAGE_DETECTOR_CONFIG=moody_model, DRAIN_SECONDS=60, DEADLINE_CAP_SECONDS=PATIENCE).ready()
     with ThreadPoolExecutor(2) as pool:
-        running = pool.submit(daemon.ask, white)
+        running = pool.submit(daemon.ask_patiently, white)
         eventually(lambda: daemon.metric("running"))
-        waiting = pool.submit(daemon.ask, street)
+        waiting = pool.submit(daemon.ask_patiently, street)
         eventually(lambda: daemon.metric("queue_depth"))
         daemon.signal(signal.SIGTERM)
         eventually(lambda: daemon.status("/readyz") == 503)
@@ -89,11 +89,14 @@ def test_of_a_burst_as_many_are_answered_as_can_be_in_time(
 def test_a_caller_that_hangs_up_costs_no_work(
     start_daemon: StartDaemon, moody_model: str, white: bytes, street: bytes
 ) -> None:
-    daemon = start_daemon(IMAGE_DETECTOR_CONFIG=moody_model).ready()
+    daemon = start_daemon(IMAGE_DETECTOR_CONFIG=moody_model, DEADLINE_CAP_SECONDS=PATIENCE).ready()
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(daemon.ask, white)
+        running = pool.submit(daemon.ask_patiently, white)
         eventually(lambda: daemon.metric("running"))
-        waiting = [daemon.raw(daemon.validator.sign(street, DOORS[number % 4])).send_all() for number in range(6)]
+        waiting = [
+            daemon.raw(daemon.validator.sign(street, DOORS[number % 4], timeout=str(PATIENCE))).send_all()
+            for number in range(6)
+        ]
         eventually(lambda: daemon.metric("queue_depth") == 6)
         for raw in waiting:
             raw.hang_up()
@@ -129,7 +132,7 @@ def test_a_caller_that_hangs_up_in_its_body_gives_its_place_back(moody: Daemon, 
 
 def test_the_operators_port_answers_while_a_picture_is_worked_on(moody: Daemon, white: bytes) -> None:
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(moody.ask, white)
+        running = pool.submit(moody.ask_patiently, white)
         eventually(lambda: moody.metric("running"))
         for _ in range(5):
             assert moody.status("/healthz") == 200

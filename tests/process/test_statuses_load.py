@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.process.daemon import Daemon, eventually
+from tests.process.daemon import PATIENCE, Daemon, eventually
 from tests.process.inspection import message_of, probability_of
 from tests.process.wire import DOORS, Door
 
@@ -27,12 +27,12 @@ def test_a_deadline_that_can_not_be_met_is_refused_unread(miner: Daemon, door: D
 
 def test_an_overloaded_miner_refuses_at_once(moody: Daemon, street: bytes, white: bytes) -> None:
     with ThreadPoolExecutor(2) as pool:
-        running = pool.submit(moody.ask, white)
+        running = pool.submit(moody.ask_patiently, white)
         eventually(lambda: moody.metric("running"))
-        waiting = pool.submit(moody.ask, street)
+        waiting = pool.submit(moody.ask_patiently, street)
         eventually(lambda: moody.metric("queue_depth"))
         for door in DOORS:
-            assert message_of(moody.ask(street, door), 503) == "the queue is full"
+            assert message_of(moody.ask(street, door, timeout=str(PATIENCE)), 503) == "the queue is full"
         assert moody.load() == (1, 1)  # so nobody waited for them
         probability_of(running.result())
         probability_of(waiting.result())

@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from miner.history import BINS, MINUTES, RECENT, Entry, History, quantile
+from miner.history import BINS, MINUTES, OF_STRANGERS, RECENT, Entry, History, quantile
 from miner.overview import Hour
 
 START = 1_000_000 * 60.0  # at the beginning of a minute
@@ -37,6 +37,17 @@ def test_the_ring_keeps_the_last_twenty_with_the_newest_first(history: History) 
     for uid in range(50):
         history.add(entry(uid=uid))
     assert [request.uid for request in history.recent()] == list(range(49, 49 - RECENT, -1))
+
+
+def test_a_flood_of_strangers_pushes_no_validator_off_the_page(history: History) -> None:
+    for uid in range(RECENT):
+        history.add(entry(uid=uid))
+    for _ in range(1000):
+        history.add(entry(outcome="unauthorised", uid=None), proven=False)
+    shown = [request.uid for request in history.recent()]
+    assert shown == [None] * OF_STRANGERS + list(range(RECENT - 1, OF_STRANGERS - 1, -1))
+    history.add(entry(uid=77))
+    assert history.recent()[0].uid == 77
 
 
 def test_the_hour_has_sixty_minutes_and_forgets_the_older(history: History, clock: Clock) -> None:
