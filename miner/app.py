@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
 
 from miner import memory, systemd
 from miner.axon.app import Axon, Limits
@@ -19,8 +18,10 @@ from miner.model import ModelLoader, in_words
 from miner.policy import Rules
 from miner.queue import Queue
 from miner.recorder import FOLDER
-from miner.recorder.flight import make_recorder
+from miner.recorder.flight import FlightRecorder, make_recorder
 from miner.scheduler import Scheduler
+from miner.seats import Seat, find_places_on_chain, leave_out, open_seats
+from miner.seats import in_words as why_none
 from miner.service import Service
 from miner.serving import listening
 from miner.settings import Settings
@@ -28,9 +29,6 @@ from miner.status import status_app
 from miner.strangers import Strangers
 from miner.threads import ThreadPlan
 from miner.watch import Watch
-
-if TYPE_CHECKING:
-    from bittensor import Wallet
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +40,7 @@ class Daemon:
         self.settings = settings
         self.metrics = Metrics()
         self.obstacle: str | None = "starting"  # the daemon's own; the chain may have one too
-        self.chain: Chain | None = None
+        self.seats: list[Seat] = []
         self.loader: ModelLoader | None = None
         self.service: Service | None = None
         self.watch = Watch(settings, self.metrics, self.why_not_ready)
@@ -60,7 +58,7 @@ class Daemon:
         settings, stop = self.settings, asyncio.Event()
         self._listen_to_signals(stop)
         async with AsyncExitStack() as stack:
-            status = status_app(self.metrics.registry, self.why_not_ready, self.watch.overview)
+            status = status_app(self.metrics.registry, self.why_not_ready, self.watch.overview, self.watch.obstacles)
             await stack.enter_async_context(
                 listening(status, "STATUS_PORT", settings.status_host, settings.status_port)
             )
@@ -68,10 +66,10 @@ class Daemon:
             self.obstacle = "loading the model"
             self.loader = ModelLoader(settings, self.metrics)
             # Side by side: importing the SDK takes as long as checking and loading a large model.
-            wallet, (detector, pace) = await asyncio.gather(asyncio.to_thread(own_wallet, settings), self.loader.load())
+            self.seats, (detector, pace) = await asyncio.gather(
+                asyncio.to_thread(open_seats, settings), self.loader.load()
+            )
             memory.give_back()
-            hotkey = wallet.hotkey.ss58_address
-            self.watch.see_hotkey(hotkey)
             plan = ThreadPlan(detector.options.slots, detector.options.threads)
             self.metrics.planned(plan, settings.queue_depth)
             scheduler = Scheduler(Queue(plan.slots, settings.queue_depth, settings.queue_share_places, pace))
@@ -82,10 +80,11 @@ class Daemon:
             self.watch.see_service(self.service)
 
             self.obstacle = "reading the chain"
-            self.chain = make_chain(settings, wallet)
-            self.watch.see_chain(self.chain)
-            stack.push_async_callback(self.chain.stop)  # first, so that a start that is cancelled closes its client
-            await self.chain.start()
+            find_places_on_chain(settings, self.seats)
+            self.watch.see_seats(self.seats)
+            for chain in self._chains():
+                stack.push_async_callback(chain.stop)  # first, so that a start that is cancelled closes its client
+                await chain.start()
             self.watch.count_from_zero()
 
             limits = Limits(
@@ -95,30 +94,45 @@ class Daemon:
                 settings.deadline_margin_seconds,
             )
             rules = rules_of(settings)
-            axon = Axon(
-                self.service, self.chain, hotkey, rules, limits, self.metrics, self.watch.history, settings.model_url
-            )
-            axon.recorder.ended = Strangers().saw
-            axon.recorder.predicted = self.watch.drift.take
-            self._record(axon, stack)
             guard = Guard(settings.max_connections, settings.max_connections_per_address, settings.header_seconds)
             connections = Connections(guard, lambda reason: self.metrics.dropped.labels(reason).inc())
             self.metrics.connections.set_function(lambda: len(connections))
-            host, port = settings.miner_axon_host, settings.miner_axon_port
-            await stack.enter_async_context(listening(axon.asgi(), "MINER_AXON_PORT", host, port, connections))
+            flight = self._start_recorder(stack)
+            strangers, history = Strangers(), self.watch.history
+            for seat in self.seats:
+                if seat.chain is not None:
+                    axon = Axon(self.service, seat.chain, rules, limits, self.metrics, history, settings.model_url)
+                    axon.recorder.ended = strangers.saw
+                    axon.recorder.predicted = self.watch.drift.take
+                    if flight is not None:
+                        axon.recorder.keep = flight.take
+                    await self._listen(stack, seat, axon, connections)
             scheduler.open()
             self.obstacle = None
             stack.push_async_callback(self._drain)
-            await self.chain.publish()
-            self.states.started(lambda: self._summary(plan, hotkey))
+            for chain in self._chains():
+                await chain.publish()
+            self.states.started(lambda: self._summary(plan))
             self._started = True
             await stop.wait()
         log.info("stopped")
 
+    async def _listen(self, stack: AsyncExitStack, seat: Seat, axon: Axon, connections: Connections) -> None:
+        """Open a hotkey's port; of several, one whose port can't be had is left out."""
+        host, port = self.settings.miner_axon_host, seat.settings.miner_axon_port
+        try:
+            await stack.enter_async_context(listening(axon.asgi(), "MINER_AXON_PORT", host, port, connections))
+        except StartError as error:
+            leave_out(seat, str(error))
+            if all(one.fault for one in self.seats):
+                raise
+
     def why_not_ready(self) -> str | None:
         """Return why no request is answered, or None."""
-        parts = (self.chain, self.service)
-        return self.obstacle or next((part.obstacle for part in parts if part is not None and part.obstacle), None)
+        return self.obstacle or why_none(self.seats) or (self.service.obstacle if self.service is not None else None)
+
+    def _chains(self) -> list[Chain]:
+        return [seat.chain for seat in self.seats if seat.chain is not None and seat.fault is None]
 
     async def reload(self) -> None:
         """Load the model again beside the running one, which keeps serving if the new one fails (SIGHUP)."""
@@ -149,8 +163,8 @@ class Daemon:
             log.warning("requests were still running after %.0f s; leaving them", self.settings.drain_seconds)
             self.hung = True
 
-    def _record(self, axon: Axon, stack: AsyncExitStack) -> None:
-        """Have ended requests written down, if that is wanted."""
+    def _start_recorder(self, stack: AsyncExitStack) -> FlightRecorder | None:
+        """Have ended requests written down from now on, if that is wanted."""
         settings = self.settings
         flight = make_recorder(
             settings.recorder,
@@ -161,16 +175,19 @@ class Daemon:
         if flight is not None:
             flight.start()
             stack.callback(flight.close)
-            axon.recorder.keep = flight.take
             self.watch.see_flight(flight)
+        return flight
 
-    def _summary(self, plan: ThreadPlan, hotkey: str) -> str:
+    def _summary(self, plan: ThreadPlan) -> str:
         """Return in one line what is served, where and as whom."""
         assert self.service is not None
         settings = self.settings
+        served = [seat for seat in self.seats if seat.fault is None]
+        ports = ", ".join(f"{settings.miner_axon_host}:{seat.settings.miner_axon_port}" for seat in served)
+        hotkeys = ", ".join(seat.hotkey for seat in served)
         return (
-            f"port {settings.miner_axon_host}:{settings.miner_axon_port}, {in_words(self.service.detector)}, {plan}, "
-            f"hotkey {hotkey}, {settings.subtensor_network} netuid {settings.netuid}; "
+            f"port {ports}, {in_words(self.service.detector)}, {plan}, "
+            f"hotkey {hotkeys}, {settings.subtensor_network} netuid {settings.netuid}; "
             f"status on {settings.status_host}:{settings.status_port}"
         )
 
@@ -206,44 +223,3 @@ def rules_of(settings: Settings) -> Rules:
         allow=split_hotkeys(settings.blacklist_allow_hotkeys),
         deny=split_hotkeys(settings.blacklist_deny_hotkeys),
     )
-
-
-def own_wallet(settings: Settings) -> "Wallet":
-    """Return the miner's wallet: a throwaway one in standalone mode."""
-    if settings.is_standalone:
-        from miner.chain import standalone
-
-        return standalone.own_wallet(settings.state_dir, "miner")
-    from miner.chain.wallet import load_hotkey
-
-    return load_hotkey(
-        settings.wallet_path,
-        settings.wallet_name,
-        settings.wallet_hotkey,
-        settings.wallet_hotkey_password_file,
-        settings.wallet_hotkey_file,
-    )
-
-
-def make_chain(settings: Settings, wallet: "Wallet") -> Chain:
-    """Return the chain that the settings name."""
-    if settings.is_standalone:
-        from miner.chain.standalone import StandaloneChain, standalone_file
-
-        path = settings.standalone_file or standalone_file(settings.state_dir)
-        return StandaloneChain(path, wallet.hotkey.ss58_address)
-    from miner.chain.publication import Axon as PublishedAxon
-    from miner.chain.reader import SubnetReader
-    from miner.chain.subtensor import SubtensorChain
-
-    published = PublishedAxon(
-        settings.axon_external_port or settings.miner_axon_port, ip=settings.axon_external_ip or None
-    )
-    reader = SubnetReader(
-        settings.chain_address,
-        settings.netuid,
-        settings.state_dir,
-        sync_seconds=settings.chain_sync_seconds,
-        max_age_seconds=settings.chain_max_age_hours * 3600,
-    )
-    return SubtensorChain(reader, wallet, published)

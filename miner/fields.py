@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings
 
 from detectors.registry import BACKENDS, DEFAULT_CONFIGS, DETECTORS, PRECISIONS
 from detectors.remote.options import check_addresses
-from miner.hotkeys import check_hotkeys
+from miner.hotkeys import check_hotkeys, check_places
 from miner.logs import LogFormat
 from miner.recorder import Mode
 
@@ -21,6 +21,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Hotkeys = Annotated[str, AfterValidator(check_hotkeys)]
 Addresses = Annotated[str, AfterValidator(check_addresses)]
+Places = Annotated[str, AfterValidator(check_places)]
 
 
 class Fields(BaseSettings):
@@ -75,6 +76,11 @@ class Fields(BaseSettings):
         "", description="address published on chain; empty: as several services see this machine"
     )
     axon_external_port: Port | None = Field(None, description="port published on chain; empty: `MINER_AXON_PORT`")
+    wallet_hotkeys: Places = Field(
+        "",
+        description="several hotkeys of the wallet in one process, with a port each: `first:8091,second:8092`; they "
+        "take the place of `WALLET_HOTKEY` and `MINER_AXON_PORT`",
+    )
     chain_sync_seconds: Seconds = Field(60.0, description="time between two reads of the chain")
     chain_max_age_hours: float = Field(
         24.0, gt=0, le=24 * 30, description="how long to go on by the last good read while the chain is away"
@@ -177,6 +183,13 @@ class Fields(BaseSettings):
     def _websocket(cls, value: str) -> str:
         if value and not value.startswith(("ws://", "wss://")):
             raise ValueError("an address that begins with ws:// or wss:// is allowed")
+        return value
+
+    @field_validator("wallet_hotkeys")
+    @classmethod
+    def _own_ports(cls, value: str, info: ValidationInfo) -> str:
+        if value and info.data.get("axon_external_port") is not None:
+            raise ValueError("each hotkey publishes the port it listens on: leave AXON_EXTERNAL_PORT empty")
         return value
 
     @field_validator("log_level", mode="before")

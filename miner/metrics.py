@@ -132,12 +132,17 @@ class Metrics:
 
     def _declare_chain(self) -> None:
         gauge = self._gauge
+        text = "Requests to each hotkey of ours, by outcome."
+        self.by_hotkey = self._counter("hotkey_requests", text, ("hotkey", "outcome"))
+        text = "1 while validators of this hotkey are answered, by its name in the wallet."
+        self.hotkey_ready = gauge("hotkey_ready", text, ("name",))
         self.identity = gauge("identity_info", "Who this miner is.", ("hotkey", "network", "netuid"))
         self.chain_block = gauge("chain_block", "Block of the snapshot of the chain.")
         self.chain_age = gauge("chain_age_seconds", "Age of the snapshot of the chain; +Inf: there is none.")
-        self.chain_uid = gauge("chain_uid", "Our uid on the subnet; -1: not registered.")
-        self.chain_registered = gauge("chain_registered", "1 while our hotkey is registered on the subnet.")
-        self.chain_published = gauge("chain_published", "1 while validators find our address on the chain.")
+        ours = ("hotkey",)  # one for each key of ours that is served
+        self.chain_uid = gauge("chain_uid", "Our uid on the subnet; -1: not registered.", ours)
+        self.chain_registered = gauge("chain_registered", "1 while our hotkey is registered on the subnet.", ours)
+        self.chain_published = gauge("chain_published", "1 while validators find our address on the chain.", ours)
         self.chain_neurons = gauge("chain_neurons", "Hotkeys in the snapshot.")
         self.chain_validators = gauge("chain_validators", "Hotkeys with a validator permit in the snapshot.")
         self.chain_validators_active = gauge(
@@ -145,9 +150,9 @@ class Metrics:
         )
         self.chain_syncs = self._kept_count("chain_syncs", "Reads of the chain.")
         self.chain_failures = self._kept_count("chain_failures", "Reads of the chain and publications that failed.")
-        self.chain_stake = gauge("chain_stake", "Our stake, in the subnet's units.")
-        self.chain_incentive = gauge("chain_incentive", "Our share of the incentive, 0 to 1; NaN: not known.")
-        self.chain_trust = gauge("chain_trust", "Our trust, 0 to 1; NaN: not known.")
+        self.chain_stake = gauge("chain_stake", "Our stake, in the subnet's units.", ours)
+        self.chain_incentive = gauge("chain_incentive", "Our share of the incentive, 0 to 1; NaN: not known.", ours)
+        self.chain_trust = gauge("chain_trust", "Our trust, 0 to 1; NaN: not known.", ours)
 
     def planned(self, plan: ThreadPlan, queue_limit: int) -> None:
         """Show the plan of slots, threads and places."""

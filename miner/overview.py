@@ -72,6 +72,18 @@ class ChainView(_Part):
     publication: str
 
 
+class KeyView(_Part):
+    """One of our hotkeys."""
+
+    name: str  # in its wallet
+    hotkey: str  # empty: it could not be read
+    port: int
+    obstacle: str | None
+    uid: int | None
+    incentive: float | None
+    publication: str
+
+
 class MinuteView(_Part):
     """One minute of the hour."""
 
@@ -152,6 +164,7 @@ class Overview(_Part):
     model: Model | None
     queue: Queue | None
     memory: MemoryUse
-    chain: ChainView | None
+    chain: ChainView | None  # of the first hotkey
+    keys: list[KeyView] = []
     hour: Hour
     recent: list[RequestView]

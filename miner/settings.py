@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSe
 
 from miner.errors import ConfigurationError
 from miner.fields import AUTO, REMOTE, Fields
+from miner.hotkeys import Place, split_places
 
 __all__ = ["AUTO", "REMOTE", "Settings", "environment_of", "secrets_of_environment", "settings_table"]
 
@@ -24,6 +25,34 @@ class Settings(Fields):
     """Every setting, read once; the README's table is made from this class."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, case_sensitive=False)
+
+    def each_key(self) -> "list[Self]":
+        """Return the settings of each hotkey as if it were alone; one where there is one."""
+        return [self._of(place) for place in split_places(self.wallet_hotkeys)] or [self]
+
+    def of_key(self, name: str | None) -> Self:
+        """Return the settings of one of the hotkeys; None: of the first.
+
+        Raises:
+            ConfigurationError: there is none of this name.
+        """
+        every = {settings.wallet_hotkey: settings for settings in self.each_key()}
+        if name is None:
+            return next(iter(every.values()))
+        if name not in every:
+            raise ConfigurationError(f"--key={name}: one of {', '.join(every)} is allowed")
+        return every[name]
+
+    def _of(self, place: Place) -> Self:
+        file = self.wallet_hotkey_file
+        change = {
+            "wallet_hotkeys": "",
+            "wallet_hotkey": place.name,
+            "miner_axon_port": place.port,
+            # As systemd names the credentials of a folder.
+            "wallet_hotkey_file": file.with_name(f"{file.name}_{place.name}") if file is not None else None,
+        }
+        return self.model_copy(update=change)
 
     @classmethod
     def load(cls, env_file: Path | None = None, **flags: object) -> Self:

@@ -1,7 +1,7 @@
 """The operator's port: `/` (a page for people), `/status` (the same as JSON), `/metrics`, `/healthz`, `/readyz`."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
@@ -15,9 +15,19 @@ from miner.page import CONTENT_SECURITY_POLICY, render
 
 
 def status_app(
-    registry: CollectorRegistry, obstacle: Callable[[], str | None], overview: Callable[[], Overview]
+    registry: CollectorRegistry,
+    obstacle: Callable[[], str | None],
+    overview: Callable[[], Overview],
+    keys: Callable[[], Mapping[str, str | None]],
 ) -> Starlette:
-    """Return the application; `obstacle` says why no request is answered, or None."""
+    """Return the application.
+
+    Args:
+        registry: of the metrics.
+        obstacle: why no request is answered, or None.
+        overview: all that is shown to people.
+        keys: of several hotkeys, why its validators are not answered, or None; by name.
+    """
 
     async def page(_: Request) -> Response:
         headers = {
@@ -41,7 +51,8 @@ def status_app(
 
     async def readyz(_: Request) -> Response:
         reason = obstacle()
-        return JSONResponse({"ready": reason is None, "reason": reason}, 200 if reason is None else 503)
+        of_each = {"hotkeys": dict(keys())} if keys() else {}
+        return JSONResponse({"ready": reason is None, "reason": reason} | of_each, 200 if reason is None else 503)
 
     async def no_route(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -10,9 +10,10 @@ from miner.chain.base import Chain, Neuron, active_validators
 from miner.drift import Drift
 from miner.history import History
 from miner.machine import read_memory, read_throttling
-from miner.metrics import Metrics, graph_hash
-from miner.overview import ChainView, Hour, Identity, MemoryUse, Model, Overview, Queue, RequestView
+from miner.metrics import OUTCOMES, Metrics, graph_hash
+from miner.overview import ChainView, Hour, Identity, KeyView, MemoryUse, Model, Overview, Queue, RequestView
 from miner.recorder.flight import FlightRecorder
+from miner.seats import Seat
 from miner.service import Service
 from miner.settings import Settings
 
@@ -25,17 +26,11 @@ class Watch:
         self.metrics = metrics
         self.obstacle = obstacle
         self.history = History()
-        self.hotkey = ""
         self.service: Service | None = None
-        self.chain: Chain | None = None
+        self.seats: list[Seat] = []
         self.drift = Drift(lambda: self.service.detector.manifest.predictions if self.service is not None else None)
         metrics.drift.set_function(lambda: self.drift.index)
         metrics.ready.set_function(lambda: float(obstacle() is None))
-
-    def see_hotkey(self, hotkey: str) -> None:
-        """Show who we are from now on."""
-        self.hotkey = hotkey
-        self.metrics.identity.labels(hotkey, self.settings.subtensor_network, str(self.settings.netuid)).set(1)
 
     def see_service(self, service: Service) -> None:
         """Show the queue and the model from now on."""
@@ -53,10 +48,16 @@ class Watch:
         metrics.unrecorded.set_function(lambda: counts.disk, "disk")
         metrics.recorder_bytes.set_function(lambda: flight.ring.bytes)
 
-    def see_chain(self, chain: Chain) -> None:
-        """Show our place on the chain from now on."""
-        self.chain = chain
-        metrics, number = self.metrics, partial(_number, chain, self.hotkey)
+    def see_seats(self, seats: list[Seat]) -> None:
+        """Show who we are, and our places on the chain, from now on."""
+        self.seats = seats
+        for seat in seats:
+            self.metrics.hotkey_ready.labels(seat.name).set_function(partial(self._is_ready, seat))
+            if seat.chain is not None:
+                self._see_own(seat.chain)
+        chain, metrics = self.chain, self.metrics
+        if chain is None:
+            return
         metrics.chain_block.set_function(lambda: chain.snapshot.block)
         metrics.chain_age.set_function(lambda: chain.age)
         metrics.chain_neurons.set_function(lambda: len(chain.snapshot.neurons))
@@ -64,21 +65,41 @@ class Watch:
         metrics.chain_validators_active.set_function(lambda: _active(chain))
         metrics.chain_syncs.set_function(lambda: chain.syncs)
         metrics.chain_failures.set_function(lambda: chain.failures)
-        metrics.chain_uid.set_function(lambda: -1 if chain.uid is None else chain.uid)
-        metrics.chain_registered.set_function(lambda: chain.uid is not None)
-        metrics.chain_published.set_function(lambda: chain.publication.startswith("published"))
-        metrics.chain_stake.set_function(lambda: number(lambda own: own.stake))
-        metrics.chain_incentive.set_function(lambda: number(lambda own: own.incentive))
-        metrics.chain_trust.set_function(lambda: number(lambda own: own.trust))
+
+    @property
+    def chain(self) -> Chain | None:
+        """The chain as the first hotkey sees it; what is not its own is the same for all."""
+        return next((seat.chain for seat in self.seats if seat.chain is not None), None)
+
+    def _is_ready(self, seat: Seat) -> float:
+        return float((seat.obstacle or self.obstacle()) is None)
+
+    def obstacles(self) -> dict[str, str | None]:
+        """Return for each of several hotkeys why its validators are not answered, or None; by its name."""
+        general = self.obstacle()
+        return {seat.name: seat.obstacle or general for seat in self.seats} if len(self.seats) > 1 else {}
+
+    def _see_own(self, chain: Chain) -> None:
+        metrics, hotkey, number = self.metrics, chain.hotkey, partial(_number, chain)
+        metrics.identity.labels(hotkey, self.settings.subtensor_network, str(self.settings.netuid)).set(1)
+        metrics.chain_uid.labels(hotkey).set_function(lambda: -1 if chain.uid is None else chain.uid)
+        metrics.chain_registered.labels(hotkey).set_function(lambda: chain.uid is not None)
+        metrics.chain_published.labels(hotkey).set_function(lambda: chain.publication.startswith("published"))
+        metrics.chain_stake.labels(hotkey).set_function(lambda: number(lambda own: own.stake))
+        metrics.chain_incentive.labels(hotkey).set_function(lambda: number(lambda own: own.incentive))
+        metrics.chain_trust.labels(hotkey).set_function(lambda: number(lambda own: own.trust))
+        for outcome in OUTCOMES:
+            metrics.by_hotkey.labels(hotkey, outcome)
 
     def count_from_zero(self) -> None:
         """Export a zero for each validator there is, so that its first request is an increase too."""
-        for neuron in _validators(self.chain) if self.chain is not None else []:
+        chain = self.chain
+        for neuron in _validators(chain) if chain is not None else []:
             self.metrics.by_validator.labels(str(neuron.uid))
 
     def overview(self) -> Overview:
         """Return all of it, for people."""
-        obstacle = self.obstacle()
+        obstacle, chain = self.obstacle(), self.chain
         return Overview(
             now=time.time(),
             started=self.metrics.started,
@@ -86,15 +107,16 @@ class Watch:
             obstacle=obstacle,
             identity=Identity(
                 version=__version__,
-                hotkey=self.hotkey,
+                hotkey=chain.hotkey if chain is not None else "",
                 network=self.settings.subtensor_network,
                 netuid=self.settings.netuid,
-                port=self.settings.miner_axon_port,
+                port=self.seats[0].settings.miner_axon_port if self.seats else self.settings.miner_axon_port,
             ),
             model=_model(self.service) if self.service is not None else None,
             queue=_queue(self.service) if self.service is not None else None,
             memory=_memory(),
-            chain=_chain(self.chain, self.hotkey) if self.chain is not None else None,
+            chain=_chain(chain) if chain is not None else None,
+            keys=[_key(seat) for seat in self.seats],
             hour=Hour.of(self.history),
             recent=[RequestView.of(entry) for entry in self.history.recent()],
         )
@@ -138,8 +160,21 @@ def _memory() -> MemoryUse:
     )
 
 
-def _chain(chain: Chain, hotkey: str) -> ChainView:
-    number = partial(_number, chain, hotkey)
+def _key(seat: Seat) -> KeyView:
+    chain = seat.chain
+    return KeyView(
+        name=seat.name,
+        hotkey=seat.hotkey,
+        port=seat.settings.miner_axon_port,
+        obstacle=seat.obstacle,
+        uid=chain.uid if chain is not None else None,
+        incentive=_finite(_number(chain, lambda own: own.incentive)) if chain is not None else None,
+        publication=chain.publication if chain is not None else "not published",
+    )
+
+
+def _chain(chain: Chain) -> ChainView:
+    number = partial(_number, chain)
     return ChainView(
         block=chain.snapshot.block,
         age_seconds=_finite(chain.age),
@@ -161,9 +196,9 @@ def _active(chain: Chain) -> int:
     return len(active_validators(chain.snapshot.neurons.values(), chain.snapshot.block))
 
 
-def _number(chain: Chain, hotkey: str, read: Callable[[Neuron], float]) -> float:
+def _number(chain: Chain, read: Callable[[Neuron], float]) -> float:
     """Return a number of our own neuron; NaN where the snapshot does not hold it."""
-    own = chain.snapshot.neurons.get(hotkey)
+    own = chain.snapshot.neurons.get(chain.hotkey)
     return math.nan if own is None else read(own)
 
 

@@ -57,7 +57,6 @@ class Axon:
         self,
         service: Service,
         chain: Chain,
-        hotkey: str,
         rules: Rules,
         limits: Limits,
         metrics: Metrics,
@@ -66,7 +65,7 @@ class Axon:
     ) -> None:
         self.service = service
         self.chain = chain
-        self.hotkey = hotkey
+        self.hotkey = chain.hotkey
         self.rules = rules
         self.limits = limits
         self.metrics = metrics
@@ -154,7 +153,7 @@ class Axon:
         exchange.caller = caller
         check_length(exchange.request, self.limits.max_body)
         deadline = self.limits.deadline(exchange.arrived, caller.timeout)
-        ticket = self.service.scheduler.admit(caller.hotkey, stake, deadline)
+        ticket = self.service.scheduler.admit(self._asker(caller.hotkey), stake, deadline)
         try:
             return ticket, await self._read(exchange, deadline, ticket.check)
         except BaseException:
@@ -169,7 +168,7 @@ class Axon:
         check_length(request, self.limits.max_body)
         deadline = self.limits.deadline(exchange.arrived, read_timeout(request.headers.get("timeout")))
         scheduler = self.service.scheduler
-        scheduler.check(claimed, stake, deadline)
+        scheduler.check(self._asker(claimed), stake, deadline)
         # An unproven body takes no place in the queue, where it could be in the way of proven ones; and since anyone
         # may claim any hotkey, the share is one of each address.
         address = address_of(request)
@@ -188,9 +187,13 @@ class Axon:
             request.headers, body, request.method, path.decode("ascii"), self.hotkey, time.time_ns()
         )
         self._remember(request, exchange.caller)
-        ticket = scheduler.admit(claimed, stake, deadline)
+        ticket = scheduler.admit(self._asker(claimed), stake, deadline)
         exchange.lap("verify")
         return ticket, body
+
+    def _asker(self, hotkey: str) -> str:
+        """Return a caller to the queue: of another hotkey of ours it may ask as much, so no key of ours is favoured."""
+        return f"{hotkey} {self.hotkey}"
 
     def _judge(self, hotkey: str) -> float:
         if self.chain.obstacle is not None:

@@ -79,6 +79,7 @@ class Recorder:
         elif outcome == "expired":
             self.metrics.remaining.observe(0.0)
         self.metrics.requests.labels(exchange.wire, outcome).inc()
+        self.metrics.by_hotkey.labels(self.chain.hotkey, outcome).inc()
         self.metrics.duration.labels(outcome).observe(exchange.elapsed)
         uid = self._count_caller(exchange.caller) if exchange.caller is not None else None
         self.history.add(

@@ -40,7 +40,7 @@ async def serve(state: Path, port: int) -> None:
     service = Service(_AtOnce(), scheduler)  # type: ignore[arg-type]  # all that a request asks of a detector
     limits = Limits(max_body=16 * 2**20, body_stall=3.0, deadline_cap=12.0, deadline_margin=0.5)
     chain = StandaloneChain(standalone_file(state), hotkey)
-    axon = Axon(service, chain, hotkey, Rules(), limits, Metrics(), History())
+    axon = Axon(service, chain, Rules(), limits, Metrics(), History())
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with listening(axon.asgi(), "PORT", "127.0.0.1", port):

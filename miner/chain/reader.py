@@ -41,7 +41,7 @@ class SubnetReader:
         self.netuid = netuid
         self.snapshot = EMPTY
         self.syncs = 0  # good reads
-        self.failures = 0
+        self.failures = 0  # reads that failed, and publications
         self.told: list[Callable[[Subnet], None]] = []  # told of every good read, once its snapshot is taken
         self._store = SnapshotStore(state_dir, address, netuid)
         self._cache_dir = state_dir / "runtime-cache"

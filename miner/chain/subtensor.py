@@ -34,7 +34,6 @@ class SubtensorChain:
         self._wallet_name = wallet.name
         self._publisher = Publisher(axon, reader.netuid, wallet, monotonic) if axon is not None else None
         self._publishing = False
-        self._failures = 0  # of publications
         self._sight: Sight | None = None
         self._publication_task: asyncio.Task[None] | None = None  # one step, beside the reads
         reader.told.append(self._see)
@@ -61,8 +60,8 @@ class SubtensorChain:
 
     @property
     def failures(self) -> int:
-        """Reads and publications that failed."""
-        return self.reader.failures + self._failures
+        """Reads and publications that failed, of all our hotkeys."""
+        return self.reader.failures
 
     @property
     def publication(self) -> str:
@@ -119,10 +118,10 @@ class SubtensorChain:
             await publisher.step(self.reader.call)
         except ChainFault as fault:
             # The connection stays: whether it is broken, the next read tells.
-            self._failures += 1
+            self.reader.failures += 1
             publisher.failed(str(fault))
         except Exception as error:
             # A fault of ours; requests are answered all the same, by who finds us.
-            self._failures += 1
+            self.reader.failures += 1
             publisher.failed(f"{type(error).__name__}, see the log")
             log.exception("publishing failed; it is tried again")

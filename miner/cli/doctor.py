@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miner.cli.options import Config, Detector, EnvFile, Json, Set, load_settings
+from miner.cli.options import Config, Detector, EnvFile, Json, Key, Set, load_settings
 from miner.errors import ConfigurationError
 from miner.settings import Settings
 
@@ -34,6 +34,7 @@ def doctor(
             metavar="URL", help="Asked with host and port ({host}, {port}); answers 200 if it could connect to us."
         ),
     ] = None,
+    key: Key = None,
     as_json: Json = False,
     set_: Set = None,
 ) -> None:
@@ -45,7 +46,7 @@ def doctor(
 
     # What the parts would log is what the lines say.
     logging.basicConfig(handlers=[logging.NullHandler()])
-    settings, faults = _settings(env_file, set_, detector, config)
+    settings, faults = _settings(env_file, set_, detector, config, key)
     console = Console(highlight=False, soft_wrap=True)
     findings = [judge_settings(read_settings(env_file, settings, faults, Path()))]
     running = False
@@ -68,10 +69,12 @@ def doctor(
 
 
 def _settings(
-    env_file: Path | None, assignments: list[str] | None, detector: str | None, config: str | None
+    env_file: Path | None, assignments: list[str] | None, detector: str | None, config: str | None, key: str | None
 ) -> tuple[Settings | None, str]:
     try:
-        settings = load_settings(env_file, assignments, image_detector=detector, image_detector_config=config)
+        settings = load_settings(env_file, assignments, image_detector=detector, image_detector_config=config).of_key(
+            key
+        )
     except ConfigurationError as error:
         return None, str(error)
     return settings, ""

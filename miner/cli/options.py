@@ -16,6 +16,7 @@ Set = Annotated[
 ]
 Detector = Annotated[str | None, typer.Option(help="ViT or YOLOClassifier.")]
 Config = Annotated[str | None, typer.Option(help="YAML file of the detector: a path, or the name of a shipped one.")]
+Key = Annotated[str | None, typer.Option("--key", metavar="NAME", help="Which of WALLET_HOTKEYS; default: the first.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

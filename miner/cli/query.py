@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from miner.cli.options import EnvFile, Json, Set, load_settings
+from miner.cli.options import EnvFile, Json, Key, Set, load_settings
 from miner.errors import ConfigurationError
 from miner.settings import Settings
 
@@ -35,16 +35,17 @@ def query(
         str | None,
         typer.Option(metavar="NAME/HOTKEY", help="Who signs; default: standalone's validator, or your wallet."),
     ] = None,
+    key: Key = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait.")] = 9.0,
     as_json: Json = False,
     set_: Set = None,
 ) -> None:
     """Ask a miner about photos as a validator would. Exit code 1 if a request got no prediction."""
-    settings = load_settings(env_file, set_)
+    settings = load_settings(env_file, set_).of_key(key)
     photos = [_read(path) for path in images]
     signer = _signer(settings, wallet)
-    from miner.app import own_wallet
     from miner.axon.client import Client
+    from miner.seats import own_wallet
 
     hotkey = receiver or own_wallet(settings).hotkey.ss58_address
     address = f"http://{f'[{host}]' if ':' in host else host}:{port or settings.miner_axon_port}"
@@ -110,7 +111,7 @@ def _signer(settings: Settings, wallet: str | None) -> "Wallet":
 
         standalone_file(settings.state_dir)
         return own_wallet(settings.state_dir, "validator")
-    from miner.app import own_wallet as miners_wallet
+    from miner.seats import own_wallet as miners_wallet
 
     return miners_wallet(settings)
 

@@ -21,7 +21,8 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 def screen(overview: Overview) -> RenderableType:
     """Return the whole frame."""
     cards = Columns([_card(title, rows) for title, rows in _cards(overview)], width=CARD, padding=(0, 0))
-    return Group(_head(overview), _hour(overview.hour), cards, _recent(overview))
+    keys = [_keys(overview)] if len(overview.keys) > 1 else []
+    return Group(_head(overview), *keys, _hour(overview.hour), cards, _recent(overview))
 
 
 def lost(overview: Overview, reason: str) -> RenderableType:
@@ -42,6 +43,20 @@ def _head(overview: Overview) -> RenderableType:
     if overview.obstacle:
         lines.insert(1, Text(overview.obstacle, style="red"))
     return Padding(Group(*lines), (0, 1))
+
+
+def _keys(overview: Overview) -> RenderableType:
+    table = Table(box=None, expand=True, header_style="bright_black", padding=(0, 1))
+    for name in ("hotkey", "uid", "port", ""):
+        table.add_column(name, no_wrap=True, ratio=1 if name == "" else None)
+    for key in overview.keys:
+        table.add_row(
+            Text(f"● {key.name}", "red" if key.obstacle else "green"),
+            NONE if key.uid is None else str(key.uid),
+            str(key.port),
+            Text(key.obstacle or key.publication, "bright_black", overflow="ellipsis"),
+        )
+    return Panel(table, title="The hotkeys", title_align="left", border_style="bright_black")
 
 
 def _hour(hour: Hour) -> RenderableType:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from miner.app import own_wallet
 from miner.doctor.report import Finding, ok, problem, warning
 from miner.errors import StartError
+from miner.seats import own_wallet
 from miner.settings import Settings
 
 INLINE_COMMENT = re.compile(r"^\s*(?:export\s+)?\w+\s*=.*\s#")

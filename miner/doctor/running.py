@@ -27,7 +27,7 @@ class RunningFacts:
 
     running: bool = False
     reason: str | None = None  # why it is not ready
-    hotkey: str = ""
+    hotkeys: frozenset[str] = frozenset()
     last_request: float = 0.0  # seconds since 1970; 0: never
     started: float = 0.0
     outcomes: Mapping[str, float] = field(default_factory=dict)  # requests by outcome
@@ -59,7 +59,7 @@ def read_running(settings: Settings) -> RunningFacts:
         with httpx.Client(base_url=address, timeout=LOCAL_SECONDS, trust_env=False) as client:
             answer = client.get("/readyz", headers={"accept": "application/json"}).json()
             samples = client.get("/metrics").text
-        reason = None if answer["ready"] else str(answer["reason"])
+        reason = answer.get("hotkeys", {}).get(settings.wallet_hotkey, answer["reason"])
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return RunningFacts()
     return read_samples(samples, reason)
@@ -69,7 +69,7 @@ def read_samples(text: str, reason: str | None) -> RunningFacts:
     """Read what matters of a scrape."""
     values: dict[str, float] = {}
     outcomes: dict[str, float] = {}
-    hotkey = ""
+    hotkeys = set()
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             name = sample.name.removeprefix(PREFIX)
@@ -78,9 +78,9 @@ def read_samples(text: str, reason: str | None) -> RunningFacts:
                 outcome = sample.labels["outcome"]
                 outcomes[outcome] = outcomes.get(outcome, 0.0) + sample.value
             elif name == "identity_info":
-                hotkey = sample.labels["hotkey"]
+                hotkeys.add(sample.labels["hotkey"])
     last, started = values.get("last_request_timestamp_seconds", 0.0), values.get("start_time_seconds", 0.0)
-    return RunningFacts(True, reason, hotkey, last, started, outcomes)
+    return RunningFacts(True, reason, frozenset(hotkeys), last, started, outcomes)
 
 
 def judge_running(facts: RunningFacts, hotkey: str, *, registered: bool | None) -> Finding:
@@ -88,10 +88,10 @@ def judge_running(facts: RunningFacts, hotkey: str, *, registered: bool | None) 
     name = "miner"
     if not facts.running:
         return warning(name, "not running", "roadwork-miner run, or systemctl start roadwork-miner")
-    if hotkey and facts.hotkey and facts.hotkey != hotkey:
+    if hotkey and facts.hotkeys and hotkey not in facts.hotkeys:
         return problem(
             name,
-            f"the one on STATUS_PORT serves another hotkey, {facts.hotkey}",
+            f"the one on STATUS_PORT serves another hotkey, {', '.join(sorted(facts.hotkeys))}",
             "give this one a STATUS_PORT of its own",
         )
     if facts.reason is None:

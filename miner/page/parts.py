@@ -11,7 +11,8 @@ from miner.words import NONE, age, clock, duration, moment, number, share, size
 def body(overview: Overview) -> str:
     """Return the content of `<main>`."""
     cards = (_queue(overview), _memory(overview), _chain(overview), _model(overview))
-    return f'{_head(overview)}{_hour(overview.hour)}<div class="cards">{"".join(cards)}</div>{_recent(overview)}'
+    parts = (_head(overview), _keys(overview), _hour(overview.hour), f'<div class="cards">{"".join(cards)}</div>')
+    return "".join(parts) + _recent(overview)
 
 
 def _head(overview: Overview) -> str:
@@ -32,6 +33,24 @@ def _head(overview: Overview) -> str:
         f'<ul class="facts">{"".join(f"<li>{name} <b>{escape(value)}</b></li>" for name, value in facts)}</ul>'
         f'<p class="lost-note">No contact with the miner since '
         f'<time datetime="{moment(overview.now)}">{clock(overview.now)} UTC</time>.</p></header>'
+    )
+
+
+def _keys(overview: Overview) -> str:
+    """Return a table of our hotkeys, where there are several."""
+    if len(overview.keys) < 2:
+        return ""
+    rows = "".join(
+        f"<tr><td>{escape(key.name)}</td><td>{NONE if key.uid is None else key.uid}</td><td>{key.port}</td>"
+        f'<td class="outcome"><span class="pill {"g-missed" if key.obstacle else "g-answered"}">'
+        f"{'not served' if key.obstacle else 'served'}</span>"
+        f'<span class="why">{escape(key.obstacle or key.publication)}</span></td></tr>'
+        for key in overview.keys
+    )
+    heads = "".join(f"<th>{head}</th>" for head in ("name", "uid", "port", "state"))
+    return (
+        f'<section class="card"><h2>The hotkeys</h2><table><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></section>"
     )
 
 

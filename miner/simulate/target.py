@@ -8,13 +8,13 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from miner.app import own_wallet
 from miner.axon.caller import Wire
 from miner.axon.client import Client
 from miner.chain.standalone import own_wallet as standalone_wallet
 from miner.chain.standalone import standalone_file
 from miner.chain.wallet import load_hotkey
 from miner.errors import ConfigurationError
+from miner.seats import own_wallet
 from miner.settings import Settings, environment_of
 from miner.simulate.keys import make_known, throwaway_keys
 

@@ -180,7 +180,7 @@ class Daemon:
             for sample in family.samples
         ]
 
-    def metric(self, name: str, **labels: str) -> float:
+    def metric(self, name: str, /, **labels: str) -> float:
         """Return the sum of a metric's samples that have these labels."""
         found = [value for known, has, value in self.samples() if known == name and labels.items() <= has.items()]
         assert found, f"no sample of {name}"

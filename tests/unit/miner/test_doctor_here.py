@@ -99,7 +99,7 @@ NOW = 9_060.0
         (running.RunningFacts(), True, "warning", "not running"),
         (replace(RUNNING, reason="loading the model"), True, "problem", "loading the model"),
         (replace(RUNNING, reason="hotkey x is not registered"), False, "warning", "not registered"),
-        (replace(RUNNING, hotkey="theirs"), True, "problem", "another hotkey, theirs"),
+        (replace(RUNNING, hotkeys=frozenset({"theirs"})), True, "problem", "another hotkey, theirs"),
     ],
 )
 def test_miner(facts: running.RunningFacts, registered: bool, level: Level, words: str) -> None:

@@ -18,6 +18,8 @@ from miner.service import Answer
 class FileChain:
     """A validator, and a hotkey without a permit."""
 
+    hotkey = "own"
+    uid: int | None = None
     obstacle: str | None = None
     snapshot = Snapshot(
         5,

@@ -1,5 +1,6 @@
 """Where settings come from, and what is said about wrong ones."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,42 @@ def test_a_missing_env_file_is_a_fault(tmp_path: Path) -> None:
 def test_settings_can_not_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings.load().netuid = 5  # type: ignore[misc]
+
+
+def test_several_hotkeys_are_settings_for_each(tmp_path: Path) -> None:
+    settings = Settings.load(wallet_hotkeys=" first:8091, second:8092", wallet_hotkey_file=tmp_path / "hotkey")
+    first, second = settings.each_key()
+    assert [(one.wallet_hotkey, one.miner_axon_port) for one in (first, second)] == [("first", 8091), ("second", 8092)]
+    assert second.wallet_hotkey_file == tmp_path / "hotkey_second", "as systemd names a folder's credentials"
+    assert settings.of_key(None) == first
+    assert settings.of_key("second") == second
+    assert second.each_key() == [second]
+    with pytest.raises(ConfigurationError, match="--key=third: one of first, second is allowed"):
+        settings.of_key("third")
+
+
+def test_a_hotkey_alone_means_what_it_always_meant() -> None:
+    settings = Settings.load(wallet_hotkey="mine", miner_axon_port=8095)
+    assert settings.each_key() == [settings]
+    assert settings.of_key(None) is settings
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("first", "'first' is none"),
+        ("first:0", "'first:0' is none"),
+        ("first:70000", "'first:70000' is none"),
+        ("../first:8091", "'../first:8091' is none"),
+        ("first:8091,first:8092", "the name first is there twice"),
+        ("first:8091,second:8091", "the port 8091 is there twice"),
+    ],
+)
+def test_what_is_no_list_of_hotkeys_with_ports_is_named(value: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^WALLET_HOTKEYS={re.escape(value)}: .*{re.escape(words)}"):
+        Settings.load(wallet_hotkeys=value)
+
+
+def test_several_hotkeys_publish_their_own_ports() -> None:
+    with pytest.raises(ConfigurationError, match="leave AXON_EXTERNAL_PORT empty"):
+        Settings.load(wallet_hotkeys="first:8091", axon_external_port=9000)

@@ -8,6 +8,7 @@ import pytest
 
 from miner.chain.base import EMPTY, Neuron, Snapshot
 from miner.metrics import Metrics
+from miner.seats import Seat
 from miner.settings import Settings
 from miner.watch import Watch
 
@@ -65,13 +66,12 @@ def test_a_daemon_that_has_just_started(watch: Watch) -> None:
 
 
 def test_a_chain_that_was_never_read_has_no_numbers_rather_than_wrong_ones(watch: Watch) -> None:
-    watch.see_hotkey("own")
-    watch.see_chain(FakeChain())
+    watch.see_seats([Seat(watch.settings, chain=FakeChain())])
     assert value(watch, "chain_age_seconds") == inf
-    assert value(watch, "chain_registered") == 0
+    assert value(watch, "chain_registered", hotkey="own") == 0
     assert value(watch, "chain_syncs_total") == 0
-    assert value(watch, "chain_uid") == -1
-    stake = value(watch, "chain_stake")
+    assert value(watch, "chain_uid", hotkey="own") == -1
+    stake = value(watch, "chain_stake", hotkey="own")
     assert stake is not None
     assert isnan(stake)
     shown = watch.overview().chain
@@ -82,18 +82,17 @@ def test_a_chain_that_was_never_read_has_no_numbers_rather_than_wrong_ones(watch
 
 def test_a_chain_that_is_read_is_shown_from_then_on(watch: Watch) -> None:
     chain = FakeChain()
-    watch.see_hotkey("own")
-    watch.see_chain(chain)
+    watch.see_seats([Seat(watch.settings, chain=chain)])
     chain.read()
     watch.count_from_zero()
     assert value(watch, "chain_age_seconds") == 3
     assert value(watch, "chain_block") == 7700
-    assert value(watch, "chain_uid") == 4
-    assert value(watch, "chain_registered") == 1
-    assert value(watch, "chain_published") == 1
-    assert value(watch, "chain_stake") == 12.5
-    assert value(watch, "chain_incentive") == 0.25
-    assert value(watch, "chain_trust") == 0.5
+    assert value(watch, "chain_uid", hotkey="own") == 4
+    assert value(watch, "chain_registered", hotkey="own") == 1
+    assert value(watch, "chain_published", hotkey="own") == 1
+    assert value(watch, "chain_stake", hotkey="own") == 12.5
+    assert value(watch, "chain_incentive", hotkey="own") == 0.25
+    assert value(watch, "chain_trust", hotkey="own") == 0.5
     assert value(watch, "chain_neurons") == 3
     assert value(watch, "chain_validators") == 2
     assert value(watch, "chain_validators_active") == 1
