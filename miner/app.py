@@ -2,23 +2,24 @@
 
 import asyncio
 import logging
-import os
-import signal
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from miner import memory, systemd
-from miner.axon.app import Axon, Limits
+from miner import memory, signals, systemd
+from miner.axon.app import Axon
 from miner.chain.base import Chain
 from miner.connections import Connections, Guard
-from miner.errors import StartError
+from miner.errors import StartError, Stuck
+from miner.health import Health
 from miner.heartbeat import States, beat, end
-from miner.hotkeys import split_hotkeys
+from miner.instance import alone
 from miner.metrics import Metrics
-from miner.model import ModelLoader, in_words
-from miner.policy import Rules
+from miner.model import ModelLoader, in_words, seconds_allowed
 from miner.queue import Queue
 from miner.recorder import FOLDER
 from miner.recorder.flight import FlightRecorder, make_recorder
+from miner.reload import Reloader
+from miner.requests import limits_of, rules_of
 from miner.scheduler import Scheduler
 from miner.seats import Seat, find_places_on_chain, leave_out, open_seats
 from miner.seats import in_words as why_none
@@ -36,48 +37,52 @@ log = logging.getLogger(__name__)
 class Daemon:
     """One miner, from start to stop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
         self.settings = settings
+        self.reread = reread or (lambda: settings)  # for a reload
         self.metrics = Metrics()
         self.obstacle: str | None = "starting"  # the daemon's own; the chain may have one too
         self.seats: list[Seat] = []
-        self.loader: ModelLoader | None = None
         self.service: Service | None = None
+        self.health: Health | None = None
+        self.reloader: Reloader | None = None
         self.watch = Watch(settings, self.metrics, self.why_not_ready)
         self.states = States(self.why_not_ready)
         self.hung = False  # whether a picture was still worked on when the drain ended
+        self.stuck = ""  # why it ended by itself
         self._started = False
+        self._stop = asyncio.Event()
 
     async def run(self) -> None:
         """Start, answer until told to stop, drain.
 
         Raises:
             StartError: something is not as it must be.
+            Stuck: there is nothing more to be done without a restart.
         """
         memory.keep_large_blocks_apart()
-        settings, stop = self.settings, asyncio.Event()
-        self._listen_to_signals(stop)
+        settings = self.settings
+        signals.listen(self._stop, lambda: self._started, self.reload)
         async with AsyncExitStack() as stack:
+            stack.enter_context(alone(settings.state_dir))
             status = status_app(self.metrics.registry, self.why_not_ready, self.watch.overview, self.watch.obstacles)
             await stack.enter_async_context(
                 listening(status, "STATUS_PORT", settings.status_host, settings.status_port)
             )
             stack.push_async_callback(end, asyncio.create_task(self.states.watch(), name="states"))
             self.obstacle = "loading the model"
-            self.loader = ModelLoader(settings, self.metrics)
+            loader = ModelLoader(settings, self.metrics)
             # Side by side: importing the SDK takes as long as checking and loading a large model.
-            self.seats, (detector, pace) = await asyncio.gather(
-                asyncio.to_thread(open_seats, settings), self.loader.load()
-            )
+            self.seats, loaded = await asyncio.gather(asyncio.to_thread(open_seats, settings), loader.load())
+            loader.show(loaded)
             memory.give_back()
-            plan = ThreadPlan(detector.options.slots, detector.options.threads)
+            plan = ThreadPlan(loaded.detector.options.slots, loaded.detector.options.threads)
             self.metrics.planned(plan, settings.queue_depth)
-            scheduler = Scheduler(Queue(plan.slots, settings.queue_depth, settings.queue_share_places, pace))
-            self.service = Service(detector, scheduler)
+            scheduler = Scheduler(Queue(plan.slots, settings.queue_depth, settings.queue_share_places, loaded.pace))
+            self.service = Service(loaded.detector, scheduler)
+            del loaded  # a reload shall free it
             stack.callback(self.service.close)
-            if (allowed := systemd.watchdog_seconds()) is not None:
-                stack.push_async_callback(end, asyncio.create_task(beat(self.service, allowed), name="beat"))
-            self.watch.see_service(self.service)
+            self._look_after(self.service, loader, stack)
 
             self.obstacle = "reading the chain"
             find_places_on_chain(settings, self.seats)
@@ -87,13 +92,7 @@ class Daemon:
                 await chain.start()
             self.watch.count_from_zero()
 
-            limits = Limits(
-                settings.max_body_bytes,
-                settings.body_stall_seconds,
-                settings.deadline_cap_seconds,
-                settings.deadline_margin_seconds,
-            )
-            rules = rules_of(settings)
+            limits, rules = limits_of(settings), rules_of(settings)
             guard = Guard(settings.max_connections, settings.max_connections_per_address, settings.header_seconds)
             connections = Connections(guard, lambda reason: self.metrics.dropped.labels(reason).inc())
             self.metrics.connections.set_function(lambda: len(connections))
@@ -114,8 +113,24 @@ class Daemon:
                 await chain.publish()
             self.states.started(lambda: self._summary(plan))
             self._started = True
-            await stop.wait()
+            await self._stop.wait()
+        if self.stuck:
+            raise Stuck(self.stuck)
         log.info("stopped")
+
+    def _look_after(self, service: Service, loader: ModelLoader, stack: AsyncExitStack) -> None:
+        """Have the model looked after: its health, its replacement, its life signs."""
+        settings = self.settings
+        health = Health(service, settings.inference_limit_seconds, seconds_allowed(settings), self._give_up)
+        service.scheduler.veto = lambda: health.refusal
+        stack.push_async_callback(end, asyncio.create_task(health.watch(), name="health"))
+        reloader = Reloader(loader, service, self.metrics, self.reread)
+        stack.push_async_callback(reloader.stop)
+        if (strikes := systemd.watchdog_seconds()) is not None:
+            stack.push_async_callback(end, asyncio.create_task(beat(service, strikes), name="beat"))
+        self.health, self.reloader = health, reloader
+        self.watch.see_service(service)
+        self.watch.see_reloader(reloader)
 
     async def _listen(self, stack: AsyncExitStack, seat: Seat, axon: Axon, connections: Connections) -> None:
         """Open a hotkey's port; of several, one whose port can't be had is left out."""
@@ -129,28 +144,23 @@ class Daemon:
 
     def why_not_ready(self) -> str | None:
         """Return why no request is answered, or None."""
-        return self.obstacle or why_none(self.seats) or (self.service.obstacle if self.service is not None else None)
+        parts = (self.service, self.health)
+        model = next((part.obstacle for part in parts if part is not None and part.obstacle), None)
+        return self.obstacle or why_none(self.seats) or model
 
     def _chains(self) -> list[Chain]:
         return [seat.chain for seat in self.seats if seat.chain is not None and seat.fault is None]
 
-    async def reload(self) -> None:
-        """Load the model again beside the running one, which keeps serving if the new one fails (SIGHUP)."""
-        if self.service is None or self.loader is None:
+    def reload(self) -> None:
+        """Load the model again beside the running one (SIGHUP)."""
+        if self.reloader is None:
             log.warning("reload ignored: the first model is still loading")
-            return
-        try:
-            detector, pace = await self.loader.load()
-        except StartError as error:
-            self.metrics.reloads.labels("failed").inc()
-            log.error("reload failed, the old model keeps serving: %s", error)
-            return
-        # No picture outlives its deadline, so by then none is scored by the old one any more.
-        asyncio.get_running_loop().call_later(self.settings.deadline_cap_seconds, self.service.detector.close)
-        self.service.detector, self.service.scheduler.queue.pace = detector, pace
-        memory.give_back()
-        self.metrics.reloads.labels("ok").inc()
-        log.info("reloaded: %s", in_words(detector))
+        else:
+            self.reloader.ask()
+
+    def _give_up(self, reason: str) -> None:
+        self.stuck = reason
+        self._stop.set()
 
     async def _drain(self) -> None:
         assert self.service is not None
@@ -159,8 +169,9 @@ class Daemon:
         self.obstacle = "shutting down"
         self.states.stopping()
         scheduler.close("draining")
-        if not await self.service.drain(self.settings.drain_seconds):
-            log.warning("requests were still running after %.0f s; leaving them", self.settings.drain_seconds)
+        seconds = 0.0 if self.stuck else self.settings.drain_seconds
+        if not await self.service.drain(seconds):
+            log.warning("requests were still running after %.0f s; leaving them", seconds)
             self.hung = True
 
     def _start_recorder(self, stack: AsyncExitStack) -> FlightRecorder | None:
@@ -190,36 +201,3 @@ class Daemon:
             f"hotkey {hotkeys}, {settings.subtensor_network} netuid {settings.netuid}; "
             f"status on {settings.status_host}:{settings.status_port}"
         )
-
-    def _listen_to_signals(self, stop: asyncio.Event) -> None:
-        loop, main = asyncio.get_running_loop(), asyncio.current_task()
-        assert main is not None
-        reloads: set[asyncio.Task[None]] = set()
-
-        def ask_to_stop(number: int) -> None:
-            if stop.is_set():
-                log.warning("stopped at once, on a second signal")
-                os._exit(128 + number)
-            stop.set()
-            if not self._started:  # nothing to drain yet
-                main.cancel()
-
-        def ask_to_reload() -> None:
-            task = asyncio.ensure_future(self.reload())
-            reloads.add(task)
-            task.add_done_callback(reloads.discard)
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, ask_to_stop, number)
-        loop.add_signal_handler(signal.SIGHUP, ask_to_reload)
-
-
-def rules_of(settings: Settings) -> Rules:
-    """Return the operator's rules."""
-    return Rules(
-        require_permit=settings.blacklist_force_validator_permit,
-        allow_non_registered=settings.blacklist_allow_non_registered,
-        min_stake=settings.blacklist_min_stake,
-        allow=split_hotkeys(settings.blacklist_allow_hotkeys),
-        deny=split_hotkeys(settings.blacklist_deny_hotkeys),
-    )

@@ -3,7 +3,8 @@
     MinerError
     ├── StartError                 ends the process, as one line on stderr
     │   ├── ConfigurationError     exit 2: the operator's settings are wrong; systemd does not restart
-    │   └── CouldNotStart          exit 3: the settings are right, the world is not
+    │   ├── CouldNotStart          exit 3: the settings are right, the world is not
+    │   └── Stuck                  exit 4: it ran, and can be of no more use before a restart
     ├── ChainFault, AddressUnknown  the chain or the network is away for now (`miner.chain`); tried again, never fatal
     └── RequestError               ends one request, as one JSON body; `axon.app` alone sends it
         ├── BadRequest             400
@@ -13,6 +14,7 @@
         ├── BodyTooLarge           413
         ├── UnreadableImage        422
         ├── InferenceFailed        500
+        ├── InferenceCrashed       500
         ├── Expired                503
         └── Refused                503, with a reason from a closed list
 
@@ -21,7 +23,9 @@ The detectors have a tree of their own (`detectors.errors`); `miner.service` tra
 
 from typing import ClassVar, Literal
 
-RefusalReason = Literal["queue_full", "share", "deadline", "evicted", "late", "not_ready", "draining", "no_endpoint"]
+RefusalReason = Literal[
+    "queue_full", "share", "deadline", "evicted", "late", "not_ready", "draining", "no_endpoint", "memory"
+]
 
 
 class MinerError(Exception):
@@ -44,6 +48,12 @@ class CouldNotStart(StartError):
     """The settings are valid, but a port, a file, a model or the chain is not there."""
 
     exit_code = 3
+
+
+class Stuck(StartError):
+    """Every slot hangs: whoever supervises the process is to start it again."""
+
+    exit_code = 4
 
 
 class RequestError(MinerError):
@@ -97,6 +107,13 @@ class UnreadableImage(RequestError):
 
 class InferenceFailed(RequestError):
     """The model failed, or answered with something that is not a probability."""
+
+    status = 500
+    outcome = "failed"
+
+
+class InferenceCrashed(RequestError):
+    """The model raised something, rather than answer."""
 
     status = 500
     outcome = "failed"

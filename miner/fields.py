@@ -129,6 +129,9 @@ class Fields(BaseSettings):
         25_000_000, ge=224 * 224, le=178_956_970, description="largest picture, width × height; read before decoding"
     )
     body_stall_seconds: Seconds = Field(3.0, description="a body that pauses for longer is given up")
+    inference_limit_seconds: Seconds = Field(
+        30.0, description="a picture worked on for longer hangs; when every slot does, the miner ends with exit code 4"
+    )
     drain_seconds: Seconds = Field(10.0, description="time for running requests after SIGTERM")
 
     state_dir: Path = Field(

@@ -7,16 +7,14 @@ out until systemd restarts the process.
 """
 
 import asyncio
-import contextlib
 import logging
-import threading
 from collections.abc import Callable
 from functools import cache
 
-from detectors.base import Detector
 from detectors.errors import DetectorError, EngineError
 from detectors.pictures import known_picture
 from miner import systemd
+from miner.selftest import on_a_thread
 from miner.service import Service
 
 log = logging.getLogger(__name__)
@@ -24,7 +22,6 @@ log = logging.getLogger(__name__)
 BEATS = 2  # in the time the watchdog allows: one may be late
 LOOKS = 20  # for a proof, between two beats
 STATE_SECONDS = 1.0  # between two looks at the state
-LAST_SECONDS = 10.0  # for a self-inference that runs when the process ends
 
 _picture = cache(known_picture)
 
@@ -98,34 +95,10 @@ async def _proves_itself(service: Service) -> bool:
     if service.scheduler.running:
         return False
     try:
-        await _on_a_thread(service.detector)
+        await on_a_thread(lambda: service.detector.predict(_picture()))
     except EngineError:
         return True  # this process is well, and a restart of it would mend nothing elsewhere
     except DetectorError as error:
         log.error("the known picture gets no prediction, so the watchdog is not fed: %s", error)
         return False
     return True
-
-
-async def _on_a_thread(detector: Detector) -> None:
-    """Predict the known picture on a thread that, should it hang, keeps nobody from ending the process."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[DetectorError | None] = loop.create_future()
-
-    def predict() -> None:
-        error = None
-        try:
-            detector.predict(_picture())
-        except DetectorError as raised:
-            error = raised
-        with contextlib.suppress(RuntimeError):  # the loop did not wait for us
-            loop.call_soon_threadsafe(done.set_result, error)
-
-    threading.Thread(target=predict, name="self-inference", daemon=True).start()
-    try:
-        await asyncio.wait({done})
-    except asyncio.CancelledError:
-        await asyncio.wait({done}, timeout=LAST_SECONDS)  # the interpreter should not end under native code
-        raise
-    if (failure := done.result()) is not None:
-        raise failure

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
+MEMORY_FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))  # versions 2, 1
 NO_LIMIT = 2**60  # bytes; version 1 writes "none" as the largest multiple of a page
 
 
@@ -19,6 +20,15 @@ class Memory:
     cgroup_usage: float = 0.0
     cgroup_reclaimable: float = 0.0  # of the usage: file cache that the kernel drops before it kills
     machine_available: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Headroom:
+    """Bytes left of the limit, a cgroup's or the machine's own, of which the least is left."""
+
+    left: float = inf
+    limit: float = inf
+    whose: str = "machine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +60,26 @@ def read_memory(root: Path = Path("/")) -> Memory:
         cgroup_reclaimable=reclaimable,
         machine_available=_kilobytes(root / "proc/meminfo").get("MemAvailable", 0.0),
     )
+
+
+def read_headroom(root: Path = Path("/")) -> Headroom:
+    """Read what is left until the kernel kills, of all limits that hold for this process.
+
+    File cache is not counted as used, but for mapped files: the weights of a model that serves are among them.
+    """
+    meminfo = _kilobytes(root / "proc/meminfo")
+    rooms = [Headroom(meminfo.get("MemAvailable", inf), meminfo.get("MemTotal", inf))]
+    for folder in cgroup_folders(root, "memory"):
+        stat = _pairs(folder / "memory.stat")
+        inactive, active, mapped = (
+            stat.get(f"total_{name}", stat.get(name, 0)) for name in ("inactive_file", "active_file", "mapped_file")
+        )
+        cache = max(inactive, inactive + active - mapped)
+        for limit_file, usage_file in MEMORY_FILES:
+            limit, usage = _number(folder / limit_file), _number(folder / usage_file)
+            if limit is not None and usage is not None and limit < NO_LIMIT:
+                rooms.append(Headroom(limit - usage + cache, limit, "cgroup"))
+    return min(rooms, key=lambda room: room.left)
 
 
 def read_throttling(root: Path = Path("/")) -> Throttling:
@@ -90,10 +120,7 @@ def _cgroup_memory(root: Path) -> tuple[float, float, float]:
     for folder in cgroup_folders(root, "memory"):
         stat = _pairs(folder / "memory.stat")
         reclaimable = stat.get("total_inactive_file", stat.get("inactive_file", 0))
-        for limit_file, usage_file in (
-            ("memory.max", "memory.current"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-        ):
+        for limit_file, usage_file in MEMORY_FILES:
             usage = _number(folder / usage_file)
             if usage is not None:
                 limit = _number(folder / limit_file)

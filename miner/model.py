@@ -4,7 +4,9 @@ import asyncio
 import logging
 import sys
 import time
-from dataclasses import replace
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Self
 
 from detectors.backends import MANIFEST_FILE
 from detectors.base import Detector, RunOptions
@@ -25,6 +27,16 @@ log = logging.getLogger(__name__)
 VALIDATORS_WAIT = 9.0  # seconds
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A detector, verified and warm, the seconds that one picture takes, and those of loading and of warming up."""
+
+    detector: Detector
+    pace: float
+    load_seconds: float
+    warmup_seconds: float
+
+
 class ModelLoader:
     """Loads the configured model; blocking work runs in threads, so that the status port answers meanwhile."""
 
@@ -35,8 +47,20 @@ class ModelLoader:
         self._split: RunOptions | None = None  # of the first load; the scheduler's slots do not change afterwards
         self.remote = RemoteMetrics(metrics.registry, addresses(settings)) if settings.is_remote else None
 
-    async def load(self) -> tuple[Detector, float]:
-        """Return the detector, verified and warm, and the seconds one picture takes.
+    def beside(self, settings: Settings) -> Self:
+        """Return a loader for other settings, which keeps to this one's split of the machine."""
+        other = copy(self)
+        other.settings = settings
+        return other
+
+    def show(self, loaded: Loaded) -> None:
+        """Show the model that serves from now on."""
+        self.metrics.loaded(loaded.detector, loaded.load_seconds, loaded.warmup_seconds)
+        if self.remote is not None and loaded.detector.elsewhere is not None:
+            self.remote.see(loaded.detector.elsewhere)
+
+    async def load(self) -> Loaded:
+        """Return the configured model.
 
         Raises:
             ConfigurationError: the configuration names no model.
@@ -44,25 +68,23 @@ class ModelLoader:
         """
         try:
             await self._tune_if_asked()
-            detector, pace, seconds = await asyncio.to_thread(self._load)
+            loaded = await asyncio.to_thread(self._load)
         except NotPrepared:
             log.info("%s is not prepared yet: fetching and exporting it, once", self.settings.detector_config)
             await self._run_child("models", "download")
             await self._tune_if_asked()
-            detector, pace, seconds = await asyncio.to_thread(self._load)
-        self._check_pace(pace)
-        self.metrics.loaded(detector, *seconds)
-        if self.remote is not None and detector.elsewhere is not None:
-            self.remote.see(detector.elsewhere)
-        return detector, pace
+            loaded = await asyncio.to_thread(self._load)
+        self._check_pace(loaded)
+        return loaded
 
-    def _load(self) -> tuple[Detector, float, tuple[float, float]]:
-        """Return the detector, the seconds one picture takes, and those of loading and of warming up."""
+    def _load(self) -> Loaded:
         settings, started = self.settings, time.monotonic()
         try:
             config = read_config(settings.detector_config)
             plan = choose(settings, self.cores, self._tuned())
-            options = plan.options if self._split is None else self._split
+            options = plan.options
+            if self._split is not None:
+                options = replace(options, slots=self._split.slots, threads=self._split.threads)
             if self.remote is not None:
                 options = replace(options, engine=engine_options(settings, self.cores, self.remote))
             options = replace(options, max_pixels=settings.max_image_pixels)
@@ -90,7 +112,7 @@ class ModelLoader:
             raise
         except ModelError as error:
             raise CouldNotStart(str(error)) from error
-        return detector, pace, (loaded - started, time.monotonic() - loaded)
+        return Loaded(detector, pace, loaded - started, time.monotonic() - loaded)
 
     async def _tune_if_asked(self) -> None:
         if self.settings.tune_on_start and not self.settings.is_remote and await asyncio.to_thread(self._tuned) is None:
@@ -124,13 +146,19 @@ class ModelLoader:
                 f"`roadwork-miner {' '.join(command)}` failed, for the reason above"
             )
 
-    def _check_pace(self, pace: float) -> None:
-        allowed = min(VALIDATORS_WAIT, self.settings.deadline_cap_seconds) - self.settings.deadline_margin_seconds
-        if pace > allowed:
+    def _check_pace(self, loaded: Loaded) -> None:
+        allowed = seconds_allowed(self.settings)
+        if loaded.pace > allowed:
+            loaded.detector.close()
             raise CouldNotStart(
-                f"one picture takes {pace:.1f} s with {self.settings.detector_config}, and an answer must be on its "
-                f"way after {allowed:.1f} s: take a smaller model or a faster machine"
+                f"one picture takes {loaded.pace:.1f} s with {self.settings.detector_config}, and an answer must be on "
+                f"its way after {allowed:.1f} s: take a smaller model or a faster machine"
             )
+
+
+def seconds_allowed(settings: Settings) -> float:
+    """Return the seconds after which an answer has to be on its way, at the validators' patience."""
+    return min(VALIDATORS_WAIT, settings.deadline_cap_seconds) - settings.deadline_margin_seconds
 
 
 def in_words(detector: Detector) -> str:

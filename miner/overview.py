@@ -21,6 +21,7 @@ class Identity(_Part):
     network: str
     netuid: int
     port: int
+    pid: int
 
 
 class Model(_Part):
@@ -33,6 +34,16 @@ class Model(_Part):
     precision: str
     threads: int
     hash: str
+
+
+class ReloadView(_Part):
+    """How often another model was asked for, how many of these are seen to, and how the last one ended, in words."""
+
+    asked: int
+    done: int
+    ok: bool | None
+    text: str
+    at: float | None
 
 
 class Queue(_Part):
@@ -162,6 +173,7 @@ class Overview(_Part):
     obstacle: str | None
     identity: Identity
     model: Model | None
+    reload: ReloadView | None  # None: the first model is not there yet
     queue: Queue | None
     memory: MemoryUse
     chain: ChainView | None  # of the first hotkey

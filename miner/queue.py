@@ -22,6 +22,7 @@ MESSAGES: dict[RefusalReason, str] = {
     "late": "the deadline can no longer be met",
     "not_ready": "the miner is not ready",
     "draining": "the miner is shutting down",
+    "memory": "memory is short at the moment",
     "no_endpoint": "no machine that could score the picture is within reach",
 }
 

@@ -54,6 +54,7 @@ class Scheduler:
         self.queue = queue
         self.clock = clock
         self._tickets: dict[Place, Ticket] = {}  # of those that wait
+        self.veto: Callable[[], RefusalReason | None] = lambda: None  # asked while the gate is open
         self._closed: RefusalReason | None = "not_ready"
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -86,8 +87,7 @@ class Scheduler:
         Raises:
             Refused: the gate is closed, or as `Queue.check`.
         """
-        if self._closed is not None:
-            raise refused(self._closed)
+        self._pass_the_gate()
         self.queue.check(self.clock(), caller, priority, deadline)
 
     def admit(self, caller: str, priority: float, deadline: float) -> Ticket:
@@ -96,8 +96,7 @@ class Scheduler:
         Raises:
             Refused: as `check`.
         """
-        if self._closed is not None:
-            raise refused(self._closed)
+        self._pass_the_gate()
         place, displaced = self.queue.admit(self.clock(), caller, priority, deadline)
         for other in displaced:
             self._tickets.pop(other).refuse("evicted")
@@ -133,6 +132,11 @@ class Scheduler:
         """Give a slot back."""
         self.queue.release(ticket.place)
         self._step()
+
+    def _pass_the_gate(self) -> None:
+        reason = self._closed or self.veto()
+        if reason is not None:
+            raise refused(reason)
 
     def _step(self) -> None:
         for place in [place for place, ticket in self._tickets.items() if ticket.gave_up]:

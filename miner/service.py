@@ -2,16 +2,25 @@
 
 import asyncio
 import contextlib
+import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Barrier
 
 from detectors.base import Detector, Prediction
+from detectors.comparison import PICTURES, Seen
 from detectors.errors import ImageError, InferenceError, NoEndpoint, OutOfTime
-from miner.errors import InferenceFailed, UnreadableImage
+from miner.breaker import Breaker
+from miner.errors import CouldNotStart, InferenceCrashed, InferenceFailed, RequestError, UnreadableImage
 from miner.queue import refused
 from miner.scheduler import Scheduler, Ticket
+
+log = logging.getLogger(__name__)
+
+KEPT_BYTES = 512 * 2**10  # of a picture: a validator's has 20 to 300 kB
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +40,9 @@ class Service:
         self.detector = detector  # replaced as a whole by a reload; running pictures finish on the old one
         self.scheduler = scheduler
         self.completed = 0  # pictures that got a prediction
-        self._pool = ThreadPoolExecutor(scheduler.queue.slots, thread_name_prefix="inference")
+        self.breaker = Breaker()
+        self.recent: deque[Seen] = deque(maxlen=PICTURES)  # to compare another model with this one
+        self._pool = _started(scheduler.queue.slots)
 
     @property
     def obstacle(self) -> str | None:
@@ -45,13 +56,23 @@ class Service:
             Refused: the place was lost, there is no time left, or no remote endpoint is there to ask.
             UnreadableImage: the bytes are not a picture.
             InferenceFailed: the model's output is not a probability.
+            InferenceCrashed: it raised something.
         """
         await self.scheduler.turn(ticket)
         loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Answer] = loop.create_future()
         job = self._pool.submit(self._predict, picture, ticket.deadline)
         # The slot is freed by the thread that used it: a caller who gives up does not stop the work.
-        job.add_done_callback(lambda done: self._tell(loop, ticket, done))
-        return await asyncio.wrap_future(job)
+        job.add_done_callback(lambda done: self._tell(loop, ticket, done, answer))
+        return await answer
+
+    def replace(self, detector: Detector, pace: float) -> Detector:
+        """Ask another detector from now on, which takes `pace` seconds for a picture; return the one before."""
+        old, self.detector = self.detector, detector
+        self.scheduler.queue.pace = pace
+        self.recent.clear()
+        self.breaker.succeeded()
+        return old
 
     async def drain(self, seconds: float) -> bool:
         """Wait until nothing waits or runs; return whether that came in time."""
@@ -83,15 +104,58 @@ class Service:
             raise refused("late") from error
         if not 0 <= prediction.probability <= 1:  # the last guard: a NaN is neither
             raise InferenceFailed("the detector's answer is not a probability")
+        if len(data) <= KEPT_BYTES:
+            self.recent.append(Seen(data, prediction.probability))
         return Answer(prediction, started, unpacked, time.monotonic())
 
-    def _tell(self, loop: asyncio.AbstractEventLoop, ticket: Ticket, job: "Future[Answer]") -> None:
+    def _tell(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        ticket: Ticket,
+        job: "Future[Answer]",
+        answer: "asyncio.Future[Answer]",
+    ) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the drain did not wait for this one
-            loop.call_soon_threadsafe(self._done, ticket, job)
+            loop.call_soon_threadsafe(self._done, ticket, job, answer)
 
-    def _done(self, ticket: Ticket, job: "Future[Answer]") -> None:
+    def _done(self, ticket: Ticket, job: "Future[Answer]", answer: "asyncio.Future[Answer]") -> None:
         self.scheduler.release(ticket)
-        if not job.cancelled() and job.exception() is None:
-            answer = job.result()
-            self.completed += 1
-            self.scheduler.queue.measured(answer.finished - answer.started)
+        if job.cancelled():
+            answer.cancel()
+        elif (error := job.exception()) is not None:
+            self._fail(error, answer)
+        else:
+            self._succeed(job.result(), answer)
+
+    def _succeed(self, result: Answer, answer: "asyncio.Future[Answer]") -> None:
+        self.completed += 1
+        self.breaker.succeeded()
+        self.scheduler.queue.measured(result.finished - result.started)
+        if not answer.done():  # its caller is still there
+            answer.set_result(result)
+
+    def _fail(self, error: BaseException, answer: "asyncio.Future[Answer]") -> None:
+        """Tell the caller; of whatever a library raises, even what would end a program, it gets a plain 500."""
+        if not isinstance(error, RequestError):
+            log.error("a picture's thread raised %s", type(error).__name__, exc_info=error)
+            error = InferenceCrashed("the model failed")
+        if isinstance(error, InferenceFailed | InferenceCrashed):
+            self.breaker.failed(str(error))
+        if not answer.done():
+            answer.set_exception(error)
+
+
+def _started(threads: int) -> ThreadPoolExecutor:
+    """Return a pool whose threads run already.
+
+    Raises:
+        CouldNotStart: there can't be so many.
+    """
+    pool, barrier = ThreadPoolExecutor(threads, thread_name_prefix="inference"), Barrier(threads)
+    try:
+        for _ in range(threads):
+            pool.submit(barrier.wait)
+    except RuntimeError as error:
+        barrier.abort()
+        raise CouldNotStart(f"INFERENCE_SLOTS={threads}: {error}") from error
+    return pool

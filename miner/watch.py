@@ -1,6 +1,7 @@
 """What the metrics and the page read where it is kept, at the moment they are asked."""
 
 import math
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,8 +12,20 @@ from miner.drift import Drift
 from miner.history import History
 from miner.machine import read_memory, read_throttling
 from miner.metrics import OUTCOMES, Metrics, graph_hash
-from miner.overview import ChainView, Hour, Identity, KeyView, MemoryUse, Model, Overview, Queue, RequestView
+from miner.overview import (
+    ChainView,
+    Hour,
+    Identity,
+    KeyView,
+    MemoryUse,
+    Model,
+    Overview,
+    Queue,
+    ReloadView,
+    RequestView,
+)
 from miner.recorder.flight import FlightRecorder
+from miner.reload import Reloader
 from miner.seats import Seat
 from miner.service import Service
 from miner.settings import Settings
@@ -30,6 +43,7 @@ class Watch:
         self.seats: list[Seat] = []
         self.drift = Drift(lambda: self.service.detector.manifest.predictions if self.service is not None else None)
         metrics.drift.set_function(lambda: self.drift.index)
+        self.reloader: Reloader | None = None
         metrics.ready.set_function(lambda: float(obstacle() is None))
 
     def see_service(self, service: Service) -> None:
@@ -47,6 +61,10 @@ class Watch:
         metrics.unrecorded.set_function(lambda: counts.behind, "behind")
         metrics.unrecorded.set_function(lambda: counts.disk, "disk")
         metrics.recorder_bytes.set_function(lambda: flight.ring.bytes)
+
+    def see_reloader(self, reloader: Reloader) -> None:
+        """Show how reloads end from now on."""
+        self.reloader = reloader
 
     def see_seats(self, seats: list[Seat]) -> None:
         """Show who we are, and our places on the chain, from now on."""
@@ -111,8 +129,10 @@ class Watch:
                 network=self.settings.subtensor_network,
                 netuid=self.settings.netuid,
                 port=self.seats[0].settings.miner_axon_port if self.seats else self.settings.miner_axon_port,
+                pid=os.getpid(),
             ),
             model=_model(self.service) if self.service is not None else None,
+            reload=_reload(self.reloader) if self.reloader is not None else None,
             queue=_queue(self.service) if self.service is not None else None,
             memory=_memory(),
             chain=_chain(chain) if chain is not None else None,
@@ -132,6 +152,17 @@ def _model(service: Service) -> Model:
         precision=model.precision,
         threads=detector.options.threads,
         hash=graph_hash(model),
+    )
+
+
+def _reload(reloader: Reloader) -> ReloadView:
+    last = reloader.outcome
+    return ReloadView(
+        asked=reloader.asked,
+        done=reloader.done,
+        ok=last.ok if last is not None else None,
+        text=last.text if last is not None else "",
+        at=last.at if last is not None else None,
     )
 
 

@@ -11,6 +11,7 @@ from miner.overview import (
     Model,
     Overview,
     Queue,
+    ReloadView,
     RequestView,
 )
 
@@ -34,11 +35,12 @@ def overview(*entries: Entry, **changes: Any) -> Overview:
         started=NOW - 86400 * 3,
         ready=True,
         obstacle=None,
-        identity=Identity(version="0.1.0", hotkey=HOTKEY, network="finney", netuid=72, port=8091),
+        identity=Identity(version="0.1.0", hotkey=HOTKEY, network="finney", netuid=72, port=8091, pid=4711),
         model=Model(
             detector="ViT", name="vit-base", revision="8a1f9c20be77d0411c", backend="onnx", precision="fp32",
             threads=4, hash="1c1339ccaf4d",
         ),
+        reload=ReloadView(asked=0, done=0, ok=None, text="", at=None),
         queue=Queue(waiting=3, limit=32, running=1, slots=1, pace_seconds=1.13, estimate_seconds=4.52),
         memory=MemoryUse(
             resident=812 * MIB, proportional=790 * MIB, peak=1010 * MIB, cgroup_usage=1126 * MIB,

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from miner import systemd
-from miner.cli import bench, doctor, export, models, query, report, run, simulate, top, tune
+from miner.cli import bench, doctor, export, models, query, reload, report, run, simulate, top, tune
 from miner.errors import StartError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("query")(query.query)
+app.command("reload")(reload.reload)
 app.command("top")(top.top)
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)

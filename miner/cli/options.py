@@ -26,14 +26,23 @@ def load_settings(env_file: Path | None, assignments: list[str] | None, **flags:
     Raises:
         ConfigurationError: a setting is wrong.
     """
+    settings = read_settings(env_file, assignments, **flags)
+    logs.set_up(settings.log_level, settings.log_format)
+    for note in settings.notes(env_file):
+        logging.getLogger("miner").warning("%s", note)
+    return settings
+
+
+def read_settings(env_file: Path | None, assignments: list[str] | None, **flags: object) -> Settings:
+    """Read the settings.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+    """
     values: dict[str, object] = {}
     for assignment in assignments or []:
         key, equals, value = assignment.partition("=")
         if not equals or key.lower() not in Settings.model_fields:
             raise ConfigurationError(f"--set {assignment}: KEY=VALUE with a key of the settings is allowed")
         values[key.lower()] = value
-    settings = Settings.load(env_file, **values | {key: value for key, value in flags.items() if value is not None})
-    logs.set_up(settings.log_level, settings.log_format)
-    for note in settings.notes(env_file):
-        logging.getLogger("miner").warning("%s", note)
-    return settings
+    return Settings.load(env_file, **values | {key: value for key, value in flags.items() if value is not None})

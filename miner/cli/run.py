@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import logging
 import os
+import sys
 from typing import Annotated
 
 import typer
 
-from miner.cli.options import Config, Detector, EnvFile, Set, load_settings
+from miner.cli.options import Config, Detector, EnvFile, Set, load_settings, read_settings
+from miner.errors import Stuck
 
 
 def run(
@@ -27,18 +29,17 @@ def run(
 
     Settings come from flags, then the environment, then --env-file, then the defaults (no chain, the starter detector).
     """
-    settings = load_settings(
-        env_file,
-        set_,
-        subtensor_network=network,
-        netuid=netuid,
-        miner_axon_port=port,
-        status_port=status_port,
-        image_detector=detector,
-        image_detector_config=config,
-        image_detector_backend=backend,
-        log_level=log_level,
-    )
+    flags = {
+        "subtensor_network": network,
+        "netuid": netuid,
+        "miner_axon_port": port,
+        "status_port": status_port,
+        "image_detector": detector,
+        "image_detector_config": config,
+        "image_detector_backend": backend,
+        "log_level": log_level,
+    }
+    settings = load_settings(env_file, set_, **flags)
     import resource
 
     import uvloop
@@ -47,10 +48,17 @@ def run(
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # idle connections shall not shut validators out
-    daemon = Daemon(settings)
-    # A CancelledError that gets here: told to stop while starting.
-    with contextlib.suppress(asyncio.CancelledError), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(daemon.run())
+    daemon = Daemon(settings, lambda: read_settings(env_file, set_, **flags))
+    code = 0
+    try:
+        # A CancelledError that gets here: told to stop while starting.
+        with contextlib.suppress(asyncio.CancelledError), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(daemon.run())
+    except Stuck as error:
+        logging.getLogger(__name__).critical("ending, to be started again: %s", error)
+        code = error.exit_code
     if daemon.hung:
         logging.shutdown()
-        os._exit(0)  # Python would wait for the picture's thread, for however long
+        os._exit(code)  # Python would wait for the picture's thread, for however long
+    if code:
+        sys.exit(code)

@@ -30,7 +30,7 @@ def top(
     import httpx
 
     with httpx.Client(base_url=address_of(settings), timeout=PATIENCE, trust_env=False) as client:
-        first = _fetch(client)
+        first = fetch(client)
         if as_json:
             print(first.model_dump_json())
             return
@@ -43,7 +43,7 @@ def address_of(settings: Settings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.status_port}"
 
 
-def _fetch(client: "httpx.Client") -> "Overview":
+def fetch(client: "httpx.Client") -> "Overview":
     """Ask the miner.
 
     Raises:
@@ -77,7 +77,7 @@ def _show(client: "httpx.Client", overview: "Overview", once: bool, interval: fl
             while True:
                 time.sleep(interval)
                 try:
-                    overview = _fetch(client)
+                    overview = fetch(client)
                     live.update(screen(overview), refresh=True)
                 except CouldNotStart as error:
                     live.update(lost(overview, str(error)), refresh=True)

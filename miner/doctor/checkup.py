@@ -12,7 +12,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeVar
 
-from miner.app import rules_of
 from miner.chain.checkup import read_head, read_standing
 from miner.chain.client import ChainClient, ChainFault
 from miner.chain.external_address import AddressUnknown, find_external_ip
@@ -20,6 +19,7 @@ from miner.chain.reads import Endpoint
 from miner.doctor import chain, clock, files, machine, model, running
 from miner.doctor.report import Finding, ok
 from miner.model import VALIDATORS_WAIT
+from miner.requests import rules_of
 from miner.settings import Settings
 
 T = TypeVar("T")

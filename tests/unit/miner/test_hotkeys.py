@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from bittensor.keyfiles import Keypair
 
-from miner.app import rules_of
 from miner.errors import ConfigurationError
 from miner.hotkeys import check_hotkeys, is_hotkey, split_hotkeys
 from miner.policy import Rules
+from miner.requests import rules_of
 from miner.settings import Settings
 
 ALICE, BOB = (Keypair.create_from_seed(number.to_bytes(32, "big"), 1).ss58_address for number in (1, 2))

@@ -1,0 +1,71 @@
+"""`roadwork-miner reload`: another model in the running miner."""
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from miner.cli.options import EnvFile, Json, Set, load_settings
+from miner.errors import CouldNotStart
+
+if TYPE_CHECKING:
+    from miner.overview import ReloadView
+
+LOOK_SECONDS = 0.2
+
+
+def reload(
+    env_file: EnvFile = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait; a model may have to be fetched first.")] = 900,
+    as_json: Json = False,
+    set_: Set = None,
+) -> None:
+    """Load the model again in the running miner, which goes on with the old one unless the new one passes its checks.
+
+    The miner reads its settings file again and takes the model's settings from it: IMAGE_DETECTOR and
+    IMAGE_DETECTOR_CONFIG, _BACKEND and _PRECISION. Exit code 1: the old model keeps serving, for the reason printed.
+    """
+    settings = load_settings(env_file, set_)
+    import httpx
+
+    from miner.cli.top import PATIENCE, address_of, fetch
+    from miner.instance import holder
+
+    pid = holder(settings.state_dir)
+    if pid is None:
+        raise CouldNotStart(f"STATE_DIR={settings.state_dir}: no miner runs with this state folder")
+    with httpx.Client(base_url=address_of(settings), timeout=PATIENCE, trust_env=False) as client:
+        overview = fetch(client)
+        if overview.identity.pid != pid:
+            raise CouldNotStart(f"what answers at {client.base_url} is not the miner of STATE_DIR={settings.state_dir}")
+        if overview.reload is None:
+            raise CouldNotStart("the miner loads its first model still")
+        before, until = overview.reload.asked, time.monotonic() + timeout
+        _ask(pid)
+        while (view := fetch(client).reload) is None or view.done <= before:
+            if time.monotonic() > until:
+                raise CouldNotStart(f"the miner is not done after {timeout:g} s; its log will say how it ends")
+            time.sleep(LOOK_SECONDS)
+    _tell(view, as_json)
+
+
+def _ask(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGHUP)
+    except PermissionError as error:
+        raise CouldNotStart(f"the miner with pid {pid} is another user's: ask as that user, or with sudo") from error
+    except ProcessLookupError as error:
+        raise CouldNotStart(f"the miner with pid {pid} has just ended") from error
+
+
+def _tell(view: "ReloadView", as_json: bool) -> None:
+    if as_json:
+        print(view.model_dump_json())
+    elif view.ok:
+        print(f"reloaded: {view.text}")
+    else:
+        print(f"not reloaded, the old model keeps serving: {view.text}")
+    if not view.ok:
+        raise typer.Exit(1)
