@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from detectors.errors import EngineError, InferenceError, ModelError
 from detectors.image import MAX_PIXELS, decode
 from detectors.manifest import Manifest
 from detectors.pictures import known_picture
-from detectors.preprocess import Preprocessing
 
 if TYPE_CHECKING:
     from detectors.remote.endpoints import Endpoint
@@ -29,6 +29,15 @@ class Prediction:
 
     probability: float
     decode: float
+    preprocess: float
+    infer: float
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a model itself says, before any calibration, and the seconds spent on each stage."""
+
+    probability: float
     preprocess: float
     infer: float
 
@@ -57,6 +66,7 @@ class RunOptions:
     slots: int = 1
     threads: int = 1
     arena: bool | None = None  # onnxruntime's own memory pool; None: as suits the graph
+    shared: bool = False  # whether other graphs take turns on the same threads
     engine: "EngineOptions | None" = None  # where the graph runs, for the remote backend
     max_pixels: int = MAX_PIXELS
 
@@ -128,16 +138,12 @@ class Elsewhere(Protocol):
 class Detector(ABC):
     """One picture in, the probability of roadwork out. Safe to call from several threads."""
 
-    def __init__(self, files: ModelFiles, backend: type[Backend], options: RunOptions) -> None:
-        self.manifest = files.manifest
+    elsewhere: Elsewhere | None = None  # the backend, where its graph runs on other machines
+
+    def __init__(self, manifest: Manifest, options: RunOptions, backend_name: str) -> None:
+        self.manifest = manifest
         self.options = options
-        self.backend_name = backend.name
-        self.preprocessing = self.read_preprocessing(files.folder)
-        self.backend = backend(files, self.preprocessing.shape, options)
-        self.elsewhere = self.backend if isinstance(self.backend, Elsewhere) else None
-        if self.elsewhere is not None:
-            array = self.preprocessing(decode(known_picture()))
-            self.elsewhere.open(files.manifest.output.labels, array, self._judge_scores)
+        self.backend_name = backend_name
 
     @property
     def obstacle(self) -> str | None:
@@ -154,54 +160,33 @@ class Detector(ABC):
         if self.elsewhere is not None:
             self.elsewhere.close()
 
-    @staticmethod
-    @abstractmethod
-    def read_preprocessing(folder: Path) -> Preprocessing:
-        """Read how this kind of model wants its pictures."""
-
     def predict(self, data: bytes, deadline: float | None = None) -> Prediction:
-        """Decode, preprocess, run, and read the roadwork output of an encoded photo.
+        """Decode an encoded photo, judge it, and move the probability to where 0.5 is the best decision.
 
         Args:
             data: the encoded photo.
-            deadline: until when, on `time.monotonic`; only a backend that waits for another machine looks at it.
+            deadline: until when, on `time.monotonic`; a graph in this process can't be interrupted.
 
         Raises:
             ImageError: the bytes are not a picture that may be opened.
             InferenceError: the output is not a probability.
-            EngineError: the graph runs elsewhere, and no answer came from there in time.
+            EngineError: no answer came in time, or none from where the graph runs.
         """
         started = time.perf_counter()
         picture = decode(data, self.options.max_pixels)
         decoded = time.perf_counter()
-        array = self.preprocessing(picture)
-        preprocessed = time.perf_counter()
-        probability = self.probability(self.backend.run(array, deadline))
-        done = time.perf_counter()
-        return Prediction(probability, decoded - started, preprocessed - decoded, done - preprocessed)
+        judgement = self.judge(picture, deadline)
+        probability, calibration = judgement.probability, self.manifest.calibration
+        return Prediction(
+            probability if calibration is None else calibration(probability),
+            decoded - started,
+            judgement.preprocess,
+            judgement.infer,
+        )
 
-    def probability(self, scores: NDArray[np.float32]) -> float:
-        """Return the roadwork probability of the graph's output, shape (1, classes).
-
-        Raises:
-            InferenceError: another shape, or a value that is not finite or not in [0, 1]. A NaN that gets out costs
-                the operator about a hundred rounds of reward.
-        """
-        output = self.manifest.output
-        if scores.shape != (1, len(output.labels)):
-            raise InferenceError(f"the model's output has shape {scores.shape}, not (1, {len(output.labels)})")
-        if not np.isfinite(scores).all():
-            raise InferenceError("the model's output is not finite")
-        row = scores[0].astype(np.float64)
-        if output.activation == "softmax":
-            row = np.exp(row - row.max())
-            row /= row.sum()
-        elif output.activation == "sigmoid":
-            row = 1 / (1 + np.exp(-row))
-        probability = float(row[output.index])
-        if not -1e-6 <= probability <= 1 + 1e-6:
-            raise InferenceError("the model's output is not a probability")
-        return min(1.0, max(0.0, probability))
+    @abstractmethod
+    def judge(self, picture: Image.Image, deadline: float | None = None) -> Judgement:
+        """Return what the model itself says of an upright RGB picture; raises as `predict` does."""
 
     def verify(self) -> float:
         """Run the known picture, which also warms the graph up; return the seconds of a second, warm run.
@@ -209,19 +194,16 @@ class Detector(ABC):
         Raises:
             ModelError: the answer is not the one in the manifest.
         """
-        picture = known_picture()
+        data = known_picture()
         try:
-            self._judge(self.predict(picture).probability)
+            self._check(self.judge(decode(data)).probability)
             started = time.perf_counter()
-            self.predict(picture)
+            self.predict(data)
         except (InferenceError, EngineError) as error:
             raise ModelError(f"the model {self.manifest.name} fails on the known picture: {error}") from error
         return time.perf_counter() - started
 
-    def _judge_scores(self, scores: NDArray[np.float32]) -> None:
-        self._judge(self.probability(scores))
-
-    def _judge(self, answer: float) -> None:
+    def _check(self, answer: float) -> None:
         expected = self.manifest.known_answer
         if abs(answer - expected) > KNOWN_ANSWER_TOLERANCE:
             raise ModelError(

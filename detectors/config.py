@@ -2,38 +2,59 @@
 
 import difflib
 import logging
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from detectors.errors import DetectorConfigError
+from detectors.fusion import WORTH_ANSWERING, Fusion
 
 log = logging.getLogger(__name__)
 
 SHIPPED = Path(__file__).parent / "configs"
+SOURCES = ("hf_repo", "weights_path", "model_folder", "branches")
 
 
 class DetectorConfig(BaseModel):
-    """Where a detector's model comes from and what its outputs mean. Exactly one of the three sources is set."""
+    """Where a detector's model comes from and what its outputs mean. Exactly one of the sources is set."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=False, coerce_numbers_to_str=True)
 
     hf_repo: str | None = Field(None, description="a Hugging Face repository, or a local folder of the same files")
     revision: str = Field("main", description="branch, tag or, better, commit of hf_repo")
+    subfolder: str | None = Field(None, description="the folder of the model within hf_repo")
     weights_path: Path | None = Field(None, description="an Ultralytics .pt file")
     model_folder: Path | None = Field(None, description="a folder that `roadwork-miner export` has written")
     roadwork_label: str = Field("Roadwork", description="the label that means roadwork")
     roadwork_class_index: int = Field(1, ge=0, description="the YOLO class that means roadwork")
+    letterbox: bool = Field(False, description="fit the whole picture between black bars, in place of resize and crop")
+    branches: dict[str, "DetectorConfig"] | None = Field(None, description="of an Ensemble: its models, by a name")
+    fusion: Fusion | None = Field(None, description="of an Ensemble: how they become one; default: their mean")
+    fallbacks: list[Fusion] = Field(
+        default_factory=list, description="of an Ensemble: what answers when a branch fails, each with its measurement"
+    )
+    detector: str = Field("ViT", description="of a branch: ViT or YOLOClassifier")
+    config: str | None = Field(None, description="of a branch: a YAML file in place of these keys")
     config_name: str | None = Field(None, description="of the original files; not needed")
     weights: str | None = Field(None, description="of the original files; not needed")
     path: Path = Field(Path(), exclude=True, description="the YAML file itself")
 
+    @field_validator("subfolder")
+    @classmethod
+    def _within(cls, value: str | None) -> str | None:
+        if value is not None and (PurePosixPath(value).is_absolute() or ".." in PurePosixPath(value).parts):
+            raise ValueError("a folder within the repository is allowed")
+        return value
+
     @property
     def source(self) -> str:
         """The source in words, for messages."""
-        return str(self.hf_repo or self.weights_path or self.model_folder)
+        if self.branches is not None:
+            return " + ".join(branch.source for branch in self.branches.values())
+        within = f"/{self.subfolder}" if self.subfolder else ""
+        return f"{self.hf_repo}{within}" if self.hf_repo is not None else str(self.weights_path or self.model_folder)
 
 
 def find_config(name: str) -> Path:
@@ -56,33 +77,83 @@ def read_config(name: str) -> DetectorConfig:
         DetectorConfigError: missing, not YAML, a wrong value, or not exactly one source.
     """
     path = find_config(name)
+    values = read_values(path)
+    _warn_of_unknown(path, values)
+    try:
+        config = DetectorConfig(**{str(key): value for key, value in values.items()} | {"path": path})
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, fault['loc']))}={fault['input']!r}: {fault['msg']}" for fault in error.errors())
+        raise DetectorConfigError(f"{path.name}: {'; '.join(faults)}") from error
+    return _complete(config, path, path.name)
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """Read the mapping in a YAML file.
+
+    Raises:
+        DetectorConfigError: it can't be read, or is no mapping.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DetectorConfigError(f"{path.name}: can't be read as YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(values, dict):
         raise DetectorConfigError(f"{path.name}: a mapping of keys to values is needed")
-    _warn_of_unknown(path, values)
-    try:
-        config = DetectorConfig(**{str(key): value for key, value in values.items()} | {"path": path})
-    except ValidationError as error:
-        faults = (f"{fault['loc'][0]}={fault['input']!r}: {fault['msg']}" for fault in error.errors())
-        raise DetectorConfigError(f"{path.name}: {'; '.join(faults)}") from error
-    sources = [key for key in ("hf_repo", "weights_path", "model_folder") if getattr(config, key) is not None]
-    if len(sources) != 1:
-        found = " and ".join(sources) or "none"
-        raise DetectorConfigError(
-            f"{path.name}: exactly one of hf_repo, weights_path, model_folder is needed; found {found}"
-        )
-    return _anchored(config)
+    return values
 
 
 def _warn_of_unknown(path: Path, values: dict[str, Any]) -> None:
     known = [key for key in DetectorConfig.model_fields if key != "path"]
-    for key in values:
+    branches = values.get("branches")
+    nested = [branch for branch in branches.values() if isinstance(branch, dict)] if isinstance(branches, dict) else []
+    for key in [*values, *(key for branch in nested for key in branch)]:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             log.warning("%s: unknown key %s%s", path.name, key, f" (did you mean {near[0]}?)" if near else "")
+
+
+def _complete(config: DetectorConfig, path: Path, where: str) -> DetectorConfig:
+    """Check the sources, make paths absolute, and read what branches name."""
+    sources = [key for key in SOURCES if getattr(config, key) is not None]
+    if len(sources) != 1:
+        found = " and ".join(sources) or "none"
+        raise DetectorConfigError(f"{where}: exactly one of {', '.join(SOURCES)} is needed; found {found}")
+    if config.subfolder is not None and config.hf_repo is None:
+        raise DetectorConfigError(f"{where}: subfolder={config.subfolder}: only hf_repo has subfolders")
+    if config.branches is None:
+        return _anchored(config.model_copy(update={"path": path}))
+    branches = {name: _branch(branch, path, f"{where}: branches.{name}") for name, branch in config.branches.items()}
+    fusion = config.fusion or Fusion(branches=list(branches))
+    _check_fusions(fusion, config.fallbacks, set(branches), where)
+    return config.model_copy(update={"branches": branches, "fusion": fusion})
+
+
+def _branch(branch: DetectorConfig, path: Path, where: str) -> DetectorConfig:
+    if branch.config is not None:
+        found = read_config(str(path.parent / Path(branch.config).expanduser()))
+        branch = found.model_copy(update={"detector": branch.detector})
+    elif branch.branches is None:
+        branch = _complete(branch, path, where)
+    if branch.branches is not None:
+        raise DetectorConfigError(f"{where}: a branch can't have branches")
+    return branch
+
+
+def _check_fusions(fusion: Fusion, fallbacks: list[Fusion], branches: set[str], where: str) -> None:
+    if set(fusion.branches) != branches:
+        raise DetectorConfigError(
+            f"{where}: fusion.branches={fusion.branches}: all branches are needed, and no other: {sorted(branches)}"
+        )
+    for fallback in fallbacks:
+        if not set(fallback.branches) < branches:
+            raise DetectorConfigError(
+                f"{where}: fallbacks.branches={fallback.branches}: some of these are needed: {sorted(branches)}"
+            )
+        if not fallback.is_worth_answering:
+            raise DetectorConfigError(
+                f"{where}: the fallback {fallback.words} was not measured to be better than no answer: "
+                f"`roadwork-miner fuse` writes `measured`, and an accuracy above {WORTH_ANSWERING} in it is needed"
+            )
 
 
 def _anchored(config: DetectorConfig) -> DetectorConfig:

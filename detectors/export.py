@@ -6,13 +6,14 @@ from pathlib import Path
 
 from detectors.base import ModelFiles, RunOptions
 from detectors.config import DetectorConfig
-from detectors.errors import ModelError
+from detectors.errors import DetectorConfigError, ModelError
 from detectors.exporters import Exporter
+from detectors.image import decode
 from detectors.manifest import Manifest, Parity, Source, sha256
 from detectors.optimized import ensure_graph
 from detectors.pictures import known_picture, parity_pictures
-from detectors.registry import backend_class, detector_class, exporter_class
-from detectors.storing import move_into_place, move_weights_out, package_versions
+from detectors.registry import backend_class, exporter_class, network_class
+from detectors.storing import keep_calibration, move_into_place, move_weights_out, package_versions
 from detectors.weights import Original, find_original, model_name, remember_revision
 
 MAX_DIFFERENCE = 1e-3
@@ -27,6 +28,7 @@ def prepare(
     *,
     out: Path | None = None,
     pictures: Sequence[bytes] | None = None,
+    force: bool = True,
     progress: Progress = lambda _: None,
 ) -> Path:
     """Fetch, export, compare with the library's own pipeline, and put the folder into its place.
@@ -37,6 +39,7 @@ def prepare(
         models_dir: holds `<name>/<revision>/`.
         out: another place for the folder.
         pictures: encoded photos for the parity check; made ones if None.
+        force: of an ensemble, also the branches that are there already.
         progress: told each step in words.
 
     Returns:
@@ -45,6 +48,8 @@ def prepare(
     Raises:
         ModelError: the weights can't be got or exported, or the answers differ by more than `MAX_DIFFERENCE`.
     """
+    if config.branches is not None:
+        return _prepare_branches(config, models_dir, out, pictures, force, progress)
     progress(f"finding {config.source}")
     original = find_original(config)
     folder = out or models_dir / model_name(config) / original.revision
@@ -54,6 +59,7 @@ def prepare(
     try:
         exporter = exporter_class(detector)(original.path, config)
         _fill(partial, detector, exporter, original, model_name(config), pictures, progress)
+        keep_calibration(folder, partial)
         move_into_place(partial, folder)
     except ModuleNotFoundError as error:
         raise ModelError(
@@ -67,6 +73,21 @@ def prepare(
     progress("optimising for this machine")
     ensure_graph(folder, Manifest.read(folder))
     return folder
+
+
+def _prepare_branches(
+    config: DetectorConfig, models_dir: Path, out: Path | None, pictures: Sequence[bytes] | None, force: bool,
+    progress: Progress,
+) -> Path:  # fmt: skip
+    from detectors.ensemble_folder import prepare_ensemble
+
+    if out is not None:
+        raise DetectorConfigError(f"{config.path.name} has branches: they go into MODELS_DIR, not into one folder")
+
+    def one(detector: str, branch: DetectorConfig) -> Path:
+        return prepare(detector, branch, models_dir, pictures=pictures, progress=progress)
+
+    return prepare_ensemble(config, models_dir, one, force=force, progress=progress)
 
 
 def _fill(
@@ -93,7 +114,7 @@ def _fill(
         parity=Parity(reference=exporter.reference_name, pictures=0, max_difference=0.0, mean_difference=0.0),
         made_with=package_versions((*exporter.packages, "onnxruntime")),
     )
-    exported = detector_class(detector)(ModelFiles(folder, draft, None), backend_class("onnx"), RunOptions())
+    exported = network_class(detector)(ModelFiles(folder, draft, None), backend_class("onnx"), RunOptions())
     progress(f"comparing with {exporter.reference_name}")
     photos = list(pictures) if pictures is not None else parity_pictures()
     reference = exporter.reference()
@@ -109,5 +130,5 @@ def _fill(
         max_difference=max(differences),
         mean_difference=sum(differences) / len(differences),
     )
-    known = exported.predict(known_picture()).probability
+    known = exported.judge(decode(known_picture())).probability
     draft.model_copy(update={"known_answer": known, "parity": parity}).write(folder)

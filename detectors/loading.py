@@ -1,13 +1,17 @@
 """From a configuration on disk to a detector that has proved itself."""
 
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from detectors.backends import MODEL_FILE
 from detectors.base import Detector, ModelFiles, RunOptions
 from detectors.config import DetectorConfig
 from detectors.errors import DetectorConfigError, ModelError, NotPrepared
-from detectors.manifest import Manifest
-from detectors.registry import RECIPES, backend_class, detector_class
+from detectors.manifest import BranchModel, Manifest
+from detectors.registry import FUSED, RECIPES, backend_class, detector_class, network_class
 from detectors.weights import find_original, model_folder, variant_folder
 
 
@@ -33,16 +37,22 @@ def load_detector(
         ModelError: a file is damaged or can't be loaded.
         DetectorConfigError: an unknown name, or a model of another kind.
     """
-    detector = detector_class(name)
+    detector_class(name)  # an unknown name first
+    if (name == FUSED) != (config.branches is not None):
+        has = "branches" if config.branches is not None else "no branches"
+        raise DetectorConfigError(f"{config.path.name} has {has}, which is not for {name}")
     folder = model_folder(config, models_dir)
     manifest = Manifest.read(folder)
     if manifest.detector != name:
         raise DetectorConfigError(f"{config.path.name} holds a model for {manifest.detector}, not for {name}")
+    if config.branches is not None:
+        return _load_ensemble(config, manifest, models_dir, backend, options, precision)
+    calibration = manifest.calibration
     if precision != "fp32":
         if not RECIPES.get((precision, backend)):
             raise DetectorConfigError(f"the backend {backend!r} has no {precision}")
         folder = variant_folder(manifest, models_dir, precision, backend)
-        manifest = Manifest.read(folder)
+        manifest = Manifest.read(folder).model_copy(update={"calibration": calibration})
     runs_here = backend if options.engine is None else options.engine.fallback
     optimized = ensure_graph(folder, manifest) if runs_here == "onnx" else None
     # The optimised graph has sums of its own, and the one it was made from is then not read at all; neither is a graph
@@ -56,13 +66,59 @@ def load_detector(
                 f"and {config.path.name} names an exported model"
             )
         original = find_original(config, manifest.revision).path
-    return detector(ModelFiles(folder, manifest, original, optimized), backend_class(backend), options)
+    return network_class(name)(ModelFiles(folder, manifest, original, optimized), backend_class(backend), options)
+
+
+def _load_ensemble(
+    config: DetectorConfig, manifest: Manifest, models_dir: Path, backend: str, options: RunOptions, precision: str
+) -> Detector:
+    """Load every branch, and check that it is the one the ensemble was prepared with."""
+    from detectors.ensemble import Ensemble
+
+    assert config.branches is not None
+    assert config.fusion is not None
+    if options.engine is not None:
+        raise DetectorConfigError(f"an {FUSED} runs its branches here: the backend 'remote' serves one graph")
+    manifest.verify(model_folder(config, models_dir))
+    shared = dataclasses.replace(options, shared=True)
+    if manifest.branches != _branch_models(config.branches, models_dir):
+        raise NotPrepared(f"a branch of {manifest.name} is not the one that it was prepared with")
+    branches = {
+        name: load_detector(branch.detector, branch, models_dir, backend, shared, precision)
+        for name, branch in config.branches.items()
+    }
+    return Ensemble(manifest, branches, config.fusion, config.fallbacks, options)
+
+
+def _branch_models(branches: Mapping[str, DetectorConfig], models_dir: Path) -> dict[str, BranchModel]:
+    return {name: branch_model(Manifest.read(model_folder(one, models_dir))) for name, one in branches.items()}
+
+
+def branch_model(manifest: Manifest) -> BranchModel:
+    """Return what an ensemble remembers of a branch's model."""
+    sums = hashlib.sha256(json.dumps(sorted(manifest.files.items())).encode()).hexdigest()
+    return BranchModel(detector=manifest.detector, name=manifest.name, revision=manifest.revision, sums=sums)
 
 
 def is_prepared(config: DetectorConfig, models_dir: Path) -> bool:
-    """Return whether the exported model is on this disk."""
+    """Return whether the exported model is on this disk; of an ensemble, all of them."""
     try:
-        Manifest.read(model_folder(config, models_dir))
+        manifest = Manifest.read(model_folder(config, models_dir))
+        return config.branches is None or manifest.branches == _branch_models(config.branches, models_dir)
+    except NotPrepared:
+        return False
+
+
+def has_variant(config: DetectorConfig, models_dir: Path, precision: str, backend: str) -> bool:
+    """Return whether a prepared model has this precision for this backend; of an ensemble, every branch."""
+    if precision == "fp32":
+        return True
+    if not RECIPES.get((precision, backend)):
+        return False
+    if config.branches is not None:
+        return all(has_variant(branch, models_dir, precision, backend) for branch in config.branches.values())
+    try:
+        Manifest.read(variant_folder(Manifest.read(model_folder(config, models_dir)), models_dir, precision, backend))
     except NotPrepared:
         return False
     return True

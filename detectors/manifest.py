@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from detectors.backends import MANIFEST_FILE
+from detectors.calibration import Calibration
 from detectors.errors import ModelError, NotPrepared
 
 NAME = MANIFEST_FILE
@@ -66,6 +67,17 @@ class Gate(_Part):
 
 
 Tenths = Annotated[list[float], Field(min_length=10, max_length=10)]
+
+
+class BranchModel(_Part):
+    """A model that an ensemble asks: its kind, and what identifies its graph."""
+
+    detector: str
+    name: str
+    revision: str
+    sums: str  # SHA-256 of the sums of its files
+
+
 Precision = Literal["fp32", "bf16", "int8"]
 
 
@@ -82,10 +94,12 @@ class Manifest(_Part):
     source: Source
     output: Output
     files: dict[str, str]  # file name -> sha256
-    known_answer: float  # the probability of `detectors.pictures.known_picture()`
+    known_answer: float  # the probability of `detectors.pictures.known_picture()`, before any calibration
     parity: Parity
     gate: Gate | None = None  # of precisions other than fp32
     predictions: Tenths | None = None  # shares of what it said of photos it was not trained on, half of them roadwork
+    calibration: Calibration | None = None  # of the fp32 folder alone; its faster variants take it over
+    branches: dict[str, BranchModel] | None = None  # of an ensemble
     made_with: dict[str, str]  # package -> version
 
     @classmethod

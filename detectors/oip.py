@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.base import Detector
+from detectors.network import Network
 from detectors.remote.signature import TYPE
 
 HEADER = "inference-header-content-length"  # bytes of JSON before the first array
@@ -35,7 +35,7 @@ class BadRequest(Exception):
 class OpenInference:
     """Answers for one verified detector; `infer` may be called from as many threads as the detector has slots."""
 
-    def __init__(self, detector: Detector, name: str = "") -> None:
+    def __init__(self, detector: Network, name: str = "") -> None:
         self.detector = detector
         self.name = name or detector.manifest.name
         self.shape = detector.preprocessing.shape

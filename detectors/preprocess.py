@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from detectors.errors import ImageError, ModelError
 from detectors.image import MAX_PIXELS
@@ -56,7 +56,8 @@ class Preprocessing:
     """Resize, centre crop, rescale and normalise.
 
     Attributes:
-        resize: "exact" to (height, width), "shortest" so that the shorter side has `size[0]`, or None.
+        resize: "exact" to (height, width), "shortest" so that the shorter side has `size[0]`, "letterbox" whole into
+            (height, width) between black bars, or None.
         size: (height, width) in pixels.
         resample: Pillow's number of the filter.
         crop: (height, width) cut from the middle, or None.
@@ -64,7 +65,7 @@ class Preprocessing:
         scale, shift: per channel, so that the tensor is `pixel * scale + shift`.
     """
 
-    resize: Literal["exact", "shortest"] | None
+    resize: Literal["exact", "shortest", "letterbox"] | None
     size: tuple[int, int]
     resample: int
     crop: tuple[int, int] | None
@@ -89,6 +90,8 @@ class Preprocessing:
         if self.resize is None:
             return picture
         height, width = self.size
+        if self.resize == "letterbox":
+            return letterboxed(picture, width, height, self.resample)
         if self.resize == "shortest":
             short = min(picture.size)
             # Truncated, as transformers and torchvision do.
@@ -111,6 +114,17 @@ class Preprocessing:
         return picture.crop((left, top, left + width, top + height))
 
 
+def letterboxed(picture: Image.Image, width: int, height: int, resample: int) -> Image.Image:
+    """Return the whole picture, as large as fits between black bars.
+
+    Raises:
+        ImageError: so little of it would be left that it is not worth judging.
+    """
+    if max(picture.size) >= 2 * max(width, height) * min(picture.size):
+        raise ImageError(f"the image is too long for its width: {picture.width}×{picture.height}")
+    return ImageOps.pad(picture, (width, height), Image.Resampling(resample), color=(0, 0, 0))
+
+
 def from_processor_config(config: dict[str, Any]) -> Preprocessing:
     """Read a `preprocessor_config.json`.
 
@@ -124,7 +138,7 @@ def from_processor_config(config: dict[str, Any]) -> Preprocessing:
     values = PROCESSORS[name] | {key: value for key, value in config.items() if value is not None}
     size = values["size"]
     crop = _pair(values["crop_size"]) if values["do_center_crop"] else None
-    resize: Literal["exact", "shortest"] | None = "exact"
+    resize: Literal["exact", "shortest", "letterbox"] | None = "exact"
     if isinstance(size, int):  # files older than transformers 4.26 hold one number
         size = (
             {"shortest_edge": size} if "shortest_edge" in PROCESSORS[name]["size"] else {"height": size, "width": size}
@@ -141,7 +155,10 @@ def from_processor_config(config: dict[str, Any]) -> Preprocessing:
         target = (int(size["height"]), int(size["width"]))
     if not values["do_resize"]:
         resize = None
-    if crop is None and resize != "exact":
+    shape = crop or target
+    if values.get("letterbox"):  # ours, not of transformers
+        resize, target, crop = "letterbox", shape, None
+    if crop is None and resize in ("shortest", None):
         raise ModelError(f"{name} leaves the picture's size open; a fixed size or a centre crop is needed")
     factor = float(values["rescale_factor"]) if values["do_rescale"] else 1.0
     mean, std = (values["image_mean"], values["image_std"]) if values["do_normalize"] else ((0.0,) * 3, (1.0,) * 3)

@@ -9,11 +9,13 @@ from detectors.errors import DetectorConfigError
 if TYPE_CHECKING:
     from detectors.base import Backend, Detector
     from detectors.exporters import Exporter
+    from detectors.network import Network
     from detectors.precision import Recipe
 
 DETECTORS = {
     "ViT": "detectors.vit:ViT",
     "YOLOClassifier": "detectors.yolo:YOLOClassifier",
+    "Ensemble": "detectors.ensemble:Ensemble",
 }
 EXPORTERS = {
     "ViT": "detectors.exporters.vit:ViTExporter",
@@ -35,12 +37,23 @@ RECIPES = {
     ("int8", "openvino"): {"nncf": "detectors.precision.openvino:int8"},
     ("bf16", "openvino"): {"bf16": "detectors.precision.openvino:bf16"},
 }
-DEFAULT_CONFIGS = {"ViT": "starter.yaml", "YOLOClassifier": "yolo_roadwork.yaml"}
+DEFAULT_CONFIGS = {"ViT": "starter.yaml", "YOLOClassifier": "yolo_roadwork.yaml", "Ensemble": "pair_roadwork.yaml"}
+FUSED = "Ensemble"  # the one without a graph of its own: it asks others
 
 
 def detector_class(name: str) -> "type[Detector]":
     """Return a detector's class."""
     return cast("type[Detector]", _resolve("detector", DETECTORS, name))
+
+
+def network_class(name: str) -> "type[Network]":
+    """Return the class of a detector that has one graph.
+
+    Raises:
+        DetectorConfigError: an unknown name, or the ensemble.
+    """
+    table = {known: place for known, place in DETECTORS.items() if known != FUSED}
+    return cast("type[Network]", _resolve("detector with a graph of its own", table, name))
 
 
 def exporter_class(name: str) -> "type[Exporter]":

@@ -6,7 +6,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from detectors.backends import MODEL_FILE
-from detectors.manifest import NAME
+from detectors.calibration import Calibration
+from detectors.manifest import NAME, Manifest
 
 LARGE = 50_000_000  # bytes; smaller graphs stay one file
 
@@ -27,6 +28,21 @@ def write_safely(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def store_calibration(folder: Path, calibration: Calibration | None) -> None:
+    """Write a calibration into a folder's manifest, or take the one there out of it."""
+    manifest = Manifest.read(folder).model_copy(update={"calibration": calibration})
+    write_safely(folder / NAME, (manifest.model_dump_json(indent=2) + "\n").encode())
+
+
+def keep_calibration(old: Path, new: Path) -> None:
+    """Take the calibration of a folder over into the one that takes its place, if it is the same model."""
+    if (old / NAME).is_file():
+        manifest = Manifest.read(old)
+        made = Manifest.read(new)
+        if (manifest.revision, manifest.output) == (made.revision, made.output):
+            store_calibration(new, manifest.calibration)
 
 
 def move_weights_out(folder: Path) -> None:

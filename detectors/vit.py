@@ -3,14 +3,14 @@
 import json
 from pathlib import Path
 
-from detectors.base import Detector
 from detectors.errors import ModelError
+from detectors.network import Network
 from detectors.preprocess import Preprocessing, from_processor_config
 
 PROCESSOR_FILE = "preprocessor_config.json"
 
 
-class ViT(Detector):
+class ViT(Network):
     """A Hugging Face image classifier with its published image processor."""
 
     @staticmethod

@@ -31,6 +31,8 @@ def model_folder(config: DetectorConfig, models_dir: Path) -> Path:
     """
     if config.model_folder is not None:
         return config.model_folder
+    if config.branches is not None:
+        return models_dir / model_name(config) / fused_revision(config, models_dir)
     return models_dir / model_name(config) / known_revision(config, models_dir)
 
 
@@ -40,10 +42,11 @@ def variant_folder(manifest: Manifest, models_dir: Path, precision: str, backend
 
 
 def model_name(config: DetectorConfig) -> str:
-    """Return a file name for the model: of its repository, or of its folder or file."""
-    source = config.source
+    """Return a file name for the model: of its repository, or of its folder or file; of an ensemble's YAML file."""
+    source = str(config.path) if config.branches is not None else config.source
     name = source if is_hub(config) else Path(source).stem
-    return re.sub(r"[^A-Za-z0-9._-]+", "--", name)
+    # Other preprocessing is another model, though of the same weights.
+    return re.sub(r"[^A-Za-z0-9._-]+", "--", name) + ("--letterbox" if config.letterbox else "")
 
 
 def is_hub(config: DetectorConfig) -> bool:
@@ -61,6 +64,16 @@ def known_revision(config: DetectorConfig, models_dir: Path) -> str:
     return ref.read_text(encoding="utf-8").strip() if ref.is_file() else config.revision
 
 
+def fused_revision(config: DetectorConfig, models_dir: Path) -> str:
+    """Return a revision for an ensemble: of its branches' models and of how they become one."""
+    assert config.branches is not None
+    assert config.fusion is not None
+    folders = {name: model_folder(branch, models_dir) for name, branch in config.branches.items()}
+    facts = [[name, config.branches[name].detector, *folder.parts[-2:]] for name, folder in folders.items()]
+    fusions = [fusion.model_dump_json() for fusion in (config.fusion, *config.fallbacks)]
+    return "fused-" + hashlib.sha256(repr([facts, fusions]).encode()).hexdigest()[:12]
+
+
 def find_original(config: DetectorConfig, revision: str | None = None) -> Original:
     """Find the original weights on this disk, or get them from the hub, at a pinned commit.
 
@@ -76,14 +89,18 @@ def find_original(config: DetectorConfig, revision: str | None = None) -> Origin
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     repo, wanted = str(config.hf_repo), revision or config.revision
+    within = config.subfolder or ""
+    patterns = [f"{within}/{pattern}".removeprefix("/") for pattern in PATTERNS]
     try:
-        path = Path(snapshot_download(repo, revision=wanted, allow_patterns=PATTERNS))
+        path = Path(snapshot_download(repo, revision=wanted, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise ModelError(
             f"{repo} at revision {wanted} can't be fetched and is not in the cache: {str(error).splitlines()[0]}"
         ) from error
-    _verify_blobs(path)
-    return Original(path, repo, path.name)
+    if not (path / within).is_dir():
+        raise ModelError(f"{repo} at revision {wanted} has no folder {within!r} (subfolder)")
+    _verify_blobs(path / within)
+    return Original(path / within, config.source, path.name)
 
 
 def remember_revision(config: DetectorConfig, models_dir: Path, commit: str) -> None:

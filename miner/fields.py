@@ -27,7 +27,9 @@ Places = Annotated[str, AfterValidator(check_places)]
 class Fields(BaseSettings):
     """Every setting, its default and what it is for; the README's table is made from this class."""
 
-    image_detector: str = Field("ViT", description="`ViT` (any Hugging Face image classifier) or `YOLOClassifier`")
+    image_detector: str = Field(
+        "ViT", description="`ViT` (any Hugging Face image classifier), `YOLOClassifier`, or `Ensemble` (several)"
+    )
     image_detector_config: str = Field(
         "", description="YAML file of the detector: a path, or the name of a shipped one; empty: the detector's default"
     )

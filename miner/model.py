@@ -8,13 +8,12 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import Self
 
-from detectors.backends import MANIFEST_FILE
 from detectors.base import Detector, RunOptions
 from detectors.config import read_config
 from detectors.errors import DetectorConfigError, ModelError, NotPrepared
-from detectors.loading import load_detector
+from detectors.loading import has_variant, load_detector
 from detectors.manifest import Manifest
-from detectors.weights import model_folder, variant_folder
+from detectors.weights import model_folder
 from miner.errors import ConfigurationError, CouldNotStart, StartError
 from miner.metrics import Metrics
 from miner.plan import Plan, choose, cpu_model, library_versions, plan_key, read_plan
@@ -121,13 +120,12 @@ class ModelLoader:
 
     def _tuned(self) -> Plan | None:
         """Return the stored plan; one whose variant is gone is passed over."""
-        models_dir = self.settings.models_dir
-        manifest = Manifest.read(model_folder(read_config(self.settings.detector_config), models_dir))
+        config, models_dir = read_config(self.settings.detector_config), self.settings.models_dir
+        manifest = Manifest.read(model_folder(config, models_dir))
         tuned = read_plan(models_dir, plan_key(manifest, self.cores, cpu_model(), library_versions()))
         if tuned is None or tuned.precision == "fp32":
             return tuned
-        variant = variant_folder(manifest, models_dir, tuned.precision, tuned.backend)
-        return tuned if (variant / MANIFEST_FILE).is_file() else None
+        return tuned if has_variant(config, models_dir, tuned.precision, tuned.backend) else None
 
     async def _run_child(self, *command: str) -> None:
         """Run a command of ours in a process of its own, so that torch never enters this one."""

@@ -46,6 +46,36 @@ def make_vit(folder: Path, *, full_size: bool = False, labels: dict[int, str] = 
     return folder
 
 
+def make_pair(repository: Path, *, full_size: bool = False) -> Path:
+    """Write a ConvNeXtV2 and a DINOv2 with registers, the published pair's architectures, as two subfolders."""
+    ensure_torchvision()
+    import torch
+    from transformers import (
+        BitImageProcessor,
+        ConvNextImageProcessor,
+        ConvNextV2Config,
+        ConvNextV2ForImageClassification,
+        Dinov2WithRegistersConfig,
+        Dinov2WithRegistersForImageClassification,
+    )
+
+    torch.manual_seed(0)
+    labels = {"id2label": LABELS, "label2id": {label: index for index, label in LABELS.items()}}
+    sizes = {"hidden_sizes": [128, 256, 512, 1024], "depths": [3, 3, 27, 3]}
+    small = {"hidden_sizes": [16, 32, 64, 128], "depths": [1, 1, 2, 1]}
+    first = ConvNextV2ForImageClassification(ConvNextV2Config(**labels, **(sizes if full_size else small))).eval()
+    small = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    size = {"image_size": 518, "patch_size": 14}  # as published: positions are stretched to 224
+    config = Dinov2WithRegistersConfig(**labels, **size, **({} if full_size else small))
+    second = Dinov2WithRegistersForImageClassification(config).eval()
+    processors = ConvNextImageProcessor(size={"shortest_edge": 224}), BitImageProcessor(size={"shortest_edge": 256})
+    for name, model, processor in zip(("convnextv2", "dinov2"), (first, second), processors, strict=True):
+        _spread(model.classifier, lambda model=model: model(_scenes() * 2 - 1))
+        model.save_pretrained(repository / name)
+        processor.save_pretrained(repository / name)
+    return repository
+
+
 def make_yolo(path: Path, *, classes: int = 2) -> Path:
     """Write a `yolo11n-cls` built from its YAML, with random weights and a head that tells pictures apart."""
     from detectors.exporters.yolo import import_yolo

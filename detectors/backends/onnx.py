@@ -25,6 +25,8 @@ class OnnxBackend:
         session.inter_op_num_threads = 1
         session.enable_cpu_mem_arena = suits_arena(files) if options.arena is None else options.arena
         session.log_severity_level = 3
+        if options.shared:  # threads that wait for more of this graph's work would keep the next graph's from theirs
+            session.add_session_config_entry("session.force_spinning_stop", "1")
         path = files.optimized or files.folder / MODEL_FILE
         if files.optimized is not None:
             session.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

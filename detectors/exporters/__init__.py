@@ -1,11 +1,16 @@
 """From original weights to an ONNX graph; each exporter also knows its library's own pipeline, to compare with."""
 
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
+from PIL import Image
+
 from detectors.config import DetectorConfig
+from detectors.image import decode
 from detectors.manifest import Output
+from detectors.preprocess import Preprocessing, letterboxed
 
 
 class Exporter(ABC):
@@ -14,6 +19,14 @@ class Exporter(ABC):
     def __init__(self, original: Path, config: DetectorConfig) -> None:
         self.original = original
         self.config = config
+
+    def squared(self, data: bytes, preprocessing: Preprocessing) -> Image.Image:
+        """Return a photo as the library gets it: whole between black bars if the configuration says so."""
+        picture = Image.open(io.BytesIO(data))
+        if not self.config.letterbox:
+            return picture
+        *_, height, width = preprocessing.shape
+        return letterboxed(decode(data), width, height, preprocessing.resample)
 
     @property
     @abstractmethod

@@ -1,6 +1,5 @@
 """Hugging Face image classifiers: plain ViTs built here, every other architecture by optimum's ONNX exporter."""
 
-import io
 import json
 import shutil
 import warnings
@@ -9,14 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
-from PIL import Image
-
 from detectors.backends import MODEL_FILE
 from detectors.errors import ModelError
 from detectors.exporters import Exporter
 from detectors.exporters.torchvision_cpu import ensure_torchvision
 from detectors.manifest import Output
-from detectors.vit import PROCESSOR_FILE, ViT, roadwork_index
+from detectors.preprocess import from_processor_config
+from detectors.vit import PROCESSOR_FILE, roadwork_index
 
 UNNAMED = {"0": "LABEL_0", "1": "LABEL_1"}  # what transformers makes of a config.json without labels
 
@@ -44,7 +42,7 @@ class ViTExporter(Exporter):
             raise ModelError(f"{self.original} holds no .safetensors file (pickled weights are not opened)")
         labels = self._labels
         index = roadwork_index(labels, self.config.roadwork_label)
-        *_, height, width = ViT.read_preprocessing(folder).shape
+        *_, height, width = from_processor_config(self._processor).shape
         if self._is_plain:
             import onnx
 
@@ -53,6 +51,8 @@ class ViTExporter(Exporter):
             onnx.save_model(build_graph(self.original, height, width), folder / MODEL_FILE)
         else:
             self._export_with_optimum(folder, height, width)
+        # After optimum, which writes one of its own.
+        (folder / PROCESSOR_FILE).write_text(json.dumps(self._processor, indent=2) + "\n", encoding="utf-8")
         ordered = [labels[key] for key in sorted(labels)]
         return Output(index=index, labels=ordered, activation="sigmoid" if self._is_multiple else "softmax")
 
@@ -62,14 +62,18 @@ class ViTExporter(Exporter):
         if self._without_torch:
             from detectors.exporters.vit_numpy import numpy_reference
 
-            return numpy_reference(self.original, roadwork_index(self._labels, label), self._is_multiple)
+            index = roadwork_index(self._labels, label)
+            return numpy_reference(self.original, from_processor_config(self._processor), index, self._is_multiple)
         ensure_torchvision()
         from transformers import pipeline
 
         classify = pipeline("image-classification", model=str(self.original), device="cpu", top_k=None)
+        preprocessing = from_processor_config(self._processor)
+        if self.config.letterbox:  # which takes the place of both
+            classify.image_processor.do_resize = classify.image_processor.do_center_crop = False
 
         def probability(data: bytes) -> float:
-            scores = {row["label"]: row["score"] for row in classify(Image.open(io.BytesIO(data)))}
+            scores = {row["label"]: row["score"] for row in classify(self.squared(data, preprocessing))}
             return float(scores[label])
 
         return probability
@@ -84,14 +88,19 @@ class ViTExporter(Exporter):
             model = AutoModelForImageClassification.from_pretrained(
                 self.original, attn_implementation="eager", local_files_only=True, use_safetensors=True
             )  # sdpa's guards cost 9 % of the graph's time
-            if hasattr(model.config, "image_size"):
-                model.config.image_size = height if height == width else (height, width)
+            configs = fixed_size(model, height, width)
             onnx_export_from_model(
                 model.eval(), folder, task="image-classification", do_validation=False, no_dynamic_axes=True,
-                batch_size=1, height=height, width=width,
+                batch_size=1, height=height, width=width, custom_onnx_configs=configs,
             )  # fmt: skip
         if not (folder / MODEL_FILE).is_file():
             raise ModelError(f"the exporter wrote no {MODEL_FILE}")
+
+    @property
+    def _processor(self) -> dict[str, Any]:
+        """The published file, with the word for our letterbox if the configuration asks for it."""
+        values = cast(dict[str, Any], json.loads((self.original / PROCESSOR_FILE).read_bytes()))
+        return values | ({"letterbox": True} if self.config.letterbox else {})
 
     @property
     def _config(self) -> dict[str, Any]:
@@ -116,3 +125,25 @@ class ViTExporter(Exporter):
     @property
     def _without_torch(self) -> bool:
         return self._is_plain and (find_spec("torch") is None or find_spec("transformers") is None)
+
+
+def fixed_size(model: Any, height: int, width: int) -> dict[str, Any] | None:
+    """Settle a network on pictures of one size, and say how optimum is to export it where it does not know.
+
+    A DINOv2 stretches its learnt positions to the picture at every run, in a way that ONNX can't express for those with
+    registers; for one size they are constants.
+    """
+    if hasattr(model.config, "image_size"):
+        model.config.image_size = height if height == width else (height, width)
+    if not model.config.model_type.startswith("dinov2"):
+        return None
+    import torch
+    from optimum.exporters.onnx.model_configs import Dinov2OnnxConfig
+
+    embeddings = model.base_model.embeddings
+    rows, columns = (side // model.config.patch_size for side in (height, width))
+    with torch.no_grad():
+        tokens = torch.zeros(1, rows * columns + 1, model.config.hidden_size)
+        positions = embeddings.interpolate_pos_encoding(tokens, height, width).clone()
+    embeddings.interpolate_pos_encoding = lambda *_: positions
+    return {"model": Dinov2OnnxConfig(model.config, task="image-classification")}

@@ -12,16 +12,15 @@ from numpy.typing import NDArray
 
 from detectors.exporters.vit_graph import read_weights
 from detectors.image import decode
-from detectors.vit import ViT
+from detectors.preprocess import Preprocessing
 
 Array = NDArray[np.float32]
 
 
-def numpy_reference(folder: Path, index: int, multiple: bool) -> Callable[[bytes], float]:
+def numpy_reference(folder: Path, preprocessing: Preprocessing, index: int, multiple: bool) -> Callable[[bytes], float]:
     """Return the model as a function from an encoded photo to the probability of output `index`."""
     config = json.loads((folder / "config.json").read_bytes())
     weights = read_weights(folder)
-    preprocessing = ViT.read_preprocessing(folder)
 
     def probability(data: bytes) -> float:
         logits = forward(weights, config, preprocessing(decode(data))[0]).astype(np.float64)

@@ -19,6 +19,7 @@ from detectors.errors import ModelError
 from detectors.exporters import Exporter
 from detectors.exporters.torchvision_cpu import ensure_torchvision
 from detectors.manifest import Output
+from detectors.preprocess import from_processor_config
 from detectors.vit import PROCESSOR_FILE
 
 
@@ -74,7 +75,9 @@ class YOLOExporter(Exporter):
             raise ModelError(f"roadwork_class_index={index}: the network has the classes 0 to {len(labels) - 1}")
         # Ultralytics decides on size and transforms at the first prediction, so ask it rather than guess.
         model.predict(Image.new("RGB", (64, 64)), verbose=False, device="cpu")
-        processor = _processor_config(model.predictor.transforms.transforms)
+        processor = _processor_config(model.predictor.transforms.transforms) | (
+            {"letterbox": True} if self.config.letterbox else {}
+        )
         (folder / PROCESSOR_FILE).write_text(json.dumps(processor, indent=2) + "\n", encoding="utf-8")
         with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(io.StringIO()):
             # The exporter writes beside the checkpoint, whose folder may not be ours.
@@ -91,9 +94,11 @@ class YOLOExporter(Exporter):
         """Return `YOLO.predict`, read as the reference miner reads it."""
         model = load_yolo(self.original)
         index = self.config.roadwork_class_index
+        model.predict(Image.new("RGB", (64, 64)), verbose=False, device="cpu")
+        preprocessing = from_processor_config(_processor_config(model.predictor.transforms.transforms))
 
         def probability(data: bytes) -> float:
-            (result,) = model.predict(Image.open(io.BytesIO(data)), verbose=False, device="cpu")
+            (result,) = model.predict(self.squared(data, preprocessing), verbose=False, device="cpu")
             return float(result.probs.data[index])
 
         return probability

@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from detectors.backends import MODEL_FILE
-from detectors.base import Detector, ModelFiles, RunOptions
+from detectors.base import ModelFiles, RunOptions
 from detectors.errors import ModelError
 from detectors.image import decode
 from detectors.manifest import Gate, Manifest, Precision, sha256
+from detectors.network import Network
 from detectors.optimized import ensure_graph
 from detectors.pictures import known_picture, many_pictures
 from detectors.precision import Recipe, gate
 from detectors.precision.sensitivity import most_sensitive_layers
-from detectors.registry import backend_class, detector_class, recipes
+from detectors.registry import backend_class, network_class, recipes
 from detectors.storing import move_into_place, package_versions
 from detectors.weights import variant_folder
 
@@ -39,7 +40,7 @@ class Photos:
 class Candidate:
     """A faster graph in a folder of its own that has passed the gate."""
 
-    detector: Detector
+    detector: Network
     folder: Path
     gate: Gate
 
@@ -64,7 +65,7 @@ def make_faster(
     if not found:
         raise ModelError(f"there is no {precision} for the backend {backend!r}")
     photos = photos or Photos(many_pictures())
-    fp32 = detector_class(manifest.detector)(ModelFiles(folder, manifest, None), backend_class("onnx"), options)
+    fp32 = network_class(manifest.detector)(ModelFiles(folder, manifest, None), backend_class("onnx"), options)
     target = variant_folder(manifest, models_dir, precision, backend)
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -93,7 +94,7 @@ class _Trial:
     """One model's attempts at a precision."""
 
     def __init__(
-        self, fp32: Detector, source: Path, partial: Path, precision: Precision, backend: str, options: RunOptions,
+        self, fp32: Network, source: Path, partial: Path, precision: Precision, backend: str, options: RunOptions,
         photos: Photos, max_flips: float, progress: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.fp32, self.source, self.partial = fp32, source, partial
@@ -132,7 +133,7 @@ class _Trial:
                 shutil.copyfile(path, folder / path.name)
         draft = self.fp32.manifest.model_copy(update={"precision": self.precision, "backend": self.backend})
         files = ModelFiles(folder, draft, None)
-        detector = detector_class(draft.detector)(files, backend_class(self.backend), self.options)
+        detector = network_class(draft.detector)(files, backend_class(self.backend), self.options)
         answers = _probabilities(detector, self.photos)
         largest, mean = gate.differences(self.expected, answers)
         threshold = draft.threshold
@@ -156,7 +157,7 @@ class _Trial:
         return (self._ranked or [])[:count]
 
 
-def _choose(passed: list[Candidate], fp32: Detector, photos: Photos, rounds: int = 15) -> Candidate:
+def _choose(passed: list[Candidate], fp32: Network, photos: Photos, rounds: int = 15) -> Candidate:
     """Measure all in turn, and take the fastest, or a more faithful one that is nearly as fast."""
     array = fp32.preprocessing(decode(photos.data[0]))
     backends = [fp32.backend, *(candidate.detector.backend for candidate in passed)]
@@ -181,12 +182,13 @@ def _finish(chosen: Candidate, fp32: Manifest, precision: Precision, backend: st
             "precision": precision,
             "backend": backend,
             "files": files,
-            "known_answer": chosen.detector.predict(known_picture()).probability,
+            "known_answer": chosen.detector.judge(decode(known_picture())).probability,
+            "calibration": None,  # the fp32 folder's counts, whenever it was made
             "gate": chosen.gate,
             "made_with": fp32.made_with | package_versions(packages),
         }
     ).write(chosen.folder)
 
 
-def _probabilities(detector: Detector, photos: Photos) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+def _probabilities(detector: Network, photos: Photos) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
     return np.array([detector.predict(data).probability for data in photos.data])

@@ -5,10 +5,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from detectors.config import DetectorConfig
-from detectors.errors import NotPrepared
+from detectors.loading import has_variant
 from detectors.manifest import Manifest
-from detectors.registry import PRECISIONS, RECIPES, exporter_class
-from detectors.weights import find_original, variant_folder
+from detectors.registry import FUSED, PRECISIONS, exporter_class
+from detectors.weights import find_original
 from miner.errors import ConfigurationError
 
 # What a backend that runs here imports, and the extra that brings it; torch also needs the detector's library.
@@ -41,7 +41,7 @@ def variants(
         (backend, precision)
         for precision in precisions or PRECISIONS
         for backend in usable
-        if is_there(manifest, models_dir, backend, precision)
+        if has_variant(config, models_dir, precision, backend)
     ]
     for precision in precisions or ():
         if precision not in {kind for _, kind in found}:
@@ -53,7 +53,10 @@ def variants(
 
 
 def missing(backend: str, detector: str, config: DetectorConfig) -> str | None:
-    """Return what a backend lacks here, or None."""
+    """Return what a backend lacks here, or None; for an ensemble, what it lacks for any branch."""
+    if config.branches is not None:
+        lacks = (missing(backend, branch.detector, branch) for branch in config.branches.values())
+        return next((lack for lack in lacks if lack is not None), None)
     if find_spec(PACKAGES[backend]) is None:
         extra = "openvino" if backend == "openvino" else LIBRARIES[detector][1]
         return f"needs the package {PACKAGES[backend]!r} (extra `{extra}`; `make setup-all` installs it)"
@@ -71,25 +74,14 @@ def lacks_library(detector: str, config: DetectorConfig) -> str | None:
     return None
 
 
-def is_there(manifest: Manifest, models_dir: Path, backend: str, precision: str) -> bool:
-    """Return whether a variant is prepared; fp32 always is."""
-    if precision == "fp32":
-        return True
-    if not RECIPES.get((precision, backend)):
-        return False
-    try:
-        Manifest.read(variant_folder(manifest, models_dir, precision, backend))
-    except NotPrepared:
-        return False
-    return True
-
-
 def reference_name(detector: str, config: DetectorConfig, revision: str) -> str:
     """Return what the model's own library calls its pipeline.
 
     Raises:
         ConfigurationError: it can't be run here.
     """
+    if detector == FUSED:
+        raise ConfigurationError(f"--reference: an {FUSED} has no library of its own; measure its branches one by one")
     if (lack := lacks_library(detector, config)) is not None:
         raise ConfigurationError(f"--reference: {lack}")
     return exporter_class(detector)(find_original(config, revision).path, config).reference_name

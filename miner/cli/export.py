@@ -31,7 +31,6 @@ def export(
     """
     from detectors.config import read_config
     from detectors.loading import is_prepared
-    from detectors.weights import model_folder
 
     settings = load_settings(
         env_file, set_, image_detector=detector, image_detector_config=config, image_detector_backend=backend
@@ -42,6 +41,6 @@ def export(
         if precision == "fp32":
             prepare_fp32(settings, out, photos)
             return
-        prepared = is_prepared(yaml, settings.models_dir)
-        folder = model_folder(yaml, settings.models_dir) if prepared else prepare_fp32(settings, None, photos)
-        prepare_faster(settings, folder, precision, max_flips, photos)
+        if not is_prepared(yaml, settings.models_dir):
+            prepare_fp32(settings, None, photos)
+        prepare_faster(settings, yaml, precision, max_flips, photos)

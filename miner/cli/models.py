@@ -29,9 +29,9 @@ def download(
     A local folder needs no network; with HF_HUB_OFFLINE=1 the hub's cache (HF_HOME) is used alone.
     """
     from detectors.config import read_config
-    from detectors.loading import is_prepared
+    from detectors.loading import has_variant, is_prepared
     from detectors.manifest import Manifest
-    from detectors.weights import model_folder, variant_folder
+    from detectors.weights import model_folder
     from miner.cli.preparing import prepare_faster, prepare_fp32, start_errors
 
     settings = load_settings(env_file, set_, image_detector=detector, image_detector_config=config)
@@ -39,16 +39,19 @@ def download(
         yaml = read_config(settings.detector_config)
         if is_prepared(yaml, settings.models_dir) and not force:
             folder = model_folder(yaml, settings.models_dir)
-            Manifest.read(folder).verify(folder)
+            for each in (
+                folder,
+                *(model_folder(branch, settings.models_dir) for branch in (yaml.branches or {}).values()),
+            ):
+                Manifest.read(each).verify(each)
             print(f"{folder} is there and whole", file=sys.stderr)
         else:
-            folder = prepare_fp32(settings)
+            prepare_fp32(settings, force=force)
         precision, backend = settings.image_detector_precision, settings.image_detector_backend
         if precision in (AUTO, "fp32"):
             return
-        variant = variant_folder(Manifest.read(folder), settings.models_dir, precision, backend)
-        if force or backend == AUTO or not (variant / NAME).is_file():
-            prepare_faster(settings, folder, precision, MAX_FLIPS, None)  # type: ignore[arg-type]
+        if force or backend == AUTO or not has_variant(yaml, settings.models_dir, precision, backend):
+            prepare_faster(settings, yaml, precision, MAX_FLIPS, None)  # type: ignore[arg-type]
 
 
 @app.command("list")

@@ -14,7 +14,7 @@ EnvFile = Annotated[Path | None, typer.Option("--env-file", help="Settings file,
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting; wins over environment and file.")
 ]
-Detector = Annotated[str | None, typer.Option(help="ViT or YOLOClassifier.")]
+Detector = Annotated[str | None, typer.Option(help="ViT, YOLOClassifier or Ensemble.")]
 Config = Annotated[str | None, typer.Option(help="YAML file of the detector: a path, or the name of a shipped one.")]
 Key = Annotated[str | None, typer.Option("--key", metavar="NAME", help="Which of WALLET_HOTKEYS; default: the first.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -16,6 +16,7 @@ from miner.settings import AUTO, Settings
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from detectors.config import DetectorConfig
     from detectors.manifest import Gate, Precision
     from detectors.precision.making import Photos
 
@@ -39,7 +40,9 @@ def read_photos(folder: Path) -> "Photos":
     return Photos([path.read_bytes() for path in paths], known if len(known) == len(paths) else None)
 
 
-def prepare_fp32(settings: Settings, out: Path | None = None, photos: "Photos | None" = None) -> Path:
+def prepare_fp32(
+    settings: Settings, out: Path | None = None, photos: "Photos | None" = None, *, force: bool = True
+) -> Path:
     """Fetch and export the configured model, with a spinner that names the step; return its folder."""
     from detectors.config import read_config
     from detectors.export import prepare
@@ -53,6 +56,7 @@ def prepare_fp32(settings: Settings, out: Path | None = None, photos: "Photos | 
             settings.models_dir,
             out=out,
             pictures=photos.data if photos is not None else None,
+            force=force,
             progress=progress,
         )
         if photos is not None and photos.labels is not None and len(set(photos.labels)) > 1:
@@ -80,9 +84,18 @@ def record_spread(name: str, folder: Path, photos: Sequence[bytes], labels: Sequ
 
 
 def prepare_faster(
+    settings: Settings, config: "DetectorConfig", precision: "Precision", max_flips: float, photos: "Photos | None"
+) -> None:
+    """Make a faster variant of the prepared model, or of each branch, for the configured backend or all installed."""
+    from detectors.weights import model_folder
+
+    for branch in (config.branches or {"": config}).values():
+        _prepare_faster(settings, model_folder(branch, settings.models_dir), precision, max_flips, photos)
+
+
+def _prepare_faster(
     settings: Settings, folder: Path, precision: "Precision", max_flips: float, photos: "Photos | None"
 ) -> None:
-    """Make a faster variant of an fp32 folder for the configured backend, or for all that are installed."""
     from detectors.base import RunOptions
     from detectors.errors import ModelError
     from detectors.manifest import Manifest

@@ -60,12 +60,15 @@ def read_model(settings: Settings) -> ModelFacts:
     fault, branch, others = "", "", []
     try:
         config = read_config(name)
-        if is_hub(config) and not COMMIT.fullmatch(config.revision):
-            branch = config.revision
+        parts = (config.branches or {"": config}).values()
+        branch = next((part.revision for part in parts if is_hub(part) and not COMMIT.fullmatch(part.revision)), "")
         folder = model_folder(config, settings.models_dir)
         others = sorted(path.parent.name for path in folder.parent.glob(f"*/{NAME}") if path.parent != folder)
         manifest = Manifest.read(folder)
         manifest.verify(folder)
+        for part in (config.branches or {}).values():
+            own = model_folder(part, settings.models_dir)
+            Manifest.read(own).verify(own)
         if manifest.detector != detector:
             fault = f"{name} holds a model for IMAGE_DETECTOR={manifest.detector}, not for {detector}"
     except NotPrepared:
@@ -90,6 +93,10 @@ def judge_model(facts: ModelFacts, network: str) -> Finding:
             "roadwork-miner models download with your --env-file, on a machine with `make setup-all`",
         )
     said = f"{facts.manifest.name}@{facts.manifest.revision[:12]}, {facts.manifest.precision}, all sums match"
+    if facts.manifest.branches is not None:
+        said += f", {len(facts.manifest.branches)} branches"
+    if facts.manifest.calibration is not None:
+        said += f", calibrated ({facts.manifest.calibration.threshold:.2f} became 0.50)"
     if facts.is_shipped and network == "finney":
         return warning(name, f"{said}; the starter earns little", "set IMAGE_DETECTOR_CONFIG to a model of your own")
     if facts.branch:

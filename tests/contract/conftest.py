@@ -1,5 +1,6 @@
 """Every detector, with a model of its own."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 
 from detectors.config import DetectorConfig
 from detectors.export import prepare
-from detectors.registry import DETECTORS
+from detectors.fusion import Fusion
+from detectors.registry import DETECTORS, EXPORTERS, exporter_class
+from detectors.weights import find_original, model_folder
 from tests.models import make_vit, make_yolo
 
 
@@ -21,19 +24,42 @@ class Prepared:
 
     @property
     def folder(self) -> Path:
-        (manifest,) = self.models_dir.rglob("manifest.json")
-        return manifest.parent
+        return model_folder(self.config, self.models_dir)
+
+    def reference(self) -> Callable[[bytes], float]:
+        """Return the library's own pipeline; of an ensemble, the mean of its branches' own."""
+        if self.config.branches is None:
+            path = find_original(self.config).path
+            return exporter_class(self.detector)(path, self.config).reference()
+        each = [Prepared(one.detector, one, self.models_dir).reference() for one in self.config.branches.values()]
+        return lambda data: sum(one(data) for one in each) / len(each)
 
 
 def make_config(detector: str, folder: Path) -> DetectorConfig:
     if detector == "ViT":
         return DetectorConfig(hf_repo=str(make_vit(folder / "vit")), path=folder / "vit.yaml")
-    return DetectorConfig(weights_path=make_yolo(folder / "best.pt"), path=folder / "yolo.yaml")
+    if detector == "YOLOClassifier":
+        return DetectorConfig(weights_path=make_yolo(folder / "best.pt"), path=folder / "yolo.yaml", detector=detector)
+    branches = {"vit": make_config("ViT", folder), "yolo": make_config("YOLOClassifier", folder)}
+    return DetectorConfig(branches=branches, fusion=Fusion(branches=list(branches)), path=folder / "both.yaml")
+
+
+def prepared_once(detector: str, factory: pytest.TempPathFactory, made: dict[str, Prepared] = {}) -> Prepared:  # noqa: B006
+    """Prepare a detector for the whole session."""
+    if detector not in made:
+        folder = factory.mktemp(detector)
+        config = make_config(detector, folder)
+        prepare(detector, config, folder / "models")
+        made[detector] = Prepared(detector, config, folder / "models")
+    return made[detector]
 
 
 @pytest.fixture(scope="session", params=DETECTORS)
 def prepared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    folder = tmp_path_factory.mktemp(request.param)
-    config = make_config(request.param, folder)
-    prepare(request.param, config, folder / "models")
-    return Prepared(request.param, config, folder / "models")
+    return prepared_once(request.param, tmp_path_factory)
+
+
+@pytest.fixture(scope="session", params=EXPORTERS)
+def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Return a detector with one graph."""
+    return prepared_once(request.param, tmp_path_factory)

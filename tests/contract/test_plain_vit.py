@@ -13,6 +13,7 @@ from detectors.export import prepare
 from detectors.exporters.vit import ViTExporter
 from detectors.exporters.vit_numpy import numpy_reference
 from detectors.manifest import Manifest
+from detectors.vit import ViT
 from tests.models import make_vit, photo
 
 
@@ -23,7 +24,10 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_numpy_and_torch_agree(vit: Path) -> None:
     config = DetectorConfig(hf_repo=str(vit), path=vit / "x.yaml")
-    pipeline, ours = ViTExporter(vit, config).reference(), numpy_reference(vit, 1, multiple=False)
+    pipeline, ours = (
+        ViTExporter(vit, config).reference(),
+        numpy_reference(vit, ViT.read_preprocessing(vit), 1, multiple=False),
+    )
     for seed in range(4):
         data = photo(320, 240, seed=seed)
         assert ours(data) == pytest.approx(pipeline(data), abs=1e-5)

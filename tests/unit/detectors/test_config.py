@@ -44,7 +44,7 @@ def test_relative_paths_count_from_the_yaml_file(tmp_path: Path) -> None:
         ("", "a mapping"),
         ("- a", "a mapping"),
         ("a: [", "can't be read as YAML"),
-        ("revision: main", "exactly one of hf_repo, weights_path, model_folder is needed; found none"),
+        ("revision: main", "exactly one of hf_repo, weights_path, model_folder, branches is needed; found none"),
         ("hf_repo: a/b\nweights_path: c.pt", "found hf_repo and weights_path"),
         ("weights_path: c.pt\nroadwork_class_index: -1", "roadwork_class_index=-1"),
         ("weights_path: c.pt\nroadwork_class_index: one", "roadwork_class_index='one'"),
@@ -67,3 +67,59 @@ def test_an_unknown_key_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.WARNING):
         read_config(write(tmp_path, "hf_repo: a/b\nrevison: abc\n"))
     assert "unknown key revison (did you mean revision?)" in caplog.text
+
+
+PAIR = """
+branches:
+  one: {hf_repo: a/b, subfolder: one, letterbox: true}
+  two: {detector: YOLOClassifier, weights_path: two.pt}
+"""
+MEASURED = "measured: {photos: 9, accuracy: %s, mcc: 0.5, reward: 0.4, reward_low: 0.3, reward_high: 0.5}"
+
+
+def test_branches_are_configurations_of_their_own_and_their_mean_is_the_default(tmp_path: Path) -> None:
+    config = read_config(write(tmp_path, PAIR))
+    assert config.branches is not None
+    one, two = config.branches.values()
+    assert (one.source, one.letterbox, one.detector) == ("a/b/one", True, "ViT")
+    assert (two.weights_path, two.detector) == (tmp_path / "two.pt", "YOLOClassifier")
+    assert config.fusion is not None
+    assert config.fusion.words == "mean of one + two"
+    assert config.source == f"a/b/one + {tmp_path / 'two.pt'}"
+
+
+def test_a_branch_may_be_another_file(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "yolo.yaml").write_text("weights_path: best.pt\nroadwork_class_index: 0\n")
+    text = "branches:\n  y: {detector: YOLOClassifier, config: sub/yolo.yaml}\n  v: {hf_repo: a/b}\n"
+    config = read_config(write(tmp_path, text))
+    assert config.branches is not None
+    found = config.branches["y"]
+    assert (found.weights_path, found.roadwork_class_index) == (tmp_path / "sub" / "best.pt", 0)
+    assert found.detector == "YOLOClassifier"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("hf_repo: a/b\nsubfolder: ../c", "subfolder='../c'"),
+        ("weights_path: c.pt\nsubfolder: c", "only hf_repo has subfolders"),
+        ("branches:\n  one: {}", "branches.one: exactly one of"),
+        ("branches:\n  one: {branches: {two: {hf_repo: a/b}}}", "a branch can't have branches"),
+        (PAIR + "fusion: {branches: [one]}", "all branches are needed"),
+        (PAIR + "fusion: {branches: [one, two], threshold: 2}", "fusion.threshold=2"),
+        (PAIR + "fallbacks: [{branches: [one, two]}]", "some of these are needed"),
+        (PAIR + "fallbacks: [{branches: [one]}]", "not measured to be better than no answer"),
+        (PAIR + "fallbacks: [{branches: [one], " + MEASURED % 0.7 + "}]", "above 0.75"),
+    ],
+)
+def test_a_wrong_ensemble_is_a_fault_in_one_line(tmp_path: Path, text: str, fault: str) -> None:
+    with pytest.raises(DetectorConfigError) as caught:
+        read_config(write(tmp_path, text))
+    assert fault in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_measured_fallback_is_taken(tmp_path: Path) -> None:
+    config = read_config(write(tmp_path, PAIR + "fallbacks: [{branches: [one], " + MEASURED % 0.8 + "}]"))
+    assert [fallback.words for fallback in config.fallbacks] == ["one"]

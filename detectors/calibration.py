@@ -1,0 +1,62 @@
+"""The monotone map between what a model says and what is sent, so that 0.5 on the wire is the best decision.
+
+Validators look at the side of 0.5 alone, and a model trained on other shares of roadwork than theirs decides best
+elsewhere. In log-odds the map is a line, `(logit(p) - logit(threshold)) / temperature`: 0, 1 and the order of any two
+pictures stay as they are, and the threshold becomes 0.5 exactly, which counts as no roadwork.
+"""
+
+from typing import Annotated, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Inside = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+Value = TypeVar("Value", float, NDArray[np.float64])
+
+CLOSEST = 1e-9  # to 0 and 1, for finite log-odds
+JUST_ABOVE = float(np.nextafter(0.5, 1))
+
+
+class Evidence(BaseModel):
+    """What a calibration was measured on: rewards by cross-validation, and the gain's 95 % interval."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    photos: int = Field(ge=1)
+    folds: int = Field(ge=2)
+    reward_before: Share
+    reward: Share
+    gain_low: float
+    gain_high: float
+
+
+class Calibration(BaseModel):
+    """A monotone map of probabilities, and the measurement that it rests on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threshold: Inside = 0.5
+    temperature: float = Field(1.0, gt=0, le=100, allow_inf_nan=False)
+    evidence: Evidence | None = None
+
+    def __call__(self, probability: Value) -> Value:
+        """Map a probability, or an array of them; what is above the threshold ends above 0.5, all else does not."""
+        value = np.asarray(probability, dtype=np.float64)
+        mapped = logistic((log_odds(value) - log_odds(self.threshold)) / self.temperature)
+        above = value > self.threshold  # rounding shall put nobody on the other side
+        mapped = np.where(above, np.maximum(mapped, JUST_ABOVE), np.minimum(mapped, 0.5))
+        mapped = np.where(value <= 0, 0.0, np.where(value >= 1, 1.0, mapped))
+        return float(mapped) if isinstance(probability, float) else mapped
+
+
+def log_odds(probability: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the logarithm of p / (1 - p), finite at both ends."""
+    inside = np.clip(np.asarray(probability, dtype=np.float64), CLOSEST, 1 - CLOSEST)
+    return np.asarray(np.log(inside) - np.log1p(-inside))
+
+
+def logistic(value: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return 1 / (1 + exp(-value)), without overflow."""
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * np.asarray(value))))

@@ -1,0 +1,99 @@
+"""`Ensemble`: several models judge the same picture, and their probabilities become one."""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+from PIL import Image
+
+from detectors.base import Detector, Judgement, RunOptions
+from detectors.errors import DetectorError, EngineError, InferenceError, OutOfTime
+from detectors.fusion import Fusion
+from detectors.manifest import Manifest
+
+log = logging.getLogger(__name__)
+
+
+class Ensemble(Detector):
+    """Branches in turn, each with all the threads of its picture, and one deadline for all of them.
+
+    A branch that fails makes the answer fail, unless a fallback was measured to be better than no answer.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        branches: Mapping[str, Detector],
+        fusion: Fusion,
+        fallbacks: Sequence[Fusion],
+        options: RunOptions,
+    ) -> None:
+        kinds = dict.fromkeys(branch.backend_name for branch in branches.values())
+        super().__init__(manifest, options, "+".join(kinds))
+        self.branches = dict(branches)
+        self.fusion = fusion
+        self.fallbacks = tuple(fallbacks)
+        self._failing: set[str] = set()
+        self._lock = threading.Lock()
+
+    def judge(self, picture: Image.Image, deadline: float | None = None) -> Judgement:
+        """Ask every branch, and combine what they say.
+
+        Raises:
+            ImageError: a branch can't make anything of the picture.
+            InferenceError, EngineError: a branch failed, and there is no fallback for those that did not.
+        """
+        said: dict[str, Judgement] = {}
+        faults: dict[str, InferenceError | EngineError] = {}
+        for name, branch in self.branches.items():
+            try:
+                said[name] = _ask(branch, picture, deadline)
+                self._see(name, None)
+            except (InferenceError, EngineError) as error:
+                faults[name] = error
+                self._see(name, error)
+                if self._fallback(set(self.branches) - set(faults)) is None:
+                    raise type(error)(f"branch {name}: {error}") from error
+        fusion = self._fallback(set(said)) if faults else self.fusion
+        assert fusion is not None
+        probability = float(fusion({name: said[name].probability for name in fusion.branches}))
+        stages = said.values()
+        return Judgement(probability, sum(one.preprocess for one in stages), sum(one.infer for one in stages))
+
+    def verify(self) -> float:
+        """Have every branch prove itself, then all together; return the seconds of a warm run."""
+        for branch in self.branches.values():
+            branch.verify()
+        return super().verify()
+
+    def close(self) -> None:
+        """Let go of what runs elsewhere."""
+        for branch in self.branches.values():
+            branch.close()
+
+    def _fallback(self, answered: set[str]) -> Fusion | None:
+        """Return the first fallback that needs no other branches than these."""
+        return next((fusion for fusion in self.fallbacks if set(fusion.branches) <= answered), None)
+
+    def _see(self, name: str, error: DetectorError | None) -> None:
+        """Log that a branch begins to fail, or has recovered; not every picture that it happens to."""
+        if isinstance(error, OutOfTime):  # of the request, not of the branch
+            return
+        with self._lock:
+            if (error is not None) == (name in self._failing):
+                return
+            (self._failing.discard if error is None else self._failing.add)(name)
+        if error is None:
+            log.info("branch %s answers again", name)
+        else:
+            others = set(self.branches) - {name}
+            fallback = self._fallback(others)
+            then = f"answering with {fallback.words}" if fallback is not None else "no answers without it"
+            log.warning("branch %s fails: %s; %s", name, error, then)
+
+
+def _ask(branch: Detector, picture: Image.Image, deadline: float | None) -> Judgement:
+    if deadline is not None and time.monotonic() >= deadline:
+        raise OutOfTime("the deadline came before the branch's turn")
+    return branch.judge(picture, deadline)

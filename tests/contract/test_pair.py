@@ -1,0 +1,130 @@
+"""The published pair of architectures, from two subfolders of one repository, in one YAML file."""
+
+import io
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image, ImageOps
+
+from detectors.base import RunOptions
+from detectors.config import SHIPPED, read_config
+from detectors.ensemble import Ensemble
+from detectors.errors import DetectorConfigError, ImageError, ModelError, NotPrepared
+from detectors.export import prepare
+from detectors.exporters.torchvision_cpu import ensure_torchvision
+from detectors.loading import is_prepared, load_detector
+from detectors.manifest import Manifest
+from detectors.weights import model_folder
+from tests.models import make_pair, photo
+
+PHOTOS = [photo(1280, 720, seed=2), photo(360, 640, seed=4), photo(224, 224, seed=5), photo(640, 480, seed=7)]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the shipped YAML file, the repository in it being a folder on this disk."""
+    folder = tmp_path_factory.mktemp("pair")
+    make_pair(folder / "repository")
+    text = (SHIPPED / "pair_roadwork.yaml").read_text().replace("you/roadwork-pair", "repository")
+    (folder / "pair.yaml").write_text(text)
+    prepare("Ensemble", read_config(str(folder / "pair.yaml")), folder / "models")
+    return folder
+
+
+def said_by_transformers(home: Path, data: bytes) -> list[float]:
+    """Letterbox with Pillow alone, then ask transformers' models with only their own normalisation."""
+    ensure_torchvision()
+    import torch
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    said = []
+    for name in ("convnextv2", "dinov2"):
+        folder = home / "repository" / name
+        processor = AutoImageProcessor.from_pretrained(folder, use_fast=False)
+        resample = Image.Resampling(processor.resample)
+        picture = ImageOps.pad(Image.open(io.BytesIO(data)).convert("RGB"), (224, 224), resample, (0, 0, 0))
+        processor.do_resize = processor.do_center_crop = False
+        inputs = processor(picture, return_tensors="pt")
+        with torch.inference_mode():
+            logits = AutoModelForImageClassification.from_pretrained(folder).eval()(**inputs).logits
+        said.append(float(logits.softmax(1)[0, 1]))
+    return said
+
+
+def test_answers_are_the_mean_of_both_with_the_threshold_moved(home: Path) -> None:
+    detector = load_detector("Ensemble", read_config(str(home / "pair.yaml")), home / "models", "onnx", RunOptions())
+    assert isinstance(detector, Ensemble)
+    assert detector.verify() > 0
+    seen = []
+    for data in PHOTOS:
+        first, second = said_by_transformers(home, data)
+        mean = (first + second) / 2
+        answer = detector.predict(data).probability
+        odds = mean / (1 - mean) / (0.72 / 0.28)
+        assert answer == pytest.approx(odds / (1 + odds), abs=1e-3)
+        assert (answer > 0.5) == (mean > 0.72)
+        seen.append(answer)
+    assert max(seen) - min(seen) > 0.05
+
+
+def test_its_manifest_lists_the_branches(home: Path) -> None:
+    folder = model_folder(read_config(str(home / "pair.yaml")), home / "models")
+    manifest = Manifest.read(folder)
+    assert manifest.branches is not None
+    assert {name: branch.name for name, branch in manifest.branches.items()} == {
+        "convnextv2": "convnextv2--letterbox",
+        "dinov2": "dinov2--letterbox",
+    }
+    assert manifest.parity.max_difference <= 1e-3
+
+
+def test_another_fusion_is_another_model_and_takes_no_export(home: Path, tmp_path: Path) -> None:
+    values = yaml.safe_load((home / "pair.yaml").read_text())
+    values["fusion"]["threshold"] = 0.6
+    for branch in values["branches"].values():
+        branch["hf_repo"] = str(home / "repository")
+    (tmp_path / "pair.yaml").write_text(yaml.safe_dump(values))
+    config = read_config(str(tmp_path / "pair.yaml"))
+    assert not is_prepared(config, home / "models")
+    with pytest.raises(NotPrepared):
+        load_detector("Ensemble", config, home / "models", "onnx", RunOptions())
+    steps: list[str] = []
+    prepare("Ensemble", config, home / "models", force=False, progress=steps.append)
+    assert steps == ["mean of convnextv2 + dinov2, threshold 0.60"]
+    load_detector("Ensemble", config, home / "models", "onnx", RunOptions()).verify()
+
+
+def test_a_branch_that_was_replaced_or_damaged_is_found(home: Path, tmp_path: Path) -> None:
+    models = Path(shutil.copytree(home / "models", tmp_path / "models"))
+    config = read_config(str(home / "pair.yaml"))
+    assert config.branches is not None
+    folder = model_folder(config.branches["dinov2"], models)
+    manifest = Manifest.read(folder)
+    manifest.model_copy(update={"files": manifest.files | {"more.json": "0" * 64}}).write(folder)
+    with pytest.raises(NotPrepared, match="a branch of pair is not the one"):
+        load_detector("Ensemble", config, models, "onnx", RunOptions())
+    assert not is_prepared(config, models)
+    manifest.write(folder)
+    assert is_prepared(config, models)
+    shutil.rmtree(folder / "optimized")
+    with (folder / "model.onnx").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(ModelError, match=r"model.onnx does not match its sum"):
+        load_detector("Ensemble", config, models, "onnx", RunOptions())
+
+
+def test_a_repository_without_the_subfolder_is_named(home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "one.yaml"
+    path.write_text(yaml.safe_dump({"hf_repo": str(home / "repository"), "subfolder": "vit"}))
+    with pytest.raises(DetectorConfigError, match=r"repository/vit does not exist"):
+        prepare("ViT", read_config(str(path)), tmp_path / "models")
+
+
+def test_pictures_that_letterbox_can_show_nothing_of_are_refused(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    detector = load_detector("Ensemble", read_config(str(home / "pair.yaml")), home / "models", "onnx", RunOptions())
+    with caplog.at_level(logging.WARNING), pytest.raises(ImageError, match="too long for its width"):
+        detector.predict(photo(2000, 2, kind="PNG"))
+    assert not caplog.records
