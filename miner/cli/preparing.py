@@ -16,6 +16,7 @@ from miner.settings import AUTO, Settings
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from detectors.base import Detector
     from detectors.config import DetectorConfig
     from detectors.manifest import Gate, Precision
     from detectors.precision.making import Photos
@@ -61,7 +62,7 @@ def prepare_fp32(
         )
         if photos is not None and photos.labels is not None and len(set(photos.labels)) > 1:
             progress("noting the spread of its predictions")
-            record_spread(settings.image_detector, folder, photos.data, photos.labels)
+            record_spread(settings, config, folder, photos.data, photos.labels)
         parity = Manifest.read(folder).parity
         console.print(
             f"{folder}: within {parity.max_difference:.1e} of {parity.reference} on {parity.pictures} pictures"
@@ -69,15 +70,22 @@ def prepare_fp32(
     return folder
 
 
-def record_spread(name: str, folder: Path, photos: Sequence[bytes], labels: Sequence[bool]) -> None:
+def record_spread(
+    settings: Settings, config: "DetectorConfig", folder: Path, photos: Sequence[bytes], labels: Sequence[bool]
+) -> None:
     """Write into a model's manifest how its predictions of labelled photos are spread, to tell drift by."""
     from detectors.base import ModelFiles, RunOptions
     from detectors.distribution import spread
+    from detectors.loading import load_detector
     from detectors.manifest import Manifest
-    from detectors.registry import backend_class, detector_class
+    from detectors.registry import backend_class, network_class
 
-    manifest = Manifest.read(folder)
-    detector = detector_class(name)(ModelFiles(folder, manifest), backend_class("onnx"), RunOptions())
+    manifest, name = Manifest.read(folder), settings.image_detector
+    detector: Detector = (
+        load_detector(name, config, settings.models_dir, "onnx", RunOptions())
+        if config.branches is not None
+        else network_class(name)(ModelFiles(folder, manifest), backend_class("onnx"), RunOptions())
+    )
     predictions = [detector.predict(photo).probability for photo in photos]
     shares = [round(share, 4) for share in spread(predictions, labels)]
     manifest.model_copy(update={"predictions": shares}).write(folder)
