@@ -92,6 +92,16 @@ def read_throttling(root: Path = Path("/")) -> Throttling:
     return max(found, key=lambda group: (group.seconds, group.periods))
 
 
+def read_cpu(root: Path = Path("/")) -> tuple[str, frozenset[str]]:
+    """Read the CPU's name and its instruction sets, as `/proc/cpuinfo` has them; empty where it does not tell."""
+    facts: dict[str, str] = {}
+    for line in _lines(root / "proc/cpuinfo"):
+        name, _, value = line.partition(":")
+        facts.setdefault(name.strip(), value.strip())
+    flags = facts.get("flags", facts.get("Features", ""))
+    return facts.get("model name", facts.get("CPU part", "")), frozenset(flags.split())
+
+
 def cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
     """Yield the folders of the process's cgroup for a controller and of all its parents, its own first.
 

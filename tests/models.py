@@ -28,8 +28,8 @@ def photo(
     return buffer.getvalue()
 
 
-def make_vit(folder: Path, *, full_size: bool = False, labels: dict[int, str] = LABELS) -> Path:
-    """Write a ViT with random weights and a head that tells pictures apart."""
+def make_vit(folder: Path, *, full_size: bool = False, labels: dict[int, str] = LABELS, **sizes: int) -> Path:
+    """Write a ViT with random weights and a head that tells pictures apart; `sizes` are of transformers' ViTConfig."""
     ensure_torchvision()
     import torch
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
@@ -37,7 +37,9 @@ def make_vit(folder: Path, *, full_size: bool = False, labels: dict[int, str] = 
     torch.manual_seed(0)
     small = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
     config = ViTConfig(
-        id2label=labels, label2id={label: index for index, label in labels.items()}, **({} if full_size else small)
+        id2label=labels,
+        label2id={label: index for index, label in labels.items()},
+        **({} if full_size else small | sizes),
     )
     model = ViTForImageClassification(config).eval()
     _spread(model.classifier, lambda: model(_scenes() * 2 - 1))

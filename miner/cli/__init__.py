@@ -5,7 +5,7 @@ import sys
 import typer
 
 from miner import systemd
-from miner.cli import bench, doctor, export, models, query, reload, report, run, simulate, top, tune
+from miner.cli import bench, doctor, export, models, query, reload, report, run, simulate, top, train, tune
 from miner.errors import StartError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("export")(export.export)
 app.command("tune")(tune.tune)
 app.command("simulate")(simulate.simulate)
 app.command("report")(report.report)
+app.command("train")(train.train)
 app.add_typer(models.app, name="models")
 
 

@@ -1,0 +1,109 @@
+"""Features of photos and of their changed views, from a frozen network; computed once, then read from the cache."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from detectors.preprocess import Preprocessing
+from detectors.training.cache import FeatureCache, Key, Row
+from detectors.training.classifier import head_of
+from detectors.training.config import TrainConfig
+from detectors.training.examples import load_pixels
+from detectors.training.folder import Photo
+from detectors.training.machine import Probe, is_out_of_memory
+from detectors.training.screen import Screen, duration
+from detectors.training.views import PLAIN, VERSION, Views
+
+
+def cache_for(
+    config: TrainConfig, model: nn.Module, preprocessing: Preprocessing, folder: Path, screen: Screen
+) -> FeatureCache:
+    """Open the cache for this network, preprocessing and kind of view."""
+    key = Key(_weights_sum(model), repr(preprocessing), VERSION, config.augment, config.seed)
+    name = Path(config.model).name or "model"
+    return FeatureCache(key.folder(folder, name), screen.warn)
+
+
+def rows_of(photos: Sequence[Photo], views: int) -> list[Row]:
+    """Return the rows of photos: each as it is, and in so many changed views."""
+    return [(photo.digest, view) for photo in photos for view in range(PLAIN, views + 1)]
+
+
+def precompute(
+    model: nn.Module,
+    preprocessing: Preprocessing,
+    photos: Sequence[Photo],
+    rows: Sequence[Row],
+    views: Views,
+    cache: FeatureCache,
+    screen: Screen,
+    probe: Probe,
+    micro_batch: int,
+    workers: int = 0,
+    device: str = "cpu",
+) -> int:
+    """Compute the rows that the cache lacks, and write them; return how many.
+
+    So many photos are in memory at once as `micro_batch` says; half of them from where memory runs short.
+    """
+    wanted = cache.missing(rows)
+    by_digest = {photo.digest: photo for photo in photos}
+    model.eval().to(device)
+    seen: list[Tensor] = []
+    hook = head_of(model).register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
+    began, done = time.monotonic(), 0
+    try:
+        with screen.bar("features", len(wanted)) as bar, torch.inference_mode():
+            while done < len(wanted):
+                todo = [(by_digest[digest], view) for digest, view in wanted[done:]]
+                loader = DataLoader(_Pixels(todo, views, preprocessing), micro_batch, num_workers=workers)
+                try:
+                    for pixels in loader:
+                        seen.clear()
+                        model(pixels.to(device))
+                        cache.add(wanted[done : done + len(pixels)], seen[0].float().cpu().numpy())
+                        done += len(pixels)
+                        left = (len(wanted) - done) * (time.monotonic() - began) / done
+                        bar(done, f"{duration(left)} left")
+                        if micro_batch > 1 and probe().is_short:
+                            break
+                    else:
+                        break
+                except (MemoryError, RuntimeError, OSError) as error:
+                    if micro_batch == 1 or not is_out_of_memory(error):
+                        raise
+                micro_batch //= 2
+                screen.warn(f"memory runs short: micro-batch {micro_batch} from here on")
+    finally:
+        hook.remove()
+        cache.flush()
+    return len(wanted)
+
+
+class _Pixels:
+    """Views of photos as the network takes them."""
+
+    def __init__(self, todo: Sequence[tuple[Photo, int]], views: Views, preprocessing: Preprocessing) -> None:
+        self._todo, self._views, self._preprocessing = todo, views, preprocessing
+
+    def __len__(self) -> int:
+        return len(self._todo)
+
+    def __getitem__(self, number: int) -> Tensor:
+        return load_pixels(*self._todo[number], self._views, self._preprocessing)
+
+
+def _weights_sum(model: nn.Module) -> str:
+    """Return the SHA-256 of the weights but the last layer's, which is what gets trained."""
+    head = set(head_of(model).state_dict(keep_vars=True).values())
+    total = hashlib.sha256()
+    for name, value in sorted(model.state_dict(keep_vars=True).items()):
+        if value not in head:
+            total.update(name.encode())
+            total.update(value.detach().contiguous().numpy().tobytes())
+    return total.hexdigest()

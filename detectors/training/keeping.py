@@ -1,0 +1,134 @@
+"""What a run keeps while it goes on: checkpoints that are whole, the best weights, and when it is time to stop."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from detectors.training.loop import MicroBatchTrainer
+from detectors.training.micro import MicroBatches
+from detectors.training.schedule import Schedule, scores_of, since_best, superfluous
+from detectors.training.stopping import Stopping
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments  # isort: skip
+
+COMPLETE = "complete"  # written last into a checkpoint: without it, it was being written when the run was killed
+MICRO_BATCH = "micro_batch"
+BEST = "best.safetensors"
+
+
+def trained(model: nn.Module) -> dict[str, Tensor]:
+    """Return what training changes: weights that learn, and running statistics."""
+    learning = {name for name, value in model.named_parameters() if value.requires_grad}
+    frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
+    return {
+        name: value.detach().clone().contiguous()
+        for name, value in model.state_dict().items()
+        if name in learning or name not in frozen
+    }
+
+
+def load_best(model: nn.Module, run: Path) -> None:
+    """Give the network the weights of its best epoch."""
+    model.load_state_dict(load_file(run / BEST), strict=False)
+
+
+def latest(checkpoints: Path) -> Path | None:
+    """Return the latest whole checkpoint, and remove those that are not."""
+    found = []
+    for path in checkpoints.glob("checkpoint-*"):
+        if (path / COMPLETE).is_file():
+            found.append(path)
+        else:
+            shutil.rmtree(path)
+    return max(found, key=_step, default=None)
+
+
+def micro_batch_of(checkpoint: Path) -> int:
+    """Return the micro-batch that a run had come down to."""
+    return int((checkpoint / MICRO_BATCH).read_text(encoding="ascii"))
+
+
+class Keeper(TrainerCallback):  # type: ignore[misc]
+    """Saves and stops; every decision follows from the Trainer's own log, so that a resumed run decides the same."""
+
+    def __init__(
+        self,
+        run: Path,
+        schedule: Schedule,
+        parts: MicroBatches,
+        stopping: Stopping,
+        *,
+        every: int,
+        limit: int,
+        minutes: float,
+        patience: int,
+    ) -> None:
+        self._run, self._schedule, self._parts, self._stopping = run, schedule, parts, stopping
+        self._every, self._limit, self._patience = every, limit, patience
+        self._interval = minutes * 60
+        self._saved = time.monotonic()
+        self.trainer: MicroBatchTrainer | None = None
+        self.why = "all epochs are done"
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Tell the sampler which epoch it is, also after a resume."""
+        assert self.trainer is not None
+        self.trainer.sampler.set_epoch(state.global_step // self._schedule.epoch)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Save after so many minutes; stop when time is over or a signal came."""
+        assert self.trainer is not None
+        self.trainer.pace.idle()
+        reason = self._stopping.reason
+        if reason is not None:
+            self.why = reason
+            control.should_training_stop = control.should_save = control.should_log = True
+            if not scores_of(state.log_history):
+                control.should_evaluate = True  # or there is no best
+        elif time.monotonic() - self._saved > self._interval and state.global_step % self._schedule.epoch:
+            control.should_save = control.should_log = (
+                True  # a resumed run then begins a new mean of losses, as this one
+            )
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **_: Any
+    ) -> None:
+        """Keep the weights if they are the best so far; stop when they have not been for long."""
+        waited = since_best(scores_of(state.log_history))
+        if waited == 0:
+            partial = self._run / (BEST + ".partial")
+            save_file(trained(model), partial)
+            _flush(partial)
+            partial.replace(self._run / BEST)
+        if waited >= self._patience:
+            self.why = f"no better validation in {waited} epochs"
+            control.should_training_stop = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Declare a checkpoint whole, then remove those that are not needed any more."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        (folder / MICRO_BATCH).write_text(str(self._parts.size), encoding="ascii")
+        for path in folder.iterdir():
+            _flush(path)
+        (folder / COMPLETE).touch()
+        there = {_step(path): path for path in folder.parent.glob("checkpoint-*")}
+        for step in superfluous(list(there), self._schedule.epoch, self._every, self._limit):
+            shutil.rmtree(there[step])
+        self._saved = time.monotonic()
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,113 @@
+"""The training loop: transformers' Trainer, with micro-batches that shrink instead of dying.
+
+The Trainer gives the cosine schedule, checkpoints with optimiser, random state and position in the data, and
+TensorBoard. Its `auto_find_batch_size` starts again from nothing with a smaller batch, which is another training;
+here the optimiser's batch stays as asked, and only the part of it that is in memory at once is halved.
+"""
+
+import gc
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from detectors.training.classifier import logits_of
+from detectors.training.examples import EpochSampler
+from detectors.training.machine import Probe, is_out_of_memory
+from detectors.training.measures import judge
+from detectors.training.micro import MicroBatches, Pace, WeightedLoss, gradients
+from detectors.training.screen import Screen
+
+from transformers import EvalPrediction, Trainer  # isort: skip  # after `classifier`, which mends torchvision
+
+
+class MicroBatchTrainer(Trainer):  # type: ignore[misc]
+    """Trains on whole batches, in parts that fit into memory; their gradients add up to the batch's own."""
+
+    def __init__(
+        self, *arguments: Any, loss: WeightedLoss, seed: int, parts: MicroBatches, pace: Pace, **rest: Any
+    ) -> None:
+        super().__init__(*arguments, **rest)
+        self._loss, self._parts, self.pace = loss, parts, pace
+        self.sampler = EpochSampler(len(self.train_dataset), seed)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
+        return self.sampler
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
+        """Add up a batch's gradients and return its loss."""
+        self.pace.busy()
+        model.train()
+        pictures, labels = inputs["inputs"], inputs["labels"]
+        loss = gradients(
+            model, lambda part: logits_of(model, pictures[part]), labels, self._loss, self._parts, self.pace,
+            self.accelerator.backward,
+        )  # fmt: skip
+        self.args.per_device_eval_batch_size = self._parts.size
+        return loss
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Tensor], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the log loss, the logits and the labels of a batch."""
+        model.eval()
+        with torch.inference_mode():
+            logits = logits_of(model, inputs["inputs"])
+        return functional.cross_entropy(logits, inputs["labels"]), logits, inputs["labels"]
+
+
+def probabilities_of(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the probabilities of roadwork for logits of shape (photos, classes)."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return np.asarray(shifted[:, 1] / shifted.sum(axis=1))
+
+
+def validation(prediction: EvalPrediction) -> dict[str, float]:
+    """Return a validation's figures, for the Trainer's log."""
+    figures = judge(prediction.label_ids, probabilities_of(prediction.predictions))
+    return {name: figures[name] for name in ("accuracy", "mcc", "reward")}
+
+
+def measure_step(model: nn.Module, shape: tuple[int, ...], micro_batch: int, precision: str, rounds: int = 2) -> float:
+    """Return the seconds a photo takes forward and backward: the least of some rounds with made pictures.
+
+    The network is left as it was, running statistics included.
+    """
+    model.train()
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
+    best = float("inf")
+    pictures, labels = torch.zeros((micro_batch, *shape)), torch.zeros(micro_batch, dtype=torch.int64)
+    try:
+        for _ in range(rounds):
+            began = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                logits = logits_of(model, pictures)
+            functional.cross_entropy(logits, labels).backward()
+            best = min(best, time.perf_counter() - began)
+            model.zero_grad()
+    finally:
+        model.zero_grad()
+        with torch.no_grad():
+            for name, value in model.named_buffers():
+                value.copy_(buffers[name])
+    return best / micro_batch
+
+
+def fitting(measure: Callable[[int], float], micro_batch: int, probe: Probe, screen: Screen) -> tuple[int, float]:
+    """Try a micro-batch and halve it until a step succeeds and leaves memory free; return it and seconds a photo."""
+    while True:
+        try:
+            seconds = measure(micro_batch)
+            if micro_batch == 1 or not probe().is_short:
+                return micro_batch, seconds
+        except (MemoryError, RuntimeError, OSError) as error:
+            if micro_batch == 1 or not is_out_of_memory(error):
+                raise
+        gc.collect()
+        screen.say(f"a micro-batch of {micro_batch} does not fit")
+        micro_batch //= 2

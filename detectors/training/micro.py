@@ -1,0 +1,117 @@
+"""A batch in parts that fit into memory: their gradients add up to the batch's own."""
+
+import gc
+import time
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from detectors.training.machine import Probe, is_out_of_memory
+from detectors.training.screen import Screen
+
+PROBE_SECONDS = 0.5  # between two looks at the memory
+
+
+class MicroBatches:
+    """Photos in memory at once: halved, instead of dying, when an allocation fails or memory is nearly full."""
+
+    def __init__(self, size: int, probe: Probe, screen: Screen) -> None:
+        self.size = size
+        self._probe, self._screen = probe, screen
+        self._looked = 0.0
+
+    def over(self, count: int, work: Callable[[slice], None], undo: Callable[[], None]) -> None:
+        """Do the work part by part; where memory runs out, undo what was done and begin again with smaller parts."""
+        if self.size > 1 and self._is_short():
+            self._halve("memory is nearly full")
+        while True:
+            try:
+                for start in range(0, count, self.size):
+                    work(slice(start, min(start + self.size, count)))
+                return
+            except (MemoryError, RuntimeError, OSError) as error:
+                if self.size == 1 or not is_out_of_memory(error):
+                    raise
+            # Outside of `except`, whose traceback would hold what is to be freed.
+            undo()
+            self._halve("an allocation failed")
+
+    def _is_short(self) -> bool:
+        now = time.monotonic()
+        if now - self._looked < PROBE_SECONDS:
+            return False
+        self._looked = now
+        return self._probe().is_short
+
+    def _halve(self, reason: str) -> None:
+        self.size = max(1, self.size // 2)
+        gc.collect()
+        self._screen.warn(f"{reason}: micro-batch {self.size} from here on")
+
+
+class Pace:
+    """What the screen and the advice tell of: recent accuracy, and time spent waiting for photos."""
+
+    def __init__(self) -> None:
+        self.accuracy = 0.0
+        self.waited = 0.0  # seconds, summed
+        self._idle_since: float | None = None
+
+    def idle(self) -> None:
+        """Note that the next batch is awaited from now on."""
+        self._idle_since = time.monotonic()
+
+    def busy(self) -> None:
+        """Note that it is there."""
+        if self._idle_since is not None:
+            self.waited += time.monotonic() - self._idle_since
+
+    def saw(self, right: int, count: int) -> None:
+        """Take in how many photos of a batch were right."""
+        self.accuracy = 0.9 * self.accuracy + 0.1 * right / count if self.accuracy else right / count
+
+
+class WeightedLoss:
+    """Cross entropy with weights of the classes and smoothed labels; parts of a batch add up to its mean."""
+
+    def __init__(self, weights: Tensor, smoothing: float) -> None:
+        self._weights, self._smoothing = weights, smoothing
+
+    def share(self, logits: Tensor, labels: Tensor, whole: Tensor) -> Tensor:
+        """Return what a part adds to the mean over the whole batch, whose labels are `whole`."""
+        loss: Tensor = functional.cross_entropy(
+            logits, labels, self._weights, reduction="sum", label_smoothing=self._smoothing
+        )
+        return loss / self._weights[whole].sum()
+
+
+def gradients(
+    model: nn.Module,
+    logits: Callable[[slice], Tensor],
+    labels: Tensor,
+    loss: WeightedLoss,
+    parts: MicroBatches,
+    pace: Pace,
+    backward: Callable[[Tensor], None],
+) -> Tensor:
+    """Add a batch's gradients up, in parts; return its loss, which holds no graph any more."""
+    shares: list[Tensor] = []
+    right: list[int] = []
+
+    def work(part: slice) -> None:
+        scores = logits(part)
+        share = loss.share(scores, labels[part], labels)
+        backward(share)
+        shares.append(share.detach())
+        right.append(int((scores.argmax(1) == labels[part]).sum()))
+
+    def undo() -> None:
+        model.zero_grad()
+        shares.clear()
+        right.clear()
+
+    parts.over(len(labels), work, undo)
+    pace.saw(sum(right), len(labels))
+    total: Tensor = sum(shares[1:], shares[0])
+    return total

@@ -1,0 +1,165 @@
+"""`ViT`: a Hugging Face image classifier trained by its head on cached features, by adapters, or in full."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from detectors.preprocess import Preprocessing
+from detectors.training import classifier, keeping
+from detectors.training.examples import FeatureExamples, PixelExamples, collate
+from detectors.training.features import cache_for, precompute, rows_of
+from detectors.training.folder import DataSet
+from detectors.training.job import Chosen, Job, Outcome
+from detectors.training.loop import MicroBatchTrainer, probabilities_of, validation
+from detectors.training.machine import first_micro_batch
+from detectors.training.micro import MicroBatches, Pace, WeightedLoss
+from detectors.training.progress import Progress
+from detectors.training.resources import ResourceLog
+from detectors.training.schedule import class_weights, make_schedule
+from detectors.training.stopping import Stopping
+from detectors.training.trial import choose
+from detectors.training.views import Views
+from detectors.vit import ViT
+
+from transformers import PrinterCallback, TrainingArguments  # isort: skip
+
+CHECKPOINTS, TENSORBOARD, RESOURCES, MODEL = "checkpoints", "tensorboard", "resources.csv", "model"
+
+
+class FeatureHead(nn.Module):  # type: ignore[misc]
+    """A linear layer on features that are brought to mean 0 and spread 1 first, so that one learning rate suits all."""
+
+    def __init__(self, features: NDArray[np.float32]) -> None:
+        super().__init__()
+        flat = torch.from_numpy(features).flatten(0, 1)
+        self.register_buffer("mean", flat.mean(0))
+        self.register_buffer("spread", flat.std(0).clamp_min(1e-4))
+        self.linear = nn.Linear(flat.shape[1], len(classifier.LABELS))
+        nn.init.zeros_(self.linear.weight)  # the problem is convex: no luck is needed
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits."""
+        logits: Tensor = self.linear((features - self.mean) / self.spread)
+        return logits
+
+    def fold_into(self, layer: nn.Linear) -> None:
+        """Write the layer that gives the same logits from the features as they come."""
+        with torch.no_grad():
+            layer.weight.copy_(self.linear.weight / self.spread)
+            layer.bias.copy_(self.linear.bias - layer.weight @ self.mean)
+
+
+def train(job: Job, data: DataSet, photos: str) -> Outcome:
+    """Train and write `model/` into the run's folder.
+
+    Args:
+        job: what to do.
+        data: the photos.
+        photos: their sum.
+
+    Raises:
+        ModelError: the model to start from can't be found or loaded.
+    """
+    config = job.config
+    source = classifier.find_folder(config)
+    if not classifier.has_weights(source):
+        job.screen.warn(f"{source} holds no weights: starting from random ones")
+    preprocessing = ViT.read_preprocessing(source)
+    model = classifier.load(source, config.seed)
+    views = Views(config.augment, config.seed)
+    labels = np.array([photo.label for photo in data.train], dtype=np.int64)
+    chosen = Chosen.read(job.run, photos) if job.resume else None
+    examples: list[Any]
+    if config.method == "head":
+        arrays = _features(job, model, preprocessing, data, views)
+        network: nn.Module = FeatureHead(arrays[0])
+        examples = [
+            FeatureExamples(array, np.array([photo.label for photo in part], dtype=np.int64))
+            for array, part in zip(arrays, (data.train, data.val, data.test), strict=True)
+        ]
+        chosen = chosen or Chosen(config.micro_batch or config.batch_size, "fp32", 0, 0.0, photos)
+    else:
+        network = model
+        if config.method == "lora":
+            network = classifier.with_adapters(model, config.lora_rank, config.seed)
+        examples = [
+            PixelExamples(part, views, preprocessing, plain=part is not data.train)
+            for part in (data.train, data.val, data.test)
+        ]
+        chosen = chosen or choose(job, network, examples[0], preprocessing.shape[1:], photos, len(data.val))
+    chosen.write(job.run)
+    outcome = _fit(job, network, examples, labels, chosen)
+    if isinstance(network, FeatureHead):
+        network.fold_into(classifier.head_of(model))
+    classifier.save(network if config.method == "lora" else model, source, job.run / MODEL)
+    return outcome
+
+
+def _features(
+    job: Job, model: nn.Module, preprocessing: Preprocessing, data: DataSet, views: Views
+) -> list[NDArray[np.float32]]:
+    """Return the features of each part, shape (photos, views, width); the cache has them, or gets them."""
+    config = job.config
+    cache = cache_for(config, model, preprocessing, job.cache, job.screen)
+    wanted = [(data.train, config.views), (data.val, 0), (data.test, 0)]
+    rows = [row for part, count in wanted for row in rows_of(part, count)]
+    job.screen.say(f"features: {len(rows) - len(cache.missing(rows))} of {len(rows)} are cached in {cache.folder}")
+    micro_batch = config.micro_batch or first_micro_batch(job.machine.available, config.batch_size, full=False)
+    photos = [*data.train, *data.val, *data.test]
+    with ResourceLog(job.run / RESOURCES, job.probe, job.screen):
+        precompute(
+            model, preprocessing, photos, rows, views, cache, job.screen, job.probe, micro_batch, config.workers or 0
+        )
+    return [
+        cache.matrix(rows_of(part, count)).reshape(len(part), count + 1, -1)
+        if part
+        else np.empty((0, 1, 1), np.float32)
+        for part, count in wanted
+    ]
+
+
+def _fit(job: Job, network: nn.Module, examples: Sequence[Any], labels: NDArray[np.int64], chosen: Chosen) -> Outcome:
+    """Train, take the best epoch's weights, and judge the parts kept back."""
+    config, checkpoints = job.config, job.run / CHECKPOINTS
+    train, val, test = examples
+    schedule = make_schedule(len(train), config.batch_size, config.most_epochs, config.warm_up)
+    checkpoint = keeping.latest(checkpoints) if job.resume else None
+    size = keeping.micro_batch_of(checkpoint) if checkpoint is not None else chosen.micro_batch
+    parts, pace = MicroBatches(size, job.probe, job.screen), Pace()
+    stopping = Stopping(config.max_hours, job.screen)
+    keeper = keeping.Keeper(
+        job.run, schedule, parts, stopping, every=config.save_every, limit=config.save_total_limit,
+        minutes=config.checkpoint_minutes, patience=config.patience,
+    )  # fmt: skip
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints), logging_dir=str(job.run / TENSORBOARD), report_to=["tensorboard"],
+        per_device_train_batch_size=config.batch_size, per_device_eval_batch_size=size,
+        num_train_epochs=config.most_epochs, learning_rate=config.rate, weight_decay=config.weight_decay,
+        lr_scheduler_type="cosine", warmup_steps=schedule.warm_up, logging_steps=schedule.logging,
+        eval_strategy="epoch", save_strategy="epoch", seed=config.seed, use_cpu=True, bf16=chosen.precision == "bf16",
+        dataloader_num_workers=chosen.workers, dataloader_pin_memory=False, remove_unused_columns=False,
+        label_names=["labels"], disable_tqdm=True, log_level="error",
+    )  # fmt: skip
+    weights = class_weights(labels, balanced=config.class_weights)
+    trainer = MicroBatchTrainer(
+        network, arguments, collate, train_dataset=train, eval_dataset=val, compute_metrics=validation,
+        callbacks=[keeper, Progress(job.screen, pace)], pace=pace, parts=parts, seed=config.seed,
+        loss=WeightedLoss(torch.tensor(weights), config.label_smoothing),
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    keeper.trainer = trainer
+    # A head has no photos to wait for.
+    waiting = (lambda: 0.0) if config.method == "head" else (lambda: pace.waited)
+    with stopping, ResourceLog(job.run / RESOURCES, job.probe, job.screen, waiting):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+    keeping.load_best(network, job.run)
+    judged = [probabilities_of(trainer.predict(part).predictions) if len(part) else np.empty(0) for part in (val, test)]
+    facts = {"micro-batch": size, "precision": chosen.precision, "loader processes": chosen.workers}
+    epochs = round(trainer.state.global_step / schedule.epoch)
+    return Outcome(Path(job.run / MODEL), trainer.state.log_history, judged[0], judged[1], epochs, keeper.why, facts)

@@ -1,0 +1,89 @@
+"""`roadwork-miner train`: photos to a detector of one's own, on the CPU."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from miner.cli.options import Json
+from miner.cli.training import CACHE, make_probe, make_screen, parse, read_machine, training_errors
+from miner.errors import ConfigurationError
+
+
+def train(
+    data: Annotated[
+        str | None, typer.Argument(help="Folder with `roadwork` and `no_roadwork` (or both in `train`), or hf:DATASET.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run: everything goes there.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder, where it was.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings, as a run's config.yaml.")] = None,
+    detector: Annotated[Literal["ViT", "YOLOClassifier"] | None, typer.Option(help="What to train (ViT).")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="tiny, small, base; a Hugging Face repository; a folder; YOLO: .pt or .yaml.")
+    ] = None,
+    method: Annotated[
+        Literal["head", "lora", "full"] | None,
+        typer.Option(help="head: last layer from cached features (minutes); lora: adapters; full: every weight."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most; it stops before where nothing gets better.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Photos between two steps of the optimiser (32).")] = None,
+    micro_batch: Annotated[int | None, typer.Option(help="Photos in memory at once; else by the memory.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="At its highest; else by the method.")] = None,
+    max_hours: Annotated[float | None, typer.Option(help="Stop cleanly after that, with the best so far.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the split, the views and the order (0).")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="One epoch on a few photos, to prove the set-up.")] = False,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print all settings as YAML and end.")] = False,
+    cache: Annotated[
+        Path, typer.Option(help="Features of frozen networks, for all runs; `precompute` fills it.")
+    ] = CACHE,
+    as_json: Json = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting of --print-config.")
+    ] = None,
+) -> None:
+    """Train a detector, judge it on photos kept back, and export it to a folder that `run` serves.
+
+    Memory, cores and time are measured first and said before it starts. Kill it at any moment: `--resume` goes on.
+    """
+    with training_errors():
+        from detectors.training.config import TrainConfig
+        from detectors.training.job import Job, open_run
+
+        flags: dict[str, Any] = {
+            "data": data, "detector": detector, "model": model, "method": method, "epochs": epochs,
+            "batch_size": batch_size, "micro_batch": micro_batch, "learning_rate": learning_rate,
+            "max_hours": max_hours, "seed": seed, "quick": quick or None,
+        }  # fmt: skip
+        values = parse(set_, flags)
+        if resume is not None:
+            folder, given = resume, None
+            if values or out is not None or config is not None:
+                raise ConfigurationError(f"--resume={resume}: goes on as the run was started; no other setting counts")
+        else:
+            base = TrainConfig.read(config).model_dump() if config is not None else {}
+            if "augment" in values:
+                values["augment"] = {**base.get("augment", {}), **values["augment"]}
+            if "data" not in base | values:
+                raise ConfigurationError("no photos: name their folder, as in `roadwork-miner train photos --out run`")
+            given = TrainConfig.make(base | values)
+            if print_config:
+                print(given.to_yaml(), end="")
+                return
+            if out is None:
+                raise ConfigurationError("--out: name the run's folder")
+            folder = out
+        used = open_run(folder, given)
+        screen = make_screen()
+        screen.say(used.to_yaml().rstrip())
+        from detectors.training.run import run
+
+        job = Job(
+            used, folder.resolve(), cache.expanduser(), read_machine(), make_probe(), screen, resume=given is None
+        )
+        results = run(job)
+    if as_json:
+        print(json.dumps(results))
+        return
+    print(f"{folder}: serve it with")
+    print(f"roadwork-miner run --set IMAGE_DETECTOR={used.detector} --set IMAGE_DETECTOR_CONFIG={results['yaml']}")

@@ -1,0 +1,105 @@
+"""What the commands that train share: the machine as a training sees it, and errors as the command line's."""
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from miner.errors import ConfigurationError, CouldNotStart
+
+if TYPE_CHECKING:
+    from detectors.training.machine import Machine, Probe
+    from detectors.training.screen import Screen
+
+CACHE = Path("~/.cache/roadwork-miner/training")
+
+
+def make_screen() -> "Screen":
+    """Return what says things on stderr, so that stdout holds results alone."""
+    from rich.console import Console
+
+    from detectors.training.screen import Screen
+
+    return Screen(Console(file=sys.stderr, soft_wrap=True))
+
+
+def read_machine() -> "Machine":
+    """Read what this process may use."""
+    from detectors.training.machine import Machine
+    from miner.machine import read_cpu
+    from miner.threads import allowed_cores, cpu_quota
+
+    reading = make_probe()()
+    cpu, features = read_cpu()
+    return Machine(allowed_cores(), cpu_quota(), reading.memory, reading.available, cpu, features)
+
+
+def make_probe() -> "Probe":
+    """Return what reads memory, swap and throttling now; limits of a cgroup count as the machine's end."""
+    import psutil
+
+    from detectors.training.machine import Reading
+    from miner.machine import read_memory, read_throttling
+
+    whole = float(psutil.virtual_memory().total)
+
+    def probe() -> Reading:
+        memory = read_memory()
+        within = memory.cgroup_limit - memory.cgroup_usage + memory.cgroup_reclaimable
+        times = os.times()
+        return Reading(
+            resident=memory.resident,
+            available=max(0.0, min(memory.machine_available, within)),
+            memory=min(whole, memory.cgroup_limit),
+            swapped_out=float(psutil.swap_memory().sout),
+            throttled=read_throttling().seconds,
+            cpu=times.user + times.system + times.children_user + times.children_system,
+        )
+
+    return probe
+
+
+def parse(assignments: list[str] | None, flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of `--set key=value` and of the flags that were given; `augment.blur=0` names an inner one.
+
+    Raises:
+        ConfigurationError: no `=`.
+    """
+    values: dict[str, Any] = {}
+    for assignment in assignments or []:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigurationError(f"--set {assignment}: key=value is needed; --print-config lists the keys")
+        outer, _, inner = key.partition(".")
+        value = yaml.safe_load(text)
+        if inner:
+            values.setdefault(outer, {})[inner] = value
+        else:
+            values[outer] = value
+    return values | {key: value for key, value in flags.items() if value is not None}
+
+
+@contextmanager
+def training_errors() -> Iterator[None]:
+    """Turn the detectors' errors into the command line's, and hold the libraries' own chatter back."""
+    from detectors.errors import DetectorConfigError, DetectorError
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.simplefilter("ignore")
+    try:
+        yield
+    except DetectorConfigError as error:
+        raise ConfigurationError(str(error)) from error
+    except DetectorError as error:
+        raise CouldNotStart(str(error)) from error
+    except ModuleNotFoundError as error:
+        raise CouldNotStart(
+            f"training needs the package {error.name!r}, which is not installed; `make setup-all` installs it"
+        ) from error

@@ -1,0 +1,230 @@
+"""Whole trainings in processes of their own, with tiny networks and a few made photos; killed, starved and resumed."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ultralytics")
+
+from tests.models import make_vit
+from tests.photos import fill
+from tests.process.conftest import StartDaemon
+from tests.process.daemon import clean_environment
+
+pytestmark = pytest.mark.timeout(900)  # on a machine with other work
+
+EACH = 16  # photos of a class
+SECONDS = 400  # generous: the machine may be busy
+STEADY = ("--set", "precision=fp32", "--set", "threads=1", "--set", "workers=0", "--seed", "3")
+
+
+class Training:
+    """`roadwork-miner train` in a process, with what it says in a file."""
+
+    def __init__(self, folder: Path, *arguments: object) -> None:
+        self.run, self.log_file = folder / "run", folder / "log"
+        self._cache = folder.parent / "cache"
+        self._arguments = [str(argument) for argument in arguments]
+        self.process = self._start("--out", str(self.run), "--cache", str(self._cache), *self._arguments)
+
+    def _start(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        self.run.parent.mkdir(parents=True, exist_ok=True)
+        with self.log_file.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "miner", "train", *arguments], stdout=log, stderr=log, env=clean_environment()
+            )
+
+    def resume(self) -> "Training":
+        self.process = self._start("--resume", str(self.run), "--cache", str(self._cache))
+        return self
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def wait(self) -> int:
+        return self.process.wait(SECONDS)
+
+    def finish(self) -> "Training":
+        assert self.wait() == 0, self.log
+        assert "Traceback" not in self.log, self.log
+        return self
+
+    def until(self, condition: str) -> None:
+        """Wait for a line of the log."""
+        end = time.monotonic() + SECONDS
+        while condition not in self.log:
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < end, self.log
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        assert self.process.wait(SECONDS) == -signal.SIGKILL, self.log
+
+    def steps(self) -> list[int]:
+        """Return the checkpoints that are whole."""
+        return sorted(int(path.parent.name.rpartition("-")[2]) for path in self.run.glob("checkpoints/*/complete"))
+
+    @property
+    def results(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.run / "results.json").read_bytes())
+        return found
+
+    def losses(self) -> list[tuple[float, float, float]]:
+        """Return epoch, loss and validation loss of every line of the history, where they are."""
+        history = json.loads((self.run / "history.json").read_bytes())
+        return [(line["epoch"], line.get("loss", 0.0), line.get("eval_loss", 0.0)) for line in history]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fill(tmp_path_factory.mktemp("photos") / "photos", EACH)
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_vit(tmp_path_factory.mktemp("vit") / "tiny-vit")
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    yield
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    assert not children.is_file() or b"train" not in b"".join(
+        Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children.read_text().split()
+    )
+
+
+def stop_within_an_epoch(training: Training, epoch: int) -> int:
+    """Freeze the process where its latest checkpoint lies within an epoch; return that step."""
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        assert training.process.poll() is None, training.log
+        steps = training.steps()
+        if steps and steps[-1] > epoch and steps[-1] % epoch:
+            training.process.send_signal(signal.SIGSTOP)
+            steps = training.steps()
+            if steps and steps[-1] % epoch:
+                return steps[-1]
+            training.process.send_signal(signal.SIGCONT)
+        time.sleep(0.002)
+    raise AssertionError(training.log)
+
+
+def test_a_head_is_trained_from_cached_features_and_serves(
+    photos: Path, vit: Path, tmp_path: Path, start_daemon: StartDaemon, street: bytes
+) -> None:
+    damaged = photos / "roadwork" / "damaged.jpg"
+    damaged.write_bytes(street[:2000])
+    options = (photos, "--model", vit, "--epochs", 20, "--set", "views=2", *STEADY)
+    first = Training(tmp_path / "first", *options).finish()
+    damaged.unlink()
+    assert "left out: roadwork/damaged.jpg: the image can't be decoded" in first.log
+    assert "features: 0 of" in first.log
+    made = {path.name for path in first.run.iterdir()}
+    assert made >= {"config.yaml", "resources.csv", "tensorboard", "plots", "README.md", "served", "detector.yaml"}
+    assert list((first.run / "tensorboard").rglob("events*"))
+    assert len(list((first.run / "plots").glob("*.png"))) == 5
+    assert (first.run / "resources.csv").read_text().startswith("seconds,cpu_share,resident_mb")
+
+    again = Training(tmp_path / "again", "--config", first.run / "config.yaml").finish()
+    count = again.log.partition("features: ")[2].split()
+    assert count[0] == count[2]  # all of them were cached
+    assert again.losses() == first.losses()
+
+    daemon = start_daemon(IMAGE_DETECTOR_CONFIG=first.run / "detector.yaml").ready()
+    assert 0 <= daemon.ask(street).json()["prediction"] <= 1
+
+
+def test_killed_within_an_epoch_and_resumed_it_learns_the_same(photos: Path, vit: Path, tmp_path: Path) -> None:
+    options = (
+        photos,
+        "--model",
+        vit,
+        "--method",
+        "full",
+        "--epochs",
+        4,
+        "--batch-size",
+        5,
+        "--micro-batch",
+        2,
+        *STEADY,
+    )
+    whole = Training(tmp_path / "whole", *options).finish()
+    killed = Training(tmp_path / "killed", *options, "--set", "checkpoint_minutes=0")
+    step = stop_within_an_epoch(killed, epoch=5)
+    killed.kill()
+    # A checkpoint that was being written when the power went.
+    (killed.run / "checkpoints" / "checkpoint-999").mkdir()
+    killed.resume().finish()
+    assert f"resuming at step {step} of 20" in killed.log
+    assert killed.losses() == whole.losses()
+    assert killed.results["figures"] == whole.results["figures"]
+
+
+def test_a_yolo_killed_within_an_epoch_and_resumed_learns_the_same(photos: Path, tmp_path: Path) -> None:
+    options = (
+        photos, "--detector", "YOLOClassifier", "--model", "yolo11n-cls.yaml", "--epochs", 3, "--batch-size", 8,
+        "--micro-batch", 4, *STEADY,
+    )  # fmt: skip
+    whole = Training(tmp_path / "whole", *options).finish()
+    killed = Training(tmp_path / "killed", *options)
+    killed.until("epoch 1 of 3")
+    time.sleep(0.1)
+    killed.kill()
+    killed.resume().finish()
+    assert killed.log.count("epoch 3 of 3") == 1
+    assert killed.losses() == whole.losses()
+    assert killed.results["figures"] == whole.results["figures"]
+    assert (killed.run / "served" / "model.onnx").is_file()
+
+
+def test_where_memory_runs_short_the_micro_batch_is_halved_and_the_training_goes_on(
+    photos: Path, tmp_path: Path
+) -> None:
+    wide = make_vit(tmp_path / "wide", num_hidden_layers=1, intermediate_size=8192)  # 6 MB a photo in one layer alone
+    options = (photos, "--model", wide, "--method", "lora", "--epochs", 1000, "--batch-size", 20, "--micro-batch", 20)
+    training = Training(tmp_path / "starved", *options, *STEADY, "--set", "patience=1000")
+    training.until("epoch 1 of 1000")
+    limit_memory(training.process.pid)
+    training.until("an allocation failed: micro-batch 10 from here on")
+    lines = training.log.count(" of 1000: loss")
+    training.until(f"epoch {lines + 2} of 1000")  # still under the limit
+    limit_memory(training.process.pid, resource.RLIM_INFINITY)
+    training.process.terminate()
+    training.finish()
+    assert "stopped by a signal" in training.log
+    assert training.results["figures"]["test"]["photos"] > 0
+
+
+def limit_memory(pid: int, limit: int | None = None) -> None:
+    """Allow a process as much address space as it has in the calm moments of a step, and half of what a step takes."""
+    sizes: list[int] = []
+    end = time.monotonic() + SECONDS
+    while limit is None:
+        sizes.append(int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize())
+        assert time.monotonic() < end, "the steps take no memory"
+        if len(sizes) > 1000 and max(sizes) - min(sizes) > 100e6:
+            limit = min(sizes) + (max(sizes) - min(sizes)) // 2
+        time.sleep(0.002)
+    resource.prlimit(pid, resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+
+
+def test_an_empty_class_is_refused(photos: Path, vit: Path, tmp_path: Path) -> None:
+    folder = fill(tmp_path / "photos", 3)
+    for path in (folder / "roadwork").iterdir():
+        path.write_bytes(b"no photo")
+    training = Training(tmp_path / "empty", folder, "--model", vit)
+    assert training.wait() == 2
+    assert f"error: {folder / 'roadwork'} holds no photo that can be opened" in training.log
