@@ -87,7 +87,7 @@ class FeatureCache:
 
 
 def _read(path: Path) -> dict[Row, NDArray[np.float32]]:
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         features = file["features"]
         rows = zip(file["digests"].tolist(), file["views"].tolist(), strict=True)
         return {(str(digest), int(view)): row for (digest, view), row in zip(rows, features, strict=True)}

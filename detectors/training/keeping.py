@@ -79,6 +79,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         """Tell the sampler which epoch it is, also after a resume."""
         assert self.trainer is not None
         self.trainer.sampler.set_epoch(state.global_step // self._schedule.epoch)
+        self.trainer.pace.idle()  # what came between was a validation, not a wait for photos
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Save after so many minutes; stop when time is over or a signal came."""
@@ -120,6 +121,8 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         for step in superfluous(list(there), self._schedule.epoch, self._every, self._limit):
             shutil.rmtree(there[step])
         self._saved = time.monotonic()
+        assert self.trainer is not None
+        self.trainer.pace.idle()
 
 
 def _step(checkpoint: Path) -> int:

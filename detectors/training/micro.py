@@ -16,10 +16,10 @@ PROBE_SECONDS = 0.5  # between two looks at the memory
 class MicroBatches:
     """Photos in memory at once: halved, instead of dying, when an allocation fails or memory is nearly full."""
 
-    def __init__(self, size: int, probe: Probe, screen: Screen) -> None:
+    def __init__(self, size: int, probe: Probe, screen: Screen, clock: Callable[[], float] = time.monotonic) -> None:
         self.size = size
-        self._probe, self._screen = probe, screen
-        self._looked = 0.0
+        self._probe, self._screen, self._clock = probe, screen, clock
+        self._looked = -PROBE_SECONDS
 
     def over(self, count: int, work: Callable[[slice], None], undo: Callable[[], None]) -> None:
         """Do the work part by part; where memory runs out, undo what was done and begin again with smaller parts."""
@@ -38,7 +38,7 @@ class MicroBatches:
             self._halve("an allocation failed")
 
     def _is_short(self) -> bool:
-        now = time.monotonic()
+        now = self._clock()
         if now - self._looked < PROBE_SECONDS:
             return False
         self._looked = now

@@ -60,7 +60,7 @@ class ResourceLog:
                 ended = self._stop.wait(self._interval)  # one row at the end, however short the run
                 now, reading, waited = time.monotonic(), self._probe(), self._waiting()
                 seconds = max(now - then, 1e-3)
-                waiting = (waited - waited_before) / seconds
+                waiting = min(1.0, (waited - waited_before) / seconds)
                 rows.writerow(_row(before, reading, seconds, waiting, now - began))
                 file.flush()
                 if not ended:

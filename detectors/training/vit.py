@@ -9,15 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from detectors.preprocess import Preprocessing
 from detectors.training import classifier, keeping
 from detectors.training.examples import FeatureExamples, PixelExamples, collate
-from detectors.training.features import cache_for, precompute, rows_of
 from detectors.training.folder import DataSet
 from detectors.training.job import Chosen, Job, Outcome
 from detectors.training.loop import MicroBatchTrainer, probabilities_of, validation
-from detectors.training.machine import first_micro_batch
 from detectors.training.micro import MicroBatches, Pace, WeightedLoss
+from detectors.training.precomputing import RESOURCES, features_of
 from detectors.training.progress import Progress
 from detectors.training.resources import ResourceLog
 from detectors.training.schedule import class_weights, make_schedule
@@ -28,7 +26,7 @@ from detectors.vit import ViT
 
 from transformers import PrinterCallback, TrainingArguments  # isort: skip
 
-CHECKPOINTS, TENSORBOARD, RESOURCES, MODEL = "checkpoints", "tensorboard", "resources.csv", "model"
+CHECKPOINTS, TENSORBOARD, MODEL = "checkpoints", "tensorboard", "model"
 
 
 class FeatureHead(nn.Module):  # type: ignore[misc]
@@ -77,7 +75,7 @@ def train(job: Job, data: DataSet, photos: str) -> Outcome:
     chosen = Chosen.read(job.run, photos) if job.resume else None
     examples: list[Any]
     if config.method == "head":
-        arrays = _features(job, model, preprocessing, data, views)
+        arrays = features_of(job, model, preprocessing, data)
         network: nn.Module = FeatureHead(arrays[0])
         examples = [
             FeatureExamples(array, np.array([photo.label for photo in part], dtype=np.int64))
@@ -99,29 +97,6 @@ def train(job: Job, data: DataSet, photos: str) -> Outcome:
         network.fold_into(classifier.head_of(model))
     classifier.save(network if config.method == "lora" else model, source, job.run / MODEL)
     return outcome
-
-
-def _features(
-    job: Job, model: nn.Module, preprocessing: Preprocessing, data: DataSet, views: Views
-) -> list[NDArray[np.float32]]:
-    """Return the features of each part, shape (photos, views, width); the cache has them, or gets them."""
-    config = job.config
-    cache = cache_for(config, model, preprocessing, job.cache, job.screen)
-    wanted = [(data.train, config.views), (data.val, 0), (data.test, 0)]
-    rows = [row for part, count in wanted for row in rows_of(part, count)]
-    job.screen.say(f"features: {len(rows) - len(cache.missing(rows))} of {len(rows)} are cached in {cache.folder}")
-    micro_batch = config.micro_batch or first_micro_batch(job.machine.available, config.batch_size, full=False)
-    photos = [*data.train, *data.val, *data.test]
-    with ResourceLog(job.run / RESOURCES, job.probe, job.screen):
-        precompute(
-            model, preprocessing, photos, rows, views, cache, job.screen, job.probe, micro_batch, config.workers or 0
-        )
-    return [
-        cache.matrix(rows_of(part, count)).reshape(len(part), count + 1, -1)
-        if part
-        else np.empty((0, 1, 1), np.float32)
-        for part, count in wanted
-    ]
 
 
 def _fit(job: Job, network: nn.Module, examples: Sequence[Any], labels: NDArray[np.int64], chosen: Chosen) -> Outcome:

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from miner import systemd
-from miner.cli import bench, doctor, export, models, query, reload, report, run, simulate, top, train, tune
+from miner.cli import bench, doctor, export, models, precompute, query, reload, report, run, simulate, top, train, tune
 from miner.errors import StartError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("tune")(tune.tune)
 app.command("simulate")(simulate.simulate)
 app.command("report")(report.report)
 app.command("train")(train.train)
+app.command("precompute")(precompute.precompute)
 app.add_typer(models.app, name="models")
 
 

@@ -1,0 +1,52 @@
+"""The configuration of a training, and the folder of its run."""
+
+from pathlib import Path
+
+import pytest
+
+from detectors.errors import DetectorConfigError
+from detectors.training.config import TrainConfig
+from detectors.training.job import RESULTS_FILE, Chosen, open_run
+
+
+def test_what_is_printed_is_read_again(tmp_path: Path) -> None:
+    config = TrainConfig.make({"data": "photos", "augment": {"blur": 0}, "epochs": 3})
+    config.write(tmp_path)
+    assert TrainConfig.read(tmp_path / "config.yaml") == config
+
+
+def test_every_wrong_value_is_named() -> None:
+    with pytest.raises(DetectorConfigError) as caught:
+        TrainConfig.make({"data": "photos", "epochs": 0, "augment": {"blur": 2}, "epoch": 3})
+    for fault in ("epochs=0: ", "augment.blur=2: ", "epoch=3: "):
+        assert fault in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "epochs"),
+    [({}, 100), ({"method": "lora"}, 15), ({"epochs": 7}, 7), ({"quick": True, "epochs": 7}, 1)],
+)
+def test_epochs_follow_from_the_method(values: dict[str, object], epochs: int) -> None:
+    assert TrainConfig.make({"data": "photos"} | values).most_epochs == epochs
+
+
+def test_a_run_is_started_once_and_resumed_until_it_has_ended(tmp_path: Path) -> None:
+    config, run = TrainConfig.make({"data": "photos"}), tmp_path / "run"
+    with pytest.raises(DetectorConfigError, match="no run to resume"):
+        open_run(run, None)
+    assert open_run(run, config) == config
+    with pytest.raises(DetectorConfigError, match="holds a run already"):
+        open_run(run, config)
+    assert open_run(run, None) == config
+    (run / RESULTS_FILE).write_text("{}")
+    with pytest.raises(DetectorConfigError, match="has ended"):
+        open_run(run, None)
+
+
+def test_a_run_is_not_resumed_with_other_photos(tmp_path: Path) -> None:
+    chosen = Chosen(8, "fp32", 1, 0.1, "these")
+    assert Chosen.read(tmp_path, "these") is None
+    chosen.write(tmp_path)
+    assert Chosen.read(tmp_path, "these") == chosen
+    with pytest.raises(DetectorConfigError, match="the photos have changed"):
+        Chosen.read(tmp_path, "others")

@@ -1,0 +1,64 @@
+"""Photos from a Hugging Face data set."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+pytest.importorskip("datasets")
+
+from detectors.errors import DetectorConfigError, ModelError
+from detectors.training.config import TrainConfig
+from detectors.training.folder import PARTS
+from detectors.training.screen import Screen
+from detectors.training.sources import QUICK, read, sum_of
+from tests.photos import fill
+
+
+@pytest.fixture
+def screen() -> Screen:
+    return Screen(Console(file=io.StringIO()))
+
+
+@pytest.fixture(autouse=True)
+def _its_own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hub")
+
+
+def config(**values: object) -> TrainConfig:
+    return TrainConfig.make({"seed": 0} | values)
+
+
+def test_a_data_set_becomes_folders_with_the_very_bytes_once(tmp_path: Path, screen: Screen) -> None:
+    source = tmp_path / "set"
+    fill(source / "train", 6)
+    fill(source / "test", 2, first_seed=100)
+    data = read(config(data=f"hf:{source}"), tmp_path / "scratch", screen, workers=1)
+    assert data.counts()["test"] == {"no_roadwork": 2, "roadwork": 2}
+    assert len(data.train) + len(data.val) == 12
+    originals = {path.read_bytes() for path in source.rglob("*.jpg")}
+    assert {photo.path.read_bytes() for name in PARTS for photo in getattr(data, name)} == originals
+    for path in source.rglob("*.jpg"):
+        path.unlink()  # the second time it is not asked for
+    assert sum_of(read(config(data=f"hf:{source}"), tmp_path / "scratch", screen, workers=1)) == sum_of(data)
+
+
+def test_classes_of_other_names_are_refused_by_name(tmp_path: Path, screen: Screen) -> None:
+    fill(tmp_path / "set" / "train", 2)
+    (tmp_path / "set" / "train" / "roadwork").rename(tmp_path / "set" / "train" / "cat")
+    with pytest.raises(DetectorConfigError, match=r"the classes \['cat', 'no_roadwork'\]"):
+        read(config(data=f"hf:{tmp_path / 'set'}"), tmp_path / "scratch", screen, workers=1)
+
+
+def test_a_data_set_that_is_not_there_is_named(tmp_path: Path, screen: Screen) -> None:
+    with pytest.raises((ModelError, DetectorConfigError), match="nowhere"):
+        read(config(data=f"hf:{tmp_path / 'nowhere'}"), tmp_path / "scratch", screen, workers=1)
+
+
+def test_a_quick_training_takes_a_few_photos_of_each_class(tmp_path: Path, screen: Screen) -> None:
+    photos = fill(tmp_path / "photos", 2 * QUICK)
+    data = read(config(data=str(photos), quick=True), tmp_path, screen, workers=1)
+    assert data.counts()["train"] == {"no_roadwork": QUICK, "roadwork": QUICK}
+    assert sum_of(data) == sum_of(read(config(data=str(photos), quick=True), tmp_path, screen, workers=1))
+    assert sum_of(data) != sum_of(read(config(data=str(photos), quick=True, seed=1), tmp_path, screen, workers=1))
