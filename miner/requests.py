@@ -1,6 +1,6 @@
 """What the settings say of requests: who may ask, and what one may cost."""
 
-from miner.axon.app import Limits
+from miner.axon.limits import Limits
 from miner.hotkeys import split_hotkeys
 from miner.policy import Rules
 from miner.settings import Settings

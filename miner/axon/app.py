@@ -5,7 +5,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,9 +14,10 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from miner.axon import BTAUTH_PATH, SYNAPSES, btauth, legacy
-from miner.axon.body import Held, check_length, declared_length, read_body
+from miner.axon.body import check_length, declared_length, read_body
 from miner.axon.caller import Caller, Wire, read_timeout
 from miner.axon.exchange import Exchange, Recorder, address_of
+from miner.axon.limits import Limits
 from miner.axon.replay import SeenNonces
 from miner.chain.base import Chain
 from miner.connections import vouch
@@ -30,24 +30,6 @@ from miner.scheduler import Ticket
 from miner.service import Service
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one request may cost: bytes and seconds."""
-
-    max_body: int
-    body_stall: float
-    deadline_cap: float
-    deadline_margin: float
-
-    def patience(self, arrived: float, timeout: float) -> float:
-        """Return when the caller stops waiting, or we for it, on the clock of `arrived`."""
-        return arrived + min(timeout, self.deadline_cap)
-
-    def deadline(self, arrived: float, timeout: float) -> float:
-        """Return when the answer must be on its way."""
-        return self.patience(arrived, timeout) - self.deadline_margin
 
 
 class Axon:
@@ -76,8 +58,6 @@ class Axon:
             "dendrite": SeenNonces(started, legacy.RETENTION_NS),
             "btauth": SeenNonces(started, btauth.RETENTION_NS),
         }
-        # Apart, so that unproven bodies of the one wire take nothing from the other.
-        self._held: Mapping[Wire, Held] = {"dendrite": Held(2 * limits.max_body), "btauth": Held(limits.max_body)}
         self._unverified: Counter[str] = Counter()  # btauth bodies on their way, by address
 
     def asgi(self) -> Starlette:
@@ -117,7 +97,7 @@ class Axon:
             failed = InferenceFailed("the request failed")
             outcome, reason, response = failed.outcome, str(failed), self._failure(exchange, failed)
         finally:
-            self._held[exchange.wire].give_back(exchange.held)
+            self.limits.held[exchange.wire].give_back(exchange.held)
         await response(scope, receive, send)
         self.recorder.record(exchange, outcome, reason, prediction)
 
@@ -212,7 +192,7 @@ class Axon:
     async def _read(self, exchange: Exchange, deadline: float, check: Callable[[], None] = lambda: None) -> bytearray:
         def take(count: int) -> None:
             check()
-            self._held[exchange.wire].take(count)
+            self.limits.held[exchange.wire].take(count)
             exchange.held += count
 
         exchange.lap("verify")

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from miner.errors import BadRequest, BodyStalled, BodyTooLarge, UnreadableImage
-from miner.queue import refused
 
 
 class Synapse(BaseModel):
@@ -48,28 +47,6 @@ def check_length(request: Request, limit: int) -> None:
     length = declared_length(request)
     if length is not None and length > limit:
         raise BodyTooLarge(f"the body has {length} bytes; at most {limit} are allowed")
-
-
-class Held:
-    """Bytes of bodies held at once; many large ones together are refused, though each alone would be allowed."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.now = 0
-
-    def take(self, count: int) -> None:
-        """Hold `count` bytes more.
-
-        Raises:
-            Refused: that would be too many.
-        """
-        if self.now + count > self.limit:
-            raise refused("queue_full")
-        self.now += count
-
-    def give_back(self, count: int) -> None:
-        """Let `count` bytes go."""
-        self.now -= count
 
 
 async def read_body(

@@ -15,7 +15,8 @@ from pathlib import Path
 import uvloop
 
 from detectors.base import Prediction
-from miner.axon.app import Axon, Limits
+from miner.axon.app import Axon
+from miner.axon.limits import Limits
 from miner.chain.standalone import StandaloneChain, own_wallet, standalone_file
 from miner.history import History
 from miner.metrics import Metrics

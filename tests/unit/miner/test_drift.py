@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from detectors.config import read_config
 from detectors.distribution import spread, stability_index, tenth_of
 from detectors.manifest import Manifest
 from miner.cli.preparing import record_spread
 from miner.drift import LEAST, WINDOW, Drift
+from miner.settings import Settings
 from tests.models import photo
 
 EVEN = [0.1] * 10
@@ -99,7 +101,8 @@ def test_an_export_with_labelled_photos_records_the_spread(tmp_path: Path) -> No
     shutil.copytree(STARTER, folder)
     Manifest.read(folder).model_copy(update={"predictions": None}).write(folder)
     photos, labels = [photo(200, 150, seed=seed) for seed in range(4)], [False, True, True, True]
-    record_spread("ViT", folder, photos, labels)
+    settings = Settings(models_dir=tmp_path)
+    record_spread(settings, read_config(settings.detector_config), folder, photos, labels)
     shares = Manifest.read(folder).predictions
     assert shares is not None
     assert sum(shares) == pytest.approx(1, abs=1e-3)

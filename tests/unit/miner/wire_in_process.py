@@ -15,8 +15,9 @@ from uvicorn.server import ServerState
 
 from detectors.base import Detector, Prediction
 from miner.axon import BTAUTH_PATH
-from miner.axon.app import Axon, Limits
+from miner.axon.app import Axon
 from miner.axon.client import Client
+from miner.axon.limits import Limits
 from miner.chain.base import Neuron, Snapshot
 from miner.chain.standalone import own_wallet
 from miner.connections import Connections, Guard
@@ -39,7 +40,8 @@ class OneValidator:
     obstacle: str | None = None
     uid: int | None = None
 
-    def __init__(self, hotkey: str) -> None:
+    def __init__(self, own: str, hotkey: str) -> None:
+        self.hotkey = own
         neurons = {hotkey: Neuron(1, hotkey, 10.0, True)}
         self.snapshot = Snapshot(1, 0.0, MappingProxyType(neurons))
 
@@ -111,8 +113,8 @@ class Port:
         scheduler.open()
         self.service = Service(cast("Detector", AtOnce()), scheduler)
         limits = Limits(max_body=MAX_BODY, body_stall=60.0, deadline_cap=12.0, deadline_margin=0.5)
-        chain = OneValidator(validator)
-        self.axon = Axon(self.service, chain, miner, Rules(), limits, Metrics(), History())  # type: ignore[arg-type]
+        chain = OneValidator(miner, validator)
+        self.axon = Axon(self.service, chain, Rules(), limits, Metrics(), History())  # type: ignore[arg-type]
         self.config = Config(self.axon.asgi(), http="httptools", ws="none", lifespan="off", log_config=None)
         self.connections = Connections(Guard())
         self.complaints = Complaints()
@@ -145,7 +147,7 @@ class Port:
         assert not self.complaints.said, self.complaints.said
         scheduler = self.service.scheduler
         assert (scheduler.waiting, scheduler.running, scheduler._tickets) == (0, 0, {})
-        assert [held.now for held in self.axon._held.values()] == [0, 0]
+        assert [held.now for held in self.axon.limits.held.values()] == [0, 0]
         assert (len(self.connections), self.axon._unverified.total()) == (0, 0)
         return list(answers(bytes(sent)))
 
