@@ -101,6 +101,21 @@ def start_daemon(tmp_path_factory: pytest.TempPathFactory, model: str) -> Iterat
         yield start
 
 
+@pytest.fixture
+def start_doomed(tmp_path_factory: pytest.TempPathFactory, model: str) -> Iterator[StartDaemon]:
+    """Start daemons that may log a traceback and end badly."""
+    started: list[Daemon] = []
+
+    def start(**settings: object) -> Daemon:
+        values = {"IMAGE_DETECTOR_CONFIG": model, "INFERENCE_THREADS": 1, "INFERENCE_SLOTS": 1} | settings
+        started.append(Daemon(tmp_path_factory.mktemp("doomed"), values))
+        return started[-1].start()
+
+    yield start
+    for daemon in started:
+        daemon.close()
+
+
 @pytest.fixture(scope="session")
 def keep_daemon(tmp_path_factory: pytest.TempPathFactory, model: str) -> Iterator[StartDaemon]:
     """Start daemons for the whole session."""

@@ -80,13 +80,16 @@ class Daemon:
         self.folder = folder
         self.state = folder / "state"
         self.port, self.status_port = free_port(), free_port()
+        settings = dict(settings)
+        env_file = settings.pop("env_file", None)
+        self.run = ["run"] if env_file is None else ["run", "--env-file", str(env_file)]
         self.settings = {
             "STATE_DIR": self.state,
             "MODELS_DIR": folder / "models",
             "MINER_AXON_HOST": "127.0.0.1",
             "MINER_AXON_PORT": self.port,
             "STATUS_PORT": self.status_port,
-        } | dict(settings)
+        } | settings
         self.log_file = folder / "stderr.txt"
         self.address = f"http://127.0.0.1:{self.settings['MINER_AXON_PORT']}"
         self.process: subprocess.Popen[bytes] | None = None
@@ -122,7 +125,7 @@ class Daemon:
         _ = self.keys
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.command, "run"],
+                [*self.command, *self.run],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment,
             )  # fmt: skip
         return self

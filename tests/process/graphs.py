@@ -1,11 +1,11 @@
-"""Model folders whose graph is made by hand: quick, slow, slow on white pictures, not a number on black ones."""
+"""Model folders whose graph is made by hand: quick, slow, slow on white pictures, without an answer to black ones."""
 
 import json
 import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -18,6 +18,8 @@ from detectors.manifest import Manifest, Output, Parity, Source, sha256
 from detectors.pictures import known_picture
 from detectors.preprocess import from_processor_config
 from detectors.vit import PROCESSOR_FILE
+
+OnBlack = Literal["nan", "error", "shape"]
 
 SIDE = 32  # pixels
 SQUARE = 256  # of the matrix that the graph multiplies to pass the time
@@ -36,15 +38,18 @@ def write_model(
     rounds_on_white: int | None = None,
     bias: float = 0.0,
     shape: Mapping[str, Any] = SQUEEZED,
+    on_black: OnBlack = "nan",
+    known_answer: float | None = None,
 ) -> Path:
     """Write a model folder and return the YAML file beside it.
 
-    The probability grows with the brightness; black answers with NaN. `rounds` of a matrix product pass the time, and
-    `bias` is added to the logit; `shape` says how a picture gets to its size.
+    The probability grows with the brightness. `rounds` of a matrix product pass the time, and `bias` is added to the
+    logit; `shape` says how a picture gets to its size. Black is answered with NaN, with an error of the runtime, or
+    with an output of another shape. `known_answer` stands in the manifest in place of the right one.
     """
     folder.mkdir(parents=True)
     white = rounds if rounds_on_white is None else rounds_on_white
-    onnx.save(_graph(rounds, white, bias), folder / MODEL_FILE)
+    onnx.save(_graph(rounds, white, bias, on_black), folder / MODEL_FILE)
     (folder / PROCESSOR_FILE).write_text(json.dumps(shape | {"do_normalize": False}), encoding="utf-8")
     draft = Manifest(
         name=folder.name,
@@ -57,7 +62,7 @@ def write_model(
         parity=Parity(reference="none", pictures=0, max_difference=0.0, mean_difference=0.0),
         made_with={},
     )
-    known = _probability(folder, shape)
+    known = _probability(folder, shape) if known_answer is None else known_answer
     draft.model_copy(update={"known_answer": known}).write(folder)
     yaml = folder.with_suffix(".yaml")
     yaml.write_text(f"model_folder: {folder.name}\n", encoding="utf-8")
@@ -143,7 +148,7 @@ def _round() -> onnx.GraphProto:
     )
 
 
-def _graph(rounds: int, rounds_on_white: int, bias: float) -> onnx.ModelProto:
+def _graph(rounds: int, rounds_on_white: int, bias: float, on_black: OnBlack) -> onnx.ModelProto:
     nodes = [
         helper.make_node("ReduceMean", ["pixel_values"], ["brightness"], keepdims=0),
         helper.make_node("Greater", ["brightness", "nearly_white"], ["is_white"]),
@@ -154,13 +159,22 @@ def _graph(rounds: int, rounds_on_white: int, bias: float) -> onnx.ModelProto:
         helper.make_node("Log", ["above_black"], ["logarithm"]),  # of a negative number: NaN
         helper.make_node("Add", ["logarithm", "bias"], ["logit"]),
         helper.make_node("Reshape", ["logit", "one_by_one"], ["roadwork"]),
-        helper.make_node("Concat", ["zero", "roadwork"], ["logits"], axis=1),
+        helper.make_node("Less", ["brightness", "nearly_black"], ["is_black"]),
+        helper.make_node("Cast", ["is_black"], ["black"], to=TensorProto.INT64),
+        helper.make_node("Mul", ["black", "far_out"], ["place"]),
+        helper.make_node("Gather", ["one_by_one", "place"], ["one"]),  # far out there is nothing: an error
+        helper.make_node("Mul", ["black", "one_more"], ["more"]),
+        helper.make_node("Add", ["one", "more"], ["columns"]),
+        helper.make_node("Reshape", ["columns", "one_long"], ["repeats"]),
+        helper.make_node("Concat", ["single", "repeats"], ["tiles"], axis=0),
+        helper.make_node("Tile", ["zero", "tiles"], ["none"]),
+        helper.make_node("Concat", ["none", "roadwork"], ["logits"], axis=1),
     ]
     graph = helper.make_graph(
         nodes,
         "by_hand",
         [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["batch_size", 3, SIDE, SIDE])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 2])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, "classes"])],
         [
             _constant("nearly_white", 0.98, np.float32),
             _constant("nearly_black", 0.02, np.float32),
@@ -170,6 +184,10 @@ def _graph(rounds: int, rounds_on_white: int, bias: float) -> onnx.ModelProto:
             _constant("square", np.full((SQUARE, SQUARE), bias), np.float32),
             _constant("one_by_one", [1, 1], np.int64),
             _constant("zero", [[0.0]], np.float32),
+            _constant("far_out", 10**6 if on_black == "error" else 0, np.int64),
+            _constant("one_more", 1 if on_black == "shape" else 0, np.int64),
+            _constant("one_long", [1], np.int64),
+            _constant("single", [1], np.int64),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

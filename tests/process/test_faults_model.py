@@ -1,0 +1,106 @@
+"""A model that fails, hangs or is killed in the midst of its work: real graphs that do."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from miner.breaker import FAILURES
+from tests.process.conftest import StartDaemon
+from tests.process.daemon import Daemon, eventually
+from tests.process.graphs import OnBlack, write_model
+from tests.process.inspection import message_of, probability_of
+from tests.process.wire import DOORS, Door
+
+FOREVER = 10**12  # rounds
+FAULTS: dict[OnBlack, str] = {
+    "nan": "the model's output is not finite",
+    "shape": "the model's output has shape (1, 3), not (1, 2)",
+    "error": "the model failed",
+}
+
+
+def reason_of(daemon: Daemon) -> str | None:
+    """Return why the daemon is not ready, or None."""
+    answer = daemon.page("/readyz")
+    reason: str | None = answer.json()["reason"]
+    assert (answer.status_code == 200) == (reason is None)
+    return reason
+
+
+@pytest.mark.parametrize("fault", list(FAULTS))
+def test_a_model_that_fails_again_and_again_is_asked_no_more_until_it_passes_its_self_test(
+    start_doomed: StartDaemon, tmp_path: Path, street: bytes, black: bytes, fault: OnBlack
+) -> None:
+    daemon = start_doomed(IMAGE_DETECTOR_CONFIG=write_model(tmp_path / "failing", on_black=fault)).ready()
+    for number in range(FAILURES):
+        assert reason_of(daemon) is None
+        assert message_of(daemon.ask(black, DOORS[number % 4]), 500) == FAULTS[fault]
+    assert reason_of(daemon) == f"the model failed {FAILURES} times in a row: {FAULTS[fault]}"
+    for door in DOORS:
+        assert message_of(daemon.ask(street, door), 503) == "the miner is not ready"
+    assert daemon.metric("ready") == 0
+    assert daemon.metric("invalid_outputs_total") == (0 if fault == "error" else FAILURES)
+    assert daemon.metric("running") == 0
+    eventually(lambda: reason_of(daemon) is None)
+    probability_of(daemon.ask(street))
+    assert daemon.stop() == 0
+    assert f"not ready (the model failed {FAILURES} times in a row" in daemon.log
+    assert ("Traceback" in daemon.log) == (fault == "error")  # for us; the caller was told nothing of it
+
+
+def test_where_every_slot_hangs_the_miner_says_so_and_ends_to_be_started_again(
+    start_doomed: StartDaemon, tmp_path: Path, street: bytes, white: bytes
+) -> None:
+    hanging = write_model(tmp_path / "hanging", rounds_on_white=FOREVER)
+    daemon = start_doomed(IMAGE_DETECTOR_CONFIG=hanging, INFERENCE_LIMIT_SECONDS=1).ready()
+    with daemon.raw(daemon.validator.sign(white, Door())) as raw:
+        raw.send_all()
+        eventually(lambda: reason_of(daemon) == "every slot hangs: a picture has been worked on for over 1 s")
+        assert message_of(daemon.ask(street), 503) == "the miner is not ready"
+        assert daemon.status("/healthz") == 200
+        # Its caller is told when it stops waiting, at the latest.
+        assert raw.answer().status_code == 503
+        assert daemon.wait() == 4
+    assert "ending, to be started again: every slot hangs" in daemon.log
+
+
+def test_where_one_of_two_slots_hangs_the_other_goes_on(
+    start_doomed: StartDaemon, tmp_path: Path, street: bytes, white: bytes
+) -> None:
+    settings = {"INFERENCE_LIMIT_SECONDS": 1, "INFERENCE_SLOTS": 2, "DRAIN_SECONDS": 0.1}
+    hanging = write_model(tmp_path / "hanging", rounds_on_white=FOREVER)
+    daemon = start_doomed(IMAGE_DETECTOR_CONFIG=hanging, **settings).ready()
+    with daemon.raw(daemon.validator.sign(white, Door())) as raw:
+        raw.send_all()
+        eventually(lambda: "a slot of 2 is lost" in daemon.log)
+    for _ in range(3):
+        probability_of(daemon.ask(street))
+    assert reason_of(daemon) is None
+    assert daemon.metric("running") == 1
+    assert daemon.stop() == 0
+
+
+def test_a_miner_killed_at_any_moment_of_its_starts_starts_again(
+    start_doomed: StartDaemon, tmp_path: Path, street: bytes
+) -> None:
+    """Its first start makes keys, the chain's file and the optimised graph."""
+    yaml = write_model(tmp_path / "model")
+    daemon = start_doomed(IMAGE_DETECTOR_CONFIG=yaml)
+    for seconds in (0.7, 1.0, 1.3, 1.6):
+        time.sleep(seconds)
+        daemon.signal(signal.SIGKILL)
+        assert daemon.wait() == -signal.SIGKILL
+        daemon.start()
+    daemon.ready()
+    with daemon.raw(daemon.validator.sign(street, Door())) as raw:  # and in mid-request
+        raw.send_head(length=10**5)
+        daemon.signal(signal.SIGKILL)
+        daemon.wait()
+    daemon.start().ready()
+    probability_of(daemon.ask(street))
+    assert daemon.stop() == 0
+    leftovers = [path for folder in (tmp_path, daemon.state) for path in folder.rglob("*.partial")]
+    assert leftovers == []
+    assert "Traceback" not in daemon.log

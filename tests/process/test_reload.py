@@ -1,0 +1,157 @@
+"""Another model in a running miner: taken if it is fit, named if it is not, and nobody notices."""
+
+import json
+import signal
+import subprocess
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from detectors.backends import MODEL_FILE
+from tests.process.conftest import StartDaemon, daemons
+from tests.process.daemon import PATIENCE, Daemon, eventually
+from tests.process.graphs import write_model
+from tests.process.inspection import probability_of
+from tests.process.wire import DOORS
+
+BRIGHTER = 2.0  # added to the logit
+
+
+def reload(daemon: Daemon, *options: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*daemon.command, "reload", *options], env=daemon.environment, capture_output=True, text=True, timeout=PATIENCE
+    )
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A folder with the model that serves."""
+    write_model(tmp_path / "first")
+    return tmp_path
+
+
+def choose(models: Path, yaml: Path | str, *more: str) -> None:
+    """Change the settings file."""
+    (models / "miner.env").write_text("\n".join([f"IMAGE_DETECTOR_CONFIG={yaml}", *more]) + "\n")
+
+
+class Asking:
+    """Validators who ask without pause in threads of their own, until the end of the context."""
+
+    def __init__(self, daemon: Daemon, image: bytes, callers: int = 3) -> None:
+        self.answers: Counter[int] = Counter()
+        self.probabilities: set[float] = set()
+        self._daemon, self._image = daemon, image
+        self._ended = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(callers)]
+
+    def _ask(self, number: int) -> None:
+        while not self._ended.is_set():
+            answer = self._daemon.ask(self._image, DOORS[number % 4], timeout="12")
+            self.answers[answer.status_code] += 1
+            if answer.status_code == 200:
+                self.probabilities.add(round(answer.json()["prediction"], 6))
+
+    def __enter__(self) -> "Asking":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_a_changed_setting_is_taken_and_no_request_is_lost_meanwhile(
+    start_daemon: StartDaemon, models: Path, street: bytes
+) -> None:
+    env = models / "miner.env"
+    choose(models, models / "first.yaml")
+    daemon = start_daemon(IMAGE_DETECTOR_CONFIG="", env_file=env).ready()
+    before = probability_of(daemon.ask(street))
+    second = write_model(models / "second", bias=BRIGHTER)
+    with Asking(daemon, street) as asking:
+        eventually(lambda: asking.answers[200] > 20)
+        for yaml in (second, models / "first.yaml", second):
+            choose(models, yaml, "QUEUE_DEPTH=7")
+            done = reload(daemon, "--env-file", str(env), "--json")
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert yaml.stem in json.loads(done.stdout)["text"]
+        told = asking.answers[200]
+        eventually(lambda: asking.answers[200] > told + 20)
+    assert set(asking.answers) == {200}
+    after = probability_of(daemon.ask(street))
+    assert after > before
+    assert asking.probabilities == {round(before, 6), round(after, 6)}
+    assert "beside the old model on 8 pictures: probabilities differ by 0." in daemon.log
+    assert "changed, and only taken up by a restart: QUEUE_DEPTH" in daemon.log
+    assert daemon.metric("model_reloads_total", result="ok") == 3
+    assert daemon.metric("model_info", name="second") == 1
+
+
+def test_an_unfit_model_changes_nothing_and_the_reason_is_told(
+    start_daemon: StartDaemon, models: Path, street: bytes, black: bytes, ponderous_model: str
+) -> None:
+    env = models / "miner.env"
+    choose(models, models / "first.yaml")
+    # An answer has to be on its way after 1 s, and the ponderous model takes at least 1.5.
+    limits = {"DEADLINE_CAP_SECONDS": 3, "DEADLINE_MARGIN_SECONDS": 2}
+    daemon = start_daemon(IMAGE_DETECTOR_CONFIG="", env_file=env, **limits).ready()
+    before = probability_of(daemon.ask(street))
+    damaged = write_model(models / "damaged")
+    graph = damaged.with_suffix("") / MODEL_FILE
+    graph.write_bytes(graph.read_bytes()[:-1])
+    unfit = {
+        str(write_model(models / "nan", bias=float("nan"), known_answer=0.5)): "the model's output is not finite",
+        str(write_model(models / "swapped", known_answer=0.0001)): "to the known picture, not 0.0001",
+        str(damaged): str(graph),
+        ponderous_model: "one picture takes ",
+        str(models / "nowhere.yaml"): "IMAGE_DETECTOR_CONFIG=",
+    }
+    for number, (yaml, reason) in enumerate(unfit.items(), start=1):
+        choose(models, yaml)
+        done = reload(daemon, "--env-file", str(env))
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert done.stdout.startswith("not reloaded, the old model keeps serving: ")
+        assert reason in done.stdout
+        assert daemon.metric("model_reloads_total", result="failed") == number
+        assert probability_of(daemon.ask(street)) == before
+    choose(models, models / "first.yaml", "IMAGE_DETECTOR=VIT")
+    daemon.signal(signal.SIGHUP)
+    eventually(lambda: daemon.metric("model_reloads_total", result="failed") == len(unfit) + 1)
+    view = daemon.page("/status").json()["reload"]
+    assert (view["asked"], view["done"], view["ok"]) == (len(unfit) + 1, len(unfit) + 1, False)
+    assert "IMAGE_DETECTOR=VIT: allowed: " in view["text"]
+    assert daemon.status("/readyz") == 200
+    assert probability_of(daemon.ask(street)) == before
+
+
+def test_a_model_without_an_answer_to_a_validators_last_picture_is_not_taken(
+    start_daemon: StartDaemon, models: Path, model: str, black: bytes
+) -> None:
+    env = models / "miner.env"
+    choose(models, model)
+    daemon = start_daemon(IMAGE_DETECTOR_CONFIG="", env_file=env).ready()
+    before = probability_of(daemon.ask(black))  # which the starter has no trouble with
+    choose(models, models / "first.yaml")
+    done = reload(daemon, "--env-file", str(env))
+    assert done.returncode == 1
+    assert "has no answer to a picture of the comparison: the model's output is not finite" in done.stdout
+    assert probability_of(daemon.ask(black)) == before
+
+
+def test_the_old_models_memory_is_given_back(
+    tmp_path_factory: pytest.TempPathFactory, model: str, street: bytes
+) -> None:
+    with daemons(tmp_path_factory, model) as start:
+        daemon = start().ready()
+        sizes = []
+        for _ in range(6):
+            probability_of(daemon.ask(street))
+            done = reload(daemon)
+            assert done.returncode == 0, done.stdout + done.stderr
+            sizes.append(daemon.metric("memory_bytes", kind="resident") / 2**20)
+    assert sizes[-1] - sizes[1] < 8, sizes
