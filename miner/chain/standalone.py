@@ -152,11 +152,18 @@ def own_wallet(state_dir: Path, role: str) -> "Wallet":
 
 
 def standalone_file(state_dir: Path) -> Path:
-    """Return the chain file of the state folder, made on first use with the throwaway validator in it."""
+    """Return the chain file of the state folder, made on first use with the throwaway validator in it.
+
+    Raises:
+        CouldNotStart: the state folder can't be written.
+    """
     path = state_dir / FILE
     if not path.exists():
         hotkey = own_wallet(state_dir, "validator").hotkey.ss58_address
         partial = path.with_suffix(".partial")
-        partial.write_text(TEMPLATE.format(wallet=WALLET, hotkey=hotkey), encoding="utf-8")
-        partial.replace(path)
+        try:
+            partial.write_text(TEMPLATE.format(wallet=WALLET, hotkey=hotkey), encoding="utf-8")
+            partial.replace(path)
+        except OSError as error:
+            raise CouldNotStart(f"STATE_DIR={state_dir}: {FILE} can't be made there: {error.strerror}") from error
     return path

@@ -91,6 +91,7 @@ class Daemon:
             "STATUS_PORT": self.status_port,
         } | settings
         self.log_file = folder / "stderr.txt"
+        self.prefix: Sequence[str] = ()  # of its command line, such as `prlimit …`
         self.address = f"http://127.0.0.1:{self.settings['MINER_AXON_PORT']}"
         self.process: subprocess.Popen[bytes] | None = None
         self.http = httpx.Client(
@@ -125,7 +126,7 @@ class Daemon:
         _ = self.keys
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.command, *self.run],
+                [*self.prefix, *self.command, *self.run],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment,
             )  # fmt: skip
         return self

@@ -149,7 +149,7 @@ def test_the_old_models_memory_is_given_back(
     with daemons(tmp_path_factory, model) as start:
         daemon = start().ready()
         sizes = []
-        for _ in range(6):
+        for _ in range(4):
             probability_of(daemon.ask(street))
             done = reload(daemon)
             assert done.returncode == 0, done.stdout + done.stderr
