@@ -15,7 +15,7 @@ BENCH_MODELS := $(BENCH)/vit-base.env $(BENCH)/yolo11n.env
 WITH_ENV := $(if $(ENV_FILE),--env-file $(ENV_FILE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all run query simulate top dashboards doctor models export vit-base bench bench-axon check lint test install-service uninstall-service test-service lock clean
+.PHONY: help setup setup-all run query simulate top dashboards doctor models export vit-base bench bench-axon bench-shadow check lint test install-service uninstall-service test-service lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 19
@@ -70,6 +70,9 @@ $(BENCH)/yolo11n.env: | $(VENV)/.all
 
 bench-axon: $(VENV)/.serve ## The axon's own ceiling: requests a second with a detector that answers at once (ARGS=--json)
 	@$(BIN)/python -m miner.bench.ceiling $(ARGS)
+
+bench-shadow: $(VENV)/.serve ## What a shadow model costs live requests: with and without, in turn (ENV_FILE=miner.env)
+	@$(BIN)/python -m miner.bench.shadow $(WITH_ENV) $(ARGS)
 
 check: lint ## Lint, types and the quick tests
 	@$(BIN)/pytest -q tests/unit tests/contract

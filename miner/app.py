@@ -25,7 +25,9 @@ from miner.seats import Seat, find_places_on_chain, leave_out, open_seats
 from miner.seats import in_words as why_none
 from miner.service import Service
 from miner.serving import listening
-from miner.settings import Settings
+from miner.settings import Settings, environment_of
+from miner.shadow.choice import make_shadow
+from miner.shadow.shadow import Shadow
 from miner.status import status_app
 from miner.strangers import Strangers
 from miner.threads import ThreadPlan
@@ -46,6 +48,7 @@ class Daemon:
         self.service: Service | None = None
         self.health: Health | None = None
         self.reloader: Reloader | None = None
+        self.shadow: Shadow | None = None
         self.watch = Watch(settings, self.metrics, self.why_not_ready)
         self.states = States(self.why_not_ready)
         self.hung = False  # whether a picture was still worked on when the drain ended
@@ -102,7 +105,7 @@ class Daemon:
                 if seat.chain is not None:
                     axon = Axon(self.service, seat.chain, rules, limits, self.metrics, history, settings.model_url)
                     axon.recorder.ended = strangers.saw
-                    axon.recorder.predicted = self.watch.drift.take
+                    axon.recorder.predicted = self._predicted
                     if flight is not None:
                         axon.recorder.keep = flight.take
                     await self._listen(stack, seat, axon, connections)
@@ -113,6 +116,7 @@ class Daemon:
                 await chain.publish()
             self.states.started(lambda: self._summary(plan))
             self._started = True
+            self._start_shadow(stack)
             await self._stop.wait()
         if self.stuck:
             raise Stuck(self.stuck)
@@ -188,6 +192,21 @@ class Daemon:
             stack.callback(flight.close)
             self.watch.see_flight(flight)
         return flight
+
+    def _predicted(self, prediction: float, picture: bytes | None) -> None:
+        """Show a prediction to those who watch the model."""
+        self.watch.drift.take(prediction)
+        if self.shadow is not None:
+            self.shadow.offer(prediction, picture)
+
+    def _start_shadow(self, stack: AsyncExitStack) -> None:
+        """Have a second model score a sample in idle time from now on, if that is wanted."""
+        assert self.service is not None
+        self.shadow = make_shadow(self.settings, self.service.scheduler, self.metrics)
+        if self.shadow is not None:
+            running = self.shadow.run(environment_of(self.settings))
+            stack.push_async_callback(end, asyncio.create_task(running, name="shadow"))
+            self.watch.see_shadow(self.shadow)
 
     def _summary(self, plan: ThreadPlan) -> str:
         """Return in one line what is served, where and as whom."""

@@ -143,6 +143,11 @@ class Fields(BaseSettings):
     standalone_file: Path | None = Field(
         None, description="hotkeys, permits and stakes in standalone mode; empty: `standalone.yaml` in the state folder"
     )
+    shadow_detector: str = Field("", description="kind of the shadow model; empty: `IMAGE_DETECTOR`")
+    shadow_detector_config: str = Field(
+        "", description="YAML file of a second model that scores a sample of the requests in idle time; empty: none"
+    )
+    shadow_sample: float = Field(0.25, ge=0, le=1, description="share of the requests that the shadow model sees")
     recorder: Mode = Field(
         "off", description="`meta` records the last requests in the state folder, `images` their photos too"
     )
@@ -160,6 +165,11 @@ class Fields(BaseSettings):
     @classmethod
     def _known_detector(cls, value: str) -> str:
         return _one_of(value, tuple(DETECTORS))
+
+    @field_validator("shadow_detector")
+    @classmethod
+    def _known_shadow(cls, value: str) -> str:
+        return _one_of(value, tuple(DETECTORS)) if value else value
 
     @field_validator("image_detector_backend")
     @classmethod

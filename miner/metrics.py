@@ -55,6 +55,7 @@ class Metrics:
         self.registry = registry or CollectorRegistry()
         self._declare_requests()
         self._declare_model()
+        self._declare_shadow()
         self._declare_chain()
         self.build = self._gauge("build_info", "This program.", ("version", "python"))
         self.build.labels(__version__, platform.python_version()).set(1)
@@ -129,6 +130,19 @@ class Metrics:
         self.reloads = self._counter("model_reloads", "Reloads of the model.", ("result",))
         for result in ("ok", "failed"):
             self.reloads.labels(result)
+
+    def _declare_shadow(self) -> None:
+        self.shadow_up = self._gauge("shadow_up", "1 while the shadow model is loaded.")
+        self.shadow_compared = self._kept_count(
+            "shadow_compared",
+            "Pictures the shadow model scored: on the same side of 0.5 as the one that serves, the other, or neither.",
+            "side",
+            ("same", "different", "failed"),
+        )
+        self.shadow_predictions = self._histogram("shadow_prediction", "Probabilities of the shadow model.", (), TENTHS)
+        self.shadow_seconds = self._histogram(
+            "shadow_cpu_seconds", "CPU time of the shadow model for a picture, on one thread.", (), STAGE_BUCKETS
+        )
 
     def _declare_chain(self) -> None:
         gauge = self._gauge

@@ -164,6 +164,17 @@ class RequestView(_Part):
         return cls(**{name: getattr(entry, name) for name in cls.model_fields})
 
 
+class ShadowView(_Part):
+    """The second model: how often it agreed, and its CPU seconds for a picture; a name of None: it is not loaded."""
+
+    name: str | None
+    config: str
+    compared: int
+    agreement: float | None
+    failed: int
+    seconds: float | None
+
+
 class Overview(_Part):
     """The miner at one moment; parts that are not there yet are None."""
 
@@ -175,6 +186,7 @@ class Overview(_Part):
     model: Model | None
     reload: ReloadView | None  # None: the first model is not there yet
     queue: Queue | None
+    shadow: ShadowView | None = None  # where none is wanted
     memory: MemoryUse
     chain: ChainView | None  # of the first hotkey
     keys: list[KeyView] = []

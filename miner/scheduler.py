@@ -53,6 +53,7 @@ class Scheduler:
     def __init__(self, queue: Queue, clock: Callable[[], float] = time.monotonic) -> None:
         self.queue = queue
         self.clock = clock
+        self.admitted: Callable[[], None] = lambda: None  # told of every place given
         self._tickets: dict[Place, Ticket] = {}  # of those that wait
         self.veto: Callable[[], RefusalReason | None] = lambda: None  # asked while the gate is open
         self._closed: RefusalReason | None = "not_ready"
@@ -101,6 +102,7 @@ class Scheduler:
         for other in displaced:
             self._tickets.pop(other).refuse("evicted")
         ticket = self._tickets[place] = Ticket(place)
+        self.admitted()
         return ticket
 
     async def turn(self, ticket: Ticket) -> None:

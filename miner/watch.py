@@ -2,6 +2,7 @@
 
 import math
 import os
+import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,12 +24,14 @@ from miner.overview import (
     Queue,
     ReloadView,
     RequestView,
+    ShadowView,
 )
 from miner.recorder.flight import FlightRecorder
 from miner.reload import Reloader
 from miner.seats import Seat
 from miner.service import Service
 from miner.settings import Settings
+from miner.shadow.shadow import Shadow
 
 
 class Watch:
@@ -41,6 +44,7 @@ class Watch:
         self.history = History()
         self.service: Service | None = None
         self.seats: list[Seat] = []
+        self.shadow: Shadow | None = None
         self.drift = Drift(lambda: self.service.detector.manifest.predictions if self.service is not None else None)
         metrics.drift.set_function(lambda: self.drift.index)
         self.reloader: Reloader | None = None
@@ -53,6 +57,10 @@ class Watch:
         metrics.queue_depth.set_function(lambda: scheduler.waiting)
         metrics.running.set_function(lambda: scheduler.running)
         metrics.pace.set_function(lambda: scheduler.queue.pace)
+
+    def see_shadow(self, shadow: Shadow) -> None:
+        """Show the second model from now on."""
+        self.shadow = shadow
 
     def see_flight(self, flight: FlightRecorder) -> None:
         """Show what is recorded from now on."""
@@ -134,6 +142,7 @@ class Watch:
             model=_model(self.service) if self.service is not None else None,
             reload=_reload(self.reloader) if self.reloader is not None else None,
             queue=_queue(self.service) if self.service is not None else None,
+            shadow=_shadow(self.shadow) if self.shadow is not None else None,
             memory=_memory(),
             chain=_chain(chain) if chain is not None else None,
             keys=[_key(seat) for seat in self.seats],
@@ -175,6 +184,18 @@ def _queue(service: Service) -> Queue:
         slots=scheduler.queue.slots,
         pace_seconds=scheduler.queue.pace,
         estimate_seconds=scheduler.estimate,
+    )
+
+
+def _shadow(shadow: Shadow) -> ShadowView:
+    tally = shadow.tally
+    return ShadowView(
+        name=shadow.name,
+        config=shadow.job.config,
+        compared=tally.same + tally.different,
+        agreement=tally.agreement,
+        failed=tally.failed,
+        seconds=statistics.median(tally.recent) if tally.recent else None,
     )
 
 

@@ -68,7 +68,8 @@ class Recorder:
         self.history = history
         self.chain = chain
         self.ended: Callable[[str, str], None] = lambda address, outcome: None  # told of every request
-        self.predicted: Callable[[float], None] = lambda prediction: None  # told of every prediction
+        # Told of every prediction, and of what photo.
+        self.predicted: Callable[[float, bytes | None], None] = lambda prediction, picture: None
         self.keep: Callable[[Record, bytes | None], None] | None = None  # given a record of each, and its photo
 
     def record(self, exchange: Exchange, outcome: str, reason: str, prediction: float | None) -> None:
@@ -105,7 +106,7 @@ class Recorder:
         for stage, seconds in exchange.seconds.items():
             self.metrics.stage.labels(stage).observe(seconds)
         self.metrics.predictions.observe(prediction)
-        self.predicted(prediction)
+        self.predicted(prediction, exchange.picture)
         left = exchange.caller.timeout - exchange.elapsed
         self.metrics.remaining.observe(max(0.0, left))
         return left

@@ -101,6 +101,15 @@ class MinerProcess:
         (kibibytes,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
         return int(kibibytes) * 1024.0
 
+    def total(self, name: str) -> float:
+        """Return the sum of a metric's samples; 0 where there is none, or nobody listens yet."""
+        try:
+            text = self._operator.get("/metrics").text
+        except httpx.TransportError:
+            return 0.0
+        families = text_string_to_metric_families(text)
+        return sum(sample.value for family in families for sample in family.samples if sample.name == name)
+
     def stages(self) -> dict[str, float]:
         """Return the seconds spent in each stage so far, over all requests."""
         name = PREFIX + "stage_duration_seconds"

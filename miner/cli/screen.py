@@ -20,7 +20,9 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 
 def screen(overview: Overview) -> RenderableType:
     """Return the whole frame."""
-    cards = Columns([_card(title, rows) for title, rows in _cards(overview)], width=CARD, padding=(0, 0))
+    cards = Columns(
+        [_card(title, rows) for title, rows in [*_cards(overview), *_shadow(overview)]], width=CARD, padding=(0, 0)
+    )
     keys = [_keys(overview)] if len(overview.keys) > 1 else []
     return Group(_head(overview), *keys, _hour(overview.hour), cards, _recent(overview))
 
@@ -134,6 +136,20 @@ def _cards(overview: Overview) -> list[tuple[str, list[tuple[str, str]]]]:
             else [],
         ),
     ]
+
+
+def _shadow(overview: Overview) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the second model's card, where one is wanted."""
+    shadow = overview.shadow
+    if shadow is None:
+        return []
+    rows = [
+        ("name", shadow.name or f"{shadow.config}: not loaded"),
+        ("same side", share(shadow.agreement)),
+        ("of", number(shadow.compared) + (f", {shadow.failed} failed" if shadow.failed else "")),
+        ("CPU per picture", duration(shadow.seconds)),
+    ]
+    return [("Shadow", rows)]
 
 
 def _card(title: str, rows: list[tuple[str, str]]) -> RenderableType:

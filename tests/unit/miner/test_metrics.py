@@ -39,7 +39,7 @@ def test_units_are_seconds_and_bytes_and_nine_seconds_is_an_edge() -> None:
 
 def test_no_label_is_open_to_strangers() -> None:
     """Labels from outside would let anyone fill the memory of miner and Prometheus."""
-    closed = {"wire", "outcome", "reason", "stage", "le", "kind", "result", "uid", "version", "python"}
+    closed = {"wire", "outcome", "reason", "stage", "le", "kind", "result", "side", "uid", "version", "python"}
     of_the_operator = {"hotkey", "network", "netuid", "detector", "name", "revision", "backend", "precision", "threads"}
     metrics = Metrics()
     metrics.identity.labels("5F…", "test", "323").set(1)

@@ -1,0 +1,194 @@
+"""What shadowing costs live requests: two daemons in turn, one with a shadow and one without. `make bench-shadow`.
+
+    python -m miner.bench.shadow [--env-file FILE] [--rounds 10] [--requests 60] [--at-once 4] [--json]
+
+In each round both are asked at full load (`at-once` callers who ask again and again), and at half of it with pauses as
+they fall, which is when a shadow finds idle time. Between two turns the shadow works off what it has.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from miner.axon.client import Client, Reply
+from miner.bench.pictures import made_jpeg
+from miner.bench.process import MinerProcess
+from miner.bench.report import percentiles
+from miner.errors import CouldNotStart
+from miner.settings import Settings, environment_of
+
+TIMEOUT = 9.0
+PATIENCE = 120.0  # seconds until the shadow is loaded
+SETTLED = 0.5  # seconds without another picture scored
+HALF = 0.5  # of the requests that would keep the miner busy all the time
+LOADS = ("full load", "half load")
+COMPARED = "roadwork_miner_shadow_compared_total"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """One load: p50 and p95 without and with a shadow over all rounds, and the median of the rounds' p95 ratios."""
+
+    load: str
+    requests: int  # on each side
+    p50_without: float
+    p50_with: float
+    p95_without: float
+    p95_with: float
+    ratio: float
+    scored: int  # pictures, by the shadow, during and after this load
+
+    @property
+    def change(self) -> float:
+        """Of the p95 over all rounds."""
+        return self.p95_with / self.p95_without - 1
+
+
+def measure(settings: Settings, rounds: int, requests: int, at_once: int) -> list[Cost]:
+    """Start both daemons and ask them in turn.
+
+    Raises:
+        CouldNotStart: a daemon or the shadow does not start.
+    """
+    config = settings.shadow_detector_config or settings.detector_config
+    shadow = [f"SHADOW_DETECTOR_CONFIG={config}", "SHADOW_SAMPLE=1"]
+    environment = environment_of(settings)
+    with (
+        tempfile.TemporaryDirectory() as one,
+        tempfile.TemporaryDirectory() as other,
+        _miner(one, ["SHADOW_DETECTOR_CONFIG="], environment) as without,
+        _miner(other, shadow, environment) as with_,
+    ):
+        for miner in (without, with_):
+            miner.wait_until_it_listens()
+        _wait_for_the_shadow(with_)
+        return asyncio.run(_in_turn(without, with_, rounds, requests, at_once))
+
+
+def _miner(folder: str, assignments: Sequence[str], environment: Mapping[str, str]) -> MinerProcess:
+    mine = [*assignments, "RECORDER=off", "QUEUE_DEPTH=512", "QUEUE_SHARE=1"]
+    return MinerProcess(Path(folder), mine, environment)
+
+
+def _wait_for_the_shadow(miner: MinerProcess) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not miner.total("roadwork_miner_shadow_up"):
+        miner.check()
+        if time.monotonic() > deadline:
+            raise CouldNotStart(f"the shadow is not loaded after {PATIENCE:.0f} s")
+        time.sleep(SETTLED)
+
+
+async def _in_turn(without: MinerProcess, with_: MinerProcess, rounds: int, requests: int, at_once: int) -> list[Cost]:
+    picture, random = made_jpeg(224, 224), np.random.default_rng(0)
+    sides = {False: without, True: with_}
+    seconds: dict[tuple[str, bool], list[list[float]]] = {(load, side): [] for load in LOADS for side in sides}
+    scored = dict.fromkeys(LOADS, 0.0)
+    for number in track(range(rounds + 1), "rounds", console=Console(file=sys.stderr), transient=True):
+        gaps = random.exponential(size=requests)  # the same pauses for both
+        for load in LOADS:
+            for side in (False, True) if number % 2 else (True, False):
+                miner = sides[side]
+                before = miner.total(COMPARED)
+                async with Client(miner.validator, miner.hotkey, miner.address, timeout=TIMEOUT) as client:
+                    pace = await _pace(client, picture)
+                    pauses = (gaps * pace / HALF).tolist() if load == LOADS[1] else None
+                    replies = await _ask(client, picture, requests, at_once, pauses)
+                if number:  # the first warms up
+                    seconds[load, side].append([reply.seconds for reply in replies])
+                if side:
+                    await asyncio.to_thread(_settle, miner)
+                    scored[load] += miner.total(COMPARED) - before
+    return [_cost(load, seconds[load, False], seconds[load, True], int(scored[load])) for load in LOADS]
+
+
+async def _pace(client: Client, picture: bytes) -> float:
+    return statistics.median([(await client.ask(picture)).seconds for _ in range(5)])
+
+
+async def _ask(
+    client: Client, picture: bytes, requests: int, at_once: int, pauses: Sequence[float] | None
+) -> list[Reply]:
+    """Ask as `at_once` callers who don't pause, or one after each pause, whatever is still on its way."""
+    replies: list[Reply] = []
+    numbers = iter(range(requests))
+
+    async def caller() -> None:
+        for _ in numbers:
+            replies.append(await client.ask(picture))
+
+    async def once() -> None:
+        replies.append(await client.ask(picture))
+
+    async with asyncio.TaskGroup() as group:
+        if pauses is None:
+            for _ in range(at_once):
+                group.create_task(caller())
+        else:
+            for pause in pauses:
+                await asyncio.sleep(pause)
+                group.create_task(once())
+    if any(reply.prediction is None for reply in replies):
+        raise CouldNotStart(f"a request was not answered: {next(r.message for r in replies if r.prediction is None)}")
+    return replies
+
+
+def _settle(miner: MinerProcess) -> None:
+    """Wait until the shadow has nothing left to do, so that the other daemon has the machine."""
+    last = -1.0
+    while (now := miner.total(COMPARED)) != last:
+        last = now
+        time.sleep(SETTLED)
+
+
+def _cost(load: str, without: list[list[float]], with_: list[list[float]], scored: int) -> Cost:
+    ratios = [percentiles(more)[1] / percentiles(less)[1] for less, more in zip(without, with_, strict=True)]
+    less, more = (percentiles([one for block in blocks for one in block]) for blocks in (without, with_))
+    count = sum(len(block) for block in without)
+    return Cost(load, count, less[0], more[0], less[1], more[1], statistics.median(ratios), scored)
+
+
+def show(costs: Sequence[Cost]) -> None:
+    """Print the figures for people."""
+    table = Table(
+        "", "requests", "p50, ms", "with", "p95, ms", "with", "p95 changes by", "median of rounds", "scored", box=None
+    )
+    for cost in costs:
+        milliseconds = (cost.p50_without, cost.p50_with, cost.p95_without, cost.p95_with)
+        table.add_row(
+            cost.load, str(cost.requests), *(f"{one * 1e3:.1f}" for one in milliseconds), f"{cost.change:+.1%}",
+            f"{cost.ratio - 1:+.1%}", str(cost.scored),
+        )  # fmt: skip
+    Console(highlight=False, soft_wrap=True, width=140).print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line, measure, print."""
+    parser = argparse.ArgumentParser(prog="python -m miner.bench.shadow", description=__doc__.splitlines()[0])
+    parser.add_argument("--env-file", type=Path)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--requests", type=int, default=60, help="of each load in a round")
+    parser.add_argument("--at-once", type=int, default=4)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    costs = measure(Settings.load(options.env_file), options.rounds, options.requests, options.at_once)
+    if options.json:
+        sys.stdout.write(json.dumps([asdict(cost) | {"change": cost.change} for cost in costs]) + "\n")
+    else:
+        show(costs)
+
+
+if __name__ == "__main__":
+    main()

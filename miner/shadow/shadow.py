@@ -1,0 +1,190 @@
+"""The daemon's end of the shadow: what it is given, when it may run, and what came of it.
+
+A picture is handed over only when no request waits or runs, and the process is stopped in the moment one is admitted,
+until the queue has been empty for a while. So a live request shares the cores with nobody.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from miner.errors import MinerError
+from miner.shadow import LENGTH
+
+log = logging.getLogger(__name__)
+
+KEPT = 16  # pictures that wait for idle time; a newer one takes the place of the oldest
+LARGEST = 2**20  # bytes of a picture
+QUIET_SECONDS = 0.05  # without a request, before it goes on
+LOOK_SECONDS = 0.02
+AGAIN_SECONDS = 60.0  # before a process that ended is started again
+
+
+class ShadowFault(MinerError):
+    """The second model can't be asked; the first one is not concerned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The second model: what the worker needs to load it."""
+
+    detector: str
+    config: str
+    models_dir: str
+    backend: str
+    precision: str
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of it so far; the seconds are those of CPU."""
+
+    same: int = 0  # on the same side of 0.5 as the model that serves
+    different: int = 0
+    failed: int = 0
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=200))  # seconds
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of pictures that both models put on the same side; None before the first."""
+        compared = self.same + self.different
+        return self.same / compared if compared else None
+
+
+class Shadow:
+    """Lives on the event loop."""
+
+    def __init__(
+        self,
+        job: Job,
+        sample: float,
+        busy: Callable[[], bool],
+        scored: Callable[[float, float], None] = lambda probability, seconds: None,
+        random: Random | None = None,
+    ) -> None:
+        """Score a share of the pictures while not `busy()`; `scored` is told of each probability and its seconds."""
+        self.job = job
+        self.sample = sample
+        self.tally = Tally()
+        self.name: str | None = None  # of the model, while it is loaded
+        self._busy = busy
+        self._scored = scored
+        self._random = random or Random()  # noqa: S311 - a sample
+        self._waiting: deque[tuple[float, bytes]] = deque(maxlen=KEPT)
+        self._given = asyncio.Event()
+        self._child: Process | None = None
+        self._works = False
+        self._held = False
+        self._last_request = 0.0
+
+    def offer(self, prediction: float, picture: bytes | None) -> None:
+        """Take a picture that was answered, or leave it."""
+        if self.name and picture and len(picture) <= LARGEST and self._random.random() < self.sample:
+            self._waiting.append((prediction, picture))
+            self._given.set()
+
+    def hold(self) -> None:
+        """A request was admitted: stop at once."""
+        self._last_request = time.monotonic()
+        if self._works and not self._held:
+            self._signal(signal.SIGSTOP)
+            self._held = True
+
+    async def run(self, environment: Mapping[str, str]) -> None:
+        """Keep the process; ends with its task."""
+        while True:
+            try:
+                await self._serve(environment)
+            except ShadowFault as fault:
+                log.warning("the shadow model is away, and tried again in %.0f s: %s", AGAIN_SECONDS, fault)
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _serve(self, environment: Mapping[str, str]) -> None:
+        self._child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "miner.shadow.worker", stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=dict(environment)
+        )
+        try:
+            fields = {name: getattr(self.job, name) for name in Job.__slots__}
+            hello = await self._ask(json.dumps(fields).encode() + b"\n")
+            if "fault" in hello:
+                raise ShadowFault(hello["fault"])
+            self.name = hello["name"]
+            log.info("shadow model %s scores %g of the requests in idle time", self.name, self.sample)
+            while True:
+                await self._score(*await self._next(self._child))
+        finally:
+            self.name, self._works, self._held = None, False, False
+            with suppress(ProcessLookupError):
+                self._child.kill()
+            await self._child.wait()
+
+    async def _next(self, child: Process) -> tuple[float, bytes]:
+        """Wait for a picture and for idle time, as long as the process is there."""
+        while not (self._waiting and self._is_quiet):
+            if not self._waiting:
+                self._given.clear()
+            waits = {asyncio.ensure_future(one) for one in (self._given.wait(), child.wait())}
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for one in waits:
+                one.cancel()
+            if child.returncode is not None:
+                raise ShadowFault(f"its process ended with {child.returncode}")
+            if self._waiting:
+                await asyncio.sleep(LOOK_SECONDS)  # the queue has no event for being empty
+        return self._waiting.popleft()
+
+    async def _score(self, prediction: float, picture: bytes) -> None:
+        answer = await self._ask(LENGTH.pack(len(picture)) + picture)
+        if "probability" not in answer:
+            self.tally.failed += 1
+            return
+        probability, seconds = answer["probability"], answer["seconds"]
+        if (probability > 0.5) == (prediction > 0.5):
+            self.tally.same += 1
+        else:
+            self.tally.different += 1
+        self.tally.recent.append(seconds)
+        self._scored(probability, seconds)
+
+    async def _ask(self, data: bytes) -> Any:
+        """Send, and wait for a line; hold the process while there are requests."""
+        assert self._child is not None
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        self._works = True
+        try:
+            self._child.stdin.write(data)
+            line = asyncio.ensure_future(self._child.stdout.readline())
+            try:
+                while not line.done():
+                    await asyncio.wait({line}, timeout=LOOK_SECONDS)
+                    if self._held and self._is_quiet:
+                        self._signal(signal.SIGCONT)
+                        self._held = False
+                return json.loads(line.result())
+            finally:
+                line.cancel()
+        except (OSError, ValueError) as error:
+            raise ShadowFault(f"its process ended with {self._child.returncode}") from error
+        finally:
+            self._works = False
+
+    @property
+    def _is_quiet(self) -> bool:
+        return not self._busy() and time.monotonic() - self._last_request >= QUIET_SECONDS
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._child is not None
+        with suppress(ProcessLookupError):
+            os.kill(self._child.pid, number)

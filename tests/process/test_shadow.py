@@ -1,0 +1,45 @@
+"""A second model on live requests."""
+
+import subprocess
+import sys
+
+import psutil
+
+from miner.shadow.shadow import KEPT
+from tests.models import photo
+from tests.process.conftest import StartDaemon
+from tests.process.daemon import PATIENCE, Daemon, eventually
+from tests.process.inspection import probability_of
+
+
+def shadow_of(daemon: Daemon) -> psutil.Process | None:
+    found = [one for one in psutil.Process(daemon.pid).children() if "miner.shadow.worker" in one.cmdline()]
+    return found[0] if found else None
+
+
+def test_a_second_model_sees_what_was_answered_and_its_end_is_not_the_miners(
+    start_daemon: StartDaemon, moody_model: str
+) -> None:
+    daemon = start_daemon(SHADOW_DETECTOR_CONFIG=moody_model, SHADOW_SAMPLE=1).ready()
+    eventually(lambda: daemon.metric("shadow_up") == 1)
+    for seed in range(KEPT):
+        probability_of(daemon.ask(photo(64, 64, seed=seed)))
+    eventually(lambda: daemon.metric("shadow_compared_total") == KEPT)
+    assert daemon.metric("shadow_prediction_count") == KEPT
+    assert daemon.metric("shadow_cpu_seconds_count") == KEPT
+    shown = subprocess.run(
+        [sys.executable, "-m", "miner", "top", "--once"], env=daemon.environment | {"COLUMNS": "120"},
+        capture_output=True, text=True, timeout=PATIENCE,
+    ).stdout  # fmt: skip
+    assert "Shadow" in shown
+    assert "moody@by-hand" in shown
+    assert "same side" in shown
+
+    shadow = shadow_of(daemon)
+    assert shadow is not None
+    shadow.kill()
+    eventually(lambda: daemon.metric("shadow_up") == 0)
+    probability_of(daemon.ask(photo(64, 64)))
+    assert "the shadow model is away" in daemon.log
+    assert daemon.stop() == 0
+    assert not shadow.is_running()
