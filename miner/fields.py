@@ -1,6 +1,5 @@
 """What can be set: every setting, its default, what it is for and what is allowed."""
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +8,7 @@ from pydantic_settings import BaseSettings
 
 from detectors.registry import BACKENDS, DEFAULT_CONFIGS, DETECTORS, PRECISIONS
 from detectors.remote.options import check_addresses
+from miner.choices import one_of
 from miner.hotkeys import check_hotkeys, check_places
 from miner.logs import LogFormat
 from miner.recorder import Mode
@@ -164,17 +164,17 @@ class Fields(BaseSettings):
     @field_validator("image_detector")
     @classmethod
     def _known_detector(cls, value: str) -> str:
-        return _one_of(value, tuple(DETECTORS))
+        return one_of(value, tuple(DETECTORS))
 
     @field_validator("shadow_detector")
     @classmethod
     def _known_shadow(cls, value: str) -> str:
-        return _one_of(value, tuple(DETECTORS)) if value else value
+        return one_of(value, tuple(DETECTORS)) if value else value
 
     @field_validator("image_detector_backend")
     @classmethod
     def _known_backend(cls, value: str) -> str:
-        return _one_of(value, (AUTO, *BACKENDS))
+        return one_of(value, (AUTO, *BACKENDS))
 
     @field_validator("remote_endpoints")
     @classmethod
@@ -186,12 +186,12 @@ class Fields(BaseSettings):
     @field_validator("image_detector_precision")
     @classmethod
     def _known_precision(cls, value: str) -> str:
-        return _one_of(value, (AUTO, *PRECISIONS))
+        return one_of(value, (AUTO, *PRECISIONS))
 
     @field_validator("subtensor_network")
     @classmethod
     def _known_network(cls, value: str) -> str:
-        return value if value.startswith(("ws://", "wss://")) else _one_of(value, (*NETWORKS, "ws://…", "wss://…"))
+        return value if value.startswith(("ws://", "wss://")) else one_of(value, (*NETWORKS, "ws://…", "wss://…"))
 
     @field_validator("subtensor_chain_endpoint")
     @classmethod
@@ -248,10 +248,3 @@ class Fields(BaseSettings):
     def chain_address(self) -> str:
         """What the SDK connects to: the endpoint if one is given, else the network."""
         return self.subtensor_chain_endpoint or self.subtensor_network
-
-
-def _one_of(value: str, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        near = difflib.get_close_matches(value, allowed, n=1)
-        raise ValueError(f"allowed: {', '.join(allowed)}" + (f" (did you mean {near[0]}?)" if near else ""))
-    return value

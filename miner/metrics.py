@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import get_args
 
 from prometheus_client import (
@@ -14,21 +14,19 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from detectors.base import Detector
 from detectors.manifest import Manifest
 from miner import __version__
 from miner.axon.caller import Wire
 from miner.chain.base import ACTIVITY_CUTOFF
+from miner.collectors import PREFIX, KeptCount, MachineCollector
 from miner.connections import DropReason
 from miner.drift import WINDOW
 from miner.errors import RefusalReason
 from miner.machine import Memory, Throttling, read_memory, read_throttling
 from miner.threads import ThreadPlan
 
-PREFIX = "roadwork_miner_"
 OUTCOMES = (
     "ok", "refused", "expired", "stalled", "unauthorised", "forbidden", "bad_request", "bad_image", "failed",
     "cancelled", "not_found",
@@ -188,7 +186,7 @@ class Metrics:
     def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
         return Counter(PREFIX + name, text, labels, registry=self.registry)
 
-    def _kept_count(self, name: str, text: str, label: str = "", values: tuple[str, ...] = ("",)) -> "KeptCount":
+    def _kept_count(self, name: str, text: str, label: str = "", values: tuple[str, ...] = ("",)) -> KeptCount:
         count = KeptCount(PREFIX + name, text, label, values)
         self.registry.register(count)
         return count
@@ -198,51 +196,6 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
         return Histogram(PREFIX + name, text, labels, buckets=buckets, registry=self.registry)
-
-
-class KeptCount(Collector):
-    """A counter that is kept elsewhere, read at the scrape; with a label, one for each of its values."""
-
-    def __init__(self, name: str, text: str, label: str = "", values: tuple[str, ...] = ("",)) -> None:
-        self._name = name
-        self._text = text
-        self._labels = (label,) if label else ()
-        self._reads: dict[str, Callable[[], float]] = dict.fromkeys(values, lambda: 0.0)
-
-    def set_function(self, read: Callable[[], float], value: str = "") -> None:
-        """Read it there from now on."""
-        self._reads[value] = read
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield its values."""
-        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
-        for value, read in self._reads.items():
-            family.add_metric((value,) if self._labels else (), read())
-        yield family
-
-
-class MachineCollector(Collector):
-    """What the kernel counts, read at the scrape."""
-
-    def __init__(self, memory: Callable[[], Memory], throttling: Callable[[], Throttling]) -> None:
-        self._memory = memory
-        self._throttling = throttling
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield memory and throttling."""
-        memory, throttling = self._memory(), self._throttling()
-        family = GaugeMetricFamily(
-            PREFIX + "memory_bytes", "Memory of this process, its cgroup and the machine.", labels=("kind",)
-        )
-        for kind in Memory.__slots__:
-            family.add_metric((kind,), getattr(memory, kind))
-        yield family
-        for name, text, value in (
-            ("cpu_periods", "Scheduler periods under the cgroup's CPU quota.", throttling.periods),
-            ("cpu_throttled_periods", "Periods that ran into the quota.", throttling.throttled),
-            ("cpu_throttled_seconds", "Time the cgroup's tasks were held back.", throttling.seconds),
-        ):
-            yield CounterMetricFamily(PREFIX + name, text, value=value)
 
 
 def graph_hash(model: Manifest) -> str:

@@ -7,7 +7,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from detectors.base import Elsewhere
 from detectors.remote.endpoints import Endpoint
 from detectors.remote.options import EngineOptions, Observer
-from miner.metrics import BUCKETS, PREFIX
+from miner.collectors import PREFIX
+from miner.metrics import BUCKETS
 from miner.settings import Settings
 
 REMOTE_BUCKETS = (0.001, 0.0025, *BUCKETS)

@@ -1,37 +1,34 @@
 """What the metrics and the page read where it is kept, at the moment they are asked."""
 
-import math
 import os
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
 
 from miner import __version__
-from miner.chain.base import Chain, Neuron, active_validators
+from miner.chain.base import Chain
 from miner.drift import Drift
 from miner.history import History
-from miner.machine import read_memory, read_throttling
-from miner.metrics import OUTCOMES, Metrics, graph_hash
-from miner.overview import (
-    ChainView,
-    Hour,
-    Identity,
-    KeyView,
-    MemoryUse,
-    Model,
-    Overview,
-    Queue,
-    ReloadView,
-    RequestView,
-    ShadowView,
-)
+from miner.metrics import OUTCOMES, Metrics
+from miner.overview import Hour, Identity, Overview, RequestView
 from miner.recorder.flight import FlightRecorder
 from miner.reload import Reloader
 from miner.seats import Seat
 from miner.service import Service
 from miner.settings import Settings
 from miner.shadow.shadow import Shadow
+from miner.views import (
+    active,
+    chain_view,
+    key_view,
+    memory_view,
+    model_view,
+    number_of,
+    queue_view,
+    reload_view,
+    shadow_view,
+    validators,
+)
 
 
 class Watch:
@@ -87,8 +84,8 @@ class Watch:
         metrics.chain_block.set_function(lambda: chain.snapshot.block)
         metrics.chain_age.set_function(lambda: chain.age)
         metrics.chain_neurons.set_function(lambda: len(chain.snapshot.neurons))
-        metrics.chain_validators.set_function(lambda: len(_validators(chain)))
-        metrics.chain_validators_active.set_function(lambda: _active(chain))
+        metrics.chain_validators.set_function(lambda: len(validators(chain)))
+        metrics.chain_validators_active.set_function(lambda: active(chain))
         metrics.chain_syncs.set_function(lambda: chain.syncs)
         metrics.chain_failures.set_function(lambda: chain.failures)
 
@@ -106,7 +103,7 @@ class Watch:
         return {seat.name: seat.obstacle or general for seat in self.seats} if len(self.seats) > 1 else {}
 
     def _see_own(self, chain: Chain) -> None:
-        metrics, hotkey, number = self.metrics, chain.hotkey, partial(_number, chain)
+        metrics, hotkey, number = self.metrics, chain.hotkey, partial(number_of, chain)
         metrics.identity.labels(hotkey, self.settings.subtensor_network, str(self.settings.netuid)).set(1)
         metrics.chain_uid.labels(hotkey).set_function(lambda: -1 if chain.uid is None else chain.uid)
         metrics.chain_registered.labels(hotkey).set_function(lambda: chain.uid is not None)
@@ -120,7 +117,7 @@ class Watch:
     def count_from_zero(self) -> None:
         """Export a zero for each validator there is, so that its first request is an increase too."""
         chain = self.chain
-        for neuron in _validators(chain) if chain is not None else []:
+        for neuron in validators(chain) if chain is not None else []:
             self.metrics.by_validator.labels(str(neuron.uid))
 
     def overview(self) -> Overview:
@@ -139,120 +136,13 @@ class Watch:
                 port=self.seats[0].settings.miner_axon_port if self.seats else self.settings.miner_axon_port,
                 pid=os.getpid(),
             ),
-            model=_model(self.service) if self.service is not None else None,
-            reload=_reload(self.reloader) if self.reloader is not None else None,
-            queue=_queue(self.service) if self.service is not None else None,
-            shadow=_shadow(self.shadow) if self.shadow is not None else None,
-            memory=_memory(),
-            chain=_chain(chain) if chain is not None else None,
-            keys=[_key(seat) for seat in self.seats],
+            model=model_view(self.service) if self.service is not None else None,
+            reload=reload_view(self.reloader) if self.reloader is not None else None,
+            queue=queue_view(self.service) if self.service is not None else None,
+            shadow=shadow_view(self.shadow) if self.shadow is not None else None,
+            memory=memory_view(),
+            chain=chain_view(chain) if chain is not None else None,
+            keys=[key_view(seat) for seat in self.seats],
             hour=Hour.of(self.history),
             recent=[RequestView.of(entry) for entry in self.history.recent()],
         )
-
-
-def _model(service: Service) -> Model:
-    detector, model = service.detector, service.detector.manifest
-    return Model(
-        detector=model.detector,
-        name=model.name,
-        revision=model.revision,
-        backend=detector.backend_words,
-        precision=model.precision,
-        threads=detector.options.threads,
-        hash=graph_hash(model),
-    )
-
-
-def _reload(reloader: Reloader) -> ReloadView:
-    last = reloader.outcome
-    return ReloadView(
-        asked=reloader.asked,
-        done=reloader.done,
-        ok=last.ok if last is not None else None,
-        text=last.text if last is not None else "",
-        at=last.at if last is not None else None,
-    )
-
-
-def _queue(service: Service) -> Queue:
-    scheduler = service.scheduler
-    return Queue(
-        waiting=scheduler.waiting,
-        limit=scheduler.queue.depth,
-        running=scheduler.running,
-        slots=scheduler.queue.slots,
-        pace_seconds=scheduler.queue.pace,
-        estimate_seconds=scheduler.estimate,
-    )
-
-
-def _shadow(shadow: Shadow) -> ShadowView:
-    tally = shadow.tally
-    return ShadowView(
-        name=shadow.name,
-        config=shadow.job.config,
-        compared=tally.same + tally.different,
-        agreement=tally.agreement,
-        failed=tally.failed,
-        seconds=statistics.median(tally.recent) if tally.recent else None,
-    )
-
-
-def _memory() -> MemoryUse:
-    memory = read_memory()
-    return MemoryUse(
-        resident=memory.resident,
-        proportional=memory.proportional,
-        peak=memory.peak,
-        cgroup_usage=memory.cgroup_usage - memory.cgroup_reclaimable,
-        cgroup_limit=_finite(memory.cgroup_limit),
-        machine_available=memory.machine_available,
-        throttled_seconds=read_throttling().seconds,
-    )
-
-
-def _key(seat: Seat) -> KeyView:
-    chain = seat.chain
-    return KeyView(
-        name=seat.name,
-        hotkey=seat.hotkey,
-        port=seat.settings.miner_axon_port,
-        obstacle=seat.obstacle,
-        uid=chain.uid if chain is not None else None,
-        incentive=_finite(_number(chain, lambda own: own.incentive)) if chain is not None else None,
-        publication=chain.publication if chain is not None else "not published",
-    )
-
-
-def _chain(chain: Chain) -> ChainView:
-    number = partial(_number, chain)
-    return ChainView(
-        block=chain.snapshot.block,
-        age_seconds=_finite(chain.age),
-        uid=chain.uid,
-        neurons=len(chain.snapshot.neurons),
-        validators=len(_validators(chain)),
-        stake=_finite(number(lambda own: own.stake)),
-        incentive=_finite(number(lambda own: own.incentive)),
-        trust=_finite(number(lambda own: own.trust)),
-        publication=chain.publication,
-    )
-
-
-def _validators(chain: Chain) -> list[Neuron]:
-    return [neuron for neuron in chain.snapshot.neurons.values() if neuron.validator_permit]
-
-
-def _active(chain: Chain) -> int:
-    return len(active_validators(chain.snapshot.neurons.values(), chain.snapshot.block))
-
-
-def _number(chain: Chain, read: Callable[[Neuron], float]) -> float:
-    """Return a number of our own neuron; NaN where the snapshot does not hold it."""
-    own = chain.snapshot.neurons.get(chain.hotkey)
-    return math.nan if own is None else read(own)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

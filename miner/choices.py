@@ -1,0 +1,16 @@
+"""A name out of a closed list."""
+
+import difflib
+from collections.abc import Sequence
+
+
+def one_of(value: str, allowed: Sequence[str]) -> str:
+    """Return the value.
+
+    Raises:
+        ValueError: it is not allowed; the message lists what is, and what is near.
+    """
+    if value not in allowed:
+        near = difflib.get_close_matches(value, allowed, n=1)
+        raise ValueError(f"allowed: {', '.join(allowed)}" + (f" (did you mean {near[0]}?)" if near else ""))
+    return value
