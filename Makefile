@@ -15,7 +15,7 @@ BENCH_MODELS := $(BENCH)/vit-base.env $(BENCH)/yolo11n.env
 WITH_ENV := $(if $(ENV_FILE),--env-file $(ENV_FILE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all run query simulate top dashboards doctor models export vit-base bench bench-axon bench-shadow check lint test install-service uninstall-service test-service lock clean
+.PHONY: help setup setup-all run query simulate top dashboards doctor models export vit-base bench bench-axon bench-shadow check lint test install-service uninstall-service test-remote test-service lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 19
@@ -88,6 +88,9 @@ install-service: ## Install and start the systemd service, or upgrade it (ENV=te
 
 uninstall-service: ## Stop the systemd service and remove all of it (ENV=testnet; KEEP=1 keeps settings, keys and state)
 	@deploy/systemd/uninstall.sh
+
+test-remote: $(VENV)/.all ## Try the remote backend with a real Ray Serve (installs 500 MB into .cache; five minutes)
+	@ROADWORK_TEST_REMOTE=1 $(BIN)/pytest tests/remote $(ARGS)
 
 test-service: $(VENV)/.all ## Try the service on a booted systemd in a container (root, debootstrap, systemd-container)
 	@ROADWORK_TEST_SERVICE=1 $(BIN)/pytest tests/service $(ARGS)

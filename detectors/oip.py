@@ -67,7 +67,7 @@ class OpenInference:
         return {
             "name": self.name,
             "versions": [manifest.revision],
-            "platform": f"onnx_{self.detector.backend_name}",
+            "platform": self.detector.backend_name,
             "inputs": [{"name": INPUT, "datatype": TYPE, "shape": list(self.shape)}],
             "outputs": [
                 {"name": OUTPUT, "datatype": TYPE, "shape": [1, len(labels)], "parameters": {"labels": labels}}

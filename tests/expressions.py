@@ -10,7 +10,8 @@ import yaml
 
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
 PROMETHEUS = DEPLOY / "prometheus"
-DASHBOARD = DEPLOY / "grafana" / "dashboards" / "roadwork-miner.json"
+DASHBOARDS = DEPLOY / "grafana" / "dashboards"
+MAIN, REMOTE = "roadwork-miner", "roadwork-miner-remote"
 WORDS = {"and", "or", "unless", "offset", "bool", "Inf", "NaN", "by", "on", "without", "ignoring", "group_left"}
 MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 
@@ -29,24 +30,24 @@ class Selector(NamedTuple):
     matchers: list[tuple[str, str, str]]
 
 
-def dashboard() -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+def dashboard(name: str = MAIN) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((DASHBOARDS / f"{name}.json").read_text(encoding="utf-8"))
     return loaded
 
 
-def panel_expressions() -> list[Expression]:
+def panel_expressions(name: str = MAIN) -> list[Expression]:
     return [
         Expression(f"{panel['title']} ({target['refId']})", target["expr"])
-        for panel in dashboard()["panels"]
+        for panel in dashboard(name)["panels"]
         for target in panel.get("targets", [])
     ]
 
 
-def other_dashboard_expressions() -> Iterator[Expression]:
+def other_dashboard_expressions(name: str = MAIN) -> Iterator[Expression]:
     """Yield what annotations and variables ask."""
-    for annotation in dashboard()["annotations"]["list"]:
+    for annotation in dashboard(name)["annotations"]["list"]:
         yield Expression(annotation["name"], annotation["expr"])
-    for variable in dashboard()["templating"]["list"]:
+    for variable in dashboard(name)["templating"]["list"]:
         if variable["type"] == "query":
             yield Expression(
                 variable["name"], re.sub(r"^label_values\((.*), \w+\)$", r"\1", variable["query"]["query"])

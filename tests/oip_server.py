@@ -17,7 +17,7 @@ from starlette.routing import Route
 from detectors.base import Detector
 from detectors.oip import HEADER, Answer, OpenInference
 
-Mood = Literal["well", "hangs", "fails", "busy", "rubbish", "not ready", "another model"]
+Mood = Literal["well", "hangs", "fails", "busy", "rubbish", "not ready", "another model", "JSON only"]
 
 
 class OipServer:
@@ -73,6 +73,8 @@ class OipServer:
             await asyncio.sleep(60)
         if self.mood in ("fails", "busy"):
             return Response(b'{"error": "no"}', 500 if self.mood == "fails" else 503)
+        if self.mood == "JSON only" and HEADER in request.headers:
+            return Response(b"Traceback\n of a server that knows no binary arrays", 500)
         if self.mood == "rubbish":
             return Response(b"{", 200)
         answer = await asyncio.to_thread(self.oip.infer, request.url.path, request.headers.get(HEADER), body)

@@ -116,12 +116,12 @@ class RemoteBackend:
         await self._engine.open()
 
     async def _close(self) -> None:
-        if self._engine is not None:
-            await self._engine.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        if self._engine is not None:
+            await self._engine.close()
 
     def _submit(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the engine's loop and wait for it; each has an end of its own."""

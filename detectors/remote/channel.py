@@ -7,6 +7,7 @@ instead of a request's, while a coroutine is simply cancelled when the time is u
 import asyncio
 import os
 import ssl
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 import aiohttp
@@ -27,9 +28,10 @@ Kind = Literal["gone", "odd", "busy"]
 class Fault(Exception):
     """No scores from this endpoint: nobody is there, something went wrong, or its queue is full."""
 
-    def __init__(self, kind: Kind, message: str) -> None:
+    def __init__(self, kind: Kind, message: str, status: str = "") -> None:
         super().__init__(message)
         self.kind: Kind = kind
+        self.status = status  # of the HTTP answer, where there was one that says so
 
 
 class Channel:
@@ -43,17 +45,21 @@ class Channel:
             rest.rstrip("/"), conn_limit=CONNECTIONS, conn_timeout=None, ssl=is_tls, ssl_context=context
         )
         self._model = model
+        self.is_binary = True  # arrays as they lie in memory, an extension of the protocol; else as JSON
 
     async def scores(self, array: NDArray[np.float32], signature: Signature, seconds: float) -> NDArray[np.float32]:
-        """Send a picture's array as it lies in memory, and return the scores, shape (1, classes).
+        """Send a picture's array and return the scores, shape (1, classes).
 
         Raises:
             Fault: there are none.
         """
         picture = InferInput(signature.input, list(array.shape), TYPE)
-        picture.set_data_from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-        wanted = [InferRequestedOutput(signature.output)]
-        result = await self._within(seconds, self._client.infer(self._model, [picture], outputs=wanted))
+        picture.set_data_from_numpy(np.ascontiguousarray(array, dtype=np.float32), binary_data=self.is_binary)
+        wanted = [InferRequestedOutput(signature.output, binary_data=self.is_binary)]
+        headers = {} if self.is_binary else {"content-type": "application/json"}  # MLServer insists
+        result = await self._within(
+            seconds, lambda: self._client.infer(self._model, [picture], outputs=wanted, headers=dict(headers))
+        )
         try:
             scores = result.as_numpy(signature.output)
             return np.array(scores, dtype=np.float32)
@@ -66,9 +72,9 @@ class Channel:
         Raises:
             Fault: they are not.
         """
-        if not await self._within(seconds, self._client.is_server_ready()):
+        if not await self._within(seconds, self._client.is_server_ready):
             raise Fault("odd", "the server is not ready")
-        if not await self._within(seconds, self._client.is_model_ready(self._model)):
+        if not await self._within(seconds, lambda: self._client.is_model_ready(self._model)):
             raise Fault("odd", f"the model {self._model!r} is not ready there")
 
     async def metadata(self, seconds: float) -> Any:
@@ -77,23 +83,28 @@ class Channel:
         Raises:
             Fault: it says nothing.
         """
-        return await self._within(seconds, self._client.get_model_metadata(self._model))
+        return await self._within(seconds, lambda: self._client.get_model_metadata(self._model))
 
     async def close(self) -> None:
         """Let the connections go."""
         await self._client.close()
 
-    async def _within(self, seconds: float, asked: Any) -> Any:
+    async def _within(self, seconds: float, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """Ask, and once more if the connection broke: the server may have closed one that lay idle just then."""
         try:
             async with asyncio.timeout(seconds):
-                return await asked
+                try:
+                    return await ask()
+                except aiohttp.ClientConnectorError:
+                    raise
+                except aiohttp.ClientConnectionError:
+                    return await ask()
         except TimeoutError as error:
             raise Fault("odd", f"no answer within {seconds:.1f} s") from error
         except aiohttp.ClientConnectorError as error:
             raise Fault("gone", f"no connection: {_reason(error.os_error)}") from error
         except InferenceServerException as error:
-            kind: Kind = "busy" if error.status() in BUSY_STATUSES else "odd"
-            raise Fault(kind, f"status {error.status()}: {str(error.message())[:200]}") from error
+            raise _fault_of(error) from error
         except (aiohttp.ClientError, OSError) as error:
             raise Fault("odd", f"the connection broke: {error or type(error).__name__}") from error
         except (ValueError, TypeError, KeyError) as error:
@@ -103,3 +114,12 @@ class Channel:
 def _reason(error: OSError) -> str:
     """Return what the system says; asyncio puts the address in front, which the log has already."""
     return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error)
+
+
+def _fault_of(error: InferenceServerException) -> Fault:
+    """Return the fault an error status stands for, with the server's reason if it gave one that fits on a line."""
+    status = str(error.status())
+    said = str(error.message()).partition("\n")[0][:100]
+    if said.startswith("an exception occurred in the client"):  # what was said is no JSON
+        said = ""
+    return Fault("busy" if status in BUSY_STATUSES else "odd", f"status {status}" + (said and f": {said}"), status)

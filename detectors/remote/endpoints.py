@@ -8,6 +8,7 @@ State = Literal["up", "suspect", "down"]
 
 MARGIN = 0.05  # seconds of a request's time kept back for what comes after the scores
 LEAST_RESERVE = 0.25  # seconds kept for asking another endpoint; less is not worth a second try
+PATIENCE, LEAST_PATIENCE = 8, 2.0  # times the usual, and seconds, after which an endpoint is taken to hang
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before an endpoint that failed is looked at again
 
 
@@ -54,10 +55,13 @@ def time_limit(left: float, usual: float, another: bool) -> float:
     Args:
         left: what is left of the request's time.
         usual: what a picture usually takes.
-        another: whether another endpoint could be asked afterwards. Then an endpoint that hangs must not use up all of
-            the time: a second try gets twice the usual, but no more than half.
+        another: whether another endpoint could be asked afterwards. Then one that hangs must not use up all of the
+            time, nor hold one of our slots for long: a second try is left twice the usual, but no more than half.
     """
-    return left - min(left / 2, max(2 * usual, LEAST_RESERVE)) if another else left
+    if not another:
+        return left
+    reserve = min(left / 2, max(2 * usual, LEAST_RESERVE))
+    return min(left - reserve, max(LEAST_PATIENCE, PATIENCE * usual))
 
 
 def pause(misses: int) -> float:

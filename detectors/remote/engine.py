@@ -161,15 +161,26 @@ class Engine:
             metadata = await place.channel.metadata(PROOF_SECONDS)
             place.signature = read_signature(metadata, self.proof.shape, self.proof.labels)
             started = time.monotonic()
-            scores = await place.channel.scores(self.proof.array, place.signature, PROOF_SECONDS)
-            self.proof.judge(scores)
+            self.proof.judge(await self._known_scores(place.channel, place.signature))
         except (Fault, DetectorError) as fault:
             self._give_up(place, str(fault))
             return
         self.usual = self.usual or time.monotonic() - started
         endpoint.trust(time.monotonic() + LOOK_SECONDS)
         if was == "down":
-            log.info("endpoint %d (%s) is used", endpoint.index, endpoint.address)
+            encoding = "" if place.channel.is_binary else "; with arrays as JSON, for it knows no binary ones"
+            log.info("endpoint %d (%s) is used%s", endpoint.index, endpoint.address, encoding)
+
+    async def _known_scores(self, channel: Channel, signature: Signature) -> NDArray[np.float32]:
+        """Return the scores of the known picture; not every server has the extension for binary arrays, or says so."""
+        channel.is_binary = True
+        try:
+            return await channel.scores(self.proof.array, signature, PROOF_SECONDS)
+        except Fault as fault:
+            if not fault.status or fault.kind == "busy":
+                raise
+        channel.is_binary = False
+        return await channel.scores(self.proof.array, signature, PROOF_SECONDS)
 
     def _give_up(self, place: Place, reason: str) -> None:
         endpoint = place.endpoint

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 import typer
 
 from miner.cli.options import Config, Detector, EnvFile, Set, load_settings
-from miner.cli.preparing import prepare_faster, prepare_fp32, read_photos, start_errors
+from miner.cli.preparing import prepare_faster, prepare_fp32, put_into_repository, read_photos, start_errors
+from miner.errors import ConfigurationError
 
 
 def export(
@@ -23,12 +24,18 @@ def export(
         Path | None,
         typer.Option(help="Folder of photos to compare on; subfolders roadwork and no_roadwork label them."),
     ] = None,
+    layout: Annotated[
+        Literal["ovms", "triton"] | None,
+        typer.Option(help="Put the exported model into --out, a repository of OpenVINO Model Server or Triton."),
+    ] = None,
     set_: Set = None,
 ) -> None:
     """Export the configured model to ONNX; refused when its answers differ from the library's by more than 1e-3.
 
     A faster precision is calibrated and compared with fp32 on the pictures, and refused when too many change sides.
     """
+    if layout is not None and out is None:
+        raise ConfigurationError(f"--layout={layout}: needs --out, the folder of the repository")
     from detectors.config import read_config
     from detectors.loading import is_prepared
 
@@ -38,9 +45,12 @@ def export(
     with start_errors(settings):
         photos = read_photos(pictures) if pictures is not None else None
         yaml = read_config(settings.detector_config)
-        if precision == "fp32":
+        if precision == "fp32" and layout is None:
             prepare_fp32(settings, out, photos)
             return
         if not is_prepared(yaml, settings.models_dir):
             prepare_fp32(settings, None, photos)
+        if layout is not None and out is not None:
+            print(put_into_repository(settings, model_folder(yaml, settings.models_dir), precision, layout, out))
+            return
         prepare_faster(settings, yaml, precision, max_flips, photos)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from detectors.base import Detector
     from detectors.config import DetectorConfig
+    from detectors.layouts import Layout
     from detectors.manifest import Gate, Precision
     from detectors.precision.making import Photos
 
@@ -134,6 +135,22 @@ def _prepare_faster(
             console.print(f"{target}: {_gate_in_words(made)}")
     if len(refusals) == len(installed):
         raise CouldNotStart("; ".join(refusals))
+
+
+def put_into_repository(
+    settings: Settings, folder: Path, precision: "Precision", layout: "Layout", repository: Path
+) -> Path:
+    """Put an fp32 folder, or the faster variant of it that is there already, into another server's repository."""
+    from detectors.layouts import write_layout
+    from detectors.manifest import Manifest
+    from detectors.weights import variant_folder
+    from miner.threads import allowed_cores
+
+    if precision != "fp32":
+        chosen = settings.image_detector_backend
+        backend = chosen if chosen != AUTO else "onnx" if layout == "triton" else "openvino"
+        folder = variant_folder(Manifest.read(folder), settings.models_dir, precision, backend)
+    return write_layout(layout, folder, repository, settings.inference_threads or allowed_cores())
 
 
 def _gate_in_words(gate: "Gate") -> str:

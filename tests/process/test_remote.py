@@ -12,6 +12,7 @@ import pytest
 from detectors.base import RunOptions
 from detectors.config import read_config
 from detectors.loading import load_detector
+from tests.expressions import REMOTE, panel_expressions, selectors
 from tests.oip_server import OipServer
 from tests.process.conftest import MODEL, StartDaemon, daemons
 from tests.process.daemon import Daemon, eventually
@@ -70,6 +71,8 @@ def test_an_engine_that_goes_and_comes_back(start_daemon: StartDaemon, engines: 
     for door in DOORS:
         probability_of(daemon.ask(street, door))
     assert [daemon.metric("remote_answers_total", endpoint=str(index)) for index in (0, 1)] >= [1, 1]
+    shown = {selector.metric for one in panel_expressions(REMOTE) for selector in selectors(one.text)}
+    assert shown <= {f"roadwork_miner_{name}" for name, _, _ in daemon.samples()}
     engines[0].stop()
     for _ in range(3):
         probability_of(daemon.ask(street))

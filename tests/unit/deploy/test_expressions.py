@@ -8,8 +8,11 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from miner.metrics import Metrics
+from miner.remote import RemoteMetrics
 from tests.expressions import (
     DEPLOY,
+    MAIN,
+    REMOTE,
     Expression,
     dashboard,
     other_dashboard_expressions,
@@ -21,14 +24,19 @@ from tests.expressions import (
 )
 
 OF_PROMETHEUS = {"up"}
-EVERYTHING = [*panel_expressions(), *other_dashboard_expressions(), *rule_expressions()]
+EVERYTHING = [
+    *(one for name in (MAIN, REMOTE) for one in (*panel_expressions(name), *other_dashboard_expressions(name))),
+    *rule_expressions(),
+]
 named = pytest.mark.parametrize("expression", EVERYTHING, ids=lambda expression: expression.where)
 
 
 def exported() -> dict[str, dict[str, set[str]]]:
     """Return name -> label -> values, as far as they are there from the start."""
     found: dict[str, dict[str, set[str]]] = {}
-    for family in text_string_to_metric_families(generate_latest(Metrics().registry).decode()):
+    metrics = Metrics()
+    RemoteMetrics(metrics.registry, ["http://box:8000"])
+    for family in text_string_to_metric_families(generate_latest(metrics.registry).decode()):
         found.setdefault(family.name, {})
         for sample in family.samples:
             labels = found.setdefault(sample.name, {})
@@ -62,12 +70,16 @@ def test_an_expression_names_only_label_values_that_exist(expression: Expression
                 assert set(wanted.split("|")) <= known, f"{selector.metric}: {label}"
 
 
-def test_the_dashboard_has_a_panel_for_everything_and_variables_for_instance_and_detector() -> None:
-    content = dashboard()
+def test_the_dashboard_shows_things_in_many_ways() -> None:
+    assert {panel["type"] for panel in dashboard()["panels"]} >= {"heatmap", "timeseries", "stat", "table"}
+
+
+@pytest.mark.parametrize("name", [MAIN, REMOTE])
+def test_every_panel_has_a_place_of_its_own_and_the_variables(name: str) -> None:
+    content = dashboard(name)
     ids = [panel["id"] for panel in content["panels"]]
     assert len(ids) == len(set(ids))
     assert {variable["name"] for variable in content["templating"]["list"]} == {"datasource", "detector", "instance"}
-    assert {panel["type"] for panel in content["panels"]} >= {"heatmap", "timeseries", "stat", "table"}
     for panel in content["panels"]:
         if panel["type"] != "row":
             assert panel["targets"], panel["title"]
@@ -75,9 +87,10 @@ def test_the_dashboard_has_a_panel_for_everything_and_variables_for_instance_and
             assert panel["datasource"]["uid"] == "${datasource}"
 
 
-def test_no_panels_overlap() -> None:
+@pytest.mark.parametrize("name", [MAIN, REMOTE])
+def test_no_panels_overlap(name: str) -> None:
     taken: set[tuple[int, int]] = set()
-    for panel in dashboard()["panels"]:
+    for panel in dashboard(name)["panels"]:
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24
         cells = {(place["x"] + column, place["y"] + line) for column in range(place["w"]) for line in range(place["h"])}

@@ -32,9 +32,11 @@ def test_the_least_busy_healthy_one_is_asked(endpoints: list[Endpoint], tried: l
     ("left", "usual", "another", "limit"),
     [
         (8.0, 0.5, False, 8.0),
-        (8.0, 0.5, True, 7.0),  # a second try is left twice the usual
-        (8.0, 0.01, True, 7.75),
+        (8.0, 1.5, True, 5.0),  # a second try is left twice the usual
+        (2.0, 0.01, True, 1.75),
         (1.0, 3.0, True, 0.5),  # never more than half
+        (8.0, 0.5, True, 4.0),  # it hangs, and holds a slot
+        (8.0, 0.01, True, 2.0),
     ],
 )
 def test_an_endpoint_that_hangs_leaves_time_for_another(left: float, usual: float, another: bool, limit: float) -> None:

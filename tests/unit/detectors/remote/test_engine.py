@@ -149,6 +149,17 @@ def test_an_answer_that_does_not_come_is_given_up_at_the_deadline(scene: Scene) 
         detector.predict(PICTURE, time.monotonic())
 
 
+def test_a_server_without_binary_arrays_gets_them_as_json(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    scene.servers[0].mood = "JSON only"
+    detector = scene.open()
+    for _ in range(4):
+        assert detector.predict(PICTURE, soon()).probability == pytest.approx(scene.expected, abs=1e-5)
+    assert scene.tally.answers == {0: 2, 1: 2}
+    assert caplog.text.count("with arrays as JSON") == 1
+    assert "Traceback" not in caplog.text
+
+
 def test_an_endpoint_that_serves_another_model_is_never_asked_for_a_picture(scene: Scene) -> None:
     scene.servers[0].mood = "another model"
     detector = scene.open()
