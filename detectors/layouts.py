@@ -45,6 +45,8 @@ def write_layout(layout: Layout, folder: Path, repository: Path, threads: int) -
     manifest = Manifest.read(folder)
     manifest.verify(folder)
     names = [name for name in manifest.files if name.startswith(GRAPH)]
+    if not names:
+        raise ModelError(f"{folder} holds no graph; of an ensemble, each branch has a folder of its own")
     if layout == "triton" and MODEL_FILE not in names:
         raise ModelError(
             f"{folder} holds {IR_FILE}, which Triton's onnxruntime can't run; the backend onnx can have one"

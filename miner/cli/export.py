@@ -38,6 +38,7 @@ def export(
         raise ConfigurationError(f"--layout={layout}: needs --out, the folder of the repository")
     from detectors.config import read_config
     from detectors.loading import is_prepared
+    from detectors.weights import model_folder
 
     settings = load_settings(
         env_file, set_, image_detector=detector, image_detector_config=config, image_detector_backend=backend

@@ -96,6 +96,12 @@ def test_a_graph_of_openvino_is_none_of_tritons(folder: Path, tmp_path: Path) ->
     assert (write_layout("ovms", folder, tmp_path, threads=1) / "1" / "model.xml").is_file()
 
 
+def test_a_folder_without_a_graph_is_refused(folder: Path, tmp_path: Path) -> None:
+    change(folder, files={})
+    with pytest.raises(ModelError, match="holds no graph"):
+        write_layout("ovms", folder, tmp_path / "repository", threads=1)
+
+
 def test_another_config_json_is_left_as_it_is(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="is no configuration of OpenVINO Model Server"):
