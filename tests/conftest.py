@@ -12,5 +12,5 @@ set_hypothesis_home_dir(Path(__file__).parents[1] / ".cache" / "hypothesis")
 # cases each time, so that the tests of a commit say the same twice. Fuzzing looks for new ones.
 quick = settings(deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("quick", quick, max_examples=100)
-settings.register_profile("fuzz", quick, derandomize=False, max_examples=int(os.environ.get("FUZZ_CASES", "25000")))
+settings.register_profile("fuzz", quick, derandomize=False, max_examples=int(os.environ.get("FUZZ_CASES", "15000")))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bittensor import Wallet
 
 PATIENCE = 120.0  # seconds; generous, since nothing here measures time
+PAGE = os.sysconf("SC_PAGE_SIZE")
 NOWHERE = "http://127.0.0.1:1"  # no proxy or hub is ever asked
 
 
@@ -208,6 +209,14 @@ class Daemon:
         lines = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines()
         (kibibytes,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
         return int(kibibytes) / 1024
+
+    def resident(self) -> float:
+        """Return the memory it holds now, MiB."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE / 2**20
+
+    def forget_peak(self) -> None:
+        """Count `peak` from now on."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="ascii")
 
     def post(self, signed: Signed) -> httpx.Response:
         return self.http.post(signed.path, content=signed.body, headers=signed.headers)
