@@ -18,6 +18,7 @@ class SeenNonces:
         self._floor = started_ns
         self._retention = retention_ns
         self._keys: OrderedDict[str, _Seen] = OrderedDict()
+        self._sweep_at = started_ns + retention_ns
 
     def check_and_store(self, key: str, nonce: int, now: int, caller: str = "") -> bool:
         """Return whether `nonce` (ns since 1970) is new for `key`, and remember it.
@@ -26,6 +27,8 @@ class SeenNonces:
         """
         if nonce < self._floor:
             return False
+        if now >= self._sweep_at:
+            self._sweep(now)
         seen = self._keys.get(key)
         if seen is None:
             seen = self._keys[key] = _Seen(self._floor)
@@ -37,6 +40,14 @@ class SeenNonces:
             self._floor = max(self._floor, dropped.newest + 1)
         return fresh
 
+    def _sweep(self, now: int) -> None:
+        """Forget what every key holds from before the window, or keys that fell silent would hold theirs for ever."""
+        self._sweep_at = now + self._retention
+        for key, seen in list(self._keys.items()):
+            seen.forget(now - self._retention)
+            if not seen:
+                del self._keys[key]
+
 
 class _Seen:
     """The nonces of one hotkey."""
@@ -46,9 +57,15 @@ class _Seen:
         self._nonces: OrderedDict[tuple[int, str], None] = OrderedDict()
         self.newest = floor
 
-    def add(self, nonce: int, caller: str, horizon: int) -> bool:
+    def __len__(self) -> int:
+        return len(self._nonces)
+
+    def forget(self, horizon: int) -> None:
         while self._nonces and next(iter(self._nonces))[0] < horizon:
             self._nonces.popitem(last=False)
+
+    def add(self, nonce: int, caller: str, horizon: int) -> bool:
+        self.forget(horizon)
         if nonce < self._floor or (nonce, caller) in self._nonces:
             return False
         if len(self._nonces) >= MAX_PER_KEY:

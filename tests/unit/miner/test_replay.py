@@ -1,5 +1,9 @@
 """No nonce twice, within bounded memory."""
 
+import tracemalloc
+
+import pytest
+
 from miner.axon import replay
 from miner.axon.replay import SeenNonces
 
@@ -45,3 +49,33 @@ def test_a_flood_of_keys_neither_grows_nor_reopens() -> None:
         assert seen.check_and_store(f"key {number}", 10 + number, now=10 + number)
     assert len(seen._keys) == replay.MAX_KEYS
     assert not seen.check_and_store("key 0", 10, now=10)
+
+
+@pytest.mark.parametrize("keys", [1, 64, 500, 100_000])
+def test_a_flood_of_keys_and_uuids_holds_no_more_than_two_windows_and_forgets_it_when_it_is_over(keys: int) -> None:
+    """Sixty seconds of a thousand requests a second, each of a new client, as many as one core can verify."""
+    seen = SeenNonces(started_ns=0, retention_ns=20 * SECOND)
+    accepted, most = [], 0
+    tracemalloc.start()
+    for number in range(60_000):
+        key, nonce, client = f"5F{number % keys:046d}", number * SECOND // 1000, f"{number:036d}"
+        assert seen.check_and_store(key, nonce, nonce, client)
+        accepted = [*accepted[-99:], (key, nonce, client)]
+        if number % 1000 == 0:
+            most = max(most, sum(len(one) for one in seen._keys.values()))
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most <= 40_000
+    assert len(seen._keys) <= replay.MAX_KEYS
+    assert taken < 20 * 2**20
+    assert not any(seen.check_and_store(key, nonce, 60 * SECOND, client) for key, nonce, client in accepted)
+    assert seen.check_and_store("a validator", 120 * SECOND, 120 * SECOND)
+    assert len(seen._keys) == 1
+
+
+def test_a_key_that_floods_takes_nothing_of_another() -> None:
+    seen = SeenNonces(started_ns=0, retention_ns=20 * SECOND)
+    for number in range(10_000):
+        seen.check_and_store("loud", SECOND + number, 2 * SECOND)
+    assert seen.check_and_store("quiet", SECOND, 2 * SECOND)  # older than all that the loud one has sent
+    assert not seen.check_and_store("quiet", SECOND, 2 * SECOND)

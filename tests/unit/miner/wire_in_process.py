@@ -31,6 +31,7 @@ from miner.service import Service
 
 MAX_BODY = 20_000
 STATUSES = {200, 400, 401, 403, 404, 405, 408, 413, 422, 503}  # no 500: the detector here never fails
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"  # an answer to `expect`, before the answer
 HEAD = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]*\r\n((?:[^\r\n]+\r\n)*)\r\n")
 
 
@@ -68,6 +69,7 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.sent = bytearray()
         self.closed = False
+        self.unsent = 0
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"peername": ("192.0.2.1", 5), "sockname": ("192.0.2.2", 80)}.get(name, default)
@@ -88,7 +90,7 @@ class Wire(asyncio.Transport):
     def resume_reading(self) -> None: ...
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.unsent
 
 
 class Complaints(logging.Handler):
@@ -179,6 +181,7 @@ class _Protocol(GuardedProtocol):
 def answers(sent: bytes) -> Iterable[tuple[int, Any]]:
     """Read what was sent: whole answers, each with a length and JSON that says nothing it should not."""
     while sent:
+        sent = sent.removeprefix(CONTINUE)
         head = HEAD.match(sent)
         assert head is not None, sent
         status, headers = int(head[1]), dict(line.split(b": ", 1) for line in head[2].splitlines())
