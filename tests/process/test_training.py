@@ -32,7 +32,7 @@ class Training:
 
     def __init__(self, folder: Path, *arguments: object) -> None:
         self.run, self.log_file = folder / "run", folder / "log"
-        self._cache = folder.parent / "cache"
+        self._cache = folder.parent / "cache"  # shared by the runs of a test
         self._arguments = [str(argument) for argument in arguments]
         self.process = self._start("--out", str(self.run), "--cache", str(self._cache), *self._arguments)
 
@@ -121,28 +121,28 @@ def stop_within_an_epoch(training: Training, epoch: int) -> int:
     raise AssertionError(training.log)
 
 
-def test_a_head_is_trained_from_cached_features_and_serves(
-    photos: Path, vit: Path, tmp_path: Path, start_daemon: StartDaemon, street: bytes
+def test_a_head_is_trained_from_precomputed_features_and_serves(
+    vit: Path, tmp_path: Path, start_daemon: StartDaemon, street: bytes
 ) -> None:
-    damaged = photos / "roadwork" / "damaged.jpg"
-    damaged.write_bytes(street[:2000])
-    options = (photos, "--model", vit, "--epochs", 20, "--set", "views=2", *STEADY)
-    first = Training(tmp_path / "first", *options).finish()
-    damaged.unlink()
-    assert "left out: roadwork/damaged.jpg: the image can't be decoded" in first.log
-    assert "features: 0 of" in first.log
-    made = {path.name for path in first.run.iterdir()}
+    photos, cache = fill(tmp_path / "photos", EACH), tmp_path / "cache"
+    (photos / "roadwork" / "damaged.jpg").write_bytes(street[:2000])
+    settings = ("--model", str(vit), "--seed", "3", "--set", "views=2")
+    command = [sys.executable, "-m", "miner", "precompute", str(photos), *settings, "--cache", str(cache), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=clean_environment())
+    assert done.returncode == 0, done.stderr
+    assert "left out: roadwork/damaged.jpg: the image can't be decoded" in done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert rows == json.loads(done.stdout)["new"] > 2 * EACH
+
+    training = Training(tmp_path / "head", photos, *settings, "--epochs", 20).finish()
+    assert "left out: roadwork/damaged.jpg: the image can't be decoded" in training.log
+    assert f"features: {rows} of {rows} are cached" in training.log
+    made = {path.name for path in training.run.iterdir()}
     assert made >= {"config.yaml", "resources.csv", "tensorboard", "plots", "README.md", "served", "detector.yaml"}
-    assert list((first.run / "tensorboard").rglob("events*"))
-    assert len(list((first.run / "plots").glob("*.png"))) == 5
-    assert (first.run / "resources.csv").read_text().startswith("seconds,cpu_share,resident_mb")
-
-    again = Training(tmp_path / "again", "--config", first.run / "config.yaml").finish()
-    count = again.log.partition("features: ")[2].split()
-    assert count[0] == count[2]  # all of them were cached
-    assert again.losses() == first.losses()
-
-    daemon = start_daemon(IMAGE_DETECTOR_CONFIG=first.run / "detector.yaml").ready()
+    assert list((training.run / "tensorboard").rglob("events*"))
+    assert len(list((training.run / "plots").glob("*.png"))) == 5
+    assert (training.run / "resources.csv").read_text().startswith("seconds,cpu_share,resident_mb")
+    daemon = start_daemon(IMAGE_DETECTOR_CONFIG=training.run / "detector.yaml").ready()
     assert 0 <= daemon.ask(street).json()["prediction"] <= 1
 
 

@@ -1,0 +1,61 @@
+"""Features of a frozen network."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+pytest.importorskip("torch")
+
+import torch
+
+from detectors.preprocess import from_processor_config
+from detectors.training.cache import FeatureCache
+from detectors.training.config import Augment
+from detectors.training.features import precompute, rows_of
+from detectors.training.folder import read_photos
+from detectors.training.machine import GB, Reading
+from detectors.training.screen import Screen
+from detectors.training.views import Views
+from tests.photos import fill
+
+SMALL = from_processor_config({"image_processor_type": "ViTImageProcessor", "size": {"height": 8, "width": 8}})
+
+
+class Network(torch.nn.Module):
+    """Says that memory is short when it is given more photos than it can take."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.most, self.head = most, torch.nn.Linear(3, 2)
+        self.batches: list[int] = []
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        if len(pixels) > self.most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        self.batches.append(len(pixels))
+        logits: torch.Tensor = self.head(pixels.mean((2, 3)))
+        return logits
+
+
+def calm() -> Reading:
+    return Reading(resident=GB, available=8 * GB, memory=16 * GB)
+
+
+def test_features_are_computed_once_and_in_smaller_parts_where_memory_runs_short(tmp_path: Path) -> None:
+    photos = read_photos(fill(tmp_path / "photos", 3)).photos
+    views, rows, said = Views(Augment(), 0), rows_of(photos, 1), io.StringIO()
+    screen = Screen(Console(file=said))
+    network, cache = Network(most=2), FeatureCache(tmp_path / "cache")
+    assert precompute(network, SMALL, photos, rows, views, cache, screen, calm, micro_batch=8) == 12
+    assert network.batches == [2] * 6
+    assert "micro-batch 2 from here on" in said.getvalue()
+
+    again, roomy = FeatureCache(tmp_path / "cache"), Network(most=8)
+    assert precompute(roomy, SMALL, photos, rows, views, again, screen, calm, micro_batch=8) == 0
+    assert roomy.batches == []
+    expected = SMALL(views.view(photos[2], 1)).mean((2, 3))[0]
+    assert np.allclose(again.matrix([(photos[2].digest, 1)])[0], expected, atol=1e-5)

@@ -1,0 +1,61 @@
+"""`roadwork-miner train`: what it takes from the command line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from detectors.training.config import TrainConfig
+from miner.cli.training import parse
+from miner.errors import ConfigurationError
+from tests.process.daemon import clean_environment
+
+
+def train(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "miner", "train", *arguments],
+        capture_output=True, text=True, env=clean_environment(), cwd=folder,
+    )  # fmt: skip
+
+
+def test_settings_of_a_file_are_overruled_one_by_one_and_printed(tmp_path: Path) -> None:
+    TrainConfig.make({"data": "there", "epochs": 7, "augment": {"noise": 0.9}}).write(tmp_path)
+    done = train(
+        tmp_path, "here", "--config", str(tmp_path / "config.yaml"), "--set", "augment.blur=0", "--set", "views=3",
+        "--batch-size", "16", "--print-config",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    values = yaml.safe_load(done.stdout)
+    assert (values["data"], values["epochs"], values["views"], values["batch_size"]) == ("here", 7, 3, 16)
+    assert (values["augment"]["blur"], values["augment"]["noise"]) == (0, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param([], "no photos: name their folder", id="no photos"),
+        pytest.param(["photos"], "--out: name the run's folder", id="no run"),
+        pytest.param(["photos", "--out", "run", "--epochs", "0"], "epochs=0: ", id="a wrong value"),
+        pytest.param(["photos", "--set", "epoch=1", "--out", "run"], "epoch=1: ", id="an unknown key"),
+        pytest.param(["--resume", "nowhere"], "no config.yaml in there", id="nothing to resume"),
+        pytest.param(["--resume", "run", "--epochs", "3"], "no other setting counts", id="resumed with settings"),
+    ],
+)
+def test_what_can_not_be_is_refused_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = train(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_inner_settings_keep_their_neighbours() -> None:
+    assert parse(["augment.blur=0", "augment.flip=0.1", "views=2"], {"seed": 1, "model": None}) == {
+        "augment": {"blur": 0, "flip": 0.1},
+        "views": 2,
+        "seed": 1,
+    }
+    with pytest.raises(ConfigurationError, match="key=value is needed"):
+        parse(["views"], {})
