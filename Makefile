@@ -11,11 +11,12 @@ PIP := $(BIN)/pip --disable-pip-version-check -q
 ENV_FILE ?=
 MINER := $(BIN)/roadwork-miner
 BENCH := models/bench
+STARTER := $(or $(OUT),models/starter)
 BENCH_MODELS := $(BENCH)/vit-base.env $(BENCH)/yolo11n.env
 WITH_ENV := $(if $(ENV_FILE),--env-file $(ENV_FILE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all run query simulate top dashboards doctor models export vit-base bench bench-axon bench-shadow check lint test fuzz install-service uninstall-service test-remote test-service lock clean
+.PHONY: help setup setup-all run query simulate top dashboards doctor models export starter vit-base bench bench-axon bench-shadow check lint test fuzz install-service uninstall-service test-remote test-service lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 19
@@ -47,6 +48,13 @@ models: $(VENV)/.serve ## Fetch, verify and export the configured model ahead of
 
 export: $(VENV)/.all ## Export the configured model again, into OUT or its own folder (ENV_FILE=miner.env OUT=folder)
 	@$(MINER) export $(WITH_ENV) $(if $(OUT),--out $(OUT)) $(ARGS)
+
+starter: $(VENV)/.all ## Train the shipped starter again from photos, and export it (DATA=folder OUT=models/starter)
+	@test -n "$(DATA)" || { echo 'error: DATA is empty; give a folder with roadwork and no_roadwork: make starter DATA=photos' >&2; exit 2; }
+	@$(BIN)/python -m detectors.training.starter --data $(DATA) --out $(STARTER)/starter $(ARGS)
+	@echo 'hf_repo: starter' > $(STARTER)/starter.yaml
+	@$(MINER) export --set IMAGE_DETECTOR_CONFIG=$(STARTER)/starter.yaml --out $(STARTER)/exported
+	@echo '$(STARTER)/exported is what the package ships as detectors/starter'
 
 vit-base: $(VENV)/.all ## Make a full-size ViT-base with random weights in OUT, for trying the machine
 	@$(BIN)/python -m tests.models vit-base $(or $(OUT),models/vit-base)

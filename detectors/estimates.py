@@ -1,6 +1,5 @@
-"""How sure a figure is that was measured on so many photos: intervals by the bootstrap, differences in pairs."""
+"""How sure a figure is that was measured on so many photos: intervals, and differences in pairs by the bootstrap."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 from detectors.reward import LONG, SHORT, expected_reward, expected_rewards
 
 RESAMPLES = 1000
+PLAYS = 400  # which take longer than resamples
 ROUNDS = 5000  # of the play that an interval allows for: what a validator pays varies from week to week, too
 COVERED = (2.5, 97.5)  # percentiles: a 95 % interval
 
@@ -47,20 +47,25 @@ def reward_of(labels: Flags, said: Flags) -> float:
 
 
 def reward_estimate(
-    labels: Flags, said: Flags, resamples: int = RESAMPLES, rounds: int = ROUNDS, seed: int = 0
+    labels: Flags, said: Flags, resamples: int = PLAYS, rounds: int = ROUNDS, seed: int = 0
 ) -> Estimate:
-    """Return the expected reward; its interval allows for other photos and for one play of so many rounds."""
-    found, spared = resampled_rates(labels, said[np.newaxis], resamples, seed)
-    random = np.random.default_rng((seed, 1))
-    means = [play(s, q, rounds, random).mean() for s, q in zip(found[0], spared[0], strict=True)]
+    """Return the expected reward; its interval allows for other photos and for one play of so many rounds.
+
+    Both rates are drawn as these photos make them likely (Jeffreys' posterior): unlike a bootstrap, that leaves room
+    for mistakes where none was seen.
+    """
+    random = np.random.default_rng(seed)
+    found, spared = _likely(said[labels], resamples, random), _likely(~said[~labels], resamples, random)
+    means = [play(s, q, rounds, random).mean() for s, q in zip(found, spared, strict=True)]
     return _estimate(reward_of(labels, said), np.array(means))
 
 
-def share_estimate(right: Flags, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
-    """Return the mean of flags, such as an accuracy."""
-    random = np.random.default_rng(seed)
-    counts = random.binomial(len(right), float(right.mean()), resamples)
-    return _estimate(float(right.mean()), counts / len(right))
+def share_estimate(right: Flags) -> Estimate:
+    """Return the mean of flags, such as an accuracy, with Wilson's interval."""
+    share, count, z = float(right.mean()), len(right), 1.96
+    middle, half = share + z**2 / (2 * count), z * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    scale = 1 + z**2 / count
+    return Estimate(share, float((middle - half) / scale), float((middle + half) / scale))
 
 
 def reward_gain(labels: Flags, before: Flags, after: Flags, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
@@ -71,17 +76,6 @@ def reward_gain(labels: Flags, before: Flags, after: Flags, resamples: int = RES
     found, spared = resampled_rates(labels, np.stack([before, after]), resamples, seed)
     rewards = [expected_rewards(s, q) for s, q in zip(found, spared, strict=True)]
     return _estimate(reward_of(labels, after) - reward_of(labels, before), rewards[1] - rewards[0])
-
-
-def gain_of(
-    statistic: Callable[[Flags, Flags], float], labels: Flags, before: Flags, after: Flags,
-    resamples: int = RESAMPLES, seed: int = 0,
-) -> Estimate:  # fmt: skip
-    """Return how much more of another statistic (labels and answers to a number) `after` has; in pairs."""
-    random = np.random.default_rng(seed)
-    draws = [random.integers(len(labels), size=len(labels)) for _ in range(resamples)]
-    differences = [statistic(labels[d], after[d]) - statistic(labels[d], before[d]) for d in draws]
-    return _estimate(statistic(labels, after) - statistic(labels, before), np.array(differences))
 
 
 def resampled_rates(labels: Flags, said: NDArray[np.bool_], resamples: int, seed: int) -> tuple[Floats, Floats]:
@@ -124,6 +118,11 @@ def _resampled_means(flags: NDArray[np.bool_], resamples: int, random: np.random
         return np.full((detectors, resamples), 0.5)
     draws = (flags[:, random.integers(photos, size=photos)].mean(axis=1) for _ in range(resamples))
     return np.stack(list(draws), axis=1)
+
+
+def _likely(right: Flags, draws: int, random: np.random.Generator) -> Floats:
+    hits = float(right.sum())
+    return np.asarray(random.beta(hits + 0.5, len(right) - hits + 0.5, draws))
 
 
 def _estimate(value: float, draws: Floats) -> Estimate:

@@ -30,9 +30,13 @@ def write_safely(path: Path, data: bytes) -> None:
     partial.replace(path)
 
 
-def store_calibration(folder: Path, calibration: Calibration | None) -> None:
-    """Write a calibration into a folder's manifest, or take the one there out of it."""
-    manifest = Manifest.read(folder).model_copy(update={"calibration": calibration})
+def store_calibration(folder: Path, calibration: Calibration | None, predictions: list[float] | None = None) -> None:
+    """Write a calibration into a folder's manifest, or take the one there out of it.
+
+    `predictions` is the spread of mapped probabilities; None forgets the spread, which is that of another map.
+    """
+    update = {"calibration": calibration, "predictions": predictions}
+    manifest = Manifest.read(folder).model_copy(update=update)
     write_safely(folder / NAME, (manifest.model_dump_json(indent=2) + "\n").encode())
 
 
@@ -42,7 +46,7 @@ def keep_calibration(old: Path, new: Path) -> None:
         manifest = Manifest.read(old)
         made = Manifest.read(new)
         if (manifest.revision, manifest.output) == (made.revision, made.output):
-            store_calibration(new, manifest.calibration)
+            store_calibration(new, manifest.calibration, manifest.predictions)
 
 
 def move_weights_out(folder: Path) -> None:

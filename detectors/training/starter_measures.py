@@ -6,10 +6,13 @@ from itertools import repeat
 from multiprocessing import get_context
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from rich.progress import Progress
 
+from detectors.estimates import share_estimate
+from detectors.training.sent import CHANGES, TOGETHER, sent
 from detectors.training.starter_data import BILINEAR, Photo, folds
 from detectors.training.starter_network import probabilities, train
 from detectors.training.starter_views import recompressed, squared
@@ -30,6 +33,13 @@ VIEWS: list[tuple[str, Callable[[Image.Image], Image.Image]]] = [
     ("1920 wide", lambda picture: picture.resize((1920, round(1920 * picture.height / picture.width)), BILINEAR)),
     ("blurred, noisy, JPEG 50", _worn),
 ]
+SENT = {
+    "letterbox": "letterboxed 224",
+    "jpeg": "JPEG 30 to 95",
+    "blur": "blurred, radius 0.3 to 1.5",
+    "noise": "noise of 3 to 15 levels",
+    TOGETHER: "letterboxed, blurred, noisy and JPEG at once",
+}
 PARTS = "enlarged parts without cones"
 
 
@@ -47,8 +57,16 @@ def judge(photos: Sequence[Photo], held: NDArray[np.int64], epochs: int, seed: i
     unseen = [photos[index] for index in held]
     with Progress(disable=True) as silent:  # the folds train side by side
         model = train(seen, epochs, seed, silent)
+    return _judged(model, unseen, held)
+
+
+def _judged(model: torch.nn.Module, unseen: Sequence[Photo], held: NDArray[np.int64]) -> tuple[dict[str, Judged], str]:
+    """Judge photos that a network has not seen, as they are and changed; `held`: their numbers, which seed changes."""
     labels = np.array([photo.label == 1 for photo in unseen])
     judged = {name: (probabilities(model, [view(photo.picture) for photo in unseen]), labels) for name, view in VIEWS}
+    for name in (*CHANGES, TOGETHER):
+        pictures = [sent(photo.picture, name, (0, int(number))) for photo, number in zip(unseen, held, strict=True)]
+        judged[SENT[name]] = probabilities(model, pictures), labels
     parts = [part for photo in unseen if not photo.label for part in _parts(photo.picture)]
     scores = judged[VIEWS[0][0]][0]
     wrong = [f"{p.name} {score:.2f}" for p, score in zip(unseen, scores, strict=True) if (score > 0.5) != p.label]
@@ -74,18 +92,10 @@ def cross_validate(photos: Sequence[Photo], epochs: int, seed: int, count: int) 
 def summary(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> str:
     """Sum judgements up in words."""
     right = (scores > 0.5) == labels
-    low, high = wilson(int(right.sum()), len(right))
+    share = share_estimate(right)
     sure = np.clip(np.where(labels, scores, 1 - scores), 1e-6, 1)
     found = f"roadwork found {right[labels].mean():.1%}, " if labels.any() else ""
     return (
-        f"{right.mean():.1%} of {len(right)} right (95 % interval {low:.1%} to {high:.1%}), {found}"
+        f"{right.mean():.1%} of {len(right)} right (95 % interval {share.low:.1%} to {share.high:.1%}), {found}"
         f"others spared {right[~labels].mean():.1%}, log loss {-np.log(sure).mean():.3f}"
     )
-
-
-def wilson(right: int, total: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval of a share."""
-    share, z = right / total, 1.96
-    middle, half = share + z**2 / (2 * total), z * np.sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2)
-    scale = 1 + z**2 / total
-    return float((middle - half) / scale), float((middle + half) / scale)

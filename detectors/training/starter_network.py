@@ -11,8 +11,8 @@ from rich.progress import Progress
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
-from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
+from detectors.exporters.torchvision_cpu import ensure_torchvision
 from detectors.training.starter_data import BILINEAR, Photo
 from detectors.training.starter_views import training_view
 
@@ -51,6 +51,9 @@ def tensor(picture: Image.Image) -> torch.Tensor:
 
 def network() -> torch.nn.Module:
     """Make the untrained network."""
+    ensure_torchvision()
+    from transformers import ResNetConfig, ResNetForImageClassification
+
     config = ResNetConfig(
         embedding_size=WIDTHS[0],
         hidden_sizes=WIDTHS,
@@ -105,6 +108,8 @@ def probabilities(model: torch.nn.Module, pictures: Sequence[Image.Image]) -> ND
 
 def save(model: torch.nn.Module, out: Path) -> None:
     """Write config.json, model.safetensors and preprocessor_config.json."""
+    from transformers import ViTImageProcessor
+
     model.save_pretrained(out)
     size = {"height": SIZE, "width": SIZE}
     ViTImageProcessor(size=size, resample=BILINEAR, image_mean=[MEAN] * 3, image_std=[STD] * 3).save_pretrained(out)

@@ -5,7 +5,24 @@ import sys
 import typer
 
 from miner import systemd
-from miner.cli import bench, doctor, export, models, precompute, query, reload, report, run, simulate, top, train, tune
+from miner.cli import (
+    bench,
+    calibrate,
+    doctor,
+    evaluate,
+    export,
+    fuse,
+    models,
+    precompute,
+    query,
+    reload,
+    report,
+    run,
+    simulate,
+    top,
+    train,
+    tune,
+)
 from miner.errors import StartError
 
 app = typer.Typer(
@@ -27,7 +44,10 @@ app.command("tune")(tune.tune)
 app.command("simulate")(simulate.simulate)
 app.command("report")(report.report)
 app.command("train")(train.train)
-app.command("precompute")(precompute.precompute)
+app.command("evaluate")(evaluate.evaluate)
+app.command("calibrate")(calibrate.calibrate)
+app.command("fuse")(fuse.fuse)
+app.add_typer(precompute.app, name="precompute")
 app.add_typer(models.app, name="models")
 
 

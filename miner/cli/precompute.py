@@ -1,4 +1,4 @@
-"""`roadwork-miner precompute`: the features that a head learns from, here or on a machine with a GPU."""
+"""`roadwork-miner precompute`: what is expensive to calculate, once, here or on a machine with a GPU."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,16 @@ from typing import Annotated, Literal
 
 import typer
 
+from miner.cli import branches
 from miner.cli.options import Json
 from miner.cli.training import CACHE, make_probe, make_screen, parse, read_machine, training_errors
 
+app = typer.Typer(help="Calculate once, in a file, what training and fusing need.", no_args_is_help=True)
+app.command("branches")(branches.branches)
 
-def precompute(
+
+@app.command()
+def features(
     data: Annotated[str, typer.Argument(help="Folder of photos, or hf:DATASET, as for `train`.")],
     model: Annotated[str | None, typer.Option(help="tiny, small, base; a Hugging Face repository; a folder.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings, as for `train`.")] = None,

@@ -127,7 +127,18 @@ def test_a_head_is_trained_from_precomputed_features_and_serves(
     photos, cache = fill(tmp_path / "photos", EACH), tmp_path / "cache"
     (photos / "roadwork" / "damaged.jpg").write_bytes(street[:2000])
     settings = ("--model", str(vit), "--seed", "3", "--set", "views=2")
-    command = [sys.executable, "-m", "miner", "precompute", str(photos), *settings, "--cache", str(cache), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "miner",
+        "precompute",
+        "features",
+        str(photos),
+        *settings,
+        "--cache",
+        str(cache),
+        "--json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=clean_environment())
     assert done.returncode == 0, done.stderr
     assert "left out: roadwork/damaged.jpg: the image can't be decoded" in done.stderr

@@ -28,8 +28,11 @@ FORBIDDEN = [
     ("miner.status", "miner.axon"),
 ]
 
-# The commands that train, and what they share; `detectors.training` is nobody else's.
-TRAINERS = {"miner.cli.train", "miner.cli.precompute", "miner.cli.training"}
+# The commands that train and judge, and what they share; `detectors.training` is nobody else's.
+TRAINERS = {
+    "miner.cli.branches", "miner.cli.calibrate", "miner.cli.evaluate", "miner.cli.fuse", "miner.cli.judging",
+    "miner.cli.precompute", "miner.cli.train", "miner.cli.training",
+}  # fmt: skip
 
 
 def modules() -> dict[str, Path]:

@@ -1,0 +1,69 @@
+"""How good detectors are on labelled photos, and whether one is better than another or only luckier."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.estimates import Estimate, rates, reward_estimate, reward_gain, reward_of, share_estimate
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One detector on one set of photos; NaN where a figure has no meaning, such as a precision without a yes.
+
+    The reward is what validators would pay, who draw both classes alike; all else is of the photos as they are.
+    """
+
+    photos: int
+    accuracy: Estimate
+    balanced_accuracy: float
+    mcc: float
+    precision: float
+    recall: float
+    auc: float
+    brier: float
+    reward: Estimate
+    seconds: float  # median of a picture
+
+
+def judge(labels: Flags, probabilities: Floats, seconds: Floats, seed: int = 0) -> Figures:
+    """Measure a detector; both classes have to occur."""
+    from sklearn.metrics import matthews_corrcoef, precision_score, recall_score, roc_auc_score
+
+    said = probabilities > 0.5
+    return Figures(
+        photos=len(labels),
+        accuracy=share_estimate(said == labels),
+        balanced_accuracy=sum(rates(labels, said)) / 2,
+        mcc=float(matthews_corrcoef(labels, said)),
+        precision=float(precision_score(labels, said, zero_division=np.nan)),
+        recall=float(recall_score(labels, said)),
+        auc=float(roc_auc_score(labels, probabilities)),
+        brier=float(np.mean((probabilities - labels) ** 2)),
+        reward=reward_estimate(labels, said, seed=seed),
+        seconds=float(np.median(seconds)),
+    )
+
+
+def leads(labels: Flags, answers: Mapping[str, Floats], seed: int = 0) -> tuple[str, dict[str, Estimate]]:
+    """Return the detector with the most reward, and how much more it earns than each of the others, in pairs."""
+    said = {name: values > 0.5 for name, values in answers.items()}
+    earned = {name: reward_of(labels, flags) for name, flags in said.items()}
+    best = max(earned, key=lambda name: earned[name])
+    gains = {name: reward_gain(labels, flags, said[best], seed=seed) for name, flags in said.items() if name != best}
+    return best, gains
+
+
+def in_words(best: str, gains: Mapping[str, Estimate]) -> list[str]:
+    """Return a sentence for each of the others."""
+    return [
+        f"{best} earns {gain.value:.3f} more than {name}, but that may be chance ({gain.low:+.3f} to {gain.high:+.3f})"
+        if gain.is_noise
+        else f"{best} is better than {name}: {gain.value:.3f} more reward ({gain.low:+.3f} to {gain.high:+.3f})"
+        for name, gain in gains.items()
+    ]

@@ -1,0 +1,137 @@
+"""`roadwork-miner calibrate`: move a model's best decision to 0.5, or leave it where it is."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from miner.cli.judging import find_models, open_model, progress_bar, read_labelled
+from miner.cli.options import EnvFile, Json, Set, load_settings
+from miner.cli.training import training_errors
+from miner.errors import ConfigurationError
+from miner.settings import Settings
+
+if TYPE_CHECKING:
+    from detectors.calibration import Calibration
+    from detectors.config import DetectorConfig
+    from detectors.estimates import Estimate
+    from detectors.training.thresholds import Flags, Floats
+
+
+def calibrate(
+    data: Annotated[
+        Path | None,
+        typer.Argument(metavar="FOLDER|FILE.npz", help="Photos not used in training, or probabilities and labels."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="YAML|FOLDER", help="Default: the configured model.")] = None,
+    branch: Annotated[str | None, typer.Option(help="Of FILE.npz: the array that is the model's.")] = None,
+    folds: Annotated[int, typer.Option(min=2, max=20, help="Of the cross-validation.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of folds and resamples.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and write nothing.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Take the calibration out of the model's manifest.")] = False,
+    env_file: EnvFile = None,
+    as_json: Json = False,
+    set_: Set = None,
+) -> None:
+    """Find the threshold that earns most, and write it into the model's manifest, so that 0.5 is the best decision.
+
+    The gain is measured by cross-validation. Exit code 1, and nothing written, if it may be chance. Faster precisions
+    of the model take the map over; a running miner does on SIGHUP.
+    """
+    if undo == (data is not None):
+        raise ConfigurationError("calibrate: a folder or .npz file, or --undo, is needed, and not both")
+    settings = load_settings(env_file, set_)
+    with training_errors():
+        if data is None:
+            _store(settings, _target(settings, model), None, None)
+            return
+        from detectors.distribution import spread
+        from detectors.training.thresholds import calibrate as find
+
+        from_file = data.suffix == ".npz"
+        # A file of anybody's may be measured without a model; it is written only where one is named.
+        config = None if from_file and (model is None or dry_run) else _target(settings, model)
+        labels, said = _from_file(data, branch) if from_file else _from_photos(settings, config, data)
+        calibration, gain = find(labels, said, folds, seed)
+        writes = gain.low > 0 and not dry_run and config is not None
+        if writes and config is not None:
+            shares = [round(share, 4) for share in spread(calibration(said).tolist(), labels.tolist())]
+            _store(settings, config, calibration, shares)
+    _report(calibration, gain, as_json, written=writes)
+    if gain.low <= 0:
+        raise typer.Exit(1)
+
+
+def _target(settings: Settings, model: str | None) -> "DetectorConfig":
+    """Return the model whose manifest is meant.
+
+    Raises:
+        ConfigurationError: it is the one that ships with the package.
+    """
+    from detectors.config import SHIPPED
+
+    ((name, config),) = find_models(settings, [model] if model is not None else None).items()
+    if config.model_folder is not None and SHIPPED.parent in config.model_folder.parents:
+        raise ConfigurationError(
+            f"{name} ships with the package and is not changed: copy {config.model_folder} and give the copy as --model"
+        )
+    return config
+
+
+def _from_file(path: Path, branch: str | None) -> "tuple[Flags, Floats]":
+    from detectors.training.branch_file import BranchFile
+
+    found = BranchFile.read(path)
+    if branch is None and len(found.branches) == 1:
+        (branch,) = found.branches
+    if branch is None or branch not in found.branches:
+        given = f"--branch={branch}" if branch is not None else "--branch is needed"
+        raise ConfigurationError(f"{given}: {path.name} has {', '.join(found.branches)}")
+    return found.labels, found.branches[branch]
+
+
+def _from_photos(settings: Settings, config: "DetectorConfig | None", folder: Path) -> "tuple[Flags, Floats]":
+    from detectors.training.asking import ask_raw
+
+    assert config is not None
+    photos = read_labelled(folder)
+    detector = open_model(settings, config)
+    with progress_bar("asking", len(photos.photos)) as tell:
+        (said,) = ask_raw([detector], photos.photos, tell)
+    return photos.labels == 1, said
+
+
+def _store(
+    settings: Settings, config: "DetectorConfig", calibration: "Calibration | None", shares: list[float] | None
+) -> None:
+    from detectors.storing import store_calibration
+    from detectors.weights import model_folder
+
+    folder = model_folder(config, settings.models_dir)
+    try:
+        store_calibration(folder, calibration, shares)
+    except OSError as error:
+        raise ConfigurationError(f"{folder} can't be written: {error.strerror or error}") from error
+    print(f"{folder}: {'calibrated' if calibration is not None else 'no calibration any more'}", file=sys.stderr)
+    if calibration is not None and any(folder.parent.glob(f"{folder.name}.*-*")):
+        print(
+            "its faster variants take it over; `export --precision` judges them anew at this threshold", file=sys.stderr
+        )
+
+
+def _report(calibration: "Calibration", gain: "Estimate", as_json: bool, *, written: bool) -> None:
+    evidence = calibration.evidence
+    assert evidence is not None
+    if as_json:
+        print(json.dumps({"calibration": calibration.model_dump(), "gain": asdict(gain), "written": written}))
+        return
+    print(
+        f"threshold {calibration.threshold:.3f}, temperature {calibration.temperature:.2f}: expected reward "
+        f"{evidence.reward_before:.3f} -> {evidence.reward:.3f} on {evidence.photos} photos by {evidence.folds}-fold "
+        f"cross-validation, gain {gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
+    )
+    if gain.low <= 0:
+        print("refused: that gain may be chance; nothing is written. More photos make it surer")

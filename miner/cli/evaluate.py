@@ -1,0 +1,100 @@
+"""`roadwork-miner evaluate`: how good models are on labelled photos, and which of them is better."""
+
+import json
+import math
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from miner.cli.judging import Models, find_models, open_model, progress_bar, read_labelled
+from miner.cli.options import EnvFile, Json, Set, load_settings
+from miner.cli.training import training_errors
+from miner.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from detectors.estimates import Estimate
+    from detectors.training.evaluating import Figures
+
+
+def evaluate(
+    data: Annotated[Path, typer.Argument(help="Folder with `roadwork` and `no_roadwork`, not used in training.")],
+    models: Models = None,
+    precision: Annotated[Literal["fp32", "int8", "bf16"], typer.Option(help="Of a prepared variant.")] = "fp32",
+    augment: Annotated[
+        bool, typer.Option("--augment", help="Also as validators may send them: letterbox, JPEG, blur, noise.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of changes and resamples.")] = 0,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Also draw mistakes and reliability.")] = None,
+    env_file: EnvFile = None,
+    as_json: Json = False,
+    set_: Set = None,
+) -> None:
+    """Measure one or several models on the same photos: figures, expected reward with its interval, time.
+
+    Which is better is judged in pairs, photo by photo, so a difference can be more than noise where intervals overlap.
+    """
+    settings = load_settings(env_file, set_)
+    if plot is not None and plot.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ConfigurationError(f"--plot={plot}: a name that ends with .png, .svg or .pdf is allowed")
+    with training_errors():
+        from detectors.training import evaluating
+        from detectors.training.asking import ask
+        from detectors.training.sent import AS_IT_IS, VIEWS
+
+        found = find_models(settings, models)
+        photos = read_labelled(data)
+        labels, views = photos.labels == 1, VIEWS if augment else (AS_IT_IS,)
+        detectors = {name: open_model(settings, config, precision) for name, config in found.items()}
+        said: dict[str, dict[str, Any]] = {view: {} for view in views}
+        seconds: dict[str, dict[str, Any]] = {view: {} for view in views}
+        with progress_bar("asking", len(photos.photos) * len(views) * len(detectors)) as tell:
+            for view in views:
+                for name, detector in detectors.items():
+                    said[view][name], seconds[view][name] = ask(detector, photos.photos, view, seed, tell)
+        figures = {
+            view: {name: evaluating.judge(labels, answers[name], seconds[view][name], seed) for name in found}
+            for view, answers in said.items()
+        }
+        best, gains = evaluating.leads(labels, said[AS_IT_IS], seed)
+        if plot is not None:
+            from detectors.training.judgement_plot import draw
+
+            draw(photos.labels, said[AS_IT_IS], plot)
+    if as_json:
+        told = {
+            "photos": len(labels), "left_out": photos.skipped,
+            "views": {view: {name: _plain(one) for name, one in rows.items()} for view, rows in figures.items()},
+            "best": best, "gains": {name: asdict(gain) | {"noise": gain.is_noise} for name, gain in gains.items()},
+        }  # fmt: skip
+        print(json.dumps(told))
+        return
+    _show(figures, best, gains)
+
+
+def _plain(figures: "Figures") -> dict[str, Any]:
+    """Return figures for JSON, which knows no NaN."""
+    values = asdict(figures)
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in values.items()}
+
+
+def _show(figures: "dict[str, dict[str, Figures]]", best: str, gains: "dict[str, Estimate]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from detectors.training.evaluating import in_words
+
+    columns = ("accuracy (95 %)", "MCC", "precision", "recall", "AUC", "Brier", "expected reward (95 %)", "ms")
+    table = Table("model", "photos sent", *columns)
+    for view, rows in figures.items():
+        for name, one in rows.items():
+            table.add_row(
+                name, view, str(one.accuracy), f"{one.mcc:.3f}", f"{one.precision:.3f}", f"{one.recall:.3f}",
+                f"{one.auc:.3f}", f"{one.brier:.3f}", str(one.reward), f"{one.seconds * 1e3:.1f}",
+            )  # fmt: skip
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+    for line in in_words(best, gains):
+        print(line)

@@ -1,0 +1,106 @@
+"""What `evaluate`, `calibrate`, `fuse` and `precompute branches` share: models by name, photos, progress."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from miner.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from detectors.base import Detector
+    from detectors.config import DetectorConfig
+    from detectors.training.folder import Photos
+
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", metavar="YAML|FOLDER", help="A detector's YAML file or model folder; may be repeated."),
+]
+
+
+def find_models(settings: Settings, models: Sequence[str] | None) -> "dict[str, DetectorConfig]":
+    """Return the configurations that are named, or the configured one, by a short name each.
+
+    Raises:
+        DetectorConfigError: one is not there, or two have the same name.
+    """
+    from detectors.config import DetectorConfig, read_config
+    from detectors.errors import DetectorConfigError
+    from detectors.manifest import NAME, Manifest
+
+    found: dict[str, DetectorConfig] = {}
+    for model in models or [settings.detector_config]:
+        folder = Path(model).expanduser()
+        if (folder / NAME).is_file():
+            config = DetectorConfig.model_validate({"model_folder": folder.resolve(), "path": folder / NAME})
+            name = folder.resolve().name
+        else:
+            config = read_config(model)
+            name = config.path.stem
+        if config.model_folder is not None:
+            kind = Manifest.read(config.model_folder).detector
+        else:
+            kind = "Ensemble" if config.branches else "ViT" if config.hf_repo is not None else "YOLOClassifier"
+        if name in found:
+            raise DetectorConfigError(f"--model={model}: there is another one of the name {name!r}")
+        found[name] = config.model_copy(update={"detector": kind})
+    return found
+
+
+def open_model(settings: Settings, config: "DetectorConfig", precision: str = "fp32") -> "Detector":
+    """Load a model, prepared if it was not, and have it prove itself; on all cores."""
+    from detectors.base import RunOptions
+    from detectors.export import prepare
+    from detectors.loading import is_prepared, load_detector
+    from miner.settings import AUTO
+    from miner.threads import allowed_cores
+
+    if config.model_folder is None and not is_prepared(config, settings.models_dir):
+        prepare(config.detector, config, settings.models_dir, force=False, progress=_say)
+    backend = "onnx" if settings.image_detector_backend == AUTO else settings.image_detector_backend
+    options = RunOptions(1, allowed_cores())
+    detector = load_detector(config.detector, config, settings.models_dir, backend, options, precision)
+    detector.verify()
+    return detector
+
+
+def read_labelled(folder: Path) -> "Photos":
+    """Read a labelled folder; names what it leaves out on stderr.
+
+    Raises:
+        DetectorConfigError: there is none, or a class is empty.
+    """
+    from detectors.errors import DetectorConfigError
+    from detectors.training.folder import read_photos
+
+    if not folder.is_dir():
+        raise DetectorConfigError(f"{folder} is not a folder")
+    photos = read_photos(folder)
+    for line in photos.skipped:
+        _say(f"left out: {line}")
+    return photos
+
+
+@contextmanager
+def progress_bar(words: str, total: int) -> "Iterator[Callable[[], None]]":
+    """Show a bar on stderr; call what it yields for every step."""
+    with _bar() as bar:
+        task = bar.add_task(words, total=total)
+        yield lambda: bar.advance(task)
+
+
+def _bar() -> "Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(file=sys.stderr), transient=True)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

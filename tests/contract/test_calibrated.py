@@ -1,0 +1,123 @@
+"""A calibration in a manifest: what it changes, what it leaves, and who takes it over."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from detectors.base import RunOptions
+from detectors.calibration import Calibration
+from detectors.config import DetectorConfig
+from detectors.loading import load_detector
+from detectors.manifest import Manifest
+from detectors.pictures import known_picture, many_pictures
+from detectors.precision.making import Photos, make_faster
+from detectors.storing import keep_calibration, store_calibration
+from miner.cli import app
+from tests.photos import fill
+
+SHIPPED = Path(__file__).resolve().parents[2] / "detectors" / "starter"
+MAP = Calibration(threshold=0.7, temperature=0.5)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(SHIPPED, tmp_path / "mine", ignore=shutil.ignore_patterns("optimized")))
+
+
+def answer(folder: Path, models_dir: Path, precision: str = "fp32") -> float:
+    config = DetectorConfig(model_folder=folder, path=folder / "mine.yaml")
+    detector = load_detector("ViT", config, models_dir, "onnx", RunOptions(), precision)
+    detector.verify()
+    return detector.predict(known_picture()).probability
+
+
+def test_the_answer_moves_and_the_self_test_stays(folder: Path, tmp_path: Path) -> None:
+    before = answer(folder, tmp_path)
+    store_calibration(folder, MAP)
+    assert answer(folder, tmp_path) == pytest.approx(MAP(before), abs=1e-6)
+    assert Manifest.read(folder).known_answer == pytest.approx(before, abs=1e-3)
+    store_calibration(folder, None)
+    assert answer(folder, tmp_path) == before
+
+
+def test_a_faster_variant_takes_over_what_its_model_has_now(folder: Path, tmp_path: Path) -> None:
+    make_faster(folder, "int8", "onnx", tmp_path, RunOptions(), Photos(many_pictures(8)), 1.0)
+    plain = answer(folder, tmp_path, "int8")
+    store_calibration(folder, MAP)
+    assert answer(folder, tmp_path, "int8") == pytest.approx(MAP(plain), abs=1e-6)
+    variant = make_faster(folder, "int8", "onnx", tmp_path, RunOptions(), Photos(many_pictures(8)), 1.0)
+    assert Manifest.read(variant).calibration is None
+    assert answer(folder, tmp_path, "int8") == pytest.approx(MAP(plain), abs=1e-6)
+
+
+def test_a_model_that_is_made_again_keeps_it_and_another_one_does_not(folder: Path, tmp_path: Path) -> None:
+    store_calibration(folder, MAP)
+    for revision, kept in (("again", None), (Manifest.read(folder).revision, MAP)):
+        fresh = Path(shutil.copytree(SHIPPED, tmp_path / revision, ignore=shutil.ignore_patterns("optimized")))
+        Manifest.read(fresh).model_copy(update={"revision": revision}).write(fresh)
+        keep_calibration(folder, fresh)
+        assert Manifest.read(fresh).calibration == kept
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=True)
+    code = getattr(result.exception, "exit_code", result.exit_code)
+    return code, f"{result.output}{result.exception or ''}"
+
+
+def test_a_gain_that_is_noise_is_refused_and_the_shipped_model_left_alone(folder: Path, tmp_path: Path) -> None:
+    photos = fill(tmp_path / "photos", 8)
+    before = (folder / "manifest.json").read_bytes()
+    code, said = run("calibrate", photos, "--model", folder, "--folds", 2)
+    assert (code, "refused" in said) == (1, True)
+    assert (folder / "manifest.json").read_bytes() == before
+    code, said = run("calibrate", photos)
+    assert (code, "ships with the package" in said) == (2, True)
+    assert run("calibrate")[0] == 2
+
+
+def test_a_sure_gain_is_written_and_can_be_taken_back(folder: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    labels = random.random(900) < 0.5
+    odds = np.where(labels, 2.0, -2.0) + random.normal(0, 1.5, 900) + 2
+    np.savez(tmp_path / "said.npz", labels=labels.astype(int), p_mine=1 / (1 + np.exp(-odds)))
+    assert run("calibrate", tmp_path / "said.npz", "--dry-run")[0] == 0
+    assert Manifest.read(folder).calibration is None
+    code, said = run("calibrate", tmp_path / "said.npz", "--model", folder, "--json")
+    assert code == 0, said
+    manifest = Manifest.read(folder)
+    assert manifest.calibration is not None
+    assert manifest.calibration.threshold == pytest.approx(0.88, abs=0.06)
+    assert manifest.predictions is not None
+    assert run("calibrate", "--undo", "--model", folder)[0] == 0
+    assert Manifest.read(folder).calibration is None
+    assert run("calibrate", tmp_path / "said.npz", "--branch", "other")[0] == 2
+
+
+def test_models_are_measured_side_by_side_and_their_answers_fused(folder: Path, tmp_path: Path) -> None:
+    photos = fill(tmp_path / "photos", 6)
+    (photos / "roadwork" / "broken.jpg").write_bytes(b"nothing")
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    plot = tmp_path / "plot.png"
+    code, said = run("evaluate", photos, "--model", folder, "--model", other, "--augment", "--plot", plot, "--json")
+    assert code == 0, said
+    told = json.loads(said[said.index("{") :])
+    assert (told["photos"], len(told["views"])) == (12, 6)
+    assert told["left_out"] == ["roadwork/broken.jpg: the image is not a JPEG, PNG or WebP"]
+    assert told["gains"]["other"]["noise"]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    file, ensemble = tmp_path / "b.npz", tmp_path / "both.yaml"
+    models = ("--model", folder, "--model", other)
+    assert run("precompute", "branches", "--data", photos, "--out", file, *models)[0] == 0
+    code, said = run("fuse", file, "--folds", 2, "--out", ensemble)
+    assert code == 0, said
+    assert "chosen on 12 photos" in said
+    assert run("evaluate", photos, "--model", ensemble, "--set", f"MODELS_DIR={tmp_path / 'models'}")[0] == 0
+    assert run("evaluate", tmp_path / "none")[0] == 2
+    shutil.rmtree(photos / "no_roadwork")
+    assert run("evaluate", photos, "--model", folder)[0] == 2
