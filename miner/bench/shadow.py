@@ -3,7 +3,8 @@
     python -m miner.bench.shadow [--env-file FILE] [--rounds 10] [--requests 60] [--at-once 4] [--json]
 
 In each round both are asked at full load (`at-once` callers who ask again and again), and at half of it with pauses as
-they fall, which is when a shadow finds idle time. Between two turns the shadow works off what it has.
+they fall, which is when a shadow finds idle time; the one without before the other and after it, so that the machine's
+own noise shows. Between two turns the shadow works off what it has.
 """
 
 import argparse
@@ -39,21 +40,23 @@ COMPARED = "roadwork_miner_shadow_compared_total"
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One load: p50 and p95 without and with a shadow over all rounds, and the median of the rounds' p95 ratios."""
+    """One load: p50 and p95 without and with a shadow over all rounds, seconds.
+
+    Attributes:
+        requests: of each turn, in all rounds.
+        noise: change of the p95 from the turns before to those after, both without a shadow.
+        scored: pictures, by the shadow, during and after this load.
+    """
 
     load: str
-    requests: int  # on each side
+    requests: int
     p50_without: float
     p50_with: float
     p95_without: float
     p95_with: float
-    ratio: float
-    scored: int  # pictures, by the shadow, during and after this load
-
-    @property
-    def change(self) -> float:
-        """Of the p95 over all rounds."""
-        return self.p95_with / self.p95_without - 1
+    change: float  # of the p95
+    noise: float
+    scored: int
 
 
 def measure(settings: Settings, rounds: int, requests: int, at_once: int) -> list[Cost]:
@@ -93,25 +96,28 @@ def _wait_for_the_shadow(miner: MinerProcess) -> None:
 
 async def _in_turn(without: MinerProcess, with_: MinerProcess, rounds: int, requests: int, at_once: int) -> list[Cost]:
     picture, random = made_jpeg(224, 224), np.random.default_rng(0)
-    sides = {False: without, True: with_}
-    seconds: dict[tuple[str, bool], list[list[float]]] = {(load, side): [] for load in LOADS for side in sides}
+    turns = {"before": without, "with": with_, "after": without}
+    seconds: dict[tuple[str, str], list[float]] = {(load, turn): [] for load in LOADS for turn in turns}
     scored = dict.fromkeys(LOADS, 0.0)
     for number in track(range(rounds + 1), "rounds", console=Console(file=sys.stderr), transient=True):
-        gaps = random.exponential(size=requests)  # the same pauses for both
+        gaps = random.exponential(size=requests)  # the same pauses for all
+        pace = 0.0
         for load in LOADS:
-            for side in (False, True) if number % 2 else (True, False):
-                miner = sides[side]
+            for turn, miner in turns.items():
                 before = miner.total(COMPARED)
                 async with Client(miner.validator, miner.hotkey, miner.address, timeout=TIMEOUT) as client:
-                    pace = await _pace(client, picture)
+                    pace = pace or await _pace(client, picture)
                     pauses = (gaps * pace / HALF).tolist() if load == LOADS[1] else None
                     replies = await _ask(client, picture, requests, at_once, pauses)
                 if number:  # the first warms up
-                    seconds[load, side].append([reply.seconds for reply in replies])
-                if side:
+                    seconds[load, turn] += [reply.seconds for reply in replies]
+                if miner is with_:
                     await asyncio.to_thread(_settle, miner)
                     scored[load] += miner.total(COMPARED) - before
-    return [_cost(load, seconds[load, False], seconds[load, True], int(scored[load])) for load in LOADS]
+    return [
+        _cost(load, seconds[load, "before"], seconds[load, "with"], seconds[load, "after"], int(scored[load]))
+        for load in LOADS
+    ]
 
 
 async def _pace(client: Client, picture: bytes) -> float:
@@ -153,25 +159,21 @@ def _settle(miner: MinerProcess) -> None:
         time.sleep(SETTLED)
 
 
-def _cost(load: str, without: list[list[float]], with_: list[list[float]], scored: int) -> Cost:
-    ratios = [percentiles(more)[1] / percentiles(less)[1] for less, more in zip(without, with_, strict=True)]
-    less, more = (percentiles([one for block in blocks for one in block]) for blocks in (without, with_))
-    count = sum(len(block) for block in without)
-    return Cost(load, count, less[0], more[0], less[1], more[1], statistics.median(ratios), scored)
+def _cost(load: str, before: list[float], with_: list[float], after: list[float], scored: int) -> Cost:
+    less, more = percentiles(before + after), percentiles(with_)
+    noise = percentiles(after)[1] / percentiles(before)[1] - 1
+    return Cost(load, len(with_), less[0], more[0], less[1], more[1], more[1] / less[1] - 1, noise, scored)
 
 
 def show(costs: Sequence[Cost]) -> None:
     """Print the figures for people."""
-    table = Table(
-        "", "requests", "p50, ms", "with", "p95, ms", "with", "p95 changes by", "median of rounds", "scored", box=None
-    )
+    heads = ("", "requests", "p50, ms", "with", "p95, ms", "with", "changes by", "noise", "scored")
+    table = Table(*heads, box=None, title="Live requests without and with a shadow", title_justify="left")
     for cost in costs:
         milliseconds = (cost.p50_without, cost.p50_with, cost.p95_without, cost.p95_with)
-        table.add_row(
-            cost.load, str(cost.requests), *(f"{one * 1e3:.1f}" for one in milliseconds), f"{cost.change:+.1%}",
-            f"{cost.ratio - 1:+.1%}", str(cost.scored),
-        )  # fmt: skip
-    Console(highlight=False, soft_wrap=True, width=140).print(table)
+        shown = [f"{one * 1e3:.1f}" for one in milliseconds] + [f"{cost.change:+.1%}", f"{cost.noise:+.1%}"]
+        table.add_row(cost.load, str(cost.requests), *shown, str(cost.scored))
+    Console(highlight=False, soft_wrap=True, width=120).print(table)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -185,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     costs = measure(Settings.load(options.env_file), options.rounds, options.requests, options.at_once)
     if options.json:
-        sys.stdout.write(json.dumps([asdict(cost) | {"change": cost.change} for cost in costs]) + "\n")
+        sys.stdout.write(json.dumps([asdict(cost) for cost in costs]) + "\n")
     else:
         show(costs)
 

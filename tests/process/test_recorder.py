@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from miner.metrics import STAGES
 from miner.recorder import FOLDER
 from miner.recorder.records import SEGMENTS, Record, read_records
 from tests.models import photo
@@ -45,7 +46,8 @@ def test_a_daemon_that_is_killed_leaves_its_last_requests_and_they_can_be_sent_a
     assert {one.uid for one in answered} == {1}
     assert [one.outcome for one in (bad, refused, forbidden)] == ["bad_image", "refused", "forbidden"]
     for one in answered:
-        assert sum(one.stages.values()) == pytest.approx(one.seconds, abs=1e-3)
+        assert set(one.stages) == set(STAGES)
+        assert 0.5 * one.seconds < sum(one.stages.values()) <= one.seconds + 1e-3  # a busy machine has gaps
         assert one.body_bytes > one.image_bytes > 1000
         assert one.timeout == 9
     folder = daemon.state / FOLDER
