@@ -27,6 +27,7 @@ class OipServer:
         self.oip = OpenInference(detector, name)
         self.mood: Mood = "well"
         self.asked = 0  # pictures
+        self.seconds = 0.0  # that it waits before each
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -69,6 +70,7 @@ class OipServer:
     async def _post(self, request: Request) -> Response:
         self.asked += 1
         body = await request.body()
+        await asyncio.sleep(self.seconds)
         if self.mood == "hangs":
             await asyncio.sleep(60)
         if self.mood in ("fails", "busy"):

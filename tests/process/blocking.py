@@ -1,9 +1,10 @@
 """A stand-in for the reference miner: it runs the model on its event loop, behind a middleware, as that one does.
 
-python -m tests.process.blocking PORT CONFIG      # CONFIG: a detector's YAML file
+python -m tests.process.blocking PORT SECONDS  # that each picture takes; the starter scores it
 """
 
 import sys
+import time
 from pathlib import Path
 
 import uvicorn
@@ -21,12 +22,13 @@ from miner.axon import BTAUTH_PATH
 from miner.axon.body import picture_of
 
 
-def blocking_app(config: Path) -> Starlette:
+def blocking_app(seconds: float) -> Starlette:
     """Return the application; everyone may ask, since who may is not what is compared."""
-    detector = load_detector("ViT", read_config(str(config)), config.parent, "onnx", RunOptions(1, 1))
+    detector = load_detector("ViT", read_config("starter.yaml"), Path("unused"), "onnx", RunOptions(1, 1))
 
     async def answer(request: Request) -> Response:
         picture = picture_of(bytearray(await request.body()))
+        time.sleep(seconds)  # noqa: ASYNC251 - the point
         return JSONResponse({"prediction": detector.predict(picture).probability})
 
     async def verify(request: Request, call_next: RequestResponseEndpoint) -> Response:
@@ -37,4 +39,4 @@ def blocking_app(config: Path) -> Starlette:
 
 
 if __name__ == "__main__":
-    uvicorn.run(blocking_app(Path(sys.argv[2])), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+    uvicorn.run(blocking_app(float(sys.argv[2])), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

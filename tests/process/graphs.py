@@ -1,7 +1,6 @@
 """Model folders whose graph is made by hand: quick, slow, slow on white pictures, without an answer to black ones."""
 
 import json
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,33 +93,6 @@ def _probability(folder: Path, shape: Mapping[str, Any]) -> float:
     pixels = from_processor_config({**shape, "do_normalize": False})(decode(known_picture()))
     ((none, roadwork),) = session.run(None, {"pixel_values": pixels})[0]
     return float(1 / (1 + np.exp(none - roadwork)))
-
-
-def slowed(source: Path, folder: Path, rounds: int) -> Path:
-    """Write a copy of a model that passes the time before it answers the same, and return the YAML file beside it."""
-    shutil.copytree(source, folder)
-    model = onnx.load(folder / MODEL_FILE)
-    (output,) = model.graph.output
-    last = next(node for node in model.graph.node if output.name in node.output)
-    last.output[list(last.output).index(output.name)] = "quick"
-    model.graph.node.extend(
-        [
-            helper.make_node("Loop", ["trips", "go", "square"], ["passed"], body=_round()),
-            helper.make_node("ReduceMean", ["passed"], ["nothing"], keepdims=0),
-            helper.make_node("Add", ["quick", "nothing"], [output.name]),
-        ]
-    )
-    model.graph.initializer.extend(
-        [_constant("trips", rounds, np.int64), _constant("go", True, np.bool_),
-         _constant("square", np.zeros((SQUARE, SQUARE)), np.float32)]
-    )  # fmt: skip
-    onnx.save(model, folder / MODEL_FILE)
-    manifest = Manifest.read(folder)
-    files = manifest.files | {MODEL_FILE: sha256(folder / MODEL_FILE)}
-    manifest.model_copy(update={"files": files, "name": folder.name}).write(folder)
-    yaml = folder.with_suffix(".yaml")
-    yaml.write_text(f"model_folder: {folder.name}\n", encoding="utf-8")
-    return yaml
 
 
 def _constant(name: str, value: object, kind: type) -> onnx.TensorProto:

@@ -18,11 +18,11 @@ from miner.simulate.photos import labelled_photos
 from miner.simulate.run import Play
 from miner.simulate.schedule import Subnet, plan
 from tests.models import photo
-from tests.process.conftest import SHIPPED
+from tests.oip_server import OipServer
 from tests.process.daemon import PATIENCE, Daemon, clean_environment, eventually, free_port
-from tests.process.graphs import slowed
 
 SEED = 3
+SLOW = 1.0  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -147,17 +147,19 @@ def test_validators_that_a_miner_does_not_know_are_named(miner: Daemon, data: Pa
     assert "BLACKLIST_ALLOW_HOTKEYS=5" in said
 
 
-@pytest.fixture(scope="module")
-def slow_starter(tmp_path_factory: pytest.TempPathFactory, pace: float) -> Path:
-    """The starter, but it takes half a second."""
-    return slowed(SHIPPED.parent, tmp_path_factory.mktemp("slow") / "starter", int(pace * 0.5))
+@pytest.fixture
+def engine(starter: Detector) -> Iterator[OipServer]:
+    """The starter, but it takes a second, by waiting: a busy machine makes that no longer."""
+    with OipServer(starter) as server:
+        server.seconds = SLOW
+        yield server
 
 
 @pytest.fixture
-def blocking(slow_starter: Path) -> Iterator[int]:
-    """A miner with the same model that blocks its event loop."""
+def blocking() -> Iterator[int]:
+    """A miner that is as slow and blocks its event loop."""
     port = free_port()
-    with subprocess.Popen([sys.executable, "-m", "tests.process.blocking", str(port), str(slow_starter)]) as process:
+    with subprocess.Popen([sys.executable, "-m", "tests.process.blocking", str(port), str(SLOW)]) as process:
         try:
             eventually(lambda: listens(port) or process.poll() is not None)
             yield port
@@ -171,14 +173,15 @@ def listens(port: int) -> bool:
 
 
 def test_a_slow_detector_loses_answers_and_one_that_blocks_its_loop_loses_more(
-    data: Path, slow_starter: Path, blocking: int, tmp_path: Path
+    data: Path, engine: OipServer, blocking: int, tmp_path: Path
 ) -> None:
-    """Half of the field's patience, a detector of half a second, eighteen requests at once."""
+    """A detector of a second, validators that wait six, eighteen requests nearly at once."""
     arguments = (
         "--data", data, "--validators", 6, "--rounds", 3, "--interval", 6, "--organic", 0, "--speed", 100,
-        "--timeout", 4.5, "--wire", "dendrite",
+        "--timeout", 6, "--wire", "dendrite",
     )  # fmt: skip
-    ours = told(*arguments, settings={"IMAGE_DETECTOR_CONFIG": slow_starter, "DEADLINE_MARGIN_SECONDS": 0.25})
+    remote = {"IMAGE_DETECTOR_BACKEND": "remote", "REMOTE_ENDPOINTS": engine.address, "INFERENCE_SLOTS": 1}
+    ours = told(*arguments, settings=remote)
     hotkey = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"  # it is not looked at there
     theirs = told(
         *arguments, "--address", f"127.0.0.1:{blocking}", "--hotkey", hotkey,
