@@ -16,7 +16,7 @@ BENCH_MODELS := $(BENCH)/vit-base.env $(BENCH)/yolo11n.env
 WITH_ENV := $(if $(ENV_FILE),--env-file $(ENV_FILE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all run query simulate top dashboards doctor models export starter vit-base bench bench-axon bench-shadow check lint test fuzz install-service uninstall-service test-remote test-service lock clean
+.PHONY: help setup setup-all run query simulate top dashboards doctor models export starter vit-base bench bench-axon bench-shadow check lint test fuzz soak install-service uninstall-service test-remote test-service lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 19
@@ -93,6 +93,9 @@ test: lint ## Lint, types and all tests: real clients, real signals, real models
 
 fuzz: $(VENV)/.all ## Throw far more damaged requests and pictures at the parsers than the tests do (CASES=15000 for each of 14 tests)
 	@HYPOTHESIS_PROFILE=fuzz FUZZ_CASES=$(or $(CASES),15000) $(BIN)/pytest -q -m fuzz --timeout=0 tests/unit $(ARGS)
+
+soak: $(VENV)/.all ## Send 20,000 mixed requests to a daemon, and see that it does not grow (ARGS="--count 5000")
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 install-service: ## Install and start the systemd service, or upgrade it (ENV=testnet HOTKEY=file; DRY_RUN=1 prints the steps)
 	@deploy/systemd/install.sh

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from detectors.base import Detector
 from detectors.errors import DetectorError, ModelError
-from detectors.pictures import parity_pictures
+from detectors.pictures import many_pictures
 
 PICTURES = 8
 
@@ -31,7 +31,8 @@ class Comparison:
     def __str__(self) -> str:
         """Return it in words."""
         return (
-            f"beside the old model on {self.pictures} pictures: probabilities differ by {self.mean:.4f} on average and "
+            f"beside the old model on {self.pictures} picture{'s' * (self.pictures != 1)}: "
+            f"probabilities differ by {self.mean:.4f} on average and "
             f"{self.largest:.4f} at most, {self.flips} change sides"
         )
 
@@ -50,9 +51,9 @@ def compare(old: Detector, new: Detector, seen: Sequence[Seen], seconds: float) 
     Raises:
         ModelError: the new model has no probability for a picture.
     """
+    pictures: list[Seen | bytes] = [*seen[-PICTURES:], *many_pictures(max(0, PICTURES - len(seen)))]
     until, pairs = time.monotonic() + seconds, list[tuple[float, float]]()
-    pictures: list[Seen | bytes] = [*seen, *parity_pictures()]
-    for picture in pictures[:PICTURES]:
+    for picture in pictures:
         if pairs and time.monotonic() > until:
             break
         try:

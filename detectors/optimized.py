@@ -74,6 +74,7 @@ def make_graph(folder: Path, manifest: Manifest) -> None:
     """Optimise the graph of a model folder for this machine and write it into the cache."""
     target = folder / FOLDER / key(manifest)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    _sweep(target.parent)
     partial.mkdir(parents=True)
     try:
         options = onnxruntime.SessionOptions()
@@ -92,6 +93,14 @@ def make_graph(folder: Path, manifest: Manifest) -> None:
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what processes that were killed have left half done."""
+    for left in cache.glob("*.partial"):
+        pid = left.name.split(".")[-2]
+        if not Path("/proc", pid).exists() or pid == str(os.getpid()):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 if __name__ == "__main__":

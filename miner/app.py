@@ -65,6 +65,8 @@ class Daemon:
         """
         memory.keep_large_blocks_apart()
         settings = self.settings
+        loop = asyncio.get_running_loop()
+        self.metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
         signals.listen(self._stop, lambda: self._started, self.reload)
         async with AsyncExitStack() as stack:
             stack.enter_context(alone(settings.state_dir))

@@ -57,6 +57,7 @@ class Metrics:
         self._declare_chain()
         self.build = self._gauge("build_info", "This program.", ("version", "python"))
         self.build.labels(__version__, platform.python_version()).set(1)
+        self.tasks = self._gauge("tasks", "Tasks on the event loop.")
         self.start_time = self._gauge("start_time_seconds", "When this process started.")
         self.started = time.time()
         self.start_time.set(self.started)

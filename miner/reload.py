@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from detectors.base import Detector
-from detectors.comparison import PICTURES, Comparison, compare
+from detectors.comparison import Comparison, compare
 from detectors.errors import DetectorError
 from miner import memory
 from miner.errors import ConfigurationError, CouldNotStart, StartError
@@ -85,7 +85,7 @@ class Reloader:
         loader = self.loader.beside(self._settings())
         loaded = await loader.load()
         old = self.service.detector
-        recent = list(self.service.recent)[-PICTURES:]
+        recent = list(self.service.recent)
         try:
             comparison = await on_a_thread(lambda: compare(old, loaded.detector, recent, COMPARE_SECONDS))
         except DetectorError as error:

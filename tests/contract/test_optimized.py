@@ -1,6 +1,7 @@
 """The optimised graph is served for the model, library and CPU it was made for, and for no other."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -85,3 +86,13 @@ def test_an_older_librarys_graph_is_removed_when_a_new_one_is_made(folder: Path)
 def test_a_folder_that_can_not_be_written_serves_without_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimized.os, "access", lambda path, mode: False)  # root may write anywhere
     assert optimized.ensure_graph(folder, Manifest.read(folder)) is None
+
+
+def test_what_a_killed_process_left_half_done_is_removed_and_what_another_makes_is_not(folder: Path) -> None:
+    left, at_work = (folder / optimized.FOLDER / f"abc.{pid}.partial" for pid in (2**22 + 1, os.getppid()))
+    for path in (left, at_work):
+        path.mkdir(parents=True)
+    optimized.make_graph(folder, Manifest.read(folder))
+    assert not left.exists()
+    assert at_work.exists()
+    assert len(caches(folder)) == 1

@@ -39,6 +39,8 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
 
 def fill(folder: Path) -> Path:
     """Fill a disk to its last byte, and return the file to delete."""
+    assert folder.is_mount()
+    assert shutil.disk_usage(folder).total < 2**20  # not the machine's own
     path = folder / "everything"
     with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
         while True:
