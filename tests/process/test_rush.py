@@ -131,8 +131,8 @@ def test_what_fits_is_answered_in_time_and_the_rest_refused_at_once(
 ) -> None:
     wallets = [standalone.own_wallet(sleepy.state, f"validator-{number}") for number in range(VALIDATORS)]
     picture = photo(224, 224)
-    signed = [sleepy.signer(wallet).sign(picture, Door()) for _ in range(EACH) for wallet in wallets]
     with reference() as port, ThreadPoolExecutor(2) as pool:
+        signed = [sleepy.signer(wallet).sign(picture, Door()) for _ in range(EACH) for wallet in wallets]
         # Both sleep over their work, so neither takes the processor from the other.
         both = (
             pool.submit(rush, sleepy.port, signed, f"http://127.0.0.1:{sleepy.status_port}/healthz"),
