@@ -61,3 +61,29 @@ def test_a_model_without_the_roadwork_label_ends_the_start(start_daemon: StartDa
 def test_an_exporter_knows_its_own_files_only(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"is not an Ultralytics \.pt file"):
         exporter_class("YOLOClassifier")(tmp_path, DetectorConfig(path=tmp_path)).write(tmp_path)
+
+
+def test_an_ensemble_is_prepared_by_its_first_start_and_serves_what_its_branches_say_together(
+    start_daemon: StartDaemon, tmp_path: Path, street: bytes
+) -> None:
+    make_vit(tmp_path / "vit")
+    starter = Path(__file__).resolve().parents[2] / "detectors" / "starter"
+    branches = f"  starter: {{model_folder: {starter}}}\n  vit: {{hf_repo: vit, letterbox: true}}\n"
+    (tmp_path / "starter.yaml").write_text(f"model_folder: {starter}\n")
+    (tmp_path / "vit.yaml").write_text("hf_repo: vit\nletterbox: true\n")
+    (tmp_path / "both.yaml").write_text(
+        f"branches:\n{branches}fusion: {{kind: weighted, branches: [starter, vit], weights: [0.75, 0.25]}}\n"
+    )
+    said = {}
+    for name in ("both", "starter", "vit"):
+        daemon = start_daemon(
+            IMAGE_DETECTOR="Ensemble" if name == "both" else "ViT",
+            IMAGE_DETECTOR_CONFIG=tmp_path / f"{name}.yaml",
+            MODELS_DIR=tmp_path / "models",
+        ).ready()
+        answer = daemon.ask(street)
+        assert answer.status_code == 200
+        said[name] = answer.json()["prediction"]
+        maps = Path(f"/proc/{daemon.pid}/maps").read_text()
+        assert not [library for library in LIBRARIES if f"/site-packages/{library}/" in maps]
+    assert said["both"] == pytest.approx(0.75 * said["starter"] + 0.25 * said["vit"], abs=1e-4)

@@ -51,6 +51,19 @@ def test_a_repository_in_the_cache_needs_no_network(hub: Path, revision: str) ->
     assert (original.path / "model.safetensors").read_bytes() == b"w" * 99
 
 
+def test_a_subfolder_of_a_repository_is_a_model_of_its_own(hub: Path, tmp_path: Path) -> None:
+    snapshot = hub / "snapshots" / COMMIT
+    (snapshot / "second").mkdir()
+    (snapshot / "model.safetensors").rename(snapshot / "second" / "model.safetensors")
+    original = find_original(config(subfolder="second"))
+    assert (original.path, original.revision) == (snapshot / "second", COMMIT)
+    assert original.origin == f"{REPO}/second"
+    first, second = (model_folder(config(subfolder=name), tmp_path) for name in ("first", "second"))
+    assert (first.parent.name, second.parent.name) == ("someone--roadwork--first", "someone--roadwork--second")
+    with pytest.raises(ModelError, match=r"has no folder 'first' \(subfolder\)"):
+        find_original(config(subfolder="first"))
+
+
 @pytest.mark.usefixtures("hub")
 def test_a_revision_that_is_not_there_is_named() -> None:
     with pytest.raises(ModelError, match=r"someone/roadwork at revision v9 can't be fetched and is not in the cache"):
