@@ -21,7 +21,7 @@ from detectors.loading import load_detector
 from miner.shadow import LENGTH
 
 PR_SET_PDEATHSIG = 1
-NICE = 10  # it is held while there are requests; lower still, and a busy machine would never let it get anywhere
+NICE = 10  # above the miner; it is held while there are requests; lower still, and a busy machine would never let it get anywhere
 KILL_FIRST = "1000"  # oom_score_adj
 
 
@@ -51,7 +51,7 @@ def give_way() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # also while stopped
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(KILL_FIRST, encoding="ascii")
-    os.setpriority(os.PRIO_PROCESS, 0, NICE)
+    os.nice(NICE)
 
 
 def next_picture(source: BinaryIO) -> bytes | None:
