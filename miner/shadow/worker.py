@@ -21,7 +21,7 @@ from detectors.loading import load_detector
 from miner.shadow import LENGTH
 
 PR_SET_PDEATHSIG = 1
-NICE = 10  # above the miner; it is held while there are requests; lower still, and a busy machine would never let it get anywhere
+NICE = 10  # above the miner; lower still, and a busy machine would never let it get anywhere
 KILL_FIRST = "1000"  # oom_score_adj
 
 
