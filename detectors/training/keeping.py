@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -88,13 +89,10 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         reason = self._stopping.reason
         if reason is not None:
             self.why = reason
-            control.should_training_stop = control.should_save = control.should_log = True
-            if not scores_of(state.log_history):
-                control.should_evaluate = True  # or there is no best
+            control.should_training_stop = True  # the Trainer then validates and saves, as at the end of an epoch
         elif time.monotonic() - self._saved > self._interval and state.global_step % self._schedule.epoch:
-            control.should_save = control.should_log = (
-                True  # a resumed run then begins a new mean of losses, as this one
-            )
+            # Logged as well: a resumed run begins a new mean of losses here, and so does this one.
+            control.should_save = control.should_log = True
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **_: Any
@@ -103,7 +101,10 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         waited = since_best(scores_of(state.log_history))
         if waited == 0:
             partial = self._run / (BEST + ".partial")
-            save_file(trained(model), partial)
+            try:
+                save_file(trained(model), partial)
+            except SafetensorError as error:  # a full disk, in words of its own
+                raise OSError(f"{partial} can't be written: {error}") from error
             _flush(partial)
             partial.replace(self._run / BEST)
         if waited >= self._patience:

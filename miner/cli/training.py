@@ -99,6 +99,8 @@ def training_errors() -> Iterator[None]:
         raise ConfigurationError(str(error)) from error
     except DetectorError as error:
         raise CouldNotStart(str(error)) from error
+    except OSError as error:  # above all a full disk
+        raise CouldNotStart(f"{error}; `--resume` goes on from the last checkpoint") from error
     except ModuleNotFoundError as error:
         raise CouldNotStart(
             f"training needs the package {error.name!r}, which is not installed; `make setup-all` installs it"
