@@ -144,6 +144,8 @@ class Daemon:
         try:
             await stack.enter_async_context(listening(axon.asgi(), "MINER_AXON_PORT", host, port, connections))
         except StartError as error:
+            if len(self.seats) == 1:
+                raise
             leave_out(seat, str(error))
             if all(one.fault for one in self.seats):
                 raise
