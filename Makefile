@@ -88,8 +88,10 @@ check: lint ## Lint, types and the quick tests
 lint: $(VENV)/.all ## Ruff and mypy --strict
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+# In two processes: what the one leaves behind (a library's threads, loops, signal handlers) is not the other's.
 test: lint ## Lint, types and all tests: real clients, real signals, real models
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest $(or $(ARGS),tests/unit tests/contract)
+	@$(if $(ARGS),,$(BIN)/pytest --ignore=tests/unit --ignore=tests/contract)
 
 fuzz: $(VENV)/.all ## Throw far more damaged requests and pictures at the parsers than the tests do (CASES=15000 for each of 14 tests)
 	@HYPOTHESIS_PROFILE=fuzz FUZZ_CASES=$(or $(CASES),15000) $(BIN)/pytest -q -m fuzz --timeout=0 tests/unit $(ARGS)
