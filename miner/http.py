@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from miner.connections import VOUCH, Connections, DropReason
+from miner.lingering import LingeringTransport
 
 MAX_HEADER_BYTES = 16 * 2**10  # a dendrite sends about 1.5 kB
 MAX_HEADERS = 100
@@ -50,7 +51,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Find room, and start waiting for the first request."""
-        super().connection_made(transport)
+        self._line = LingeringTransport(transport, lambda: self._in_body)
+        super().connection_made(cast("asyncio.Transport", self._line))
         self.address = self.client[0] if self.client is not None else ""
         if self._guarded.join(self):
             self._wait_for_bytes()
@@ -60,6 +62,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._stop_waiting()
+        self._line.lost()
         self._guarded.leave(self)
         super().connection_lost(exc)
 
@@ -80,6 +83,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and count while headers are on their way."""
         if self.transport.is_closing():
+            self._line.throw_away(len(data))
             return
         super().data_received(data)
         if self._in_headers:
@@ -131,6 +135,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, as JSON like every other error."""
+        self._in_body = True  # for all that is known
         self._end(400, self._fault or msg.lower().rstrip("."), "malformed")
 
     def _refuse(self, fault: str) -> NoReturn:

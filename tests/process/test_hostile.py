@@ -167,6 +167,16 @@ def test_two_hundred_megabytes_are_refused_unread(harassed: Daemon, street: byte
 
 
 @both_wires
+def test_a_caller_who_sends_it_all_before_it_listens_reads_the_refusal(harassed: Daemon, door: Door) -> None:
+    length = 17 * 2**20
+    for _ in range(5):
+        with harassed.raw(harassed.validator.sign(b"", door)) as raw:
+            raw.send_head(length=length)
+            raw.socket.sendall(b" " * length)
+            message_of(raw.answer(), 413)
+
+
+@both_wires
 def test_a_compressed_body_is_refused_unread(harassed: Daemon, street: bytes, door: Door) -> None:
     bomb = gzip.compress(b"\0" * 50 * 2**20)
     with asked_meanwhile(harassed, street):

@@ -1,6 +1,5 @@
 """Requests as validators sign them, made one part at a time so that a part can be wrong."""
 
-import contextlib
 import http.client
 import select
 import socket
@@ -121,9 +120,13 @@ class RawRequest:
         readable, writable, _ = select.select([self.socket], [self.socket], [], 0.001)
         if readable:
             return False
-        if writable:
-            with contextlib.suppress(BlockingIOError):
+        try:
+            if writable:
                 self.socket.send(filling * CHUNK, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            pass
+        except ConnectionError:  # it refused, and has waited for the end of this in vain
+            return False
         return True
 
     def hang_up(self) -> None:

@@ -9,6 +9,7 @@ from uvicorn.server import ServerState
 
 from miner.connections import Connections, DropReason, Guard
 from miner.http import MAX_HEADERS, GuardedProtocol
+from miner.lingering import LINGER_BYTES
 from tests.unit.miner.wire_in_process import Port, Wire, answers
 
 PATIENCE = 0.05  # seconds for headers
@@ -78,7 +79,8 @@ def test_too_many_and_too_long_headers_are_refused(port: Port) -> None:
     for headers in (b"a: b\r\n" * (MAX_HEADERS + 2), b"a: " + b"b" * 100_000, b"a" * 100_000):
         line = Line(port)
         assert line.send(b"POST / HTTP/1.1\r\n" + headers) == [(400, "the headers are too large")]
-        assert line.wire.closed
+        assert line.wire.ended
+        line.hang_up()
     assert Line(port).send(b"GET /" + b"x" * 20_000) == [(400, "the target is too long")]
 
 
@@ -86,7 +88,7 @@ def test_requests_are_answered_one_at_a_time(port: Port) -> None:
     """One read can hold thousands of small requests, each of which would take kilobytes."""
     line = Line(port)
     assert line.send(b"GET / HTTP/1.1\r\n\r\n" * 10_000)[0] == (400, "one request at a time, please")
-    assert line.wire.closed
+    assert line.wire.ended
     line.hang_up()
 
 
@@ -96,6 +98,30 @@ def test_a_body_that_nobody_waits_for_must_come_in_time_too(port: Port) -> None:
     assert (status, line.wire.closed) == (401, False)
     line.send(b"a", and_wait=3 * PATIENCE)
     assert (line.wire.closed, line.dropped) == (True, ["slow"])
+
+
+def test_after_a_refusal_what_still_comes_is_thrown_away_for_a_moment(
+    port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket closed on unread bytes resets the connection, and the caller may never read why."""
+    monkeypatch.setattr("miner.lingering.LINGER_SECONDS", PATIENCE)
+    line = Line(port)
+    assert line.send(b"POST /ImageSynapse HTTP/1.1\r\ncontent-length: 30000\r\n\r\n")[0][0] == 401
+    assert line.send(b"a" * 1000) == [(401, "the header bt_header_dendrite_nonce is missing")]
+    assert (line.wire.ended, line.wire.closed) == (True, False)
+    line.send(b"", and_wait=3 * PATIENCE)
+    assert line.wire.closed
+    line.hang_up()
+
+
+def test_nobody_sends_for_ever_after_a_refusal(port: Port) -> None:
+    line = Line(port)
+    line.send(b"GARBAGE\r\n\r\n")
+    assert (line.wire.ended, line.wire.closed) == (True, False)
+    for _ in range(LINGER_BYTES // 2**20 + 1):
+        line.send(b"a" * 2**20)
+    assert line.wire.closed
+    line.hang_up()
 
 
 def test_between_two_requests_there_is_time(port: Port) -> None:

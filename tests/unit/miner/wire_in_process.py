@@ -69,6 +69,7 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.sent = bytearray()
         self.closed = False
+        self.ended = False  # nothing more is sent, but what comes is read
         self.unsent = 0
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
@@ -78,8 +79,11 @@ class Wire(asyncio.Transport):
         if not self.closed:
             self.sent += data
 
+    def write_eof(self) -> None:
+        self.ended = True
+
     def close(self) -> None:
-        self.closed = True
+        self.ended = self.closed = True
 
     abort = close
 
@@ -161,7 +165,7 @@ class Port:
         for piece in pieces:
             protocol.data_received(piece)
             await asyncio.sleep(0)
-            while protocol.owes_an_answer and not wire.closed:
+            while protocol.owes_an_answer and not wire.ended:
                 assert time.monotonic() < patience, "a request was never answered"
                 await asyncio.sleep(0)
         protocol.connection_lost(None)
