@@ -53,10 +53,12 @@ def build_graph(folder: Path, height: int, width: int) -> onnx.ModelProto:
     builder = _Builder(read_weights(folder))
     tokens = builder.embeddings(height // int(config.get("patch_size", 16)), width // int(config.get("patch_size", 16)))
     heads, eps = int(config.get("num_attention_heads", 12)), float(config.get("layer_norm_eps", 1e-12))
-    for layer in range(int(config.get("num_hidden_layers", 12))):
-        tokens = builder.layer(f"vit.encoder.layer.{layer}.", tokens, heads, eps)
-    first = builder.node("Gather", [tokens, builder.constant("zero", np.array(0, np.int64))], axis=1)
-    logits = builder.linear("classifier", builder.norm("vit.layernorm", first, eps), output="logits")
+    last = int(config.get("num_hidden_layers", 12)) - 1
+    for layer in range(last + 1):
+        tokens = builder.layer(f"vit.encoder.layer.{layer}.", tokens, heads, eps, only_first=layer == last)
+    logits = builder.linear(
+        "classifier", builder.norm("vit.layernorm", builder.reshape(tokens, [1, -1]), eps), output="logits"
+    )
     classes = builder.weight("classifier.bias").shape[0]
     graph = helper.make_graph(
         builder.nodes,
@@ -99,18 +101,23 @@ class _Builder:
         tokens = self.node("Concat", [token, sequence], axis=1)
         return self.node("Add", [tokens, self.constant("position", position)])
 
-    def layer(self, prefix: str, tokens: str, heads: int, eps: float) -> str:
-        attended = self.attention(prefix + "attention.", self.norm(prefix + "layernorm_before", tokens, eps), heads)
-        tokens = self.node("Add", [attended, tokens])
+    def layer(self, prefix: str, tokens: str, heads: int, eps: float, *, only_first: bool) -> str:
+        """Add a layer; of the last one only the first token is asked for, which saves 7 % of a ViT-base's work."""
+        known = self.norm(prefix + "layernorm_before", tokens, eps)
+        asking, tokens = (self.first(known), self.first(tokens)) if only_first else (known, tokens)
+        tokens = self.node("Add", [self.attention(prefix + "attention.", asking, known, heads), tokens])
         hidden = self.linear(prefix + "intermediate.dense", self.norm(prefix + "layernorm_after", tokens, eps))
         return self.node("Add", [self.linear(prefix + "output.dense", self.node("Gelu", [hidden])), tokens])
 
-    def attention(self, prefix: str, tokens: str, heads: int) -> str:
+    def first(self, tokens: str) -> str:
+        return self.node("Gather", [tokens, self.constant("zero", np.array([0], np.int64))], axis=1)
+
+    def attention(self, prefix: str, asking: str, known: str, heads: int) -> str:
         size = self.weight(prefix + "attention.query.weight").shape[0]
         depth = size // heads
-        query = self.linear(prefix + "attention.query", tokens, scale=1 / math.sqrt(depth))
-        key = self.linear(prefix + "attention.key", tokens)
-        value = self.linear(prefix + "attention.value", tokens)
+        query = self.linear(prefix + "attention.query", asking, scale=1 / math.sqrt(depth))
+        key = self.linear(prefix + "attention.key", known)
+        value = self.linear(prefix + "attention.value", known)
         split = [1, -1, heads, depth]
         query = self.node("Transpose", [self.reshape(query, split)], perm=[0, 2, 1, 3])
         key = self.node("Transpose", [self.reshape(key, split)], perm=[0, 2, 3, 1])
