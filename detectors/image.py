@@ -1,9 +1,11 @@
 """Bytes to a bounded picture."""
 
 import io
+import struct
 import warnings
+import zlib
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from detectors.errors import ImageError
 
@@ -13,6 +15,24 @@ _open = Image.open
 
 MAX_PIXELS = 25_000_000  # a 25 MP photo decodes to 75 MB; nothing larger is a street photo
 MIN_SIDE = 2  # pixels; a single one is no photo
+# What Pillow's parsers raise when they meet hostile bytes; `struct.error` and `zlib.error` are no `ValueError`.
+HOSTILE = (
+    ArithmeticError, AttributeError, EOFError, LookupError, OSError, struct.error, SyntaxError, TypeError, ValueError,
+    zlib.error,
+)  # fmt: skip
+TURNS = {  # what EXIF's orientation asks for; 1 and all else: nothing
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow warns of odd metadata, which is the sender's business. Once and not around each picture: the filters belong to
+# the whole process, and `catch_warnings` on two threads leaves them in disorder.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -26,25 +46,31 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         ImageError: not a JPEG, PNG or WebP, empty, truncated, of more than `max_pixels`, or a mere line or dot.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which is the sender's business
-            picture: Image.Image = _open(io.BytesIO(data), formats=FORMATS)
-            width, height = picture.size
-            if width * height > max_pixels:
-                raise ImageError(
-                    f"the image has {width}×{height} pixels; at most {max_pixels / 1e6:g} million are allowed"
-                )
-            if min(width, height) < MIN_SIDE:
-                raise ImageError(f"the image has {width}×{height} pixels, which shows nothing")
-            picture.load()
-            upright = ImageOps.exif_transpose(picture)
-            return upright if upright.mode == "RGB" else upright.convert("RGB")
+        picture: Image.Image = _open(io.BytesIO(data), formats=FORMATS)
+        width, height = picture.size
+        if width * height > max_pixels:
+            raise ImageError(f"the image has {width}×{height} pixels; at most {max_pixels / 1e6:g} million are allowed")
+        if min(width, height) < MIN_SIDE:
+            raise ImageError(f"the image has {width}×{height} pixels, which shows nothing")
+        picture.load()
+        upright = _upright(picture)
+        rgb = upright if upright.mode == "RGB" else upright.convert("RGB")
+        rgb.info.clear()  # the orientation is in it: whoever looks there would turn the picture once more
+        return rgb
     except ImageError:
         raise
     except UnidentifiedImageError as error:
         raise ImageError("the image is not a JPEG, PNG or WebP") from error
-    # Pillow's decoders raise whatever their parsers meet in hostile bytes.
-    except (OSError, ValueError, SyntaxError, TypeError, IndexError, KeyError, ZeroDivisionError, EOFError) as error:
-        raise ImageError("the image can't be decoded") from error
     except (Image.DecompressionBombError, MemoryError, OverflowError) as error:
         raise ImageError("the image is too large to be opened") from error
+    except HOSTILE as error:
+        raise ImageError("the image can't be decoded") from error
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Return a picture turned as its metadata says; damaged metadata says nothing, and the picture may be whole."""
+    try:
+        turn = TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except (*HOSTILE, MemoryError):
+        return picture
+    return picture if turn is None else picture.transpose(turn)

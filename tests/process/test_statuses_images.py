@@ -67,6 +67,8 @@ READABLE = {
     "16-bit PNG": encoded(street_scene().convert("I;16"), "PNG"),
     "WebP": photo(320, 240, kind="WEBP"),
     "lossless WebP with alpha": encoded(street_scene().convert("RGBA"), "WEBP", lossless=True),
+    "PNG with a cut EXIF": encoded(street_scene(), "PNG", exif=b"Exif\0\0MM\0*\0\0"),
+    "WebP with a cut EXIF": encoded(street_scene(), "WEBP", exif=b"Exif\0\0MM\0*\0\0"),
     "2×100": photo(2, 100),
     "24 megapixels": plain("orange", 4900),
 }
@@ -91,8 +93,7 @@ def test_an_odd_picture_is_a_picture(miner: Daemon, data: bytes) -> None:
 
 @pytest.mark.parametrize("kind", range(1, 13))
 def test_an_orientation_of_any_type_is_no_failure_of_the_miner(miner: Daemon, kind: int) -> None:
-    answer = miner.ask(encoded(street_scene(), "JPEG", exif=upside_down_exif(kind)))
-    assert answer.status_code in (200, 422), answer.text
+    probability_of(miner.ask(encoded(street_scene(), "JPEG", exif=upside_down_exif(kind))))
 
 
 def test_a_long_thin_picture_costs_little_memory(start_daemon: StartDaemon, tmp_path: Path, street: bytes) -> None:

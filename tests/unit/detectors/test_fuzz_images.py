@@ -38,6 +38,9 @@ def seeds() -> Iterator[bytes]:
         yield encoded(small.convert("RGBA"), "WEBP", **options)
     yield encoded(small, "WEBP", save_all=True, append_images=[small.rotate(180)])  # an animation
     yield encoded(small, "PNG", save_all=True, append_images=[small.rotate(180)])
+    for kind in ("JPEG", "PNG", "WEBP"):
+        yield encoded(small, kind, exif=b"Exif\0\0MM\0*\0\0")  # cut in its header
+        yield encoded(small, kind, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")
 
 
 def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:

@@ -3,14 +3,20 @@
 import contextlib
 import io
 import struct
+import subprocess
+import sys
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image, ImageOps
 
 from detectors.errors import ImageError
 from detectors.image import decode
-from tests.models import photo
+from tests.models import ORIENTATION, photo
+
+EXIF = b"Exif\0\0"
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -47,6 +53,59 @@ def test_a_rotated_photo_is_put_upright(orientation: int) -> None:
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     assert decode(data).tobytes() == expected.tobytes()
     assert decode(data).size == ((40, 30) if orientation < 5 else (30, 40))
+
+
+def with_exif(exif: bytes, kind: str = "JPEG", mode: str = "RGB") -> bytes:
+    """Return a photo with this as its EXIF."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(photo(40, 30))).convert(mode).save(buffer, kind, exif=exif)
+    return buffer.getvalue()
+
+
+def entry(tag: int, kind: int, count: int, value: int) -> bytes:
+    """Return an EXIF of one entry."""
+    return EXIF + b"MM\0*\0\0\0\x08" + struct.pack(">HHHII", 1, tag, kind, count, value) + b"\0" * 4
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
+@pytest.mark.parametrize(
+    "exif",
+    [
+        pytest.param(EXIF + b"MM\0*\0\0", id="cut in its header"),
+        pytest.param(EXIF + b"MM\0*\0\0\0\x08\0", id="cut in its count"),
+        pytest.param(entry(ORIENTATION, 3, 1, 6 << 16)[:-8], id="cut in its entry"),
+        pytest.param(EXIF + b"XX\0*\0\0\0\x08", id="of no byte order"),
+        pytest.param(EXIF + b"MM\0*\xff\xff\xff\xff", id="beyond its end"),
+        pytest.param(entry(ORIENTATION, 3, 0, 0), id="orientation of no value"),
+        pytest.param(entry(ORIENTATION, 3, 2**31, 0), id="orientation of too many values"),
+        pytest.param(entry(ORIENTATION, 5, 1, 9999), id="orientation that is nowhere"),
+        pytest.param(entry(ORIENTATION, 2, 4, 0x36363600), id="orientation that is a word"),
+    ],
+)
+def test_damaged_metadata_says_nothing_and_the_photo_is_read(exif: bytes, kind: str) -> None:
+    assert decode(with_exif(exif, kind)).tobytes() == decode(with_exif(b"", kind)).tobytes()
+
+
+def test_a_photo_is_turned_once_whoever_looks_at_it_again() -> None:
+    picture = decode(photo(40, 30, orientation=6))
+    assert ImageOps.exif_transpose(picture).tobytes() == picture.tobytes()
+
+
+def test_decoding_on_a_thread_leaves_the_filters_of_the_process_s_warnings() -> None:
+    filters, large = warnings.filters, photo(3000, 2000)
+    with ThreadPoolExecutor(1) as pool:
+        decoding = pool.submit(decode, large)
+        while not decoding.done():
+            assert warnings.filters is filters
+    assert decoding.result().size == (3000, 2000)
+
+
+def test_what_pillow_has_to_say_of_metadata_is_not_logged() -> None:
+    odd = with_exif(entry(ORIENTATION, 3, 200, 0))  # Pillow: "Possibly corrupt EXIF data"
+    code = "import sys; from detectors.image import decode; print(decode(sys.stdin.buffer.read()).size)"
+    command = [sys.executable, "-W", "default", "-c", code]
+    done = subprocess.run(command, input=odd, capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == (b"(40, 30)\n", b"")
 
 
 @pytest.mark.parametrize(
