@@ -61,10 +61,10 @@ class Settings(Fields):
         Raises:
             ConfigurationError: all faults at once, a line each: key, value, what is allowed.
         """
-        if env_file is not None and not env_file.is_file():
-            raise ConfigurationError(f"--env-file={env_file}: there is no such file")
         given = {key: value for key, value in flags.items() if value is not None}
         try:
+            if env_file is not None and not env_file.is_file():
+                raise ConfigurationError(f"--env-file={env_file}: there is no such file")
             return cls(_env_file=env_file, **given)  # type: ignore[call-arg, arg-type]
         except ValidationError as error:
             raise ConfigurationError("\n".join(_line(fault) for fault in error.errors())) from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miner.cli.options import Config, Detector, EnvFile, Json, Key, Set, load_settings
+from miner.cli.options import Config, Detector, EnvFile, Json, Key, Set, end_at_once, load_settings
 from miner.errors import ConfigurationError
 from miner.settings import Settings
 
@@ -42,13 +42,14 @@ def doctor(
     from rich.console import Console
 
     from miner.doctor.files import judge_settings, read_settings
+    from miner.doctor.patience import judged
     from miner.doctor.report import verdict
 
     # What the parts would log is what the lines say.
     logging.basicConfig(handlers=[logging.NullHandler()])
     settings, faults = _settings(env_file, set_, detector, config, key)
     console = Console(highlight=False, soft_wrap=True)
-    findings = [judge_settings(read_settings(env_file, settings, faults, Path()))]
+    findings = [judged("settings", lambda: judge_settings(read_settings(env_file, settings, faults, Path())))]
     running = False
     if not as_json:
         _print(console, findings[0])
@@ -64,8 +65,7 @@ def doctor(
         print(json.dumps({"findings": [asdict(finding) for finding in findings], "verdict": sentence}, indent=2))
     else:
         print(sentence)
-    if any(finding.level == "problem" for finding in findings):
-        raise typer.Exit(1)
+    end_at_once(1 if any(finding.level == "problem" for finding in findings) else 0)
 
 
 def _settings(

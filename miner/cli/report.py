@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miner.cli.options import EnvFile, Set, load_settings
+from miner.cli.options import EnvFile, Set, end_at_once, load_settings
 from miner.cli.top import address_of
 from miner.errors import ConfigurationError
 from miner.settings import Settings, secrets_of_environment
@@ -57,6 +57,7 @@ def report(
     }
     write_archive(path, texts, [*secrets_in(key_files(settings)), *secrets_of_environment(env_file)])
     print(f"{path}: {len(texts)} files; look it through before you hand it on: tar -xzf {path}")
+    end_at_once(0)
 
 
 def _findings(settings: Settings, env_file: Path | None) -> str:

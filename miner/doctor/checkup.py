@@ -2,33 +2,32 @@
 
 import asyncio
 import tempfile
-import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TypeVar
 
 from miner.chain.checkup import read_head, read_standing
-from miner.chain.client import ChainClient, ChainFault
+from miner.chain.client import CLOSE_SECONDS, GRACE_SECONDS, ChainClient, ChainFault
 from miner.chain.external_address import AddressUnknown, find_external_ip
 from miner.chain.reads import Endpoint
 from miner.doctor import chain, clock, files, machine, model, running
+from miner.doctor.patience import asked_in_time, in_time, judged, late
 from miner.doctor.report import Finding, ok
-from miner.model import VALIDATORS_WAIT
+from miner.model import seconds_allowed
 from miner.requests import rules_of
 from miner.settings import Settings
 
-T = TypeVar("T")
-
 # In all 55 s at the worst; the pictures are timed while others are waited for.
 WALLET_SECONDS = 6.0  # an encrypted key takes two
-MODEL_SECONDS = 8.0
+SUMS_SECONDS = 8.0
 LOCAL_SECONDS = 3.0
 NETWORK_SECONDS = 18.0  # a block takes 12
+CHAIN_SECONDS = NETWORK_SECONDS + GRACE_SECONDS + CLOSE_SECONDS
+SERVICES_SECONDS = 6.0  # all are asked at once
 INFERENCE_SECONDS = 35.0
 
 
@@ -52,20 +51,23 @@ class CheckUp:
         settings = self.settings
         yield Step("the keys")
         wallet = await in_time(
-            partial(files.read_wallet, settings), WALLET_SECONDS, files.WalletFacts(fault=_late(WALLET_SECONDS))
+            partial(files.read_wallet, settings), WALLET_SECONDS, lambda words: files.WalletFacts(fault=words)
         )
-        yield files.judge_hotkey(wallet)
-        yield files.judge_coldkey(wallet)
+        yield judged("hotkey", lambda: files.judge_hotkey(wallet))
+        yield judged("coldkey", lambda: files.judge_coldkey(wallet))
 
         yield Step("the machine and the model's sums")
-        late = model.ModelFacts(settings.detector_config, settings.image_detector, fault=_late(MODEL_SECONDS))
-        prepared = await in_time(partial(model.read_model, settings), MODEL_SECONDS, late)
-        miner = await in_time(partial(running.read_running, settings), LOCAL_SECONDS, running.RunningFacts())
+        miner = await in_time(
+            partial(running.read_running, settings), LOCAL_SECONDS, lambda words: running.RunningFacts(fault=words)
+        )
         self.is_running = miner.running
-        yield machine.judge_cpu(machine.read_cpu(settings))
-        yield machine.judge_memory(machine.read_memory_facts(prepared.bytes, miner.running))
-        yield machine.judge_disk(machine.read_disks(settings, prepared=prepared.manifest is not None))
-        found = model.judge_model(prepared, settings.subtensor_network)
+        prepared = await self._read_model()
+        yield judged("cpu", lambda: machine.judge_cpu(machine.read_cpu(settings)))
+        yield judged("memory", lambda: machine.judge_memory(machine.read_memory_facts(prepared.bytes, miner.running)))
+        yield judged(
+            "disk", lambda: machine.judge_disk(machine.read_disks(settings, prepared=prepared.manifest is not None))
+        )
+        found = judged("model", lambda: model.judge_model(prepared, settings.subtensor_network))
         yield found
 
         yield Step(f"{model.INFERENCES} pictures through the model, the chain, the way to us")
@@ -75,31 +77,54 @@ class CheckUp:
             port = await in_time(
                 partial(running.read_port, settings, running=miner.running),
                 LOCAL_SECONDS,
-                running.PortFacts(settings.miner_axon_host, settings.miner_axon_port, _late(LOCAL_SECONDS)),
+                lambda words: running.PortFacts(settings.miner_axon_host, settings.miner_axon_port, words),
             )
             reach = await self._reach(address)
             yield await measuring
         finally:
             measuring.cancel()
         now = time.time()
-        yield running.judge_running(miner, wallet.hotkey, registered=registered)
-        yield running.judge_port(port, running=miner.running)
-        yield running.judge_reach(reach, miner, now, wallet.hotkey)
-        yield running.judge_asked(miner, now)
+        yield judged("miner", lambda: running.judge_running(miner, wallet.hotkey, registered=registered))
+        yield judged("port", lambda: running.judge_port(port, running=miner.running))
+        yield judged("reachable", lambda: running.judge_reach(reach, miner, now, wallet.hotkey))
+        yield judged("asked", lambda: running.judge_asked(miner, now))
         for finding in chain_findings:
             yield finding
 
+    async def _read_model(self) -> model.ModelFacts:
+        settings = self.settings
+        none = model.ModelFacts(settings.detector_config, settings.image_detector)
+        prepared = await in_time(
+            partial(model.read_model, settings),
+            LOCAL_SECONDS,
+            lambda words: replace(none, fault=words),
+            lambda words: replace(none, unchecked=words),
+        )
+        if prepared.manifest is None or prepared.fault:
+            return prepared
+        return await in_time(
+            partial(model.check_sums, settings, prepared),
+            SUMS_SECONDS,
+            lambda words: replace(prepared, fault=words),
+            lambda words: replace(prepared, unchecked=words),
+        )
+
     async def _measure(self, prepared: Finding) -> Finding:
-        settings, measured = self.settings, None
-        if prepared.level != "problem":
-            measured = await model.read_inference(settings, INFERENCE_SECONDS)
-        allowed = min(VALIDATORS_WAIT, settings.deadline_cap_seconds) - settings.deadline_margin_seconds
-        return model.judge_inference(measured, allowed)
+        settings = self.settings
+        allowed = seconds_allowed(settings)
+        if prepared.level == "problem":
+            return model.judge_inference(None, allowed)
+        measured = await model.read_inference(settings, INFERENCE_SECONDS)
+        return judged("inference", lambda: model.judge_inference(measured, allowed))
 
     async def _reach(self, address: Endpoint | str) -> running.ReachFacts:
-        if isinstance(address, Endpoint):
-            return await running.read_reach(str(address), str(address.ip), address.port, self.probe)
-        return running.ReachFacts(f"ADDRESS:{self.settings.axon_external_port or self.settings.miner_axon_port}")
+        if isinstance(address, str):
+            return running.ReachFacts(f"ADDRESS:{self.settings.axon_external_port or self.settings.miner_axon_port}")
+        return await asked_in_time(
+            partial(running.read_reach, str(address), str(address.ip), address.port, self.probe),
+            running.PROBE_SECONDS,
+            lambda words: running.ReachFacts(str(address), None, f"the probe can't be asked: {words}"),
+        )
 
     async def _examine_chain(self, hotkey: str) -> tuple[list[Finding], bool | None, Endpoint | str]:
         settings = self.settings
@@ -109,90 +134,68 @@ class CheckUp:
             _read_chain(settings, hotkey), _ask_services(settings), _own_address(settings)
         )
         who = chain.Identity(settings.netuid, settings.wallet_name, hotkey, settings.chain_address)
-        findings = [
-            chain.judge_chain(facts),
-            chain.judge_sdk(facts, version("bittensor")),
-            clock.judge_clock(facts.head, services),
-            chain.judge_registration(facts, who),
-            chain.judge_standing(facts, who),
-            chain.judge_address(facts, who, ours, running=self.is_running),
-            chain.judge_validators(facts),
-            chain.judge_rules(facts, rules_of(settings)),
-            chain.judge_pay(facts, who),
-        ]
+        judges = {
+            "chain": lambda: chain.judge_chain(facts),
+            "sdk": lambda: chain.judge_sdk(facts, version("bittensor")),
+            "clock": lambda: clock.judge_clock(facts.head, services),
+            "registration": lambda: chain.judge_registration(facts, who),
+            "standing": lambda: chain.judge_standing(facts, who),
+            "address": lambda: chain.judge_address(facts, who, ours, running=self.is_running),
+            "validators": lambda: chain.judge_validators(facts),
+            "rules": lambda: chain.judge_rules(facts, rules_of(settings)),
+            "pay": lambda: chain.judge_pay(facts, who),
+        }
         registered = chain.own_uid(facts.subnet, hotkey) is not None if facts.subnet is not None else None
-        return findings, registered, ours
+        return [judged(name, judge) for name, judge in judges.items()], registered, ours
 
 
 STANDALONE = ok("chain", "standalone: no chain is contacted, nothing is published, nothing is earned")
 
 
-async def in_time(read: Callable[[], T], seconds: float, otherwise: T) -> T:
-    """Read in a thread that may be left behind: a disk or a library that hangs shall not hold up the rest."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def deliver(result: T | None, error: Exception | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        try:
-            result, error = read(), None
-        except Exception as raised:  # noqa: BLE001 - handed over to who waits
-            result, error = None, raised
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(deliver, result, error)
-
-    threading.Thread(target=run, daemon=True).start()
-    try:
-        async with asyncio.timeout(seconds):
-            return await future
-    except TimeoutError:
-        return otherwise
-
-
 async def _read_chain(settings: Settings, hotkey: str) -> chain.ChainFacts:
-    address, head = settings.chain_address, None
-    with tempfile.TemporaryDirectory() as cache:  # not the miner's own: this may run as another user
-        client = ChainClient(address, Path(cache))
-        try:
-            async with asyncio.timeout(NETWORK_SECONDS):
-                head = await client.call(read_head, NETWORK_SECONDS)
-                read = partial(read_standing, netuid=settings.netuid, hotkey=hotkey)
-                return chain.ChainFacts(address, head, await client.call(read, NETWORK_SECONDS))
-        except ChainFault as fault:
-            return chain.ChainFacts(address, head, fault=str(fault))
-        except TimeoutError:
-            return chain.ChainFacts(address, head, fault=_late(NETWORK_SECONDS))
-        finally:
-            await client.close()
+    address = settings.chain_address
+
+    async def read() -> chain.ChainFacts:
+        head = None
+        with tempfile.TemporaryDirectory() as cache:  # not the miner's own: this may run as another user
+            client = ChainClient(address, Path(cache))
+            try:
+                async with asyncio.timeout(NETWORK_SECONDS):
+                    head = await client.call(read_head, NETWORK_SECONDS)
+                    standing = partial(read_standing, netuid=settings.netuid, hotkey=hotkey)
+                    return chain.ChainFacts(address, head, await client.call(standing, NETWORK_SECONDS))
+            except ChainFault as fault:
+                return chain.ChainFacts(address, head, fault=str(fault))
+            except TimeoutError:
+                return chain.ChainFacts(address, head, fault=late(NETWORK_SECONDS))
+            finally:
+                await client.close()
+
+    return await asked_in_time(read, CHAIN_SECONDS, lambda words: chain.ChainFacts(address, fault=words))
 
 
 async def _ask_services(settings: Settings) -> float | None:
     """Compare clocks with the services that the miner asks for its address; none where it asks none."""
-    return await clock.ask_services() if not settings.axon_external_ip else None
+    if settings.axon_external_ip:
+        return None
+    return await asked_in_time(clock.ask_services, SERVICES_SECONDS, lambda _: None)
 
 
 async def _own_address(settings: Settings) -> Endpoint | str:
+    if settings.axon_external_ip:
+        return _local_address(settings)
     port = settings.axon_external_port or settings.miner_axon_port
-    try:
-        return Endpoint(ip_address(settings.axon_external_ip or await find_external_ip()), port)
-    except AddressUnknown as error:
-        return str(error)
-    except ValueError:
-        return f"AXON_EXTERNAL_IP={settings.axon_external_ip} is no address"
+
+    async def find() -> Endpoint | str:
+        try:
+            return Endpoint(ip_address(await find_external_ip()), port)
+        except AddressUnknown as error:
+            return str(error)
+
+    return await asked_in_time(find, SERVICES_SECONDS, lambda words: f"the services for our address: {words}")
 
 
 def _local_address(settings: Settings) -> Endpoint | str:
     if not settings.axon_external_ip:
         return "not published"
     return Endpoint(ip_address(settings.axon_external_ip), settings.axon_external_port or settings.miner_axon_port)
-
-
-def _late(seconds: float) -> str:
-    return f"no answer within {seconds:g} s"

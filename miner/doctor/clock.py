@@ -18,19 +18,23 @@ NTP = "timedatectl set-ntp true (or install chrony), then look at timedatectl"
 
 
 async def ask_services(services: Sequence[str] = SERVICES, seconds: float = 5.0) -> float | None:
-    """Return the seconds by which our clock is ahead of what web services date their answers; None: nobody answered."""
+    """Return the seconds by which our clock is ahead of what web services date their answers; None: nobody answered.
+
+    `seconds` limits each service, with the look-up of its name; all are asked at once.
+    """
     async with httpx.AsyncClient(timeout=seconds) as client:
-        answers = await asyncio.gather(*(_ask(client, service) for service in services))
+        answers = await asyncio.gather(*(_ask(client, service, seconds) for service in services))
     found = [answer for answer in answers if answer is not None]
     return statistics.median(found) if found else None
 
 
-async def _ask(client: httpx.AsyncClient, service: str) -> float | None:
+async def _ask(client: httpx.AsyncClient, service: str, seconds: float) -> float | None:
     asked = time.time()
     try:
-        response = await client.head(service)
+        async with asyncio.timeout(seconds):
+            response = await client.head(service)
         stamp = parsedate_to_datetime(response.headers["date"]).timestamp()
-    except (httpx.HTTPError, KeyError, ValueError):
+    except (httpx.HTTPError, OSError, KeyError, ValueError):  # TimeoutError is an OSError
         return None
     return (asked + time.time()) / 2 - (stamp + 0.5)  # whole seconds, cut off
 

@@ -3,7 +3,8 @@
 import re
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from miner.doctor.report import Finding, ok, problem, warning
@@ -29,17 +30,19 @@ class SettingsFacts:
 class WalletFacts:
     """The hotkey's file and what lies beside it."""
 
-    fault: str = ""  # why it can't sign
     hotkey: str = ""  # its address
     file: Path = field(default_factory=Path)
     mode: int = 0o600
+    fault: str = ""  # why it can't sign
     coldkey: Path | None = None
+    hidden: Path | None = None  # where one may be, and this user may not look
 
 
 def read_settings(file: Path | None, settings: Settings | None, faults: str, folder: Path) -> SettingsFacts:
     """Look at the environment file; `settings` is None and `faults` has a line for each where they are wrong."""
-    text = file.read_text(encoding="utf-8", errors="replace") if file is not None and file.is_file() else ""
-    lying = folder / "miner.env"
+    text, lying = "", folder / "miner.env"
+    with suppress(OSError):  # which the faults tell
+        text = file.read_text(encoding="utf-8", errors="replace") if file is not None else ""
     return SettingsFacts(
         file=file,
         notes=settings.notes(file) if settings is not None else (),
@@ -71,14 +74,14 @@ def read_wallet(settings: Settings) -> WalletFacts:
         wallet = own_wallet(settings)
     except StartError as error:
         return WalletFacts(fault=str(error), file=file)
-    file = Path(wallet.hotkey_file.path)
-    coldkey = folder / "coldkey"
-    return WalletFacts(
-        hotkey=wallet.hotkey.ss58_address,
-        file=file,
-        mode=stat.S_IMODE(file.stat().st_mode),
-        coldkey=coldkey if coldkey.exists() else None,
-    )
+    except OSError as error:
+        return WalletFacts(fault=f"{error.filename}: {error.strerror}", file=file)
+    file, coldkey = Path(wallet.hotkey_file.path), folder / "coldkey"
+    facts = WalletFacts(wallet.hotkey.ss58_address, file, stat.S_IMODE(file.stat().st_mode))
+    try:
+        return replace(facts, coldkey=coldkey if coldkey.exists() else None)
+    except OSError:  # `exists` lets a closed folder through
+        return replace(facts, hidden=folder)
 
 
 def judge_hotkey(facts: WalletFacts) -> Finding:
@@ -102,4 +105,6 @@ def judge_coldkey(facts: WalletFacts) -> Finding:
             f"{facts.coldkey} is on this machine; it owns your funds, and the miner never needs it",
             "move it to a machine that serves nothing; coldkeypub.txt may stay",
         )
+    if facts.hidden is not None:
+        return warning(name, f"not known: this user may not look into {facts.hidden}", "look as root")
     return ok(name, "not on this machine")

@@ -51,6 +51,7 @@ class DiskFacts:
     free: int
     writable: bool
     needed: int
+    closed: Path | None = None  # a folder on the way there that this user may not enter
 
 
 def read_cpu(settings: Settings) -> CpuFacts:
@@ -108,16 +109,35 @@ def read_disks(settings: Settings, *, prepared: bool) -> list[DiskFacts]:
     folders = (("STATE_DIR", settings.state_dir, STATE_BYTES), ("MODELS_DIR", settings.models_dir, model))
     facts = []
     for setting, path, needed in folders:
-        there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-        writable = os.access(there, os.W_OK | os.X_OK)
-        facts.append(DiskFacts(setting, path, shutil.disk_usage(there).free, writable or not needed, needed))
+        there, closed = _nearest(path.absolute())
+        writable = not needed or (not closed and os.access(there, os.W_OK | os.X_OK))
+        free = shutil.disk_usage(there).free
+        facts.append(DiskFacts(setting, path, free, writable, needed, there if closed else None))
     return facts
+
+
+def _nearest(path: Path) -> tuple[Path, bool]:
+    """Return the nearest folder that is there, as far as this user may look, and whether it may look no further."""
+    closed = False
+    for parent in (path, *path.parents):
+        try:
+            if parent.exists():
+                break
+        except PermissionError:
+            closed = True
+    return parent, closed
 
 
 def judge_disk(disks: list[DiskFacts]) -> Finding:
     """Judge whether the state can be kept and the model be made."""
     name = "disk"
     for disk in disks:
+        if disk.closed is not None and not disk.writable:
+            return problem(
+                name,
+                f"{disk.setting}={disk.path}: this user may not enter {disk.closed}",
+                f"look as root or as the miner's user; if that is this one, set {disk.setting} to another folder",
+            )
         if not disk.writable:
             return problem(
                 name,

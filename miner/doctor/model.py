@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from miner.settings import Settings, environment_of
 
 INFERENCES = 10
 STARTER = "starter"
+SLOW = "is the disk of MODELS_DIR well? roadwork-miner models download compares the files for as long as it takes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class ModelFacts:
     folder: Path | None = None
     manifest: Manifest | None = None
     fault: str = ""  # of a configuration or a folder that is there
+    unchecked: str = ""  # why the files were not compared with their sums
     branch: str = ""  # the revision, where it is no commit
     others: Sequence[str] = ()  # revisions of the same model that are there
 
@@ -54,7 +56,7 @@ class InferenceFacts:
 
 
 def read_model(settings: Settings) -> ModelFacts:
-    """Find the model's folder and compare every file with its sum."""
+    """Find the model's folder."""
     name, detector = settings.detector_config, settings.image_detector
     folder = manifest = None
     fault, branch, others = "", "", []
@@ -65,17 +67,29 @@ def read_model(settings: Settings) -> ModelFacts:
         folder = model_folder(config, settings.models_dir)
         others = sorted(path.parent.name for path in folder.parent.glob(f"*/{NAME}") if path.parent != folder)
         manifest = Manifest.read(folder)
-        manifest.verify(folder)
-        for part in (config.branches or {}).values():
-            own = model_folder(part, settings.models_dir)
-            Manifest.read(own).verify(own)
         if manifest.detector != detector:
             fault = f"{name} holds a model for IMAGE_DETECTOR={manifest.detector}, not for {detector}"
     except NotPrepared:
         pass
     except (DetectorConfigError, ModelError) as error:
         fault = str(error)
-    return ModelFacts(name, detector, folder, manifest, fault, branch, others)
+    return ModelFacts(name, detector, folder, manifest, fault, branch=branch, others=others)
+
+
+def check_sums(settings: Settings, facts: ModelFacts) -> ModelFacts:
+    """Compare every file of a model that was found with its sum."""
+    assert facts.folder is not None
+    assert facts.manifest is not None
+    try:
+        facts.manifest.verify(facts.folder)
+        for part in (read_config(facts.config).branches or {}).values():
+            own = model_folder(part, settings.models_dir)
+            Manifest.read(own).verify(own)
+    except NotPrepared:  # a branch; the whole counts as not prepared, as it does for the daemon
+        return replace(facts, manifest=None)
+    except (DetectorConfigError, ModelError) as error:
+        return replace(facts, fault=str(error))
+    return facts
 
 
 def judge_model(facts: ModelFacts, network: str) -> Finding:
@@ -84,6 +98,8 @@ def judge_model(facts: ModelFacts, network: str) -> Finding:
     again = "roadwork-miner models download --force with your --env-file"
     if facts.fault:
         return problem(name, f"{key}: {facts.fault}", f"correct the configuration, or make the model again: {again}")
+    if facts.manifest is None and facts.unchecked:
+        return warning(name, f"{key}: not looked at: {facts.unchecked}", SLOW)
     if facts.manifest is None:
         others = f"; there is {', '.join(facts.others)}" if facts.others else ""
         revision = facts.folder.name if facts.folder is not None else "?"
@@ -92,11 +108,14 @@ def judge_model(facts: ModelFacts, network: str) -> Finding:
             f"{key}: revision {revision} is not prepared{others}",
             "roadwork-miner models download with your --env-file, on a machine with `make setup-all`",
         )
-    said = f"{facts.manifest.name}@{facts.manifest.revision[:12]}, {facts.manifest.precision}, all sums match"
+    said = f"{facts.manifest.name}@{facts.manifest.revision[:12]}, {facts.manifest.precision}, "
+    said += f"its sums are not checked: {facts.unchecked}" if facts.unchecked else "all sums match"
     if facts.manifest.branches is not None:
         said += f", {len(facts.manifest.branches)} branches"
     if facts.manifest.calibration is not None:
         said += f", calibrated ({facts.manifest.calibration.threshold:.2f} became 0.50)"
+    if facts.unchecked:
+        return warning(name, said, SLOW)
     if facts.is_shipped and network == "finney":
         return warning(name, f"{said}; the starter earns little", "set IMAGE_DETECTOR_CONFIG to a model of your own")
     if facts.branch:
@@ -106,11 +125,14 @@ def judge_model(facts: ModelFacts, network: str) -> Finding:
 
 async def read_inference(settings: Settings, seconds: float) -> InferenceFacts:
     """Load the model and predict as the daemon does, in a process of its own: one that memory can't hold dies alone."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "miner.doctor.inference", str(INFERENCES), str(seconds / 2),
-        env=environment_of(settings), stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
+    try:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "miner.doctor.inference", str(INFERENCES), str(seconds / 2),
+            env=environment_of(settings), stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+    except OSError as error:
+        return InferenceFacts(fault=f"no process can be started for it: {error.strerror}")
     try:
         async with asyncio.timeout(seconds):
             output, _ = await child.communicate()

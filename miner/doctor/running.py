@@ -1,6 +1,5 @@
 """The miner itself, asked on its own status port, and the validators' port from both sides."""
 
-import asyncio
 import contextlib
 import errno
 import socket
@@ -23,7 +22,7 @@ EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound, re
 
 @dataclass(frozen=True, slots=True)
 class RunningFacts:
-    """What the running miner says of itself; `running` False: nobody answered on its status port."""
+    """What the running miner says of itself; `running` False: none answered on its status port."""
 
     running: bool = False
     reason: str | None = None  # why it is not ready
@@ -31,6 +30,7 @@ class RunningFacts:
     last_request: float = 0.0  # seconds since 1970; 0: never
     started: float = 0.0
     outcomes: Mapping[str, float] = field(default_factory=dict)  # requests by outcome
+    fault: str = ""  # of what answers there and is no miner
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +60,21 @@ def read_running(settings: Settings) -> RunningFacts:
             answer = client.get("/readyz", headers={"accept": "application/json"}).json()
             samples = client.get("/metrics").text
         reason = answer.get("hotkeys", {}).get(settings.wallet_hotkey, answer["reason"])
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return read_samples(samples, reason)
+    except (httpx.ConnectError, httpx.ConnectTimeout):
         return RunningFacts()
-    return read_samples(samples, reason)
+    except httpx.HTTPError as error:
+        return RunningFacts(fault=f"what listens there does not answer ({type(error).__name__})")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return RunningFacts(fault="what answers there is no miner")
 
 
 def read_samples(text: str, reason: str | None) -> RunningFacts:
-    """Read what matters of a scrape."""
+    """Read what matters of a scrape.
+
+    Raises:
+        ValueError: it is no miner's.
+    """
     values: dict[str, float] = {}
     outcomes: dict[str, float] = {}
     hotkeys = set()
@@ -79,6 +87,8 @@ def read_samples(text: str, reason: str | None) -> RunningFacts:
                 outcomes[outcome] = outcomes.get(outcome, 0.0) + sample.value
             elif name == "identity_info":
                 hotkeys.add(sample.labels["hotkey"])
+    if "build_info" not in values:
+        raise ValueError("no metrics of a miner")
     last, started = values.get("last_request_timestamp_seconds", 0.0), values.get("start_time_seconds", 0.0)
     return RunningFacts(True, reason, frozenset(hotkeys), last, started, outcomes)
 
@@ -86,6 +96,10 @@ def read_samples(text: str, reason: str | None) -> RunningFacts:
 def judge_running(facts: RunningFacts, hotkey: str, *, registered: bool | None) -> Finding:
     """Judge whether the miner serves; that it waits for its registration is another line's problem."""
     name = "miner"
+    if facts.fault:
+        return problem(
+            name, f"not running, and STATUS_PORT is taken: {facts.fault}", "give the miner a port of its own"
+        )
     if not facts.running:
         return warning(name, "not running", "roadwork-miner run, or systemctl start roadwork-miner")
     if hotkey and facts.hotkeys and hotkey not in facts.hotkeys:
@@ -165,9 +179,9 @@ async def read_reach(address: str, host: str, port: int, probe: str | None) -> R
     filled = probe.replace("{host}", host).replace("{port}", str(port))
     query = {} if filled != probe else {"host": host, "port": str(port)}
     try:
-        async with asyncio.timeout(PROBE_SECONDS), httpx.AsyncClient(timeout=PROBE_SECONDS) as client:
+        async with httpx.AsyncClient(timeout=PROBE_SECONDS) as client:
             response = await client.get(httpx.URL(filled).copy_merge_params(query))
-    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         return ReachFacts(address, None, f"the probe can't be asked: {error or type(error).__name__}")
     said: Any = None
     with contextlib.suppress(ValueError):

@@ -1,21 +1,20 @@
 """The check-up's judgements of this machine and of the running miner, as tables: facts in, a line out."""
 
-import asyncio
 import re
 import subprocess
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from miner.chain.client import CLOSE_SECONDS, GRACE_SECONDS
-from miner.doctor import checkup, files, machine, model, running
+from detectors.manifest import Manifest
+from miner.doctor import files, machine, model, running
 from miner.doctor.report import Finding, Level, ok, problem, verdict, warning
 from miner.threads import ThreadPlan
 
 GB = 10**9
+SHIPPED = Manifest.read(Path(__file__).resolve().parents[3] / "detectors" / "starter")
 
 
 def expect(finding: Finding, level: Level, words: str) -> None:
@@ -66,6 +65,31 @@ def test_disk(free: int, writable: bool, needed: int, level: Level) -> None:
     assert machine.judge_disk([models]).level == "warning", "it may be made elsewhere"
 
 
+def test_a_folder_that_this_user_may_not_enter_is_named() -> None:
+    disk = machine.DiskFacts("STATE_DIR", Path("/closed/state"), GB, False, 50, Path("/closed"))
+    expect(machine.judge_disk([disk]), "problem", "^STATE_DIR=/closed/state: this user may not enter /closed$")
+    expect(files.judge_coldkey(files.WalletFacts(hidden=Path("/closed"))), "warning", "may not look into /closed")
+
+
+MODEL = model.ModelFacts("own.yaml", "ViT")
+
+
+@pytest.mark.parametrize(
+    ("facts", "level", "words"),
+    [
+        (replace(MODEL, fault="a damaged file"), "problem", "own.yaml: a damaged file"),
+        (MODEL, "problem", "is not prepared"),
+        (replace(MODEL, unchecked="no answer within 3 s"), "warning", "not looked at: no answer within 3 s"),
+        (replace(MODEL, manifest=SHIPPED, unchecked="no answer within 8 s"), "warning", "sums are not checked: no ans"),
+        (replace(MODEL, manifest=SHIPPED), "ok", "starter@.*all sums match"),
+    ],
+)
+def test_model(facts: model.ModelFacts, level: Level, words: str) -> None:
+    expect(model.judge_model(facts, "test"), level, words)
+    if facts.unchecked:
+        assert "correct the configuration" not in model.judge_model(facts, "test").todo
+
+
 @pytest.mark.parametrize(
     ("seconds", "fault", "level", "words"),
     [
@@ -97,6 +121,7 @@ NOW = 9_060.0
     [
         (RUNNING, True, "ok", "ready"),
         (running.RunningFacts(), True, "warning", "not running"),
+        (running.RunningFacts(fault="what answers there is no miner"), True, "problem", "STATUS_PORT is taken: what"),
         (replace(RUNNING, reason="loading the model"), True, "problem", "loading the model"),
         (replace(RUNNING, reason="hotkey x is not registered"), False, "warning", "not registered"),
         (replace(RUNNING, hotkeys=frozenset({"theirs"})), True, "problem", "another hotkey, theirs"),
@@ -179,23 +204,6 @@ def test_keys() -> None:
 )
 def test_the_last_sentence(findings: list[Finding], is_running: bool, standalone: bool, sentence: str) -> None:
     assert verdict(findings, running=is_running, standalone=standalone) == sentence
-
-
-def test_the_time_limits_are_less_than_a_minute_in_all() -> None:
-    to_us = checkup.NETWORK_SECONDS + GRACE_SECONDS + CLOSE_SECONDS + checkup.LOCAL_SECONDS + running.PROBE_SECONDS
-    before = checkup.WALLET_SECONDS + checkup.MODEL_SECONDS + checkup.LOCAL_SECONDS
-    assert before + max(to_us, checkup.INFERENCE_SECONDS) <= 55
-
-
-async def _slow_and_quick() -> tuple[str, str]:
-    forever = threading.Event()
-    late = await checkup.in_time(lambda: str(forever.wait()), 0.05, "too late")
-    forever.set()
-    return late, await checkup.in_time(lambda: "in time", 60, "too late")
-
-
-def test_what_hangs_is_left_behind() -> None:
-    assert asyncio.run(_slow_and_quick()) == ("too late", "in time")
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -1,0 +1,152 @@
+"""How the check-up looks: what hangs is left behind, what breaks is a line, and what it meets may be anything."""
+
+import asyncio
+import http.server
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from miner.chain import standalone
+from miner.chain.external_address import AddressUnknown, find_external_ip
+from miner.doctor import checkup, clock, files, machine, running
+from miner.doctor.patience import asked_in_time, in_time, judged
+from miner.settings import Settings
+from tests.process.daemon import free_port
+
+PATIENCE = 60.0
+AT_ONCE = 0.05
+NOBODY = 65534
+
+
+def test_the_time_limits_are_less_than_a_minute_in_all() -> None:
+    to_us = checkup.CHAIN_SECONDS + checkup.LOCAL_SECONDS + running.PROBE_SECONDS
+    before = checkup.WALLET_SECONDS + checkup.LOCAL_SECONDS * 2 + checkup.SUMS_SECONDS
+    assert before + max(to_us, checkup.INFERENCE_SECONDS) <= 55
+    assert checkup.SERVICES_SECONDS <= checkup.CHAIN_SECONDS
+
+
+def test_what_hangs_is_left_behind() -> None:
+    forever = threading.Event()
+
+    async def slow_and_quick() -> tuple[str, str]:
+        slow = await in_time(lambda: str(forever.wait()), AT_ONCE, lambda words: words)
+        return slow, await in_time(lambda: "in time", PATIENCE, lambda words: words)
+
+    assert asyncio.run(slow_and_quick()) == ("no answer within 0.05 s", "in time")
+    forever.set()
+
+
+def test_what_breaks_is_a_line_and_no_traceback() -> None:
+    def breaks() -> Any:
+        raise KeyError("odd")
+
+    assert asyncio.run(in_time(breaks, PATIENCE, lambda words: words)) == "can't be looked at: KeyError: 'odd'"
+    finding = judged("disk", breaks)
+    assert (finding.name, finding.level) == ("disk", "problem")
+    assert finding.words == "can't be looked at: KeyError: 'odd'"
+
+
+async def _no_address(services: list[str]) -> str:
+    try:
+        return await find_external_ip(services, AT_ONCE)
+    except AddressUnknown:
+        return "unknown"
+
+
+@pytest.mark.parametrize("asked", [partial(clock.ask_services, seconds=AT_ONCE), _no_address])
+def test_a_dead_name_server_holds_nobody_up(asked: Callable[[list[str]], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's look-up of a name goes on for a minute, and nothing can end it."""
+    looking, servers_answer = threading.Event(), threading.Event()
+
+    def look_up(*_: Any, **__: Any) -> Any:
+        looking.set()
+        servers_answer.wait()
+        raise OSError("no such name")
+
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+    ask = partial(asked, ["http://name.invalid"])
+    found = asyncio.run(asked_in_time(ask, PATIENCE, lambda _: "left behind"))
+    assert found in (None, "unknown")
+    assert looking.is_set()
+    assert not servers_answer.is_set(), "it has ended and the look-up has not"
+    servers_answer.set()
+
+
+def test_the_command_ends_while_a_name_is_still_looked_up() -> None:
+    code = """if True:
+        import concurrent.futures, threading
+        from miner.cli.options import end_at_once
+        concurrent.futures.ThreadPoolExecutor().submit(threading.Event().wait)
+        print("told")
+        end_at_once(3)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stdout) == (3, "told\n")
+
+
+@pytest.fixture
+def elsewhere(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Another program on the status port, which answers everything with the same."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(request.param)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield server.server_port
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [b"[]", b"17", b"hello", b"{}", b'{"reason": null}', b'{"hotkeys": [], "reason": 1}'],
+    indirect=True,
+)
+def test_another_program_on_the_status_port_is_said(elsewhere: int) -> None:
+    facts = running.read_running(Settings(status_port=elsewhere, miner_axon_port=free_port()))
+    assert (facts.running, facts.fault) == (False, "what answers there is no miner")
+
+
+def test_nobody_on_the_status_port_is_no_fault() -> None:
+    facts = running.read_running(Settings(status_port=free_port()))
+    assert facts == running.RunningFacts()
+
+
+@pytest.fixture
+def nobodys(tmp_path: Path) -> Iterator[Path]:
+    """Be an ordinary user, who has this folder and may not enter `tmp_path`."""
+    tmp_path.chmod(0)
+    with tempfile.TemporaryDirectory() as folder:
+        standalone.own_wallet(Path(folder), "miner")  # which also imports the SDK, while that may be read
+        is_root = os.geteuid() == 0
+        for path in (Path(folder), *Path(folder).rglob("*")) if is_root else ():
+            os.chown(path, NOBODY, NOBODY)
+        if is_root:
+            os.seteuid(NOBODY)
+        yield Path(folder)
+        if is_root:
+            os.seteuid(0)
+    tmp_path.chmod(0o700)
+
+
+def test_a_closed_folder_is_a_line_and_no_traceback(nobodys: Path, tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path / "state" / "mine", models_dir=nobodys)
+    finding = machine.judge_disk(machine.read_disks(settings, prepared=True))
+    assert (finding.level, "this user may not enter" in finding.words) == ("problem", True), finding
+
+    wallet = files.read_wallet(Settings(state_dir=nobodys, wallet_path=tmp_path / "wallets"))
+    assert files.judge_hotkey(wallet).level == "ok", wallet
+    assert files.judge_coldkey(wallet).words.startswith("not known: this user may not look into")
