@@ -60,7 +60,7 @@ vit-base: $(VENV)/.all ## Make a full-size ViT-base with random weights in OUT, 
 	@$(BIN)/python -m tests.models vit-base $(or $(OUT),models/vit-base)
 
 bench: $(VENV)/.all $(if $(ENV_FILE),,$(BENCH_MODELS)) ## Measure a model beside its own library (ENV_FILE=miner.env; none: ViT-base and YOLO11n, random weights)
-	@code=0; for file in $(or $(ENV_FILE),$(BENCH_MODELS)); do $(MINER) bench $(if $(findstring --daemon,$(ARGS)),,--reference) --env-file $$file $(ARGS) || code=$$?; done; exit $$code
+	@code=0; for file in $(or $(ENV_FILE),$(BENCH_MODELS)); do $(MINER) bench $(if $(findstring --daemon,$(ARGS)),,--reference-if-there) --env-file $$file $(ARGS) || code=$$?; done; exit $$code
 
 $(BENCH)/vit-base.env: | $(VENV)/.all
 	@$(BIN)/python -m tests.models vit-base $(BENCH)/vit-base >&2

@@ -9,7 +9,7 @@ from detectors.base import Detector, RunOptions
 from detectors.config import DetectorConfig
 from detectors.ensemble import Ensemble
 from detectors.image import decode
-from detectors.loading import branch_model, is_prepared, load_detector
+from detectors.loading import branch_model, is_prepared, load_branches
 from detectors.manifest import Manifest, Output, Parity, Source, sha256
 from detectors.pictures import known_picture
 from detectors.registry import FUSED
@@ -48,17 +48,15 @@ def prepare_ensemble(
     assert config.branches is not None
     assert config.fusion is not None
     for name, branch in config.branches.items():
-        if force or not is_prepared(branch, models_dir):
+        # An exported folder can't be made again from itself.
+        if (force and branch.model_folder is None) or not is_prepared(branch, models_dir):
             progress(f"branch {name}")
             prepare(branch.detector, branch)
     progress(config.fusion.words)
     # Asked for only now: a branch's revision may be known only once it was fetched.
     folder = model_folder(config, models_dir)
     manifests = {name: Manifest.read(model_folder(branch, models_dir)) for name, branch in config.branches.items()}
-    branches = {
-        name: load_detector(branch.detector, branch, models_dir, "onnx", RunOptions())
-        for name, branch in config.branches.items()
-    }
+    branches = load_branches(config.branches, models_dir, "onnx", RunOptions(), "fp32")
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -47,12 +47,8 @@ def load_detector(
         raise DetectorConfigError(f"{config.path.name} holds a model for {manifest.detector}, not for {name}")
     if config.branches is not None:
         return _load_ensemble(config, manifest, models_dir, backend, options, precision)
-    calibration = manifest.calibration
     if precision != "fp32":
-        if not RECIPES.get((precision, backend)):
-            raise DetectorConfigError(f"the backend {backend!r} has no {precision}")
-        folder = variant_folder(manifest, models_dir, precision, backend)
-        manifest = Manifest.read(folder).model_copy(update={"calibration": calibration})
+        folder, manifest = _variant(manifest, models_dir, precision, backend)
     runs_here = backend if options.engine is None else options.engine.fallback
     optimized = ensure_graph(folder, manifest) if runs_here == "onnx" else None
     # The optimised graph has sums of its own, and the one it was made from is then not read at all; neither is a graph
@@ -80,18 +76,49 @@ def _load_ensemble(
     if options.engine is not None:
         raise DetectorConfigError(f"an {FUSED} runs its branches here: the backend 'remote' serves one graph")
     manifest.verify(model_folder(config, models_dir))
-    shared = dataclasses.replace(options, shared=True)
-    if manifest.branches != _branch_models(config.branches, models_dir):
+    if manifest.branches != branch_models(config.branches, models_dir):
         raise NotPrepared(f"a branch of {manifest.name} is not the one that it was prepared with")
-    branches = {
-        name: load_detector(branch.detector, branch, models_dir, backend, shared, precision)
-        for name, branch in config.branches.items()
-    }
+    if precision != "fp32":
+        folder, manifest = _variant(manifest, models_dir, precision, backend)
+        if manifest.branches != branch_models(config.branches, models_dir, precision, backend):
+            raise NotPrepared(f"a branch of {folder} is not the one that it was judged with")
+    branches = load_branches(config.branches, models_dir, backend, options, precision)
     return Ensemble(manifest, branches, config.fusion, config.fallbacks, options)
 
 
-def _branch_models(branches: Mapping[str, DetectorConfig], models_dir: Path) -> dict[str, BranchModel]:
-    return {name: branch_model(Manifest.read(model_folder(one, models_dir))) for name, one in branches.items()}
+def load_branches(
+    branches: Mapping[str, DetectorConfig], models_dir: Path, backend: str, options: RunOptions, precision: str
+) -> dict[str, Detector]:
+    """Load the models of an ensemble, which take turns on the same threads; raises as `load_detector` does."""
+    shared = dataclasses.replace(options, shared=True)
+    return {
+        name: load_detector(branch.detector, branch, models_dir, backend, shared, precision)
+        for name, branch in branches.items()
+    }
+
+
+def branch_models(
+    branches: Mapping[str, DetectorConfig], models_dir: Path, precision: str = "fp32", backend: str = "onnx"
+) -> dict[str, BranchModel]:
+    """Return what an ensemble remembers of its branches, or of their faster variants.
+
+    Raises:
+        NotPrepared: one is not there.
+    """
+    found = {name: Manifest.read(model_folder(one, models_dir)) for name, one in branches.items()}
+    if precision != "fp32":
+        found = {name: _variant(one, models_dir, precision, backend)[1] for name, one in found.items()}
+    return {name: branch_model(manifest) for name, manifest in found.items()}
+
+
+def _variant(fp32: Manifest, models_dir: Path, precision: str, backend: str) -> tuple[Path, Manifest]:
+    """Return a faster variant's folder and its manifest, with what the fp32 folder knows by now."""
+    if not RECIPES.get((precision, backend)):
+        raise DetectorConfigError(f"the backend {backend!r} has no {precision}")
+    folder = variant_folder(fp32, models_dir, precision, backend)
+    # The spread is that of the mapped answers: one without the other would be drift.
+    update = {"calibration": fp32.calibration, "predictions": fp32.predictions}
+    return folder, Manifest.read(folder).model_copy(update=update)
 
 
 def branch_model(manifest: Manifest) -> BranchModel:
@@ -104,21 +131,25 @@ def is_prepared(config: DetectorConfig, models_dir: Path) -> bool:
     """Return whether the exported model is on this disk; of an ensemble, all of them."""
     try:
         manifest = Manifest.read(model_folder(config, models_dir))
-        return config.branches is None or manifest.branches == _branch_models(config.branches, models_dir)
+        return config.branches is None or manifest.branches == branch_models(config.branches, models_dir)
     except NotPrepared:
         return False
 
 
 def has_variant(config: DetectorConfig, models_dir: Path, precision: str, backend: str) -> bool:
-    """Return whether a prepared model has this precision for this backend; of an ensemble, every branch."""
+    """Return whether a prepared model has this precision for this backend.
+
+    Of an ensemble: every branch has it, and what these say together was judged.
+    """
     if precision == "fp32":
         return True
     if not RECIPES.get((precision, backend)):
         return False
-    if config.branches is not None:
-        return all(has_variant(branch, models_dir, precision, backend) for branch in config.branches.values())
     try:
-        Manifest.read(variant_folder(Manifest.read(model_folder(config, models_dir)), models_dir, precision, backend))
+        fp32 = Manifest.read(model_folder(config, models_dir))
+        _, variant = _variant(fp32, models_dir, precision, backend)
+        return config.branches is None or variant.branches == branch_models(
+            config.branches, models_dir, precision, backend
+        )
     except NotPrepared:
         return False
-    return True

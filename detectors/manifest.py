@@ -99,7 +99,7 @@ class Manifest(_Part):
     gate: Gate | None = None  # of precisions other than fp32
     predictions: Tenths | None = None  # shares of what it said of photos it was not trained on, half of them roadwork
     calibration: Calibration | None = None  # of the fp32 folder alone; its faster variants take it over
-    branches: dict[str, BranchModel] | None = None  # of an ensemble
+    branches: dict[str, BranchModel] | None = None  # of an ensemble; of its faster variant, those of its branches
     made_with: dict[str, str]  # package -> version
 
     @classmethod

@@ -7,7 +7,7 @@ from pathlib import Path
 from detectors.config import DetectorConfig
 from detectors.loading import has_variant
 from detectors.manifest import Manifest
-from detectors.registry import FUSED, PRECISIONS, exporter_class
+from detectors.registry import PRECISIONS, exporter_class
 from detectors.weights import find_original
 from miner.errors import ConfigurationError
 
@@ -64,7 +64,10 @@ def missing(backend: str, detector: str, config: DetectorConfig) -> str | None:
 
 
 def lacks_library(detector: str, config: DetectorConfig) -> str | None:
-    """Return what the model's own library needs and is not here, or None."""
+    """Return what the model's own library needs and is not here, or None; for an ensemble, for any branch."""
+    if config.branches is not None:
+        lacks = (lacks_library(branch.detector, branch) for branch in config.branches.values())
+        return next((lack for lack in lacks if lack is not None), None)
     library, extra = LIBRARIES[detector]
     for package in ("torch", library):
         if find_spec(package) is None:
@@ -75,15 +78,15 @@ def lacks_library(detector: str, config: DetectorConfig) -> str | None:
 
 
 def reference_name(detector: str, config: DetectorConfig, revision: str) -> str:
-    """Return what the model's own library calls its pipeline.
+    """Return what the model's own library calls its pipeline; an ensemble has those of its branches.
 
     Raises:
         ConfigurationError: it can't be run here.
     """
-    if detector == FUSED:
-        raise ConfigurationError(f"--reference: an {FUSED} has no library of its own; measure its branches one by one")
     if (lack := lacks_library(detector, config)) is not None:
         raise ConfigurationError(f"--reference: {lack}")
+    if config.branches is not None:
+        return "its branches' libraries"
     return exporter_class(detector)(find_original(config, revision).path, config).reference_name
 
 

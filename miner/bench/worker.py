@@ -9,12 +9,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from detectors.errors import DetectorError
 from miner import memory
 from miner.bench.job import Ask, Burst, Job, Loaded, to_dict
 from miner.machine import read_memory
+
+if TYPE_CHECKING:
+    from detectors.config import DetectorConfig
 
 LARGE = ("torch", "transformers", "ultralytics", "optimum", "openvino", "onnxruntime", "bittensor")
 WARM = 3  # times each picture, before anything is measured
@@ -67,18 +70,32 @@ def _load(job: Job) -> Predict:
 
     config = read_config(job.config)
     if job.kind == "reference":
-        from detectors.registry import exporter_class
-        from detectors.weights import find_original
-
-        return exporter_class(job.detector)(find_original(config, job.revision).path, config).reference()
+        return _reference(job, config)
     from detectors.base import RunOptions
     from detectors.loading import load_detector
 
     memory.keep_large_blocks_apart()  # as the daemon does
     options = RunOptions(job.slots, job.threads, job.arena)
     detector = load_detector(job.detector, config, Path(job.models_dir), job.backend, options, job.precision)
+    detector.verify()  # what the daemon would refuse to serve is no competitor
     memory.give_back()
     return lambda data: detector.predict(data).probability
+
+
+def _reference(job: Job, config: "DetectorConfig") -> Predict:
+    """Return the library's own pipeline; of an ensemble, its branches' own, fused as ours are."""
+    from detectors.manifest import Manifest
+    from detectors.registry import exporter_class
+    from detectors.weights import find_original, model_folder
+
+    if config.branches is None:
+        return exporter_class(job.detector)(find_original(config, job.revision).path, config).reference()
+    fusion, each = config.fusion, {}
+    assert fusion is not None
+    for name, branch in config.branches.items():
+        revision = Manifest.read(model_folder(branch, Path(job.models_dir))).revision
+        each[name] = exporter_class(branch.detector)(find_original(branch, revision).path, branch).reference()
+    return lambda data: float(fusion({name: pipeline(data) for name, pipeline in each.items()}))
 
 
 def _warm_up(pool: ThreadPoolExecutor, predict: Predict, job: Job, pictures: list[bytes]) -> float:

@@ -40,6 +40,9 @@ def bench(
     reference: Annotated[
         bool, typer.Option("--reference", help="Also the model's own library: transformers' pipeline, YOLO.predict.")
     ] = False,
+    reference_if_there: Annotated[
+        bool, typer.Option("--reference-if-there", help="The same, where its weights and the library are here.")
+    ] = False,
     daemon: Annotated[
         bool, typer.Option("--daemon", help="Measure whole daemons: start, memory, overhead, growth.")
     ] = False,
@@ -73,6 +76,7 @@ def bench(
         met = _measure_daemons(subject, requests, concurrency, as_json)
     else:
         bound = (SECONDS if seconds is None and rounds is None else seconds, rounds)
+        reference = reference or (reference_if_there and _has_reference(subject))
         is_demanded = backends is not None or precisions is not None
         met = _measure(subject, reference, is_demanded, concurrency, pictures, bound, as_json, plot)
     if not met:
@@ -165,13 +169,23 @@ def _subject(
     with start_errors(settings):
         config = read_config(settings.detector_config)
         if not is_prepared(config, settings.models_dir):
-            prepare_fp32(settings)
+            prepare_fp32(settings, force=False)
         manifest = Manifest.read(model_folder(config, settings.models_dir))
     if manifest.detector != detector:
         raise ConfigurationError(f"IMAGE_DETECTOR={detector}: {config.path.name} holds a model for {manifest.detector}")
     chosen = variants(detector, config, manifest, settings.models_dir, backends, precisions)
     split = make_plan(cores, slots or settings.inference_slots, threads or settings.inference_threads)
     return Subject(settings, config, manifest, chosen, cores, split)
+
+
+def _has_reference(subject: "Subject") -> bool:
+    """Return whether the model's own library can take part; if not, say what it lacks."""
+    from miner.bench.entrants import lacks_library
+
+    lack = lacks_library(subject.settings.image_detector, subject.config)
+    if lack is not None:
+        print(f"left out: the model's own library: {lack}", file=sys.stderr)
+    return lack is None
 
 
 def _deadline(settings: Settings) -> float:

@@ -95,21 +95,17 @@ def record_spread(
 def prepare_faster(
     settings: Settings, config: "DetectorConfig", precision: "Precision", max_flips: float, photos: "Photos | None"
 ) -> None:
-    """Make a faster variant of the prepared model, or of each branch, for the configured backend or all installed."""
-    from detectors.weights import model_folder
+    """Make a faster variant of the prepared model for the configured backend, or for all that are installed.
 
-    for branch in (config.branches or {"": config}).values():
-        _prepare_faster(settings, model_folder(branch, settings.models_dir), precision, max_flips, photos)
-
-
-def _prepare_faster(
-    settings: Settings, folder: Path, precision: "Precision", max_flips: float, photos: "Photos | None"
-) -> None:
+    Of an ensemble it is each branch's, and what they say together has to get through the gate as well.
+    """
     from detectors.base import RunOptions
     from detectors.errors import ModelError
     from detectors.manifest import Manifest
+    from detectors.precision.fused import make_faster_ensemble
     from detectors.precision.making import make_faster
     from detectors.registry import RECIPES
+    from detectors.weights import model_folder
     from miner.threads import allowed_cores
 
     chosen = settings.image_detector_backend
@@ -119,13 +115,17 @@ def _prepare_faster(
         wanted = f"the package {backends[0]!r} (extra `openvino`)" if backends else f"another backend than {chosen!r}"
         raise ConfigurationError(f"--precision={precision}: needs {wanted}")
     refusals: list[str] = []
-    options = RunOptions(1, allowed_cores())
+    models_dir, options = settings.models_dir, RunOptions(1, allowed_cores())
     with _steps() as (console, progress):
         for backend in installed:
             try:
-                target = make_faster(
-                    folder, precision, backend, settings.models_dir, options, photos, max_flips, progress
-                )
+                if config.branches is not None:
+                    target = make_faster_ensemble(
+                        config, precision, backend, models_dir, options, photos, max_flips, progress
+                    )
+                else:
+                    folder = model_folder(config, models_dir)
+                    target = make_faster(folder, precision, backend, models_dir, options, photos, max_flips, progress)
             except ModelError as error:
                 refusals.append(str(error))
                 console.print(f"{backend}: {error}")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from detectors.config import DetectorConfig
+from detectors.config import SHIPPED, DetectorConfig, read_config
 from detectors.export import prepare
 from detectors.fusion import Fusion
 from detectors.registry import DETECTORS, EXPORTERS, exporter_class
 from detectors.weights import find_original, model_folder
-from tests.models import make_vit, make_yolo
+from tests.models import make_pair, make_vit, make_yolo
 
 
 @dataclass(frozen=True)
@@ -63,3 +63,14 @@ def prepared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Return a detector with one graph."""
     return prepared_once(request.param, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the shipped pair's YAML file, the repository in it being a folder on this disk."""
+    folder = tmp_path_factory.mktemp("pair")
+    make_pair(folder / "repository")
+    text = (SHIPPED / "pair_roadwork.yaml").read_text().replace("you/roadwork-pair", "repository")
+    (folder / "pair.yaml").write_text(text)
+    prepare("Ensemble", read_config(str(folder / "pair.yaml")), folder / "models")
+    return folder

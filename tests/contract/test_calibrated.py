@@ -46,8 +46,12 @@ def test_the_answer_moves_and_the_self_test_stays(folder: Path, tmp_path: Path) 
 def test_a_faster_variant_takes_over_what_its_model_has_now(folder: Path, tmp_path: Path) -> None:
     make_faster(folder, "int8", "onnx", tmp_path, RunOptions(), Photos(many_pictures(8)), 1.0)
     plain = answer(folder, tmp_path, "int8")
-    store_calibration(folder, MAP)
+    spread = [0.5, *[0.0] * 8, 0.5]
+    store_calibration(folder, MAP, spread)
     assert answer(folder, tmp_path, "int8") == pytest.approx(MAP(plain), abs=1e-6)
+    config = DetectorConfig(model_folder=folder, path=folder / "mine.yaml")
+    loaded = load_detector("ViT", config, tmp_path, "onnx", RunOptions(), "int8")
+    assert loaded.manifest.predictions == spread, "drift is told by the spread of the mapped answers"
     variant = make_faster(folder, "int8", "onnx", tmp_path, RunOptions(), Photos(many_pictures(8)), 1.0)
     assert Manifest.read(variant).calibration is None
     assert answer(folder, tmp_path, "int8") == pytest.approx(MAP(plain), abs=1e-6)

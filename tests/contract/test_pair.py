@@ -10,7 +10,7 @@ import yaml
 from PIL import Image, ImageOps
 
 from detectors.base import RunOptions
-from detectors.config import SHIPPED, read_config
+from detectors.config import read_config
 from detectors.ensemble import Ensemble
 from detectors.errors import DetectorConfigError, ImageError, ModelError, NotPrepared
 from detectors.export import prepare
@@ -18,20 +18,9 @@ from detectors.exporters.torchvision_cpu import ensure_torchvision
 from detectors.loading import is_prepared, load_detector
 from detectors.manifest import Manifest
 from detectors.weights import model_folder
-from tests.models import make_pair, photo
+from tests.models import photo
 
 PHOTOS = [photo(1280, 720, seed=2), photo(360, 640, seed=4), photo(224, 224, seed=5), photo(640, 480, seed=7)]
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the shipped YAML file, the repository in it being a folder on this disk."""
-    folder = tmp_path_factory.mktemp("pair")
-    make_pair(folder / "repository")
-    text = (SHIPPED / "pair_roadwork.yaml").read_text().replace("you/roadwork-pair", "repository")
-    (folder / "pair.yaml").write_text(text)
-    prepare("Ensemble", read_config(str(folder / "pair.yaml")), folder / "models")
-    return folder
 
 
 def said_by_transformers(home: Path, data: bytes) -> list[float]:

@@ -1,6 +1,7 @@
 """`roadwork-miner bench`: real workers, real daemons. No test asserts how fast anything is."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from detectors.manifest import Manifest
 from miner.bench.competitor import Worker
 from miner.bench.job import Job
 from miner.errors import CouldNotStart
@@ -99,12 +101,27 @@ def test_a_worker_that_can_not_load_says_why_and_leaves(tmp_path: Path) -> None:
         Worker(job, clean_environment())
     with pytest.raises(CouldNotStart, match=r"^onnx fp32: FileNotFoundError"):
         Worker(replace(job, pictures=[str(tmp_path / "none.jpg")]), clean_environment())
+    starter = Path(__file__).resolve().parents[2] / "detectors" / "starter"
+    model = Path(shutil.copytree(starter, tmp_path / "other", ignore=shutil.ignore_patterns("optimized")))
+    Manifest.read(model).model_copy(update={"known_answer": 0.987}).write(model)
+    (tmp_path / "other.yaml").write_text("model_folder: other\n")
+    with pytest.raises(CouldNotStart, match=r"to the known picture, not 0\.9870"):
+        Worker(replace(job, config=str(tmp_path / "other.yaml")), clean_environment())
 
 
 def test_tables_and_the_verdict_are_for_people(tmp_path: Path) -> None:
-    said = bench(tmp_path, "--rounds", 1, "--backends", "onnx").stdout
-    assert "onnx fp32 serves up to " in said
-    assert " validators at once" in said
+    run = bench(tmp_path, "--rounds", 1, "--backends", "onnx")
+    assert "onnx fp32 serves up to " in run.stdout
+    assert " validators at once" in run.stdout
+
+
+def test_an_ensemble_is_measured_as_make_bench_asks_for_it(tmp_path: Path) -> None:
+    starter = Path(__file__).resolve().parents[2] / "detectors" / "starter"
+    (tmp_path / "both.yaml").write_text(f"branches: {{a: {{model_folder: {starter}}}, b: {{model_folder: {starter}}}}}")
+    arguments = ("--detector", "Ensemble", "--config", tmp_path / "both.yaml", "--backends", "onnx")
+    run = bench(tmp_path / "models", *arguments, "--rounds", 1, "--reference-if-there")
+    assert "left out: the model's own library: needs the original weights" in run.stderr
+    assert "onnx fp32 serves up to " in run.stdout
 
 
 def test_exit_code_1_when_the_deadline_is_missed(tmp_path: Path) -> None:

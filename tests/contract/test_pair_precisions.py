@@ -1,0 +1,112 @@
+"""Faster precisions of an ensemble: loaded, verified, and refused when the fused answers change sides."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from detectors import registry
+from detectors.base import RunOptions
+from detectors.config import DetectorConfig, read_config
+from detectors.ensemble import Ensemble
+from detectors.errors import ModelError, NotPrepared
+from detectors.export import prepare
+from detectors.image import decode
+from detectors.loading import branch_model, has_variant, load_detector
+from detectors.manifest import Manifest
+from detectors.pictures import many_pictures
+from detectors.precision.fused import make_faster_ensemble
+from detectors.precision.making import Photos
+from detectors.weights import model_folder, variant_folder
+from miner.bench.job import Job
+from miner.bench.worker import _load
+from tests.contract.test_precisions import WAYS
+
+DATA = many_pictures(16)
+DYNAMIC = {"dynamic": registry.RECIPES["int8", "onnx"]["dynamic"]}  # what it makes depends on no picture
+
+
+def load(config: DetectorConfig, models: Path, precision: str = "fp32", backend: str = "onnx") -> Ensemble:
+    found = load_detector("Ensemble", config, models, backend, RunOptions(), precision)
+    assert isinstance(found, Ensemble)
+    return found
+
+
+@pytest.mark.parametrize(("precision", "backend"), {backend: (kind, backend) for kind, backend in WAYS}.values())
+def test_a_faster_pair_loads_and_proves_itself(home: Path, precision: str, backend: str) -> None:
+    config, models = read_config(str(home / "pair.yaml")), home / "models"
+    photos = Photos(DATA[:4], [True, False, True, False])
+    # Random weights lose much by eight bits; what is asked here is whether what was let through can be served.
+    folder = make_faster_ensemble(config, precision, backend, models, RunOptions(), photos, 1.0)  # type: ignore[arg-type]
+    detector = load(config, models, precision, backend)
+    assert detector.verify() > 0
+    assert has_variant(config, models, precision, backend)
+    judged = Manifest.read(folder).gate
+    assert judged is not None
+    assert (judged.pictures, judged.max_difference > 0, judged.seconds > 0) == (4, True, True)
+    assert judged.labelled is not None
+    assert detector.manifest.gate == judged
+    answer = detector.predict(DATA[0]).probability
+    assert answer == pytest.approx(load(config, models).predict(DATA[0]).probability, abs=judged.max_difference + 1e-6)
+
+
+def test_what_the_branches_say_together_passes_the_gate_too(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.RECIPES, ("int8", "onnx"), DYNAMIC)
+    values = yaml.safe_load((home / "pair.yaml").read_text())
+    for branch in values["branches"].values():
+        branch["hf_repo"] = str(home / "repository")
+
+    def write(threshold: float) -> DetectorConfig:
+        values["fusion"]["threshold"] = threshold
+        (tmp_path / "pair.yaml").write_text(yaml.safe_dump(values))
+        config = read_config(str(tmp_path / "pair.yaml"))
+        prepare("Ensemble", config, models, force=False)
+        return config
+
+    models = Path(shutil.copytree(home / "models", tmp_path / "models"))
+    config = write(0.5)
+    make_faster_ensemble(config, "int8", "onnx", models, RunOptions(), Photos(DATA), 1.0)
+    plain, faster = load(config, models), load(config, models, "int8")
+
+    def sides(data: bytes) -> list[bool]:
+        said = [[one.judge(decode(data)).probability for one in each.branches.values()] for each in (plain, faster)]
+        return [(a > 0.5) == (b > 0.5) for a, b in zip(*said, strict=True)]
+
+    # A picture that neither branch puts on another side of 0.5, and a threshold that both together do.
+    (data, *_) = [data for data in DATA if all(sides(data))]
+    first, second = (one.predict(data).probability for one in (plain, faster))
+    assert first != second
+    moved = write((first + second) / 2)
+    with pytest.raises(ModelError, match=r"100\.0% of the pictures are on .* once the branches are fused"):
+        make_faster_ensemble(moved, "int8", "onnx", models, RunOptions(), Photos([data]), 0.0)
+    assert not has_variant(moved, models, "int8", "onnx")
+    with pytest.raises(NotPrepared):
+        load(moved, models, "int8")
+
+
+def test_a_branch_that_was_made_anew_is_not_what_was_judged(home: Path, tmp_path: Path) -> None:
+    models = Path(shutil.copytree(home / "models", tmp_path / "models"))
+    config = read_config(str(home / "pair.yaml"))
+    assert config.branches is not None
+    fp32 = Manifest.read(model_folder(config, models))
+    branches = {name: Manifest.read(model_folder(branch, models)) for name, branch in config.branches.items()}
+    sums = {name: branch_model(manifest) for name, manifest in branches.items()}
+    for manifest in (*branches.values(), fp32.model_copy(update={"branches": sums})):
+        folder = variant_folder(manifest, models, "int8", "openvino")
+        folder.mkdir(exist_ok=True)
+        manifest.write(folder)
+    assert has_variant(config, models, "int8", "openvino")
+    other = branches["dinov2"].model_copy(update={"files": {"model.xml": "0" * 64}})
+    other.write(variant_folder(other, models, "int8", "openvino"))
+    assert not has_variant(config, models, "int8", "openvino")
+    with pytest.raises(NotPrepared, match="is not the one that it was judged with"):
+        load(config, models, "int8", "openvino")
+
+
+def test_the_bench_compares_it_with_its_branches_own_libraries(home: Path) -> None:
+    config = read_config(str(home / "pair.yaml"))
+    job = Job("reference", "Ensemble", str(config.path), str(home / "models"), "libraries", "fp32", 1, 1, [])
+    assert _load(job)(DATA[0]) == pytest.approx(load(config, home / "models").predict(DATA[0]).probability, abs=1e-3)
