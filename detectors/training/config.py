@@ -23,11 +23,15 @@ class Augment(_Part):
     """How probable each change of a photo is; 0 switches it off. They mirror what validators send."""
 
     flip: Probability = 0.5  # mirrored
-    crop: Probability = 0.5  # cut to 60 to 100 % of its area
+    upside_down: Probability = 0.1  # turned top to bottom
+    rotate: Probability = 0.3  # by up to 20 degrees either way
+    crop: Probability = 0.5  # cut to 20 to 100 % of its area
     letterbox: Probability = 0.5  # whole in a 224-pixel square, between black bars
     light: Probability = 0.5  # another brightness, contrast and saturation
-    blur: Probability = 0.2  # blurred a little
+    shrink: Probability = 0.2  # half or a third of the pixels a side, enlarged again
+    blocks: Probability = 0.1  # grey blocks hide parts
     noise: Probability = 0.2  # noise added
+    blur: Probability = 0.2  # blurred a little
     jpeg: Probability = 0.5  # compressed as JPEG of quality 30 to 95
 
 

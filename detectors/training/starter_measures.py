@@ -12,7 +12,10 @@ from PIL import Image, ImageFilter
 from rich.progress import Progress
 
 from detectors.estimates import share_estimate
-from detectors.training.sent import CHANGES, TOGETHER, sent
+from detectors.sending.changes import VIEWS as SENT
+from detectors.sending.changes import sent
+from detectors.sending.distortions import encoded
+from detectors.sending.eras import opened
 from detectors.training.starter_data import BILINEAR, Photo, folds
 from detectors.training.starter_network import probabilities, train
 from detectors.training.starter_views import recompressed, squared
@@ -33,13 +36,6 @@ VIEWS: list[tuple[str, Callable[[Image.Image], Image.Image]]] = [
     ("1920 wide", lambda picture: picture.resize((1920, round(1920 * picture.height / picture.width)), BILINEAR)),
     ("blurred, noisy, JPEG 50", _worn),
 ]
-SENT = {
-    "letterbox": "letterboxed 224",
-    "jpeg": "JPEG 30 to 95",
-    "blur": "blurred, radius 0.3 to 1.5",
-    "noise": "noise of 3 to 15 levels",
-    TOGETHER: "letterboxed, blurred, noisy and JPEG at once",
-}
 PARTS = "enlarged parts without cones"
 
 
@@ -64,9 +60,12 @@ def _judged(model: torch.nn.Module, unseen: Sequence[Photo], held: NDArray[np.in
     """Judge photos that a network has not seen, as they are and changed; `held`: their numbers, which seed changes."""
     labels = np.array([photo.label == 1 for photo in unseen])
     judged = {name: (probabilities(model, [view(photo.picture) for photo in unseen]), labels) for name, view in VIEWS}
-    for name in (*CHANGES, TOGETHER):
-        pictures = [sent(photo.picture, name, (0, int(number))) for photo, number in zip(unseen, held, strict=True)]
-        judged[SENT[name]] = probabilities(model, pictures), labels
+    for name in SENT:
+        pictures = [
+            opened(sent(encoded(photo.picture, 95), name, np.random.default_rng((0, int(number)))))
+            for photo, number in zip(unseen, held, strict=True)
+        ]
+        judged[name] = probabilities(model, pictures), labels
     parts = [part for photo in unseen if not photo.label for part in _parts(photo.picture)]
     scores = judged[VIEWS[0][0]][0]
     wrong = [f"{p.name} {score:.2f}" for p, score in zip(unseen, scores, strict=True) if (score > 0.5) != p.label]

@@ -23,8 +23,12 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="Folder with `roadwork` and `no_roadwork`, not used in training.")],
     models: Models = None,
     precision: Annotated[Literal["fp32", "int8", "bf16"], typer.Option(help="Of a prepared variant.")] = "fp32",
+    era: Annotated[
+        Literal["letterbox", "native", "augmented"] | None,
+        typer.Option(help="Send them as validators of that era, as `simulate` does; default: the files as they are."),
+    ] = None,
     augment: Annotated[
-        bool, typer.Option("--augment", help="Also as validators may send them: letterbox, JPEG, blur, noise.")
+        bool, typer.Option("--augment", help="Also in every era, and letterboxed with JPEG, blur, noise and all three.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of changes and resamples.")] = 0,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Also draw mistakes and reliability.")] = None,
@@ -40,13 +44,14 @@ def evaluate(
     if plot is not None and plot.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ConfigurationError(f"--plot={plot}: a name that ends with .png, .svg or .pdf is allowed")
     with training_errors():
+        from detectors.sending.changes import VIEWS
         from detectors.training import evaluating
-        from detectors.training.asking import ask
-        from detectors.training.sent import AS_IT_IS, VIEWS
+        from detectors.training.asking import AS_IT_IS, Sending, ask
 
         found = find_models(settings, models)
         photos = read_labelled(data)
-        labels, views = photos.labels == 1, VIEWS if augment else (AS_IT_IS,)
+        labels, first = photos.labels == 1, era or AS_IT_IS
+        views: list[Sending] = list(dict.fromkeys((first, *VIEWS))) if augment else [first]
         detectors = {name: open_model(settings, config, precision) for name, config in found.items()}
         said: dict[str, dict[str, Any]] = {view: {} for view in views}
         seconds: dict[str, dict[str, Any]] = {view: {} for view in views}
@@ -58,11 +63,11 @@ def evaluate(
             view: {name: evaluating.judge(labels, answers[name], seconds[view][name], seed) for name in found}
             for view, answers in said.items()
         }
-        best, gains = evaluating.leads(labels, said[AS_IT_IS], seed)
+        best, gains = evaluating.leads(labels, said[first], seed)
         if plot is not None:
             from detectors.training.judgement_plot import draw
 
-            draw(photos.labels, said[AS_IT_IS], plot)
+            draw(photos.labels, said[first], plot)
     if as_json:
         told = {
             "photos": len(labels), "left_out": photos.skipped,

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from detectors.sending.eras import Era, prepare
 from miner.axon.client import Client
 from miner.errors import CouldNotStart
-from miner.simulate.eras import Era, prepare
 from miner.simulate.keys import wait_until_known
 from miner.simulate.photos import Photo
 from miner.simulate.report import Report, summed_up

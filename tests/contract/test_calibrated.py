@@ -14,6 +14,7 @@ from detectors.loading import load_detector
 from detectors.manifest import Manifest
 from detectors.pictures import known_picture, many_pictures
 from detectors.precision.making import Photos, make_faster
+from detectors.sending.changes import VIEWS
 from detectors.storing import keep_calibration, store_calibration
 from miner.cli import app
 from tests.photos import fill
@@ -111,7 +112,7 @@ def test_models_are_measured_side_by_side_and_their_answers_fused(folder: Path, 
     code, said = run("evaluate", photos, "--model", folder, "--model", other, "--augment", "--plot", plot, "--json")
     assert code == 0, said
     told = json.loads(said[said.index("{") :])
-    assert (told["photos"], len(told["views"])) == (12, 6)
+    assert (told["photos"], list(told["views"])) == (12, ["as it is", *VIEWS])
     assert told["left_out"] == ["roadwork/broken.jpg: the image is not a JPEG, PNG or WebP"]
     assert told["gains"]["other"]["noise"]
     assert plot.read_bytes().startswith(b"\x89PNG")
@@ -122,6 +123,8 @@ def test_models_are_measured_side_by_side_and_their_answers_fused(folder: Path, 
     assert code == 0, said
     assert "chosen on 12 photos" in said
     assert run("evaluate", photos, "--model", ensemble, "--set", f"MODELS_DIR={tmp_path / 'models'}")[0] == 0
+    code, said = run("evaluate", photos, "--model", folder, "--era", "augmented", "--json")
+    assert (code, list(json.loads(said[said.index("{") :])["views"])) == (0, ["augmented"])
     assert run("evaluate", tmp_path / "none")[0] == 2
     shutil.rmtree(photos / "no_roadwork")
     assert run("evaluate", photos, "--model", folder)[0] == 2

@@ -1,18 +1,15 @@
-"""Who asks what and when, and the pictures as the eras prepare them."""
+"""Who asks what and when, and about which pictures."""
 
-import io
 from collections import Counter
 from dataclasses import replace
 from itertools import islice, pairwise
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from miner.simulate.eras import ERAS, LEVELS, augmented, prepare
+from detectors.sending.eras import ERAS, opened, prepare
 from miner.simulate.photos import labelled_photos, made_photos
 from miner.simulate.schedule import AT_ONCE, HAND, STAGGER, TASK, Subnet, own_rounds, plan
-from tests.models import photo
 
 LABELS = [True] * 3 + [False] * 5
 
@@ -73,45 +70,6 @@ def test_organic_tasks_are_a_tenth_come_in_bursts_and_are_staggered() -> None:
     assert min(later) >= STAGGER[0]
     agreed = np.mean([vote is one.is_roadwork for one in organic for vote in one.votes])
     assert agreed == pytest.approx(Subnet().peers, abs=0.03)
-
-
-def opened(data: bytes) -> Image.Image:
-    picture = Image.open(io.BytesIO(data))
-    assert picture.format == "JPEG"
-    return picture.convert("RGB")
-
-
-def test_letterboxed_pictures_are_whole_between_black_bars() -> None:
-    picture = opened(prepare(photo(640, 320), "letterbox", np.random.default_rng(0)))
-    pixels = np.asarray(picture)
-    assert picture.size == (224, 224)
-    assert pixels[:50].max() < 20
-    assert pixels[60:160].mean() > 50
-
-
-def test_native_pictures_keep_their_size() -> None:
-    assert opened(prepare(photo(640, 320), "native", np.random.default_rng(0))).size == (640, 320)
-
-
-@pytest.mark.parametrize("level", range(LEVELS))
-@pytest.mark.parametrize("size", [(640, 320), (100, 300), (224, 224)])
-def test_augmented_pictures_are_squares_and_repeat_with_their_seed(level: int, size: tuple[int, int]) -> None:
-    source = Image.open(io.BytesIO(photo(*size)))
-    views = [np.asarray(augmented(source, level, np.random.default_rng(seed))) for seed in (1, 1, 2)]
-    assert views[0].shape == (224, 224, 3)
-    assert (views[0] == views[1]).all()
-    assert (views[0] == views[2]).all() == (level == 0)
-
-
-def test_every_distortion_changes_a_picture() -> None:
-    from miner.simulate.eras import DISTORTIONS
-
-    source = opened(prepare(photo(640, 320), "letterbox", np.random.default_rng(0)))
-    for distort in DISTORTIONS[3]:
-        for step in (0, 1):
-            changed = distort(source.copy(), step, np.random.default_rng(0))
-            assert (changed.size, changed.mode) == (source.size, source.mode)
-            assert (np.asarray(changed) != np.asarray(source)).mean() > 0.005, distort
 
 
 def test_made_photos_have_both_labels_and_every_era_takes_them() -> None:

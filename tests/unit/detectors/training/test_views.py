@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops, ImageOps
 
+from detectors.sending.distortions import SIDE
 from detectors.training.config import Augment
 from detectors.training.folder import read_photos
-from detectors.training.views import LETTERBOX, Views, changed
+from detectors.training.views import Views, changed
 from tests.photos import fill, patches
 
 OFF = Augment(**dict.fromkeys(Augment.model_fields, 0.0))
@@ -47,10 +48,30 @@ def test_each_switch_changes_the_picture(name: str) -> None:
 
 def test_letterboxed_it_is_whole_between_black_bars() -> None:
     view = changed(Image.new("RGB", (400, 100), "white"), always("letterbox"), np.random.default_rng(0))
-    assert view.size == (LETTERBOX, LETTERBOX)
+    assert view.size == (SIDE, SIDE)
     assert view.convert("L").point(lambda value: 255 * (value > 127)).getbbox() == (0, 84, 224, 140)
 
 
 def test_a_flip_is_a_mirror_image() -> None:
     picture = patches(1, cone=True)
     assert changed(picture, always("flip"), np.random.default_rng(0)).tobytes() == ImageOps.mirror(picture).tobytes()
+
+
+def test_upside_down_is_top_to_bottom() -> None:
+    picture = patches(1, cone=True)
+    view = changed(picture, always("upside_down"), np.random.default_rng(0))
+    assert view.tobytes() == ImageOps.flip(picture).tobytes()
+
+
+def test_a_crop_leaves_a_fifth_of_the_area_at_least() -> None:
+    picture = Image.new("RGB", (400, 300))
+    views = [changed(picture, always("crop"), np.random.default_rng(seed)) for seed in range(200)]
+    areas = [view.width * view.height / (400 * 300) for view in views]
+    assert 0.15 < min(areas) < 0.3
+    assert max(areas) > 0.9
+
+
+@pytest.mark.parametrize("name", ["shrink", "blocks", "noise", "blur"])
+def test_a_cameras_picture_is_distorted_at_the_size_of_those_that_are_sent(name: str) -> None:
+    picture = patches(1, cone=True, width=1920, height=1080)
+    assert changed(picture, always(name), np.random.default_rng(0)).size == (SIDE, 126)
