@@ -1,9 +1,11 @@
 """onnxruntime's optimised graph, kept beside the model so that a start need not optimise again.
 
 Keyed by the graph, the library's version and the CPU's instruction sets, for any of which it may differ, and verified
-by its own sums: what does not match is thrown away and made again.
+by its own sums: what does not match is thrown away and made again. Several stay side by side, as releases with other
+libraries may serve the same model, until one was not served for weeks.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -11,30 +13,35 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import onnxruntime
 
 from detectors.backends import MODEL_FILE
 from detectors.manifest import Manifest, sha256
+from detectors.storing import LARGE
 
 log = logging.getLogger(__name__)
 
 FOLDER = "optimized"
 SUMS = "sums.json"
+UNUSED_DAYS = 30  # after which another key's graph is removed; it is as large as the model
+DAY = 86400  # seconds
 
 
 def cached_graph(folder: Path, manifest: Manifest) -> Path | None:
     """Return the optimised graph of a model folder if there is one for this library and CPU, and it is whole."""
     cache = folder / FOLDER / key(manifest)
+    if not cache.is_dir():  # it comes whole or not at all, and another process may be making it just now
+        return None
     try:
         sums = json.loads((cache / SUMS).read_bytes())
         if sums and all(sha256(cache / name) == expected for name, expected in sums.items()):
+            with contextlib.suppress(OSError):  # read-only, perhaps
+                os.utime(cache)  # in use
             return cache / MODEL_FILE
         log.warning("%s does not match its sums and is made again", cache)
-    except FileNotFoundError:
-        if not cache.exists():
-            return None
     except (OSError, ValueError, AttributeError):
         log.warning("%s can't be read and is made again", cache)
     shutil.rmtree(cache, ignore_errors=True)
@@ -50,8 +57,16 @@ def ensure_graph(folder: Path, manifest: Manifest) -> Path | None:
         ModelError: the graph to be optimised does not match its sum.
     """
     found = cached_graph(folder, manifest)
-    if found is not None or not os.access(folder, os.W_OK):
+    if found is not None:
         return found
+    if not os.access(folder, os.W_OK):
+        if sum(path.stat().st_size for path in folder.glob(f"{MODEL_FILE}*")) >= LARGE:
+            log.warning(
+                "%s is read-only and holds no graph optimised for this machine, so each start takes longer: "
+                "`%s -m detectors.optimized %s` makes it, as its owner",
+                folder, sys.executable, folder,
+            )  # fmt: skip
+        return None
     manifest.verify(folder)
     done = subprocess.run([sys.executable, "-m", "detectors.optimized", folder], check=False, capture_output=True)  # noqa: S603
     if done.returncode != 0:
@@ -87,12 +102,21 @@ def make_graph(folder: Path, manifest: Manifest) -> None:
         onnxruntime.InferenceSession(os.fspath(folder / MODEL_FILE), options, providers=["CPUExecutionProvider"])
         sums = {path.name: sha256(path) for path in partial.iterdir()}
         (partial / SUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
-        for old in (folder / FOLDER).iterdir():  # of another library version: this one serves now
-            if old != partial and not old.name.endswith(".partial"):
-                shutil.rmtree(old, ignore_errors=True)
-        partial.rename(target)
+        _remove_unused(target)
+        with contextlib.suppress(OSError):  # another process was first: its graph is as good, and loaded already
+            partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_unused(target: Path) -> None:
+    """Remove graphs of other keys that nobody has served for long: of older libraries, or another machine."""
+    for old in target.parent.iterdir():
+        if old == target or old.name.endswith(".partial"):
+            continue
+        with contextlib.suppress(FileNotFoundError):  # another process removes it too
+            if old.stat().st_mtime < time.time() - UNUSED_DAYS * DAY:
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def _sweep(cache: Path) -> None:

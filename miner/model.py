@@ -10,13 +10,12 @@ from typing import Self
 
 from detectors.base import Detector, RunOptions
 from detectors.config import read_config
-from detectors.errors import DetectorConfigError, ModelError, NotPrepared
+from detectors.errors import DetectorConfigError, DetectorError, ModelError, NotPrepared
 from detectors.loading import has_variant, load_detector
-from detectors.manifest import Manifest
-from detectors.weights import model_folder
 from miner.errors import ConfigurationError, CouldNotStart, StartError
 from miner.metrics import Metrics
-from miner.plan import Plan, choose, cpu_model, library_versions, plan_key, read_plan
+from miner.plan import Plan, choose
+from miner.plans import stored_plan
 from miner.remote import RemoteMetrics, addresses, engine_options
 from miner.settings import Settings, environment_of
 from miner.threads import allowed_cores
@@ -114,17 +113,27 @@ class ModelLoader:
         return Loaded(detector, pace, loaded - started, time.monotonic() - loaded)
 
     async def _tune_if_asked(self) -> None:
-        if self.settings.tune_on_start and not self.settings.is_remote and await asyncio.to_thread(self._tuned) is None:
+        """Tune before the first start on a machine; what keeps it from that is no reason not to serve."""
+        if not self.settings.tune_on_start or self.settings.is_remote or self._split is not None:
+            return  # a reload shares the machine with validators' pictures: nothing could be measured then
+        try:
+            if await asyncio.to_thread(self._tuned) is not None:
+                return
             log.info("tuning for this machine, once: about a minute")
             await self._run_child("tune")
+        except NotPrepared:
+            raise
+        except StartError as error:
+            log.warning("serving untuned: %s", error)
+        except DetectorError:
+            return  # loading will say it
 
     def _tuned(self) -> Plan | None:
         """Return the stored plan; one whose variant is gone is passed over."""
-        config, models_dir = read_config(self.settings.detector_config), self.settings.models_dir
-        manifest = Manifest.read(model_folder(config, models_dir))
-        tuned = read_plan(models_dir, plan_key(manifest, self.cores, cpu_model(), library_versions()))
+        tuned = stored_plan(self.settings, self.cores)
         if tuned is None or tuned.precision == "fp32":
             return tuned
+        config, models_dir = read_config(self.settings.detector_config), self.settings.models_dir
         return tuned if has_variant(config, models_dir, tuned.precision, tuned.backend) else None
 
     async def _run_child(self, *command: str) -> None:

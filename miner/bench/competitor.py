@@ -1,6 +1,7 @@
 """The parent's end of a worker."""
 
 import json
+import select
 import subprocess
 import sys
 import tempfile
@@ -36,11 +37,16 @@ class Competitor(Protocol):
 class Worker:
     """A `python -m miner.bench.worker` that has loaded its model."""
 
-    def __init__(self, job: Job, environment: Mapping[str, str]) -> None:
+    def __init__(self, job: Job, environment: Mapping[str, str], until: float | None = None) -> None:
         """Start it and wait until it is warm.
 
+        Args:
+            job: what it is to load.
+            environment: of its process.
+            until: when to give up, on time.monotonic; None: never.
+
         Raises:
-            CouldNotStart: it can't load the model.
+            CouldNotStart: it can't load the model, or not by then.
         """
         self.job = job
         self.peak_bytes = 0.0
@@ -50,7 +56,7 @@ class Worker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._chatter, text=True, env=dict(environment),
         )  # fmt: skip
         try:
-            self.loaded = Loaded(**self._ask(to_dict(job)))
+            self.loaded = Loaded(**self._ask(to_dict(job), until))
         except BaseException:
             self.close()
             raise
@@ -70,13 +76,13 @@ class Worker:
         """Seconds a warm picture takes."""
         return self.loaded.pace
 
-    def turn(self, at_once: int, bursts: int) -> list[Burst]:
+    def turn(self, at_once: int, bursts: int, until: float | None = None) -> list[Burst]:
         """Submit `at_once` requests together, `bursts` times.
 
         Raises:
-            CouldNotStart: the worker is gone, or its model failed.
+            CouldNotStart: the worker is gone, its model failed, or it was not done by then.
         """
-        answer = self._ask(to_dict(Ask(at_once, bursts)))
+        answer = self._ask(to_dict(Ask(at_once, bursts)), until)
         self.peak_bytes = answer["peak_bytes"]
         return [Burst(**one) for one in answer["bursts"]]
 
@@ -103,12 +109,18 @@ class Worker:
             self._process.kill()
         self.close()
 
-    def _ask(self, line: dict[str, object]) -> dict[str, Any]:
+    def _ask(self, line: dict[str, object], until: float | None = None) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps(line) + "\n")
             self._process.stdin.flush()
+            if (
+                until is not None
+                and not select.select([self._process.stdout], [], [], max(0.0, until - time.monotonic()))[0]
+            ):
+                self._process.kill()
+                raise CouldNotStart(f"{self.name}: not done in the time there was")
             told = self._process.stdout.readline()
         except BrokenPipeError:
             told = ""

@@ -14,7 +14,7 @@ import httpx
 
 from miner import __version__
 from miner.doctor.report import Finding, verdict
-from miner.plan import cpu_model
+from miner.plans import cpu_model
 from miner.recorder import FOLDER
 from miner.recorder.records import SEGMENTS
 from miner.settings import Settings

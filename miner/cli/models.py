@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from detectors.backends import MANIFEST_FILE as NAME
+from detectors.backends import MODEL_FILE
 from miner.cli.options import Config, Detector, EnvFile, Json, Set, load_settings
 from miner.settings import AUTO
 
@@ -24,13 +25,13 @@ def download(
     force: Annotated[bool, typer.Option("--force", help="Also if it is there already.")] = False,
     set_: Set = None,
 ) -> None:
-    """Fetch the configured model at its pinned revision, verify it, and export it to ONNX.
+    """Fetch the configured model at its pinned revision, verify it, export it to ONNX, optimise it for this machine.
 
     A local folder needs no network; with HF_HUB_OFFLINE=1 the hub's cache (HF_HOME) is used alone.
     """
     from detectors.config import read_config
-    from detectors.loading import has_variant, is_prepared
-    from detectors.manifest import Manifest
+    from detectors.loading import ensure_graph, has_variant, is_prepared
+    from detectors.variants import prepared_folders
     from detectors.weights import model_folder
     from miner.cli.preparing import prepare_faster, prepare_fp32, start_errors
 
@@ -39,11 +40,10 @@ def download(
         yaml = read_config(settings.detector_config)
         if is_prepared(yaml, settings.models_dir) and not force:
             folder = model_folder(yaml, settings.models_dir)
-            for each in (
-                folder,
-                *(model_folder(branch, settings.models_dir) for branch in (yaml.branches or {}).values()),
-            ):
-                Manifest.read(each).verify(each)
+            for each, manifest in prepared_folders(yaml, settings.models_dir):
+                manifest.verify(each)
+                if manifest.backend in ("any", "onnx") and MODEL_FILE in manifest.files:
+                    ensure_graph(each, manifest)  # another library or machine than the one it was made on, perhaps
             print(f"{folder} is there and whole", file=sys.stderr)
         else:
             prepare_fp32(settings, force=force)

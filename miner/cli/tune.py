@@ -4,7 +4,7 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,14 +21,14 @@ def tune(
     env_file: EnvFile = None,
     detector: Detector = None,
     config: Config = None,
-    seconds: Annotated[float, typer.Option(min=5, help="Time to take, about.")] = 60.0,
+    seconds: Annotated[float, typer.Option(min=5, help="Longest time to take.")] = 60.0,
     as_json: Json = False,
     set_: Set = None,
 ) -> None:
     """Measure the installed backends, the prepared precisions and the split of the cores; store the plan.
 
-    The next start reads the plan in milliseconds and says what it chose. Another model, CPU, quota or library version
-    asks for another plan.
+    The next start reads the plan in milliseconds and says what it chose. Another model, a precision made anew, another
+    CPU, quota or library version asks for another plan.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -41,7 +41,7 @@ def tune(
     from miner.bench.job import Job
     from miner.bench.pictures import made_pictures
     from miner.cli.preparing import start_errors
-    from miner.plan import cpu_model, library_versions, plan_key, write_plan
+    from miner.plans import folders, key_of, writable, write_plan
     from miner.settings import AUTO, environment_of
     from miner.threads import allowed_cores
 
@@ -50,6 +50,7 @@ def tune(
         raise ConfigurationError("IMAGE_DETECTOR_BACKEND=remote: tune measures this machine only")
     began = time.monotonic()
     with start_errors(settings), tempfile.TemporaryDirectory() as scratch:
+        place = writable(folders(settings))
         yaml, cores = read_config(settings.detector_config), allowed_cores()
         manifest = Manifest.read(model_folder(yaml, settings.models_dir))
         chosen = [settings.image_detector_backend], [settings.image_detector_precision]
@@ -83,18 +84,13 @@ def tune(
 
             first, faults = tuning.measure(jobs, environment, began + seconds * tuning.VARIANTS_SHARE, progress)
             if not first:
-                raise CouldNotStart("; ".join(faults))
+                raise CouldNotStart("; ".join([*faults, "more --seconds may help"]))
             leader = tuning.best(tuning.faithful(first)).job
-            more = [
-                replace(leader, slots=split.slots, threads=split.threads, arena=arena)
-                for split in tuning.splits(cores)
-                for arena in ((True, False) if leader.backend == "onnx" else (None,))
-            ]
+            more = tuning.ways(first[0].job, leader, cores)
             second, later = tuning.measure(more, environment, began + seconds, progress)
-        chosen_row = tuning.best(second)
-        plan = tuning.plan_of(chosen_row, first[0])
-        key = plan_key(manifest, cores, cpu_model(), library_versions())
-        path = write_plan(settings.models_dir, key, plan)
+        chosen_row, default = tuning.decide(first, second)
+        plan = tuning.plan_of(chosen_row, default)
+        path = write_plan(place, key_of(settings, cores), plan)
     if as_json:
         rows = [_facts(row) for row in [*first, *second]]
         print(json.dumps({"plan": asdict(plan), "file": str(path), "rows": rows, "left_out": faults + later}))

@@ -2,7 +2,10 @@
 
 import json
 import os
+import shlex
 import shutil
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from detectors.base import RunOptions
 from detectors.config import DetectorConfig
 from detectors.loading import load_detector
 from detectors.manifest import Manifest
+from detectors.storing import LARGE
 
 STARTER = Path(__file__).resolve().parents[2] / "detectors" / "starter"
 
@@ -75,17 +79,53 @@ def test_another_library_version_or_cpu_has_another_key(tmp_path: Path) -> None:
     assert len(keys) == 4
 
 
-def test_an_older_librarys_graph_is_removed_when_a_new_one_is_made(folder: Path) -> None:
+@pytest.mark.parametrize(("days", "stays"), [(1, True), (40, False)])
+def test_another_releases_graph_stays_until_it_was_not_served_for_weeks(
+    folder: Path, days: int, *, stays: bool
+) -> None:
     old = folder / optimized.FOLDER / "0123456789abcdef"
     old.mkdir(parents=True)
     (old / optimized.SUMS).write_text("{}")
+    os.utime(old, (time.time() - days * optimized.DAY,) * 2)
     optimized.make_graph(folder, Manifest.read(folder))
-    assert not old.exists()
+    assert old.exists() is stays
+
+
+def test_a_graph_that_is_served_counts_as_used(folder: Path) -> None:
+    manifest = Manifest.read(folder)
+    optimized.make_graph(folder, manifest)
+    (cache,) = caches(folder)
+    os.utime(cache, (0, 0))
+    assert optimized.cached_graph(folder, manifest) is not None
+    assert cache.stat().st_mtime > time.time() - optimized.DAY
+
+
+def test_of_two_that_start_together_the_second_leaves_the_graph_that_the_first_may_be_loading(folder: Path) -> None:
+    manifest = Manifest.read(folder)
+    optimized.make_graph(folder, manifest)
+    (cache,) = caches(folder)
+    first = (cache / MODEL_FILE).stat().st_ino
+    optimized.make_graph(folder, manifest)
+    assert (cache / MODEL_FILE).stat().st_ino == first
+    assert [path.name for path in cache.parent.iterdir()] == [cache.name]
 
 
 def test_a_folder_that_can_not_be_written_serves_without_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimized.os, "access", lambda path, mode: False)  # root may write anywhere
     assert optimized.ensure_graph(folder, Manifest.read(folder)) is None
+
+
+def test_a_large_model_that_is_served_without_it_says_how_to_make_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(optimized.os, "access", lambda path, mode: False)
+    with (folder / f"{MODEL_FILE}.data").open("wb") as weights:
+        weights.truncate(LARGE)
+    assert optimized.ensure_graph(folder, Manifest.read(folder)) is None
+    (record,) = caplog.records
+    command = record.getMessage().split("`")[1]
+    subprocess.run(shlex.split(command), check=True)
+    assert optimized.cached_graph(folder, Manifest.read(folder)) is not None
 
 
 def test_what_a_killed_process_left_half_done_is_removed_and_what_another_makes_is_not(folder: Path) -> None:

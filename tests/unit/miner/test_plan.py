@@ -1,12 +1,18 @@
 """What serves: as set, as tuned, or by default."""
 
 import json
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from detectors.manifest import Manifest
-from miner.plan import Plan, choose, cpu_model, plan_key, read_plan, write_plan
+from detectors.weights import variant_folder
+from miner.errors import CouldNotStart
+from miner.plan import Plan, choose
+from miner.plans import cpu_model, folders, key_of, plan_key, read_plan, writable, write_plan
 from miner.settings import Settings
 
 STARTER = Path(__file__).resolve().parents[3] / "detectors" / "starter"
@@ -51,28 +57,67 @@ def test_remote_endpoints_and_not_our_cores_give_the_slots(set_: str, slots: int
 
 def test_a_plan_is_stored_and_read(tmp_path: Path) -> None:
     write_plan(tmp_path, "abc", TUNED)
-    assert read_plan(tmp_path, "abc") == TUNED
-    assert read_plan(tmp_path, "other") is None
+    assert read_plan([tmp_path], "abc") == TUNED
+    assert read_plan([tmp_path], "other") is None
+
+
+def test_of_two_plans_the_newer_is_read(tmp_path: Path) -> None:
+    places = [tmp_path / "models", tmp_path / "state"]
+    later = replace(TUNED, slots=4)
+    os.utime(write_plan(places[1], "abc", TUNED), (1, 1))
+    write_plan(places[0], "abc", later)
+    assert read_plan(places, "abc") == later
+    os.utime(write_plan(places[0], "abc", later), (0, 0))
+    assert read_plan(places, "abc") == TUNED
+
+
+def test_where_the_models_are_not_ours_a_plan_goes_with_the_state(tmp_path: Path) -> None:
+    settings = Settings.load(models_dir=str(tmp_path / "models"), state_dir=str(tmp_path / "state"))
+    assert writable(folders(settings)) == tmp_path / "models" / "plans"
+    for name in ("models", "state"):
+        shutil.rmtree(tmp_path / name, ignore_errors=True)
+        (tmp_path / name).write_text("in the way, as a read-only disk is for any user")
+        if name == "models":
+            place = writable(folders(settings))
+            assert place == tmp_path / "state" / "plans"
+            write_plan(place, "abc", TUNED)
+            assert read_plan(folders(settings), "abc") == TUNED
+    with pytest.raises(CouldNotStart, match=r"a plan can't be stored: .*models.*state"):
+        writable(folders(settings))
+    with pytest.raises(CouldNotStart, match="can't be written: "):
+        write_plan(tmp_path / "models" / "plans", "abc", TUNED)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"backend": "onnx"}'])
 def test_a_broken_plan_is_passed_over(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
     write_plan(tmp_path, "abc", TUNED).write_text(text)
-    assert read_plan(tmp_path, "abc") is None
+    assert read_plan([tmp_path], "abc") is None
     assert "passed over" in caplog.text
 
 
 def test_another_model_cpu_quota_or_library_is_another_plan() -> None:
-    manifest = Manifest.read(STARTER)
-    other = manifest.model_copy(update={"files": manifest.files | {"model.onnx": "0" * 64}})
+    model, other = [("starter", [("model.onnx", "1" * 64)])], [("starter", [("model.onnx", "0" * 64)])]
     facts = [
-        (manifest, 4, "EPYC", ["onnxruntime 1"]),
+        (model, 4, "EPYC", ["onnxruntime 1"]),
         (other, 4, "EPYC", ["onnxruntime 1"]),
-        (manifest, 2, "EPYC", ["onnxruntime 1"]),
-        (manifest, 4, "Xeon", ["onnxruntime 1"]),
-        (manifest, 4, "EPYC", ["onnxruntime 2"]),
+        (model, 2, "EPYC", ["onnxruntime 1"]),
+        (model, 4, "Xeon", ["onnxruntime 1"]),
+        (model, 4, "EPYC", ["onnxruntime 2"]),
     ]
     assert len({plan_key(*fact) for fact in facts}) == len(facts)
+
+
+def test_a_variant_made_after_the_tuning_or_made_anew_is_another_plan(tmp_path: Path) -> None:
+    settings, manifest = Settings.load(models_dir=str(tmp_path)), Manifest.read(STARTER)
+    keys = [key_of(settings, 4)]
+    folder = variant_folder(manifest, tmp_path, "int8", "onnx")
+    folder.mkdir(parents=True)
+    for version in "12":
+        files = manifest.files | {"model.onnx": version * 64}
+        manifest.model_copy(update={"precision": "int8", "files": files}).write(folder)
+        keys.append(key_of(settings, 4))
+    assert len(set(keys)) == 3
+    assert keys[-1] == key_of(settings, 4)
 
 
 def test_the_cpu_is_named_with_its_instruction_sets(tmp_path: Path) -> None:
