@@ -1,6 +1,7 @@
 """The arrows between the packages."""
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +69,12 @@ def test_the_arrows_point_one_way(who: str, whom: str) -> None:
         if within(target, whom) and not within(target, who)
     ]
     assert not guilty
+
+
+def test_every_package_is_installed() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    packages = {name for name, path in modules().items() if path.name == "__init__.py"}
+    assert set(setuptools["packages"]) == packages
 
 
 def test_the_environment_is_read_in_one_place() -> None:
