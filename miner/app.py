@@ -221,6 +221,6 @@ class Daemon:
         hotkeys = ", ".join(seat.hotkey for seat in served)
         return (
             f"port {ports}, {in_words(self.service.detector)}, {plan}, "
-            f"hotkey {hotkeys}, {settings.subtensor_network} netuid {settings.netuid}; "
+            f"hotkey {hotkeys}, {settings.shown_network} netuid {settings.netuid}; "
             f"status on {settings.status_host}:{settings.status_port}"
         )

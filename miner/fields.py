@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings
 
-from detectors.registry import BACKENDS, DEFAULT_CONFIGS, DETECTORS, PRECISIONS
+from detectors.registry import BACKENDS, DETECTORS, PRECISIONS
 from detectors.remote.options import check_addresses
 from miner.choices import one_of
 from miner.hotkeys import check_hotkeys, check_places
@@ -223,28 +223,3 @@ class Fields(BaseSettings):
     @classmethod
     def _home(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value is not None else None
-
-    @property
-    def detector_config(self) -> str:
-        """The YAML file's name or path, with the detector's default filled in."""
-        return self.image_detector_config or DEFAULT_CONFIGS[self.image_detector]
-
-    @property
-    def queue_share_places(self) -> int:
-        """Places of the queue that one caller may hold."""
-        return max(1, round(self.queue_depth * self.queue_share))
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether other machines run the graph."""
-        return self.image_detector_backend == REMOTE
-
-    @property
-    def is_standalone(self) -> bool:
-        """Whether no chain is contacted."""
-        return self.subtensor_network == "standalone"
-
-    @property
-    def chain_address(self) -> str:
-        """What the SDK connects to: the endpoint if one is given, else the network."""
-        return self.subtensor_chain_endpoint or self.subtensor_network

@@ -12,6 +12,8 @@ from dotenv import dotenv_values
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from detectors.registry import DEFAULT_CONFIGS
+from miner.addresses import ADDRESSES, shown, shown_each, shown_within
 from miner.errors import ConfigurationError
 from miner.fields import AUTO, REMOTE, Fields
 from miner.hotkeys import Place, split_places
@@ -25,6 +27,36 @@ class Settings(Fields):
     """Every setting, read once; the README's table is made from this class."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, case_sensitive=False)
+
+    @property
+    def detector_config(self) -> str:
+        """The YAML file's name or path, with the detector's default filled in."""
+        return self.image_detector_config or DEFAULT_CONFIGS[self.image_detector]
+
+    @property
+    def queue_share_places(self) -> int:
+        """Places of the queue that one caller may hold."""
+        return max(1, round(self.queue_depth * self.queue_share))
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether other machines run the graph."""
+        return self.image_detector_backend == REMOTE
+
+    @property
+    def is_standalone(self) -> bool:
+        """Whether no chain is contacted."""
+        return self.subtensor_network == "standalone"
+
+    @property
+    def chain_address(self) -> str:
+        """What the SDK connects to: the endpoint if one is given, else the network."""
+        return self.subtensor_chain_endpoint or self.subtensor_network
+
+    @property
+    def shown_network(self) -> str:
+        """The network without what could be a secret."""
+        return shown(self.subtensor_network)
 
     def each_key(self) -> "list[Self]":
         """Return the settings of each hotkey as if it were alone; one where there is one."""
@@ -109,9 +141,13 @@ class Settings(Fields):
 
 def _line(fault: Any) -> str:
     """One line for one fault, in the operator's words: KEY=value: what is allowed."""
-    key = str(fault["loc"][0]).upper()
+    key, value = str(fault["loc"][0]).upper(), str(fault["input"])
     message = str(fault["msg"]).removeprefix("Value error, ")
-    return f"{key}={fault['input']}: {message[0].lower()}{message[1:]}"
+    if key.lower() not in ADDRESSES:
+        return f"{key}={shown_within(value)}: {message[0].lower()}{message[1:]}"
+    for part in filter(None, (one.strip() for one in value.split(","))):  # a password may be in it, well-formed or not
+        message = message.replace(part, shown(part))
+    return f"{key}={shown_each(value)}: {message[0].lower()}{message[1:]}"
 
 
 def environment_of(settings: Settings) -> dict[str, str]:

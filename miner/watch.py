@@ -104,7 +104,7 @@ class Watch:
 
     def _see_own(self, chain: Chain) -> None:
         metrics, hotkey, number = self.metrics, chain.hotkey, partial(number_of, chain)
-        metrics.identity.labels(hotkey, self.settings.subtensor_network, str(self.settings.netuid)).set(1)
+        metrics.identity.labels(hotkey, self.settings.shown_network, str(self.settings.netuid)).set(1)
         metrics.chain_uid.labels(hotkey).set_function(lambda: -1 if chain.uid is None else chain.uid)
         metrics.chain_registered.labels(hotkey).set_function(lambda: chain.uid is not None)
         metrics.chain_published.labels(hotkey).set_function(lambda: chain.publication.startswith("published"))
@@ -131,7 +131,7 @@ class Watch:
             identity=Identity(
                 version=__version__,
                 hotkey=chain.hotkey if chain is not None else "",
-                network=self.settings.subtensor_network,
+                network=self.settings.shown_network,
                 netuid=self.settings.netuid,
                 port=self.seats[0].settings.miner_axon_port if self.seats else self.settings.miner_axon_port,
                 pid=os.getpid(),

@@ -9,11 +9,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_origin
-from urllib.parse import urlsplit
 
+from miner.addresses import ADDRESSES, HIDDEN, secrets_within, shown_each
 from miner.fields import Fields
 
-HIDDEN = "(hidden)"
 SET = "(set, not shown)"
 LARGEST = 2**16  # bytes of a key file
 SHORTEST = 6  # characters; a shorter one would blot out half of every text
@@ -26,7 +25,6 @@ HARMLESS = {
     "blacklist_deny_hotkeys", "status_host", "state_dir", "models_dir", "standalone_file", "remote_model",
     "shadow_detector", "shadow_detector_config", "video_detector", "video_detector_config", "video_detector_device",
 }  # fmt: skip
-ADDRESSES = {"subtensor_network", "subtensor_chain_endpoint", "model_url", "proxy_client_url", "remote_endpoints"}
 
 SHAPES = (
     (re.compile(r"(\w+://)[^\s/@\"'<>]+@"), rf"\1{HIDDEN}@"),  # user:password in an address
@@ -49,17 +47,16 @@ def _shown(name: str, value: Any) -> Any:
     if value is None or value == "" or isinstance(value, (bool, int, float)):
         return value
     if name in ADDRESSES:
-        return ",".join(_address(one) for one in str(value).split(","))
+        return shown_each(str(value))
     is_closed = get_origin(Fields.model_fields[name].annotation) is Literal
     return str(value) if name in HARMLESS or is_closed else SET
 
 
-def _address(text: str) -> str:
-    """Return scheme, host and port of an address; a name such as `finney` as it is."""
-    parts = urlsplit(text.strip())
-    if not parts.scheme or not parts.hostname:
-        return text if "/" not in text and "@" not in text else SET
-    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+def secrets_of_addresses(settings: Fields) -> Iterator[str]:
+    """Yield what the addresses hold that others may not see; the model's page is there to be seen."""
+    for name in ADDRESSES - {"model_url"}:
+        for address in str(getattr(settings, name)).split(","):
+            yield from secrets_within(address)
 
 
 def secrets_in(files: Iterable[Path]) -> Iterator[str]:

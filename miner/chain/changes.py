@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from miner.addresses import is_shown_whole
 from miner.chain.base import Neuron
 
 
@@ -43,5 +44,9 @@ def _lost(before: Sight, now: Sight, hotkey: str) -> str:
 
 
 def register_command(netuid: int, wallet: str, hotkey: str, network: str) -> str:
-    """Return the command that registers a hotkey; by its address, since its file need not be where the coldkey is."""
+    """Return the command that registers a hotkey; by its address, since its file need not be where the coldkey is.
+
+    A network whose address holds what nobody else may see is left for the operator to fill in.
+    """
+    network = network if is_shown_whole(network) else "YOUR_ENDPOINT"
     return f"btcli subnet register --netuid {netuid} --wallet {wallet} --hotkey {hotkey} --network {network}"

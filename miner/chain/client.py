@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from miner.addresses import shown_within
 from miner.errors import MinerError
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class _Loop(asyncio.SelectorEventLoop):
 
 def _whisper(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log what a task of the SDK's left behind; what concerns us, a call raises."""
-    log.debug("the SDK: %s", context.get("message"), exc_info=context.get("exception"))
+    error = context.get("exception")
+    log.debug("the SDK: %s", one_line(f"{context.get('message')}: {error!r}" if error else str(context.get("message"))))
 
 
 class ChainClient:
@@ -171,6 +173,6 @@ def _retry_after(error: BaseException) -> float:
 
 
 def one_line(text: str, limit: int = 200) -> str:
-    """Return what a node wrote as something that may stand in a log: one short line, printable."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    """Return what a node or the SDK wrote as something for a log: one short line, printable, no address in full."""
+    text = shown_within(" ".join("".join(c if c.isprintable() else " " for c in text).split()))
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from miner.addresses import shown
 from miner.chain.base import EMPTY, Snapshot
 from miner.chain.client import ChainClient, ChainFault, Operation
 from miner.chain.reads import Subnet, read_subnet
@@ -67,7 +68,7 @@ class SubnetReader:
         if self._task is not None and self._task.done():
             return "the chain is no longer read; restart the miner and report the error in its log"
         if self.snapshot is EMPTY:
-            return f"no snapshot of subnet {self.netuid} yet: {self._fault or f'connecting to {self.address}'}"
+            return f"no snapshot of subnet {self.netuid} yet: {self._fault or f'connecting to {shown(self.address)}'}"
         if self.age > self._max_age:
             return (
                 f"the snapshot of the chain is {self.age / 3600:.1f} h old, the limit is {self._max_age / 3600:g} h: "

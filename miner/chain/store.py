@@ -1,5 +1,6 @@
 """The last good snapshot on disk, so that a restart while the chain is down still serves."""
 
+import hashlib
 import json
 import math
 import os
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from miner.addresses import is_shown_whole
 from miner.chain.base import Neuron, Snapshot
 
 
@@ -20,9 +22,16 @@ class SnapshotStore:
     netuid: int
 
     @property
+    def name(self) -> str:
+        """What the network is called here: the hash of an address that holds what nobody else may see."""
+        if is_shown_whole(self.network):
+            return self.network
+        return hashlib.sha256(self.network.encode()).hexdigest()[:16]
+
+    @property
     def path(self) -> Path:
         """Where the file lies; a ws:// address becomes part of its name."""
-        network = re.sub(r"[^a-zA-Z0-9.]+", "-", self.network).strip("-")
+        network = re.sub(r"[^a-zA-Z0-9.]+", "-", self.name).strip("-")
         return self.state_dir / f"chain-{network}-{self.netuid}.json"
 
     def save(self, snapshot: Snapshot) -> None:
@@ -36,7 +45,7 @@ class SnapshotStore:
             for n in snapshot.neurons.values()
         ]
         content = {
-            "network": self.network,
+            "network": self.name,
             "netuid": self.netuid,
             "block": snapshot.block,
             "taken_at": snapshot.taken_at,
@@ -61,7 +70,7 @@ class SnapshotStore:
             return None
         content = json.loads(self.path.read_text(encoding="utf-8"))
         try:
-            if (content["network"], content["netuid"]) != (self.network, self.netuid):
+            if (content["network"], content["netuid"]) != (self.name, self.netuid):
                 raise ValueError("it belongs to another network or subnet")
             rows = [_neuron(*row) for row in content["neurons"]]
             neurons = {neuron.hotkey: neuron for neuron in rows}

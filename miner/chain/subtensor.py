@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from miner.addresses import shown
 from miner.chain.base import Snapshot
 from miner.chain.changes import Sight, changes, register_command
 from miner.chain.client import ChainFault
@@ -77,7 +78,7 @@ class SubtensorChain:
             netuid, address = self.reader.netuid, self.reader.address
             command = register_command(netuid, self._wallet_name, self.hotkey, address)
             return (
-                f"hotkey {self.hotkey} is not registered on subnet {netuid} of {address}; "
+                f"hotkey {self.hotkey} is not registered on subnet {netuid} of {shown(address)}; "
                 f"where its coldkey is: {command}"
             )
         return None
@@ -103,7 +104,7 @@ class SubtensorChain:
         """Say what became of us, and see to the publication."""
         sight = Sight(self.uid, subnet.neurons, subnet.coldkeys)
         for level, message in changes(self._sight, sight, self.hotkey):
-            log.log(level, "subnet %d on %s: %s", self.reader.netuid, self.reader.address, message)
+            log.log(level, "subnet %d on %s: %s", self.reader.netuid, shown(self.reader.address), message)
         self._sight = sight
         if self._publisher is None or not self._publishing:
             return

@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from miner import logs
+from miner.addresses import shown_within
 from miner.errors import ConfigurationError
 from miner.settings import Settings
 
@@ -45,7 +46,9 @@ def read_settings(env_file: Path | None, assignments: list[str] | None, **flags:
     for assignment in assignments or []:
         key, equals, value = assignment.partition("=")
         if not equals or key.lower() not in Settings.model_fields:
-            raise ConfigurationError(f"--set {assignment}: KEY=VALUE with a key of the settings is allowed")
+            raise ConfigurationError(
+                f"--set {shown_within(assignment)}: KEY=VALUE with a key of the settings is allowed"
+            )
         values[key.lower()] = value
     return Settings.load(env_file, **values | {key: value for key, value in flags.items() if value is not None})
 

@@ -38,7 +38,7 @@ def report(
         raise ConfigurationError(f"--out={path}: a name in an existing folder that ends in {ENDING} is allowed")
     from miner.bundle import parts
     from miner.bundle.archive import write_archive
-    from miner.bundle.secrets import key_files, secrets_in, shown_settings
+    from miner.bundle.secrets import key_files, secrets_in, secrets_of_addresses, shown_settings
 
     try:
         logged = parts.log_text(log)
@@ -55,7 +55,12 @@ def report(
         **parts.recorded_texts(settings.state_dir),
         "doctor.json": _findings(settings, env_file),
     }
-    write_archive(path, texts, [*secrets_in(key_files(settings)), *secrets_of_environment(env_file)])
+    secrets = [
+        *secrets_in(key_files(settings)),
+        *secrets_of_addresses(settings),
+        *secrets_of_environment(env_file),
+    ]
+    write_archive(path, texts, secrets)
     print(f"{path}: {len(texts)} files; look it through before you hand it on: tar -xzf {path}")
     end_at_once(0)
 

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from miner.addresses import shown
 from miner.chain import base
 from miner.chain.base import Snapshot
 from miner.chain.changes import register_command
@@ -48,12 +49,12 @@ def judge_chain(facts: ChainFacts) -> Finding:
     if facts.head is None:
         return problem(
             name,
-            f"{facts.address} can't be read: {facts.fault}",
+            f"{shown(facts.address)} can't be read: {facts.fault}",
             "try another endpoint in SUBTENSOR_CHAIN_ENDPOINT; the miner goes on by its last read for a while",
         )
     if facts.subnet is None and not facts.is_unreadable:
-        return problem(name, f"{facts.address}: {facts.fault}", "look at NETUID and SUBTENSOR_NETWORK")
-    return ok(name, f"{facts.address} is at block {facts.head.block}")
+        return problem(name, f"{shown(facts.address)}: {facts.fault}", "look at NETUID and SUBTENSOR_NETWORK")
+    return ok(name, f"{shown(facts.address)} is at block {facts.head.block}")
 
 
 def judge_sdk(facts: ChainFacts, version: str) -> Finding:
@@ -82,7 +83,7 @@ def judge_registration(facts: ChainFacts, who: Identity) -> Finding:
     if uid is None:
         return problem(
             name,
-            f"hotkey {who.hotkey} is not registered on subnet {who.netuid} of {who.network}",
+            f"hotkey {who.hotkey} is not registered on subnet {who.netuid} of {shown(who.network)}",
             f"where its coldkey is: {register_command(who.netuid, who.wallet, who.hotkey, who.network)}",
         )
     return ok(name, f"uid {uid} of {len(facts.subnet.members)} on subnet {who.netuid}")

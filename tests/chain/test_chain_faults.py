@@ -158,6 +158,25 @@ async def test_the_store_holds_nothing_but_the_subnet(node: Node, chain_of) -> N
     assert not list(chain.reader._store.path.parent.glob("*.partial"))
 
 
+async def test_a_provider_s_endpoint_is_in_no_word_and_no_file(node: Node, chain_of, tmp_path, caplog) -> None:
+    caplog.set_level(logging.DEBUG, "miner")
+    address = f"ws://alice:hunter2pw@127.0.0.1:{node.port}/APIKEY123"
+    chain = chain_of(address)
+    said = [chain.obstacle]
+    await chain.start()
+    said.append(chain.obstacle)
+    node.fault = "garbage"
+    await eventually(lambda: chain.failures >= 1)
+    await asyncio.to_thread(node.stop)
+    await eventually(lambda: chain.failures >= 4)
+    await chain.stop()
+    said += [record.getMessage() for record in caplog.records]
+    said += [str(path) + path.read_text() for path in (tmp_path / "state").glob("chain*")]
+    assert f"no snapshot of subnet {NETUID} yet: connecting to ws://127.0.0.1:{node.port}" in said
+    assert any("--network YOUR_ENDPOINT" in one for one in said)
+    assert not [one for one in said if "hunter2pw" in one or "APIKEY123" in one]
+
+
 async def test_a_store_of_before_the_scores_is_read_without_them(nobody, chain_of) -> None:
     chain = chain_of(nobody)
     path = chain.reader._store.path

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from tests.process.chain.live_node import LiveNode
+from tests.process.chain.live_node import SECRETS, LiveNode
 from tests.process.daemon import PATIENCE, Daemon
 
 
@@ -76,6 +76,7 @@ class Setup:
             capture_output=True, text=True, timeout=PATIENCE, env=environment, cwd=daemon.folder, check=False,
         )  # fmt: skip
         assert "Traceback" not in done.stderr, done.stderr
+        assert not any(secret in done.stdout + done.stderr for secret in SECRETS), done.stdout
         told = json.loads(done.stdout)
         findings = told["findings"]
         assert all(finding["todo"] for finding in findings if finding["level"] == "problem")

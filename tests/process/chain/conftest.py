@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.process.chain.checkup import Prober, Setup
-from tests.process.chain.live_node import EXTERNAL_IP, NETUID, OWN_UID, VALIDATOR_UID, LiveNode, healthy_node
+from tests.process.chain.live_node import EXTERNAL_IP, NETUID, OWN_UID, SECRETS, VALIDATOR_UID, LiveNode, healthy_node
 from tests.process.chain.scene import START
 from tests.process.daemon import Daemon, eventually
 
@@ -43,6 +43,7 @@ def miners(node: LiveNode, folder: Path, model: str) -> Iterator[START]:
             if not daemon.ended:
                 assert daemon.stop() == 0, daemon.log
             assert "Traceback" not in daemon.log, daemon.log
+            assert not any(secret in daemon.log for secret in SECRETS), daemon.log
     finally:
         for daemon in started:
             daemon.close()

@@ -15,6 +15,7 @@ OWN_UID, VALIDATOR_UID, PEER_UID = 7, 8, 9
 SHARES = 65535  # the chain's 1.0
 EXTERNAL_IP = "1.2.3.4"
 SUBMIT = "author_submitAndWatchExtrinsic"
+SECRETS = ("hunter2pw", "APIKEY123")  # in every daemon's endpoint, and nobody else's business
 
 
 def address_of(number: int) -> str:
@@ -26,6 +27,12 @@ class LiveNode(Node):
     """A node whose blocks carry the time, and whose neurons are paid by their incentive."""
 
     clock_ahead: float = 0.0  # seconds
+
+    @property
+    def url(self) -> str:
+        """As a provider of nodes gives it out."""
+        password, key = SECRETS
+        return f"ws://alice:{password}@127.0.0.1:{self.port}/{key}"
 
     def values(self) -> dict[str, str]:
         now = int((time.time() + self.clock_ahead) * 1000)

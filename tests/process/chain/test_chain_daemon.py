@@ -14,7 +14,7 @@ def test_a_life_from_unregistered_to_deregistered(node: LiveNode, start: START, 
     register(node, daemon, own=False)
     hotkey = daemon.keys.miner.hotkey.ss58_address
     daemon.start()
-    command = f"btcli subnet register --netuid {NETUID} --wallet standalone --hotkey {hotkey} --network {node.url}"
+    command = f"btcli subnet register --netuid {NETUID} --wallet standalone --hotkey {hotkey} --network YOUR_ENDPOINT"
     assert eventually(lambda: command in why_not(daemon))
     assert daemon.status("/healthz") == 200
     assert daemon.status("/readyz") == 503

@@ -3,6 +3,7 @@
 import json
 import socket
 import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from miner.threads import allowed_cores
 from tests.process.chain.checkup import Setup
 from tests.process.chain.faults import FAULTS
-from tests.process.chain.live_node import EXTERNAL_IP, OWN_UID
+from tests.process.chain.live_node import EXTERNAL_IP, OWN_UID, SECRETS
 from tests.process.daemon import PATIENCE, Daemon
 
 LINES = [
@@ -41,6 +42,26 @@ def test_a_planted_fault_is_exactly_its_lines_problem(
     assert words in report.words[line]
     assert report.verdict == f"not ready to earn: {line}: {report.words[line]}"
     assert report.exit_code == 1
+
+
+def test_a_providers_endpoint_is_nobody_elses_business(setup: Setup, tmp_path: Path) -> None:
+    """Neither the operator's port, nor the files of the state folder, nor what is handed on tells of it."""
+    daemon, archive, log = setup.daemon, tmp_path / "help.tar.gz", tmp_path / "careless.log"
+    log.write_text(f"connecting to {setup.node.url}, that is /{SECRETS[1]} with {SECRETS[0]}\nall is well\n")
+    done = subprocess.run(
+        [*daemon.command, "report", "--out", str(archive), "--log", str(log)],
+        capture_output=True, text=True, timeout=PATIENCE, env=daemon.environment, check=True,
+    )  # fmt: skip
+    with tarfile.open(archive) as opened:
+        files = {member.name: opened.extractfile(member).read().decode() for member in opened}  # type: ignore[union-attr]
+    files |= {page: daemon.page(page).text for page in ("/", "/status", "/metrics", "/readyz")}
+    files |= {str(path): path.read_text(errors="replace") for path in daemon.state.glob("*") if path.is_file()}
+    files |= {"the daemon's log": daemon.log, "the command": done.stdout + done.stderr}
+    for secret in SECRETS:
+        assert not [name for name, text in files.items() if secret in name + text]
+    for name in ("help/doctor.json", "help/metrics.txt", "help/status.json", "/", "the daemon's log"):
+        assert f"ws://127.0.0.1:{setup.node.port}" in files[name], "what helps is there"
+    assert "all is well" in files["help/log.txt"]
 
 
 def test_the_same_for_people(setup: Setup, tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from miner.bundle.secrets import ADDRESSES, HARMLESS, HIDDEN, SET, scrubbed, secrets_in, shown_settings
+from miner.addresses import ADDRESSES, HIDDEN
+from miner.bundle.secrets import HARMLESS, SET, scrubbed, secrets_in, secrets_of_addresses, shown_settings
 from miner.settings import Settings
 
 
@@ -77,3 +78,14 @@ def test_known_secrets_are_found_in_key_files_and_leave_every_text(tmp_path: Pat
     assert "w0rd" not in left
     assert "s33dling" not in left
     assert "5Fpublic" in left
+
+
+def test_what_stands_before_and_behind_the_host_of_an_address_leaves_every_text() -> None:
+    settings = Settings(
+        subtensor_chain_endpoint="wss://alice:hunter2pw@node.example:944/APIKEY123",
+        remote_endpoints="http://one.example:8000,http://bob:pa55word@two.example:8000",
+        model_url="https://huggingface.co/you/your-model",
+    )
+    text = "GET /APIKEY123 of node.example as hunter2pw and pa55word; see https://huggingface.co/you/your-model"
+    left = scrubbed(text, list(secrets_of_addresses(settings)))
+    assert left == f"GET /{HIDDEN} of node.example as {HIDDEN} and {HIDDEN}; see https://huggingface.co/you/your-model"

@@ -101,6 +101,37 @@ def test_all_faults_are_said_at_once_with_key_value_and_what_is_allowed(env_file
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        (
+            "subtensor_network",
+            "alice:hunter2pw@node.example:944/APIKEY123",
+            "SUBTENSOR_NETWORK=(hidden): allowed: stand",
+        ),
+        (
+            "subtensor_network",
+            "https://alice:hunter2pw@node.example/APIKEY123",
+            "SUBTENSOR_NETWORK=https://node.example: ",
+        ),
+        (
+            "subtensor_chain_endpoint",
+            "https://node.example/APIKEY123",
+            "SUBTENSOR_CHAIN_ENDPOINT=https://node.example: ",
+        ),
+        ("remote_endpoints", "http://one:1, hunter2pw@two/APIKEY123", "REMOTE_ENDPOINTS=http://one:1,(hidden): "),
+        ("netuid", "ws://alice:hunter2pw@node.example/APIKEY123", "NETUID=ws://node.example: "),
+    ],
+)
+def test_a_wrong_address_is_named_without_its_secrets(key: str, value: str, line: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load(**{key: value})  # type: ignore[arg-type]
+    said = str(caught.value)
+    assert said.startswith(line)
+    assert "hunter2pw" not in said
+    assert "APIKEY123" not in said
+
+
 def test_a_remote_backend_needs_endpoints(env_file: Path) -> None:
     env_file.write_text("IMAGE_DETECTOR_BACKEND=remote\n")
     with pytest.raises(ConfigurationError, match=r"^REMOTE_ENDPOINTS=: with IMAGE_DETECTOR_BACKEND=remote at least"):
