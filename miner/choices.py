@@ -11,6 +11,11 @@ def one_of(value: str, allowed: Sequence[str]) -> str:
         ValueError: it is not allowed; the message lists what is, and what is near.
     """
     if value not in allowed:
-        near = difflib.get_close_matches(value, allowed, n=1)
-        raise ValueError(f"allowed: {', '.join(allowed)}" + (f" (did you mean {near[0]}?)" if near else ""))
+        near = nearest(value, allowed)
+        raise ValueError(f"allowed: {', '.join(allowed)}" + (f" (did you mean {near}?)" if near else ""))
     return value
+
+
+def nearest(value: str, allowed: Sequence[str]) -> str | None:
+    """Return the name that was probably meant, or None."""
+    return next(iter(difflib.get_close_matches(value, allowed, n=1)), None)

@@ -12,6 +12,7 @@ from detectors.base import Detector, RunOptions
 from detectors.config import read_config
 from detectors.errors import DetectorConfigError, DetectorError, ModelError, NotPrepared
 from detectors.loading import has_variant, load_detector
+from miner.checks import VALIDATORS_WAIT
 from miner.errors import ConfigurationError, CouldNotStart, StartError
 from miner.metrics import Metrics
 from miner.plan import Plan, choose
@@ -21,8 +22,6 @@ from miner.settings import Settings, environment_of
 from miner.threads import allowed_cores
 
 log = logging.getLogger(__name__)
-
-VALIDATORS_WAIT = 9.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)

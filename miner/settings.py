@@ -3,23 +3,28 @@
 StreetVision's own `miner.env` works as it is, inline comments included.
 """
 
-import difflib
 import os
 from pathlib import Path
 from typing import Any, Self
 
 from dotenv import dotenv_values
-from pydantic import ValidationError
+from pydantic import AliasChoices, ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from detectors.registry import DEFAULT_CONFIGS
 from miner.addresses import ADDRESSES, shown, shown_each, shown_within
+from miner.checks import AUTO, REMOTE
+from miner.choices import nearest
 from miner.errors import ConfigurationError
-from miner.fields import AUTO, REMOTE, Fields
+from miner.fields import Fields
 from miner.hotkeys import Place, split_places
 
-__all__ = ["AUTO", "REMOTE", "Settings", "environment_of", "secrets_of_environment", "settings_table"]
+__all__ = [
+    "AUTO", "REMOTE", "Settings", "environment_of", "lend_to_hub", "secrets_of_environment", "setting_names",
+    "settings_table",
+]  # fmt: skip
 
+HUB = "HF_"  # HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, …: huggingface_hub's own
 SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "MNEMONIC", "API_KEY", "PRIVATE")
 
 
@@ -119,12 +124,13 @@ class Settings(Fields):
     def notes(self, env_file: Path | None = None) -> list[str]:
         """Return what the operator should know and that is no fault: unknown keys, unused keys, the CPU fallback."""
         notes = []
-        known = [name.upper() for name in type(self).model_fields]
+        known = setting_names()
         for key in dotenv_values(env_file) if env_file is not None else {}:
-            if key.upper() not in known:
-                near = difflib.get_close_matches(key.upper(), known, n=1)
-                notes.append(f"unknown key {key} in {env_file}" + (f"; did you mean {near[0]}?" if near else ""))
-        unused = [name for name in known if name.startswith(("VIDEO_", "PROXY_")) and getattr(self, name.lower())]
+            if key.upper() not in known and not key.startswith(HUB):
+                near = nearest(key.upper(), known)
+                notes.append(f"unknown key {key} in {env_file}" + (f"; did you mean {near}?" if near else ""))
+        fields = [name.upper() for name in type(self).model_fields]
+        unused = [name for name in fields if name.startswith(("VIDEO_", "PROXY_")) and getattr(self, name.lower())]
         if unused:
             notes.append(f"{', '.join(unused)}: accepted and unused; this miner answers images only and calls no proxy")
         if self.image_detector_device != "cpu":
@@ -150,6 +156,23 @@ def _line(fault: Any) -> str:
     return f"{key}={shown_each(value)}: {message[0].lower()}{message[1:]}"
 
 
+def setting_names() -> list[str]:
+    """Return every name that a setting may be given by."""
+    aliases = (field.validation_alias for field in Settings.model_fields.values())
+    others = {str(name) for alias in aliases if isinstance(alias, AliasChoices) for name in alias.choices}
+    return [name.upper() for name in dict.fromkeys([*Settings.model_fields, *sorted(others)])]
+
+
+def lend_to_hub(env_file: Path | None) -> None:
+    """Put the file's HF_… keys into the environment, where huggingface_hub and our children look; what is there wins.
+
+    To be called before huggingface_hub is imported, which reads them once.
+    """
+    for key, value in dotenv_values(env_file).items() if env_file is not None else ():
+        if key.startswith(HUB) and value:
+            os.environ.setdefault(key, value)
+
+
 def environment_of(settings: Settings) -> dict[str, str]:
     """Return the environment with these settings in it, for a child process that shall see the same."""
     dumped = {name.upper(): getattr(settings, name) for name in settings.model_fields_set}
@@ -158,7 +181,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 def secrets_of_environment(env_file: Path | None = None) -> list[str]:
     """Return what others must not read: values that are named like secrets, and those of keys that are not ours."""
-    known = {name.upper() for name in Settings.model_fields}
+    known = setting_names()
     given = dotenv_values(env_file) if env_file is not None else {}
     found = [value for key, value in os.environ.items() if any(word in key.upper() for word in SECRET_WORDS)]
     return [*found, *(value for key, value in given.items() if key.upper() not in known and value)]

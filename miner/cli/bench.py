@@ -190,9 +190,9 @@ def _has_reference(subject: "Subject") -> bool:
 
 def _deadline(settings: Settings) -> float:
     """Return the seconds after which an answer must be on its way."""
-    from miner.model import VALIDATORS_WAIT
+    from miner.model import seconds_allowed
 
-    return min(VALIDATORS_WAIT, settings.deadline_cap_seconds) - settings.deadline_margin_seconds
+    return seconds_allowed(settings)
 
 
 def _names(names: str | None) -> list[str] | None:

@@ -10,8 +10,9 @@ import typer
 
 from miner import logs
 from miner.addresses import shown_within
+from miner.choices import nearest
 from miner.errors import ConfigurationError
-from miner.settings import Settings
+from miner.settings import Settings, lend_to_hub, setting_names
 
 EnvFile = Annotated[Path | None, typer.Option("--env-file", help="Settings file, such as StreetVision's miner.env.")]
 Set = Annotated[
@@ -40,17 +41,30 @@ def read_settings(env_file: Path | None, assignments: list[str] | None, **flags:
     """Read the settings.
 
     Raises:
-        ConfigurationError: a setting is wrong.
+        ConfigurationError: settings are wrong; all faults at once.
     """
     values: dict[str, object] = {}
+    faults: list[str] = []
+    names = setting_names()
     for assignment in assignments or []:
         key, equals, value = assignment.partition("=")
-        if not equals or key.lower() not in Settings.model_fields:
-            raise ConfigurationError(
-                f"--set {shown_within(assignment)}: KEY=VALUE with a key of the settings is allowed"
-            )
-        values[key.lower()] = value
-    return Settings.load(env_file, **values | {key: value for key, value in flags.items() if value is not None})
+        if key.upper() in names and equals:
+            values[key.lower()] = value
+        elif key.upper() in names:
+            faults.append(f"--set {shown_within(assignment)}: {key.upper()}=VALUE is needed")
+        else:
+            near = nearest(key.upper(), names)
+            hint = f"; did you mean {near}?" if near else ""
+            faults.append(f"--set {shown_within(assignment)}: there is no such setting{hint}")
+    values |= {key: value for key, value in flags.items() if value is not None}
+    try:
+        settings = Settings.load(env_file, **values)
+    except ConfigurationError as error:
+        raise ConfigurationError("\n".join([*faults, str(error)])) from error
+    if faults:
+        raise ConfigurationError("\n".join(faults))
+    lend_to_hub(env_file)
+    return settings
 
 
 def end_at_once(code: int) -> NoReturn:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from miner.checks import BACKEND_CHOICES
 from miner.cli.options import Config, Detector, EnvFile, Set, load_settings, read_settings
 from miner.errors import Stuck
 
@@ -21,7 +22,7 @@ def run(
     status_port: Annotated[str | None, typer.Option(help="The operator's port.")] = None,
     detector: Detector = None,
     config: Config = None,
-    backend: Annotated[str | None, typer.Option(help="onnx or torch.")] = None,
+    backend: Annotated[str | None, typer.Option(help=f"One of {', '.join(BACKEND_CHOICES)}.")] = None,
     log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = None,
     set_: Set = None,
 ) -> None:

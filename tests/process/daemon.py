@@ -17,7 +17,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from miner.chain import standalone
-from miner.settings import Settings
+from miner.settings import setting_names
 from tests.process.inspection import inspect_answer
 from tests.process.wire import Door, RawRequest, Signed, Signer
 
@@ -47,7 +47,7 @@ def free_port() -> int:
 
 def clean_environment(**more: str) -> dict[str, str]:
     """Return this environment without any setting of ours."""
-    keys = {name.upper() for name in Settings.model_fields}
+    keys = setting_names()
     return {key: value for key, value in os.environ.items() if key.upper() not in keys} | {"NO_PROXY": "*"} | more
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from miner.cli.options import read_settings
 from miner.errors import ConfigurationError
-from miner.settings import Settings
+from miner.settings import Settings, environment_of, setting_names
 
 ORIGINAL = """\
 # StreetVision Miner Configuration
@@ -42,8 +43,8 @@ PROXY_CLIENT_URL=https://hydra.natix.network
 
 @pytest.fixture(autouse=True)
 def _no_ambient_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
+    for name in setting_names():
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -130,6 +131,73 @@ def test_a_wrong_address_is_named_without_its_secrets(key: str, value: str, line
     assert said.startswith(line)
     assert "hunter2pw" not in said
     assert "APIKEY123" not in said
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"axon_external_ip": "foo"}, "AXON_EXTERNAL_IP=foo: an IPv4 or IPv6 address is allowed"),
+        ({"miner_axon_port": "9464"}, "STATUS_PORT=9464: the same port as MINER_AXON_PORT;"),
+        ({"status_port": "8091"}, "STATUS_PORT=8091: the same port as MINER_AXON_PORT;"),
+        ({"wallet_hotkeys": "a:9464,b:9465"}, "STATUS_PORT=9464: the same port as one of WALLET_HOTKEYS"),
+        ({"deadline_cap_seconds": "3", "deadline_margin_seconds": "3"}, "DEADLINE_MARGIN_SECONDS=3: less than 3 is"),
+        ({"deadline_cap_seconds": "0.5"}, "DEADLINE_MARGIN_SECONDS=0.5: less than 0.5 is allowed"),
+        ({"deadline_margin_seconds": "9.5"}, "DEADLINE_MARGIN_SECONDS=9.5: less than 9 is allowed"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_faults_like_others(given: dict[str, str], line: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load(**given, netuid="many")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2, "with all other faults at once"
+    assert any(told.startswith(line) for told in lines), lines
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"miner_axon_host": "10.0.0.1", "miner_axon_port": "9464"},  # on another address
+        {"miner_axon_port": "9464", "wallet_hotkeys": "a:8091,b:8092"},  # which take its place
+        {"axon_external_ip": "2001:db8::7"},
+        {"axon_external_ip": ""},
+        {"deadline_cap_seconds": "3", "deadline_margin_seconds": "2"},
+    ],
+)
+def test_settings_that_do_go_together(given: dict[str, str]) -> None:
+    Settings.load(**given)
+
+
+def test_the_deadline_has_another_name(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env_file.write_text("REQUEST_DEADLINE=7\n")
+    settings = Settings.load(env_file)
+    assert settings.deadline_cap_seconds == 7
+    assert settings.notes(env_file) == []
+    assert environment_of(settings)["DEADLINE_CAP_SECONDS"] == "7.0"
+    monkeypatch.setenv("DEADLINE_CAP_SECONDS", "8")
+    assert Settings.load(env_file).deadline_cap_seconds == 8, "the environment wins under either name"
+    assert read_settings(env_file, ["REQUEST_DEADLINE=6"]).deadline_cap_seconds == 6
+
+
+def test_wrong_assignments_are_said_at_once_with_the_nearest_match(env_file: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read_settings(None, ["NETUIDS=5", "QUEUE_DEPHT=3", "NETUID", "STATUS_PORT=0"])
+    assert str(caught.value).splitlines() == [
+        "--set NETUIDS=5: there is no such setting; did you mean NETUID?",
+        "--set QUEUE_DEPHT=3: there is no such setting; did you mean QUEUE_DEPTH?",
+        "--set NETUID: NETUID=VALUE is needed",
+        "STATUS_PORT=0: input should be greater than or equal to 1",
+    ]
+
+
+def test_the_hubs_own_keys_reach_the_hub_and_our_children(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("HF_HOME", "HF_TOKEN"):
+        monkeypatch.setenv(key, "of the environment")  # and taken back at the end, whatever is set meanwhile
+    monkeypatch.delenv("HF_HOME")
+    env_file.write_text("HF_HOME=/of/the/file   # a comment\nHF_TOKEN=of the file\n")
+    settings = read_settings(env_file, None)
+    assert settings.notes(env_file) == []
+    given = environment_of(settings)
+    assert (given["HF_HOME"], given["HF_TOKEN"]) == ("/of/the/file", "of the environment")
 
 
 def test_a_remote_backend_needs_endpoints(env_file: Path) -> None:

@@ -1,0 +1,113 @@
+"""What a setting must be, alone and beside others: each check returns it, or raises a ValueError that says why not.
+
+A check beside another setting stands at the later of the two and is its fault, so it is told together with all others.
+"""
+
+from ipaddress import ip_address
+from pathlib import Path
+
+from pydantic import ValidationInfo
+
+from detectors.registry import BACKENDS, DETECTORS, PRECISIONS
+from miner.choices import one_of
+from miner.hotkeys import split_places
+
+AUTO = "auto"
+REMOTE = "remote"
+NETWORKS = ("standalone", "local", "test", "finney")
+BACKEND_CHOICES = (AUTO, *BACKENDS)
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
+VALIDATORS_WAIT = 9.0  # seconds
+
+
+def known_detector(value: str) -> str:
+    """Allow the kinds of detectors."""
+    return one_of(value, tuple(DETECTORS))
+
+
+def known_detector_or_none(value: str) -> str:
+    """Allow the kinds of detectors, or nothing."""
+    return known_detector(value) if value else value
+
+
+def known_backend(value: str) -> str:
+    """Allow the backends."""
+    return one_of(value, BACKEND_CHOICES)
+
+
+def known_precision(value: str) -> str:
+    """Allow the precisions."""
+    return one_of(value, (AUTO, *PRECISIONS))
+
+
+def needed_for_remote(value: str, info: ValidationInfo) -> str:
+    """Want an endpoint where the graph runs elsewhere."""
+    if not value and info.data.get("image_detector_backend") == REMOTE:
+        raise ValueError(f"with IMAGE_DETECTOR_BACKEND={REMOTE} at least one http://host:port is needed")
+    return value
+
+
+def known_network(value: str) -> str:
+    """Allow the networks and addresses of nodes."""
+    return value if value.startswith(("ws://", "wss://")) else one_of(value, (*NETWORKS, "ws://…", "wss://…"))
+
+
+def websocket(value: str) -> str:
+    """Allow a node's address, or nothing."""
+    if value and not value.startswith(("ws://", "wss://")):
+        raise ValueError("an address that begins with ws:// or wss:// is allowed")
+    return value
+
+
+def address(value: str) -> str:
+    """Allow an IP address, or nothing."""
+    try:
+        return value and str(ip_address(value))
+    except ValueError:
+        raise ValueError("an IPv4 or IPv6 address is allowed") from None
+
+
+def own_ports(value: str, info: ValidationInfo) -> str:
+    """Want no published port of all where each hotkey has its own."""
+    if value and info.data.get("axon_external_port") is not None:
+        raise ValueError("each hotkey publishes the port it listens on: leave AXON_EXTERNAL_PORT empty")
+    return value
+
+
+def free_of_validators(value: int, info: ValidationInfo) -> int:
+    """Want the operator's port to be none of the validators', where both are on one address."""
+    hosts = {info.data.get("miner_axon_host"), info.data.get("status_host")}
+    if len(hosts) == 2 and not hosts & {*EVERYWHERE}:
+        return value
+    places = split_places(info.data.get("wallet_hotkeys", ""))
+    ports: list[object] = [place.port for place in places] or [info.data.get("miner_axon_port")]
+    if value in ports:
+        whose = "one of WALLET_HOTKEYS" if places else "MINER_AXON_PORT"
+        raise ValueError(f"the same port as {whose}; each needs one of its own")
+    return value
+
+
+def leaves_time(value: float, info: ValidationInfo) -> float:
+    """Want time for a picture: the margin is kept back of the caller's time, which both sides limit."""
+    whole = min(VALIDATORS_WAIT, info.data.get("deadline_cap_seconds", VALIDATORS_WAIT))
+    if value >= whole:
+        raise ValueError(
+            f"less than {whole:g} is allowed, or no time is left for a picture: of DEADLINE_CAP_SECONDS and the "
+            f"{VALIDATORS_WAIT:g} s for which validators wait, the smaller one holds"
+        )
+    return value
+
+
+def upper(value: object) -> object:
+    """Take small letters for large ones."""
+    return value.upper() if isinstance(value, str) else value
+
+
+def lower(value: object) -> object:
+    """Take large letters for small ones."""
+    return value.lower() if isinstance(value, str) else value
+
+
+def at_home(value: Path | None) -> Path | None:
+    """Fill in `~`."""
+    return value.expanduser() if value is not None else None
