@@ -47,6 +47,7 @@ def prepare(
 
     Raises:
         ModelError: the weights can't be got or exported, or the answers differ by more than `MAX_DIFFERENCE`.
+        DetectorConfigError: the model has no such roadwork output as is configured.
     """
     if config.branches is not None:
         return _prepare_branches(config, models_dir, out, pictures, force, progress)

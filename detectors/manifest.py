@@ -12,6 +12,7 @@ from detectors.calibration import Calibration
 from detectors.errors import ModelError, NotPrepared
 
 NAME = MANIFEST_FILE
+NUMPY = "numpy"  # the reference where there is no torch
 
 
 class _Part(BaseModel):
@@ -40,6 +41,11 @@ class Parity(_Part):
     pictures: int
     max_difference: float
     mean_difference: float
+
+    @property
+    def caveat(self) -> str:
+        """What the comparison can't show, or nothing: numpy gets its pictures from the code that serves."""
+        return "compared with numpy only, which shares the preprocessing" if self.reference == NUMPY else ""
 
 
 class Labelled(_Part):

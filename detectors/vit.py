@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from detectors.errors import ModelError
+from detectors.errors import DetectorConfigError, ModelError
 from detectors.network import Network
 from detectors.preprocess import Preprocessing, from_processor_config
 
@@ -27,12 +27,12 @@ def roadwork_index(id2label: dict[str, str] | dict[int, str], wanted: str) -> in
     """Return the output whose label is `wanted`, compared to the letter, as the reference miner does.
 
     Raises:
-        ModelError: no output, or more than one, has that label; the message lists the labels there are.
+        DetectorConfigError: no output, or more than one, has that label; the message lists the labels there are.
     """
     found = [int(index) for index, label in id2label.items() if label == wanted]
     if len(found) != 1:
         labels = ", ".join(repr(label) for label in list(id2label.values())[:10])
-        raise ModelError(
+        raise DetectorConfigError(
             f"{len(found)} of the model's outputs have the label {wanted!r} (roadwork_label); its labels are {labels}"
         )
     return found[0]

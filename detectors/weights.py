@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from detectors.config import DetectorConfig
+from detectors.config import SHIPPED, DetectorConfig
 from detectors.errors import DetectorConfigError, ModelError
 from detectors.manifest import Manifest, sha256
 
@@ -111,6 +111,17 @@ def remember_revision(config: DetectorConfig, models_dir: Path, commit: str) -> 
         partial = ref.with_suffix(".partial")
         partial.write_text(commit + "\n", encoding="utf-8")
         partial.replace(ref)
+
+
+def pins(config: DetectorConfig, models_dir: Path) -> list[str]:
+    """Say for each branch that was resolved to a commit, of the whole and of an ensemble's models, how it is pinned."""
+    found = []
+    for part in (config.branches or {"": config}).values():
+        commit = known_revision(part, models_dir) if is_hub(part) else ""
+        if COMMIT.fullmatch(commit) and commit != part.revision:
+            file = f"a copy of {part.path.name}" if part.path.parent == SHIPPED else str(part.path)
+            found.append(f"resolved {part.revision} to {commit}; put revision: {commit} into {file}")
+    return found
 
 
 def _ref(config: DetectorConfig, models_dir: Path) -> Path:

@@ -43,7 +43,8 @@ class Exporter(ABC):
         """Write `model.onnx` (one picture, fp32) and `preprocessor_config.json`; say what the outputs mean.
 
         Raises:
-            ModelError: the weights can't be read, or have no roadwork output.
+            ModelError: the weights can't be read.
+            DetectorConfigError: they have no such roadwork output as is configured.
         """
 
     @abstractmethod

@@ -12,7 +12,7 @@ from detectors.backends import MODEL_FILE
 from detectors.errors import ModelError
 from detectors.exporters import Exporter
 from detectors.exporters.torchvision_cpu import ensure_torchvision
-from detectors.manifest import Output
+from detectors.manifest import NUMPY, Output
 from detectors.preprocess import from_processor_config
 from detectors.vit import PROCESSOR_FILE, roadwork_index
 
@@ -30,7 +30,7 @@ class ViTExporter(Exporter):
     @property
     def reference_name(self) -> str:
         """The library's own pipeline, or numpy where there is no torch."""
-        return "numpy" if self._without_torch else "transformers.pipeline"
+        return NUMPY if self._without_torch else "transformers.pipeline"
 
     def write(self, folder: Path) -> Output:
         """Write `model.onnx`, `config.json` and `preprocessor_config.json`."""

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from detectors.backends import MODEL_FILE
-from detectors.errors import ModelError
+from detectors.errors import DetectorConfigError, ModelError
 from detectors.exporters import Exporter
 from detectors.exporters.torchvision_cpu import ensure_torchvision
 from detectors.manifest import Output
@@ -72,7 +72,9 @@ class YOLOExporter(Exporter):
         labels = {int(index): str(label) for index, label in model.names.items()}
         index = self.config.roadwork_class_index
         if index not in labels:
-            raise ModelError(f"roadwork_class_index={index}: the network has the classes 0 to {len(labels) - 1}")
+            raise DetectorConfigError(
+                f"roadwork_class_index={index}: the network has the classes 0 to {len(labels) - 1}"
+            )
         # Ultralytics decides on size and transforms at the first prediction, so ask it rather than guess.
         model.predict(Image.new("RGB", (64, 64)), verbose=False, device="cpu")
         processor = _processor_config(model.predictor.transforms.transforms) | (

@@ -32,7 +32,7 @@ def download(
     from detectors.config import read_config
     from detectors.loading import ensure_graph, has_variant, is_prepared
     from detectors.variants import prepared_folders
-    from detectors.weights import model_folder
+    from detectors.weights import model_folder, pins
     from miner.cli.preparing import prepare_faster, prepare_fp32, start_errors
 
     settings = load_settings(env_file, set_, image_detector=detector, image_detector_config=config)
@@ -47,6 +47,8 @@ def download(
             print(f"{folder} is there and whole", file=sys.stderr)
         else:
             prepare_fp32(settings, force=force)
+        for pin in pins(yaml, settings.models_dir):
+            print(pin, file=sys.stderr)
         precision, backend = settings.image_detector_precision, settings.image_detector_backend
         if precision in (AUTO, "fp32"):
             return
@@ -74,6 +76,8 @@ def list_(env_file: EnvFile = None, as_json: Json = False, set_: Set = None) -> 
         size = sum((folder / name).stat().st_size for name in manifest.files)
         table.add_row(
             manifest.name, manifest.revision[:18], manifest.detector, manifest.precision,
-            f"{manifest.parity.max_difference:.1e} on {manifest.parity.pictures} pictures", f"{size / 1e6:.1f}",
+            f"{manifest.parity.max_difference:.1e} on {manifest.parity.pictures} pictures"
+            + (f"; {manifest.parity.caveat}" if manifest.parity.caveat else ""),
+            f"{size / 1e6:.1f}",
         )  # fmt: skip
     Console().print(table)

@@ -67,6 +67,7 @@ def prepare_fp32(
         parity = Manifest.read(folder).parity
         console.print(
             f"{folder}: within {parity.max_difference:.1e} of {parity.reference} on {parity.pictures} pictures"
+            + (f"; {parity.caveat}" if parity.caveat else "")
         )
     return folder
 

@@ -11,7 +11,7 @@ from typing import Any
 from detectors.config import read_config
 from detectors.errors import DetectorConfigError, ModelError, NotPrepared
 from detectors.manifest import NAME, Manifest
-from detectors.weights import COMMIT, is_hub, model_folder
+from detectors.weights import COMMIT, is_hub, model_folder, pins
 from miner.doctor.report import Finding, ok, problem, warning
 from miner.settings import Settings, environment_of
 
@@ -31,6 +31,7 @@ class ModelFacts:
     fault: str = ""  # of a configuration or a folder that is there
     unchecked: str = ""  # why the files were not compared with their sums
     branch: str = ""  # the revision, where it is no commit
+    pins: Sequence[str] = ()  # what makes it one
     others: Sequence[str] = ()  # revisions of the same model that are there
 
     @property
@@ -59,12 +60,13 @@ def read_model(settings: Settings) -> ModelFacts:
     """Find the model's folder."""
     name, detector = settings.detector_config, settings.image_detector
     folder = manifest = None
-    fault, branch, others = "", "", []
+    fault, branch, others, pinned = "", "", [], []
     try:
         config = read_config(name)
         parts = (config.branches or {"": config}).values()
         branch = next((part.revision for part in parts if is_hub(part) and not COMMIT.fullmatch(part.revision)), "")
         folder = model_folder(config, settings.models_dir)
+        pinned = pins(config, settings.models_dir)
         others = sorted(path.parent.name for path in folder.parent.glob(f"*/{NAME}") if path.parent != folder)
         manifest = Manifest.read(folder)
         if manifest.detector != detector:
@@ -73,7 +75,7 @@ def read_model(settings: Settings) -> ModelFacts:
         pass
     except (DetectorConfigError, ModelError) as error:
         fault = str(error)
-    return ModelFacts(name, detector, folder, manifest, fault, branch=branch, others=others)
+    return ModelFacts(name, detector, folder, manifest, fault, branch=branch, pins=pinned, others=others)
 
 
 def check_sums(settings: Settings, facts: ModelFacts) -> ModelFacts:
@@ -118,8 +120,16 @@ def judge_model(facts: ModelFacts, network: str) -> Finding:
         return warning(name, said, SLOW)
     if facts.is_shipped and network == "finney":
         return warning(name, f"{said}; the starter earns little", "set IMAGE_DETECTOR_CONFIG to a model of your own")
+    doubts = []
     if facts.branch:
-        return warning(name, f"{said}; {facts.branch} is a branch and may move", f"pin the commit in {facts.config}")
+        doubts.append(
+            (f"{facts.branch} is a branch and may move", "; ".join(facts.pins) or f"pin it in {facts.config}")
+        )
+    if facts.manifest.parity.caveat:
+        doubts.append((facts.manifest.parity.caveat, f"make setup-all, then {again}: compares with transformers'"))
+    if doubts:
+        words, todos = zip(*doubts, strict=True)
+        return warning(name, "; ".join([said, *words]), "; ".join(todos))
     return ok(name, said)
 
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from miner.addresses import shown_within
 from miner.doctor.report import Finding, problem
 
 T = TypeVar("T")
@@ -77,7 +78,8 @@ def judged(name: str, judge: Callable[[], Finding]) -> Finding:
 
 def unseen(error: Exception) -> str:
     """Say that something unexpected came between."""
-    return f"can't be looked at: {type(error).__name__}: {' '.join(str(error).split()) or 'no more is known'}"
+    text = " ".join(shown_within(str(error)).split())
+    return f"can't be looked at: {type(error).__name__}{f': {text}' if text else ''}"
 
 
 def late(seconds: float) -> str:

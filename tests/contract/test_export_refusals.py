@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from detectors.config import DetectorConfig
-from detectors.errors import ModelError
+from detectors.errors import DetectorConfigError, ModelError
 from detectors.export import prepare
 from tests.models import make_vit, make_yolo
 
@@ -20,7 +20,7 @@ def vit(folder: Path, **values: object) -> DetectorConfig:
 )
 def test_a_vit_without_the_label_is_refused_with_the_labels_it_has(tmp_path: Path, labels: dict[int, str]) -> None:
     folder = make_vit(tmp_path / "vit", labels=labels)
-    with pytest.raises(ModelError, match=f"'Roadwork'.*its labels are '{labels[0]}'"):
+    with pytest.raises(DetectorConfigError, match=f"'Roadwork'.*its labels are '{labels[0]}'"):
         prepare("ViT", vit(folder), tmp_path / "models")
 
 
@@ -47,7 +47,7 @@ def test_a_processor_we_do_not_know_is_refused(tmp_path: Path) -> None:
 def test_a_yolo_class_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     path = make_yolo(tmp_path / "best.pt")
     config = DetectorConfig(weights_path=path, roadwork_class_index=2, path=path)
-    with pytest.raises(ModelError, match="roadwork_class_index=2: the network has the classes 0 to 1"):
+    with pytest.raises(DetectorConfigError, match="roadwork_class_index=2: the network has the classes 0 to 1"):
         prepare("YOLOClassifier", config, tmp_path / "models")
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from detectors.config import DetectorConfig
+from detectors.config import SHIPPED, DetectorConfig
 from detectors.errors import DetectorConfigError, ModelError
-from detectors.weights import find_original, model_folder, remember_revision
+from detectors.weights import find_original, model_folder, pins, remember_revision
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPO = "someone/roadwork"
@@ -81,6 +81,19 @@ def test_a_branch_is_the_commit_it_last_resolved_to(tmp_path: Path) -> None:
     remember_revision(config(), tmp_path, COMMIT)
     assert model_folder(config(), tmp_path) == tmp_path / "someone--roadwork" / COMMIT
     assert model_folder(config(revision=COMMIT), tmp_path) == tmp_path / "someone--roadwork" / COMMIT
+
+
+def test_what_a_branch_resolved_to_is_told_with_what_pins_it(tmp_path: Path) -> None:
+    assert pins(config(), tmp_path) == []  # nobody knows yet
+    remember_revision(config(), tmp_path, COMMIT)
+    told = f"resolved main to {COMMIT}; put revision: {COMMIT} into mine.yaml"
+    assert pins(config(), tmp_path) == [told]
+    assert pins(config(revision=COMMIT), tmp_path) == []
+    pair = config(hf_repo=None, branches={"first": config(), "second": config(revision=COMMIT)})
+    assert pins(pair, tmp_path) == [told]
+    remember_revision(config(path=SHIPPED / "ViT_roadwork.yaml"), tmp_path, COMMIT)
+    (shipped,) = pins(config(path=SHIPPED / "ViT_roadwork.yaml"), tmp_path)
+    assert shipped.endswith("into a copy of ViT_roadwork.yaml")
 
 
 def test_changed_local_weights_are_another_revision(tmp_path: Path) -> None:

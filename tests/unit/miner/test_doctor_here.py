@@ -71,6 +71,7 @@ def test_a_folder_that_this_user_may_not_enter_is_named() -> None:
     expect(files.judge_coldkey(files.WalletFacts(hidden=Path("/closed"))), "warning", "may not look into /closed")
 
 
+BY_NUMPY = SHIPPED.model_copy(update={"parity": SHIPPED.parity.model_copy(update={"reference": "numpy"})})
 MODEL = model.ModelFacts("own.yaml", "ViT")
 
 
@@ -82,6 +83,8 @@ MODEL = model.ModelFacts("own.yaml", "ViT")
         (replace(MODEL, unchecked="no answer within 3 s"), "warning", "not looked at: no answer within 3 s"),
         (replace(MODEL, manifest=SHIPPED, unchecked="no answer within 8 s"), "warning", "sums are not checked: no ans"),
         (replace(MODEL, manifest=SHIPPED), "ok", "starter@.*all sums match"),
+        (replace(MODEL, manifest=SHIPPED, branch="main", pins=["put it into x"]), "warning", "main is a branch"),
+        (replace(MODEL, manifest=BY_NUMPY), "warning", "compared with numpy only, which shares the preprocessing"),
     ],
 )
 def test_model(facts: model.ModelFacts, level: Level, words: str) -> None:
