@@ -13,7 +13,7 @@ from detectors.errors import DetectorError
 from miner.errors import RefusalReason
 from miner.pressure import Pressure
 from miner.queue import Place
-from miner.selftest import on_a_thread
+from miner.selftest import Hangs, on_a_thread
 from miner.service import Service
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Health:
         service: what is looked at.
         hang: seconds after which a picture counts as hanging.
         allowed: seconds that a picture may take, for its answer to be in time.
-        stuck: called once, when all slots hang for good.
+        stuck: called when all slots hang for good, or the known picture does.
     """
 
     def __init__(
@@ -129,7 +129,10 @@ class Health:
         service, detector = self.service, self.service.detector
         fault = None
         try:
-            seconds = await on_a_thread(partial(detector.verify))
+            seconds = await on_a_thread(partial(detector.verify), self.hang, "the known picture got no answer")
+        except Hangs as error:
+            self._stuck(str(error))
+            return
         except DetectorError as error:
             fault = str(error)
         if detector is not service.detector:  # another one serves meanwhile

@@ -10,7 +10,7 @@ from typing import Self
 
 from detectors.base import Detector, RunOptions
 from detectors.config import read_config
-from detectors.errors import DetectorConfigError, DetectorError, ModelError, NotPrepared
+from detectors.errors import DetectorConfigError, DetectorError, NotPrepared
 from detectors.loading import has_variant, load_detector
 from miner.checks import VALIDATORS_WAIT
 from miner.errors import ConfigurationError, CouldNotStart, StartError
@@ -18,10 +18,13 @@ from miner.metrics import Metrics
 from miner.plan import Plan, choose
 from miner.plans import stored_plan
 from miner.remote import RemoteMetrics, addresses, engine_options
+from miner.selftest import on_a_thread
 from miner.settings import Settings, environment_of
 from miner.threads import allowed_cores
 
 log = logging.getLogger(__name__)
+
+LOAD_SECONDS = 120.0  # for the sums, and for the graph to be optimised
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,55 +64,65 @@ class ModelLoader:
 
         Raises:
             ConfigurationError: the configuration names no model.
-            CouldNotStart: the model is damaged, can't be loaded, or is too slow to be of use.
+            CouldNotStart: the model is damaged, can't be loaded, hangs, or is too slow to be of use.
         """
         try:
             await self._tune_if_asked()
-            loaded = await asyncio.to_thread(self._load)
+            loaded = await self._load()
         except NotPrepared:
             log.info("%s is not prepared yet: fetching and exporting it, once", self.settings.detector_config)
             await self._run_child("models", "download")
             await self._tune_if_asked()
-            loaded = await asyncio.to_thread(self._load)
+            loaded = await self._load()
         self._check_pace(loaded)
         return loaded
 
-    def _load(self) -> Loaded:
-        settings, started = self.settings, time.monotonic()
+    async def _load(self) -> Loaded:
+        started, limit = time.monotonic(), self.patience
         try:
-            config = read_config(settings.detector_config)
-            plan = choose(settings, self.cores, self._tuned())
-            options = plan.options
-            if self._split is not None:
-                options = replace(options, slots=self._split.slots, threads=self._split.threads)
-            if self.remote is not None:
-                options = replace(options, engine=engine_options(settings, self.cores, self.remote))
-            options = replace(options, max_pixels=settings.max_image_pixels)
-            log.info(
-                "serving with %s %s, %d × %d threads (%s)",
-                plan.backend,
-                plan.precision,
-                options.slots,
-                options.threads,
-                plan.why,
-            )
-            detector = load_detector(
-                settings.image_detector, config, settings.models_dir, plan.backend, options, plan.precision
-            )
-            self._split = options
+            detector = await on_a_thread(self._open, max(LOAD_SECONDS, limit), "the model was not loaded")
             loaded = time.monotonic()
             try:
-                pace = detector.verify()
-            except ModelError:
+                pace = await on_a_thread(detector.verify, limit, "the model did not answer the known picture")
+            except DetectorError:
                 detector.close()
                 raise
         except DetectorConfigError as error:
-            raise ConfigurationError(f"IMAGE_DETECTOR_CONFIG={settings.detector_config}: {error}") from error
+            raise ConfigurationError(f"IMAGE_DETECTOR_CONFIG={self.settings.detector_config}: {error}") from error
         except NotPrepared:
             raise
-        except ModelError as error:
+        except DetectorError as error:
             raise CouldNotStart(str(error)) from error
         return Loaded(detector, pace, loaded - started, time.monotonic() - loaded)
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a model that is tried out is given up; cold, it takes longer than a picture may."""
+        return 4 * self.settings.inference_limit_seconds
+
+    def _open(self) -> Detector:
+        settings = self.settings
+        config = read_config(settings.detector_config)
+        plan = choose(settings, self.cores, self._tuned())
+        options = plan.options
+        if self._split is not None:
+            options = replace(options, slots=self._split.slots, threads=self._split.threads)
+        if self.remote is not None:
+            options = replace(options, engine=engine_options(settings, self.cores, self.remote))
+        options = replace(options, max_pixels=settings.max_image_pixels)
+        log.info(
+            "serving with %s %s, %d × %d threads (%s)",
+            plan.backend,
+            plan.precision,
+            options.slots,
+            options.threads,
+            plan.why,
+        )
+        detector = load_detector(
+            settings.image_detector, config, settings.models_dir, plan.backend, options, plan.precision
+        )
+        self._split = options
+        return detector
 
     async def _tune_if_asked(self) -> None:
         """Tune before the first start on a machine; what keeps it from that is no reason not to serve."""

@@ -87,7 +87,11 @@ class Reloader:
         old = self.service.detector
         recent = list(self.service.recent)
         try:
-            comparison = await on_a_thread(lambda: compare(old, loaded.detector, recent, COMPARE_SECONDS))
+            comparison = await on_a_thread(
+                lambda: compare(old, loaded.detector, recent, COMPARE_SECONDS),
+                COMPARE_SECONDS + loader.patience,
+                "the model did not answer the pictures of the comparison",
+            )
         except DetectorError as error:
             loaded.detector.close()
             raise CouldNotStart(str(error)) from error

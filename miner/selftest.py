@@ -1,4 +1,4 @@
-"""Work on a thread of its own that, should it hang, keeps nobody from ending the process: for pictures of ours."""
+"""Work on a thread of its own that, should it hang, keeps nobody from ending the process: loading, pictures of ours."""
 
 import asyncio
 import contextlib
@@ -7,42 +7,62 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from detectors.errors import DetectorError, InferenceError
+from miner.errors import StartError
 
-LAST_SECONDS = 10.0  # for work that runs when the process ends: it should not end under native code
+NAME = "self-test"  # of the threads
+LAST_SECONDS = 2.0  # for work that runs when the process ends: it should not end under native code
 
 T = TypeVar("T")
 
 
-async def on_a_thread(work: Callable[[], T]) -> T:
+class Hangs(InferenceError):
+    """The work did not end in time. Nothing can end it: its thread is left behind, and a core with it."""
+
+
+async def on_a_thread(work: Callable[[], T], seconds: float | None = None, late: str = "no answer came") -> T:
     """Return what the work returns; no slot is taken.
 
+    Args:
+        work: what is done.
+        seconds: for which it is waited.
+        late: what is said when they are over, before "within 30 s".
+
     Raises:
+        Hangs: they are over.
+        StartError: as the work raises it.
         DetectorError: as the work raises it, or for whatever else ends it (which then stands in the log).
     """
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[DetectorError | None] = loop.create_future()
+    done: asyncio.Future[DetectorError | StartError | None] = loop.create_future()
     results: list[T] = []
 
     def run() -> None:
-        failure: DetectorError | None = InferenceError("the model crashed on a picture of ours")
+        failure: DetectorError | StartError | None = InferenceError("the model crashed on work of ours, see the log")
         try:
             results.append(work())
             failure = None
-        except DetectorError as error:
+        except (DetectorError, StartError) as error:
             failure = error
         finally:
             with contextlib.suppress(RuntimeError):  # the loop did not wait for us
                 loop.call_soon_threadsafe(done.set_result, failure)
 
     try:
-        threading.Thread(target=run, name="self-test", daemon=True).start()
+        threading.Thread(target=run, name=NAME, daemon=True).start()
     except RuntimeError as error:
-        raise InferenceError(f"no thread for a picture of ours: {error}") from error
+        raise InferenceError(f"no thread for work of ours: {error}") from error
     try:
-        await asyncio.wait({done})
+        await asyncio.wait({done}, timeout=seconds)
     except asyncio.CancelledError:
         await asyncio.wait({done}, timeout=LAST_SECONDS)
         raise
+    if not done.done():
+        raise Hangs(f"{late} within {seconds:g} s")
     if (failure := done.result()) is not None:
         raise failure
     return results[0]
+
+
+def is_at_work() -> bool:
+    """Return whether such a thread runs still, under which Python must not be taken down."""
+    return any(thread.name == NAME for thread in threading.enumerate())

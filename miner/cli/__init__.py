@@ -1,10 +1,7 @@
 """The command line: one small file for each command."""
 
-import sys
-
 import typer
 
-from miner import systemd
 from miner.cli import (
     bench,
     calibrate,
@@ -23,6 +20,7 @@ from miner.cli import (
     train,
     tune,
 )
+from miner.cli.ending import leave, tell
 from miner.errors import StartError
 
 app = typer.Typer(
@@ -56,7 +54,5 @@ def main() -> None:
     try:
         app()
     except StartError as error:
-        level = "<3>" if systemd.is_journal(sys.stderr) else ""  # the journal's mark of an error
-        for line in str(error).splitlines():
-            print(f"{level}error: {line}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        tell(error)
+        leave(error.exit_code)

@@ -3,13 +3,12 @@
 import asyncio
 import contextlib
 import logging
-import os
-import sys
 from typing import Annotated
 
 import typer
 
 from miner.checks import BACKEND_CHOICES
+from miner.cli.ending import leave
 from miner.cli.options import Config, Detector, EnvFile, Set, load_settings, read_settings
 from miner.errors import Stuck
 
@@ -58,8 +57,4 @@ def run(
     except Stuck as error:
         logging.getLogger(__name__).critical("ending, to be started again: %s", error)
         code = error.exit_code
-    if daemon.hung:
-        logging.shutdown()
-        os._exit(code)  # Python would wait for the picture's thread, for however long
-    if code:
-        sys.exit(code)
+    leave(code, hung=daemon.hung)

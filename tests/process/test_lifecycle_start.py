@@ -133,6 +133,12 @@ def test_a_model_slower_than_the_deadline_is_refused(tmp_path: Path, slow_model:
     assert "one picture takes" in line
 
 
+def test_a_model_that_hangs_on_the_known_picture_ends_the_start(tmp_path: Path) -> None:
+    hanging = write_model(tmp_path / "hanging", rounds=10**12, known_answer=0.5)
+    (line,) = errors_of(miner_run(tmp_path, IMAGE_DETECTOR_CONFIG=hanging, INFERENCE_LIMIT_SECONDS=0.5), 3)
+    assert line == "the model did not answer the known picture within 2 s"
+
+
 def test_a_stop_while_starting_is_no_failure(start_daemon: StartDaemon, ponderous_model: str) -> None:
     daemon = start_daemon(IMAGE_DETECTOR_CONFIG=ponderous_model)
     eventually(lambda: daemon.status("/healthz") == 200 or daemon.ended)

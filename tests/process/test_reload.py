@@ -16,6 +16,7 @@ from tests.process.graphs import write_model
 from tests.process.inspection import probability_of
 from tests.process.wire import DOORS
 
+FOREVER = 10**12  # rounds
 BRIGHTER = 2.0  # added to the logit
 
 
@@ -128,6 +129,25 @@ def test_an_unfit_model_changes_nothing_and_the_reason_is_told(
     assert "IMAGE_DETECTOR=VIT: allowed: " in view["text"]
     assert daemon.status("/readyz") == 200
     assert probability_of(daemon.ask(street)) == before
+
+
+def test_a_model_that_hangs_is_given_up_and_stands_in_the_way_of_neither_the_next_one_nor_the_end(
+    start_daemon: StartDaemon, models: Path, street: bytes
+) -> None:
+    env = models / "miner.env"
+    choose(models, models / "first.yaml")
+    daemon = start_daemon(IMAGE_DETECTOR_CONFIG="", env_file=env, INFERENCE_LIMIT_SECONDS=1).ready()
+    before = probability_of(daemon.ask(street))
+    choose(models, write_model(models / "hanging", rounds=FOREVER, known_answer=0.5))
+    done = reload(daemon, "--env-file", str(env))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "the model did not answer the known picture within 4 s" in done.stdout
+    assert probability_of(daemon.ask(street)) == before
+    choose(models, write_model(models / "second", bias=BRIGHTER))
+    done = reload(daemon, "--env-file", str(env))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert probability_of(daemon.ask(street)) > before
+    assert daemon.stop() == 0  # although a thread runs still
 
 
 def test_a_model_without_an_answer_to_a_validators_last_picture_is_not_taken(

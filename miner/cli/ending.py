@@ -1,0 +1,27 @@
+"""How a command ends: what the operator is told, and the exit code."""
+
+import logging
+import os
+import sys
+from typing import NoReturn
+
+from miner import systemd
+from miner.errors import StartError
+from miner.selftest import is_at_work
+
+
+def tell(error: StartError) -> None:
+    """Print one line for each fault."""
+    level = "<3>" if systemd.is_journal(sys.stderr) else ""  # the journal's mark of an error
+    for line in str(error).splitlines():
+        print(f"{level}error: {line}", file=sys.stderr)
+
+
+def leave(code: int, *, hung: bool = False) -> NoReturn:
+    """End the process; at once if a thread hangs in the model, for which Python would wait, or which it would crash."""
+    if hung or is_at_work():
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
