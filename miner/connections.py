@@ -19,6 +19,7 @@ class Guard:
     for_each_address: int = 128
     header_seconds: float = 10.0  # from a connection, or a request's first byte, to the end of its headers
     write_seconds: float = 10.0  # for a caller to take an answer
+    outside: int = 64  # one too many, and still told so
 
 
 class Connection(Protocol):
@@ -53,6 +54,7 @@ class Connections:
         self.dropped = dropped  # told of each connection that was ended or not let in
         self._all: dict[Connection, None] = {}  # as an ordered set
         self._by_address: dict[str, dict[Connection, None]] = {}
+        self._outside: set[Connection] = set()
 
     def __len__(self) -> int:
         return len(self._all)
@@ -71,8 +73,16 @@ class Connections:
         self._by_address.setdefault(connection.address, {})[connection] = None
         return True
 
+    def may_linger(self, connection: Connection) -> bool:
+        """Return whether one that found no room may stay for the moment in which it reads that; they are few."""
+        if len(self._outside) >= self.guard.outside:
+            return False
+        self._outside.add(connection)
+        return True
+
     def leave(self, connection: Connection) -> None:
         """Forget a connection; without effect for one that is gone."""
+        self._outside.discard(connection)
         if connection in self._all:
             del self._all[connection]
             neighbours = self._by_address[connection.address]

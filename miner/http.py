@@ -10,6 +10,7 @@ from uvicorn.server import ServerState
 
 from miner.connections import VOUCH, Connections, DropReason
 from miner.lingering import LingeringTransport
+from miner.queue import MESSAGES
 
 MAX_HEADER_BYTES = 16 * 2**10  # a dendrite sends about 1.5 kB
 MAX_HEADERS = 100
@@ -57,6 +58,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._guarded.join(self):
             self._wait_for_bytes()
         else:
+            self._in_body = self._guarded.may_linger(self)  # it may have sent its request already
             self._end(503, "too many connections", "crowded")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -65,6 +67,14 @@ class GuardedProtocol(HttpToolsProtocol):
         self._line.lost()
         self._guarded.leave(self)
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Hang up when what is worked on is answered: the server ends, and who owes us bytes is not waited for."""
+        self._line.stop_lingering()
+        if self._in_body and self.cycle is not None and not self.cycle.response_complete:
+            self._end(503, MESSAGES["draining"])
+        else:
+            super().shutdown()
 
     def drop(self, reason: DropReason) -> None:
         """Hang up without a word."""
@@ -143,12 +153,13 @@ class GuardedProtocol(HttpToolsProtocol):
         self._fault = fault
         raise ValueError(fault)
 
-    def _end(self, status: int, message: str, reason: DropReason) -> None:
+    def _end(self, status: int, message: str, reason: DropReason | None = None) -> None:
         """Say why, and hang up."""
         self._stop_waiting()
         if self.transport.is_closing():
             return
-        self._guarded.dropped(reason)
+        if reason is not None:
+            self._guarded.dropped(reason)
         body = json.dumps({"message": message}).encode()
         self.transport.write(
             b"%s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"

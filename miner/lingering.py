@@ -37,6 +37,12 @@ class LingeringTransport:
         self._transport.write_eof()
         self._transport.resume_reading()
 
+    def stop_lingering(self) -> None:
+        """Wait for nobody any more, now and later."""
+        self._may_send = lambda: False
+        if self._over is not None:
+            self._transport.abort()
+
     def throw_away(self, count: int) -> None:
         """Note that `count` bytes came after all was said."""
         self._thrown_away += count

@@ -11,13 +11,15 @@ from PIL import Image
 from detectors.manifest import NAME
 from tests.models import photo
 from tests.process.daemon import PATIENCE, Daemon
-from tests.process.graphs import rounds_a_second, write_model
+from tests.process.graphs import write_model
+from tests.process.sleeper import HOLD_LOADING
 
 MODEL = "starter.yaml"
 SHIPPED = Path(__file__).resolve().parents[2] / "detectors" / "starter" / NAME
-SLOW_SECONDS, PONDEROUS_SECONDS, WHITE_SECONDS = 0.3, 1.5, 5.0  # about; by the machine's pace
+SLOW_SECONDS = 0.3
 
 StartDaemon = Callable[..., Daemon]
+Settings = dict[str, object]
 
 
 def plain(colour: str, side: int = 64) -> bytes:
@@ -33,7 +35,7 @@ def street() -> bytes:
 
 @pytest.fixture(scope="session")
 def white() -> bytes:
-    """A picture that the moody model takes seconds for."""
+    """A picture that the moody miner works on for as long as a test likes (`Daemon.held`)."""
     return plain("white")
 
 
@@ -44,33 +46,40 @@ def black() -> bytes:
 
 
 @pytest.fixture(scope="session")
-def pace(tmp_path_factory: pytest.TempPathFactory) -> float:
-    return rounds_a_second(tmp_path_factory.mktemp("pace") / "model")
-
-
-@pytest.fixture(scope="session")
 def model() -> str:
     """The starter detector."""
     return MODEL
 
 
 @pytest.fixture(scope="session")
-def moody_model(tmp_path_factory: pytest.TempPathFactory, pace: float) -> str:
-    """A quick model that takes seconds for a white picture and has no number for a black one."""
-    folder = tmp_path_factory.mktemp("moody") / "moody"
-    return str(write_model(folder, rounds_on_white=int(pace * WHITE_SECONDS)))
+def moody_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A quick model that has no number for a black picture."""
+    return str(write_model(tmp_path_factory.mktemp("moody") / "moody"))
 
 
 @pytest.fixture(scope="session")
-def slow_model(tmp_path_factory: pytest.TempPathFactory, pace: float) -> str:
-    """A model that takes its time for every picture."""
-    return str(write_model(tmp_path_factory.mktemp("slow") / "slow", rounds=int(pace * SLOW_SECONDS)))
+def moods(moody_model: str) -> Settings:
+    """Settings of a miner that works on a white picture for as long as a test holds it up."""
+    return {"IMAGE_DETECTOR_CONFIG": moody_model, "IMAGE_DETECTOR_BACKEND": "sleeping"}
 
 
 @pytest.fixture(scope="session")
-def ponderous_model(tmp_path_factory: pytest.TempPathFactory, pace: float) -> str:
-    """A model that takes seconds to be verified."""
-    return str(write_model(tmp_path_factory.mktemp("ponderous") / "ponderous", rounds=int(pace * PONDEROUS_SECONDS)))
+def slowness(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of a miner that takes its time for every picture."""
+    yaml = write_model(tmp_path_factory.mktemp("slow") / "slow", seconds=SLOW_SECONDS)
+    return {"IMAGE_DETECTOR_CONFIG": yaml, "IMAGE_DETECTOR_BACKEND": "sleeping"}
+
+
+@pytest.fixture
+def loading(moods: Settings, tmp_path: Path) -> Settings:
+    """Settings of a miner that goes on loading its model until the file HOLD_LOADING is taken away."""
+    (tmp_path / "loading").touch()
+    return moods | {HOLD_LOADING: tmp_path / "loading"}
+
+
+def go_on(loading: Settings) -> None:
+    """Let a miner of these settings get ready."""
+    Path(str(loading[HOLD_LOADING])).unlink()
 
 
 @contextmanager
@@ -136,6 +145,6 @@ def strict(keep_daemon: StartDaemon) -> Daemon:
 
 
 @pytest.fixture(scope="session")
-def moody(keep_daemon: StartDaemon, moody_model: str) -> Daemon:
+def moody(keep_daemon: StartDaemon, moods: Settings) -> Daemon:
     """A miner that one picture keeps busy."""
-    return keep_daemon(IMAGE_DETECTOR_CONFIG=moody_model, QUEUE_DEPTH=1, DEADLINE_CAP_SECONDS=PATIENCE).ready()
+    return keep_daemon(**moods, QUEUE_DEPTH=1, DEADLINE_CAP_SECONDS=PATIENCE).ready()

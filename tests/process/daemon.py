@@ -1,15 +1,17 @@
 """The daemon as an operator has it: a process with two ports, a state folder and a log."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,19 +21,21 @@ from prometheus_client.parser import text_string_to_metric_families
 from miner.chain import standalone
 from miner.settings import setting_names
 from tests.process.inspection import inspect_answer
+from tests.process.sleeper import HOLD_WHITE
 from tests.process.wire import Door, RawRequest, Signed, Signer
 
 if TYPE_CHECKING:
     from bittensor import Wallet
 
 PATIENCE = 120.0  # seconds; generous, since nothing here measures time
+PORTS = 16_000
 PAGE = os.sysconf("SC_PAGE_SIZE")
 NOWHERE = "http://127.0.0.1:1"  # no proxy or hub is ever asked
 
 
-def eventually(condition: Callable[[], Any]) -> Any:
+def eventually(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     """Wait until it is true, and return it."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
@@ -39,10 +43,21 @@ def eventually(condition: Callable[[], Any]) -> Any:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that nobody listens on, that no client is given by the kernel, and that is not returned again."""
+    for port in ports():
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the miner does: TIME_WAIT is no obstacle
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
+@cache
+def ports() -> Iterator[int]:
+    """Return ports below the ephemeral ones, in an order of this process's own."""
+    ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
+    numbers = range(max(1024, ephemeral - PORTS), max(ephemeral, 1024 + PORTS))
+    return iter(random.SystemRandom().sample(numbers, len(numbers)))
 
 
 def clean_environment(**more: str) -> dict[str, str]:
@@ -91,12 +106,19 @@ class Daemon:
             "MINER_AXON_PORT": self.port,
             "STATUS_PORT": self.status_port,
         } | settings
+        if self.settings.get("IMAGE_DETECTOR_BACKEND") == "sleeping":
+            self.command = (sys.executable, "-m", "tests.process.sleeper")
+            self.settings[HOLD_WHITE] = folder / "hold"
         self.log_file = folder / "stderr.txt"
         self.prefix: Sequence[str] = ()  # of its command line, such as `prlimit …`
         self.address = f"http://127.0.0.1:{self.settings['MINER_AXON_PORT']}"
         self.process: subprocess.Popen[bytes] | None = None
         self.http = httpx.Client(
-            base_url=self.address, timeout=PATIENCE, trust_env=False, event_hooks={"response": [inspect_answer]}
+            base_url=self.address,
+            timeout=PATIENCE,
+            trust_env=False,
+            event_hooks={"response": [inspect_answer]},
+            limits=httpx.Limits(keepalive_expiry=None),  # it opens no new connection while a test counts them
         )
         self._operator = httpx.Client(
             base_url=f"http://127.0.0.1:{self.status_port}", timeout=PATIENCE, trust_env=False
@@ -132,9 +154,9 @@ class Daemon:
             )  # fmt: skip
         return self
 
-    def ready(self) -> Self:
+    def ready(self, seconds: float = PATIENCE) -> Self:
         """Wait until requests are answered."""
-        eventually(lambda: self.status("/readyz") == 200 or self.ended)
+        eventually(lambda: self.status("/readyz") == 200 or self.ended, seconds)
         assert not self.ended, self.log
         return self
 
@@ -228,6 +250,16 @@ class Daemon:
     def ask_patiently(self, image: bytes) -> httpx.Response:
         """Send a picture and wait for as long as a busy machine may take; DEADLINE_CAP_SECONDS must allow it."""
         return self.ask(image, timeout=str(PATIENCE))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Have a moody miner work on its white pictures until the end of the context."""
+        gate = Path(str(self.settings[HOLD_WHITE]))
+        gate.touch()
+        try:
+            yield
+        finally:
+            gate.unlink()
 
     def settle(self, image: bytes) -> Self:
         """Ask until slow pictures of other tests have left the estimate of how long one takes."""

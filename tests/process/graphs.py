@@ -1,4 +1,7 @@
-"""Model folders whose graph is made by hand: quick, slow, slow on white pictures, without an answer to black ones."""
+"""Model folders whose graph is made by hand: quick, slow, slow on white pictures, without an answer to black ones.
+
+A slow graph works; one that only takes its time, exactly, is the sleeper's (`tests.process.sleeper`).
+"""
 
 import json
 import time
@@ -17,6 +20,7 @@ from detectors.manifest import Manifest, Output, Parity, Source, sha256
 from detectors.pictures import known_picture
 from detectors.preprocess import from_processor_config
 from detectors.vit import PROCESSOR_FILE
+from tests.process.sleeper import PICTURE_SECONDS
 
 OnBlack = Literal["nan", "error", "shape"]
 
@@ -39,15 +43,18 @@ def write_model(
     shape: Mapping[str, Any] = SQUEEZED,
     on_black: OnBlack = "nan",
     known_answer: float | None = None,
+    seconds: float = 0.0,
 ) -> Path:
     """Write a model folder and return the YAML file beside it.
 
     The probability grows with the brightness. `rounds` of a matrix product pass the time, and `bias` is added to the
     logit; `shape` says how a picture gets to its size. Black is answered with NaN, with an error of the runtime, or
     with an output of another shape. `known_answer` stands in the manifest in place of the right one.
+    `seconds` is what the sleeping backend takes for a picture.
     """
     folder.mkdir(parents=True)
     white = rounds if rounds_on_white is None else rounds_on_white
+    (folder / PICTURE_SECONDS).write_text(str(seconds), encoding="ascii")
     onnx.save(_graph(rounds, white, bias, on_black), folder / MODEL_FILE)
     (folder / PROCESSOR_FILE).write_text(json.dumps(shape | {"do_normalize": False}), encoding="utf-8")
     draft = Manifest(

@@ -27,6 +27,8 @@ SDKS: dict[str, tuple[tuple[str, ...], ...]] = {
 PICTURES = [photo(224, 224), photo(1920, 1080), photo(360, 640, seed=4), photo(640, 480, mode="L")]
 HOUR = 3600.0
 
+pytestmark = pytest.mark.timeout(900)  # the first test makes the environment of its SDK
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -145,8 +147,9 @@ def test_a_dendrite_reads_that_there_is_no_answer_in_time(refused: dict[str, Ans
 def test_a_dendrite_that_stops_waiting_is_left_with_nothing(
     dendrite: Dendrite, moody: Daemon, white: bytes, street: bytes
 ) -> None:
-    (answer,) = dendrite.play({"scene": "impatient", "wait": 1.5}, daemon=moody.settle(street), pictures=[white])
-    assert answer.statuses[1] == 408
+    with moody.settle(street).held():
+        (answer,) = dendrite.play({"scene": "impatient", "wait": 1.5}, daemon=moody, pictures=[white])
+    assert answer.statuses[1] in (408, 503)  # the miner gives up at that moment too
     assert not answer.is_success
     assert answer.prediction == -1
     eventually(lambda: moody.load() == (0, 0))

@@ -21,10 +21,10 @@ import pytest
 from PIL import Image
 
 from miner.chain import standalone
-from tests.process.conftest import StartDaemon
+from tests.process.conftest import Settings, StartDaemon
 from tests.process.daemon import PATIENCE, Daemon, eventually
 from tests.process.inspection import inspect_answer, message_of, probability_of
-from tests.process.wire import CHUNK, Door, RawRequest, Signed
+from tests.process.wire import CHUNK, DOORS, Door, RawRequest, Signed
 
 GROWTH = 20  # MiB
 HEADER_SECONDS = 4.0
@@ -236,22 +236,22 @@ def test_strangers_who_hold_all_connections_keep_no_validator_out(start_daemon: 
         assert daemon.metric("connections_dropped_total", reason="crowded") == 53
 
 
-def test_no_room_is_said_in_json(start_daemon: StartDaemon, moody_model: str, white: bytes) -> None:
+def test_no_room_is_said_in_json(start_daemon: StartDaemon, moods: Settings, white: bytes, street: bytes) -> None:
     """All connections are validators' whose pictures are worked on or wait."""
-    daemon = start_daemon(
-        IMAGE_DETECTOR_CONFIG=moody_model,
-        MAX_CONNECTIONS=8,
-        MAX_CONNECTIONS_PER_ADDRESS=8,
-        DEADLINE_CAP_SECONDS=PATIENCE,
-    ).ready()
-    with ExitStack() as stack:
-        for number in range(8):
-            raw = stack.enter_context(daemon.raw(daemon.validator.sign(white, Door(), timeout=str(PATIENCE))))
-            raw.send_all()
-            eventually(lambda number=number: sum(daemon.load()) == number + 1)
-        with RawRequest("127.0.0.1", daemon.port, Signed("/", {}, b"")) as one_more:
-            assert message_of(one_more.answer(), 503) == "too many connections"
-    eventually(lambda: daemon.outcomes() == {"cancelled": 8})
+    limits = {"MAX_CONNECTIONS": 8, "MAX_CONNECTIONS_PER_ADDRESS": 8, "DEADLINE_CAP_SECONDS": PATIENCE}
+    daemon = start_daemon(**moods, **limits).ready()
+    with daemon.held():
+        with ExitStack() as stack:
+            for number in range(8):
+                raw = stack.enter_context(daemon.raw(daemon.validator.sign(white, Door(), timeout=str(PATIENCE))))
+                raw.send_all()
+                eventually(lambda number=number: sum(daemon.load()) == number + 1)
+            with RawRequest("127.0.0.1", daemon.port, Signed("/", {}, b"")) as one_more:
+                assert message_of(one_more.answer(), 503) == "too many connections"
+            for door in DOORS:  # who has sent its request before it listens reads it too
+                with daemon.raw(daemon.validator.sign(street, door)) as one_more:
+                    assert message_of(one_more.send_all().answer(), 503) == "too many connections"
+        eventually(lambda: daemon.outcomes() == {"cancelled": 8})
 
 
 def test_the_largest_picture_is_a_setting(start_daemon: StartDaemon, street: bytes) -> None:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from detectors.backends import MODEL_FILE
-from tests.process.conftest import StartDaemon
+from tests.process.conftest import Settings, StartDaemon, go_on
 from tests.process.daemon import PATIENCE, Daemon, clean_environment, eventually, free_port
 from tests.process.graphs import write_model
 from tests.process.inspection import probability_of
@@ -29,8 +29,9 @@ def miner_run(folder: Path, *arguments: str, **settings: object) -> subprocess.C
     """Run a miner that is not expected to get far."""
     ports = {"MINER_AXON_PORT": free_port(), "STATUS_PORT": free_port(), "MINER_AXON_HOST": "127.0.0.1"}
     values = {"STATE_DIR": folder / "state", "MODELS_DIR": folder / "models"} | ports | settings
+    program = "tests.process.sleeper" if settings.get("IMAGE_DETECTOR_BACKEND") == "sleeping" else "miner"
     return subprocess.run(
-        [sys.executable, "-m", "miner", "run", *arguments], capture_output=True, text=True, timeout=PATIENCE,
+        [sys.executable, "-m", program, "run", *arguments], capture_output=True, text=True, timeout=PATIENCE,
         env=clean_environment(**{key: str(value) for key, value in values.items()}),
     )  # fmt: skip
 
@@ -49,14 +50,15 @@ def damage(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_the_operators_port_answers_before_the_miner_is_ready(start_daemon: StartDaemon, ponderous_model: str) -> None:
-    daemon = start_daemon(IMAGE_DETECTOR_CONFIG=ponderous_model)
+def test_the_operators_port_answers_before_the_miner_is_ready(start_daemon: StartDaemon, loading: Settings) -> None:
+    daemon = start_daemon(**loading)
     eventually(lambda: daemon.status("/healthz") == 200 or daemon.ended)
     assert daemon.status("/readyz") == 503
     eventually(lambda: daemon.page("/readyz").json() == {"ready": False, "reason": "loading the model"})
     assert daemon.metric("ready") == 0
     with pytest.raises(httpx.ConnectError):
         daemon.http.get("/")
+    go_on(loading)
     daemon.ready()
     assert daemon.page("/readyz").json() == {"ready": True, "reason": None}
     assert daemon.metric("ready") == 1
@@ -127,9 +129,9 @@ def test_an_unknown_detector_configuration_is_refused(tmp_path: Path) -> None:
     assert line.startswith("IMAGE_DETECTOR_CONFIG=nowhere.yaml: ")
 
 
-def test_a_model_slower_than_the_deadline_is_refused(tmp_path: Path, slow_model: str) -> None:
-    settings = {"DEADLINE_CAP_SECONDS": 0.55, "DEADLINE_MARGIN_SECONDS": 0.5, "INFERENCE_THREADS": 1}
-    (line,) = errors_of(miner_run(tmp_path, IMAGE_DETECTOR_CONFIG=slow_model, **settings), 3)
+def test_a_model_slower_than_the_deadline_is_refused(tmp_path: Path, slowness: Settings) -> None:
+    settings = slowness | {"DEADLINE_CAP_SECONDS": 0.55, "DEADLINE_MARGIN_SECONDS": 0.5, "INFERENCE_THREADS": 1}
+    (line,) = errors_of(miner_run(tmp_path, **settings), 3)
     assert "one picture takes" in line
 
 
@@ -139,8 +141,8 @@ def test_a_model_that_hangs_on_the_known_picture_ends_the_start(tmp_path: Path) 
     assert line == "the model did not answer the known picture within 2 s"
 
 
-def test_a_stop_while_starting_is_no_failure(start_daemon: StartDaemon, ponderous_model: str) -> None:
-    daemon = start_daemon(IMAGE_DETECTOR_CONFIG=ponderous_model)
+def test_a_stop_while_starting_is_no_failure(start_daemon: StartDaemon, loading: Settings) -> None:
+    daemon = start_daemon(**loading)
     eventually(lambda: daemon.status("/healthz") == 200 or daemon.ended)
     assert daemon.stop() == 0
     assert "Traceback" not in daemon.log

@@ -12,7 +12,7 @@ import pytest
 
 from tests import tools
 from tests.expressions import panel_expressions, recorded
-from tests.process.conftest import StartDaemon, daemons
+from tests.process.conftest import Settings, StartDaemon, daemons
 from tests.process.daemon import PATIENCE, Daemon, eventually
 from tests.process.inspection import message_of
 from tests.process.prometheus import Prometheus
@@ -39,9 +39,9 @@ def watched(start: StartDaemon) -> Daemon:
 
 
 @pytest.fixture(scope="module")
-def troubled(start: StartDaemon, moody_model: str) -> Daemon:
-    """A miner whose model has no number for black, and takes seconds for white."""
-    return start(IMAGE_DETECTOR_CONFIG=moody_model).ready()
+def troubled(start: StartDaemon, moods: Settings) -> Daemon:
+    """A miner whose model has no number for black, and that can be held up over white."""
+    return start(**moods).ready()
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,8 @@ def test_late_and_impossible_answers_are_counted_and_alarm(
 ) -> None:
     own = f'{{instance="{target_of(troubled)}"}}'
     message_of(troubled.ask(black), 500)
-    message_of(troubled.ask(white, timeout="1.5"), 503)  # it takes longer; this caller would have waited all the same
+    with troubled.held():
+        message_of(troubled.ask(white, timeout="1.5"), 503)  # this caller would have waited all the same
     expression = f"sum by (outcome) (roadwork_miner_requests_total{own})"
     eventually(lambda: sum(prometheus.counts(expression, "outcome").values()) == 2)
     assert prometheus.counts(expression, "outcome") == {"failed": 1, "expired": 1}

@@ -11,6 +11,9 @@ from tests.models import make_vit, make_yolo
 from tests.process.conftest import StartDaemon
 
 LIBRARIES = ("torch", "transformers", "optimum", "ultralytics")
+EXPORT_SECONDS = 300.0  # a first start exports the model, on a machine with other work
+
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module", params=["ViT", "YOLOClassifier"])
@@ -36,7 +39,7 @@ def test_it_serves_the_answers_of_its_own_library(
         IMAGE_DETECTOR_CONFIG=yaml,
         IMAGE_DETECTOR_BACKEND=backend,
         MODELS_DIR=yaml.parent / "models",  # prepared by the first of these daemons, found by the others
-    ).ready()
+    ).ready(EXPORT_SECONDS)
     answer = daemon.ask(street)
     assert answer.status_code == 200
     path = weights.relative_to(yaml.parent)
@@ -80,7 +83,7 @@ def test_an_ensemble_is_prepared_by_its_first_start_and_serves_what_its_branches
             IMAGE_DETECTOR="Ensemble" if name == "both" else "ViT",
             IMAGE_DETECTOR_CONFIG=tmp_path / f"{name}.yaml",
             MODELS_DIR=tmp_path / "models",
-        ).ready()
+        ).ready(EXPORT_SECONDS)
         answer = daemon.ask(street)
         assert answer.status_code == 200
         said[name] = answer.json()["prediction"]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.process.browser import Browser
-from tests.process.conftest import StartDaemon, daemons
+from tests.process.conftest import Settings, StartDaemon, daemons, go_on
 from tests.process.daemon import PATIENCE, Daemon, eventually
 from tests.process.wire import Door
 
@@ -108,12 +108,13 @@ def test_the_page_needs_no_javascript(watched: Daemon, tmp_path: Path) -> None:
         assert window.get("source").count('http-equiv="refresh"') == 1
 
 
-def test_the_page_says_why_it_is_not_ready(start_daemon: StartDaemon, ponderous_model: str, browser: Browser) -> None:
-    daemon = start_daemon(IMAGE_DETECTOR_CONFIG=ponderous_model)
+def test_the_page_says_why_it_is_not_ready(start_daemon: StartDaemon, loading: Settings, browser: Browser) -> None:
+    daemon = start_daemon(**loading)
     eventually(lambda: daemon.status("/") == 200 or daemon.ended)
     browser.open(address(daemon))
     assert "Not ready" in browser.text("h1")
     assert browser.text(".reason")
+    go_on(loading)
     daemon.ready()
 
 

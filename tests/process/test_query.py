@@ -1,6 +1,7 @@
 """`roadwork-miner query`: a validator in one command."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -101,12 +102,12 @@ def test_a_miner_that_does_not_run_is_said_so(miner: Daemon, image: Path, wire: 
     assert "no prediction (no answer: no connection" in said
 
 
-def test_an_answer_that_takes_too_long_is_not_waited_for(
-    moody: Daemon, tmp_path: Path, white: bytes, street: bytes
-) -> None:
-    path = tmp_path / "white.png"
-    path.write_bytes(white)
-    said = refused(query(moody.settle(street), path, "--timeout", 1.5), 1)
+def test_an_answer_that_takes_too_long_is_not_waited_for(moody: Daemon, image: Path, street: bytes) -> None:
+    moody.signal(signal.SIGSTOP)
+    try:
+        said = refused(query(moody, image, "--timeout", 1.5), 1)
+    finally:
+        moody.signal(signal.SIGCONT)
     assert "no prediction (no answer: no answer within 1.5 s" in said
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.process.daemon import Daemon
 from tests.process.inspection import message_of, probability_of
-from tests.process.wire import CHUNK, DOORS, Door, RawRequest
+from tests.process.wire import CHUNK, DOORS, Door, RawRequest, chunk
 
 LIMIT = 100_000  # bytes, of the strict miner
 
@@ -87,9 +87,7 @@ def test_a_body_that_says_it_is_too_large_is_refused_unread(strict: Daemon, door
 @all_doors
 def test_a_body_that_grows_too_large_is_refused(strict: Daemon, door: Door) -> None:
     with strict.raw(strict.validator.sign(b"", door)) as raw:
-        raw.send_head()
-        raw.send_chunk(b" " * CHUNK)
-        raw.send_chunk(b" " * CHUNK)
+        raw.send_head(and_then=2 * chunk(b" " * CHUNK))
         assert f"{LIMIT} bytes" in message_of(raw.answer(), 413)
 
 
@@ -100,11 +98,10 @@ def test_a_large_body_that_was_sent_all_the_same_is_refused_readably(strict: Dae
 
 
 @both_wires
-def test_a_body_in_chunks_is_read(strict: Daemon, door: Door) -> None:
-    with strict.raw(strict.validator.sign(b"not a picture", door)) as raw:
-        raw.send_head()
-        for start in range(0, len(raw.signed.body), 50):
-            raw.send_chunk(raw.signed.body[start : start + 50])
+def test_a_body_in_chunks_is_read(miner: Daemon, door: Door) -> None:
+    with miner.raw(miner.validator.sign(b"not a picture", door)) as raw:
+        body = raw.signed.body
+        raw.send_head(and_then=b"".join(chunk(body[start : start + 50]) for start in range(0, len(body), 50)))
         raw.send_chunk(b"")
         message_of(raw.answer(), 422)
 

@@ -27,13 +27,14 @@ def test_a_deadline_that_can_not_be_met_is_refused_unread(miner: Daemon, door: D
 
 def test_an_overloaded_miner_refuses_at_once(moody: Daemon, street: bytes, white: bytes) -> None:
     with ThreadPoolExecutor(2) as pool:
-        running = pool.submit(moody.ask_patiently, white)
-        eventually(lambda: moody.metric("running"))
-        waiting = pool.submit(moody.ask_patiently, street)
-        eventually(lambda: moody.metric("queue_depth"))
-        for door in DOORS:
-            assert message_of(moody.ask(street, door, timeout=str(PATIENCE)), 503) == "the queue is full"
-        assert moody.load() == (1, 1)  # so nobody waited for them
+        with moody.held():
+            running = pool.submit(moody.ask_patiently, white)
+            eventually(lambda: moody.metric("running"))
+            waiting = pool.submit(moody.ask_patiently, street)
+            eventually(lambda: moody.metric("queue_depth"))
+            for door in DOORS:
+                assert message_of(moody.ask(street, door, timeout=str(PATIENCE)), 503) == "the queue is full"
+            assert moody.load() == (1, 1)  # so nobody waited for them
         probability_of(running.result())
         probability_of(waiting.result())
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.process.conftest import Settings, go_on
 from tests.process.daemon import PATIENCE, Daemon, eventually
 from tests.process.graphs import write_model
 from tests.process.wire import Door
@@ -87,9 +88,11 @@ def start(tmp_path: Path, model: str) -> Iterator[StartSupervised]:
         daemon.close()
 
 
-def test_ready_after_the_warm_up_then_beats_then_stopping(start: StartSupervised, ponderous_model: str) -> None:
-    daemon = start(IMAGE_DETECTOR_CONFIG=ponderous_model)
+def test_ready_after_the_warm_up_then_beats_then_stopping(start: StartSupervised, loading: Settings) -> None:
+    daemon = start(**loading)
     supervisor = daemon.supervisor
+    supervisor.hears("STATUS=loading the model")
+    go_on(loading)
 
     ready = supervisor.hears("READY=1")
     assert daemon.status("/readyz") == 200

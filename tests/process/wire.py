@@ -80,6 +80,11 @@ class Signer:
         return Signed(door.path, lowered | {"content-type": "application/json", "timeout": timeout}, body)
 
 
+def chunk(data: bytes) -> bytes:
+    """Return a piece of a body in chunks; an empty one ends it."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
 class RawRequest:
     """A connection on which the parts of a request are sent one by one."""
 
@@ -99,12 +104,14 @@ class RawRequest:
     def _encoded(self) -> list[tuple[bytes, bytes]]:
         return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self.signed.headers.items()]
 
-    def send_head(self, *, length: int | None = None, host: str = "miner", path: str | None = None) -> Self:
-        """Send the headers, with a length or, without one, for a body in chunks."""
+    def send_head(
+        self, *, length: int | None = None, host: str = "miner", path: str | None = None, and_then: bytes = b""
+    ) -> Self:
+        """Send the headers, with a length or, without one, for a body in chunks; at once with it what comes next."""
         framing = "transfer-encoding: chunked" if length is None else f"content-length: {length}"
         lines = [f"POST {path or self.signed.path} HTTP/1.1", f"host: {host}", framing]
         lines += [f"{name}: {value}" for name, value in self.signed.headers.items()]
-        self.socket.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        self.socket.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + and_then)
         return self
 
     def send_all(self) -> Self:
@@ -113,7 +120,7 @@ class RawRequest:
         return self
 
     def send_chunk(self, data: bytes) -> None:
-        self.socket.sendall(b"%x\r\n%b\r\n" % (len(data), data))
+        self.socket.sendall(chunk(data))
 
     def takes_more(self, filling: bytes = b" ") -> bool:
         """Send a piece of something endless, if the miner takes it; return whether it has not refused yet."""

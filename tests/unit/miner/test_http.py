@@ -165,13 +165,40 @@ def test_only_a_caller_who_may_ask_is_proven(port: Port, wire: str) -> None:
 
 
 def test_one_too_many_is_told_so(port: Port) -> None:
-    connections = Connections(Guard(connections=1))
+    """It may have sent its request already: then it is listened to for a moment, as are a few others."""
+    connections = Connections(Guard(connections=1, outside=1))
     first = Line(port, connections=connections)
     first.protocol.is_proven = True
     first.send(b"POST /ImageSynapse HTTP/1.1\r\n")  # not idle any more
-    second = Line(port, connections=connections)
-    assert second.send(b"GET / HTTP/1.1\r\n\r\n") == [(503, "too many connections")]
-    assert second.wire.closed
-    second.hang_up()
+    second, third = (Line(port, connections=connections) for _ in range(2))
+    for line, closed in ((second, False), (third, True)):
+        assert line.send(b"GET / HTTP/1.1\r\n\r\n") == [(503, "too many connections")]
+        assert (line.wire.ended, line.wire.closed) == (True, closed)
+        line.hang_up()
+    fourth = Line(port, connections=connections)
+    assert not fourth.wire.closed
+    fourth.hang_up()
     first.hang_up()
     assert len(connections) == 0
+
+
+def test_at_the_end_of_the_server_nobody_who_owes_bytes_is_waited_for(port: Port) -> None:
+    half = b"POST /ImageSynapse HTTP/1.1\r\ncontent-length: 30000\r\n\r\n"
+    refused, lingering, idle = Line(port, Guard()), Line(port, Guard()), Line(port, Guard())
+    refused.send(half)
+    lingering.send(half)
+    lingering.send(b"GARBAGE\r\n\r\n" * 3000)
+    for line in (refused, lingering, idle):
+        line.protocol.shutdown()
+        assert line.wire.closed
+        line.hang_up()
+
+
+def test_a_body_on_its_way_at_the_end_of_the_server_is_told_so(port: Port) -> None:
+    line = Line(port, Guard())
+    headers = port.request("btauth", b"{" * 1000)[:-1000]
+    assert line.send(headers) == []  # nothing is proven before the body is there
+    line.protocol.shutdown()
+    assert line.send(b"") == [(503, "the miner is shutting down")]
+    assert line.wire.closed
+    line.hang_up()

@@ -1,8 +1,10 @@
 """The resource log, and the moments when a run has to stop."""
 
+import contextlib
 import io
 import signal
 import time
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
@@ -47,10 +49,20 @@ def test_time_and_signals_ask_for_a_stop_and_the_second_signal_stops_at_once() -
     assert Stopping(0.0, screen).reason == "the time is over"
     stopping = Stopping(None, screen)
     assert stopping.reason is None
-    before = signal.getsignal(signal.SIGINT)
-    with stopping:
-        signal.raise_signal(signal.SIGINT)
-        assert stopping.reason == "stopped by a signal"
-        with pytest.raises(KeyboardInterrupt):
+    with interruptible():
+        with stopping:
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+            assert stopping.reason == "stopped by a signal"
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Have SIGINT interrupt this process; of a shell's background job it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
