@@ -41,6 +41,7 @@ def load_hotkey(
         password = _password(file, password_file) if _is_encrypted(data) else None
         keypair = wallet.get_hotkey(password)
         keypair.sign(b"roadwork-miner")
+        _warn(wallet_path, file)
     except OSError as error:
         raise ConfigurationError(f"{key}: {file} can't be read: {error.strerror or error}") from error
     except WrongPasswordError:
@@ -48,8 +49,28 @@ def load_hotkey(
         raise ConfigurationError(f"WALLET_HOTKEY_PASSWORD_FILE={password_file}: not the password of {file}") from None
     except (KeyfileError, ValueError) as error:
         raise ConfigurationError(f"{key}: {file} holds no key that can sign: {error}") from error
-    _warn(wallet_path / name / "coldkey", file)
     return wallet
+
+
+def find_coldkeys(wallet_path: Path) -> tuple[list[Path], list[Path]]:
+    """Return the coldkeys of every wallet in a folder, and the folders that this user may not look into."""
+    found, closed = [], []
+    try:
+        wallets = sorted(wallet_path.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    except OSError:
+        return [], [wallet_path]
+    for wallet in wallets:
+        coldkey = wallet / "coldkey"
+        try:
+            coldkey.stat()
+            found.append(coldkey)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            closed.append(wallet)
+    return found, closed
 
 
 def _is_encrypted(data: bytes) -> bool:
@@ -74,9 +95,9 @@ def _password(file: Path, password_file: Path | None) -> str:
     return password
 
 
-def _warn(coldkey: Path, hotkey: Path) -> None:
+def _warn(wallet_path: Path, hotkey: Path) -> None:
     """Say what a thief would be glad of."""
-    if coldkey.exists():
+    for coldkey in find_coldkeys(wallet_path)[0]:
         log.warning(
             "THE COLDKEY IS ON THIS MACHINE: %s. It owns your funds and the miner never needs it; whoever breaks in "
             "here has it. Move it to a machine that serves nothing (coldkeypub.txt may stay).",

@@ -4,9 +4,10 @@ import re
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from miner.chain.wallet import find_coldkeys
 from miner.doctor.report import Finding, ok, problem, warning
 from miner.errors import StartError
 from miner.seats import own_wallet
@@ -34,8 +35,8 @@ class WalletFacts:
     file: Path = field(default_factory=Path)
     mode: int = 0o600
     fault: str = ""  # why it can't sign
-    coldkey: Path | None = None
-    hidden: Path | None = None  # where one may be, and this user may not look
+    coldkeys: Sequence[Path] = ()  # of this wallet and of others
+    hidden: Sequence[Path] = ()  # where one may be, and this user may not look
 
 
 def read_settings(file: Path | None, settings: Settings | None, faults: str, folder: Path) -> SettingsFacts:
@@ -68,20 +69,18 @@ def judge_settings(facts: SettingsFacts) -> Finding:
 
 def read_wallet(settings: Settings) -> WalletFacts:
     """Open the hotkey as the miner does, and look at its file."""
-    folder = settings.wallet_path / settings.wallet_name
-    file = settings.wallet_hotkey_file or folder / "hotkeys" / settings.wallet_hotkey
+    named = settings.wallet_path / settings.wallet_name / "hotkeys" / settings.wallet_hotkey
+    file = settings.wallet_hotkey_file or named
     try:
         wallet = own_wallet(settings)
     except StartError as error:
         return WalletFacts(fault=str(error), file=file)
     except OSError as error:
         return WalletFacts(fault=f"{error.filename}: {error.strerror}", file=file)
-    file, coldkey = Path(wallet.hotkey_file.path), folder / "coldkey"
-    facts = WalletFacts(wallet.hotkey.ss58_address, file, stat.S_IMODE(file.stat().st_mode))
-    try:
-        return replace(facts, coldkey=coldkey if coldkey.exists() else None)
-    except OSError:  # `exists` lets a closed folder through
-        return replace(facts, hidden=folder)
+    file = Path(wallet.hotkey_file.path)
+    coldkeys, hidden = find_coldkeys(settings.wallet_path)
+    mode = stat.S_IMODE(file.stat().st_mode)
+    return WalletFacts(wallet.hotkey.ss58_address, file, mode, coldkeys=coldkeys, hidden=hidden)
 
 
 def judge_hotkey(facts: WalletFacts) -> Finding:
@@ -99,12 +98,16 @@ def judge_hotkey(facts: WalletFacts) -> Finding:
 def judge_coldkey(facts: WalletFacts) -> Finding:
     """Judge whether there is anything to steal."""
     name = "coldkey"
-    if facts.coldkey is not None:
+    if facts.coldkeys:
         return warning(
             name,
-            f"{facts.coldkey} is on this machine; it owns your funds, and the miner never needs it",
+            f"on this machine: {_listed(facts.coldkeys)}; it owns your funds, and the miner never needs it",
             "move it to a machine that serves nothing; coldkeypub.txt may stay",
         )
-    if facts.hidden is not None:
-        return warning(name, f"not known: this user may not look into {facts.hidden}", "look as root")
+    if facts.hidden:
+        return warning(name, f"not known: this user may not look into {_listed(facts.hidden)}", "look as root")
     return ok(name, "not on this machine")
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths))

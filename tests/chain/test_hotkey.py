@@ -2,15 +2,18 @@
 
 import logging
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import bittensor
 import pytest
 
-from miner.chain.wallet import load_hotkey
+from miner.chain.wallet import find_coldkeys, load_hotkey
 from miner.errors import ConfigurationError
 
 PASSWORD = "correct horse battery"
+NOBODY = 65534
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +94,51 @@ def test_an_encrypted_key_never_asks(encrypted: Path, tmp_path: Path, password, 
     assert str(raised.value).startswith("WALLET_HOTKEY_PASSWORD_FILE")
     assert "wrong horse" not in str(raised.value)
     assert raised.value.__suppress_context__ or raised.value.__context__ is None
+
+
+@pytest.fixture
+def credential() -> Iterator[Path]:
+    """A hotkey's file of an ordinary user, who this process is for now."""
+    with tempfile.TemporaryDirectory() as folder:
+        wallet = bittensor.Wallet("w", "hot", folder)
+        wallet.create_new_hotkey(suppress=True)
+        file = Path(wallet.hotkey_file.path).rename(Path(folder, "credential"))
+        is_root = os.geteuid() == 0
+        for path in (Path(folder), file) if is_root else ():
+            os.chown(path, NOBODY, NOBODY)
+        if is_root:
+            os.seteuid(NOBODY)
+        yield file
+        if is_root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize("closed", ["wallets", "wallets/ours"])
+def test_a_wallet_that_may_not_be_entered_hides_its_coldkey_and_is_no_fault(credential: Path, closed: str) -> None:
+    folder, wallets = credential.parent / closed, credential.parent / "wallets"
+    folder.mkdir(parents=True)
+    folder.chmod(0)
+    try:
+        assert load_hotkey(wallets, "ours", "hot", key_file=credential).hotkey.sign(b"x")
+        assert find_coldkeys(wallets) == ([], [folder])
+    finally:
+        folder.chmod(0o700)
+
+
+def test_the_coldkey_of_any_wallet_is_found(plain: Path, caplog) -> None:
+    for name in ("miner", "savings"):
+        (plain / name).mkdir(exist_ok=True)
+        (plain / name / "coldkey").write_text("{}")
+    (plain / "savings" / "coldkeypub.txt").write_text("{}")
+    (plain / "empty").mkdir()
+    (plain / "a file").touch()
+    load_hotkey(plain, "miner", "hot")
+    lines = [record.getMessage() for record in caplog.records]
+    assert [
+        f"THE COLDKEY IS ON THIS MACHINE: {plain / name}/coldkey" in line
+        for name, line in zip(("miner", "savings"), lines, strict=True)
+    ] == [True, True]
+    assert find_coldkeys(plain / "nowhere") == find_coldkeys(plain / "a file") == ([], [])
 
 
 def test_a_coldkey_on_the_machine_is_a_loud_warning(plain: Path, caplog) -> None:

@@ -68,7 +68,7 @@ def test_disk(free: int, writable: bool, needed: int, level: Level) -> None:
 def test_a_folder_that_this_user_may_not_enter_is_named() -> None:
     disk = machine.DiskFacts("STATE_DIR", Path("/closed/state"), GB, False, 50, Path("/closed"))
     expect(machine.judge_disk([disk]), "problem", "^STATE_DIR=/closed/state: this user may not enter /closed$")
-    expect(files.judge_coldkey(files.WalletFacts(hidden=Path("/closed"))), "warning", "may not look into /closed")
+    expect(files.judge_coldkey(files.WalletFacts(hidden=[Path("/closed")])), "warning", "may not look into /closed")
 
 
 BY_NUMPY = SHIPPED.model_copy(update={"parity": SHIPPED.parity.model_copy(update={"reference": "numpy"})})
@@ -191,7 +191,11 @@ def test_hotkey(mode: int, level: Level) -> None:
 
 def test_keys() -> None:
     expect(files.judge_hotkey(files.WalletFacts(fault="WALLET_HOTKEY=x: no")), "problem", "WALLET_HOTKEY=x: no")
-    expect(files.judge_coldkey(files.WalletFacts(coldkey=Path("cold"))), "warning", "cold is on this machine")
+    expect(
+        files.judge_coldkey(files.WalletFacts(coldkeys=[Path("a/cold"), Path("b/cold")])),
+        "warning",
+        "this machine: a/cold, b/cold;",
+    )
     expect(files.judge_coldkey(files.WalletFacts()), "ok", "not on this machine")
 
 
