@@ -3,6 +3,7 @@
 
 ROOT=/opt/roadwork-miner                  # releases side by side, models, and a link current-ENV for each network
 ETC=/etc/roadwork-miner                   # ENV.env, ENV.hotkey, ENV.hotkey-password
+READERS=roadwork-miner                    # the group that may read the settings: the miners, while they run
 UNITS=/etc/systemd/system
 TEMPLATE=roadwork-miner@.service
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -72,13 +72,28 @@ check_settings() {
     fi
 }
 
+# A coldkey beside the hotkey that was given, in this wallet or another, is on the wrong machine.
+warn_of_coldkeys() {
+    local wallets coldkey
+    [ -n "${HOTKEY:-}" ] || return 0
+    wallets=$(realpath -m "$HOTKEY/../../..")
+    for coldkey in "$wallets"/*/coldkey; do
+        [ ! -e "$coldkey" ] || echo "warning: THE COLDKEY IS ON THIS MACHINE: $coldkey. It owns your funds and the miner never needs it; move it to a machine that serves nothing" >&2
+    done
+}
+
+# An endpoint in the settings may hold a password, so that others may not read them, and neither could the miner, whose
+# user is another at each start: it is in a group that can. (A credential is a copy made at the start: no reload.)
 copy_settings() {
+    getent group "$READERS" >/dev/null || step groupadd --system "$READERS"
     step install -d -m 755 "$ETC"
     if [ ! -e "$ETC/$ENV.env" ]; then
-        step install -m 644 "$GIVEN" "$ETC/$ENV.env"
+        step install -m 600 "$GIVEN" "$ETC/$ENV.env"
     elif [ -f "$GIVEN" ] && ! cmp -s "$GIVEN" "$ETC/$ENV.env"; then
         echo "# $ETC/$ENV.env stays as it is; $GIVEN differs"
     fi
+    step chown "root:$READERS" "$ETC/$ENV.env"
+    step chmod 640 "$ETC/$ENV.env"
     [ -z "${HOTKEY:-}" ] || step install -m 600 "$HOTKEY" "$ETC/$ENV.hotkey"
     [ -z "${HOTKEY_PASSWORD:-}" ] || step install -m 600 "$HOTKEY_PASSWORD" "$ETC/$ENV.hotkey-password"
 }
@@ -117,6 +132,7 @@ start() {
 
 prepare
 check_settings
+warn_of_coldkeys
 before=$(readlink "$CURRENT" || true)
 if [ -n "${RELEASE:-}" ]; then
     [ -e "$ROOT/$RELEASE/.whole" ] || fail "RELEASE=$RELEASE is not installed; there is: $(cd "$ROOT" 2>/dev/null && echo *-*/)"

@@ -26,6 +26,7 @@ else
     step systemctl stop 'system-roadwork\x2dminer.slice' # of all instances
     step rm -rf "$ROOT" "$UNITS/$TEMPLATE" "$UNITS/$TEMPLATE.d"
     if [ -z "${KEEP:-}" ]; then
+        ! getent group "$READERS" >/dev/null || step groupdel "$READERS"
         step find "$ETC" /var/lib/private/roadwork-miner /var/lib/roadwork-miner -maxdepth 0 -empty -delete 2>/dev/null || true
     fi
 fi

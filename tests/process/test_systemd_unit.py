@@ -78,12 +78,29 @@ def test_a_dry_run_prints_every_step_and_takes_none() -> None:
     installed = run("make", "install-service", "ENV=testnet", "DRY_RUN=1", PYTHON="/usr/bin/python3")
     assert installed.returncode == 0, installed.stderr
     steps = [line for line in installed.stdout.splitlines() if line.startswith("+ ")]
+    assert "+ chmod 640 /etc/roadwork-miner/testnet.env" in steps
     for part in ("venv", "--require-hashes", "testnet.env", UNIT.name, "daemon-reload", "current-testnet", "restart"):
         assert any(part in step for step in steps), part
     removed = run("make", "uninstall-service", "ENV=testnet", "DRY_RUN=1")
     for part in ("disable --now", "clean", "testnet.hotkey-password", UNIT.name, "daemon-reload"):
         assert any(part in step for step in removed.stdout.splitlines()), part
     assert before == {path for top in ("/opt", "/etc/systemd/system", "/etc") for path in Path(top).iterdir()}
+
+
+def test_the_settings_are_read_by_the_group_that_the_miner_is_in() -> None:
+    dry = run("bash", FOLDER / "install.sh", ENV="testnet", DRY_RUN="1", PYTHON="/usr/bin/python3").stdout
+    assert f"+ chown root:{value('SupplementaryGroups')} /etc/roadwork-miner/testnet.env" in dry
+
+
+def test_a_coldkey_where_the_hotkey_comes_from_is_a_warning(tmp_path: Path) -> None:
+    hotkey = tmp_path / "ours" / "hotkeys" / "hot"
+    hotkey.parent.mkdir(parents=True)
+    (tmp_path / "savings").mkdir()
+    for file in (hotkey, tmp_path / "savings" / "coldkey"):
+        file.touch()
+    given = {"ENV": "testnet", "DRY_RUN": "1", "PYTHON": "/usr/bin/python3", "HOTKEY": str(hotkey)}
+    told = run("bash", FOLDER / "install.sh", **given)
+    assert (told.returncode, f"ON THIS MACHINE: {tmp_path}/savings/coldkey." in told.stderr) == (0, True), told.stderr
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,10 @@ def test_a_second_network_with_an_encrypted_hotkey(second: Unit, shared: Path) -
     assert second.status.startswith("not ready (no snapshot of subnet 323 yet")
     assert "can read the hotkey" not in second.journal()
     assert password not in second.journal()
-    assert second.machine.run("stat", "-c", "%a %U", "/etc/roadwork-miner/testnet.hotkey").strip() == "600 root"
+    modes = second.machine.run(
+        "stat", "-c", "%a %U %G", *(f"/etc/roadwork-miner/testnet.{end}" for end in ("hotkey", "env"))
+    )
+    assert modes.splitlines() == ["600 root root", "640 root roadwork-miner"]
 
 
 def test_upgrade(unit: Unit, second: Unit) -> None:
@@ -203,5 +206,6 @@ def test_uninstall_leaves_nothing(unit: Unit, files_before: set[str]) -> None:
     done = unit.make("uninstall-service")
     assert done.returncode == 0, done.stdout + done.stderr
     assert unit.machine.files() == files_before
+    assert "roadwork" not in unit.machine.run("getent", "group")
     assert "roadwork" not in unit.machine.run("systemctl", "list-units", "--all", "--no-pager")
     assert unit.make("uninstall-service").returncode == 0  # a second time changes nothing
