@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from detectors.remote.endpoints import Endpoint
     from detectors.remote.options import EngineOptions
 
+NEAR_ENOUGH = 1.0  # seconds; a cold run that takes longer is done again, warm, before a model counts as slow
 KNOWN_ANSWER_TOLERANCE = 1e-3  # between CPUs; a swapped label or a damaged file is far outside
 
 
@@ -189,19 +190,22 @@ class Detector(ABC):
         """Return what the model itself says of an upright RGB picture; raises as `predict` does."""
 
     def verify(self) -> float:
-        """Run the known picture, which also warms the graph up; return the seconds of a second, warm run.
+        """Run the known picture, which also warms the graph up; return the seconds that a picture takes.
 
         Raises:
             ModelError: the answer is not the one in the manifest.
         """
         data = known_picture()
         try:
-            self._check(self.judge(decode(data)).probability)
-            started = time.perf_counter()
-            self.predict(data)
+            for _ in range(2):
+                started = time.perf_counter()
+                self._check(self.judge(decode(data)).probability)
+                seconds = time.perf_counter() - started
+                if seconds < NEAR_ENOUGH:
+                    break
         except (InferenceError, EngineError) as error:
             raise ModelError(f"the model {self.manifest.name} fails on the known picture: {error}") from error
-        return time.perf_counter() - started
+        return seconds
 
     def _check(self, answer: float) -> None:
         expected = self.manifest.known_answer

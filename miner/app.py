@@ -80,7 +80,7 @@ class Daemon:
             # Side by side: importing the SDK takes as long as checking and loading a large model.
             self.seats, loaded = await asyncio.gather(asyncio.to_thread(open_seats, settings), loader.load())
             loader.show(loaded)
-            memory.give_back()
+            memory.keep_pictures_together()
             plan = ThreadPlan(loaded.detector.options.slots, loaded.detector.options.threads)
             self.metrics.planned(plan, settings.queue_depth)
             scheduler = Scheduler(Queue(plan.slots, settings.queue_depth, settings.queue_share_places, loaded.pace))

@@ -83,7 +83,11 @@ class Reloader:
 
     async def _prepare(self) -> tuple[ModelLoader, Loaded, Comparison | None]:
         loader = self.loader.beside(self._settings())
-        loaded = await loader.load()
+        memory.keep_large_blocks_apart()
+        try:
+            loaded = await loader.load()
+        finally:
+            memory.keep_pictures_together()
         old = self.service.detector
         recent = list(self.service.recent)
         try:

@@ -8,8 +8,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from bittensor.sp_core import verify
-
 from miner import __version__
 from miner.axon.caller import Caller, read_timeout
 from miner.errors import BadRequest, Unauthorised
@@ -47,6 +45,8 @@ def authenticate(headers: Mapping[str, str], own_hotkey: str, now_ns: int) -> Ca
         raise Unauthorised("the nonce lies in the future; is the clock right?")
     # Rebuilt with our own hotkey: a request meant for another miner fails as a mismatch.
     message = f"{nonce}.{hotkey}.{own_hotkey}.{uuid}.{headers.get('computed_body_hash', '')}"
+    from bittensor.sp_core import verify  # imported beside the loading of the model, see `btauth`
+
     try:
         signed = verify(message.encode(), bytes.fromhex(signature.removeprefix("0x")), hotkey, crypto_type=SR25519)
     except ValueError:

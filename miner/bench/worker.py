@@ -78,7 +78,7 @@ def _load(job: Job) -> Predict:
     options = RunOptions(job.slots, job.threads, job.arena)
     detector = load_detector(job.detector, config, Path(job.models_dir), job.backend, options, job.precision)
     detector.verify()  # what the daemon would refuse to serve is no competitor
-    memory.give_back()
+    memory.keep_pictures_together()
     return lambda data: detector.predict(data).probability
 
 

@@ -53,9 +53,10 @@ def test_a_faster_variant_takes_over_what_its_model_has_now(folder: Path, tmp_pa
     config = DetectorConfig(model_folder=folder, path=folder / "mine.yaml")
     loaded = load_detector("ViT", config, tmp_path, "onnx", RunOptions(), "int8")
     assert loaded.manifest.predictions == spread, "drift is told by the spread of the mapped answers"
-    variant = make_faster(folder, "int8", "onnx", tmp_path, RunOptions(), Photos(many_pictures(8)), 1.0)
-    assert Manifest.read(variant).calibration is None
-    assert answer(folder, tmp_path, "int8") == pytest.approx(MAP(plain), abs=1e-6)
+    again = Manifest.read(make_faster(folder, "int8", "onnx", tmp_path, RunOptions(), Photos(many_pictures(8)), 1.0))
+    assert again.calibration is None
+    # Which recipe is the faster one is measured, so this may be another graph than the one before.
+    assert answer(folder, tmp_path, "int8") == pytest.approx(MAP(again.known_answer), abs=1e-6)
 
 
 def test_a_model_that_is_made_again_keeps_it_and_another_one_does_not(folder: Path, tmp_path: Path) -> None:
