@@ -37,7 +37,7 @@ simulate: $(VENV)/.serve ## Play a subnet's validators against a miner started f
 top: $(VENV)/.serve ## Show the running miner in the terminal (ENV_FILE=miner.env)
 	@$(MINER) top $(WITH_ENV) $(ARGS)
 
-dashboards: $(VENV)/.all ## Check dashboard, rules and alerts against the metrics (needs Debian's package prometheus)
+dashboards: .promtool $(VENV)/.dev ## Check dashboard, rules and alerts against the metrics (needs Debian's package prometheus)
 	@$(BIN)/pytest -q tests/unit/deploy
 
 doctor: $(VENV)/.serve ## Say what keeps requests or rewards away (ENV_FILE=miner.env)
@@ -128,8 +128,17 @@ $(VENV)/.serve: $(VENV)/.python env/serve.txt pyproject.toml
 	@$(PIP) install --no-deps -e .
 	@touch $@
 
+# Without it half of the checks would be skipped; never made, so looked for each time.
+.promtool:
+	@command -v promtool >/dev/null || { echo 'error: promtool is missing; on Debian and Ubuntu: apt-get install --no-install-recommends prometheus' >&2; exit 2; }
+
+$(VENV)/.dev: $(VENV)/.serve env/constraints.txt
+	@echo 'installing the development tools, once (about 150 MB) …' >&2
+	@$(PIP) install -c env/constraints.txt -e '.[dev]'
+	@touch $@
+
 $(VENV)/.all: $(VENV)/.serve env/constraints.txt
 	@echo 'installing torch, the exporters and the development tools, once (about 2 GB) …' >&2
 	@$(PIP) install $(TORCH) $(TORCH_ARGS)
 	@$(PIP) install -c env/constraints.txt -e '.[export,yolo,openvino,plot,train,remote,dev]'
-	@touch $@
+	@touch $(VENV)/.dev $@

@@ -16,6 +16,7 @@ from miner.errors import ConfigurationError, CouldNotStart
 from miner.http import GuardedProtocol
 
 KEEP_ALIVE = 75  # seconds; a dendrite keeps its connection between rounds
+CLOSING_SECONDS = 1  # for connections that are open when the port is closed; requests are drained before
 
 
 class _Server(uvicorn.Server):
@@ -45,7 +46,7 @@ async def listening(
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=1,  # requests are drained before this
+        timeout_graceful_shutdown=CLOSING_SECONDS,
         ws="none",
     )
     server = _Server(config)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
@@ -9,9 +10,14 @@ import pytest
 def find(program: str, package: str) -> str:
     """Return the program's path; where it is missing the test names the package, and fails on CI or is skipped."""
     path = shutil.which(program)
-    if path is not None:
-        return path
-    message = f"{program} is missing; on Debian and Ubuntu: apt-get install --no-install-recommends {package}"
+    if path is None:
+        missing(program, package)
+    return path
+
+
+def missing(what: str, package: str) -> NoReturn:
+    """End the test, which needs this package: with a failure on CI."""
+    message = f"{what} is missing; on Debian and Ubuntu: apt-get install --no-install-recommends {package}"
     if os.environ.get("CI") == "true":
         pytest.fail(message)
     pytest.skip(message)

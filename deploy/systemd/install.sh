@@ -9,6 +9,7 @@
 #   RELEASE          go (back) to a release that is installed, in place of making one
 #   PYTHON           the interpreter; not one below a home, which the service does not see
 #   DRY_RUN          print every step, take none
+#   DESTDIR          install below this folder in place of /, for those who try it
 set -euo pipefail
 # shellcheck source=deploy/systemd/common.sh
 . "$(dirname "$0")/common.sh"
@@ -17,7 +18,7 @@ set -euo pipefail
 release_name() {
     local version hash
     version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$REPOSITORY/pyproject.toml")
-    hash=$(cd "$REPOSITORY" && find miner detectors env/serve.txt pyproject.toml -type f ! -name '*.pyc' -print0 |
+    hash=$(cd "$REPOSITORY" && find miner detectors deploy/systemd env/serve.txt pyproject.toml -type f ! -name '*.pyc' -print0 |
         LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -c1-8)
     echo "$version-$hash"
 }
@@ -51,6 +52,8 @@ make_release() {
     step cp -r "$REPOSITORY"/{pyproject.toml,README.md,LICENSE,miner,detectors} "$source"
     step "$folder/bin/pip" --disable-pip-version-check -q install --no-deps "$source"
     step rm -rf "$source"
+    # The unit that goes with it: what is installed when a link points here, on the way back too.
+    step install -D -m 644 -t "$folder/systemd" "$HERE/$TEMPLATE" "$HERE/back-off.conf"
     step chmod -R go+rX,go-w "$folder"
     step touch "$folder/.whole"
 }
@@ -94,8 +97,16 @@ copy_settings() {
     fi
     step chown "root:$READERS" "$ETC/$ENV.env"
     step chmod 640 "$ETC/$ENV.env"
-    [ -z "${HOTKEY:-}" ] || step install -m 600 "$HOTKEY" "$ETC/$ENV.hotkey"
-    [ -z "${HOTKEY_PASSWORD:-}" ] || step install -m 600 "$HOTKEY_PASSWORD" "$ETC/$ENV.hotkey-password"
+    [ -z "${HOTKEY:-}" ] || put "$HOTKEY" 600 "$ETC/$ENV.hotkey"
+    [ -z "${HOTKEY_PASSWORD:-}" ] || put "$HOTKEY_PASSWORD" 600 "$ETC/$ENV.hotkey-password"
+}
+
+# Install a file that the running service has read already; another one than before takes a restart.
+put() {
+    if ! cmp -s "$1" "$3"; then
+        CHANGED="${CHANGED:+$CHANGED, }$(basename "$3")"
+    fi
+    step install -m "$2" "$1" "$3"
 }
 
 copy_models() {
@@ -109,17 +120,25 @@ copy_models() {
     fi
 }
 
+# The unit is one for all networks: that of the release that a link was last pointed to.
 install_unit() {
-    step install -m 644 "$HERE/$TEMPLATE" "$UNITS/$TEMPLATE"
+    local from=$ROOT/$1/systemd
+    if [ -z "${DRY_RUN:-}" ] && [ ! -d "$from" ]; then
+        echo "# $1 was made before releases held their unit: the one that is installed stays"
+        return
+    fi
+    step install -d -m 755 "$UNITS"
+    put "$from/$TEMPLATE" 644 "$UNITS/$TEMPLATE"
     if [ "$(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')" -ge 254 ]; then
         step install -d -m 755 "$UNITS/$TEMPLATE.d"
-        step install -m 644 "$HERE/back-off.conf" "$UNITS/$TEMPLATE.d/back-off.conf"
+        put "$from/back-off.conf" 644 "$UNITS/$TEMPLATE.d/back-off.conf"
     fi
     step systemctl daemon-reload
 }
 
 # The one switch that an upgrade and a roll back are; a link is replaced in one step.
 point_to() {
+    install_unit "$1"
     step ln -sfn "$1" "$CURRENT.new"
     step mv -T "$CURRENT.new" "$CURRENT"
 }
@@ -140,14 +159,15 @@ else
     RELEASE=$(release_name)
     make_release
 fi
+CHANGED=
 copy_settings
 copy_models
-install_unit
-if [ "$before" = "$RELEASE" ] && systemctl is-active -q "$UNIT"; then
+point_to "$RELEASE"
+if [ "$before" = "$RELEASE" ] && [ -z "$CHANGED" ] && systemctl is-active -q "$UNIT"; then
     echo "# $UNIT runs $RELEASE already; after a change of settings: systemctl restart $UNIT"
     exit 0
 fi
-point_to "$RELEASE"
+[ -z "$CHANGED" ] || [ "$before" != "$RELEASE" ] || echo "# changed: $CHANGED; $UNIT is restarted for that"
 if ! start; then
     journalctl -u "$UNIT" -n 20 --no-pager -o cat >&2 || true
     if [ -n "$before" ] && [ "$before" != "$RELEASE" ]; then

@@ -21,6 +21,15 @@ def promtool(*arguments: str | Path, given: bytes | None = None) -> str:
     return told
 
 
+def test_make_dashboards_without_promtool_is_an_error_and_installs_nothing() -> None:
+    """Half of the checks would be skipped, and look passed."""
+    command, root = [tools.find("make", "make"), "dashboards"], Path(__file__).resolve().parents[3]
+    done = subprocess.run(command, cwd=root, env={"PATH": "/nowhere"}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: promtool is missing; on Debian and Ubuntu: apt-get install")
+    assert "installing" not in done.stderr
+
+
 def test_the_metrics_before_anything_happened_are_without_complaint() -> None:
     assert promtool("check", "metrics", given=generate_latest(Metrics().registry)) == ""
 
