@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from miner.bundle.secrets import scrubbed
+from miner.bundle.sieve import scrubbed
 from miner.errors import CouldNotStart
 
 

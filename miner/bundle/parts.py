@@ -1,6 +1,7 @@
 """The parts of a report, as texts; each says itself where it could not be had."""
 
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -22,7 +23,8 @@ from miner.threads import allowed_cores
 
 PATIENCE = 5.0  # seconds for the operator's port
 LOG_LINES = 5000  # of the journal
-LOG_BYTES = 2**22  # the last ones of a file
+LAST_BYTES = 2**22  # of a log file, and of the recorder's lines: the sieve takes a second for each megabyte or two
+JOURNAL_SECONDS = 60.0
 
 
 def asked(address: str, path: str) -> str:
@@ -56,23 +58,54 @@ def versions_text() -> str:
     )
 
 
-def recorded_texts(state_dir: Path) -> dict[str, str]:
-    """Return the recorder's lines by name of their file; photos stay here."""
-    found = sorted((state_dir / FOLDER).glob(SEGMENTS))
-    return {f"recorder/{path.name}": path.read_text(encoding="utf-8", errors="replace") for path in found}
+def recorded_texts(state_dir: Path, most: int = LAST_BYTES) -> dict[str, str]:
+    """Return the recorder's last lines by name of their file; photos stay here."""
+    texts: dict[str, str] = {}
+    for path in sorted((state_dir / FOLDER).glob(SEGMENTS), reverse=True):
+        if most <= 0:
+            break
+        try:
+            text = last_lines(path, most)
+        except FileNotFoundError:  # the ring has turned meanwhile
+            continue
+        except OSError as error:
+            text = f"can't be read: {error.strerror or error}\n"
+        if text:
+            texts[f"recorder/{path.name}"] = text
+            most -= len(text)
+    return dict(sorted(texts.items()))
 
 
-def log_text(file: Path | None) -> str:
+def log_text(file: Path | None, patience: float = JOURNAL_SECONDS) -> str:
     """Return the end of a log file, or of the service's journal where there is one.
 
     Raises:
         OSError: the file can't be read.
     """
     if file is not None:
-        return file.read_bytes()[-LOG_BYTES:].decode("utf-8", errors="replace")
+        return last_lines(file, LAST_BYTES)
     journal = shutil.which("journalctl")
     if journal is None:
         return "no journal on this machine; --log FILE adds a file\n"
     command = [journal, "--unit=roadwork-miner@*", f"--lines={LOG_LINES}", "--no-pager", "--output=short-iso"]
-    done = subprocess.run(command, capture_output=True, timeout=60, check=False)  # noqa: S603 - fixed words
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=patience, check=False)  # noqa: S603 - fixed words
+    except subprocess.TimeoutExpired:
+        return f"the journal was silent for {patience:g} s; --log FILE adds a file\n"
+    except OSError as error:
+        return f"the journal can't be asked: {error.strerror or error}\n"
     return done.stdout.decode("utf-8", errors="replace") or "the journal has nothing of the service\n"
+
+
+def last_lines(path: Path, most: int) -> str:
+    """Return the last whole lines of a file: the rest of one that was cut could be the rest of a secret.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    with path.open("rb") as file:
+        start = max(0, file.seek(0, os.SEEK_END) - most)
+        file.seek(max(0, start - 1))
+        if start:
+            file.readline()
+        return file.read(most).decode("utf-8", errors="replace")

@@ -1,22 +1,23 @@
 """What must not get out: the secrets of this machine, found where they lie, and whatever looks like one.
 
 Two nets, one behind the other: settings are shown by a list of what is harmless, and every text then loses each known
-secret and each thing that has the shape of one.
+secret and each thing that has the shape of one (`sieve`).
 """
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
-from miner.addresses import ADDRESSES, HIDDEN, secrets_within, shown_each
+from miner.addresses import ADDRESSES, secrets_within, shown_each
 from miner.fields import Fields
 
 SET = "(set, not shown)"
 LARGEST = 2**16  # bytes of a key file
-SHORTEST = 6  # characters; a shorter one would blot out half of every text
-PUBLIC = ("accountId", "publicKey", "ss58Address")  # of a key file
+MOST = 10_000  # files in a wallets folder; who named another folder by mistake shall not wait for all of it
+PUBLIC = ("accountId", "publicKey", "ss58Address", "address", "cryptoType", "encoding", "meta")  # of a key file
 
 # Free text that is harmless; numbers, switches and closed lists always are, and all else is hidden.
 HARMLESS = {
@@ -25,17 +26,6 @@ HARMLESS = {
     "blacklist_deny_hotkeys", "status_host", "state_dir", "models_dir", "standalone_file", "remote_model",
     "shadow_detector", "shadow_detector_config", "video_detector", "video_detector_config", "video_detector_device",
 }  # fmt: skip
-
-SHAPES = (
-    (re.compile(r"(\w+://)[^\s/@\"'<>]+@"), rf"\1{HIDDEN}@"),  # user:password in an address
-    (re.compile(r"(?i)([?&][\w-]*(?:key|token|secret|passw|auth|sig)[\w-]*=)[^\s&\"'<>]+"), rf"\1{HIDDEN}"),
-    (re.compile(r"(?i)(\b[\w-]*(?:passw(?:or)?d|secret|token|mnemonic|api[_-]?key)[\w-]*[\"']?\s*[=:]\s*[\"']?)[^\s\"',}]{6,}"),
-     rf"\1{HIDDEN}"),
-    (re.compile(r"\bhf_[A-Za-z0-9]{8,}"), HIDDEN),  # of Hugging Face
-    (re.compile(r"(?i)\bbearer\s+[\w.~+/-]{8,}=*"), HIDDEN),
-    (re.compile(r"\b0x[0-9a-fA-F]{64,}"), HIDDEN),  # seeds, private keys, signatures
-    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*-----|\Z)", re.DOTALL), HIDDEN),
-)  # fmt: skip
 
 
 def shown_settings(settings: Fields) -> dict[str, Any]:
@@ -70,26 +60,31 @@ def secrets_in(files: Iterable[Path]) -> Iterator[str]:
         try:
             content = json.loads(text)
         except ValueError:
-            yield text
-            continue
-        if isinstance(content, dict):
-            yield from (str(value) for key, value in content.items() if key not in PUBLIC)
+            content = text
+        yield from _texts_of(content if isinstance(content, dict) else text)
+
+
+def _texts_of(content: Any) -> Iterator[str]:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            if key not in PUBLIC:
+                yield from _texts_of(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _texts_of(value)
+    else:
+        yield str(content)
 
 
 def key_files(settings: Fields) -> list[Path]:
     """Return every file of this machine that may hold a secret of the miner."""
     named = [settings.wallet_hotkey_file, settings.wallet_hotkey_password_file]
-    folders = [settings.wallet_path / settings.wallet_name, settings.state_dir / "wallets"]
-    found = [path for folder in folders if folder.is_dir() for path in folder.rglob("*") if path.is_file()]
+    folders = [settings.wallet_path, settings.state_dir / "wallets"]  # also the wallets that serve no request here
+    found = [path for folder in folders for path in islice(_files_below(folder), MOST)]
     return [path for path in [*named, *found] if path is not None and not path.name.endswith("pub.txt")]
 
 
-def scrubbed(text: str, secrets: Sequence[str]) -> str:
-    """Return the text without any of the secrets, or anything of their shape."""
-    for secret in sorted({one.strip() for one in secrets}, key=len, reverse=True):
-        if len(secret) >= SHORTEST:
-            for form in (secret, json.dumps(secret)[1:-1]):
-                text = text.replace(form, HIDDEN)
-    for shape, instead in SHAPES:
-        text = shape.sub(instead, text)
-    return text
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield every file there is to be seen: what may not be entered is passed over."""
+    for place, _, names in os.walk(folder):
+        yield from (Path(place) / name for name in names)

@@ -21,7 +21,23 @@ API_KEY = secrets.token_urlsafe(24)
 SEED = "0x" + secrets.token_hex(32)
 URL_PASSWORD = secrets.token_hex(12)
 ENV_SECRET = "zq" + secrets.token_hex(9)
-PLANTED = (MNEMONIC, PASSWORD, HF_TOKEN, API_KEY, SEED, SEED[2:], URL_PASSWORD, ENV_SECRET, "abandon ability")
+# These lie in the log alone: no key file, setting or variable tells of them.
+STRANGE_PHRASE = "zone youth young yellow wrong wrist worth worry world work wool wonder"
+STRANGE = [f"stray{secrets.token_hex(6)}" for _ in range(6)]
+PLANTED = (
+    *STRANGE,
+    STRANGE_PHRASE,
+    "youth young",
+    MNEMONIC,
+    PASSWORD,
+    HF_TOKEN,
+    API_KEY,
+    SEED,
+    SEED[2:],
+    URL_PASSWORD,
+    ENV_SECRET,
+    "abandon ability",
+)
 
 
 @pytest.fixture
@@ -52,7 +68,11 @@ def log(tmp_path: Path) -> Path:
     path = tmp_path / "careless.log"
     path.write_text(
         f"restored {MNEMONIC}\nopened with {PASSWORD}\nAuthorization: Bearer {API_KEY}\ntoken={HF_TOKEN}\n"
-        f"connecting to https://me:{URL_PASSWORD}@hub.example/\nseed {SEED}\npassphrase {ENV_SECRET}\nall is well\n"
+        f"connecting to https://me:{URL_PASSWORD}@hub.example/\nseed {SEED}\npassphrase {ENV_SECRET}\n"
+        f"mnemonic: {STRANGE_PHRASE}\n{STRANGE_PHRASE}\nPASSPHRASE={STRANGE[0]} {STRANGE[1]}\n"
+        f"roadwork-miner run --password {STRANGE[2]}\npwd={STRANGE[3]}\nAuthorization: Basic {STRANGE[4]}\n"
+        f'{{"secretPhrase": "{STRANGE_PHRASE}", "password": "{STRANGE[5]} {STRANGE[5]}"}}\n'
+        f"{MNEMONIC.replace(' ', '  ')}\nall is well\n"
     )
     return path
 

@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 
 from miner.addresses import ADDRESSES, HIDDEN
-from miner.bundle.secrets import HARMLESS, SET, scrubbed, secrets_in, secrets_of_addresses, shown_settings
+from miner.bundle import sieve
+from miner.bundle.secrets import HARMLESS, SET, key_files, secrets_in, secrets_of_addresses, shown_settings
+from miner.bundle.sieve import scrubbed
 from miner.settings import Settings
+
+PHRASE = "abandon ability able about above absent absorb abstract absurd abuse access accident"
 
 
 def test_every_named_setting_exists() -> None:
@@ -43,6 +47,27 @@ def test_free_text_is_hidden_unless_it_is_known_to_be_harmless() -> None:
         ("Authorization: Bearer abc.def-ghi", "abc.def-ghi"),
         ("seed 0x" + "ab" * 32, "ab" * 32),
         ("-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----", "MIIE"),
+        (f"mnemonic: {PHRASE}", "accident"),
+        (f'{{"secretPhrase": "{PHRASE}", "ss58Address": "5F"}}', "ability"),
+        (f'{{"message": "a key {{\\"secretPhrase\\": \\"{PHRASE}\\"}}", "level": "INFO"}}', "ability"),
+        (f"restored {PHRASE} from paper", "abandon"),
+        (f"restored {PHRASE.replace(' ', '  ')}", "accident"),
+        ("\n".join(PHRASE.split()), "accident"),
+        (
+            f"restored {PHRASE} abandon ability able about above absent absorb abstract absurd abuse access accident",
+            "abuse",
+        ),
+        ("BACKUP_PASSPHRASE=two words", "words"),
+        ("WALLET_PASS=hunter22", "hunter22"),
+        ("roadwork-miner run --password hunter22", "hunter22"),
+        ("roadwork-miner run --password 'hunter 22' --port 8091", "22'"),
+        ("pwd=hunter22", "hunter22"),
+        ("pass=ab", "ab"),
+        ("SEED: //Alice", "Alice"),
+        ("phrase = a b c", "a b c"),
+        ('password: "hunter \\"22\\" and more"', "and more"),
+        ("Authorization: Basic dXNlcjpwdw==", "dXNlcjpwdw"),
+        ('{"password": 123456, "port": 8091}', "123456"),
     ],
 )
 def test_what_has_the_shape_of_a_secret_is_blotted_out(text: str, gone: str) -> None:
@@ -57,6 +82,13 @@ def test_what_has_the_shape_of_a_secret_is_blotted_out(text: str, gone: str) -> 
         "hotkey 5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY",
         '{"image": "' + "ab" * 32 + '"}',  # the hash of a photo
         "see https://example.org/path?page=2",
+        "the second pass: 3 of 5 are ok, and bypass=yes is no password at all",
+        "simulate --seed 3 --password-file /etc/miner/password",
+        "seed=3 tokens: 512",
+        '{"seed": 3, "secret": null}',
+        "WALLET_HOTKEY_PASSWORD_FILE=/etc/miner/password: can't be read",
+        "every word here belongs into the sentence that someone wrote about nothing else today",  # no BIP-39
+        '{"tokenizers": "0.22.2", "passlib": "1.7.4"}',
     ],
 )
 def test_what_is_none_stays(text: str) -> None:
@@ -89,3 +121,44 @@ def test_what_stands_before_and_behind_the_host_of_an_address_leaves_every_text(
     text = "GET /APIKEY123 of node.example as hunter2pw and pa55word; see https://huggingface.co/you/your-model"
     left = scrubbed(text, list(secrets_of_addresses(settings)))
     assert left == f"GET /{HIDDEN} of node.example as {HIDDEN} and {HIDDEN}; see https://huggingface.co/you/your-model"
+
+
+@pytest.mark.parametrize("written", [PHRASE.replace(" ", "  "), PHRASE.replace(" ", "\n"), PHRASE.replace(" ", "\\n")])
+def test_a_known_phrase_is_found_however_its_words_are_set_apart(written: str) -> None:
+    known = "no such list has these " + PHRASE
+    assert scrubbed(f"I wrote {written}.", [PHRASE]) == f"I wrote {HIDDEN}."
+    assert "list" not in scrubbed(f"I wrote no  such list\nhas these {written}.", [known])
+
+
+def test_a_known_seed_is_found_without_its_prefix_and_in_capitals() -> None:
+    seed = "0x" + "ab12" * 16
+    for written in (seed, seed[2:], seed.upper(), seed[2:].upper()):
+        assert scrubbed(f"it is {written} then", [seed]) == f"it is {HIDDEN} then"
+
+
+def test_without_the_list_of_words_any_long_run_may_be_a_phrase(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sieve, "_phrase_words", lambda: None)
+    assert "accident" not in scrubbed(f"restored {PHRASE} from paper", [])
+    assert scrubbed("a run of so few words is left as it was found", []) != HIDDEN
+
+
+def test_json_stays_json() -> None:
+    text = json.dumps({"mnemonic": PHRASE, "hint": "set PASSWORD=hunter22", "seed": 3, "api_key": 123456})
+    assert json.loads(scrubbed(text, [])) == {
+        "mnemonic": HIDDEN, "hint": f"set PASSWORD={HIDDEN}", "seed": 3, "api_key": HIDDEN,
+    }  # fmt: skip
+
+
+def test_every_wallet_is_looked_through_and_nested_keys_too(tmp_path: Path) -> None:
+    other = tmp_path / "other" / "hotkeys" / "deep"
+    other.parent.mkdir(parents=True)
+    other.write_text(json.dumps({"crypto": {"salt": ["s4lt-of-it"]}, "meta": {"name": "harmless"}}))
+    (tmp_path / "other" / "coldkeypub.txt").write_text(json.dumps({"secretSeed": "of a public file"}))
+    settings = Settings(wallet_path=tmp_path, wallet_name="mine", state_dir=tmp_path / "none")
+    assert key_files(settings) == [other]
+    assert list(secrets_in([other])) == ["s4lt-of-it"]
+
+
+def test_a_text_of_one_endless_word_takes_no_minutes() -> None:
+    text = "A" * 2**18
+    assert scrubbed(text, ["hunter22"]) == text
