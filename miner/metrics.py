@@ -3,6 +3,7 @@
 import platform
 import time
 from collections.abc import Callable
+from math import inf
 from typing import get_args
 
 from prometheus_client import (
@@ -25,7 +26,7 @@ from miner.connections import DropReason
 from miner.drift import WINDOW
 from miner.errors import RefusalReason
 from miner.machine import Memory, Throttling, read_memory, read_throttling
-from miner.threads import ThreadPlan
+from miner.threads import ThreadPlan, allowed_cores, cpu_quota
 
 OUTCOMES = (
     "ok", "refused", "expired", "stalled", "unauthorised", "forbidden", "bad_request", "bad_image", "failed",
@@ -97,6 +98,10 @@ class Metrics:
         self.connections = gauge("connections", "Connections to the validators' port.")
         self.dropped = counter("connections_dropped", "Connections ended or not let in, by reason.", ("reason",))
         self.threads = gauge("threads_per_slot", "Threads for each picture.")
+        self.cores = gauge("cores", "Whole cores this process may use: its affinity mask, or less by its CPU quota.")
+        self.cores.set_function(allowed_cores)
+        self.quota = gauge("cpu_quota_cores", "CPU quota of the cgroup, in cores; +Inf: none.")
+        self.quota.set_function(lambda: inf if (quota := cpu_quota()) is None else quota)
         self.pace = gauge("pace_seconds", "Moving average of the time a picture takes in its slot.")
         self.recorded = self._kept_count("recorder_records", "Requests written down by the recorder.")
         self.unrecorded = self._kept_count(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miner.cli.options import Config, Detector, EnvFile, Json, Key, Set, end_at_once, load_settings
+from miner.cli.ending import leave
+from miner.cli.options import Config, Detector, EnvFile, Json, Key, Service, Set, file_of, read_settings
 from miner.errors import ConfigurationError
 from miner.settings import Settings
 
@@ -26,6 +27,7 @@ COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 def doctor(
     env_file: EnvFile = None,
+    service: Service = None,
     detector: Detector = None,
     config: Config = None,
     probe: Annotated[
@@ -41,15 +43,16 @@ def doctor(
     """Look at everything that keeps requests or rewards away, and say what to do. Exit code 1 on a problem."""
     from rich.console import Console
 
-    from miner.doctor.files import judge_settings, read_settings
+    from miner.doctor.files import judge_settings, look_at_settings
     from miner.doctor.patience import judged
     from miner.doctor.report import verdict
 
     # What the parts would log is what the lines say.
     logging.basicConfig(handlers=[logging.NullHandler()])
-    settings, faults = _settings(env_file, set_, detector, config, key)
+    env_file = file_of(env_file, service)
+    settings, faults = _settings(env_file, service, set_, detector, config, key)
     console = Console(highlight=False, soft_wrap=True)
-    findings = [judged("settings", lambda: judge_settings(read_settings(env_file, settings, faults, Path())))]
+    findings = [judged("settings", lambda: judge_settings(look_at_settings(env_file, settings, faults, Path())))]
     running = False
     if not as_json:
         _print(console, findings[0])
@@ -65,16 +68,21 @@ def doctor(
         print(json.dumps({"findings": [asdict(finding) for finding in findings], "verdict": sentence}, indent=2))
     else:
         print(sentence)
-    end_at_once(1 if any(finding.level == "problem" for finding in findings) else 0)
+    # At once: the look-up of a name that no server answers may go on for a minute.
+    leave(1 if any(finding.level == "problem" for finding in findings) else 0, hung=True)
 
 
 def _settings(
-    env_file: Path | None, assignments: list[str] | None, detector: str | None, config: str | None, key: str | None
+    env_file: Path | None,
+    service: str | None,
+    assignments: list[str] | None,
+    detector: str | None,
+    config: str | None,
+    key: str | None,
 ) -> tuple[Settings | None, str]:
     try:
-        settings = load_settings(env_file, assignments, image_detector=detector, image_detector_config=config).of_key(
-            key
-        )
+        flags = {"image_detector": detector, "image_detector_config": config}
+        settings = read_settings(env_file, assignments, service, **flags).of_key(key)
     except ConfigurationError as error:
         return None, str(error)
     return settings, ""

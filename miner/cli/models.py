@@ -9,7 +9,7 @@ import typer
 
 from detectors.backends import MANIFEST_FILE as NAME
 from detectors.backends import MODEL_FILE
-from miner.cli.options import Config, Detector, EnvFile, Json, Set, load_settings
+from miner.cli.options import Config, Detector, EnvFile, Json, Service, Set, load_settings
 from miner.settings import AUTO
 
 MAX_FLIPS = 0.005
@@ -20,6 +20,7 @@ app = typer.Typer(help="Fetch, export and list models.", no_args_is_help=True)
 @app.command()
 def download(
     env_file: EnvFile = None,
+    service: Service = None,
     detector: Detector = None,
     config: Config = None,
     force: Annotated[bool, typer.Option("--force", help="Also if it is there already.")] = False,
@@ -35,7 +36,7 @@ def download(
     from detectors.weights import model_folder, pins
     from miner.cli.preparing import prepare_faster, prepare_fp32, start_errors
 
-    settings = load_settings(env_file, set_, image_detector=detector, image_detector_config=config)
+    settings = load_settings(env_file, set_, service, image_detector=detector, image_detector_config=config)
     with start_errors(settings):
         yaml = read_config(settings.detector_config)
         if is_prepared(yaml, settings.models_dir) and not force:
@@ -57,14 +58,14 @@ def download(
 
 
 @app.command("list")
-def list_(env_file: EnvFile = None, as_json: Json = False, set_: Set = None) -> None:
+def list_(env_file: EnvFile = None, service: Service = None, as_json: Json = False, set_: Set = None) -> None:
     """List the models on this disk."""
     from rich.console import Console
     from rich.table import Table
 
     from detectors.manifest import Manifest
 
-    settings = load_settings(env_file, set_)
+    settings = load_settings(env_file, set_, service)
     folders = sorted(path.parent for path in settings.models_dir.glob(f"*/*/{NAME}"))
     starter = Path(__file__).resolve().parents[2] / "detectors" / "starter"
     manifests = [(folder, Manifest.read(folder)) for folder in [starter, *folders] if (folder / NAME).is_file()]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from miner.cli.options import EnvFile, Json, Key, Set, load_settings
+from miner.cli.options import EnvFile, Json, Key, Service, Set, load_settings
 from miner.errors import ConfigurationError
 from miner.settings import Settings
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 def query(
     images: Annotated[list[Path], typer.Argument(help="Photos to send, in turn.", metavar="IMAGE…")],
     env_file: EnvFile = None,
+    service: Service = None,
     wire: Annotated[Literal["dendrite", "btauth"], typer.Option(help="SDK 9 and 10, or SDK 11.")] = "dendrite",
     count: Annotated[int, typer.Option(min=1, help="Requests to send.")] = 1,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at once.")] = 1,
@@ -41,7 +42,7 @@ def query(
     set_: Set = None,
 ) -> None:
     """Ask a miner about photos as a validator would. Exit code 1 if a request got no prediction."""
-    settings = load_settings(env_file, set_).of_key(key)
+    settings = load_settings(env_file, set_, service).of_key(key)
     photos = [_read(path) for path in images]
     signer = _signer(settings, wallet)
     from miner.axon.client import Client

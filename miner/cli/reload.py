@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miner.cli.options import EnvFile, Json, Set, load_settings
+from miner.cli.options import EnvFile, Json, Service, Set, load_settings
 from miner.errors import CouldNotStart
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ LOOK_SECONDS = 0.2
 
 def reload(
     env_file: EnvFile = None,
+    service: Service = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait; a model may have to be fetched first.")] = 900,
     as_json: Json = False,
     set_: Set = None,
@@ -27,7 +28,7 @@ def reload(
     The miner reads its settings file again and takes the model's settings from it: IMAGE_DETECTOR and
     IMAGE_DETECTOR_CONFIG, _BACKEND and _PRECISION. Exit code 1: the old model keeps serving, for the reason printed.
     """
-    settings = load_settings(env_file, set_)
+    settings = load_settings(env_file, set_, service)
     import httpx
 
     from miner.cli.top import PATIENCE, address_of, fetch

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miner.cli.options import EnvFile, Set, end_at_once, load_settings
+from miner.cli.ending import leave
+from miner.cli.options import EnvFile, Service, Set, file_of, load_settings
 from miner.cli.top import address_of
 from miner.errors import ConfigurationError
 from miner.settings import Settings, secrets_of_environment
@@ -29,10 +30,12 @@ def report(
         Path | None, typer.Option(metavar="FILE", help="A log to add; default: the service's journal.")
     ] = None,
     env_file: EnvFile = None,
+    service: Service = None,
     set_: Set = None,
 ) -> None:
     """Bundle settings, findings, metrics, versions, recorded requests and the log; no key, no secret, no photo."""
-    settings = load_settings(env_file, set_)
+    settings = load_settings(env_file, set_, service)
+    env_file = file_of(env_file, service)
     path = out or Path(time.strftime(f"roadwork-miner-report-%Y%m%d-%H%M%S{ENDING}"))
     if not path.name.endswith(ENDING) or not path.absolute().parent.is_dir():
         raise ConfigurationError(f"--out={path}: a name in an existing folder that ends in {ENDING} is allowed")
@@ -62,7 +65,7 @@ def report(
     ]
     write_archive(path, texts, secrets)
     print(f"{path}: {len(texts)} files; look it through before you hand it on: tar -xzf {path}")
-    end_at_once(0)
+    leave(0, hung=True)  # the check-up may have left a look-up behind
 
 
 def _findings(settings: Settings, env_file: Path | None) -> str:
@@ -70,7 +73,7 @@ def _findings(settings: Settings, env_file: Path | None) -> str:
 
     from miner.bundle.parts import findings_text
     from miner.doctor.checkup import CheckUp
-    from miner.doctor.files import judge_settings, read_settings
+    from miner.doctor.files import judge_settings, look_at_settings
     from miner.doctor.report import Finding
 
     logging.getLogger("miner").setLevel(logging.CRITICAL)  # what the parts would log is what the lines say
@@ -80,5 +83,5 @@ def _findings(settings: Settings, env_file: Path | None) -> str:
         return [seen async for seen in checkup.examine() if isinstance(seen, Finding)]
 
     with Console(file=sys.stderr).status("the check-up, up to a minute …"):
-        findings = [judge_settings(read_settings(env_file, settings, "", Path())), *asyncio.run(examine())]
+        findings = [judge_settings(look_at_settings(env_file, settings, "", Path())), *asyncio.run(examine())]
     return findings_text(findings, settings, running=checkup.is_running)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miner.cli.options import EnvFile, Json, Set, load_settings
+from miner.cli.options import EnvFile, Json, Service, Set, load_settings
 from miner.errors import CouldNotStart
 from miner.settings import Settings
 
@@ -20,13 +20,14 @@ PATIENCE = 10.0  # seconds
 
 def top(
     env_file: EnvFile = None,
+    service: Service = None,
     once: Annotated[bool, typer.Option("--once", help="Print one frame and end.")] = False,
     interval: Annotated[float, typer.Option(min=0.2, help="Seconds between frames.")] = 2.0,
     as_json: Json = False,
     set_: Set = None,
 ) -> None:
     """Show the running miner: state, latency, outcomes, queue, memory, chain, the last requests. Ctrl-C ends it."""
-    settings = load_settings(env_file, set_)
+    settings = load_settings(env_file, set_, service)
     import httpx
 
     with httpx.Client(base_url=address_of(settings), timeout=PATIENCE, trust_env=False) as client:

@@ -62,8 +62,8 @@ class CheckUp:
         )
         self.is_running = miner.running
         prepared = await self._read_model()
-        yield judged("cpu", lambda: machine.judge_cpu(machine.read_cpu(settings)))
-        yield judged("memory", lambda: machine.judge_memory(machine.read_memory_facts(prepared.bytes, miner.running)))
+        yield judged("cpu", lambda: machine.judge_cpu(machine.read_cpu(settings, miner)))
+        yield judged("memory", lambda: machine.judge_memory(machine.read_memory_facts(prepared.bytes, miner)))
         yield judged(
             "disk", lambda: machine.judge_disk(machine.read_disks(settings, prepared=prepared.manifest is not None))
         )

@@ -39,7 +39,7 @@ class WalletFacts:
     hidden: Sequence[Path] = ()  # where one may be, and this user may not look
 
 
-def read_settings(file: Path | None, settings: Settings | None, faults: str, folder: Path) -> SettingsFacts:
+def look_at_settings(file: Path | None, settings: Settings | None, faults: str, folder: Path) -> SettingsFacts:
     """Look at the environment file; `settings` is None and `faults` has a line for each where they are wrong."""
     text, lying = "", folder / "miner.env"
     with suppress(OSError):  # which the faults tell

@@ -8,7 +8,8 @@ from pathlib import Path
 import psutil
 
 from miner.doctor.report import Finding, ok, problem, warning
-from miner.machine import read_memory
+from miner.doctor.running import RunningFacts
+from miner.machine import Memory, read_memory
 from miner.settings import Settings
 from miner.threads import ThreadPlan, allowed_cores, cpu_quota, make_plan
 
@@ -30,6 +31,7 @@ class CpuFacts:
     plan: ThreadPlan
     cores: int
     quota: float | None
+    remote: bool = False  # the graph runs elsewhere, and slots take no core here
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,17 @@ class DiskFacts:
     closed: Path | None = None  # a folder on the way there that this user may not enter
 
 
-def read_cpu(settings: Settings) -> CpuFacts:
-    """Read what the machine allows and the plan that the daemon would make."""
+def read_cpu(settings: Settings, miner: RunningFacts) -> CpuFacts:
+    """Read what is allowed and planned: by the miner that runs, which a service's quota holds and not this shell.
+
+    What is set by now, and the miner was not started with, counts as its plan too.
+    """
+    slots, threads, remote = settings.inference_slots, settings.inference_threads, settings.is_remote
+    if miner.plan is not None:
+        plan = ThreadPlan(slots or miner.plan.slots, threads or miner.plan.threads)
+        return CpuFacts(plan, miner.cores, miner.quota, remote)
     cores = allowed_cores()
-    return CpuFacts(make_plan(cores, settings.inference_slots, settings.inference_threads), cores, cpu_quota())
+    return CpuFacts(make_plan(cores, slots, threads), cores, cpu_quota(), remote)
 
 
 def judge_cpu(facts: CpuFacts) -> Finding:
@@ -67,7 +76,7 @@ def judge_cpu(facts: CpuFacts) -> Finding:
     if facts.quota is not None:
         limit += f" (quota {facts.quota:g})"
     wanted = facts.plan.slots * facts.plan.threads
-    if wanted > facts.cores:
+    if wanted > facts.cores and not facts.remote:
         return problem(
             name,
             f"{facts.plan} on {limit}: threads wait for each other",
@@ -78,11 +87,13 @@ def judge_cpu(facts: CpuFacts) -> Finding:
     return ok(name, f"{facts.plan} on {limit}")
 
 
-def read_memory_facts(model_bytes: int | None, running: bool) -> MemoryFacts:
-    """Read what is free for the model: of the machine, or less where a cgroup limits it."""
-    memory = read_memory()
+def read_memory_facts(model_bytes: int | None, miner: RunningFacts) -> MemoryFacts:
+    """Read what is free for the model: of the machine, or less where a cgroup limits it, the miner's if it runs."""
+    known = {kind: miner.memory[kind] for kind in Memory.__slots__ if kind in miner.memory}
+    memory = Memory(**known) if "machine_available" in known else read_memory()
     free_in_group = memory.cgroup_limit - memory.cgroup_usage + memory.cgroup_reclaimable
-    return MemoryFacts(min(memory.machine_available, free_in_group), psutil.swap_memory().free, model_bytes, running)
+    free = min(memory.machine_available, free_in_group)
+    return MemoryFacts(free, psutil.swap_memory().free, model_bytes, miner.running)
 
 
 def judge_memory(facts: MemoryFacts) -> Finding:

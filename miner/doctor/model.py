@@ -97,7 +97,7 @@ def check_sums(settings: Settings, facts: ModelFacts) -> ModelFacts:
 def judge_model(facts: ModelFacts, network: str) -> Finding:
     """Judge whether the miner could load it now."""
     name, key = "model", f"IMAGE_DETECTOR_CONFIG={facts.config}"
-    again = "roadwork-miner models download --force with your --env-file"
+    again = "roadwork-miner models download --force with your --env-file or --service"
     if facts.fault:
         return problem(name, f"{key}: {facts.fault}", f"correct the configuration, or make the model again: {again}")
     if facts.manifest is None and facts.unchecked:
@@ -108,7 +108,7 @@ def judge_model(facts: ModelFacts, network: str) -> Finding:
         return problem(
             name,
             f"{key}: revision {revision} is not prepared{others}",
-            "roadwork-miner models download with your --env-file, on a machine with `make setup-all`",
+            "roadwork-miner models download with your --env-file or --service, on a machine with `make setup-all`",
         )
     said = f"{facts.manifest.name}@{facts.manifest.revision[:12]}, {facts.manifest.precision}, "
     said += f"its sums are not checked: {facts.unchecked}" if facts.unchecked else "all sums match"

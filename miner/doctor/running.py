@@ -5,6 +5,7 @@ import errno
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf, isfinite
 from typing import Any
 
 import httpx
@@ -12,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from miner.doctor.report import Finding, ok, problem, warning
 from miner.settings import Settings
+from miner.threads import ThreadPlan
 
 PREFIX = "roadwork_miner_"
 LOCAL_SECONDS = 3.0
@@ -30,6 +32,10 @@ class RunningFacts:
     last_request: float = 0.0  # seconds since 1970; 0: never
     started: float = 0.0
     outcomes: Mapping[str, float] = field(default_factory=dict)  # requests by outcome
+    plan: ThreadPlan | None = None
+    cores: int = 0  # that it may use
+    quota: float | None = None
+    memory: Mapping[str, float] = field(default_factory=dict)  # bytes by kind, as it and its cgroup have them
     fault: str = ""  # of what answers there and is no miner
 
 
@@ -77,6 +83,7 @@ def read_samples(text: str, reason: str | None) -> RunningFacts:
     """
     values: dict[str, float] = {}
     outcomes: dict[str, float] = {}
+    memory: dict[str, float] = {}
     hotkeys = set()
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -85,12 +92,22 @@ def read_samples(text: str, reason: str | None) -> RunningFacts:
             if name == "requests_total":
                 outcome = sample.labels["outcome"]
                 outcomes[outcome] = outcomes.get(outcome, 0.0) + sample.value
+            elif name == "memory_bytes":
+                memory[sample.labels["kind"]] = sample.value
             elif name == "identity_info":
                 hotkeys.add(sample.labels["hotkey"])
     if "build_info" not in values:
         raise ValueError("no metrics of a miner")
     last, started = values.get("last_request_timestamp_seconds", 0.0), values.get("start_time_seconds", 0.0)
-    return RunningFacts(True, reason, frozenset(hotkeys), last, started, outcomes)
+    slots, cores, quota = int(values.get("slots", 0)), int(values.get("cores", 0)), values.get("cpu_quota_cores", inf)
+    return RunningFacts(
+        True, reason, frozenset(hotkeys), last, started, outcomes,
+        # A miner that loads its model still has no plan.
+        plan=ThreadPlan(slots, int(values["threads_per_slot"])) if slots and cores else None,
+        cores=cores,
+        quota=quota if isfinite(quota) else None,
+        memory=memory,
+    )  # fmt: skip
 
 
 def judge_running(facts: RunningFacts, hotkey: str, *, registered: bool | None) -> Finding:
@@ -101,7 +118,7 @@ def judge_running(facts: RunningFacts, hotkey: str, *, registered: bool | None) 
             name, f"not running, and STATUS_PORT is taken: {facts.fault}", "give the miner a port of its own"
         )
     if not facts.running:
-        return warning(name, "not running", "roadwork-miner run, or systemctl start roadwork-miner")
+        return warning(name, "not running", "roadwork-miner run, or systemctl start roadwork-miner@NAME")
     if hotkey and facts.hotkeys and hotkey not in facts.hotkeys:
         return problem(
             name,

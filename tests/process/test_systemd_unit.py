@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from miner.chain.client import CLOSE_SECONDS, GRACE_SECONDS
+from miner.cli import installed
 from miner.selftest import LAST_SECONDS
 from miner.serving import CLOSING_SECONDS
 from miner.settings import Settings
@@ -74,6 +75,25 @@ def test_the_unit_and_the_settings_agree() -> None:
     assert f"At the worst {worst:.0f} s" in TEXT
     assert value("RestartPreventExitStatus") == "2"
     assert value("Type") == "notify"
+
+
+def test_the_commands_of_a_service_look_where_the_unit_does() -> None:
+    places = {"%i": "testnet", "%S": "/var/lib"}
+
+    def filled(text: str) -> str:
+        for mark, place in places.items():
+            text = text.replace(mark, place)
+        return text
+
+    given = dict(re.findall(r"^Environment=([A-Z_]+)=(.*)$", TEXT, flags=re.MULTILINE))
+    credentials = dict(re.findall(r"^LoadCredential=([a-z-]+):(.*)$", TEXT, flags=re.MULTILINE))
+    wanted = {
+        key.lower(): filled(credentials[text.removeprefix("%d/")] if text.startswith("%d/") else text)
+        for key, text in given.items()
+        if key.lower() in Settings.model_fields
+    }
+    assert installed.unit_settings("testnet") == wanted
+    assert str(Path("/") / installed.ETC / "testnet.env") == filled(value("ExecStart").split()[-1])
 
 
 @pytest.mark.parametrize("script", ["install.sh", "uninstall.sh", "common.sh"])

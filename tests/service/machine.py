@@ -142,9 +142,7 @@ class Unit:
     def query(self, photo: str, timeout: float = 9.0) -> list[str]:
         """Return the command of a validator who asks about a shared photo."""
         program = f"/opt/roadwork-miner/current-{self.env}/bin/roadwork-miner"
-        state = f"STATE_DIR=/var/lib/private/roadwork-miner/{self.env}"
-        settings = ("--env-file", f"/etc/roadwork-miner/{self.env}.env", "--set", state)
-        return [program, "query", f"/shared/{photo}", *settings, "--json", "--timeout", str(timeout)]
+        return [program, "query", f"/shared/{photo}", "--service", self.env, "--json", "--timeout", str(timeout)]
 
     def ask(self, photo: str, timeout: float = 9.0) -> dict[str, Any]:
         """Ask about a shared photo and return the reply."""

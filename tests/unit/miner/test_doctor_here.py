@@ -7,11 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
 
 from detectors.manifest import Manifest
 from miner.doctor import files, machine, model, running
 from miner.doctor.report import Finding, Level, ok, problem, verdict, warning
-from miner.threads import ThreadPlan
+from miner.machine import Memory
+from miner.metrics import Metrics
+from miner.settings import Settings
+from miner.threads import ThreadPlan, allowed_cores
 
 GB = 10**9
 SHIPPED = Manifest.read(Path(__file__).resolve().parents[3] / "detectors" / "starter")
@@ -35,6 +39,34 @@ def expect(finding: Finding, level: Level, words: str) -> None:
 )
 def test_cpu(plan: tuple[int, int], cores: int, quota: float | None, level: Level) -> None:
     expect(machine.judge_cpu(machine.CpuFacts(ThreadPlan(*plan), cores, quota)), level, "slot|quota")
+
+
+def test_a_plan_for_remote_endpoints_takes_no_cores() -> None:
+    assert machine.judge_cpu(machine.CpuFacts(ThreadPlan(8, 1), 2, None, remote=True)).level == "ok"
+
+
+def scraped(**memory: float) -> running.RunningFacts:
+    """What a miner with a plan and a cgroup of its own says of itself."""
+    metrics = Metrics(memory=lambda: Memory(**memory))
+    metrics.planned(ThreadPlan(2, 3), queue_limit=32)
+    metrics.cores.set_function(lambda: 6)
+    metrics.quota.set_function(lambda: 6.5)
+    return running.read_samples(generate_latest(metrics.registry).decode(), None)
+
+
+def test_a_running_miners_limits_are_its_own_and_not_those_of_this_shell() -> None:
+    miner = scraped(cgroup_limit=4 * GB, cgroup_usage=3 * GB, cgroup_reclaimable=GB, machine_available=9 * GB)
+    assert machine.read_cpu(Settings(), miner) == machine.CpuFacts(ThreadPlan(2, 3), 6, 6.5)
+    assert machine.read_memory_facts(GB, miner).available == 2 * GB
+    changed = machine.read_cpu(Settings(inference_threads=5), miner)
+    assert changed.plan == ThreadPlan(2, 5), "what a restart would make of the settings"
+
+
+def test_without_a_miner_this_process_shows_what_is_allowed() -> None:
+    nobody = running.RunningFacts()
+    facts = machine.read_cpu(Settings(inference_threads=1, inference_slots=1), nobody)
+    assert (facts.plan, facts.cores) == (ThreadPlan(1, 1), allowed_cores())
+    assert machine.read_memory_facts(GB, nobody).available > 0
 
 
 @pytest.mark.parametrize(

@@ -83,10 +83,10 @@ def test_a_dead_name_server_holds_nobody_up(asked: Callable[[list[str]], Any], m
 def test_the_command_ends_while_a_name_is_still_looked_up() -> None:
     code = """if True:
         import concurrent.futures, threading
-        from miner.cli.options import end_at_once
+        from miner.cli.ending import leave
         concurrent.futures.ThreadPoolExecutor().submit(threading.Event().wait)
         print("told")
-        end_at_once(3)
+        leave(3, hung=True)
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stdout) == (3, "told\n")
