@@ -70,7 +70,10 @@ class Daemon:
         signals.listen(self._stop, lambda: self._started, self.reload)
         async with AsyncExitStack() as stack:
             stack.enter_context(alone(settings.state_dir))
-            status = status_app(self.metrics.registry, self.why_not_ready, self.watch.overview, self.watch.obstacles)
+            watch = self.watch
+            status = status_app(
+                self.metrics.registry, self.why_not_ready, watch.overview, watch.obstacles, watch.freshness
+            )
             await stack.enter_async_context(
                 listening(status, "STATUS_PORT", settings.status_host, settings.status_port)
             )

@@ -74,6 +74,7 @@ class ChainView(_Part):
 
     block: int
     age_seconds: float | None
+    fault: str | None  # why it is not fresh
     uid: int | None
     neurons: int
     validators: int

@@ -19,6 +19,7 @@ def status_app(
     obstacle: Callable[[], str | None],
     overview: Callable[[], Overview],
     keys: Callable[[], Mapping[str, str | None]],
+    chain: Callable[[], Mapping[str, float | str | None]],
 ) -> Starlette:
     """Return the application.
 
@@ -27,6 +28,7 @@ def status_app(
         obstacle: why no request is answered, or None.
         overview: all that is shown to people.
         keys: of several hotkeys, why its validators are not answered, or None; by name.
+        chain: how old what is known of it is, and why; empty before it is looked at.
     """
 
     async def page(_: Request) -> Response:
@@ -51,8 +53,9 @@ def status_app(
 
     async def readyz(_: Request) -> Response:
         reason = obstacle()
-        of_each = {"hotkeys": dict(keys())} if keys() else {}
-        return JSONResponse({"ready": reason is None, "reason": reason} | of_each, 200 if reason is None else 503)
+        parts = {"chain": dict(chain()), "hotkeys": dict(keys())}
+        there = {name: part for name, part in parts.items() if part}
+        return JSONResponse({"ready": reason is None, "reason": reason} | there, 200 if reason is None else 503)
 
     async def no_route(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -101,6 +101,7 @@ def chain_view(chain: Chain) -> ChainView:
     return ChainView(
         block=chain.snapshot.block,
         age_seconds=finite(chain.age),
+        fault=chain.fault,
         uid=chain.uid,
         neurons=len(chain.snapshot.neurons),
         validators=len(validators(chain)),

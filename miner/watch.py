@@ -20,6 +20,7 @@ from miner.shadow.shadow import Shadow
 from miner.views import (
     active,
     chain_view,
+    finite,
     key_view,
     memory_view,
     model_view,
@@ -101,6 +102,11 @@ class Watch:
         """Return for each of several hotkeys why its validators are not answered, or None; by its name."""
         general = self.obstacle()
         return {seat.name: seat.obstacle or general for seat in self.seats} if len(self.seats) > 1 else {}
+
+    def freshness(self) -> dict[str, float | str | None]:
+        """Return how old what we know of the chain is, and why; empty before the chain is looked at."""
+        chain = self.chain
+        return {} if chain is None else {"age_seconds": finite(chain.age), "fault": chain.fault}
 
     def _see_own(self, chain: Chain) -> None:
         metrics, hotkey, number = self.metrics, chain.hotkey, partial(number_of, chain)

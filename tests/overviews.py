@@ -47,7 +47,7 @@ def overview(*entries: Entry, **changes: Any) -> Overview:
             cgroup_limit=2048 * MIB, machine_available=3300 * MIB, throttled_seconds=0,
         ),
         chain=ChainView(
-            block=6123456, age_seconds=37, uid=143, neurons=256, validators=12, stake=12.5, incentive=None,
+            block=6123456, age_seconds=37, fault=None, uid=143, neurons=256, validators=12, stake=12.5, incentive=None,
             trust=0.93, publication="published 203.0.113.7:8091",
         ),
         hour=Hour.of(history),

@@ -69,6 +69,11 @@ class Chain(Protocol):
         ...
 
     @property
+    def fault(self) -> str | None:
+        """Why the snapshot is not fresh, as of the last read; None while all is well."""
+        ...
+
+    @property
     def publication(self) -> str:
         """Whether validators can find us, in words that begin with "published" when they can."""
         ...

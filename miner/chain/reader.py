@@ -5,6 +5,8 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,15 @@ log = logging.getLogger(__name__)
 
 DAY = 86400.0
 RETRY_AFTER_CAP = 900.0  # seconds; what a node may ask for, and get
+FIRST_READ_SECONDS = 2.0  # for which a start that has a stored snapshot waits for a fresh one
+STANDS_SECONDS = 180.0  # without a new block, which comes every 12 s, after which that is said
 
 
 class SubnetReader:
     """Keeps a snapshot of the subnet fresh; a chain that is away costs freshness and nothing else.
 
-    After `max_age` the snapshot is still there, and `obstacle` says that it is too old to go by.
+    Its age is the time since the node was last seen at a new block: one that stands tells nothing new, however often
+    it is asked. After `max_age` the snapshot is still there, and `obstacle` says that it is too old to go by.
     """
 
     def __init__(
@@ -52,6 +57,9 @@ class SubnetReader:
         self._clock = clock
         self._fault: ChainFault | None = None
         self._faults_in_a_row = 0
+        self._block = 0  # the node's, as of the last read
+        self._stands_at: int | None = None  # the block, once that is said
+        self._tried = asyncio.Event()  # whether the first read has ended, either way
         self._client: ChainClient | None = None
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -63,31 +71,40 @@ class SubnetReader:
         return self._clock() - self.snapshot.taken_at if self.snapshot is not EMPTY else float("inf")
 
     @property
+    def fault(self) -> str | None:
+        """Why the snapshot is not fresh, as of the last read; None while all is well."""
+        if self._fault is not None:
+            return str(self._fault)
+        return f"the node stands at block {self._stands_at}" if self._stands_at is not None else None
+
+    @property
     def obstacle(self) -> str | None:
         """Why there is no snapshot to go by, in words for the operator; None when there is one."""
         if self._task is not None and self._task.done():
             return "the chain is no longer read; restart the miner and report the error in its log"
         if self.snapshot is EMPTY:
-            return f"no snapshot of subnet {self.netuid} yet: {self._fault or f'connecting to {shown(self.address)}'}"
+            return f"no snapshot of subnet {self.netuid} yet: {self.fault or f'connecting to {shown(self.address)}'}"
         if self.age > self._max_age:
             return (
                 f"the snapshot of the chain is {self.age / 3600:.1f} h old, the limit is {self._max_age / 3600:g} h: "
-                f"{self._fault or 'waiting for an answer'}"
+                f"{self.fault or 'waiting for an answer'}"
             )
         return None
 
     async def start(self) -> None:
-        """Take the first snapshot, or the stored one if the chain does not answer, and go on reading from then on.
+        """Take the first snapshot, or go by the stored one if the chain does not answer soon, and read from then on.
 
         Without effect where another hotkey has started it.
         """
         if self._task is not None:
             return
-        await self._sync()
-        if self.snapshot is EMPTY:
-            await asyncio.to_thread(self._restore)
+        await asyncio.to_thread(self._restore)
         self._task = asyncio.create_task(self._refresh(), name="chain")
         self._task.add_done_callback(_report)
+        tried = asyncio.create_task(self._tried.wait())
+        patience = None if self.snapshot is EMPTY else FIRST_READ_SECONDS
+        await asyncio.wait({self._task, tried}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        tried.cancel()
 
     def read_soon(self) -> None:
         """Read now rather than at the next turn."""
@@ -116,13 +133,12 @@ class SubnetReader:
 
     async def _refresh(self) -> None:
         while True:
-            try:
+            await self._sync()
+            self._tried.set()
+            with suppress(TimeoutError):
                 async with asyncio.timeout(self._pause()):
                     await self._wake.wait()
-            except TimeoutError:
-                pass
             self._wake.clear()
-            await self._sync()
 
     def _pause(self) -> float:
         """Seconds to the next read: after failures 1, 2, 4 … up to the usual interval; scattered either way."""
@@ -153,10 +169,38 @@ class SubnetReader:
         await self._take(subnet)
 
     async def _take(self, subnet: Subnet) -> None:
-        self.snapshot = Snapshot(subnet.block, self._clock(), subnet.neurons)
         self.syncs += 1
+        before, has_moved = self.snapshot, self._has_moved(subnet.block)
+        self._block = subnet.block
+        if has_moved:
+            self.snapshot = Snapshot(subnet.block, self._clock(), subnet.neurons)
+        self._say_whether_it_stands(subnet.block, has_moved=has_moved)
+        if not has_moved and subnet.block < before.block:
+            return  # a node that fell behind, or another one: what it says is older than what we know
+        if not has_moved:
+            self.snapshot = replace(before, neurons=subnet.neurons)
         for tell in self.told:
             tell(subnet)
+        if has_moved:
+            await self._store_snapshot()
+
+    def _has_moved(self, block: int) -> bool:
+        if self.snapshot is EMPTY or block > self.snapshot.block:
+            return True
+        # A chain that was begun anew never gets to a block that was seen of the one before.
+        return self.age > self._max_age and block > self._block > 0
+
+    def _say_whether_it_stands(self, block: int, *, has_moved: bool) -> None:
+        if has_moved:
+            if self._stands_at is not None:
+                log.info("the node moves again, at block %d", block)
+            self._stands_at = None
+        elif self._stands_at is not None or self.age > STANDS_SECONDS:
+            if self._stands_at is None:
+                log.warning("the node stands at block %d; going by block %d", block, self.snapshot.block)
+            self._stands_at = block
+
+    async def _store_snapshot(self) -> None:
         try:
             await asyncio.to_thread(self._store.save, self.snapshot)
         except OSError as error:
@@ -180,7 +224,7 @@ class SubnetReader:
         if hours * 3600 > self._max_age:
             log.warning("the stored snapshot is %.1f h old, the limit is %g h; not used", hours, self._max_age / 3600)
             return
-        log.warning("starting with the stored snapshot of block %d, %.1f h old", stored.block, hours)
+        log.info("starting with the stored snapshot of block %d, %.1f h old", stored.block, hours)
         self.snapshot = stored
 
 

@@ -50,6 +50,7 @@ class StandaloneChain:
 
     obstacle: str | None = None
     age = 0.0  # a file does not grow stale
+    fault: str | None = None
     publication = "standalone: nothing to publish"
     syncs = 0
     failures = 0

@@ -55,6 +55,11 @@ class SubtensorChain:
         return self.reader.age
 
     @property
+    def fault(self) -> str | None:
+        """Why the snapshot is not fresh, as of the last read; None while all is well."""
+        return self.reader.fault
+
+    @property
     def syncs(self) -> int:
         """Good reads."""
         return self.reader.syncs

@@ -115,6 +115,7 @@ def _cards(overview: Overview) -> list[tuple[str, list[tuple[str, str]]]]:
             "Chain",
             [
                 ("block", f"{number(chain.block)}, {age(chain.age_seconds)}"),
+                *([("", chain.fault)] if chain.fault else []),
                 ("stake", number(chain.stake, 2)),
                 ("incentive", number(chain.incentive, 5)),
                 ("validators", f"{chain.validators} of {chain.neurons}"),

@@ -125,7 +125,7 @@ def _chain(overview: Overview) -> str:
         ("trust", number(chain.trust, 4)),
         ("validators", f"{chain.validators} of {chain.neurons}"),
     ]
-    return _card("Chain", rows, chain.publication)
+    return _card("Chain", rows, "; ".join(filter(None, (chain.fault, chain.publication))))
 
 
 def _model(overview: Overview) -> str:

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.chain.conftest import NETUID, eventually, key
+from tests.chain.conftest import NETUID, PATIENCE, eventually, key
 from tests.chain.node import Node
 
 OWN = key(1).ss58_address
@@ -92,11 +92,71 @@ async def test_a_restart_without_the_chain_serves_on_what_was_stored(node: Node,
     await first.start()
     await first.stop()
     await asyncio.to_thread(node.stop)
+    caplog.set_level(logging.INFO)
     chain = chain_of(node.url)
     await chain.start()
+    await eventually(lambda: chain.fault)
     assert chain.obstacle is None
     assert chain.snapshot == first.snapshot
     assert any("starting with the stored snapshot" in record.getMessage() for record in caplog.records)
+    await chain.stop()
+
+
+async def test_what_was_stored_is_gone_by_at_once_while_the_node_hangs(node: Node, chain_of) -> None:
+    node.register(7, OWN)
+    first = chain_of(node.url)
+    await first.start()
+    await first.stop()
+    node.fault = "hang"
+    chain = chain_of(node.url, call_seconds=10 * PATIENCE)
+    async with asyncio.timeout(PATIENCE):
+        await chain.start()
+    assert (chain.obstacle, chain.uid, chain.syncs) == (None, 7, 0)
+    await chain.stop()
+
+
+async def test_a_node_that_stands_tells_nothing_new_however_often_it_is_asked(node: Node, chain_of, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    node.register(7, OWN)
+    now = 1e9
+    chain = chain_of(node.url, clock=lambda: now)
+
+    async def reads() -> None:
+        syncs = chain.syncs
+        await eventually(lambda: chain.syncs >= syncs + 3)
+
+    await chain.start()
+    await reads()
+    assert (chain.age, chain.fault) == (0, None), "a block takes its time"
+    now += 200
+    await reads()
+    assert (chain.age, chain.fault) == (200, "the node stands at block 1000")
+    now += 86400
+    assert "24.1 h old, the limit is 24 h: the node stands at block 1000" in chain.obstacle
+    node.block += 1
+    await eventually(lambda: chain.age == 0)
+    assert (chain.obstacle, chain.fault, chain.snapshot.block) == (None, None, 1001)
+    await chain.stop()
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines.count("the node stands at block 1000; going by block 1000") == 1
+    assert lines.count("the node moves again, at block 1001") == 1
+
+
+async def test_a_node_that_fell_behind_takes_nothing_back(node: Node, chain_of) -> None:
+    node.register(7, OWN)
+    now = 1e9
+    chain = chain_of(node.url, clock=lambda: now)
+    await chain.start()
+    node.block, node.members[0].permit = 900, False
+    syncs = chain.syncs
+    await eventually(lambda: chain.syncs >= syncs + 3)
+    assert chain.snapshot.block == 1000
+    assert chain.snapshot.neurons[VALIDATOR].validator_permit
+    now += 90000  # too old to go by: a chain that was begun anew is better than none
+    await eventually(lambda: "stands at block 900" in str(chain.obstacle))
+    node.block = 901
+    await eventually(lambda: chain.obstacle is None)
+    assert chain.snapshot.block == 901
     await chain.stop()
 
 

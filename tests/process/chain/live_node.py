@@ -24,9 +24,10 @@ def address_of(number: int) -> str:
 
 @dataclass
 class LiveNode(Node):
-    """A node whose blocks carry the time, and whose neurons are paid by their incentive."""
+    """A node whose blocks carry the time and advance with each look at the neurons, who are paid by their incentive."""
 
     clock_ahead: float = 0.0  # seconds
+    rate_limit: int = 10**6  # blocks: more than a test looks at
 
     @property
     def url(self) -> str:
@@ -37,6 +38,11 @@ class LiveNode(Node):
     def values(self) -> dict[str, str]:
         now = int((time.time() + self.clock_ahead) * 1000)
         return super().values() | {self.key("Timestamp", "Now", []): "0x" + now.to_bytes(8, "little").hex()}
+
+    def _call(self, api: str, argument: str) -> str | None:
+        if api.startswith("NeuronInfo"):
+            self.block += 1
+        return super()._call(api, argument)
 
     def neuron(self, uid: int, member: Member) -> dict[str, Any]:
         return super().neuron(uid, member) | {"emission": member.incentive * 1000}

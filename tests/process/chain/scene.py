@@ -1,6 +1,7 @@
 """What the scenes on a chain have in common."""
 
 from collections.abc import Callable
+from html import unescape
 
 import httpx
 
@@ -29,6 +30,12 @@ def why_not(daemon: Daemon) -> str:
     return "ready" if answer["ready"] else str(answer["reason"])
 
 
+def of_chain(daemon: Daemon) -> tuple[float, list[str]]:
+    """Return how old its picture of the chain is, and what /readyz, /status and the page say of it."""
+    ready, status = daemon.page("/readyz").json()["chain"], daemon.page("/status").json()["chain"]
+    return ready["age_seconds"], [str(ready["fault"]), str(status["fault"]), unescape(daemon.page("/").text)]
+
+
 def published(node: LiveNode, daemon: Daemon) -> tuple[int, int]:
     record = node.axons.get(daemon.keys.miner.hotkey.ss58_address, {"ip": 0, "port": 0})
     return record["ip"], record["port"]
@@ -36,8 +43,10 @@ def published(node: LiveNode, daemon: Daemon) -> tuple[int, int]:
 
 def syncs_again(node: LiveNode, daemon: Daemon) -> None:
     """Wait until the daemon has seen a block that is not there yet."""
-    node.block += 1
-    eventually(lambda: daemon.metric("chain_block") >= node.block)
+    with node.lock:
+        node.block += 1
+        unseen = node.block
+    eventually(lambda: daemon.metric("chain_block") >= unseen)
 
 
 def settled(node: LiveNode, daemon: Daemon) -> None:

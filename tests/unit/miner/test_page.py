@@ -60,6 +60,13 @@ def test_a_miner_that_is_well() -> None:
         assert part in shown
 
 
+def test_what_keeps_the_chain_from_being_read_is_said_before_what_is_published() -> None:
+    chain = overview().chain
+    assert chain is not None
+    shown = text(overview(chain=chain.model_copy(update={"fault": "no answer within 30 s"})))
+    assert "no answer within 30 s; published 203.0.113.7:8091" in shown
+
+
 def test_a_miner_that_is_not_ready_says_why() -> None:
     shown = text(overview(ready=False, obstacle="loading the model", model=None, queue=None, chain=None))
     for part in ("Not ready", "loading the model", "not loaded yet", "not read yet", "uid –", "None yet."):

@@ -17,6 +17,7 @@ class FakeChain:
     """A chain that was never read, until it is."""
 
     obstacle: ClassVar[str | None] = None
+    fault: str | None = None
     age = inf
     publication = "not published: not tried yet"
     syncs = failures = 0
