@@ -25,9 +25,8 @@ from miner.seats import Seat, find_places_on_chain, leave_out, open_seats
 from miner.seats import in_words as why_none
 from miner.service import Service
 from miner.serving import listening
-from miner.settings import Settings, environment_of
-from miner.shadow.choice import make_shadow
-from miner.shadow.shadow import Shadow
+from miner.settings import Settings
+from miner.shadow.keeper import ShadowKeeper
 from miner.status import status_app
 from miner.strangers import Strangers
 from miner.threads import ThreadPlan
@@ -48,7 +47,7 @@ class Daemon:
         self.service: Service | None = None
         self.health: Health | None = None
         self.reloader: Reloader | None = None
-        self.shadow: Shadow | None = None
+        self.shadows: ShadowKeeper | None = None
         self.watch = Watch(settings, self.metrics, self.why_not_ready)
         self.states = States(self.why_not_ready)
         self.hung = False  # whether a picture was still worked on when the drain ended
@@ -203,17 +202,18 @@ class Daemon:
     def _predicted(self, prediction: float, picture: bytes | None) -> None:
         """Show a prediction to those who watch the model."""
         self.watch.drift.take(prediction)
-        if self.shadow is not None:
-            self.shadow.offer(prediction, picture)
+        if self.shadows is not None:
+            self.shadows.offer(prediction, picture)
 
     def _start_shadow(self, stack: AsyncExitStack) -> None:
-        """Have a second model score a sample in idle time from now on, if that is wanted."""
+        """Have a second model score a sample in idle time from now on, if that is wanted, or once a reload wants it."""
         assert self.service is not None
-        self.shadow = make_shadow(self.settings, self.service.scheduler, self.metrics)
-        if self.shadow is not None:
-            running = self.shadow.run(environment_of(self.settings))
-            stack.push_async_callback(end, asyncio.create_task(running, name="shadow"))
-            self.watch.see_shadow(self.shadow)
+        assert self.reloader is not None
+        self.shadows = ShadowKeeper(self.service.scheduler, self.metrics)
+        stack.push_async_callback(self.shadows.end)
+        self.shadows.begin(self.reloader.loader.settings)
+        self.reloader.replaced = self.shadows.renew
+        self.watch.see_shadows(self.shadows)
 
     def _summary(self, plan: ThreadPlan) -> str:
         """Return in one line what is served, where and as whom."""

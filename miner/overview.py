@@ -166,7 +166,10 @@ class RequestView(_Part):
 
 
 class ShadowView(_Part):
-    """The second model: how often it agreed, and its CPU seconds for a picture; a name of None: it is not loaded."""
+    """The second model: how often it agreed, and its CPU seconds for a picture; a name of None: it is not loaded.
+
+    Its predictions are counted by tenths, and those of the model that serves, of the same pictures.
+    """
 
     name: str | None
     config: str
@@ -174,6 +177,8 @@ class ShadowView(_Part):
     agreement: float | None
     failed: int
     seconds: float | None
+    tenths: list[int] = []
+    tenths_served: list[int] = []
 
 
 class Overview(_Part):

@@ -1,12 +1,13 @@
 """Another model in a running miner: loaded, verified and compared beside the one that serves, which it then replaces.
 
-Of the settings, which are read again, only those that choose the model are taken. Whatever goes wrong changes nothing.
+Of the settings, which are read again, only those that choose the model and its shadow are taken. Whatever goes wrong
+changes nothing.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from detectors.base import Detector
@@ -22,7 +23,10 @@ from miner.settings import Settings
 
 log = logging.getLogger(__name__)
 
-MODEL_KEYS = ("image_detector", "image_detector_config", "image_detector_backend", "image_detector_precision")
+MODEL_KEYS = (
+    "image_detector", "image_detector_config", "image_detector_backend", "image_detector_precision",
+    "shadow_detector", "shadow_detector_config", "shadow_sample",
+)  # fmt: skip
 COMPARE_SECONDS = 5.0  # the comparison shares the cores with validators' pictures
 LOOK_SECONDS = 0.05
 
@@ -46,6 +50,7 @@ class Reloader:
         self.asked = 0  # how often
         self.done = 0  # and how many of these were seen to; asked during a reload: one more does for all
         self.outcome: Outcome | None = None  # of the last
+        self.replaced: Callable[[Settings], Awaitable[None]] | None = None  # told once another model serves
         self._reread = reread
         self._started_with = loader.settings
         self._task: asyncio.Task[None] | None = None
@@ -74,6 +79,8 @@ class Reloader:
             self.loader = loader
             old = self.service.replace(loaded.detector, loaded.pace)
             loader.show(loaded)
+            if self.replaced is not None:
+                await self.replaced(loader.settings)
             words = in_words(loaded.detector)
             self._end(number, True, f"{words}, {comparison}" if comparison is not None else words)
             del loader, loaded

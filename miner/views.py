@@ -54,8 +54,10 @@ def queue_view(service: Service) -> Queue:
     )
 
 
-def shadow_view(shadow: Shadow) -> ShadowView:
-    """Return the second model."""
+def shadow_view(shadow: Shadow | None) -> ShadowView | None:
+    """Return the second model, if there is one."""
+    if shadow is None:
+        return None
     tally = shadow.tally
     return ShadowView(
         name=shadow.name,
@@ -64,6 +66,8 @@ def shadow_view(shadow: Shadow) -> ShadowView:
         agreement=tally.agreement,
         failed=tally.failed,
         seconds=statistics.median(tally.recent) if tally.recent else None,
+        tenths=tally.tenths,
+        tenths_served=tally.tenths_served,
     )
 
 

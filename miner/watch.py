@@ -16,7 +16,7 @@ from miner.reload import Reloader
 from miner.seats import Seat
 from miner.service import Service
 from miner.settings import Settings
-from miner.shadow.shadow import Shadow
+from miner.shadow.keeper import ShadowKeeper
 from miner.views import (
     active,
     chain_view,
@@ -42,7 +42,7 @@ class Watch:
         self.history = History()
         self.service: Service | None = None
         self.seats: list[Seat] = []
-        self.shadow: Shadow | None = None
+        self.shadows: ShadowKeeper | None = None
         self.drift = Drift(lambda: self.service.detector.manifest.predictions if self.service is not None else None)
         metrics.drift.set_function(lambda: self.drift.index)
         self.reloader: Reloader | None = None
@@ -56,9 +56,9 @@ class Watch:
         metrics.running.set_function(lambda: scheduler.running)
         metrics.pace.set_function(lambda: scheduler.queue.pace)
 
-    def see_shadow(self, shadow: Shadow) -> None:
+    def see_shadows(self, shadows: ShadowKeeper) -> None:
         """Show the second model from now on."""
-        self.shadow = shadow
+        self.shadows = shadows
 
     def see_flight(self, flight: FlightRecorder) -> None:
         """Show what is recorded from now on."""
@@ -145,7 +145,7 @@ class Watch:
             model=model_view(self.service) if self.service is not None else None,
             reload=reload_view(self.reloader) if self.reloader is not None else None,
             queue=queue_view(self.service) if self.service is not None else None,
-            shadow=shadow_view(self.shadow) if self.shadow is not None else None,
+            shadow=shadow_view(self.shadows.shadow) if self.shadows is not None else None,
             memory=memory_view(),
             chain=chain_view(chain) if chain is not None else None,
             keys=[key_view(seat) for seat in self.seats],

@@ -25,8 +25,9 @@ def reload(
 ) -> None:
     """Load the model again in the running miner, which goes on with the old one unless the new one passes its checks.
 
-    The miner reads its settings file again and takes the model's settings from it: IMAGE_DETECTOR and
-    IMAGE_DETECTOR_CONFIG, _BACKEND and _PRECISION. Exit code 1: the old model keeps serving, for the reason printed.
+    The miner reads its settings file again and takes from it what chooses the model and its shadow: IMAGE_DETECTOR and
+    IMAGE_DETECTOR_CONFIG, _BACKEND and _PRECISION, SHADOW_DETECTOR, SHADOW_DETECTOR_CONFIG and SHADOW_SAMPLE. Exit code
+    1: the old model keeps serving, for the reason printed.
     """
     settings = load_settings(env_file, set_, service)
     import httpx

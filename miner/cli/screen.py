@@ -1,6 +1,6 @@
 """One frame of `roadwork-miner top`, from the same overview as the page."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.columns import Columns
 from rich.console import Group, RenderableType
@@ -85,6 +85,11 @@ def spark(values: Iterable[float], top: float) -> str:
     return "".join(BLOCKS[min(steps, max(1, round(value / top * steps)))] if value else BLOCKS[0] for value in values)
 
 
+def bars(counts: Sequence[int]) -> str:
+    """Return counts by tenths as blocks between two lines, the largest as high as can be."""
+    return f"│{spark(map(float, counts), max(counts))}│" if any(counts) else NONE
+
+
 def _cards(overview: Overview) -> list[tuple[str, list[tuple[str, str]]]]:
     queue, memory, chain, model = overview.queue, overview.memory, overview.chain, overview.model
     limit = size(memory.cgroup_limit) if memory.cgroup_limit else "no limit"
@@ -149,6 +154,8 @@ def _shadow(overview: Overview) -> list[tuple[str, list[tuple[str, str]]]]:
         ("same side", share(shadow.agreement)),
         ("of", number(shadow.compared) + (f", {shadow.failed} failed" if shadow.failed else "")),
         ("CPU per picture", duration(shadow.seconds)),
+        ("predictions, 0 to 1", bars(shadow.tenths)),
+        ("of the model served", bars(shadow.tenths_served)),
     ]
     return [("Shadow", rows)]
 

@@ -1,34 +1,15 @@
-"""Which second model the settings name, and where what it finds is counted."""
+"""Which second model the settings name, and whether it is not the first."""
 
-from miner.metrics import Metrics
-from miner.scheduler import Scheduler
+from detectors.config import find_config
+from detectors.errors import DetectorConfigError
 from miner.settings import AUTO, REMOTE, Settings
-from miner.shadow.shadow import Job, Shadow
+from miner.shadow.shadow import Job
 
 
-def make_shadow(settings: Settings, scheduler: Scheduler, metrics: Metrics) -> Shadow | None:
-    """Return a shadow that gives way to this queue; None when none is wanted."""
+def job_of(settings: Settings) -> Job | None:
+    """Return the second model, run as the first one is, but on this machine; None when none is wanted."""
     if not settings.shadow_detector_config or not settings.shadow_sample:
         return None
-
-    def scored(probability: float, seconds: float) -> None:
-        metrics.shadow_predictions.observe(probability)
-        metrics.shadow_seconds.observe(seconds)
-
-    shadow = Shadow(
-        job_of(settings), settings.shadow_sample, lambda: bool(scheduler.waiting + scheduler.running), scored
-    )
-    scheduler.admitted = shadow.hold
-    tally = shadow.tally
-    metrics.shadow_up.set_function(lambda: shadow.name is not None)
-    metrics.shadow_compared.set_function(lambda: tally.same, "same")
-    metrics.shadow_compared.set_function(lambda: tally.different, "different")
-    metrics.shadow_compared.set_function(lambda: tally.failed, "failed")
-    return shadow
-
-
-def job_of(settings: Settings) -> Job:
-    """Return the second model, run as the first one is, but on this machine."""
     backend, precision = settings.image_detector_backend, settings.image_detector_precision
     return Job(
         detector=settings.shadow_detector or settings.image_detector,
@@ -37,3 +18,12 @@ def job_of(settings: Settings) -> Job:
         backend="onnx" if backend in (AUTO, REMOTE) else backend,
         precision="fp32" if precision == AUTO else precision,
     )
+
+
+def is_served(job: Job, settings: Settings) -> bool:
+    """Return whether the second model is the first one."""
+    try:
+        places = find_config(job.config), find_config(settings.detector_config)
+    except DetectorConfigError:
+        return False
+    return job.detector == settings.image_detector and places[0] == places[1]

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from detectors.distribution import TENTHS, tenth_of
 from miner.errors import MinerError
 from miner.shadow import LENGTH
 
@@ -48,18 +49,30 @@ class Job:
 
 @dataclass(slots=True)
 class Tally:
-    """What came of it so far; the seconds are those of CPU."""
+    """What came of it so far; the seconds are those of CPU, the tenths counts of predictions, of both models."""
 
     same: int = 0  # on the same side of 0.5 as the model that serves
     different: int = 0
     failed: int = 0
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=200))  # seconds
+    tenths: list[int] = field(default_factory=lambda: [0] * TENTHS)
+    tenths_served: list[int] = field(default_factory=lambda: [0] * TENTHS)
 
     @property
     def agreement(self) -> float | None:
         """Share of pictures that both models put on the same side; None before the first."""
         compared = self.same + self.different
         return self.same / compared if compared else None
+
+    def take(self, served: float, probability: float, seconds: float) -> None:
+        """Count a picture that both models judged."""
+        if (probability > 0.5) == (served > 0.5):
+            self.same += 1
+        else:
+            self.different += 1
+        self.tenths[tenth_of(probability)] += 1
+        self.tenths_served[tenth_of(served)] += 1
+        self.recent.append(seconds)
 
 
 class Shadow:
@@ -150,11 +163,7 @@ class Shadow:
             self.tally.failed += 1
             return
         probability, seconds = answer["probability"], answer["seconds"]
-        if (probability > 0.5) == (prediction > 0.5):
-            self.tally.same += 1
-        else:
-            self.tally.different += 1
-        self.tally.recent.append(seconds)
+        self.tally.take(prediction, probability, seconds)
         self._scored(probability, seconds)
 
     async def _ask(self, data: bytes) -> Any:

@@ -27,18 +27,14 @@ KILL_FIRST = "1000"  # oom_score_adj
 
 def main() -> None:
     """Load the model that the first line names, then score pictures until there are no more."""
-    give_way()
     source, told = sys.stdin.buffer, os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints
-    job = json.loads(source.readline())
     try:
-        detector = load_detector(
-            job["detector"], read_config(job["config"]), Path(job["models_dir"]), job["backend"], RunOptions(),
-            job["precision"],
-        )  # fmt: skip
-        detector.verify()
-    except DetectorError as error:
-        print(json.dumps({"fault": " ".join(str(error).splitlines())}), file=told)
+        give_way()
+        detector = loaded(json.loads(source.readline()))
+    except Exception as error:  # noqa: BLE001 - its traceback is seen by nobody
+        kind = "" if isinstance(error, DetectorError) else f"{type(error).__name__}: "
+        print(json.dumps({"fault": kind + " ".join(str(error).splitlines())}), file=told)
         return
     model = detector.manifest
     print(json.dumps({"name": f"{model.name}@{model.revision[:12]}"}), file=told)
@@ -46,12 +42,21 @@ def main() -> None:
         print(json.dumps(scored(detector, picture)), file=told)
 
 
+def loaded(job: dict[str, str]) -> Detector:
+    """Return the detector, which has proved itself."""
+    config, models_dir = read_config(job["config"]), Path(job["models_dir"])
+    detector = load_detector(job["detector"], config, models_dir, job["backend"], RunOptions(), job["precision"])
+    detector.verify()
+    return detector
+
+
 def give_way() -> None:
     """Stand back for others, be the first to go when memory is short, and end with the parent."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # also while stopped
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(KILL_FIRST, encoding="ascii")
-    os.nice(NICE)
+    with suppress(OSError):  # a service's filter of system calls may forbid it
+        os.nice(NICE)
 
 
 def next_picture(source: BinaryIO) -> bytes | None:

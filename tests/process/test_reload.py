@@ -100,6 +100,34 @@ def test_a_changed_setting_is_taken_and_no_request_is_lost_meanwhile(
     assert daemon.metric("model_info", name="second") == 1
 
 
+def test_a_shadow_that_is_promoted_serves_and_is_no_longer_its_own_shadow(
+    start_daemon: StartDaemon, models: Path, street: bytes
+) -> None:
+    env, second = models / "miner.env", write_model(models / "second", bias=BRIGHTER)
+    choose(models, models / "first.yaml", f"SHADOW_DETECTOR_CONFIG={second}", "SHADOW_SAMPLE=1")
+    daemon = start_daemon(IMAGE_DETECTOR_CONFIG="", env_file=env).ready()
+    eventually(lambda: daemon.metric("shadow_up") == 1)
+    before = probability_of(daemon.ask(street))
+    eventually(lambda: daemon.page("/status").json()["shadow"]["compared"] == 1)
+    with Asking(daemon, street, callers=1) as asking:
+        choose(models, second, f"SHADOW_DETECTOR_CONFIG={second}", "SHADOW_SAMPLE=1")
+        done = reload(daemon, "--env-file", str(env))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert daemon.metric("shadow_up") == 0
+        assert daemon.page("/status").json()["shadow"] is None
+        told = asking.answers[200]
+        eventually(lambda: asking.answers[200] > told + 5)
+    assert set(asking.answers) == {200}
+    assert probability_of(daemon.ask(street)) > before
+    assert "is the one that serves now: it scores no more" in daemon.log
+    # The model of before comes to watch the new one: a reload begins a shadow too, with a count of its own.
+    choose(models, second, f"SHADOW_DETECTOR_CONFIG={models / 'first.yaml'}", "SHADOW_SAMPLE=1")
+    daemon.signal(signal.SIGHUP)
+    eventually(lambda: reload_of(daemon)["done"] == 2)
+    assert daemon.page("/status").json()["shadow"]["compared"] == 0
+    eventually(lambda: daemon.metric("shadow_up") == 1)
+
+
 def test_an_unfit_model_changes_nothing_and_the_reason_is_told(
     start_daemon: StartDaemon, models: Path, street: bytes
 ) -> None:

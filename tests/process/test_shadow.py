@@ -34,6 +34,9 @@ def test_a_second_model_sees_what_was_answered_and_its_end_is_not_the_miners(
     assert "Shadow" in shown
     assert "moody@by-hand" in shown
     assert "same side" in shown
+    assert "predictions, 0 to 1" in shown
+    overview = daemon.page("/status").json()["shadow"]
+    assert sum(overview["tenths"]) == sum(overview["tenths_served"]) == KEPT
 
     shadow = shadow_of(daemon)
     assert shadow is not None

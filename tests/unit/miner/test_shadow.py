@@ -1,12 +1,15 @@
 """The shadow: what it is given, and that it gives way."""
 
 import asyncio
-import math
+import json
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -15,8 +18,10 @@ from miner.metrics import Metrics
 from miner.queue import Queue
 from miner.scheduler import Scheduler
 from miner.settings import Settings, environment_of
-from miner.shadow.choice import job_of, make_shadow
-from miner.shadow.shadow import KEPT, Job, Shadow
+from miner.shadow import worker
+from miner.shadow.choice import job_of
+from miner.shadow.keeper import ShadowKeeper
+from miner.shadow.shadow import KEPT, Job, Shadow, Tally
 from miner.shadow.worker import NICE
 from tests.models import photo
 from tests.process.daemon import PATIENCE
@@ -149,19 +154,65 @@ def test_a_model_that_is_not_there_is_said_so_and_nothing_else(
 
 def test_the_settings_choose_it_and_the_queue_holds_it() -> None:
     metrics, scheduler = Metrics(), Scheduler(Queue(1, 4, 4, 0.1))
-    assert make_shadow(Settings(), scheduler, metrics) is None
-    assert make_shadow(Settings(shadow_detector_config="starter.yaml", shadow_sample=0), scheduler, metrics) is None
-    shadow = make_shadow(Settings(shadow_detector_config="starter.yaml"), scheduler, metrics)
-    assert shadow is not None
-    scheduler.open()
-    scheduler.admit("caller", 1.0, time.monotonic() + 60)
-    assert shadow._last_request == pytest.approx(time.monotonic(), abs=60)
-    assert shadow._last_request > 0
-    assert shadow._busy()
-    shadow.tally.different = 3
-    value = metrics.registry.get_sample_value
-    assert value("roadwork_miner_shadow_compared_total", {"side": "different"}) == 3
-    assert value("roadwork_miner_shadow_up") == 0
-    assert math.isfinite(value("roadwork_miner_shadow_cpu_seconds_count") or 0)
+    keeper, value = ShadowKeeper(scheduler, metrics), metrics.registry.get_sample_value
+
+    async def act() -> None:
+        for settings in (Settings(), Settings(shadow_detector_config="starter.yaml", shadow_sample=0)):
+            keeper.begin(settings)
+            assert keeper.shadow is None
+        keeper.begin(Settings(shadow_detector_config="starter.yaml"))
+        shadow = keeper.shadow
+        assert shadow is not None
+        scheduler.open()
+        scheduler.admit("caller", 1.0, time.monotonic() + 60)
+        assert shadow._last_request > 0
+        assert shadow._busy()
+        shadow.tally.different = 3
+        assert value("roadwork_miner_shadow_compared_total", {"side": "different"}) == 3
+        assert value("roadwork_miner_shadow_up") == 0
+
+        await keeper.renew(Settings(shadow_detector_config="other.yaml"))
+        other = keeper.shadow
+        assert other is not None
+        assert (other.job.config, other.tally.different) == ("other.yaml", 0)
+        other.tally.different = 1
+        assert value("roadwork_miner_shadow_compared_total", {"side": "different"}) == 4  # a counter never goes back
+        starter = Settings(image_detector_config="starter.yaml", shadow_detector_config="starter.yaml")
+        await keeper.renew(starter)
+        assert keeper.shadow is None, "it is the one that serves now"
+        assert value("roadwork_miner_shadow_compared_total", {"side": "different"}) == 4
+        await keeper.renew(starter.model_copy(update={"shadow_detector": "YOLOClassifier"}))
+        assert keeper.shadow is not None
+        await keeper.end()
+
+    asyncio.run(act())
     job = job_of(Settings(shadow_detector_config="a.yaml", shadow_detector="YOLOClassifier"))
+    assert job is not None
     assert (job.detector, job.config, job.backend, job.precision) == ("YOLOClassifier", "a.yaml", "onnx", "fp32")
+
+
+def test_what_is_not_foreseen_is_told_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "miner.shadow.worker"], input=b"no job\n", capture_output=True, timeout=PATIENCE,
+        check=True, env=environment_of(Settings()),
+    )  # fmt: skip
+    assert json.loads(done.stdout)["fault"].startswith("JSONDecodeError: ")
+
+
+def test_a_process_that_may_not_be_nice_works_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(worker.os, "nice", refuse)
+    monkeypatch.setattr(worker.ctypes, "CDLL", lambda _: SimpleNamespace(prctl=lambda *_: 0))  # this is no child
+    monkeypatch.setattr(worker, "KILL_FIRST", Path("/proc/self/oom_score_adj").read_text())
+    worker.give_way()
+
+
+def test_predictions_are_counted_by_tenths_beside_those_of_the_model_that_serves() -> None:
+    tally = Tally()
+    for served, probability in ((0.95, 0.05), (0.91, 0.91), (0.05, 1.0)):
+        tally.take(served, probability, 0.1)
+    assert (tally.same, tally.different) == (1, 2)
+    assert tally.tenths == [1, 0, 0, 0, 0, 0, 0, 0, 0, 2]
+    assert tally.tenths_served == [1, 0, 0, 0, 0, 0, 0, 0, 0, 2]

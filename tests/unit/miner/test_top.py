@@ -6,6 +6,7 @@ from rich.console import Console
 from miner import words
 from miner.cli.screen import lost, screen, spark
 from miner.cli.top import address_of
+from miner.overview import ShadowView
 from miner.settings import Settings
 from tests.overviews import HOTKEY, entry, overview
 
@@ -30,6 +31,19 @@ def test_a_frame_before_anything_is_there() -> None:
     shown = frame(screen(overview(ready=False, obstacle="loading the model", model=None, queue=None, chain=None)))
     for part in ("Not ready", "loading the model", "not there yet"):
         assert part in shown
+
+
+@pytest.mark.parametrize("width", [80, 152])
+def test_the_shadows_predictions_are_shown_beside_those_of_the_model_that_serves(width: int) -> None:
+    view = ShadowView(
+        name="other@1", config="other.yaml", compared=11, agreement=0.9, failed=0, seconds=0.1,
+        tenths=[1, 0, 0, 0, 0, 0, 0, 0, 2, 8], tenths_served=[8, 0, 0, 0, 0, 0, 0, 0, 0, 3],
+    )  # fmt: skip
+    shown = frame(screen(overview(shadow=view)), width)
+    for part in ("other@1", "90.0 %", "│▁       ▂█│", "│█        ▃│"):
+        assert part in shown
+    nothing = view.model_copy(update={"tenths": [0] * 10, "tenths_served": [0] * 10})
+    assert "predictions, 0 to 1" in frame(screen(overview(shadow=nothing)), width)
 
 
 def test_text_from_outside_is_no_markup() -> None:
