@@ -52,6 +52,7 @@ class TrainConfig(_Part):
     label_smoothing: float = Field(0.05, ge=0, lt=0.5)
     class_weights: bool = Field(True, description="a class with fewer photos weighs more")
     patience: int = Field(8, ge=1, description="epochs without a better validation before it stops")
+    average: float = Field(0.0, ge=0, lt=1, description="kept of the weights' average at a step (full); 0: no average")
     lora_rank: int = Field(8, ge=1)
     views: int = Field(8, ge=0, description="changed copies of each photo, for cached features")
     augment: Augment = Augment()

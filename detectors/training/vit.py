@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from detectors.training import classifier, keeping
+from detectors.training.averaging import Averaged, Averaging
 from detectors.training.examples import FeatureExamples, PixelExamples, collate
 from detectors.training.folder import DataSet
 from detectors.training.job import Chosen, Job, Outcome
@@ -86,6 +87,8 @@ def train(job: Job, data: DataSet, photos: str) -> Outcome:
         network = model
         if config.method == "lora":
             network = classifier.with_adapters(model, config.lora_rank, config.seed)
+        elif config.average:
+            network = Averaged(model)
         examples = [
             PixelExamples(part, views, preprocessing, plain=part is not data.train)
             for part in (data.train, data.val, data.test)
@@ -95,6 +98,8 @@ def train(job: Job, data: DataSet, photos: str) -> Outcome:
     outcome = _fit(job, network, examples, labels, chosen)
     if isinstance(network, FeatureHead):
         network.fold_into(classifier.head_of(model))
+    if isinstance(network, Averaged):
+        network.settle()
     classifier.save(network if config.method == "lora" else model, source, job.run / MODEL)
     return outcome
 
@@ -128,6 +133,8 @@ def _fit(job: Job, network: nn.Module, examples: Sequence[Any], labels: NDArray[
         loss=WeightedLoss(torch.tensor(weights), config.label_smoothing),
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
+    if isinstance(network, Averaged):
+        trainer.add_callback(Averaging(network, config.average))
     keeper.trainer = trainer
     # A head has no photos to wait for.
     waiting = (lambda: 0.0) if config.method == "head" else (lambda: pace.waited)

@@ -171,6 +171,8 @@ def test_killed_within_an_epoch_and_resumed_it_learns_the_same(photos: Path, vit
         "--micro-batch",
         2,
         *STEADY,
+        "--set",
+        "average=0.9",
     )
     whole = Training(tmp_path / "whole", *options).finish()
     killed = Training(tmp_path / "killed", *options, "--set", "checkpoint_minutes=0")
