@@ -1,8 +1,10 @@
 """Numbers in words, for the page and the terminal."""
 
 import time
+from collections.abc import Iterable, Sequence
 
 NONE = "–"
+BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def duration(seconds: float | None) -> str:
@@ -51,3 +53,14 @@ def clock(at: float) -> str:
 def moment(at: float) -> str:
     """Return date and time, UTC, as HTML wants them."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+
+
+def spark(values: Iterable[float], top: float) -> str:
+    """Return a line of blocks; what is not zero is seen."""
+    steps = len(BLOCKS) - 1
+    return "".join(BLOCKS[min(steps, max(1, round(value / top * steps)))] if value else BLOCKS[0] for value in values)
+
+
+def bars(counts: Sequence[int]) -> str:
+    """Return counts by tenths as blocks between two lines, the largest as high as can be."""
+    return f"│{spark(map(float, counts), max(counts))}│" if any(counts) else NONE

@@ -1,7 +1,5 @@
 """One frame of `roadwork-miner top`, from the same overview as the page."""
 
-from collections.abc import Iterable, Sequence
-
 from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -9,22 +7,20 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from miner.cards import Card, cards
 from miner.overview import Hour, Overview
 from miner.page.charts import GROUPS, group_of, grouped, latency_top, outcomes_top
-from miner.words import NONE, age, clock, duration, number, share, size
+from miner.words import NONE, age, clock, duration, number, share, spark
 
 COLOURS = dict(zip(GROUPS, ("green", "yellow", "red", "bright_black"), strict=True))
 CARD = 38  # columns: two cards side by side in a terminal of 80, four in one of 152
-BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def screen(overview: Overview) -> RenderableType:
     """Return the whole frame."""
-    cards = Columns(
-        [_card(title, rows) for title, rows in [*_cards(overview), *_shadow(overview)]], width=CARD, padding=(0, 0)
-    )
+    beside = Columns([_card(card) for card in cards(overview)], width=CARD, padding=(0, 0))
     keys = [_keys(overview)] if len(overview.keys) > 1 else []
-    return Group(_head(overview), *keys, _hour(overview.hour), cards, _recent(overview))
+    return Group(_head(overview), *keys, _hour(overview.hour), beside, _recent(overview))
 
 
 def lost(overview: Overview, reason: str) -> RenderableType:
@@ -79,94 +75,14 @@ def _hour(hour: Hour) -> RenderableType:
     return Panel(Group(text, charts, legend), title="The last hour", title_align="left", border_style="bright_black")
 
 
-def spark(values: Iterable[float], top: float) -> str:
-    """Return a line of blocks; what is not zero is seen."""
-    steps = len(BLOCKS) - 1
-    return "".join(BLOCKS[min(steps, max(1, round(value / top * steps)))] if value else BLOCKS[0] for value in values)
-
-
-def bars(counts: Sequence[int]) -> str:
-    """Return counts by tenths as blocks between two lines, the largest as high as can be."""
-    return f"│{spark(map(float, counts), max(counts))}│" if any(counts) else NONE
-
-
-def _cards(overview: Overview) -> list[tuple[str, list[tuple[str, str]]]]:
-    queue, memory, chain, model = overview.queue, overview.memory, overview.chain, overview.model
-    limit = size(memory.cgroup_limit) if memory.cgroup_limit else "no limit"
-    held = age(memory.throttled_seconds) if memory.throttled_seconds else "never"
-    return [
-        (
-            "Queue",
-            [
-                ("running", f"{queue.running} of {queue.slots}"),
-                ("waiting", f"{queue.waiting} of {queue.limit}"),
-                ("per picture", duration(queue.pace_seconds)),
-                ("next answer in", duration(queue.estimate_seconds)),
-            ]
-            if queue is not None
-            else [],
-        ),
-        (
-            "Memory and CPU",
-            [
-                ("resident", size(memory.resident)),
-                ("peak", size(memory.peak)),
-                ("cgroup", f"{size(memory.cgroup_usage)}, {limit}"),
-                ("machine free", size(memory.machine_available)),
-                ("CPU held back", held),
-            ],
-        ),
-        (
-            "Chain",
-            [
-                ("block", f"{number(chain.block)}, {age(chain.age_seconds)}"),
-                *([("", chain.fault)] if chain.fault else []),
-                ("stake", number(chain.stake, 2)),
-                ("incentive", number(chain.incentive, 5)),
-                ("validators", f"{chain.validators} of {chain.neurons}"),
-                ("", chain.publication),
-            ]
-            if chain is not None
-            else [],
-        ),
-        (
-            "Model",
-            [
-                ("name", model.name),
-                ("detector", model.detector),
-                ("revision", model.revision[:14]),
-                ("runs on", f"{model.backend}, {model.precision}"),
-                ("threads", str(model.threads)),
-            ]
-            if model is not None
-            else [],
-        ),
-    ]
-
-
-def _shadow(overview: Overview) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return the second model's card, where one is wanted."""
-    shadow = overview.shadow
-    if shadow is None:
-        return []
-    rows = [
-        ("name", shadow.name or f"{shadow.config}: not loaded"),
-        ("same side", share(shadow.agreement)),
-        ("of", number(shadow.compared) + (f", {shadow.failed} failed" if shadow.failed else "")),
-        ("CPU per picture", duration(shadow.seconds)),
-        ("predictions, 0 to 1", bars(shadow.tenths)),
-        ("of the model served", bars(shadow.tenths_served)),
-    ]
-    return [("Shadow", rows)]
-
-
-def _card(title: str, rows: list[tuple[str, str]]) -> RenderableType:
+def _card(card: Card) -> RenderableType:
     table = Table.grid(expand=True, padding=(0, 1))
     table.add_column(style="bright_black", no_wrap=True)
     table.add_column(justify="right")
-    for name, value in rows or [("not there yet", "")]:
-        table.add_row(Text(name), Text(value))
-    return Panel(table, title=title, title_align="left", border_style="bright_black")
+    for row in card.rows:
+        table.add_row(Text(row.name), Text(row.value))
+    content = Group(table, Text(card.note, justify="right")) if card.note else table
+    return Panel(content, title=card.title, title_align="left", border_style="bright_black")
 
 
 def _recent(overview: Overview) -> RenderableType:

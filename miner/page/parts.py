@@ -1,17 +1,17 @@
 """The parts of the page, from the state at the top to the last requests; every text from outside is escaped."""
 
-from collections.abc import Sequence
 from html import escape
 
+from miner.cards import Card, Meter, Row, cards
 from miner.overview import Hour, Overview, RequestView
 from miner.page import charts
-from miner.words import NONE, age, clock, duration, moment, number, share, size
+from miner.words import NONE, age, clock, duration, moment, number, share
 
 
 def body(overview: Overview) -> str:
     """Return the content of `<main>`."""
-    cards = (_queue(overview), _memory(overview), _chain(overview), _model(overview))
-    parts = (_head(overview), _keys(overview), _hour(overview.hour), f'<div class="cards">{"".join(cards)}</div>')
+    beside = "".join(_card(card) for card in cards(overview))
+    parts = (_head(overview), _keys(overview), _hour(overview.hour), f'<div class="cards">{beside}</div>')
     return "".join(parts) + _recent(overview)
 
 
@@ -84,76 +84,21 @@ def _figure(title: str, chart: str, top: str, legend: str) -> str:
     )
 
 
-def _queue(overview: Overview) -> str:
-    queue = overview.queue
-    if queue is None:
-        return _card("Queue", [], "not there yet")
-    rows = [
-        ("running", f"{queue.running} of {queue.slots}", _meter(queue.running, queue.slots, worry=2.0)),
-        ("waiting", f"{queue.waiting} of {queue.limit}", _meter(queue.waiting, queue.limit)),
-        ("per picture", duration(queue.pace_seconds)),
-        ("next answer in", duration(queue.estimate_seconds)),
-    ]
-    return _card("Queue", rows)
+def _card(card: Card) -> str:
+    rows = "".join(_row(row) for row in card.rows)
+    footer = f'<p class="note">{escape(card.note)}</p>' if card.note else ""
+    return f'<section class="card"><h2>{card.title}</h2><dl class="rows">{rows}</dl>{footer}</section>'
 
 
-def _memory(overview: Overview) -> str:
-    memory = overview.memory
-    limit = memory.cgroup_limit
-    rows = [
-        ("resident", size(memory.resident)),
-        ("proportional", size(memory.proportional)),
-        ("peak", size(memory.peak)),
-        ("cgroup", f"{size(memory.cgroup_usage)} of {size(limit)}", _meter(memory.cgroup_usage, limit))
-        if limit
-        else ("cgroup's limit", "none"),
-        ("machine free", size(memory.machine_available)),
-        ("CPU held back", age(memory.throttled_seconds) if memory.throttled_seconds else "never"),
-    ]
-    return _card("Memory and CPU", rows)
+def _row(row: Row) -> str:
+    value = f"<code>{escape(row.value)}</code>" if row.is_code else escape(row.value)
+    return f"<div><dt>{row.name}</dt><dd>{value}</dd>{_meter(row.meter) if row.meter is not None else ''}</div>"
 
 
-def _chain(overview: Overview) -> str:
-    chain = overview.chain
-    if chain is None:
-        return _card("Chain", [], "not read yet")
-    rows = [
-        ("block", number(chain.block)),
-        ("snapshot's age", age(chain.age_seconds)),
-        ("stake", number(chain.stake, 2)),
-        ("incentive", number(chain.incentive, 5)),
-        ("trust", number(chain.trust, 4)),
-        ("validators", f"{chain.validators} of {chain.neurons}"),
-    ]
-    return _card("Chain", rows, "; ".join(filter(None, (chain.fault, chain.publication))))
-
-
-def _model(overview: Overview) -> str:
-    model = overview.model
-    if model is None:
-        return _card("Model", [], "not loaded yet")
-    rows = [
-        ("name", escape(model.name)),
-        ("detector", escape(model.detector)),
-        ("revision", f"<code>{escape(model.revision[:14])}</code>"),
-        ("runs on", escape(f"{model.backend}, {model.precision}")),
-        ("threads", str(model.threads)),
-        ("hash", f"<code>{escape(model.hash)}</code>"),
-    ]
-    return _card("Model", rows)
-
-
-def _card(title: str, rows: Sequence[tuple[str, ...]], note: str = "") -> str:
-    """Return a card; the rows are a name, a value and perhaps a meter in HTML, the note is text."""
-    lines = "".join(f"<div><dt>{name}</dt><dd>{value}</dd>{''.join(meter)}</div>" for name, value, *meter in rows)
-    footer = f'<p class="note">{escape(note)}</p>' if note else ""
-    return f'<section class="card"><h2>{title}</h2><dl class="rows">{lines}</dl>{footer}</section>'
-
-
-def _meter(value: float, most: float, worry: float = 0.9) -> str:
+def _meter(meter: Meter) -> str:
     """Return a bar, red from a share on; its width is an attribute, since the page's policy allows no inline style."""
-    filled = min(1.0, value / most)
-    kind = "bad" if filled >= worry else "good"
+    filled = min(1.0, meter.value / meter.most)
+    kind = "bad" if filled >= meter.worry else "good"
     return (
         f'<svg class="meter" viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true">'
         f'<rect class="rail" width="100" height="4"/><rect class="{kind}" width="{filled * 100:.1f}" height="4"/></svg>'

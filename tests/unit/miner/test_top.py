@@ -1,12 +1,17 @@
 """One frame of `top`, and the words that page and terminal share."""
 
+import re
+from html import unescape
+
 import pytest
 from rich.console import Console
 
 from miner import words
-from miner.cli.screen import lost, screen, spark
+from miner.cards import cards
+from miner.cli.screen import lost, screen
 from miner.cli.top import address_of
 from miner.overview import ShadowView
+from miner.page import render
 from miner.settings import Settings
 from tests.overviews import HOTKEY, entry, overview
 
@@ -46,6 +51,21 @@ def test_the_shadows_predictions_are_shown_beside_those_of_the_model_that_serves
     assert "predictions, 0 to 1" in frame(screen(overview(shadow=nothing)), width)
 
 
+def test_the_terminal_shows_what_the_page_shows() -> None:
+    shadow = ShadowView(name="other@1", config="o.yaml", compared=1234, agreement=0.974, failed=5, seconds=0.0612)
+    whole = overview(entry(), shadow=shadow)
+    page = " ".join(unescape(re.sub("<style>.*?</style>|<[^>]+>", " ", render(whole), flags=re.DOTALL)).split())
+    terminal = " ".join(frame(screen(whole)).replace("│", " ").split())
+    names = {card.title: [row.name for row in card.rows] for card in cards(whole)}
+    assert {"trust", "proportional", "hash", "same side"} <= {name for card in names.values() for name in card}
+    for card in cards(whole):
+        for said in (card.title, *(f"{row.name} {row.value}" for row in card.rows), card.note):
+            assert said in page
+        for row in card.rows:
+            assert row.name in terminal
+            assert row.value in terminal
+
+
 def test_text_from_outside_is_no_markup() -> None:
     assert "[red]x[/red]" in frame(screen(overview(entry("bad_request", reason="[red]x[/red]"))))
 
@@ -57,7 +77,7 @@ def test_a_miner_that_went_away_leaves_its_last_frame() -> None:
 
 
 def test_a_line_of_blocks_shows_what_is_not_zero() -> None:
-    assert spark([0, 0.01, 5, 10], 10) == " ▁▄█"
+    assert words.spark([0, 0.01, 5, 10], 10) == " ▁▄█"
 
 
 @pytest.mark.parametrize(
