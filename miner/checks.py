@@ -20,6 +20,14 @@ EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
 VALIDATORS_WAIT = 9.0  # seconds
 
 
+def is_loopback(host: str) -> bool:
+    """Return whether what listens there is reached from this machine alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def known_detector(value: str) -> str:
     """Allow the kinds of detectors."""
     return one_of(value, tuple(DETECTORS))

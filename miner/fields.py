@@ -102,6 +102,9 @@ class Fields(BaseSettings):
         validate_default=True,
         description="operator's port: a page at `/`, `/status`, `/metrics`, `/healthz`, `/readyz`",
     )
+    publish_metrics: bool = Field(
+        False, description="publish the operator's port on chain too, for whoever collects the subnet's metrics"
+    )
 
     inference_slots: int = Field(
         0,

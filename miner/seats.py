@@ -128,5 +128,9 @@ def find_places_on_chain(settings: Settings, seats: list[Seat]) -> None:
     for seat in seats:
         if seat.wallet is not None:
             own = seat.settings
-            port = own.axon_external_port or own.miner_axon_port
-            seat.chain = SubtensorChain(reader, seat.wallet, PublishedAxon(port, ip=settings.axon_external_ip or None))
+            axon = PublishedAxon(
+                own.axon_external_port or own.miner_axon_port,
+                ip=settings.axon_external_ip or None,
+                metrics_port=settings.status_port if settings.publish_metrics else None,
+            )
+            seat.chain = SubtensorChain(reader, seat.wallet, axon)

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSe
 
 from detectors.registry import DEFAULT_CONFIGS
 from miner.addresses import ADDRESSES, shown, shown_each, shown_within
-from miner.checks import AUTO, REMOTE
+from miner.checks import AUTO, REMOTE, is_loopback
 from miner.choices import nearest
 from miner.errors import ConfigurationError
 from miner.fields import Fields
@@ -137,6 +137,9 @@ class Settings(Fields):
             notes.append(f"IMAGE_DETECTOR_DEVICE={self.image_detector_device}: this daemon runs on the CPU; using cpu")
         if self.is_standalone and self.subtensor_chain_endpoint:
             notes.append("SUBTENSOR_CHAIN_ENDPOINT is unused while SUBTENSOR_NETWORK=standalone")
+        if self.publish_metrics and is_loopback(self.status_host):
+            here = f"STATUS_HOST={self.status_host}"
+            notes.append(f"PUBLISH_METRICS publishes a port that is reached from this machine alone: {here}")
         if self.blacklist_allow_non_registered and (self.blacklist_force_validator_permit or self.blacklist_min_stake):
             notes.append(
                 "BLACKLIST_ALLOW_NON_REGISTERED lets nobody in while a permit or a stake is required, which only "

@@ -140,8 +140,9 @@ def miner(keep_daemon: StartDaemon) -> Daemon:
 
 @pytest.fixture(scope="session")
 def strict(keep_daemon: StartDaemon) -> Daemon:
-    """A miner with little patience and small pockets."""
-    return keep_daemon(BODY_STALL_SECONDS=0.5, MAX_BODY_BYTES=100_000).ready()
+    """A miner with little patience and small pockets, whose door is open to everybody."""
+    open_door = {"BLACKLIST_FORCE_VALIDATOR_PERMIT": "false", "BLACKLIST_ALLOW_NON_REGISTERED": "true"}
+    return keep_daemon(BODY_STALL_SECONDS=0.5, MAX_BODY_BYTES=100_000, **open_door).ready()
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from tests.process.daemon import PATIENCE, Daemon, clean_environment, eventually
 from tests.process.graphs import write_model
 from tests.process.inspection import probability_of
 
+READY = {"ready": True, "reason": None, "chain": {"age_seconds": 0, "fault": None}}
 HEAVY = ("torch", "transformers", "optimum", "ultralytics", "torchvision")
 
 
@@ -60,13 +61,13 @@ def test_the_operators_port_answers_before_the_miner_is_ready(start_daemon: Star
         daemon.http.get("/")
     go_on(loading)
     daemon.ready()
-    assert daemon.page("/readyz").json() == {"ready": True, "reason": None}
+    assert daemon.page("/readyz").json() == READY
     assert daemon.metric("ready") == 1
 
 
 def test_the_operators_port_has_its_pages(miner: Daemon) -> None:
     assert miner.page("/healthz").json() == {"alive": True}
-    assert miner.page("/readyz").json() == {"ready": True, "reason": None}
+    assert miner.page("/readyz").json() == READY
     assert miner.page("/metrics").headers["content-type"].startswith("text/plain")
     assert miner.page("/else").status_code == 404
     assert {"requests_total", "queue_depth", "memory_bytes", "pace_seconds"} <= {name for name, _, _ in miner.samples()}
@@ -109,6 +110,18 @@ def test_all_wrong_settings_are_named_at_once(tmp_path: Path) -> None:
     for key, value in wrong.items():
         (line,) = (line for line in lines if line.startswith(f"{key}={value}: "))
     assert "did you mean finney?" in line
+
+
+def test_a_wallet_that_is_missing_is_one_line_with_the_command_that_makes_it(tmp_path: Path) -> None:
+    wallets = tmp_path / "wallets"
+    settings = {
+        "SUBTENSOR_NETWORK": "ws://127.0.0.1:1",
+        "WALLET_PATH": wallets,
+        "IMAGE_DETECTOR_CONFIG": "starter.yaml",
+    }
+    (line,) = errors_of(miner_run(tmp_path, **settings), 2)
+    assert line.startswith(f"WALLET_HOTKEY=default: there is no {wallets}/default/hotkeys/default; ")
+    assert line.endswith(f": btcli wallet new-hotkey --wallet default --wallet-hotkey default --wallet-path {wallets}")
 
 
 @pytest.mark.parametrize("name", [MODEL_FILE, "preprocessor_config.json"])

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from tests.models import photo
 from tests.process.conftest import StartDaemon
 from tests.process.daemon import Daemon
 from tests.process.inspection import message_of, probability_of
@@ -199,6 +200,11 @@ def test_without_the_rule_a_caller_needs_no_permit(start_daemon: StartDaemon, st
     for door in DOORS:
         probability_of(open_miner.post(open_miner.signer(open_miner.keys.peer).sign(street, door)))
         message_of(open_miner.post(open_miner.signer(open_miner.keys.stranger).sign(street, door)), 403)
+
+
+@all_doors
+def test_where_the_door_is_open_nobody_needs_to_be_registered(strict: Daemon, door: Door) -> None:
+    probability_of(strict.post(strict.signer(strict.keys.stranger).sign(photo(64, 64), door)))
 
 
 @pytest.mark.parametrize("role", ["peer", "stranger"])

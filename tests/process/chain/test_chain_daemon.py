@@ -95,6 +95,7 @@ def test_the_operators_rules_hold(node: LiveNode, start: START, street: bytes) -
         "BLACKLIST_MIN_STAKE": 100,
         "BLACKLIST_ALLOW_HOTKEYS": f"{keys.stranger.hotkey.ss58_address}, {keys.peer.hotkey.ss58_address}",
         "BLACKLIST_DENY_HOTKEYS": keys.peer.hotkey.ss58_address,
+        "PUBLISH_METRICS": "true",
     }
     daemon.start().ready()
     assert "below this miner's minimum of 100" in message_of(daemon.ask(street), 403)
@@ -103,3 +104,6 @@ def test_the_operators_rules_hold(node: LiveNode, start: START, street: bytes) -
     node.members[VALIDATOR_UID].stake = 100.0
     syncs_again(node, daemon)
     assert probability_of(daemon.ask(street)) >= 0
+    record = eventually(lambda: node.prometheus.get(keys.miner.hotkey.ss58_address))
+    assert (record["ip"], record["port"]) == (0x01020304, daemon.status_port)
+    assert "PUBLISH_METRICS publishes a port that is reached from this machine alone" in daemon.log

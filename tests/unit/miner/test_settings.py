@@ -223,6 +223,14 @@ def test_other_devices_fall_back_to_the_cpu_and_say_so(env_file: Path, device: s
     assert "using cpu" in note
 
 
+@pytest.mark.parametrize(
+    ("host", "notes"), [("127.0.0.1", 1), ("::1", 1), ("localhost", 1), ("0.0.0.0", 0), ("box", 0)]
+)
+def test_publishing_a_port_that_nobody_reaches_is_said(host: str, notes: int) -> None:
+    settings = Settings.load(publish_metrics="true", status_host=host)
+    assert [f"STATUS_HOST={host}" in note for note in settings.notes()] == [True] * notes
+
+
 def test_a_missing_env_file_is_a_fault(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="there is no such file"):
         Settings.load(tmp_path / "nowhere.env")
