@@ -29,8 +29,8 @@ from miner.machine import Memory, Throttling, read_memory, read_throttling
 from miner.threads import ThreadPlan, allowed_cores, cpu_quota
 
 OUTCOMES = (
-    "ok", "refused", "expired", "stalled", "unauthorised", "forbidden", "bad_request", "bad_image", "failed",
-    "cancelled", "not_found",
+    "ok", "refused", "expired", "unproven", "stalled", "unauthorised", "forbidden", "bad_request", "bad_image",
+    "failed", "cancelled", "not_found",
 )  # fmt: skip
 STAGES = ("verify", "body", "queue", "decode", "preprocess", "infer", "respond")
 # With an edge at 9 s, where validators stop waiting.
@@ -69,7 +69,9 @@ class Metrics:
     def _declare_requests(self) -> None:
         counter, gauge, histogram = self._counter, self._gauge, self._histogram
         self.requests = counter("requests", "Requests ended, by wire and outcome.", ("wire", "outcome"))
-        self.refusals = counter("refusals", "Requests refused at once or dropped from the queue.", ("reason",))
+        self.refusals = counter(
+            "refusals", "Requests of proven callers, refused at once or dropped from the queue.", ("reason",)
+        )
         self.by_validator = counter("validator_requests", "Requests of proven callers, by uid.", ("uid",))
         self.duration = histogram(
             "request_duration_seconds", "From the request's arrival to its answer.", ("outcome",), BUCKETS

@@ -9,8 +9,9 @@ log = logging.getLogger(__name__)
 
 WINDOW = 60.0  # seconds
 
-# By outcome. Refusals (503) are our own doing and have a metric; a caller who hangs up is no stranger yet.
+# By outcome. Refusals (503) of proven callers are our own doing and have a metric; one who hangs up is no stranger yet.
 WORDS = {
+    "unproven": "refused before they had proven anything",
     "unauthorised": "refused as unauthorised",
     "forbidden": "forbidden",
     "bad_request": "not understood",

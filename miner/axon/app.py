@@ -82,13 +82,12 @@ class Axon:
         except RequestError as error:
             outcome, reason, response = error.outcome, str(error), self._failure(exchange, error)
             if isinstance(error, Refused):
-                self.metrics.refusals.labels(error.reason).inc()
+                outcome = self._count_refusal(exchange, error)
             elif isinstance(error, InferenceFailed):
                 self.metrics.invalid_outputs.inc()
         except asyncio.CancelledError:  # the drain has run out of time
             late = refused("draining")
-            outcome, reason, response = late.outcome, str(late), self._failure(exchange, late)
-            self.metrics.refusals.labels(late.reason).inc()
+            outcome, reason, response = self._count_refusal(exchange, late), str(late), self._failure(exchange, late)
         except ClientDisconnect:
             self.recorder.record(exchange, outcome, "the caller hung up", None)
             return
@@ -128,7 +127,11 @@ class Axon:
         """The older wire: the headers prove the caller, so nothing of the body is read for strangers."""
         headers = exchange.request.headers
         caller = legacy.authenticate(headers, self.hotkey, time.time_ns())
-        stake = self._judge(caller.hotkey)
+        try:
+            stake = self._judge(caller.hotkey)
+        except Refused:
+            exchange.caller = caller  # else nobody would learn that validators are refused
+            raise
         self._remember(exchange.request, caller)
         exchange.caller = caller
         check_length(exchange.request, self.limits.max_body)
@@ -170,6 +173,17 @@ class Axon:
         ticket = scheduler.admit(self._asker(claimed), stake, deadline)
         exchange.lap("verify")
         return ticket, body
+
+    def _count_refusal(self, exchange: Exchange, error: Refused) -> str:
+        """Count a refusal and return the outcome.
+
+        Of one that came before its caller proved anything, nobody knows whose it was: a stranger who names a validator
+        must set off no alert of ours.
+        """
+        if exchange.caller is None:
+            return "unproven"
+        self.metrics.refusals.labels(error.reason).inc()
+        return error.outcome
 
     def _asker(self, hotkey: str) -> str:
         """Return a caller to the queue: of another hotkey of ours it may ask as much, so no key of ours is favoured."""

@@ -15,7 +15,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "answered": ("ok",),
     "refused": ("refused",),
     "missed": ("expired", "failed"),
-    "turned away": ("unauthorised", "forbidden", "bad_request", "bad_image", "stalled", "cancelled"),
+    "turned away": ("unproven", "unauthorised", "forbidden", "bad_request", "bad_image", "stalled", "cancelled"),
 }
 
 
