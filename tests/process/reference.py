@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tests.process.sleeper import SECONDS
+SECONDS = 0.3  # that a picture takes
 
 
 class Checks(BaseHTTPMiddleware):
