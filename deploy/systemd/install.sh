@@ -18,7 +18,8 @@ set -euo pipefail
 release_name() {
     local version hash
     version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$REPOSITORY/pyproject.toml")
-    hash=$(cd "$REPOSITORY" && find miner detectors deploy/systemd env/serve.txt pyproject.toml -type f ! -name '*.pyc' -print0 |
+    hash=$(cd "$REPOSITORY" && find miner detectors deploy/systemd/"$TEMPLATE" deploy/systemd/back-off.conf \
+        env/serve.txt pyproject.toml -type f ! -name '*.pyc' -print0 |
         LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -c1-8)
     echo "$version-$hash"
 }

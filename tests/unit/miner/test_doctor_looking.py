@@ -18,6 +18,7 @@ from miner.chain import standalone
 from miner.chain.external_address import AddressUnknown, find_external_ip
 from miner.doctor import checkup, clock, files, machine, running
 from miner.doctor.patience import asked_in_time, in_time, judged
+from miner.doctor.report import Finding
 from miner.settings import Settings
 from tests.process.daemon import free_port
 
@@ -52,6 +53,23 @@ def test_what_breaks_is_a_line_and_no_traceback() -> None:
     finding = judged("disk", breaks)
     assert (finding.name, finding.level) == ("disk", "problem")
     assert finding.words == "can't be looked at: KeyError: 'odd'"
+
+
+def test_sums_that_take_long_are_a_warning_and_the_pictures_are_timed_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(checkup, "SUMS_SECONDS", 0.0)
+    monkeypatch.setattr(checkup, "INFERENCE_SECONDS", PATIENCE)
+
+    settings = Settings(state_dir=tmp_path, models_dir=tmp_path, miner_axon_port=free_port(), status_port=free_port())
+
+    async def look() -> list[Finding]:
+        return [seen async for seen in checkup.CheckUp(settings).examine() if isinstance(seen, Finding)]
+
+    findings = {finding.name: finding for finding in asyncio.run(look())}
+    assert findings["model"].level == "warning"
+    assert "its sums are not checked: no answer within 0 s" in findings["model"].words
+    assert "p95" in findings["inference"].words, findings["inference"]
 
 
 async def _no_address(services: list[str]) -> str:
