@@ -1,7 +1,8 @@
 """Ray Serve: any model folder behind the Open Inference Protocol v2, on one box or on many.
 
 Each replica verifies and proves its model as the miner does, answers one picture while the next is unpacked, and proves
-itself again at each health check. What is more than the queue holds is answered with 503 at once.
+itself again at each health check without a picture since the last. What is more than the queue holds is answered with
+503 at once.
 """
 
 import asyncio
@@ -29,7 +30,12 @@ class Arguments(BaseModel):
     backend: str = "onnx"
 
 
-@serve.deployment(max_ongoing_requests=2, max_queued_requests=32, health_check_period_s=5, health_check_timeout_s=10)
+PERIOD = 5.0  # seconds between two health checks
+
+
+@serve.deployment(
+    max_ongoing_requests=2, max_queued_requests=32, health_check_period_s=PERIOD, health_check_timeout_s=10
+)
 class Model:
     """One replica."""
 
@@ -38,13 +44,13 @@ class Model:
         manifest = Manifest.read(arguments.model_folder.expanduser())
         cores = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
         options = RunOptions(slots=1, threads=max(1, int(cores)))
-        self.detector = load_detector(manifest.detector, config, Path(), arguments.backend, options)
-        self.detector.verify()
-        self.oip = OpenInference(self.detector, arguments.name)
+        detector = load_detector(manifest.detector, config, Path(), arguments.backend, options)
+        detector.verify()
+        self.oip = OpenInference(detector, arguments.name)
 
     async def check_health(self) -> None:
-        """Answer the known picture; Ray starts another replica in place of one that does not."""
-        await asyncio.to_thread(self.detector.verify)
+        """Answer the known picture, or a picture lately; Ray starts another replica in place of one that does not."""
+        await asyncio.to_thread(self.oip.prove, PERIOD)
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request of the protocol, below the application's route prefix."""

@@ -22,11 +22,11 @@ from detectors.remote.signature import TYPE, Signature
 BUSY_STATUSES = ("429", "503")
 CONNECTIONS = 256  # more than there are slots
 
-Kind = Literal["gone", "odd", "busy"]
+Kind = Literal["gone", "odd", "busy", "late"]
 
 
 class Fault(Exception):
-    """No scores from this endpoint: nobody is there, something went wrong, or its queue is full."""
+    """No scores from this endpoint: nobody is there, something went wrong, its queue is full, or none came in time."""
 
     def __init__(self, kind: Kind, message: str, status: str = "") -> None:
         super().__init__(message)
@@ -100,7 +100,7 @@ class Channel:
                 except aiohttp.ClientConnectionError:
                     return await ask()
         except TimeoutError as error:
-            raise Fault("odd", f"no answer within {seconds:.1f} s") from error
+            raise Fault("late", f"no answer within {seconds:.1f} s") from error
         except aiohttp.ClientConnectorError as error:
             raise Fault("gone", f"no connection: {_reason(error.os_error)}") from error
         except InferenceServerException as error:

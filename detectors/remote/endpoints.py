@@ -64,6 +64,14 @@ def time_limit(left: float, usual: float, another: bool) -> float:
     return min(left - reserve, max(LEAST_PATIENCE, PATIENCE * usual))
 
 
+def is_patient(seconds: float, usual: float) -> bool:
+    """Return whether an answer that did not come within these seconds says something about the endpoint.
+
+    A request that had little of its time left does not: a healthy endpoint may take that long.
+    """
+    return seconds >= PATIENCE * usual
+
+
 def pause(misses: int) -> float:
     """Return the seconds to leave an endpoint alone after so many failures in a row: twice as long each time."""
     return float(min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(misses - 1, 10)))

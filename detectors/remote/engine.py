@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from detectors.errors import DetectorError, NoEndpoint, OutOfTime
 from detectors.remote.channel import Channel, Fault
-from detectors.remote.endpoints import MARGIN, Endpoint, choose, time_limit
+from detectors.remote.endpoints import MARGIN, Endpoint, choose, is_patient, time_limit
 from detectors.remote.options import Observer
 from detectors.remote.signature import Signature, read_signature
 
@@ -110,8 +110,9 @@ class Engine:
             if scores.shape != (1, len(self.proof.labels)):
                 raise Fault("odd", f"its scores have the shape {scores.shape}")
         except Fault as fault:
-            self.observer.failed(endpoint.index)
-            self._doubt(place, fault)
+            if fault.kind != "late" or is_patient(seconds, self.usual):
+                self.observer.failed(endpoint.index)
+                self._doubt(place, fault)
             raise
         finally:
             endpoint.busy -= 1

@@ -1,6 +1,8 @@
 """The server's side of the protocol, by hand and as Triton's client encodes it."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
-from detectors.base import Detector, RunOptions
+from detectors.base import Backend, Detector, RunOptions
 from detectors.config import read_config
 from detectors.loading import load_detector
 from detectors.oip import HEADER, INPUT, OUTPUT, OpenInference
@@ -81,3 +83,37 @@ def test_rubbish_is_400_and_another_model_404(server: OpenInference) -> None:
     assert server.infer(INFER, "nine", b"{}").status == 400
     assert server.infer(INFER, None, b"\xff").status == 400
     assert server.infer("/v2/models/other/infer", None, b"{}").status == 404
+
+
+class Watched:
+    """A graph that sees how many threads are in it at once."""
+
+    def __init__(self, inner: Backend) -> None:
+        self.inner, self.inside, self.most, self.runs = inner, 0, 0, 0
+
+    def run(self, array: Any, deadline: float | None = None) -> Any:
+        self.inside += 1
+        self.runs += 1
+        self.most = max(self.most, self.inside)
+        time.sleep(0.1)
+        self.inside -= 1
+        return self.inner.run(array)
+
+
+def test_pictures_and_proofs_take_turns_and_a_picture_answered_lately_is_proof_enough() -> None:
+    detector = load_detector("ViT", read_config("starter.yaml"), Path("unused"), "onnx", RunOptions(slots=1))
+    detector.verify()
+    watched = detector.backend = Watched(detector.backend)  # type: ignore[assignment]
+    server = OpenInference(detector)
+    body = json.dumps({"inputs": [{"name": INPUT, "datatype": "FP32", "shape": list(ARRAY.shape),
+                                   "data": ARRAY.ravel().tolist()}]}).encode()  # fmt: skip
+    with ThreadPoolExecutor(3) as pool:
+        jobs = [pool.submit(server.prove, -1.0), *(pool.submit(server.infer, INFER, None, body) for _ in range(2))]
+        for job in jobs:
+            job.result()
+    assert watched.most == 1
+    runs = watched.runs
+    server.prove(60.0)
+    assert watched.runs == runs
+    server.prove(-1.0)
+    assert watched.runs > runs

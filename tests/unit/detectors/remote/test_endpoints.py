@@ -2,7 +2,16 @@
 
 import pytest
 
-from detectors.remote.endpoints import FIRST_PAUSE, LONGEST_PAUSE, Endpoint, State, choose, pause, time_limit
+from detectors.remote.endpoints import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    Endpoint,
+    State,
+    choose,
+    is_patient,
+    pause,
+    time_limit,
+)
 
 
 def endpoint(index: int, state: State = "up", busy: int = 0, turn: int = 0) -> Endpoint:
@@ -41,6 +50,13 @@ def test_the_least_busy_healthy_one_is_asked(endpoints: list[Endpoint], tried: l
 )
 def test_an_endpoint_that_hangs_leaves_time_for_another(left: float, usual: float, another: bool, limit: float) -> None:
     assert time_limit(left, usual, another) == limit
+
+
+@pytest.mark.parametrize(
+    ("seconds", "usual", "doubts"), [(8.0, 1.0, True), (7.9, 1.0, False), (0.3, 1.0, False), (0.3, 0.0, True)]
+)
+def test_only_one_that_had_its_time_is_doubted(seconds: float, usual: float, doubts: bool) -> None:
+    assert is_patient(seconds, usual) is doubts
 
 
 def test_the_pause_doubles_up_to_a_limit() -> None:

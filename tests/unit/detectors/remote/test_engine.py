@@ -149,6 +149,17 @@ def test_an_answer_that_does_not_come_is_given_up_at_the_deadline(scene: Scene) 
         detector.predict(PICTURE, time.monotonic())
 
 
+def test_a_request_with_little_time_left_casts_no_doubt_on_a_healthy_endpoint(scene: Scene) -> None:
+    for server in scene.servers:
+        server.seconds = 0.5
+    detector = scene.open()  # the proofs show what is usual
+    with pytest.raises(OutOfTime):
+        detector.predict(PICTURE, time.monotonic() + 0.3)
+    states = [endpoint.state for endpoint in detector.elsewhere.endpoints]  # type: ignore[union-attr]
+    assert states == ["up", "up"]
+    assert not scene.tally.failures
+
+
 def test_a_server_without_binary_arrays_gets_them_as_json(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     scene.servers[0].mood = "JSON only"
