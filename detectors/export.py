@@ -56,12 +56,13 @@ def prepare(
     folder = out or models_dir / model_name(config) / original.revision
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         exporter = exporter_class(detector)(original.path, config)
         _fill(partial, detector, exporter, original, model_name(config), pictures, progress)
         keep_calibration(folder, partial)
         move_into_place(partial, folder)
+        remember_revision(config, models_dir, original.revision)
     except ModuleNotFoundError as error:
         raise ModelError(
             f"exporting for {detector} needs the package {error.name!r}, which is not installed; `make setup-all` does"
@@ -70,7 +71,6 @@ def prepare(
         raise ModelError(f"{folder} can't be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    remember_revision(config, models_dir, original.revision)
     progress("optimising for this machine")
     ensure_graph(folder, Manifest.read(folder))
     return folder

@@ -40,7 +40,7 @@ def write_layout(layout: Layout, folder: Path, repository: Path, threads: int) -
     Other models in the repository stay; an older copy of the same name is replaced.
 
     Raises:
-        ModelError: the folder is damaged, or the server can't run its kind of graph.
+        ModelError: the folder is damaged, the server can't run its kind of graph, or the repository can't be written.
     """
     manifest = Manifest.read(folder)
     manifest.verify(folder)
@@ -52,19 +52,31 @@ def write_layout(layout: Layout, folder: Path, repository: Path, threads: int) -
             f"{folder} holds {IR_FILE}, which Triton's onnxruntime can't run; the backend onnx can have one"
         )
     target = repository / manifest.name
-    partial = repository / f"{manifest.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / VERSION).mkdir(parents=True)
-    for name in names:
-        shutil.copyfile(folder / name, partial / VERSION / name)
-    if layout == "triton":
-        (partial / "labels.txt").write_text("\n".join(manifest.output.labels) + "\n", encoding="utf-8")
-        (partial / "config.pbtxt").write_text(_pbtxt(manifest, folder / MODEL_FILE, threads), encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
-    if layout == "ovms":
-        _list_model(repository / "config.json", manifest, threads)
+    try:
+        _replace(target, layout, folder, names, manifest, threads)
+        if layout == "ovms":
+            _list_model(repository / "config.json", manifest, threads)
+    except OSError as error:
+        raise ModelError(f"{target} can't be written: {error.strerror or error}") from error
     return target
+
+
+def _replace(
+    target: Path, layout: Layout, folder: Path, names: Sequence[str], manifest: Manifest, threads: int
+) -> None:
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        (partial / VERSION).mkdir(parents=True)
+        for name in names:
+            shutil.copyfile(folder / name, partial / VERSION / name)
+        if layout == "triton":
+            (partial / "labels.txt").write_text("\n".join(manifest.output.labels) + "\n", encoding="utf-8")
+            (partial / "config.pbtxt").write_text(_pbtxt(manifest, folder / MODEL_FILE, threads), encoding="utf-8")
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _pbtxt(manifest: Manifest, path: Path, threads: int) -> str:

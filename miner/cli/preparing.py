@@ -190,7 +190,7 @@ def _steps() -> "Iterator[tuple[Console, Callable[[str], None]]]":
 
 @contextmanager
 def start_errors(settings: Settings) -> Iterator[None]:
-    """Turn the detectors' errors into the command line's."""
+    """Turn the detectors' errors into the command line's, and those of a disk that is full or not ours."""
     from detectors.errors import DetectorConfigError, ImageError, ModelError
 
     try:
@@ -199,3 +199,7 @@ def start_errors(settings: Settings) -> Iterator[None]:
         raise ConfigurationError(f"IMAGE_DETECTOR_CONFIG={settings.detector_config}: {error}") from error
     except ModelError as error:
         raise CouldNotStart(str(error)) from error
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise CouldNotStart(f"{error.filename}: {error.strerror}") from error

@@ -37,6 +37,12 @@ def test_a_vit_folder_with_a_file_missing_is_refused(tmp_path: Path, missing: st
         prepare("ViT", vit(folder), tmp_path / "models")
 
 
+def test_a_folder_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
+    folder = make_vit(tmp_path / "vit")
+    with pytest.raises(ModelError, match=r"/dev/null/out can't be written: Not a directory"):
+        prepare("ViT", vit(folder), tmp_path / "models", out=Path("/dev/null/out"))
+
+
 def test_a_processor_we_do_not_know_is_refused(tmp_path: Path) -> None:
     folder = make_vit(tmp_path / "vit")
     (folder / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "BeitImageProcessor"}))

@@ -126,3 +126,9 @@ def test_the_command_needs_a_place(tmp_path: Path) -> None:
     done = export("--layout", "ovms", folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr == "error: --layout=ovms: needs --out, the folder of the repository\n"
+
+
+def test_a_place_that_can_not_be_written_is_one_line(tmp_path: Path) -> None:
+    done = export("--layout", "triton", "--out", "/dev/null/repository", folder=tmp_path)
+    assert done.returncode == 3
+    assert done.stderr == "error: /dev/null/repository/starter can't be written: Not a directory\n"
