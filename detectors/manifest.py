@@ -70,6 +70,8 @@ class Gate(_Part):
     seconds: float  # median of a run
     seconds_fp32: float
     labelled: Labelled | None = None
+    made_pictures: bool = False  # made by arithmetic, not photos
+    answers: tuple[float, float] | None = None  # the least and the largest of fp32's over these pictures
 
 
 Tenths = Annotated[list[float], Field(min_length=10, max_length=10)]

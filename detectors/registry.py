@@ -33,6 +33,7 @@ RECIPES = {
     ("int8", "onnx"): {
         "dynamic": "detectors.precision.onnx_int8:dynamic",
         "static": "detectors.precision.onnx_int8:static",
+        "static, weights only": "detectors.precision.onnx_int8:static_weights",
     },
     ("int8", "openvino"): {"nncf": "detectors.precision.openvino:int8"},
     ("bf16", "openvino"): {"bf16": "detectors.precision.openvino:bf16"},

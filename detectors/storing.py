@@ -36,7 +36,11 @@ def store_calibration(folder: Path, calibration: Calibration | None, predictions
     `predictions` is the spread of mapped probabilities; None forgets the spread, which is that of another map.
     """
     update = {"calibration": calibration, "predictions": predictions}
-    manifest = Manifest.read(folder).model_copy(update=update)
+    write_manifest(Manifest.read(folder).model_copy(update=update), folder)
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Replace a folder's manifest."""
     write_safely(folder / NAME, (manifest.model_dump_json(indent=2) + "\n").encode())
 
 

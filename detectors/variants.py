@@ -1,11 +1,14 @@
-"""The faster variants of a model that are on this disk."""
+"""The faster variants of a model that are on this disk, and which of them serves best."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from detectors.config import DetectorConfig
 from detectors.errors import NotPrepared
+from detectors.loading import has_variant
 from detectors.manifest import Manifest
+from detectors.precision.gate import best
 from detectors.registry import RECIPES
 from detectors.weights import model_folder, variant_folder
 
@@ -42,3 +45,31 @@ def prepared_folders(config: DetectorConfig, models_dir: Path) -> Iterator[tuple
                 yield variant, Manifest.read(variant)
             except NotPrepared:
                 continue
+
+
+def of_precision(config: DetectorConfig, models_dir: Path, precision: str) -> dict[str, Path]:
+    """Return the folders of a prepared model's variants of one precision, by backend, of those that are installed."""
+    backends = [backend for kind, backend in RECIPES if kind == precision and is_installed(backend)]
+    manifest = Manifest.read(model_folder(config, models_dir))
+    return {
+        backend: variant_folder(manifest, models_dir, precision, backend)
+        for backend in backends
+        if has_variant(config, models_dir, precision, backend)
+    }
+
+
+def measured_best(config: DetectorConfig, models_dir: Path, precision: str) -> str | None:
+    """Return the backend whose variant was the best when they were made; None where there is none.
+
+    Raises:
+        NotPrepared: the model is not on this disk yet.
+        ModelError: a manifest can't be read.
+    """
+    manifests = {name: Manifest.read(folder) for name, folder in of_precision(config, models_dir, precision).items()}
+    gates = {backend: manifest.gate for backend, manifest in manifests.items() if manifest.gate is not None}
+    return best(gates) if gates else None
+
+
+def is_installed(backend: str) -> bool:
+    """Return whether a backend that runs faster variants is here; onnxruntime always is."""
+    return backend == "onnx" or find_spec(backend) is not None

@@ -15,8 +15,8 @@ from detectors.loading import has_variant, load_detector
 from miner.checks import VALIDATORS_WAIT
 from miner.errors import ConfigurationError, CouldNotStart, StartError
 from miner.metrics import Metrics
-from miner.plan import Plan, choose
-from miner.plans import stored_plan
+from miner.plan import Plan
+from miner.plans import plan_of, stored_plan
 from miner.remote import RemoteMetrics, addresses, engine_options
 from miner.selftest import on_a_thread
 from miner.settings import Settings, environment_of
@@ -103,7 +103,7 @@ class ModelLoader:
     def _open(self) -> Detector:
         settings = self.settings
         config = read_config(settings.detector_config)
-        plan = choose(settings, self.cores, self._tuned())
+        plan = plan_of(settings, self.cores, self._tuned())
         options = plan.options
         if self._split is not None:
             options = replace(options, slots=self._split.slots, threads=self._split.threads)

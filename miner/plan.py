@@ -26,8 +26,11 @@ class Plan:
         return RunOptions(self.slots, self.threads, self.arena)
 
 
-def choose(settings: Settings, cores: int, tuned: Plan | None) -> Plan:
-    """Return the plan: what the settings leave open is taken from `tuned` where it fits them, else by default."""
+def choose(settings: Settings, cores: int, tuned: Plan | None, measured: str | None = None) -> Plan:
+    """Return the plan: what the settings leave open is taken from `tuned` where it fits them, else by default.
+
+    `measured` is the backend that was the best at the set precision when its variants were made.
+    """
     backend, precision = settings.image_detector_backend, settings.image_detector_precision
     if backend == REMOTE:
         count = len(settings.remote_endpoints.split(","))
@@ -42,6 +45,8 @@ def choose(settings: Settings, cores: int, tuned: Plan | None) -> Plan:
         return Plan(
             tuned.backend, tuned.precision, split.slots, split.threads, tuned.arena, f"{tuned.why}; split as set"
         )
-    if backend == AUTO:
+    if backend == AUTO and measured is not None:
+        backend, why = measured, f"the best {precision} when it was made; {why}"
+    elif backend == AUTO:
         backend = "openvino" if precision == "bf16" else "onnx"
     return Plan(backend, "fp32" if precision == AUTO else precision, split.slots, split.threads, None, why)

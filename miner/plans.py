@@ -10,10 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from detectors.config import read_config
-from detectors.variants import Sums, model_sums
+from detectors.variants import Sums, measured_best, model_sums
 from miner.errors import CouldNotStart
-from miner.plan import Plan
-from miner.settings import Settings
+from miner.plan import Plan, choose
+from miner.settings import AUTO, Settings
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,23 @@ def stored_plan(settings: Settings, cores: int) -> Plan | None:
         DetectorError: the configuration or the model can't be read.
     """
     return read_plan(folders(settings), key_of(settings, cores))
+
+
+def plan_of(settings: Settings, cores: int, tuned: Plan | None) -> Plan:
+    """Return how to serve the configured model.
+
+    Raises:
+        DetectorError: the configuration or the model can't be read.
+    """
+    return choose(settings, cores, tuned, measured_backend(settings, settings.detector_config))
+
+
+def measured_backend(settings: Settings, config: str) -> str | None:
+    """Return the backend that serves a model's set precision best, where it is left open and was measured."""
+    precision, backend = settings.image_detector_precision, settings.image_detector_backend
+    if backend != AUTO or precision in (AUTO, "fp32"):
+        return None
+    return measured_best(read_config(config), settings.models_dir, precision)
 
 
 def key_of(settings: Settings, cores: int) -> str:

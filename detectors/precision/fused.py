@@ -13,9 +13,9 @@ from detectors.ensemble import Ensemble
 from detectors.errors import ModelError
 from detectors.loading import branch_models, load_branches
 from detectors.manifest import NAME, Gate, Manifest, Precision
-from detectors.pictures import many_pictures
 from detectors.precision import gate
-from detectors.precision.making import Photos, make_faster
+from detectors.precision.making import make_faster
+from detectors.precision.photos import Photos
 from detectors.storing import move_into_place
 from detectors.weights import model_folder, variant_folder
 
@@ -36,7 +36,7 @@ def make_faster_ensemble(
         ModelError: a branch has no such variant, or too many of the fused answers change sides.
     """
     assert config.branches is not None
-    photos = photos or Photos(many_pictures())
+    photos = photos or Photos.by_arithmetic()
     manifest = Manifest.read(model_folder(config, models_dir))
     target = variant_folder(manifest, models_dir, precision, backend)
     (target / NAME).unlink(missing_ok=True)  # of other variants than those that come now
@@ -47,7 +47,7 @@ def make_faster_ensemble(
     progress("what the branches say together")
     plain = load_branches(config.branches, models_dir, "onnx", options, "fp32")
     faster = load_branches(config.branches, models_dir, backend, options, precision)
-    judged = _judge(config, manifest, plain, faster, photos)
+    judged = _judge(config, manifest, plain, faster, photos.split()[1])  # not on what the branches are calibrated on
     if judged.flips > max_flips:
         raise ModelError(
             f"{precision} for {backend}: {judged.flips:.1%} of the pictures are on the other side of the threshold "
@@ -93,6 +93,8 @@ def _judge(
         seconds=seconds[1],
         seconds_fp32=seconds[0],
         labelled=gate.labelled(answers[:, 0], answers[:, 1], photos.labels, manifest.threshold),
+        made_pictures=photos.made,
+        answers=(float(answers[:, 0].min()), float(answers[:, 0].max())),
     )
 
 

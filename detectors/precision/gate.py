@@ -1,14 +1,16 @@
 """The gate: what a faster graph's answers cost, and whether that is too much. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.manifest import Labelled
+from detectors.manifest import Gate, Labelled
 from detectors.reward import expected_reward
 
 Probabilities = NDArray[np.float64]
+NEAR = 1.1  # within a tenth of the fastest, the more faithful one is taken
+LITTLE = 0.1  # of probability; answers that vary less tell pictures hardly apart
 
 
 def flips(fp32: Probabilities, faster: Probabilities, threshold: float) -> float:
@@ -37,6 +39,27 @@ def labelled(
         reward_fp32=reward_fp32,
         reward=reward,
     )
+
+
+def best(gates: Mapping[str, Gate]) -> str:
+    """Return the name of the fastest, in times of fp32 in the same rounds, or of a more faithful one nearly as fast."""
+    times = {name: gate.seconds / max(gate.seconds_fp32, 1e-9) for name, gate in gates.items()}
+    limit = min(times.values()) * NEAR
+    return min((name for name in gates if times[name] <= limit), key=lambda name: gates[name].mean_difference)
+
+
+def doubts(gate: Gate) -> list[str]:
+    """Return why the judgement proves less than it seems."""
+    found = []
+    if gate.made_pictures:
+        found.append("judged on made pictures, not on photos: give --pictures")
+    if gate.answers is not None and gate.answers[1] - gate.answers[0] < LITTLE:
+        low, high = gate.answers
+        found.append(
+            f"unproven: the model's answers hardly vary over the judged pictures ({low:.2f} to {high:.2f}), so that "
+            "none changes sides says little"
+        )
+    return found
 
 
 def _worth(said: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[float, float]:

@@ -1,8 +1,6 @@
 """From an fp32 folder to a faster one: every recipe is tried, the gate judges, measurement chooses."""
 
 import shutil
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,24 +14,16 @@ from detectors.image import decode
 from detectors.manifest import Gate, Manifest, Precision, sha256
 from detectors.network import Network
 from detectors.optimized import ensure_graph
-from detectors.pictures import known_picture, many_pictures
+from detectors.pictures import known_picture
 from detectors.precision import Recipe, gate
+from detectors.precision.photos import Photos
 from detectors.precision.sensitivity import most_sensitive_layers
+from detectors.precision.timing import interleaved
 from detectors.registry import backend_class, network_class, recipes
 from detectors.storing import move_into_place, package_versions
 from detectors.weights import variant_folder
 
 KEEP = (0, 2, 4, 8, 16)  # layers left in fp32, tried in turn
-CALIBRATION = 32  # pictures; ranges hardly widen with more
-NEAR = 1.1  # within a tenth of the fastest, the more faithful one is taken
-
-
-@dataclass(frozen=True, slots=True)
-class Photos:
-    """Encoded photos for calibration and for the gate, and, if known, whether each shows roadwork."""
-
-    data: Sequence[bytes]
-    labels: Sequence[bool] | None = None
 
 
 @dataclass(slots=True)
@@ -64,7 +54,7 @@ def make_faster(
     found = recipes(precision, backend)
     if not found:
         raise ModelError(f"there is no {precision} for the backend {backend!r}")
-    photos = photos or Photos(many_pictures())
+    photos = photos or Photos.by_arithmetic()
     fp32 = network_class(manifest.detector)(ModelFiles(folder, manifest, None), backend_class("onnx"), options)
     target = variant_folder(manifest, models_dir, precision, backend)
     partial = target.with_name(target.name + ".partial")
@@ -78,7 +68,7 @@ def make_faster(
                 f"the other side of the threshold): {'; '.join(trial.refusals)}"
             )
         progress("measuring")
-        chosen = _choose(passed, fp32, photos)
+        chosen = _choose(passed, fp32)
         _finish(chosen, manifest, precision, backend)
         move_into_place(chosen.folder, target)
     except OSError as error:
@@ -99,24 +89,23 @@ class _Trial:
     ) -> None:  # fmt: skip
         self.fp32, self.source, self.partial = fp32, source, partial
         self.precision, self.backend, self.options = precision, backend, options
-        self.photos, self.max_flips, self.progress = photos, max_flips, progress
+        calibration, self.photos = photos.split()
+        self.max_flips, self.progress = max_flips, progress
         self.refusals: list[str] = []
-        progress(f"fp32 answers to {len(photos.data)} pictures")
-        self.expected = _probabilities(fp32, photos)
-        # Spread over all, which may be sorted by class.
-        step = max(1, len(photos.data) // CALIBRATION)
-        self.inputs = [fp32.preprocessing(decode(data)) for data in photos.data[::step][:CALIBRATION]]
-        self._ranked: list[str] | None = None
+        progress(f"fp32 answers to {len(self.photos.data)} pictures")
+        self.expected = _probabilities(fp32, self.photos)
+        self.inputs = [fp32.preprocessing(decode(data)) for data in calibration.data]
+        self._ranked: dict[tuple[str, ...], list[str]] = {}
 
     def attempt(self, name: str, recipe: Recipe) -> Candidate | None:
         """Try a recipe with more and more layers left in fp32, until it passes."""
         for count in KEEP:
-            keep = self._sensitive(count)
+            keep = self._sensitive(count, recipe.layers)
             self.progress(f"{name}{f', {count} layers in fp32' if keep else ''}")
             folder = self.partial / f"{name}-{count}"
             folder.mkdir(parents=True)
             try:
-                recipe(self.source, folder, self.inputs, keep)
+                recipe.write(self.source, folder, self.inputs, keep)
                 candidate = self._judge(name, folder, keep)
             except ModelError as error:
                 self.refusals.append(f"{name}: {error}")
@@ -147,31 +136,28 @@ class _Trial:
             seconds=0.0,
             seconds_fp32=0.0,
             labelled=gate.labelled(self.expected, answers, self.photos.labels, threshold),
+            made_pictures=self.photos.made,
+            answers=(float(self.expected.min()), float(self.expected.max())),
         )
         return Candidate(detector, folder, judged)
 
-    def _sensitive(self, count: int) -> list[str]:
-        if count and self._ranked is None:
+    def _sensitive(self, count: int, layers: tuple[str, ...]) -> list[str]:
+        if not count:
+            return []
+        if layers not in self._ranked:
             self.progress("looking for the most sensitive layers")
-            self._ranked = most_sensitive_layers(self.source / MODEL_FILE, self.inputs)
-        return (self._ranked or [])[:count]
+            self._ranked[layers] = most_sensitive_layers(self.source / MODEL_FILE, self.inputs, layers)
+        return self._ranked[layers][:count]
 
 
-def _choose(passed: list[Candidate], fp32: Network, photos: Photos, rounds: int = 15) -> Candidate:
+def _choose(passed: list[Candidate], fp32: Network) -> Candidate:
     """Measure all in turn, and take the fastest, or a more faithful one that is nearly as fast."""
-    array = fp32.preprocessing(decode(photos.data[0]))
-    backends = [fp32.backend, *(candidate.detector.backend for candidate in passed)]
-    times: list[list[float]] = [[] for _ in backends]
-    for _ in range(rounds):
-        for backend, mine in zip(backends, times, strict=True):
-            started = time.perf_counter()
-            backend.run(array)
-            mine.append(time.perf_counter() - started)
-    medians = [statistics.median(mine) for mine in times]
-    for candidate, median in zip(passed, medians[1:], strict=True):
-        candidate.gate = candidate.gate.model_copy(update={"seconds": median, "seconds_fp32": medians[0]})
-    near = [candidate for candidate in passed if candidate.gate.seconds <= min(medians[1:]) * NEAR]
-    return min(near, key=lambda candidate: candidate.gate.mean_difference)
+    array = fp32.preprocessing(decode(known_picture()))
+    seconds_fp32, *seconds = interleaved([fp32.backend, *(candidate.detector.backend for candidate in passed)], array)
+    for candidate, mine in zip(passed, seconds, strict=True):
+        candidate.gate = candidate.gate.model_copy(update={"seconds": mine, "seconds_fp32": seconds_fp32})
+    by_recipe = {candidate.gate.recipe: candidate for candidate in passed}
+    return by_recipe[gate.best({name: candidate.gate for name, candidate in by_recipe.items()})]
 
 
 def _finish(chosen: Candidate, fp32: Manifest, precision: Precision, backend: str) -> None:

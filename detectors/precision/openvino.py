@@ -10,12 +10,12 @@ import openvino
 
 from detectors.backends import IR_FILE, MODEL_FILE
 from detectors.errors import ModelError
-from detectors.precision import Inputs
+from detectors.precision import Inputs, Recipe
 
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
-def int8(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> None:
+def _int8(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> None:
     """Quantise weights and activations with NNCF, calibrated on the inputs."""
     import nncf
 
@@ -37,7 +37,7 @@ def int8(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> None:
     openvino.save_model(quantised, folder / IR_FILE, compress_to_fp16=False)
 
 
-def bf16(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> None:
+def _bf16(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> None:
     """Store the weights in 16 bits and let the CPU compute in bfloat16.
 
     Raises:
@@ -48,6 +48,9 @@ def bf16(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> None:
     if not cpu_has_bf16():
         raise ModelError("this CPU computes no bfloat16 (neither AVX512-BF16 nor AMX)")
     openvino.save_model(openvino.Core().read_model(fp32 / MODEL_FILE), folder / IR_FILE, compress_to_fp16=True)
+
+
+int8, bf16 = Recipe(_int8), Recipe(_bf16)
 
 
 def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

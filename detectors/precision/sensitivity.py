@@ -1,5 +1,6 @@
 """Which layers suffer most from eight bits."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +10,22 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from detectors.precision import Inputs
+from detectors.precision import WEIGHTED, Inputs
 
-WEIGHTED = ("Conv", "Gemm", "MatMul")
 SAMPLES = 4  # pictures; the order of the layers is the same with more
 
 Array = NDArray[np.float32]
 
 
-def most_sensitive_layers(path: Path, inputs: Inputs) -> list[str]:
-    """Return the names of the weighted nodes of a graph, the one that eight bits hurt most first.
+def most_sensitive_layers(path: Path, inputs: Inputs, layers: Sequence[str] = WEIGHTED) -> list[str]:
+    """Return the names of a graph's nodes of these operators that have weights, the one eight bits hurt most first.
 
     A layer's own error is the relative error of its output when its weights (per output channel) and its input (per
     tensor) are rounded to eight bits, and everything before it is exact.
     """
     model = onnx.load(path)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    nodes = [node for node in model.graph.node if node.op_type in WEIGHTED and node.input[1] in weights]
+    nodes = [node for node in model.graph.node if node.op_type in layers and node.input[1] in weights]
     activations = _record(path, model, sorted({node.input[0] for node in nodes}), inputs[:SAMPLES])
     errors = {}
     for node in nodes:

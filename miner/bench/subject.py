@@ -8,8 +8,7 @@ from detectors.config import DetectorConfig
 from detectors.manifest import Manifest
 from miner.bench.entrants import Variant, reference_name
 from miner.bench.job import Job
-from miner.plan import choose
-from miner.plans import cpu_model, library_versions, stored_plan
+from miner.plans import cpu_model, library_versions, plan_of, stored_plan
 from miner.settings import Settings
 from miner.threads import ThreadPlan
 
@@ -43,7 +42,7 @@ class Subject:
 
     def served(self) -> Variant:
         """Return what the miner would serve with these settings."""
-        plan = choose(self.settings, self.cores, stored_plan(self.settings, self.cores))
+        plan = plan_of(self.settings, self.cores, stored_plan(self.settings, self.cores))
         return plan.backend, plan.precision
 
     def facts(self) -> dict[str, Any]:

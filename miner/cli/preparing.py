@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +15,11 @@ from miner.settings import AUTO, Settings
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from detectors.base import Detector
+    from detectors.base import Detector, RunOptions
     from detectors.config import DetectorConfig
     from detectors.layouts import Layout
     from detectors.manifest import Gate, Precision
-    from detectors.precision.making import Photos
+    from detectors.precision.photos import Photos
 
 KINDS = (".jpeg", ".jpg", ".png", ".webp")
 CLASSES = {"roadwork": True, "no_roadwork": False}
@@ -32,7 +31,7 @@ def read_photos(folder: Path) -> "Photos":
     Raises:
         ConfigurationError: there are none.
     """
-    from detectors.precision.making import Photos
+    from detectors.precision.photos import Photos
 
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in KINDS)
     if not paths:
@@ -104,14 +103,16 @@ def prepare_faster(
     from detectors.errors import ModelError
     from detectors.manifest import Manifest
     from detectors.precision.fused import make_faster_ensemble
+    from detectors.precision.gate import doubts
     from detectors.precision.making import make_faster
     from detectors.registry import RECIPES
+    from detectors.variants import is_installed
     from detectors.weights import model_folder
     from miner.threads import allowed_cores
 
     chosen = settings.image_detector_backend
     backends = [backend for kind, backend in RECIPES if kind == precision and chosen in (AUTO, backend)]
-    installed = [backend for backend in backends if backend == "onnx" or find_spec(backend) is not None]
+    installed = [backend for backend in backends if is_installed(backend)]
     if not installed:
         wanted = f"the package {backends[0]!r} (extra `openvino`)" if backends else f"another backend than {chosen!r}"
         raise ConfigurationError(f"--precision={precision}: needs {wanted}")
@@ -134,8 +135,33 @@ def prepare_faster(
             made = Manifest.read(target).gate
             assert made is not None
             console.print(f"{target}: {_gate_in_words(made)}")
-    if len(refusals) == len(installed):
-        raise CouldNotStart("; ".join(refusals))
+            for doubt in doubts(made):
+                console.print(f"warning: {doubt}")
+        if len(refusals) == len(installed):
+            raise CouldNotStart("; ".join(refusals))
+        _compare_backends(console, progress, config, precision, models_dir, options)
+
+
+def _compare_backends(
+    console: "Console", progress: Callable[[str], None], config: "DetectorConfig", precision: "Precision",
+    models_dir: Path, options: "RunOptions",
+) -> None:  # fmt: skip
+    """Measure a precision's backends in turn, if there are several, and say which `auto` takes from now on."""
+    from detectors.manifest import Manifest
+    from detectors.precision.timing import compare
+    from detectors.variants import measured_best, of_precision
+    from detectors.weights import model_folder
+
+    folders = of_precision(config, models_dir, precision)
+    if len(folders) < 2:
+        return
+    if config.branches is None:  # the parts of an ensemble were measured beside fp32's as a whole
+        progress("measuring the backends in turn")
+        compare(model_folder(config, models_dir), folders, options)
+    gates = {backend: Manifest.read(folder).gate for backend, folder in folders.items()}
+    words = [f"{name} {gate.seconds / gate.seconds_fp32:.2f} of fp32's time, differing by {gate.mean_difference:.1e}"
+             for name, gate in gates.items() if gate is not None]  # fmt: skip
+    console.print(f"{precision} is served by {measured_best(config, models_dir, precision)}: {'; '.join(words)}")
 
 
 def put_into_repository(

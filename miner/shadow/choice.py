@@ -1,7 +1,10 @@
 """Which second model the settings name, and whether it is not the first."""
 
+import contextlib
+
 from detectors.config import find_config
-from detectors.errors import DetectorConfigError
+from detectors.errors import DetectorConfigError, DetectorError
+from miner.plans import measured_backend
 from miner.settings import AUTO, REMOTE, Settings
 from miner.shadow.shadow import Job
 
@@ -11,11 +14,14 @@ def job_of(settings: Settings) -> Job | None:
     if not settings.shadow_detector_config or not settings.shadow_sample:
         return None
     backend, precision = settings.image_detector_backend, settings.image_detector_precision
+    measured = None
+    with contextlib.suppress(DetectorError):  # loading will say it
+        measured = measured_backend(settings, settings.shadow_detector_config)
     return Job(
         detector=settings.shadow_detector or settings.image_detector,
         config=settings.shadow_detector_config,
         models_dir=str(settings.models_dir),
-        backend="onnx" if backend in (AUTO, REMOTE) else backend,
+        backend=measured or ("onnx" if backend in (AUTO, REMOTE) else backend),
         precision="fp32" if precision == AUTO else precision,
     )
 

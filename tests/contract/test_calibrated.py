@@ -13,7 +13,8 @@ from detectors.config import DetectorConfig
 from detectors.loading import load_detector
 from detectors.manifest import Manifest
 from detectors.pictures import known_picture, many_pictures
-from detectors.precision.making import Photos, make_faster
+from detectors.precision.making import make_faster
+from detectors.precision.photos import Photos
 from detectors.sending.changes import VIEWS
 from detectors.storing import keep_calibration, store_calibration
 from miner.cli import app

@@ -17,7 +17,7 @@ from detectors.loading import branch_model, has_variant, load_detector
 from detectors.manifest import Manifest
 from detectors.pictures import many_pictures
 from detectors.precision.fused import make_faster_ensemble
-from detectors.precision.making import Photos
+from detectors.precision.photos import Photos
 from detectors.weights import model_folder, variant_folder
 from miner.bench.job import Job
 from miner.bench.worker import _load

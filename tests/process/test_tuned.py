@@ -21,7 +21,9 @@ def test_a_tuned_int8_is_what_the_next_start_serves(tmp_path: Path, street: byte
     models.mkdir()
     (models / "plans").write_text("in the way: the plan goes with the state, as where the models are read-only")
     daemon = Daemon(tmp_path, {"MODELS_DIR": models, "IMAGE_DETECTOR_PRECISION": "int8", "TUNE_ON_START": "true"})
-    assert "of fp32's time" in run(daemon, *EXPORT).stderr
+    said = run(daemon, *EXPORT).stderr
+    assert "of fp32's time" in said
+    assert "warning: judged on made pictures, not on photos: give --pictures" in said
     tuned = json.loads(run(daemon, "tune", "--json").stdout)
     plan = Plan(**tuned["plan"])
     assert Path(tuned["file"]).parent == daemon.state / "plans"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from detectors.manifest import Manifest
+from detectors.manifest import Gate, Manifest
 from detectors.weights import variant_folder
 from miner.errors import CouldNotStart
 from miner.plan import Plan, choose
-from miner.plans import cpu_model, folders, key_of, plan_key, read_plan, writable, write_plan
+from miner.plans import cpu_model, folders, key_of, measured_backend, plan_key, read_plan, writable, write_plan
 from miner.settings import Settings
 
 STARTER = Path(__file__).resolve().parents[3] / "detectors" / "starter"
@@ -45,6 +45,50 @@ def test_settings_beat_the_plan_and_the_plan_the_default(
     plan = choose(Settings.load(**flags), 4, tuned)
     assert (plan.backend, plan.precision, plan.slots, plan.threads) == served
     assert plan.why
+
+
+@pytest.mark.parametrize(
+    ("flags", "tuned", "measured", "backend"),
+    [
+        ({"image_detector_precision": "int8"}, None, "openvino", "openvino"),
+        ({"image_detector_precision": "int8"}, replace(TUNED, backend="onnx"), "openvino", "onnx"),
+        ({"image_detector_precision": "int8", "image_detector_backend": "onnx"}, None, "openvino", "onnx"),
+    ],
+)
+def test_untuned_the_backend_that_was_best_when_the_variants_were_made_serves(
+    flags: dict[str, str], tuned: Plan | None, measured: str, backend: str
+) -> None:
+    plan = choose(Settings.load(**flags), 4, tuned, measured)
+    assert (plan.backend, plan.precision) == (backend, "int8")
+    assert ("the best int8 when it was made" in plan.why) is (tuned is None and "image_detector_backend" not in flags)
+
+
+@pytest.mark.parametrize(
+    ("onnx", "openvino", "best"),
+    [
+        ((0.2, 1e-3), (0.15, 2e-3), "openvino"),
+        ((0.16, 1e-3), (0.15, 2e-3), "onnx"),  # within a tenth: the more faithful one
+        ((0.3, 1e-3), None, "onnx"),
+        (None, (0.3, 1e-3), "openvino"),  # the other did not get through its gate
+    ],
+)
+def test_what_an_export_has_measured_is_read(
+    tmp_path: Path, onnx: tuple[float, float] | None, openvino: tuple[float, float] | None, best: str
+) -> None:
+    manifest = Manifest.read(STARTER)
+    settings = Settings.load(models_dir=str(tmp_path), image_detector_precision="int8")
+    assert measured_backend(settings, "starter.yaml") is None
+    for backend, measured in (("onnx", onnx), ("openvino", openvino)):
+        if measured is not None:
+            gate = Gate(
+                recipe="x", kept_fp32=[], pictures=1, max_difference=0.1, mean_difference=measured[1], flips=0,
+                seconds=measured[0], seconds_fp32=1.0,
+            )  # fmt: skip
+            folder = variant_folder(manifest, tmp_path, "int8", backend)
+            folder.mkdir(parents=True)
+            manifest.model_copy(update={"precision": "int8", "backend": backend, "gate": gate}).write(folder)
+    assert measured_backend(settings, "starter.yaml") == best
+    assert measured_backend(Settings.load(models_dir=str(tmp_path)), "starter.yaml") is None
 
 
 @pytest.mark.parametrize(("set_", "slots"), [("0", 4), ("7", 7)])
