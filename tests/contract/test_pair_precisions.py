@@ -44,11 +44,11 @@ def test_a_faster_pair_loads_and_proves_itself(home: Path, precision: str, backe
     assert has_variant(config, models, precision, backend)
     judged = Manifest.read(folder).gate
     assert judged is not None
-    assert (judged.pictures, judged.max_difference > 0, judged.seconds > 0) == (4, True, True)
+    assert (judged.pictures, judged.max_difference > 0, judged.seconds > 0) == (2, True, True)
     assert judged.labelled is not None
     assert detector.manifest.gate == judged
-    answer = detector.predict(DATA[0]).probability
-    assert answer == pytest.approx(load(config, models).predict(DATA[0]).probability, abs=judged.max_difference + 1e-6)
+    answer = detector.predict(DATA[1]).probability  # one of the two that were judged
+    assert answer == pytest.approx(load(config, models).predict(DATA[1]).probability, abs=judged.max_difference + 1e-6)
 
 
 def test_what_the_branches_say_together_passes_the_gate_too(
