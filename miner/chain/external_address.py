@@ -23,13 +23,16 @@ class AddressUnknown(MinerError):
     """No service, or no two of them, could tell our address."""
 
 
-async def find_external_ip(services: Sequence[str] = SERVICES, seconds: float = 5.0) -> str:
+async def find_external_ip(
+    services: Sequence[str] = SERVICES, seconds: float = 5.0, *, known: str | None = None
+) -> str:
     """Ask all services at once; the first address that two agree on, or the only one that came.
 
-    Over IPv4, because the axon listens there. `seconds` limits each service.
+    Where an address is `known` already, one service alone can't change it: it may be mistaken, or lie. Over IPv4,
+    because the axon listens there. `seconds` limits each service.
 
     Raises:
-        AddressUnknown: nobody answered, or everybody something else.
+        AddressUnknown: nobody answered, or everybody something else, or only one and something new.
     """
     votes: Counter[str] = Counter()
     transport = httpx.AsyncHTTPTransport(local_address="0.0.0.0")  # noqa: S104
@@ -46,8 +49,11 @@ async def find_external_ip(services: Sequence[str] = SERVICES, seconds: float = 
             for one in asked:
                 one.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
-    if len(votes) == 1:
+    if len(votes) == 1 and (known is None or known in votes):
         return next(iter(votes))
+    if len(votes) == 1:
+        said = f"our address is {next(iter(votes))} and no longer {known}"
+        raise AddressUnknown(f"one service alone says that {said}; set AXON_EXTERNAL_IP")
     if votes:
         raise AddressUnknown(f"the services disagree on our address: {', '.join(sorted(votes))}; set AXON_EXTERNAL_IP")
     raise AddressUnknown(f"none of {len(services)} services could tell our address; set AXON_EXTERNAL_IP")

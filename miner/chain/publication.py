@@ -38,7 +38,7 @@ class Axon:
     port: int
     ip: str | None = None
     metrics_port: int | None = None  # published too, where given
-    find_ip: Callable[[], Awaitable[str]] = find_external_ip
+    find_ip: Callable[..., Awaitable[str]] = find_external_ip  # (known: str | None)
     lookup_seconds: float = 600.0
     retry_seconds: float = 60.0  # after the first refusal; doubled after each, up to ten minutes
 
@@ -55,6 +55,7 @@ class Publisher:
 
     def __init__(self, axon: Axon, netuid: int, wallet: "Wallet", monotonic: Clock) -> None:
         self.axon = axon
+        self._netuid, self._hotkey = netuid, wallet.hotkey.ss58_address
         self._monotonic = monotonic
         self._ip = axon.ip
         self._next_lookup = 0.0
@@ -76,7 +77,7 @@ class Publisher:
         Raises:
             ChainFault: the chain could not be asked; whether an extrinsic went through shows at the next step.
         """
-        await self._look_up()
+        await self._look_up(call)
         for publication in self._publications:
             if self._ip is not None:
                 await publication.step(call, self._ip)
@@ -92,11 +93,15 @@ class Publisher:
             if not publication.published:
                 publication.say(False, reason)
 
-    async def _look_up(self) -> None:
+    async def _look_up(self, call: Call) -> None:
         if self.axon.ip is not None or self._monotonic() < self._next_lookup:
             return
+        known = self._ip
+        if known is None:  # after a restart, what stands on chain is known
+            published = await call(partial(read_published, record="axon", netuid=self._netuid, hotkey=self._hotkey))
+            known = str(published.endpoint.ip) if published.endpoint is not None else None
         try:
-            self._ip = await self.axon.find_ip()
+            self._ip = await self.axon.find_ip(known=known)
             self._next_lookup = self._monotonic() + self.axon.lookup_seconds
         except AddressUnknown as error:
             self._next_lookup = self._monotonic() + self.axon.retry_seconds

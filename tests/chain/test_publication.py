@@ -54,9 +54,10 @@ async def test_nothing_is_published_before_it_is_asked_for(node: Node, chain_of)
 async def test_a_new_address_waits_for_the_rate_limit(node: Node, chain_of) -> None:
     node.register(7, OWN)
     node.store("ServingRateLimit", [NETUID], node.rate_limit)
-    address = "1.2.3.4"
+    address, seen = "1.2.3.4", []
 
-    async def find() -> str:
+    async def find(known: str | None) -> str:
+        seen.append(known)
         return address
 
     chain = chain_of(node.url, Axon(8091, find_ip=find, lookup_seconds=0.0))
@@ -72,6 +73,11 @@ async def test_a_new_address_waits_for_the_rate_limit(node: Node, chain_of) -> N
     assert published(node) == (0x05060708, 8091)
     assert node.requests[SUBMIT] == 2
     await chain.stop()
+    assert (seen[0], seen[-1]) == (None, "5.6.7.8")
+    seen.clear()
+    again = chain_of(node.url, Axon(8091, find_ip=find))
+    await run_until(again, lambda: again.publication == "published 5.6.7.8:8091")
+    assert seen == ["5.6.7.8"], "what stands on chain is known after a restart"
 
 
 async def test_a_refusal_by_the_rate_limit_is_tried_again_later(node: Node, chain_of) -> None:
@@ -122,7 +128,7 @@ async def test_published_as_soon_as_registered(node: Node, chain_of) -> None:
 async def test_an_address_nobody_can_tell_stops_nothing(node: Node, chain_of) -> None:
     node.register(7, OWN)
 
-    async def find() -> str:
+    async def find(known: str | None) -> str:
         raise AddressUnknown("none of 5 services could tell our address; set AXON_EXTERNAL_IP")
 
     chain = chain_of(node.url, Axon(8091, find_ip=find))
@@ -133,7 +139,7 @@ async def test_an_address_nobody_can_tell_stops_nothing(node: Node, chain_of) ->
 async def test_a_fault_of_our_own_is_said_and_stops_nothing(node: Node, chain_of, caplog) -> None:
     node.register(7, OWN)
 
-    async def find() -> str:
+    async def find(known: str | None) -> str:
         if chain.failures < 2:
             raise RuntimeError("planted")
         return "1.2.3.4"
