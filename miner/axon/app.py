@@ -199,7 +199,9 @@ class Axon:
 
     def _remember(self, request: Request, caller: Caller) -> None:
         # After the verdict, so that strangers can't fill the memory of nonces.
-        if not self._seen[caller.wire].check_and_store(caller.hotkey, caller.nonce, time.time_ns(), caller.uuid):
+        known = caller.hotkey in self.chain.snapshot.neurons or caller.hotkey in self.rules.allow
+        seen, now = self._seen[caller.wire], time.time_ns()
+        if not seen.check_and_store(caller.hotkey, caller.nonce, now, caller.uuid, known=known):
             raise Unauthorised("this request was answered before, or is older than this process")
         vouch(request.scope)
 

@@ -10,43 +10,59 @@ class SeenNonces:
     """A bounded set of nonces for each hotkey, so that one key can't push out another's.
 
     A set and not "greater than the last": two requests of one caller may arrive out of order. What falls out of a full
-    set raises that key's floor, so forgetting never opens a hole: below the floor everything is refused.
+    set raises that key's floor, so forgetting never opens a hole: below the floor everything is refused. The keys are
+    bounded too, and those known to the chain apart from all others, of which anybody can make as many as he likes: a
+    key that is pushed out raises the floor of those like it that are not tracked.
     """
 
     def __init__(self, started_ns: int, retention_ns: int) -> None:
         """Refuse what is older than the process, whose set is empty then, and forget after `retention_ns`."""
-        self._floor = started_ns
         self._retention = retention_ns
-        self._keys: OrderedDict[str, _Seen] = OrderedDict()
+        self._known, self._others = _Keys(started_ns), _Keys(started_ns)
         self._sweep_at = started_ns + retention_ns
 
-    def check_and_store(self, key: str, nonce: int, now: int, caller: str = "") -> bool:
+    def check_and_store(self, key: str, nonce: int, now: int, caller: str = "", *, known: bool = True) -> bool:
         """Return whether `nonce` (ns since 1970) is new for `key`, and remember it.
 
-        `caller` tells several clients of one hotkey apart, which may draw the same nonce.
+        `caller` tells several clients of one hotkey apart, which may draw the same nonce; `known` the chain's keys from
+        those that anybody can make.
         """
-        if nonce < self._floor:
-            return False
         if now >= self._sweep_at:
-            self._sweep(now)
-        seen = self._keys.get(key)
+            self._sweep_at = now + self._retention
+            self._known.forget(now - self._retention)
+            self._others.forget(now - self._retention)
+        keys, rest = (self._known, self._others) if known else (self._others, self._known)
+        if key in rest.seen:  # it was registered meanwhile, or is no longer
+            keys.seen[key] = rest.seen.pop(key)
+        return keys.check_and_store(key, nonce, caller, now - self._retention)
+
+
+class _Keys:
+    """Hotkeys of one kind; the one that was silent for longest is pushed out."""
+
+    def __init__(self, floor: int) -> None:
+        self.floor = floor  # of a key that is not tracked
+        self.seen: OrderedDict[str, _Seen] = OrderedDict()
+
+    def check_and_store(self, key: str, nonce: int, caller: str, horizon: int) -> bool:
+        seen = self.seen.get(key)
         if seen is None:
-            seen = self._keys[key] = _Seen(self._floor)
-        self._keys.move_to_end(key)
-        fresh = seen.add(nonce, caller, now - self._retention)
-        while len(self._keys) > MAX_KEYS:
-            # Only a miner open to unregistered keys gets here; the oldest key's requests are old by now too.
-            _, dropped = self._keys.popitem(last=False)
-            self._floor = max(self._floor, dropped.newest + 1)
+            if nonce < self.floor:
+                return False
+            seen = self.seen[key] = _Seen(self.floor)
+        self.seen.move_to_end(key)
+        fresh = seen.add(nonce, caller, horizon)
+        while len(self.seen) > MAX_KEYS:
+            _, dropped = self.seen.popitem(last=False)
+            self.floor = max(self.floor, dropped.newest + 1)
         return fresh
 
-    def _sweep(self, now: int) -> None:
-        """Forget what every key holds from before the window, or keys that fell silent would hold theirs for ever."""
-        self._sweep_at = now + self._retention
-        for key, seen in list(self._keys.items()):
-            seen.forget(now - self._retention)
+    def forget(self, horizon: int) -> None:
+        """Forget what every key holds from before, or keys that fell silent would hold theirs for ever."""
+        for key, seen in list(self.seen.items()):
+            seen.forget(horizon)
             if not seen:
-                del self._keys[key]
+                del self.seen[key]
 
 
 class _Seen:

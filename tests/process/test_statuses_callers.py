@@ -204,7 +204,9 @@ def test_without_the_rule_a_caller_needs_no_permit(start_daemon: StartDaemon, st
 
 @all_doors
 def test_where_the_door_is_open_nobody_needs_to_be_registered(strict: Daemon, door: Door) -> None:
-    probability_of(strict.post(strict.signer(strict.keys.stranger).sign(photo(64, 64), door)))
+    request = strict.signer(strict.keys.stranger).sign(photo(64, 64), door)
+    probability_of(strict.post(request))
+    assert "answered before" in message_of(strict.post(request), 401)
 
 
 @pytest.mark.parametrize("role", ["peer", "stranger"])
