@@ -1,8 +1,9 @@
-"""How far hypothesis goes: seconds with the tests, as far as it is told by `make fuzz`."""
+"""How far hypothesis goes: seconds with the tests, as far as it is told by `make fuzz`; and who may take long."""
 
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
@@ -14,3 +15,10 @@ quick = settings(deadline=None, database=None, derandomize=True, suppress_health
 settings.register_profile("quick", quick, max_examples=100)
 settings.register_profile("fuzz", quick, derandomize=False, max_examples=int(os.environ.get("FUZZ_CASES", "15000")))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give time to those on the test chain, of which the first downloads a distribution."""
+    for item in items:
+        if item.path.parent.name == "chain":
+            item.add_marker(pytest.mark.timeout(900))

@@ -1,7 +1,8 @@
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,16 @@ async def eventually(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in the miner, which sets no event
             await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def impatient(chain: SubtensorChain, seconds: float = 0.5) -> AsyncIterator[None]:
+    """Let each call take no longer, for a fault that is planted; a busy machine takes longer to connect."""
+    before, chain.reader._call_seconds = chain.reader._call_seconds, seconds
+    reads = chain.syncs + chain.failures
+    await eventually(lambda: chain.syncs + chain.failures >= reads + 2)  # one may have begun before
+    yield
+    chain.reader._call_seconds = before
 
 
 def key(number: int) -> Keypair:
@@ -75,7 +86,7 @@ def chain_of(wallet: bittensor.Wallet, tmp_path: Path) -> Callable[..., Subtenso
     """Make a chain that reads twenty times a second; two of them share the state folder."""
 
     def make(address: str, axon: Axon | None = None, **rest: Any) -> SubtensorChain:
-        options = {"sync_seconds": 0.05, "call_seconds": 5.0} | rest
+        options = {"sync_seconds": 0.05, "call_seconds": 30.0} | rest
         monotonic = options.pop("monotonic", time.monotonic)
         reader = SubnetReader(address, NETUID, tmp_path / "state", **options)
         return SubtensorChain(reader, wallet, axon, monotonic)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.chain.conftest import NETUID, PATIENCE, eventually, key
+from tests.chain.conftest import NETUID, PATIENCE, eventually, impatient, key
 from tests.chain.node import Node
 
 OWN = key(1).ss58_address
@@ -28,10 +28,11 @@ def nobody() -> str:
 async def test_a_broken_node_costs_freshness_only(node: Node, chain_of, caplog, fault) -> None:
     caplog.set_level(logging.INFO)
     node.register(7, OWN)
-    chain = chain_of(node.url, call_seconds=0.5)
+    chain = chain_of(node.url)
     await chain.start()
-    node.fault = fault
-    await eventually(lambda: chain.failures >= 2)
+    async with impatient(chain):
+        node.fault = fault
+        await eventually(lambda: chain.failures >= 2)
     assert chain.obstacle is None
     assert chain.snapshot.neurons[VALIDATOR].validator_permit
     node.fault = ""
@@ -282,11 +283,11 @@ async def test_a_stuck_client_is_left_behind(node: Node, chain_of, monkeypatch, 
     monkeypatch.setattr(client, "GRACE_SECONDS", 0.2)
     monkeypatch.setattr(client, "CLOSE_SECONDS", 0.1)
     node.register(7, OWN)
-    chain = chain_of(node.url, call_seconds=0.5)
+    chain = chain_of(node.url)
     await chain.start()
-    stuck = asyncio.create_task(chain.reader.call(lambda sdk: asyncio.sleep(0, time.sleep(2.5))))
-    with pytest.raises(client.ChainFault, match="stuck"):
-        await stuck
+    async with impatient(chain):
+        with pytest.raises(client.ChainFault, match="stuck"):
+            await chain.reader.call(lambda sdk: asyncio.sleep(0, time.sleep(2.5)))
     syncs = chain.syncs
     await eventually(lambda: chain.syncs > syncs)
     assert chain.obstacle is None

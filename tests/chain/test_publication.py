@@ -9,7 +9,7 @@ import pytest
 from miner.chain.external_address import AddressUnknown
 from miner.chain.publication import Axon
 from miner.errors import ConfigurationError
-from tests.chain.conftest import NETUID, eventually, key
+from tests.chain.conftest import NETUID, eventually, impatient, key
 from tests.chain.node import Node
 
 OWN = key(1).ss58_address
@@ -162,11 +162,12 @@ def test_an_address_that_is_none() -> None:
 async def test_a_node_that_hangs_while_publishing(node: Node, chain_of) -> None:
     """Whether the extrinsic went through is unknown then; the chain is asked before anything is sent again."""
     node.register(7, OWN)
-    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4", retry_seconds=0.1), call_seconds=0.5)
+    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4", retry_seconds=0.1))
     await chain.start()
     node.mute_after = SUBMIT
-    await chain.publish()
-    await eventually(lambda: chain.failures >= 1)
+    async with impatient(chain):
+        await chain.publish()
+        await eventually(lambda: node.requests[SUBMIT] == 1 and chain.failures >= 1)
     node.mute_after = ""
     node.fault = ""
     await eventually(lambda: chain.publication == "published 1.2.3.4:8091")
@@ -193,13 +194,14 @@ async def test_a_publication_that_hangs_holds_up_no_read(node: Node, chain_of) -
 async def test_a_node_that_breaks_while_publishing_is_noticed_by_the_next_read(node: Node, chain_of) -> None:
     """The read's time limit counts, not the extrinsic's."""
     node.register(7, OWN)
-    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4", retry_seconds=0.1), call_seconds=1.0)
+    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4", retry_seconds=0.1))
     await chain.start()
     node.silent = SUBMIT
     await chain.publish()
     await eventually(lambda: node.requests[SUBMIT] == 1)
-    node.fault = "noise"
-    await eventually(lambda: chain.failures >= 2)
+    async with impatient(chain):
+        node.fault = "noise"
+        await eventually(lambda: chain.failures >= 2)
     assert chain.publication == "not published: the connection was closed"
     node.fault = node.silent = ""
     await eventually(lambda: chain.publication == "published 1.2.3.4:8091")
@@ -209,7 +211,7 @@ async def test_a_node_that_breaks_while_publishing_is_noticed_by_the_next_read(n
 
 async def test_a_node_that_dies_while_publishing_leaves_no_traceback(node: Node, chain_of, caplog) -> None:
     node.register(7, OWN)
-    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4"), call_seconds=2.0, sync_seconds=1.0)
+    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4"), call_seconds=5.0, sync_seconds=1.0)
     await chain.start()
     node.silent = SUBMIT
     await chain.publish()
