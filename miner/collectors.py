@@ -31,6 +31,27 @@ class KeptCount(Collector):
         yield family
 
 
+class Facts(Collector):
+    """Ones whose labels say what is the case, read at the scrape: what was the case before is then gone."""
+
+    def __init__(self, name: str, text: str, labels: tuple[str, ...]) -> None:
+        self._name = name
+        self._text = text
+        self._labels = labels
+        self._reads: list[Callable[[], tuple[str, ...]]] = []
+
+    def add(self, read: Callable[[], tuple[str, ...]]) -> None:
+        """Have one more, whose labels are read there."""
+        self._reads.append(read)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all of them."""
+        family = GaugeMetricFamily(self._name, self._text, labels=self._labels)
+        for read in self._reads:
+            family.add_metric(read(), 1)
+        yield family
+
+
 class MachineCollector(Collector):
     """What the kernel counts, read at the scrape."""
 

@@ -21,7 +21,7 @@ from detectors.manifest import Manifest
 from miner import __version__
 from miner.axon.caller import Wire
 from miner.chain.base import ACTIVITY_CUTOFF
-from miner.collectors import PREFIX, KeptCount, MachineCollector
+from miner.collectors import PREFIX, Facts, KeptCount, MachineCollector
 from miner.connections import DropReason
 from miner.drift import WINDOW
 from miner.errors import RefusalReason
@@ -156,6 +156,9 @@ class Metrics:
         self.by_hotkey = self._counter("hotkey_requests", text, ("hotkey", "outcome"))
         text = "1 while validators of this hotkey are answered, by its name in the wallet."
         self.hotkey_ready = gauge("hotkey_ready", text, ("name",))
+        text = "Our hotkeys: name in the wallet, address, uid on the subnet (empty: not registered)."
+        self.hotkeys = Facts(PREFIX + "hotkey_info", text, ("name", "hotkey", "uid"))
+        self.registry.register(self.hotkeys)
         self.identity = gauge("identity_info", "Who this miner is.", ("hotkey", "network", "netuid"))
         self.chain_block = gauge("chain_block", "Block of the snapshot of the chain.")
         self.chain_age = gauge("chain_age_seconds", "Age of the snapshot of the chain; +Inf: there is none.")

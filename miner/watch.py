@@ -78,7 +78,7 @@ class Watch:
         for seat in seats:
             self.metrics.hotkey_ready.labels(seat.name).set_function(partial(self._is_ready, seat))
             if seat.chain is not None:
-                self._see_own(seat.chain)
+                self._see_own(seat.name, seat.chain)
         chain, metrics = self.chain, self.metrics
         if chain is None:
             return
@@ -108,7 +108,8 @@ class Watch:
         chain = self.chain
         return {} if chain is None else {"age_seconds": finite(chain.age), "fault": chain.fault}
 
-    def _see_own(self, chain: Chain) -> None:
+    def _see_own(self, name: str, chain: Chain) -> None:
+        self.metrics.hotkeys.add(lambda: (name, chain.hotkey, "" if chain.uid is None else str(chain.uid)))
         metrics, hotkey, number = self.metrics, chain.hotkey, partial(number_of, chain)
         metrics.identity.labels(hotkey, self.settings.shown_network, str(self.settings.netuid)).set(1)
         metrics.chain_uid.labels(hotkey).set_function(lambda: -1 if chain.uid is None else chain.uid)

@@ -2,9 +2,10 @@
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import bittensor
@@ -61,6 +62,26 @@ class Several:
                 assert probability_of(key.ask(self.validator, picture, door)) >= 0
 
 
+@contextmanager
+def asked_meanwhile(several: Several, *keys: Key, picture: bytes) -> Iterator[list[int]]:
+    """Have each of these hotkeys asked all the time, one request after the other; yields the statuses so far."""
+    statuses: list[int] = []
+    end = threading.Event()
+
+    def ask(key: Key) -> None:
+        while not end.is_set():
+            statuses.append(key.ask(several.validator, picture).status_code)
+
+    with ThreadPoolExecutor(len(keys)) as pool:
+        jobs = [pool.submit(ask, key) for key in keys]
+        try:
+            yield statuses
+        finally:
+            end.set()
+        for job in jobs:
+            job.result()
+
+
 @pytest.fixture
 def several(node: LiveNode, start: START) -> Iterator[Several]:
     daemon = start()
@@ -105,15 +126,23 @@ def test_all_are_published_and_answered_and_one_that_is_deregistered_leaves_the_
     assert "signature" in message_of(other, 401), "a request for one of our keys is not one for another"
     assert "no validator permit" in message_of(third.ask(daemon.keys.peer, street), 403)
 
-    node.deregister(OWN_UID + 11)
-    syncs_again(node, daemon)
-    assert "is not registered" in str(several.states()["second"])
-    assert daemon.status("/readyz") == 200
-    assert message_of(second.ask(several.validator, street), 503) == "the miner is not ready"
-    several.answers(first, third, picture=street)
+    with asked_meanwhile(several, first, third, picture=street) as statuses:
+        eventually(lambda: len(statuses) > 5)
+        node.deregister(OWN_UID + 11)
+        syncs_again(node, daemon)
+        assert "is not registered" in str(several.states()["second"])
+        assert daemon.status("/readyz") == 200
+        assert message_of(second.ask(several.validator, street), 503) == "the miner is not ready"
+        several.answers(first, third, picture=street)
+        seen = len(statuses)
+        eventually(lambda: len(statuses) > seen + 5)
+    assert set(statuses) == {200}, "nobody noticed"
     assert [daemon.metric("chain_registered", hotkey=key.hotkey) for key in several.keys] == [1, 0, 1]
     assert daemon.metric("hotkey_ready", name="second") == 0
-    assert daemon.metric("hotkey_requests_total", hotkey=third.hotkey, outcome="ok") == 2 * len(DOORS)
+    uids = {labels["name"]: labels["uid"] for name, labels, _ in daemon.samples() if name == "hotkey_info"}
+    assert uids == {first.name: "17", second.name: "", third.name: "19"}
+    answered = [daemon.metric("hotkey_requests_total", hotkey=key.hotkey, outcome="ok") for key in (first, third)]
+    assert sum(answered) == 4 * len(DOORS) + len(statuses)
 
     node.register(OWN_UID + 20, second.hotkey)
     eventually(lambda: several.states() == dict.fromkeys(NAMES))

@@ -37,7 +37,7 @@ def exported() -> dict[str, dict[str, set[str]]]:
     metrics = Metrics()
     RemoteMetrics(metrics.registry, ["http://box:8000"])
     for family in text_string_to_metric_families(generate_latest(metrics.registry).decode()):
-        found.setdefault(family.name, {})
+        found.setdefault(family.name + ("_total" if family.type == "counter" else ""), {})
         for sample in family.samples:
             labels = found.setdefault(sample.name, {})
             for label, value in sample.labels.items():

@@ -53,7 +53,7 @@ def watch() -> Watch:
     return Watch(Settings(), Metrics(), lambda: "starting")
 
 
-def value(watch: Watch, name: str, **labels: str) -> float | None:
+def value(watch: Watch, name: str, /, **labels: str) -> float | None:
     found: float | None = watch.metrics.registry.get_sample_value(f"roadwork_miner_{name}", labels)
     return found
 
@@ -72,6 +72,7 @@ def test_a_chain_that_was_never_read_has_no_numbers_rather_than_wrong_ones(watch
     assert value(watch, "chain_registered", hotkey="own") == 0
     assert value(watch, "chain_syncs_total") == 0
     assert value(watch, "chain_uid", hotkey="own") == -1
+    assert value(watch, "hotkey_info", name="default", hotkey="own", uid="") == 1
     stake = value(watch, "chain_stake", hotkey="own")
     assert stake is not None
     assert isnan(stake)
@@ -89,6 +90,8 @@ def test_a_chain_that_is_read_is_shown_from_then_on(watch: Watch) -> None:
     assert value(watch, "chain_age_seconds") == 3
     assert value(watch, "chain_block") == 7700
     assert value(watch, "chain_uid", hotkey="own") == 4
+    assert value(watch, "hotkey_info", name="default", hotkey="own", uid="4") == 1
+    assert value(watch, "hotkey_info", name="default", hotkey="own", uid="") is None
     assert value(watch, "chain_registered", hotkey="own") == 1
     assert value(watch, "chain_published", hotkey="own") == 1
     assert value(watch, "chain_stake", hotkey="own") == 12.5
