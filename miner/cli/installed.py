@@ -36,7 +36,7 @@ def unit_settings(service: str, root: Path = Path("/")) -> dict[str, str]:
     keys = root / ETC / f"{service}.hotkey"
     copies = root / CREDENTIALS / f"roadwork-miner@{service}.service"
     passwords = keys.with_name(f"{service}.hotkey-password")
-    if not keys.exists() and copies.is_dir():
+    if any(copies.glob("hotkey_*")):  # as systemd names the files of a folder
         keys, passwords = copies / "hotkey", copies / "hotkey-password"
     return {
         "wallet_hotkey_file": str(keys),

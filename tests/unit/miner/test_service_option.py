@@ -31,6 +31,8 @@ def test_a_service_has_its_own_file_key_and_folders(root: Path) -> None:
 def test_of_several_keys_the_copies_of_the_running_service_are_read(root: Path) -> None:
     copies = root / CREDENTIALS / "roadwork-miner@testnet.service"
     copies.mkdir(parents=True)
+    (root / ETC / "testnet.hotkey").touch()  # of the time when there was one
+    (copies / "hotkey_first").touch()
     assert unit_settings("testnet", root)["wallet_hotkey_file"] == str(copies / "hotkey")
 
 
