@@ -16,7 +16,7 @@ BENCH_MODELS := $(BENCH)/vit-base.env $(BENCH)/yolo11n.env
 WITH_ENV := $(if $(ENV_FILE),--env-file $(ENV_FILE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all run query simulate top dashboards doctor models export starter vit-base bench bench-axon bench-shadow check lint test fuzz soak install-service uninstall-service test-remote test-service lock clean
+.PHONY: help setup setup-all run query simulate top dashboards doctor models export starter vit-base bench bench-axon bench-keys bench-shadow check lint test fuzz soak install-service uninstall-service test-remote test-service lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 19
@@ -78,6 +78,9 @@ $(BENCH)/yolo11n.env: | $(VENV)/.all
 
 bench-axon: $(VENV)/.serve ## The axon's own ceiling: requests a second with a detector that answers at once (ARGS=--json)
 	@$(BIN)/python -m miner.bench.ceiling $(ARGS)
+
+bench-keys: $(VENV)/.serve ## What more hotkeys cost: memory of one process for all, and of one for each (ENV_FILE=miner.env)
+	@$(BIN)/python -m miner.bench.keys $(WITH_ENV) $(ARGS)
 
 bench-shadow: $(VENV)/.serve ## What a shadow model costs live requests: with and without, in turn (ENV_FILE=miner.env)
 	@$(BIN)/python -m miner.bench.shadow $(WITH_ENV) $(ARGS)

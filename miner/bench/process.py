@@ -31,7 +31,7 @@ class MinerProcess:
 
     def __init__(self, state: Path, assignments: Sequence[str], environment: Mapping[str, str]) -> None:
         logging.getLogger("miner.chain.standalone").setLevel(logging.WARNING)  # throwaway keys are no news here
-        self.port, self.status_port = _free_ports(2)
+        self.port, self.status_port = free_ports(2)
         self.address = f"http://{HOST}:{self.port}"
         self.validator = own_wallet(state, "validator")
         self.hotkey = own_wallet(state, "miner").hotkey.ss58_address
@@ -95,6 +95,11 @@ class MinerProcess:
         """Return the resident memory in bytes."""
         return float(self._memory.memory_info().rss)
 
+    def sizes(self) -> tuple[float, float]:
+        """Return RSS, and PSS: what is shared with other processes counts there by its part; in bytes."""
+        memory = self._memory.memory_full_info()
+        return float(memory.rss), float(memory.pss)
+
     def peak(self) -> float:
         """Return the most that was ever resident, in bytes."""
         status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii", errors="replace")
@@ -122,7 +127,8 @@ class MinerProcess:
         }
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports of this machine that nobody listens on at the moment."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:
