@@ -113,7 +113,7 @@ def _fill(
         files=files,
         known_answer=0.0,
         parity=Parity(reference=exporter.reference_name, pictures=0, max_difference=0.0, mean_difference=0.0),
-        made_with=package_versions((*exporter.packages, "onnxruntime")),
+        made_with=package_versions((*exporter.packages, "onnxruntime")) | exporter.own_versions,
     )
     exported = network_class(detector)(ModelFiles(folder, draft, None), backend_class("onnx"), RunOptions())
     progress(f"comparing with {exporter.reference_name}")

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,9 +11,12 @@ from detectors.backends import MODEL_FILE
 from detectors.base import Detector, ModelFiles, RunOptions
 from detectors.config import DetectorConfig
 from detectors.errors import DetectorConfigError, ModelError, NotPrepared
+from detectors.exporters.versions import is_outdated
 from detectors.manifest import BranchModel, Manifest
 from detectors.registry import FUSED, RECIPES, backend_class, detector_class, network_class
 from detectors.weights import find_original, model_folder, variant_folder
+
+log = logging.getLogger(__name__)
 
 
 def ensure_graph(folder: Path, manifest: Manifest) -> Path | None:
@@ -49,6 +53,11 @@ def load_detector(
         return _load_ensemble(config, manifest, models_dir, backend, options, precision)
     if precision != "fp32":
         folder, manifest = _variant(manifest, models_dir, precision, backend)
+    if is_outdated(manifest):
+        log.info(
+            "%s was made by an older exporter, whose graph is slower: export it again, and its faster precisions",
+            folder,
+        )
     runs_here = backend if options.engine is None else options.engine.fallback
     optimized = ensure_graph(folder, manifest) if runs_here == "onnx" else None
     # The optimised graph has sums of its own, and the one it was made from is then not read at all; neither is a graph

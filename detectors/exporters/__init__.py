@@ -34,6 +34,11 @@ class Exporter(ABC):
         """Whose versions go into the manifest."""
 
     @property
+    def own_versions(self) -> dict[str, str]:
+        """What of our own made the graph, in which version."""
+        return {}
+
+    @property
     @abstractmethod
     def reference_name(self) -> str:
         """What the answers are compared with."""

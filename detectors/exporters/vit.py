@@ -12,6 +12,7 @@ from detectors.backends import MODEL_FILE
 from detectors.errors import ModelError
 from detectors.exporters import Exporter
 from detectors.exporters.torchvision_cpu import ensure_torchvision
+from detectors.exporters.versions import CURRENT
 from detectors.manifest import NUMPY, Output
 from detectors.preprocess import from_processor_config
 from detectors.vit import PROCESSOR_FILE, roadwork_index
@@ -26,6 +27,11 @@ class ViTExporter(Exporter):
     def packages(self) -> tuple[str, ...]:
         """The plain graph needs neither torch nor optimum."""
         return ("onnx",) if self._is_plain else ("torch", "transformers", "optimum", "onnx")
+
+    @property
+    def own_versions(self) -> dict[str, str]:
+        """The plain graph is ours."""
+        return CURRENT if self._is_plain else {}
 
     @property
     def reference_name(self) -> str:

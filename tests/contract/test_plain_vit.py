@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from detectors.base import RunOptions
 from detectors.config import DetectorConfig
 from detectors.errors import ModelError
 from detectors.export import prepare
+from detectors.exporters.versions import PLAIN, is_outdated
 from detectors.exporters.vit import ViTExporter
 from detectors.exporters.vit_numpy import numpy_reference
+from detectors.loading import load_detector
 from detectors.manifest import Manifest
 from detectors.vit import ViT
 from tests.models import make_vit, photo
@@ -52,6 +55,23 @@ def test_a_box_without_torch_exports_and_compares_with_numpy(
     assert manifest.parity.reference == "numpy"
     assert manifest.parity.max_difference < 1e-5
     assert "torch" not in manifest.made_with
+    assert not is_outdated(manifest)
+    without = {name: version for name, version in manifest.made_with.items() if name != PLAIN}
+    assert is_outdated(manifest.model_copy(update={"made_with": without})), "as before there were versions"
+    assert is_outdated(manifest.model_copy(update={"made_with": without | {PLAIN: "1"}}))
+    assert not is_outdated(manifest.model_copy(update={"made_with": without | {"optimum": "2.1.0"}}))
+
+
+def test_an_older_graph_is_served_with_a_hint(vit: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    config = DetectorConfig(hf_repo=str(vit), path=vit / "x.yaml")
+    folder = prepare("ViT", config, tmp_path)
+    load_detector("ViT", config, tmp_path, "onnx", RunOptions()).verify()
+    assert "older exporter" not in caplog.text
+    manifest = Manifest.read(folder)
+    manifest.model_copy(update={"made_with": {"onnx": "1.23.2", "onnxruntime": "1.31.1"}}).write(folder)
+    load_detector("ViT", config, tmp_path, "onnx", RunOptions()).verify()
+    assert f"{folder} was made by an older exporter" in caplog.text
 
 
 def test_a_missing_weight_is_named(vit: Path, tmp_path: Path) -> None:
