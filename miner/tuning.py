@@ -80,7 +80,7 @@ def measure(
                 continue
             seconds = LEAST_ROUNDS * seconds_of_round(worker.pace)
             if clock() + seconds > until:
-                faults.append(f"{in_words(job)}: no time left: measuring it takes {seconds:.0f} s")
+                faults.append(f"{in_words(job)}: no time left: measuring it takes {seconds:.1f} s")
                 continue
             running.append((worker, Row(job, worker.loaded.warm_bytes, worker.loaded.probabilities)))
         for number in range(ROUNDS):

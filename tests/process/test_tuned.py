@@ -3,6 +3,7 @@
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from miner.plan import Plan
 from tests.process.daemon import Daemon
@@ -11,9 +12,18 @@ EXPORT = ("export", "--precision", "int8", "--backend", "onnx", "--max-flips", "
 
 
 def run(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([*daemon.command, *arguments], capture_output=True, text=True, env=daemon.environment)
+    return subprocess.run([*daemon.command, *arguments], capture_output=True, text=True, env=daemon.environment)
+
+
+def tune(daemon: Daemon) -> dict[str, Any]:
+    """Tune in five seconds, or, where the machine is too busy for that, in the minute it has by default."""
+    done = run(daemon, "tune", "--seconds", "5", "--json")
+    if done.returncode == 3:
+        assert "more --seconds may help" in done.stderr
+        done = run(daemon, "tune", "--json")
     assert done.returncode == 0, done.stderr
-    return done
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def test_a_tuned_int8_is_what_the_next_start_serves(tmp_path: Path, street: bytes) -> None:
@@ -24,7 +34,7 @@ def test_a_tuned_int8_is_what_the_next_start_serves(tmp_path: Path, street: byte
     said = run(daemon, *EXPORT).stderr
     assert "of fp32's time" in said
     assert "warning: judged on made pictures, not on photos: give --pictures" in said
-    tuned = json.loads(run(daemon, "tune", "--json").stdout)
+    tuned = tune(daemon)
     plan = Plan(**tuned["plan"])
     assert Path(tuned["file"]).parent == daemon.state / "plans"
     assert (plan.backend, plan.precision) == ("onnx", "int8")

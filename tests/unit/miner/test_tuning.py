@@ -119,8 +119,8 @@ def test_all_rounds_are_measured_where_there_is_time() -> None:
 @pytest.mark.parametrize(
     ("loading", "pace", "rows", "words"),
     [
-        (1, 0.5, 3, "measuring it takes 10 s"),  # the fourth has no place
-        (1, 5.0, 0, "measuring it takes 100 s"),
+        (1, 0.5, 3, "measuring it takes 10.0 s"),  # the fourth has no place
+        (1, 5.0, 0, "measuring it takes 100.0 s"),
         (70, 0.01, 0, "not done in the time"),  # hangs, or loads for ever
         (25, 0.01, 1, "not done in the time"),
     ],
