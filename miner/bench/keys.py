@@ -21,7 +21,7 @@ from rich.table import Table
 
 from miner.axon.client import Client
 from miner.bench.pictures import made_jpeg
-from miner.bench.process import HOST, MinerProcess, free_ports
+from miner.bench.process import HOST, MinerProcess
 from miner.chain.standalone import own_wallet
 from miner.errors import CouldNotStart
 from miner.settings import Settings, environment_of
@@ -51,17 +51,17 @@ def measure(hotkeys: int, processes: int, requests: int, environment: Mapping[st
         clients: list[tuple[MinerProcess, Client]] = []
         for _ in range(processes):
             state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            places = {f"key{number}": port for number, port in enumerate(free_ports(hotkeys // processes))}
-            listed = ",".join(f"{name}:{port}" for name, port in places.items())
-            miner = stack.enter_context(MinerProcess(state, [f"WALLET_HOTKEYS={listed}"], environment))
+            miner = stack.enter_context(MinerProcess(state, [], environment, hotkeys // processes))
             miners.append(miner)
-            for name, port in places.items():
+            for name, port in miner.ports.items():
                 receiver = own_wallet(state, f"miner-{name}").hotkey.ss58_address
                 clients.append((miner, Client(miner.validator, receiver, f"http://{HOST}:{port}")))
+        for miner in miners:
+            for port in miner.ports.values():
+                miner.wait_until_it_listens(port)  # a request signed before it listens is older than the process
         asyncio.run(_ask(clients, requests))
-        return Cost(
-            hotkeys, processes, *(sum(sizes) for sizes in zip(*(miner.sizes() for miner in miners), strict=True))
-        )
+        sizes = [miner.sizes() for miner in miners]
+        return Cost(hotkeys, processes, sum(rss for rss, _ in sizes), sum(pss for _, pss in sizes))
 
 
 async def _ask(clients: Sequence[tuple[MinerProcess, Client]], requests: int) -> None:

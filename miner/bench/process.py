@@ -29,9 +29,13 @@ HOST = "127.0.0.1"
 class MinerProcess:
     """One `python -m miner run` with its own ports, and a state folder that holds its keys already."""
 
-    def __init__(self, state: Path, assignments: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, state: Path, assignments: Sequence[str], environment: Mapping[str, str], hotkeys: int = 0
+    ) -> None:
+        """Start it; with `hotkeys`, it serves so many of them instead of the one on `port`."""
         logging.getLogger("miner.chain.standalone").setLevel(logging.WARNING)  # throwaway keys are no news here
-        self.port, self.status_port = free_ports(2)
+        self.port, self.status_port, *others = _free_ports(2 + hotkeys)
+        self.ports = {f"key{number}": port for number, port in enumerate(others)}  # of several hotkeys, by name
         self.address = f"http://{HOST}:{self.port}"
         self.validator = own_wallet(state, "validator")
         self.hotkey = own_wallet(state, "miner").hotkey.ss58_address
@@ -41,6 +45,8 @@ class MinerProcess:
             f"STATUS_PORT={self.status_port}", "BLACKLIST_MIN_STAKE=0", "BLACKLIST_DENY_HOTKEYS=",
             "LOG_LEVEL=WARNING", "LOG_FORMAT=text",
         ]  # fmt: skip
+        if self.ports:
+            mine.append("WALLET_HOTKEYS=" + ",".join(f"{name}:{port}" for name, port in self.ports.items()))
         options = [word for assignment in [*mine, *assignments] for word in ("--set", assignment)]
         self._log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - closed with the process
         self.started = time.perf_counter()
@@ -67,8 +73,8 @@ class MinerProcess:
         self._operator.close()
         self._log.close()
 
-    def wait_until_it_listens(self) -> None:
-        """Return as soon as the validators' port takes connections.
+    def wait_until_it_listens(self, port: int | None = None) -> None:
+        """Return as soon as the validators' port, or this one of several hotkeys, takes connections.
 
         Raises:
             CouldNotStart: the process ended, or takes too long.
@@ -76,7 +82,7 @@ class MinerProcess:
         deadline = self.started + PATIENCE
         while time.perf_counter() < deadline:
             try:
-                socket.create_connection((HOST, self.port), timeout=1).close()
+                socket.create_connection((HOST, port or self.port), timeout=1).close()
             except OSError:
                 self.check()
                 time.sleep(LOOK)
@@ -127,8 +133,7 @@ class MinerProcess:
         }
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports of this machine that nobody listens on at the moment."""
+def _free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:
