@@ -38,8 +38,9 @@ log = logging.getLogger(__name__)
 class Daemon:
     """One miner, from start to stop."""
 
-    def __init__(self, settings: Settings, reread: Callable[[], Settings] | None = None) -> None:
+    def __init__(self, settings: Settings, loader: ModelLoader, reread: Callable[[], Settings] | None = None) -> None:
         self.settings = settings
+        self.loader = loader  # it may have begun
         self.reread = reread or (lambda: settings)  # for a reload
         self.metrics = Metrics()
         self.obstacle: str | None = "starting"  # the daemon's own; the chain may have one too
@@ -62,7 +63,6 @@ class Daemon:
             StartError: something is not as it must be.
             Stuck: there is nothing more to be done without a restart.
         """
-        memory.keep_large_blocks_apart()
         settings = self.settings
         loop = asyncio.get_running_loop()
         self.metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
@@ -78,7 +78,8 @@ class Daemon:
             )
             stack.push_async_callback(end, asyncio.create_task(self.states.watch(), name="states"))
             self.obstacle = "loading the model"
-            loader = ModelLoader(settings, self.metrics)
+            loader = self.loader
+            loader.show_in(self.metrics)
             # Side by side: importing the SDK takes as long as checking and loading a large model.
             self.seats, loaded = await asyncio.gather(asyncio.to_thread(open_seats, settings), loader.load())
             loader.show(loaded)

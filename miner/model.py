@@ -4,9 +4,11 @@ import asyncio
 import logging
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from detectors.base import Detector, RunOptions
 from detectors.config import read_config
@@ -14,17 +16,28 @@ from detectors.errors import DetectorConfigError, DetectorError, NotPrepared
 from detectors.loading import has_variant, load_detector
 from miner.checks import VALIDATORS_WAIT
 from miner.errors import ConfigurationError, CouldNotStart, StartError
-from miner.metrics import Metrics
 from miner.plan import Plan
 from miner.plans import plan_of, stored_plan
-from miner.remote import RemoteMetrics, addresses, engine_options
-from miner.selftest import on_a_thread
+from miner.selftest import begin_on_a_thread, on_a_thread
 from miner.settings import Settings, environment_of
 from miner.threads import allowed_cores
+
+if TYPE_CHECKING:  # the metrics are imported while the model is loaded
+    from miner.metrics import Metrics
+    from miner.remote import RemoteMetrics
 
 log = logging.getLogger(__name__)
 
 LOAD_SECONDS = 120.0  # for the sums, and for the graph to be optimised
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A detector that has not proved itself yet, the seconds that took, and why it is this one."""
+
+    detector: Detector
+    seconds: float
+    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +53,26 @@ class Loaded:
 class ModelLoader:
     """Loads the configured model; blocking work runs in threads, so that the status port answers meanwhile."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.metrics = metrics
         self.cores = allowed_cores()
+        self.metrics: Metrics | None = None
+        self.remote: RemoteMetrics | None = None
         self._split: RunOptions | None = None  # of the first load; the scheduler's slots do not change afterwards
-        self.remote = RemoteMetrics(metrics.registry, addresses(settings)) if settings.is_remote else None
+        self._begun: Future[Opened] | None = None
+
+    def begin(self) -> None:
+        """Start to load, on a thread: the rest of the program is imported meanwhile, which takes as long."""
+        if not self.settings.is_remote and not self.settings.tune_on_start:
+            self._begun = begin_on_a_thread(self._open)
+
+    def show_in(self, metrics: "Metrics") -> None:
+        """Show in these metrics what is loaded, and how it does elsewhere."""
+        self.metrics = metrics
+        if self.settings.is_remote:
+            from miner.remote import RemoteMetrics, addresses
+
+            self.remote = RemoteMetrics(metrics.registry, addresses(self.settings))
 
     def beside(self, settings: Settings) -> Self:
         """Return a loader for other settings, which keeps to this one's split of the machine."""
@@ -55,6 +82,7 @@ class ModelLoader:
 
     def show(self, loaded: Loaded) -> None:
         """Show the model that serves from now on."""
+        assert self.metrics is not None
         self.metrics.loaded(loaded.detector, loaded.load_seconds, loaded.warmup_seconds)
         if self.remote is not None and loaded.detector.elsewhere is not None:
             self.remote.see(loaded.detector.elsewhere)
@@ -78,10 +106,13 @@ class ModelLoader:
         return loaded
 
     async def _load(self) -> Loaded:
-        started, limit = time.monotonic(), self.patience
+        limit = self.patience
+        opening: Callable[[], Opened] = self._open if self._begun is None else self._begun.result
+        self._begun = None
         try:
-            detector = await on_a_thread(self._open, max(LOAD_SECONDS, limit), "the model was not loaded")
-            loaded = time.monotonic()
+            opened = await on_a_thread(opening, max(LOAD_SECONDS, limit), "the model was not loaded")
+            log.info("serving with %s", opened.words)
+            detector, began = opened.detector, time.monotonic()
             try:
                 pace = await on_a_thread(detector.verify, limit, "the model did not answer the known picture")
             except DetectorError:
@@ -93,36 +124,31 @@ class ModelLoader:
             raise
         except DetectorError as error:
             raise CouldNotStart(str(error)) from error
-        return Loaded(detector, pace, loaded - started, time.monotonic() - loaded)
+        return Loaded(detector, pace, opened.seconds, time.monotonic() - began)
 
     @property
     def patience(self) -> float:
         """Seconds after which a model that is tried out is given up; cold, it takes longer than a picture may."""
         return 4 * self.settings.inference_limit_seconds
 
-    def _open(self) -> Detector:
-        settings = self.settings
+    def _open(self) -> Opened:
+        settings, started = self.settings, time.monotonic()
         config = read_config(settings.detector_config)
         plan = plan_of(settings, self.cores, self._tuned())
         options = plan.options
         if self._split is not None:
             options = replace(options, slots=self._split.slots, threads=self._split.threads)
         if self.remote is not None:
+            from miner.remote import engine_options
+
             options = replace(options, engine=engine_options(settings, self.cores, self.remote))
         options = replace(options, max_pixels=settings.max_image_pixels)
-        log.info(
-            "serving with %s %s, %d × %d threads (%s)",
-            plan.backend,
-            plan.precision,
-            options.slots,
-            options.threads,
-            plan.why,
-        )
         detector = load_detector(
             settings.image_detector, config, settings.models_dir, plan.backend, options, plan.precision
         )
         self._split = options
-        return detector
+        words = f"{plan.backend} {plan.precision}, {options.slots} × {options.threads} threads ({plan.why})"
+        return Opened(detector, time.monotonic() - started, words)
 
     async def _tune_if_asked(self) -> None:
         """Tune before the first start on a machine; what keeps it from that is no reason not to serve."""

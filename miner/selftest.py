@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
 from detectors.errors import DetectorError, InferenceError
@@ -61,6 +62,20 @@ async def on_a_thread(work: Callable[[], T], seconds: float | None = None, late:
     if (failure := done.result()) is not None:
         raise failure
     return results[0]
+
+
+def begin_on_a_thread(work: Callable[[], T]) -> "Future[T]":
+    """Begin work before there is a loop; return what will have its result or its error."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - whoever waits for it is told, as of any other
+            future.set_exception(error)
+
+    threading.Thread(target=run, name=NAME, daemon=True).start()
+    return future
 
 
 def is_at_work() -> bool:

@@ -40,6 +40,13 @@ def run(
         "log_level": log_level,
     }
     settings = load_settings(env_file, set_, **flags)
+    from miner import memory
+    from miner.model import ModelLoader
+
+    memory.keep_large_blocks_apart()
+    loader = ModelLoader(settings)
+    loader.begin()
+    # Side by side with the model: importing all of this takes as long.
     import resource
 
     import uvloop
@@ -48,7 +55,7 @@ def run(
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # idle connections shall not shut validators out
-    daemon = Daemon(settings, lambda: read_settings(env_file, set_, **flags))
+    daemon = Daemon(settings, loader, lambda: read_settings(env_file, set_, **flags))
     code = 0
     try:
         # A CancelledError that gets here: told to stop while starting.

@@ -18,7 +18,9 @@ def measure(settings: Settings, count: int, budget: float) -> list[float]:
     Raises:
         StartError: the model can't be loaded, fails its checks, or is too slow.
     """
-    detector = asyncio.run(ModelLoader(settings, Metrics()).load()).detector
+    loader = ModelLoader(settings)
+    loader.show_in(Metrics())
+    detector = asyncio.run(loader.load()).detector
     picture, began, seconds = known_picture(), time.monotonic(), list[float]()
     while len(seconds) < count and (not seconds or time.monotonic() - began < budget):
         started = time.perf_counter()

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from miner.errors import ConfigurationError
-from miner.metrics import Metrics
 from miner.model import ModelLoader
 from miner.settings import Settings
 
@@ -26,7 +25,7 @@ def test_a_tuning_that_fails_is_a_warning_and_a_reload_tunes_no_more(
     flags = {"models_dir": str(tmp_path / "models"), "state_dir": str(tmp_path / "state"), "tune_on_start": "true"}
     settings = Settings.load(**flags)
     caplog.set_level(logging.INFO)
-    loader = ModelLoader(settings, Metrics())
+    loader = ModelLoader(settings)
     loaded = asyncio.run(loader.load())
     assert loaded.detector.manifest.detector == "ViT"
     assert "serving untuned: IMAGE_DETECTOR_CONFIG=starter.yaml: `roadwork-miner tune` failed" in caplog.text
@@ -41,4 +40,4 @@ def test_a_tuning_that_fails_is_a_warning_and_a_reload_tunes_no_more(
 def test_a_wrong_configuration_is_named_by_a_start_that_tunes(tmp_path: Path) -> None:
     settings = Settings.load(image_detector_config="nowhere.yaml", state_dir=str(tmp_path), tune_on_start="true")
     with pytest.raises(ConfigurationError, match=r"IMAGE_DETECTOR_CONFIG=nowhere\.yaml: no detector configuration"):
-        asyncio.run(ModelLoader(settings, Metrics()).load())
+        asyncio.run(ModelLoader(settings).load())
