@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from miner import memory, signals, systemd
 from miner.axon.app import Axon
 from miner.chain.base import Chain
-from miner.connections import Connections, Guard
+from miner.connections import Connections
 from miner.errors import StartError, Stuck
 from miner.health import Health
 from miner.heartbeat import States, beat, end
@@ -19,7 +19,7 @@ from miner.queue import Queue
 from miner.recorder import FOLDER
 from miner.recorder.flight import FlightRecorder, make_recorder
 from miner.reload import Reloader
-from miner.requests import limits_of, rules_of
+from miner.requests import guard_of, limits_of, rules_of
 from miner.scheduler import Scheduler
 from miner.seats import Seat, find_places_on_chain, leave_out, open_seats
 from miner.seats import in_words as why_none
@@ -101,8 +101,7 @@ class Daemon:
             self.watch.count_from_zero()
 
             limits, rules = limits_of(settings), rules_of(settings)
-            guard = Guard(settings.max_connections, settings.max_connections_per_address, settings.header_seconds)
-            connections = Connections(guard, lambda reason: self.metrics.dropped.labels(reason).inc())
+            connections = Connections(guard_of(settings), lambda reason: self.metrics.dropped.labels(reason).inc())
             self.metrics.connections.set_function(lambda: len(connections))
             flight = self._start_recorder(stack)
             strangers, history = Strangers(), self.watch.history

@@ -84,6 +84,8 @@ class Health:
         """Look until cancelled."""
         try:
             while True:
+                # In a thread: the kernel's files of a cgroup can take a while, and so does giving memory back.
+                await asyncio.to_thread(self.pressure.look)
                 self.look()
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
@@ -91,8 +93,7 @@ class Health:
                 self._test.cancel()
 
     def look(self) -> None:
-        """Look once."""
-        self.pressure.look()
+        """Look once, at all but the memory."""
         self._look_at_slots()
         is_testing = self._test is not None and not self._test.done()
         if self._test_is_due() and not is_testing and not self.service.scheduler.running:

@@ -1,9 +1,17 @@
 """What the settings say of requests: who may ask, and what one may cost."""
 
+import logging
+import resource
+
 from miner.axon.limits import Limits
+from miner.connections import Guard
 from miner.hotkeys import split_hotkeys
 from miner.policy import Rules
 from miner.settings import Settings
+
+log = logging.getLogger(__name__)
+
+OTHER_FILES = 128  # that may be open besides connections: those one too many, models, the chain, the operator's port
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -14,6 +22,21 @@ def limits_of(settings: Settings) -> Limits:
         settings.deadline_cap_seconds,
         settings.deadline_margin_seconds,
     )
+
+
+def guard_of(settings: Settings, open_files: int | None = None) -> Guard:
+    """Return how many connections the validators' port holds: no more than files may be open, or none would get in.
+
+    Args:
+        settings: the operator's.
+        open_files: how many files this process may have open; None: as the kernel says.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if open_files is None else open_files
+    wanted = settings.max_connections
+    allowed = wanted if limit == resource.RLIM_INFINITY else min(wanted, max(1, limit - OTHER_FILES))
+    if allowed < wanted:
+        log.warning("MAX_CONNECTIONS=%d: held at %d, as only %d files may be open (ulimit -n)", wanted, allowed, limit)
+    return Guard(allowed, settings.max_connections_per_address, settings.header_seconds)
 
 
 def rules_of(settings: Settings) -> Rules:

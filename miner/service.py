@@ -39,7 +39,7 @@ class Service:
     def __init__(self, detector: Detector, scheduler: Scheduler) -> None:
         self.detector = detector  # replaced as a whole by a reload; running pictures finish on the old one
         self.scheduler = scheduler
-        self.completed = 0  # pictures that got a prediction
+        self.ended = 0  # pictures that a slot was given and gave back, whatever became of them
         self.breaker = Breaker()
         self.recent: deque[Seen] = deque(maxlen=PICTURES)  # to compare another model with this one
         self._pool = _started(scheduler.queue.slots)
@@ -120,6 +120,7 @@ class Service:
 
     def _done(self, ticket: Ticket, job: "Future[Answer]", answer: "asyncio.Future[Answer]") -> None:
         self.scheduler.release(ticket)
+        self.ended += 1
         if job.cancelled():
             answer.cancel()
         elif (error := job.exception()) is not None:
@@ -128,7 +129,6 @@ class Service:
             self._succeed(job.result(), answer)
 
     def _succeed(self, result: Answer, answer: "asyncio.Future[Answer]") -> None:
-        self.completed += 1
         self.breaker.succeeded()
         self.scheduler.queue.measured(result.finished - result.started)
         if not answer.done():  # its caller is still there

@@ -10,14 +10,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from miner.overview import Overview
+from miner.overview import MemoryUse, Overview
 from miner.page import CONTENT_SECURITY_POLICY, render
+from miner.views import memory_view
 
 
 def status_app(
     registry: CollectorRegistry,
     obstacle: Callable[[], str | None],
-    overview: Callable[[], Overview],
+    overview: Callable[[MemoryUse], Overview],
     keys: Callable[[], Mapping[str, str | None]],
     chain: Callable[[], Mapping[str, float | str | None]],
 ) -> Starlette:
@@ -26,10 +27,14 @@ def status_app(
     Args:
         registry: of the metrics.
         obstacle: why no request is answered, or None.
-        overview: all that is shown to people.
+        overview: all that is shown to people, besides what the kernel says of memory.
         keys: of several hotkeys, why its validators are not answered, or None; by name.
         chain: how old what is known of it is, and why; empty before it is looked at.
     """
+
+    async def look() -> Overview:
+        # The kernel's files in a thread: some of them take a lock on our memory for milliseconds.
+        return overview(await asyncio.to_thread(memory_view))
 
     async def page(_: Request) -> Response:
         headers = {
@@ -38,13 +43,12 @@ def status_app(
             "referrer-policy": "no-referrer",
             "cache-control": "no-store",
         }
-        return HTMLResponse(render(overview()), headers=headers)
+        return HTMLResponse(render(await look()), headers=headers)
 
     async def status(_: Request) -> Response:
-        return Response(overview().model_dump_json(), media_type="application/json")
+        return Response((await look()).model_dump_json(), media_type="application/json")
 
     async def metrics(_: Request) -> Response:
-        # In a thread: it reads files of the kernel's, some of which take a lock on our memory.
         text = await asyncio.to_thread(generate_latest, registry)
         return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
 

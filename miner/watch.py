@@ -10,7 +10,7 @@ from miner.chain.base import Chain
 from miner.drift import Drift
 from miner.history import History
 from miner.metrics import OUTCOMES, Metrics
-from miner.overview import Hour, Identity, Overview, RequestView
+from miner.overview import Hour, Identity, MemoryUse, Overview, RequestView
 from miner.recorder.flight import FlightRecorder
 from miner.reload import Reloader
 from miner.seats import Seat
@@ -22,7 +22,6 @@ from miner.views import (
     chain_view,
     finite,
     key_view,
-    memory_view,
     model_view,
     number_of,
     queue_view,
@@ -127,8 +126,8 @@ class Watch:
         for neuron in validators(chain) if chain is not None else []:
             self.metrics.by_validator.labels(str(neuron.uid))
 
-    def overview(self) -> Overview:
-        """Return all of it, for people."""
+    def overview(self, memory: MemoryUse) -> Overview:
+        """Return all of it, for people; with what the kernel says of memory, which is read off the event loop."""
         obstacle, chain = self.obstacle(), self.chain
         return Overview(
             now=time.time(),
@@ -147,7 +146,7 @@ class Watch:
             reload=reload_view(self.reloader) if self.reloader is not None else None,
             queue=queue_view(self.service) if self.service is not None else None,
             shadow=shadow_view(self.shadows.shadow) if self.shadows is not None else None,
-            memory=memory_view(),
+            memory=memory,
             chain=chain_view(chain) if chain is not None else None,
             keys=[key_view(seat) for seat in self.seats],
             hour=Hour.of(self.history),

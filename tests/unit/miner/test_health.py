@@ -1,6 +1,7 @@
 """What keeps a loaded model from being asked, and how that ends."""
 
 import asyncio
+import threading
 from typing import cast
 
 import pytest
@@ -13,6 +14,7 @@ from miner.machine import Headroom
 from miner.pressure import Pressure
 from miner.queue import Queue
 from miner.scheduler import Scheduler
+from miner.selftest import is_at_work
 from miner.service import Service
 
 HANG, ALLOWED = 30.0, 8.5
@@ -61,6 +63,7 @@ class Scene:
         """Look some time later, and let a self-test end."""
 
         async def look() -> None:
+            self.health.pressure.look()
             self.health.look()
             if self.health._test is not None:
                 await self.health._test
@@ -120,6 +123,18 @@ def test_a_model_that_fails_is_tested_and_asked_again_once_it_passes() -> None:
     scene.detector.fault = ""
     assert scene.after(2 * FIRST_PAUSE).health.obstacle is None
     assert scene.detector.tests == 2
+    scene.close()
+
+
+def test_a_self_test_that_hangs_ends_the_process() -> None:
+    scene, hold = Scene(), threading.Event()
+    scene.detector.verify = hold.wait  # type: ignore[method-assign, assignment]
+    scene.health.hang = 0.05
+    for _ in range(FAILURES):
+        scene.service.breaker.failed("not finite")
+    assert scene.after(FIRST_PAUSE).gone == ["the known picture got no answer within 0.05 s"]
+    assert is_at_work()
+    hold.set()
     scene.close()
 
 

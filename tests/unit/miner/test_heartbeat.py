@@ -11,6 +11,7 @@ import pytest
 from detectors.base import Detector
 from detectors.errors import DetectorError, InferenceError, NoEndpoint
 from miner import systemd
+from miner.breaker import FAILURES
 from miner.heartbeat import States, beat, end
 from miner.queue import Place, Queue
 from miner.scheduler import Scheduler
@@ -75,7 +76,7 @@ def test_a_quiet_miner_proves_itself_with_the_known_picture() -> None:
 
 def test_a_validators_picture_is_proof_enough() -> None:
     def answered(scene: Scene) -> None:
-        scene.service.completed += 1
+        scene.service.ended += 1
         asyncio.get_running_loop().call_later(ALLOWED / 10, answered, scene)
 
     scene = Scene().play(answered)
@@ -103,7 +104,18 @@ def test_no_beat_from_a_model_that_has_no_answer_to_the_known_picture(caplog: py
         scene.detector.failure = InferenceError("not a probability")
 
     assert Scene().play(broken, silent=True).heard == 0
-    assert "the watchdog is not fed" in caplog.text
+    assert caplog.text.count("the watchdog is not fed: not a probability") == 1  # and not once for each look
+
+
+def test_a_model_that_is_asked_no_more_and_tested_again_is_alive() -> None:
+    def broken(scene: Scene) -> None:
+        scene.detector.failure = InferenceError("not a probability")
+        for _ in range(FAILURES):
+            scene.service.breaker.failed("not a probability")
+
+    scene = Scene().play(broken)
+    assert scene.heard > 1
+    assert scene.detector.asked == 0  # the self-tests are those of the health
 
 
 def test_an_engine_elsewhere_that_is_away_is_no_reason_to_restart_this_process() -> None:
@@ -144,6 +156,7 @@ def test_each_change_of_state_is_told_once(caplog: pytest.LogCaptureFixture) -> 
     look_at(None)
     look_at("the snapshot is 24.1 h old")
     look_at("the snapshot is 24.2 h old")
+    look_at("memory is short: 20 MiB are left")
     look_at(None)
     reason[0] = "shutting down"
     states.stopping()
@@ -155,11 +168,13 @@ def test_each_change_of_state_is_told_once(caplog: pytest.LogCaptureFixture) -> 
         "READY=1\nSTATUS=ready: port 8091",
         "STATUS=not ready (the snapshot is 24.1 h old): port 8091",
         "STATUS=not ready (the snapshot is 24.2 h old): port 8091",
+        "STATUS=not ready (memory is short: 20 MiB are left): port 8091",
         "STATUS=ready: port 8091",
         "STOPPING=1\nSTATUS=shutting down",
     ]
     assert [entry.getMessage() for entry in caplog.records] == [
         "ready: port 8091",
         "not ready (the snapshot is 24.1 h old): port 8091",
+        "not ready (memory is short: 20 MiB are left): port 8091",
         "ready: port 8091",
     ]

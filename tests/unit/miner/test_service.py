@@ -80,7 +80,7 @@ def test_whatever_a_detector_raises_frees_the_slot_and_is_a_plain_500(
     assert isinstance(bad, InferenceCrashed)
     assert str(bad) == "the model failed"
     assert isinstance(good, Answer)
-    assert service.completed == 1
+    assert service.ended == 2
     (entry,) = (entry for entry in caplog.records if entry.levelno == logging.ERROR)
     assert entry.exc_info
 
@@ -89,9 +89,10 @@ def test_whatever_a_detector_raises_frees_the_slot_and_is_a_plain_500(
     ("error", "kind"), [(ImageError("x"), UnreadableImage), (InferenceError("y"), InferenceFailed)]
 )
 def test_what_is_expected_keeps_its_name(error: DetectorError, kind: type[RequestError]) -> None:
-    _, (bad, good) = play(raises(error), b"bad", b"good")
+    service, (bad, good) = play(raises(error), b"bad", b"good")
     assert isinstance(bad, kind)
     assert isinstance(good, Answer)
+    assert service.ended == 2  # a picture that can't be opened is a life sign too
 
 
 @pytest.mark.parametrize("probability", [float("nan"), float("inf"), -0.1, 1.1])
