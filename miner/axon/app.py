@@ -123,7 +123,7 @@ class Axon:
             job.cancel()
             self.service.scheduler.leave(ticket)
 
-    async def _by_dendrite(self, exchange: Exchange) -> tuple[Ticket, bytearray]:
+    async def _by_dendrite(self, exchange: Exchange) -> tuple[Ticket, bytes]:
         """The older wire: the headers prove the caller, so nothing of the body is read for strangers."""
         headers = exchange.request.headers
         caller = legacy.authenticate(headers, self.hotkey, time.time_ns())
@@ -143,7 +143,7 @@ class Axon:
             self.service.scheduler.leave(ticket)
             raise
 
-    async def _by_btauth(self, exchange: Exchange) -> tuple[Ticket, bytearray]:
+    async def _by_btauth(self, exchange: Exchange) -> tuple[Ticket, bytes]:
         """The newer wire: the signature covers the body, so the claimed hotkey is judged first and proven after."""
         request = exchange.request
         claimed = btauth.claimed_hotkey(request.headers)
@@ -205,7 +205,7 @@ class Axon:
             raise Unauthorised("this request was answered before, or is older than this process")
         vouch(request.scope)
 
-    async def _read(self, exchange: Exchange, deadline: float, check: Callable[[], None] = lambda: None) -> bytearray:
+    async def _read(self, exchange: Exchange, deadline: float, check: Callable[[], None] = lambda: None) -> bytes:
         def take(count: int) -> None:
             check()
             self.limits.held[exchange.wire].take(count)

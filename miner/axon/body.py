@@ -12,6 +12,10 @@ from starlette.requests import ClientDisconnect, Request
 
 from miner.errors import BadRequest, BodyStalled, BodyTooLarge, UnreadableImage
 
+# Bytes. Large blocks that grow side by side leave holes in the heap (74 MB were taken for 32 MB of bodies), and small
+# ones that a caller drips in would take more than they hold.
+PIECE = 2**16
+
 
 class Synapse(BaseModel):
     """The fields of an ImageSynapse that a request carries; the authenticated copies of the rest are in the headers."""
@@ -49,9 +53,7 @@ def check_length(request: Request, limit: int) -> None:
         raise BodyTooLarge(f"the body has {length} bytes; at most {limit} are allowed")
 
 
-async def read_body(
-    request: Request, limit: int, stall: float, deadline: float, take: Callable[[int], None]
-) -> bytearray:
+async def read_body(request: Request, limit: int, stall: float, deadline: float, take: Callable[[int], None]) -> bytes:
     """Read a body of at most `limit` bytes, without a pause of `stall` seconds, before `deadline` (monotonic).
 
     `take` is told of each chunk's length, and may refuse it.
@@ -61,24 +63,26 @@ async def read_body(
         BodyStalled: they came too slowly.
         ClientDisconnect: the caller hung up.
     """
-    body = bytearray()
-    chunks = request.stream()
+    pieces, stream, length = [bytearray()], request.stream(), 0
     while True:
         patience = min(stall, deadline - time.monotonic())
         try:
             async with asyncio.timeout(patience):
-                chunk = await anext(chunks, None)
+                chunk = await anext(stream, None)
         except TimeoutError:
             raise BodyStalled("the body came too slowly") from None
         if chunk is None:
-            return body
-        if len(body) + len(chunk) > limit:
+            return b"".join(pieces)
+        length += len(chunk)
+        if length > limit:
             raise BodyTooLarge(f"the body has more than the allowed {limit} bytes")
         take(len(chunk))
-        body += chunk
+        if len(pieces[-1]) >= PIECE:
+            pieces.append(bytearray())
+        pieces[-1] += chunk
 
 
-def picture_of(body: bytes | bytearray) -> bytes:
+def picture_of(body: bytes) -> bytes:
     """Unpack the encoded photo from an ImageSynapse's JSON.
 
     Raises:

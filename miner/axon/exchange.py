@@ -41,7 +41,7 @@ class Exchange:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + until - self.marked
         self.marked = until
 
-    def unpack(self, body: bytearray) -> bytes:
+    def unpack(self, body: bytes) -> bytes:
         """Return the encoded photo; called in the slot's thread."""
         self.picture = picture_of(body)
         return self.picture

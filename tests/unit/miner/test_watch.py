@@ -10,6 +10,7 @@ from miner.chain.base import EMPTY, Neuron, Snapshot
 from miner.metrics import Metrics
 from miner.seats import Seat
 from miner.settings import Settings
+from miner.views import memory_view
 from miner.watch import Watch
 
 
@@ -59,7 +60,7 @@ def value(watch: Watch, name: str, /, **labels: str) -> float | None:
 
 
 def test_a_daemon_that_has_just_started(watch: Watch) -> None:
-    shown = watch.overview()
+    shown = watch.overview(memory_view())
     assert (shown.ready, shown.obstacle) == (False, "starting")
     assert (shown.model, shown.queue, shown.chain) == (None, None, None)
     assert shown.memory.resident > 0
@@ -76,10 +77,10 @@ def test_a_chain_that_was_never_read_has_no_numbers_rather_than_wrong_ones(watch
     stake = value(watch, "chain_stake", hotkey="own")
     assert stake is not None
     assert isnan(stake)
-    shown = watch.overview().chain
+    shown = watch.overview(memory_view()).chain
     assert shown is not None
     assert (shown.age_seconds, shown.stake, shown.uid) == (None, None, None)
-    assert watch.overview().model_dump_json()  # infinity is no JSON
+    assert watch.overview(memory_view()).model_dump_json()  # infinity is no JSON
 
 
 def test_a_chain_that_is_read_is_shown_from_then_on(watch: Watch) -> None:
@@ -104,7 +105,7 @@ def test_a_chain_that_is_read_is_shown_from_then_on(watch: Watch) -> None:
     assert value(watch, "chain_failures_total") == 2
     assert value(watch, "validator_requests_total", uid="9") == 0
     assert value(watch, "identity_info", hotkey="own", network="standalone", netuid="323") == 1
-    shown = watch.overview().chain
+    shown = watch.overview(memory_view()).chain
     assert shown is not None
     assert shown.publication == "published 203.0.113.7:8091"
     assert (shown.incentive, shown.trust) == (0.25, 0.5)
