@@ -57,12 +57,17 @@ def reward_estimate(
     random = np.random.default_rng(seed)
     found, spared = _likely(said[labels], resamples, random), _likely(~said[~labels], resamples, random)
     means = [play(s, q, rounds, random).mean() for s, q in zip(found, spared, strict=True)]
-    return _estimate(reward_of(labels, said), np.array(means))
+    return estimate_of(reward_of(labels, said), np.array(means))
 
 
-def share_estimate(right: Flags) -> Estimate:
-    """Return the mean of flags, such as an accuracy, with Wilson's interval."""
-    share, count, z = float(right.mean()), len(right), 1.96
+def share_estimate(right: Flags, effective: float | None = None) -> Estimate:
+    """Return the mean of flags, such as an accuracy, with Wilson's interval.
+
+    Args:
+        right: the flags.
+        effective: how many independent ones they are worth; default: all.
+    """
+    share, count, z = float(right.mean()), effective or len(right), 1.96
     middle, half = share + z**2 / (2 * count), z * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
     scale = 1 + z**2 / count
     return Estimate(share, float((middle - half) / scale), float((middle + half) / scale))
@@ -75,7 +80,7 @@ def reward_gain(labels: Flags, before: Flags, after: Flags, resamples: int = RES
     """
     found, spared = resampled_rates(labels, np.stack([before, after]), resamples, seed)
     rewards = [expected_rewards(s, q) for s, q in zip(found, spared, strict=True)]
-    return _estimate(reward_of(labels, after) - reward_of(labels, before), rewards[1] - rewards[0])
+    return estimate_of(reward_of(labels, after) - reward_of(labels, before), rewards[1] - rewards[0])
 
 
 def resampled_rates(labels: Flags, said: NDArray[np.bool_], resamples: int, seed: int) -> tuple[Floats, Floats]:
@@ -125,6 +130,7 @@ def _likely(right: Flags, draws: int, random: np.random.Generator) -> Floats:
     return np.asarray(random.beta(hits + 0.5, len(right) - hits + 0.5, draws))
 
 
-def _estimate(value: float, draws: Floats) -> Estimate:
+def estimate_of(value: float, draws: Floats) -> Estimate:
+    """Return a figure with the interval that 95 % of its draws fall into."""
     low, high = np.percentile(draws, COVERED)
     return Estimate(value, float(low), float(high))

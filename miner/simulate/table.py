@@ -29,7 +29,7 @@ def report_table(report: Report) -> Table:
     quality = report.quality
     if quality.interval is not None:
         low, high = quality.interval
-        sure = f"{share(low)} to {share(high)} (95 % interval), of {quality.count} answers"
+        sure = f"{share(low)} to {share(high)} (95 % interval), {quality.count} answers to {quality.photos} photos"
         table.add_row("accuracy", share(quality.accuracy), sure)
         table.add_row("MCC", _reward(quality.mcc), _sides(report))
     table.add_row("score", _reward(report.score), "smoothed, the validators' mean; it begins at 0")
@@ -41,8 +41,9 @@ def report_table(report: Report) -> Table:
         if report.lost:
             table.add_row("lost", f"−{_reward(loss(report))}", words)
     if report.shift is not None:
-        gain = report.shift.reward - (report.expected or 0.0)
-        table.add_row("threshold", f"{gain:+.3f}", f"with {report.shift.threshold:.2f} as the line instead of 0.5")
+        gain = report.shift.gain
+        words = f"({gain.low:+.3f} to {gain.high:+.3f}) with {report.shift.threshold:.2f} as the line instead of 0.5"
+        table.add_row("threshold", f"{gain.value:+.3f}", words + (", may be chance" if gain.is_noise else ""))
     return table
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 
 from miner.axon.client import Reply
-from miner.simulate.report import best_shift, best_threshold, quality_of, summed_up
+from miner.simulate.report import summed_up
 from miner.simulate.schedule import Request
 from miner.simulate.scoring import score_all, truth
 from miner.simulate.sending import Answer, judged
@@ -130,22 +130,3 @@ def test_the_sum_counts_what_was_sent_and_says_what_the_lost_cost() -> None:
 def test_nothing_sent_is_a_report_too() -> None:
     report = summed_up([], [], 2, 0.0, 1.0)
     assert (report.requests, report.p50, report.expected, report.score) == (0, None, None, 0.0)
-
-
-def test_exactly_a_half_is_no_roadwork() -> None:
-    quality = quality_of(np.array([True, False]), np.array([0.5, 0.5]))
-    assert (quality.sensitivity, quality.specificity, quality.accuracy) == (0, 1, 0.5)
-
-
-def test_a_threshold_that_helps_is_found_and_not_flattered() -> None:
-    random = np.random.default_rng(0)
-    labels = random.random(600) < 0.5
-    predictions = np.clip(random.normal(np.where(labels, 0.45, 0.15), 0.12), 0, 1)  # the best line is at 0.3
-    assert best_threshold(labels, predictions) == pytest.approx(0.3, abs=0.05)
-    shift, quality = best_shift(labels, predictions, 0.0), quality_of(labels, predictions)
-    assert shift is not None
-    assert quality.sensitivity is not None
-    assert quality.sensitivity < 0.5 < shift.reward
-    noise = best_shift(labels, random.random(600), 0.0)  # nothing to be found there
-    assert noise is not None
-    assert noise.reward < 0.1
