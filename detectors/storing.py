@@ -7,6 +7,7 @@ from pathlib import Path
 
 from detectors.backends import MODEL_FILE
 from detectors.calibration import Calibration
+from detectors.distribution import spread
 from detectors.manifest import NAME, Manifest
 
 LARGE = 50_000_000  # bytes; smaller graphs stay one file
@@ -30,12 +31,27 @@ def write_safely(path: Path, data: bytes) -> None:
     partial.replace(path)
 
 
+def flush(path: Path) -> None:
+    """Have a file that somebody else wrote reach the disk, so that it may be moved into its place."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def store_calibration(folder: Path, calibration: Calibration | None, predictions: list[float] | None = None) -> None:
     """Write a calibration into a folder's manifest, or take the one there out of it.
 
     `predictions` is the spread of mapped probabilities; None forgets the spread, which is that of another map.
     """
     update = {"calibration": calibration, "predictions": predictions}
+    write_manifest(Manifest.read(folder).model_copy(update=update), folder)
+
+
+def store_spread(folder: Path, probabilities: Sequence[float], labels: Sequence[bool]) -> None:
+    """Write into a manifest how a model's answers to labelled photos are spread, to tell drift by."""
+    update = {"predictions": [round(share, 4) for share in spread(probabilities, labels)]}
     write_manifest(Manifest.read(folder).model_copy(update=update), folder)
 
 

@@ -48,6 +48,20 @@ def make_vit(folder: Path, *, full_size: bool = False, labels: dict[int, str] = 
     return folder
 
 
+def make_resnet(folder: Path) -> Path:
+    """Write a tiny ResNet, whose batch norms keep running statistics, with random weights."""
+    ensure_torchvision()
+    import torch
+    from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
+
+    torch.manual_seed(0)
+    labels = {"id2label": LABELS, "label2id": {label: index for index, label in LABELS.items()}}
+    sizes = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+    ResNetForImageClassification(ResNetConfig(**labels, **sizes)).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
+    return folder
+
+
 def make_pair(repository: Path, *, full_size: bool = False) -> Path:
     """Write a ConvNeXtV2 and a DINOv2 with registers, the published pair's architectures, as two subfolders."""
     ensure_torchvision()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from detectors.errors import DetectorConfigError
 from detectors.storing import write_safely
 
-LABELS, SOURCES = "labels", "sources"
+LABELS, SOURCES, GROUPS = "labels", "sources", "groups"
 PREFIX = "p_"  # that others may put before a branch's name
 
 
@@ -26,17 +26,21 @@ class BranchFile:
         labels: shape (photos,); True is roadwork.
         branches: by name, each of shape (photos,).
         sources: for each branch that a model of ours made: its keys in an ensemble's YAML file.
+        groups: shape (photos,); near-identical photos have the same number. None: unknown.
     """
 
     labels: NDArray[np.bool_]
     branches: Mapping[str, NDArray[np.float64]]
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    groups: NDArray[np.int64] | None = None
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {name: values.astype(np.float64) for name, values in self.branches.items()}
         arrays |= {LABELS: self.labels.astype(np.int8), SOURCES: np.array(json.dumps(self.sources))}
+        if self.groups is not None:
+            arrays[GROUPS] = self.groups
         np.savez_compressed(buffer, **arrays)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_safely(path, buffer.getvalue())
@@ -55,8 +59,12 @@ class BranchFile:
             raise DetectorConfigError(f"{path} can't be read as .npz: {str(error).splitlines()[0]}") from error
         labels = arrays.pop(LABELS, None)
         sources = json.loads(str(arrays.pop(SOURCES, "{}")))
+        # Whole numbers: a branch of that name would hold fractions.
+        group = arrays.pop(GROUPS) if GROUPS in arrays and np.issubdtype(arrays[GROUPS].dtype, np.integer) else None
         if labels is None or labels.ndim != 1 or set(np.unique(labels).tolist()) != {0, 1}:
             raise DetectorConfigError(f"{path}: an array `{LABELS}` of 0 and 1 is needed, with both of them")
+        if group is not None and group.shape != labels.shape:
+            raise DetectorConfigError(f"{path}: {GROUPS} has shape {group.shape}, not {labels.shape} as {LABELS}")
         if not arrays:
             raise DetectorConfigError(f"{path}: an array of probabilities for each branch is needed, beside `{LABELS}`")
         for name, values in arrays.items():
@@ -65,4 +73,4 @@ class BranchFile:
             if not (np.issubdtype(values.dtype, np.floating) and ((values >= 0) & (values <= 1)).all()):
                 raise DetectorConfigError(f"{path}: {name} holds something that is not a probability from 0 to 1")
         branches = {name.removeprefix(PREFIX): values.astype(np.float64) for name, values in arrays.items()}
-        return cls(labels == 1, branches, sources)
+        return cls(labels == 1, branches, sources, group)

@@ -7,6 +7,7 @@ Two caches are merged by copying the files of one to the other.
 import hashlib
 import io
 import json
+import time
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from detectors.storing import write_safely
 from detectors.training.config import Augment
 
 Row = tuple[str, int]  # SHA-256 of the photo's file, number of the view
-SHARD = 4096  # rows in a file: what a kill may cost
+SHARD = 4096  # rows in a file
+SECONDS = 60.0  # from one file to the next at most: what a kill may cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,10 @@ class Key:
 class FeatureCache:
     """The features of one folder, in memory."""
 
-    def __init__(self, folder: Path, warn: Callable[[str], None] = lambda _: None) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, warn: Callable[[str], None] = lambda _: None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.folder, self._clock, self._written = folder, clock, clock()
         self._rows: dict[Row, NDArray[np.float32]] = {}
         self._fresh: list[Row] = []
         for path in sorted(folder.glob("features-*.npz")):
@@ -59,14 +63,15 @@ class FeatureCache:
         return [row for row in dict.fromkeys(rows) if row not in self._rows]
 
     def add(self, rows: Sequence[Row], features: NDArray[np.float32]) -> None:
-        """Take features in, shape (rows, width); a full file's worth is written at once."""
+        """Take features in, shape (rows, width); written once they fill a file or a minute has passed."""
         self._rows.update(zip(rows, features, strict=True))
         self._fresh += rows
-        if len(self._fresh) >= SHARD:
+        if len(self._fresh) >= SHARD or self._clock() - self._written >= SECONDS:
             self.flush()
 
     def flush(self) -> None:
         """Write what is not on disk yet."""
+        self._written = self._clock()
         if not self._fresh:
             return
         buffer = io.BytesIO()

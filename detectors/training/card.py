@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from detectors.training.config import TrainConfig
+from detectors.training.evaluating import Figures
 from detectors.training.machine import Machine
 
 PARTS = {"val": "validation (the epoch was chosen by it)", "test": "test (kept back from everything)"}
@@ -11,18 +12,20 @@ PARTS = {"val": "validation (the epoch was chosen by it)", "test": "test (kept b
 def model_card(
     config: TrainConfig,
     counts: Mapping[str, Mapping[str, int]],
-    figures: Mapping[str, Mapping[str, float]],
+    figures: Mapping[str, Figures],
     facts: Mapping[str, object],
     machine: Machine,
+    alike: int = 0,
 ) -> str:
     """Return it as Markdown with the front matter of a Hugging Face card."""
     start = f"{config.model} ({config.detector}, {'full' if config.is_yolo else config.method})"
     augment = ", ".join(f"{name} {value:g}" for name, value in config.augment.model_dump().items() if value)
     rows = "\n".join(
-        f"| {PARTS[part]} | {row['photos']:.0f} | {row['accuracy']:.1%} | {row['mcc']:.3f} | {row['auc']:.3f} "
-        f"| {row['loss']:.3f} | {row['reward']:.2f} |"
+        f"| {PARTS[part]} | {row.photos} | {row.accuracy} | {row.mcc:.3f} | {row.auc:.3f} | {row.brier:.3f} "
+        f"| {row.reward} |"
         for part, row in figures.items()
     )
+    left_out = f" ({alike} that were alike to photos kept back were left out)" if alike else ""
     made = "\n".join(f"- {name}: {value}" for name, value in facts.items())
     balance = "\n".join(
         f"| {part} | " + " | ".join(str(count) for count in kinds.values()) + " |" for part, kinds in counts.items()
@@ -41,12 +44,13 @@ Says how probable roadwork is on a street photo. Trained by `roadwork-miner trai
 
 ## Figures
 
-| part | photos | accuracy | MCC | AUC | log loss | expected reward |
+| part | photos | accuracy (95 %) | MCC | AUC | Brier | expected reward (95 %) |
 | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 
-The expected reward is the mean of `(0.5 · MCC of the last 100 + 0.5 · accuracy of the last 10) ** 3`, as validators pay
-it, for a miner that is right this often on each class. A few dozen photos say little: see how many there were.
+Measured on the exported folder, as it serves. The expected reward is the mean of
+`(0.5 · MCC of the last 100 + 0.5 · accuracy of the last 10) ** 3`, as validators pay it, for a miner that is right this
+often on each class. A few dozen photos say little: look at the intervals, which count photos as independent.
 
 ![Summary](plots/summary.png)
 
@@ -56,7 +60,7 @@ it, for a miner that is right this often on each class. A few dozen photos say l
 | --- | --- | --- |
 {balance}
 
-Near-identical photos are in one part together. It learnt from changed views, with these chances of each change:
+Near-identical photos are in one part only{left_out}. It learnt from changed views, with these chances of each change:
 {augment or "none"}.
 
 ## Making

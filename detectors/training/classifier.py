@@ -12,7 +12,7 @@ from detectors.errors import ModelError
 from detectors.exporters.torchvision_cpu import ensure_torchvision
 from detectors.training.config import TrainConfig
 from detectors.vit import PROCESSOR_FILE
-from detectors.weights import find_original
+from detectors.weights import Original, find_original
 
 ensure_torchvision()
 from transformers import AutoConfig, AutoModelForImageClassification  # noqa: E402
@@ -25,24 +25,35 @@ SIZES = {
 }
 
 
-def find_folder(config: TrainConfig) -> Path:
-    """Return the folder of the model to start from; a name of a size or of a repository is fetched from the hub.
+def find_folder(config: TrainConfig) -> Original:
+    """Find the folder of the model to start from; a name of a size or of a repository is fetched from the hub.
+
+    Its revision is the commit that a branch of a repository stands for; that of a folder is the configured one.
 
     Raises:
         ModelError: it can't be found or fetched, or lacks a file.
     """
     local = Path(config.model).expanduser()
     if local.is_dir():
-        folder = local.resolve()
+        found = Original(local.resolve(), local.name, config.revision)
     elif config.model.startswith(("/", ".", "~")):
         raise ModelError(f"{local} is not a folder")
     else:
         source = DetectorConfig.model_validate({"hf_repo": SIZES.get(config.model, config.model)})
-        folder = find_original(source.model_copy(update={"revision": config.revision})).path
+        found = find_original(source.model_copy(update={"revision": config.revision}))
     for name in ("config.json", PROCESSOR_FILE):
-        if not (folder / name).is_file():
-            raise ModelError(f"{folder} holds no {name}")
-    return folder
+        if not (found.path / name).is_file():
+            raise ModelError(f"{found.path} holds no {name}")
+    return found
+
+
+def pinned(config: TrainConfig) -> TrainConfig:
+    """Return the configuration with the commit that its repository's branch has now.
+
+    Raises:
+        ModelError: the model can't be found or fetched.
+    """
+    return config.model_copy(update={"revision": find_folder(config).revision})
 
 
 def has_weights(folder: Path) -> bool:

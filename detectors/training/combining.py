@@ -11,13 +11,12 @@ from detectors.calibration import log_odds
 from detectors.estimates import Estimate, rates, reward_estimate, reward_gain, reward_of
 from detectors.fusion import Fusion, Kind, Measured
 from detectors.reward import matthews
-from detectors.training.thresholds import FOLDS, Flags, Floats, best_threshold, judged
+from detectors.training.thresholds import FOLDS, Flags, Floats, Groups, Numbers, best_threshold, judged
 
 UNITS = 4  # hidden units of the mlp
 STEPS = 10  # of a weight from 0 to 1
 
 Branches = Mapping[str, Floats]
-Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +40,8 @@ class Row:
 
     way: Way
     said: NDArray[np.bool_]
-    accuracy: float  # of both classes alike
-    mcc: float
+    accuracy: float  # with both classes weighed alike, as validators draw them
+    mcc: float  # the same
     reward: Estimate
     gain: Estimate  # of reward, over the first way
 
@@ -71,9 +70,13 @@ def fit(way: Way, labels: Flags, probabilities: Branches, seed: int = 0) -> Fusi
 
 def measure(
     labels: Flags, probabilities: Branches, count: int = FOLDS, seed: int = 0,
-    tell: Callable[[str], None] = lambda _: None,
+    tell: Callable[[str], None] = lambda _: None, groups: Groups | None = None,
 ) -> list[Row]:  # fmt: skip
-    """Judge every way by cross-validation on the same folds."""
+    """Judge every way by cross-validation on the same folds; photos of one group are in one of them.
+
+    Raises:
+        DetectorConfigError: too few photos for so many folds.
+    """
     rows: list[Row] = []
     for way in ways(list(probabilities)):
         tell(way.words)
@@ -83,14 +86,15 @@ def measure(
             return lambda held: fusion({name: probabilities[name][held] for name in way.branches}) > 0.5
 
         said = (
-            judged(labels, fitted, count, seed) if way.moved else fitted(np.arange(len(labels)))(np.arange(len(labels)))
+            judged(labels, fitted, count, seed, groups)
+            if way.moved
+            else fitted(np.arange(len(labels)))(np.arange(len(labels)))
         )
         first = rows[0].said if rows else said
         found, spared = rates(labels, said)
-        rows.append(
-            Row(way, said, (found + spared) / 2, mcc_of(labels, said), reward_estimate(labels, said, seed=seed),
-                reward_gain(labels, first, said, seed=seed))
-        )  # fmt: skip
+        mcc = matthews(found, spared, 1 - spared, 1 - found)
+        reward, gain = reward_estimate(labels, said, seed=seed), reward_gain(labels, first, said, seed=seed)
+        rows.append(Row(way, said, (found + spared) / 2, mcc, reward, gain))
     return rows
 
 
@@ -109,12 +113,6 @@ def measured(row: Row, photos: int) -> Measured:
     figures = (row.accuracy, row.mcc, row.reward.value, row.reward.low, row.reward.high)
     accuracy, mcc, reward, low, high = (round(figure, 4) for figure in figures)
     return Measured(photos=photos, accuracy=accuracy, mcc=mcc, reward=reward, reward_low=low, reward_high=high)
-
-
-def mcc_of(labels: Flags, said: Flags) -> float:
-    """Return the MCC with both classes weighed alike, as validators draw them."""
-    found, spared = rates(labels, said)
-    return matthews(found, spared, 1 - spared, 1 - found)
 
 
 def _mean(names: list[str], labels: Flags, values: Floats, seed: int) -> Fusion:

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from detectors.errors import DetectorConfigError
 from detectors.storing import write_safely
 
 CONFIG_FILE = "config.yaml"
+HUB = "hf:"  # what a data set's name begins with
 
 Method = Literal["head", "lora", "full"]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -35,10 +36,20 @@ class Augment(_Part):
     jpeg: Probability = 0.5  # compressed as JPEG of quality 30 to 95
 
 
+def _full(name: str) -> str:
+    """Return the full path of what lies on this disk; any other name as it is."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() else name
+
+
 class TrainConfig(_Part):
     """One training. What is None is chosen by the method, the data or the machine, and printed."""
 
-    data: str = Field(description="folder of photos, or hf:NAME for a Hugging Face data set")
+    data: str = Field(description="folder of photos, or hf:NAME or hf:NAME@COMMIT for a Hugging Face data set")
+    labels: dict[str, Literal["roadwork", "no_roadwork"]] | None = Field(
+        None, description="of a data set whose labels have other names: which class each is"
+    )
+    cache: str | None = Field(None, description="folder of the features, for all runs; None: in ~/.cache")
     detector: Literal["ViT", "YOLOClassifier"] = Field("ViT", description="what serves it later")
     model: str = Field("small", description="tiny, small, base; a repository; a folder; for YOLO a .pt or .yaml file")
     revision: str = Field("main", description="branch, tag or commit of the repository")
@@ -87,6 +98,15 @@ class TrainConfig(_Part):
         by_method = {"head": 1e-3, "lora": 5e-4, "full": 5e-5}
         return self.learning_rate or (1e-3 if self.is_yolo else by_method[self.method])
 
+    def anchored(self) -> Self:
+        """Return it with every path in full, so that it means the same from another working folder."""
+        hub = self.data.startswith(HUB)
+        data = _full(self.data.removeprefix(HUB)) if hub else str(Path(self.data).expanduser().resolve())
+        values = {"data": HUB * hub + data, "model": _full(self.model)}
+        if self.cache is not None:
+            values["cache"] = str(Path(self.cache).expanduser().resolve())
+        return self.model_copy(update=values)
+
     def to_yaml(self) -> str:
         """Return it as YAML, in the order of the fields."""
         return str(yaml.safe_dump(self.model_dump(), sort_keys=False))
@@ -94,6 +114,11 @@ class TrainConfig(_Part):
     def write(self, run: Path) -> None:
         """Save it in the run's folder."""
         write_safely(run / CONFIG_FILE, self.to_yaml().encode())
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _keys_are_text(cls, value: Any) -> Any:
+        return {str(key): kind for key, kind in value.items()} if isinstance(value, dict) else value
 
     @classmethod
     def make(cls, values: dict[str, Any]) -> Self:

@@ -1,7 +1,9 @@
 """How good detectors are on labelled photos, and whether one is better than another or only luckier."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,19 @@ class Figures:
     brier: float
     reward: Estimate
     seconds: float  # median of a picture
+
+    @property
+    def words(self) -> str:
+        """The figures as one line."""
+        return (
+            f"accuracy {self.accuracy}, MCC {self.mcc:.3f}, AUC {self.auc:.3f}, expected reward {self.reward} on "
+            f"{self.photos} photos"
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """Return the figures for JSON, which knows no NaN."""
+        values = asdict(self)
+        return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in values.items()}
 
 
 def judge(labels: Flags, probabilities: Floats, seconds: Floats, seed: int = 0) -> Figures:

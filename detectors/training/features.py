@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -34,25 +34,42 @@ def rows_of(photos: Sequence[Photo], views: int) -> list[Row]:
     return [(photo.digest, view) for photo in photos for view in range(PLAIN, views + 1)]
 
 
+class ViewPixels:
+    """Views of photos as the network takes them."""
+
+    def __init__(
+        self, photos: Sequence[Photo], rows: Sequence[Row], views: Views, preprocessing: Preprocessing
+    ) -> None:
+        self._by_digest = {photo.digest: photo for photo in photos}
+        self.rows, self._views, self._preprocessing = rows, views, preprocessing
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> Tensor:
+        digest, view = self.rows[number]
+        return load_pixels(self._by_digest[digest], view, self._views, self._preprocessing)
+
+    def after(self, done: int) -> "ViewPixels":
+        """Return those that are left."""
+        return ViewPixels(list(self._by_digest.values()), self.rows[done:], self._views, self._preprocessing)
+
+
 def precompute(
     model: nn.Module,
-    preprocessing: Preprocessing,
-    photos: Sequence[Photo],
-    rows: Sequence[Row],
-    views: Views,
+    wanted: ViewPixels,
     cache: FeatureCache,
     screen: Screen,
     probe: Probe,
     micro_batch: int,
     workers: int = 0,
     device: str = "cpu",
+    stop: Callable[[], str | None] = lambda: None,
 ) -> int:
-    """Compute the rows that the cache lacks, and write them; return how many.
+    """Compute features and write them into the cache; return how many, which are fewer if it is to stop.
 
     So many photos are in memory at once as `micro_batch` says; half of them from where memory runs short.
     """
-    wanted = cache.missing(rows)
-    by_digest = {photo.digest: photo for photo in photos}
     model.eval().to(device)
     seen: list[Tensor] = []
     hook = head_of(model).register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
@@ -60,16 +77,17 @@ def precompute(
     try:
         with screen.bar("features", len(wanted)) as bar, torch.inference_mode():
             while done < len(wanted):
-                todo = [(by_digest[digest], view) for digest, view in wanted[done:]]
-                loader = DataLoader(_Pixels(todo, views, preprocessing), micro_batch, num_workers=workers)
+                loader = DataLoader(wanted.after(done), micro_batch, num_workers=workers)
                 try:
                     for pixels in loader:
                         seen.clear()
                         model(pixels.to(device))
-                        cache.add(wanted[done : done + len(pixels)], seen[0].float().cpu().numpy())
+                        cache.add(wanted.rows[done : done + len(pixels)], seen[0].float().cpu().numpy())
                         done += len(pixels)
                         left = (len(wanted) - done) * (time.monotonic() - began) / done
                         bar(done, f"{duration(left)} left")
+                        if stop() is not None:
+                            return done
                         if micro_batch > 1 and probe().is_short:
                             break
                     else:
@@ -82,20 +100,7 @@ def precompute(
     finally:
         hook.remove()
         cache.flush()
-    return len(wanted)
-
-
-class _Pixels:
-    """Views of photos as the network takes them."""
-
-    def __init__(self, todo: Sequence[tuple[Photo, int]], views: Views, preprocessing: Preprocessing) -> None:
-        self._todo, self._views, self._preprocessing = todo, views, preprocessing
-
-    def __len__(self) -> int:
-        return len(self._todo)
-
-    def __getitem__(self, number: int) -> Tensor:
-        return load_pixels(*self._todo[number], self._views, self._preprocessing)
+    return done
 
 
 def _weights_sum(model: nn.Module) -> str:

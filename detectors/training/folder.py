@@ -4,9 +4,11 @@ Either `DIR/roadwork` and `DIR/no_roadwork`, or the same two in `DIR/train` and 
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -50,15 +52,24 @@ class Photos:
         """Labels in the order of the photos."""
         return np.array([photo.label for photo in self.photos], dtype=np.int64)
 
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """Numbers of the groups of near-identical photos, in the order of the photos."""
+        return groups([photo.thumbnail for photo in self.photos])
+
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """Photos to learn from, to choose by, and to judge by."""
+    """Photos to learn from, to choose by, and to judge by.
+
+    `skipped` names what could not be read, `alike` what was left out because a part kept back has nearly the same.
+    """
 
     train: list[Photo]
     val: list[Photo]
     test: list[Photo]
     skipped: list[str]
+    alike: list[str] = field(default_factory=list)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return how many photos of each class each part has."""
@@ -77,9 +88,10 @@ def read_photos(folder: Path, tell: Tell = lambda _done, _of: None, workers: int
     Raises:
         DetectorConfigError: a class has no folder, or no photo that can be decoded.
     """
-    paths = [(path, label) for label, kind in enumerate(CLASSES) for path in _pictures(folder, kind)]
+    found_in = {kind: _pictures(folder, kind) for kind in CLASSES}
+    paths = [(path, label) for label, kind in enumerate(CLASSES) for path in found_in[kind][0]]
     photos: list[Photo] = []
-    skipped: list[str] = []
+    skipped = [f"{kind}: {_in_words(others)}" for kind, (_, others) in found_in.items() if others]
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for done, found in enumerate(pool.map(_read, paths), 1):
             (photos if isinstance(found, Photo) else skipped).append(found)  # type: ignore[arg-type]
@@ -110,7 +122,8 @@ def read_data_set(
     if not (folder / "train").is_dir():
         found = read_photos(folder, tell, workers)
         shares = {"train": 1 - val_share - test_share, "val": val_share, "test": test_share}
-        return DataSet(**split(found.photos, shares, seed), skipped=found.skipped)
+        parts = split(found.photos, shares, seed)
+        return DataSet(parts["train"], parts["val"], parts["test"], found.skipped)
     given = {name: read_photos(folder / name, tell, workers) for name in PARTS if (folder / name).is_dir()}
     shares = {"val": val_share, "test": test_share}
     missing = {name: shares[name] for name in PARTS[1:] if name not in given}
@@ -118,7 +131,32 @@ def read_data_set(
     if missing:
         parts |= split(parts["train"], {"train": 1 - sum(missing.values())} | missing, seed)
     skipped = [f"{name}/{line}" for name, found in given.items() for line in found.skipped]
-    return DataSet(**parts, skipped=skipped)
+    parts, alike = _apart({name: parts.get(name, []) for name in PARTS})
+    return DataSet(parts["train"], parts["val"], parts["test"], skipped, alike)
+
+
+def _apart(parts: dict[str, list[Photo]]) -> tuple[dict[str, list[Photo]], list[str]]:
+    """Leave out of `train` what is alike to `val` or `test`, and of `val` what is alike to `test`; name it.
+
+    Raises:
+        DetectorConfigError: nothing of a class is left in a part.
+    """
+    backwards = [(name, photo) for name in reversed(PARTS) for photo in parts[name]]
+    kept: dict[str, list[Photo]] = {name: [] for name in PARTS}
+    alike: list[str] = []
+    holds: dict[int, str] = {}  # the part that a group belongs to
+    for group, (name, photo) in zip(groups([photo.thumbnail for _, photo in backwards]), backwards, strict=True):
+        part = holds.setdefault(int(group), name)
+        if part == name:
+            kept[name].append(photo)
+        else:
+            alike.append(f"{name}/{photo.name}: alike to a photo in {part}")
+    for name, label in product(PARTS, range(len(CLASSES))):
+        if parts[name] and not any(photo.label == label for photo in kept[name]):
+            raise DetectorConfigError(
+                f"every photo of the class {CLASSES[label]!r} in {name} is alike to one in a part kept back: {alike[0]}"
+            )
+    return kept, alike
 
 
 def split(photos: Sequence[Photo], shares: dict[str, float], seed: int) -> dict[str, list[Photo]]:
@@ -155,10 +193,19 @@ def split(photos: Sequence[Photo], shares: dict[str, float], seed: int) -> dict[
     return {name: sorted(members, key=lambda photo: photo.digest) for name, members in parts.items()}
 
 
-def _pictures(folder: Path, kind: str) -> list[Path]:
+def _pictures(folder: Path, kind: str) -> tuple[list[Path], Counter[str]]:
+    """Return the photos of a class, and how many files of each other format lie among them."""
     if not (folder / kind).is_dir():
         raise DetectorConfigError(f"{folder} holds no folder {kind!r}; one folder a class is needed: {CLASSES}")
-    return sorted(path for path in (folder / kind).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = sorted(path for path in (folder / kind).rglob("*") if path.is_file() and not path.name.startswith("."))
+    others = Counter(path.suffix.lower() or "no suffix" for path in files)
+    pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
+    return pictures, Counter({suffix: count for suffix, count in others.items() if suffix not in SUFFIXES})
+
+
+def _in_words(others: Counter[str]) -> str:
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common())
+    return f"{others.total()} file{'s' * (others.total() != 1)} of other formats ({kinds})"
 
 
 def _read(entry: tuple[Path, int]) -> Photo | str:

@@ -6,14 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from detectors.errors import DetectorConfigError
 from detectors.storing import write_safely
 from detectors.training.config import CONFIG_FILE, TrainConfig
 from detectors.training.machine import Machine, Probe
 from detectors.training.screen import Screen
+from detectors.training.stopping import UNFINISHED
 
 CHOSEN_FILE, HISTORY_FILE, RESULTS_FILE = "chosen.json", "history.json", "results.json"
 
@@ -55,6 +53,7 @@ class Chosen:
     workers: int
     seconds_per_photo: float
     photos: str  # sum over all photos and their parts
+    views: int | None = None  # changed copies of each photo that have features
 
     def write(self, run: Path) -> None:
         """Save it in the run's folder."""
@@ -84,7 +83,6 @@ class Outcome:
     Attributes:
         original: the trained weights: a Hugging Face folder, or an Ultralytics `.pt` file.
         history: the log of losses and validations, as transformers' Trainer writes it.
-        val, test: probabilities of roadwork for the photos of these parts, in their order.
         epochs: how many were trained.
         why: it ended, in words.
         facts: what else the model card should say.
@@ -92,8 +90,6 @@ class Outcome:
 
     original: Path
     history: Sequence[Mapping[str, float]]
-    val: NDArray[np.float64]
-    test: NDArray[np.float64]
     epochs: int
     why: str
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -102,6 +98,8 @@ class Outcome:
 def open_run(run: Path, config: TrainConfig | None) -> TrainConfig:
     """Make a run's folder and save the configuration there; or, without one, read that of the run to be resumed.
 
+    What is saved means the same from any working folder.
+
     Raises:
         DetectorConfigError: the folder holds a run already, or none to resume.
     """
@@ -109,7 +107,7 @@ def open_run(run: Path, config: TrainConfig | None) -> TrainConfig:
     if config is None:
         if not path.is_file():
             raise DetectorConfigError(f"--resume={run}: no {CONFIG_FILE} in there, so no run to resume")
-        if (run / RESULTS_FILE).is_file():
+        if _has_ended(run / RESULTS_FILE):
             raise DetectorConfigError(f"--resume={run}: this run has ended; {RESULTS_FILE} says how")
         return TrainConfig.read(path)
     if path.is_file():
@@ -117,5 +115,11 @@ def open_run(run: Path, config: TrainConfig | None) -> TrainConfig:
             f"--out={run}: holds a run already; continue it with --resume, or give another folder"
         )
     run.mkdir(parents=True, exist_ok=True)
+    config = config.anchored()
     config.write(run)
     return config
+
+
+def _has_ended(results: Path) -> bool:
+    """Return whether a run came to its end; one that time or a signal ended has results, and may go on."""
+    return results.is_file() and json.loads(results.read_bytes()).get("ended") not in UNFINISHED

@@ -1,6 +1,5 @@
 """What a run keeps while it goes on: checkpoints that are whole, the best weights, and when it is time to stop."""
 
-import os
 import shutil
 import time
 from pathlib import Path
@@ -10,9 +9,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from detectors.training.loop import MicroBatchTrainer
+from detectors.storing import flush
+from detectors.training.loop import BUFFERS, MicroBatchTrainer
 from detectors.training.micro import MicroBatches
-from detectors.training.schedule import Schedule, scores_of, since_best, superfluous
+from detectors.training.schedule import ALL_DONE, Schedule, scores_of, since_best, superfluous, why_ended
 from detectors.training.stopping import Stopping
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments  # isort: skip
@@ -31,6 +31,12 @@ def trained(model: nn.Module) -> dict[str, Tensor]:
         for name, value in model.state_dict().items()
         if name in learning or name not in frozen
     }
+
+
+def running_statistics(model: nn.Module) -> dict[str, Tensor]:
+    """Return what a network remembers of its batches, which checkpoints of adapters leave out."""
+    parameters = dict(model.named_parameters())
+    return {name: value.detach().clone() for name, value in model.state_dict().items() if name not in parameters}
 
 
 def load_best(model: nn.Module, run: Path) -> None:
@@ -74,7 +80,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         self._interval = minutes * 60
         self._saved = time.monotonic()
         self.trainer: MicroBatchTrainer | None = None
-        self.why = "all epochs are done"
+        self.why = ALL_DONE
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Tell the sampler which epoch it is, also after a resume."""
@@ -105,18 +111,23 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
                 save_file(trained(model), partial)
             except SafetensorError as error:  # a full disk, in words of its own
                 raise OSError(f"{partial} can't be written: {error}") from error
-            _flush(partial)
+            flush(partial)
             partial.replace(self._run / BEST)
-        if waited >= self._patience:
-            self.why = f"no better validation in {waited} epochs"
-            control.should_training_stop = True
+        ended = why_ended(state.log_history, state.global_step, self._schedule, self._patience)
+        if ended is not None:
+            self.why, control.should_training_stop = ended, True
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **_: Any
+    ) -> None:
         """Declare a checkpoint whole, then remove those that are not needed any more."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         (folder / MICRO_BATCH).write_text(str(self._parts.size), encoding="ascii")
+        statistics = running_statistics(model)
+        if hasattr(model, "peft_config") and statistics:
+            save_file(statistics, folder / BUFFERS)
         for path in folder.iterdir():
-            _flush(path)
+            flush(path)
         (folder / COMPLETE).touch()
         there = {_step(path): path for path in folder.parent.glob("checkpoint-*")}
         for step in superfluous(list(there), self._schedule.epoch, self._every, self._limit):
@@ -128,11 +139,3 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
 
 def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

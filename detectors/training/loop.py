@@ -8,22 +8,27 @@ here the optimiser's batch stays as asked, and only the part of it that is in me
 import gc
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from detectors.estimates import reward_of
 from detectors.training.classifier import logits_of
 from detectors.training.examples import EpochSampler
 from detectors.training.machine import Probe, is_out_of_memory
-from detectors.training.measures import judge
 from detectors.training.micro import MicroBatches, Pace, WeightedLoss, gradients
 from detectors.training.screen import Screen
 
 from transformers import EvalPrediction, Trainer  # isort: skip  # after `classifier`, which mends torchvision
+
+
+BUFFERS = "buffers.safetensors"  # running statistics, beside adapters
 
 
 class MicroBatchTrainer(Trainer):  # type: ignore[misc]
@@ -35,6 +40,13 @@ class MicroBatchTrainer(Trainer):  # type: ignore[misc]
         super().__init__(*arguments, **rest)
         self._loss, self._parts, self.pace = loss, parts, pace
         self.sampler = EpochSampler(len(self.train_dataset), seed)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Also load what a checkpoint of adapters leaves out."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        path = Path(resume_from_checkpoint) / BUFFERS
+        if path.is_file():
+            (model or self.model).load_state_dict(load_file(path), strict=False)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         return self.sampler
@@ -69,14 +81,30 @@ def probabilities_of(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def validation(prediction: EvalPrediction) -> dict[str, float]:
     """Return a validation's figures, for the Trainer's log."""
-    figures = judge(prediction.label_ids, probabilities_of(prediction.predictions))
-    return {name: figures[name] for name in ("accuracy", "mcc", "reward")}
+    from sklearn.metrics import matthews_corrcoef
+
+    labels, said = prediction.label_ids == 1, probabilities_of(prediction.predictions) > 0.5
+    return {
+        "accuracy": float((said == labels).mean()),
+        "mcc": float(matthews_corrcoef(labels, said)),
+        "reward": reward_of(labels, said),
+    }
 
 
-def measure_step(model: nn.Module, shape: tuple[int, ...], micro_batch: int, precision: str, rounds: int = 2) -> float:
+Look = Callable[[], None]  # at the memory, in the middle of a step
+
+
+def measure_step(
+    model: nn.Module,
+    shape: tuple[int, ...],
+    micro_batch: int,
+    precision: str,
+    look: Look = lambda: None,
+    rounds: int = 2,
+) -> float:
     """Return the seconds a photo takes forward and backward: the least of some rounds with made pictures.
 
-    The network is left as it was, running statistics included.
+    The network is left as it was, running statistics included. `look` is called where a step takes most memory.
     """
     model.train()
     buffers = {name: value.clone() for name, value in model.named_buffers()}
@@ -87,7 +115,9 @@ def measure_step(model: nn.Module, shape: tuple[int, ...], micro_batch: int, pre
             began = time.perf_counter()
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
                 logits = logits_of(model, pictures)
-            functional.cross_entropy(logits, labels).backward()
+            loss = functional.cross_entropy(logits, labels)
+            look()
+            loss.backward()
             best = min(best, time.perf_counter() - began)
             model.zero_grad()
     finally:
@@ -98,13 +128,31 @@ def measure_step(model: nn.Module, shape: tuple[int, ...], micro_batch: int, pre
     return best / micro_batch
 
 
-def fitting(measure: Callable[[int], float], micro_batch: int, probe: Probe, screen: Screen) -> tuple[int, float]:
+def measure_forward(
+    model: nn.Module, shape: tuple[int, ...], micro_batch: int, device: str, look: Look = lambda: None, rounds: int = 2
+) -> float:
+    """Return the seconds a photo takes forward alone: the least of some rounds with made pictures."""
+    model.eval().to(device)
+    best, pictures = float("inf"), torch.zeros((micro_batch, *shape))
+    with torch.inference_mode():
+        for _ in range(rounds):
+            began = time.perf_counter()
+            logits_of(model, pictures.to(device)).cpu()
+            best = min(best, time.perf_counter() - began)
+            look()
+    return best / micro_batch
+
+
+def fitting(measure: Callable[[int, Look], float], micro_batch: int, probe: Probe, screen: Screen) -> tuple[int, float]:
     """Try a micro-batch and halve it until a step succeeds and leaves memory free; return it and seconds a photo."""
+
+    def look() -> None:
+        if micro_batch > 1 and probe().is_short:
+            raise MemoryError("memory is nearly full")
+
     while True:
         try:
-            seconds = measure(micro_batch)
-            if micro_batch == 1 or not probe().is_short:
-                return micro_batch, seconds
+            return micro_batch, measure(micro_batch, look)
         except (MemoryError, RuntimeError, OSError) as error:
             if micro_batch == 1 or not is_out_of_memory(error):
                 raise

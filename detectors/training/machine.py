@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 GB = 10**9
-FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")  # those that matter here
 RESERVE = 0.1  # of the memory, kept free: below it the kernel starts to throw out file caches, then to kill
 
 

@@ -19,33 +19,40 @@ class MicroBatches:
     def __init__(self, size: int, probe: Probe, screen: Screen, clock: Callable[[], float] = time.monotonic) -> None:
         self.size = size
         self._probe, self._screen, self._clock = probe, screen, clock
-        self._looked = -PROBE_SECONDS
+        self._look_at = clock()
 
     def over(self, count: int, work: Callable[[slice], None], undo: Callable[[], None]) -> None:
         """Do the work part by part; where memory runs out, undo what was done and begin again with smaller parts."""
-        if self.size > 1 and self._is_short():
-            self._halve("memory is nearly full")
         while True:
+            start = end = 0
             try:
-                for start in range(0, count, self.size):
-                    work(slice(start, min(start + self.size, count)))
+                while start < count:
+                    end = min(start + self.size, count)
+                    work(slice(start, end))
+                    start = end
                 return
             except (MemoryError, RuntimeError, OSError) as error:
-                if self.size == 1 or not is_out_of_memory(error):
+                if max(self.size, end - start) == 1 or not is_out_of_memory(error):
                     raise
             # Outside of `except`, whose traceback would hold what is to be freed.
             undo()
-            self._halve("an allocation failed")
+            if self.size >= end - start:  # otherwise a look has just halved it
+                self._halve("an allocation failed")
 
-    def _is_short(self) -> bool:
-        now = self._clock()
-        if now - self._looked < PROBE_SECONDS:
-            return False
-        self._looked = now
-        return self._probe().is_short
+    def look(self) -> None:
+        """Look at the memory now and then, and make parts smaller from the next one on where it is short.
+
+        To be called where a part takes most, between its way forward and its way back: a moment later all of it is
+        free again, and in a cgroup no allocation fails before the kernel kills.
+        """
+        if self.size > 1 and self._clock() >= self._look_at:
+            self._look_at = self._clock() + PROBE_SECONDS
+            if self._probe().is_short:
+                self._halve("memory is nearly full")
 
     def _halve(self, reason: str) -> None:
         self.size = max(1, self.size // 2)
+        self._look_at = self._clock()  # at the first of the smaller parts
         gc.collect()
         self._screen.warn(f"{reason}: micro-batch {self.size} from here on")
 
@@ -102,6 +109,7 @@ def gradients(
     def work(part: slice) -> None:
         scores = logits(part)
         share = loss.share(scores, labels[part], labels)
+        parts.look()
         backward(share)
         shares.append(share.detach())
         right.append(int((scores.argmax(1) == labels[part]).sum()))

@@ -1,9 +1,10 @@
 """A whole training: photos in, and a model folder out that `roadwork-miner run` serves."""
 
+import dataclasses
+import itertools
 import json
 import os
 import resource
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,56 +13,69 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from detectors.base import RunOptions
 from detectors.config import DetectorConfig
 from detectors.export import prepare
-from detectors.storing import write_safely
-from detectors.training import plots, sources
+from detectors.loading import load_detector
+from detectors.storing import store_spread, write_safely
+from detectors.training import evaluating, hub, plots, sources
+from detectors.training.asking import ask
 from detectors.training.card import model_card
+from detectors.training.evaluating import Figures, Flags, Floats
 from detectors.training.folder import DataSet, Photo
 from detectors.training.job import HISTORY_FILE, RESULTS_FILE, Job, Outcome
-from detectors.training.measures import in_words, judge
 from detectors.training.screen import duration
+from detectors.training.stopping import Stopping
 
 SERVED, YAML_FILE, CARD_FILE = "served", "detector.yaml", "README.md"
 PARITY_PHOTOS = 32
 
 
 def run(job: Job) -> dict[str, object]:
-    """Train, judge, draw, export; return what `results.json` holds.
+    """Train, export, judge, draw; return what `results.json` holds.
 
     Raises:
         DetectorConfigError: the photos or the configuration are wrong.
         ModelError: the model can't be found, loaded or exported.
+        StoppedEarly: time was over, or a signal came, before there was anything to export.
     """
     began = time.monotonic()
-    screen, config = job.screen, job.config
+    stopping = Stopping(job.config.max_hours, job.screen)
+    screen = job.screen
     screen.say(str(job.machine))
     _apply_threads(job)
+    if not job.resume:
+        job = _pinned(job)
+    config = job.config
     data = sources.read(config, job.cache / "photos", screen, job.machine.cores)
     train = _trainer(job)
-    outcome = train(job, data, sources.sum_of(data))
+    outcome = train(job, data, sources.sum_of(data), stopping)
     screen.say(f"{outcome.epochs} epochs; {outcome.why}")
     write_safely(job.run / HISTORY_FILE, json.dumps(list(outcome.history), indent=1).encode())
-    parts = {"val": (data.val, outcome.val), "test": (data.test, outcome.test)}
-    figures = {name: judge(_labels(part), said) for name, (part, said) in parts.items() if part}
+    served = _export(job, outcome, [photo for photo, _ in zip(data.val, range(PARITY_PHOTOS), strict=False)])
+    parts = {name: _ask(job, served, name, photos) for name, photos in _kept_back(data).items() if photos}
+    figures = {name: evaluating.judge(*part) for name, part in parts.items()}
     for name, row in figures.items():
-        screen.say(f"{name}: {in_words(row)}")
+        screen.say(f"{name}: {row.words}")
+    last = "test" if data.test else "val"
+    labels, said, _ = parts[last]
+    store_spread(served, said.tolist(), labels.tolist())
     facts = {
         "time": duration(time.monotonic() - began),
-        "peak memory": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.2f} GB",
+        "peak memory": f"{_peak() / 1e9:.2f} GB",
         "epochs": f"{outcome.epochs} of at most {config.most_epochs}; {outcome.why}",
         "threads": job.threads,
         **outcome.facts,
     }
-    last = "test" if data.test else "val"
-    _draw(job.run, data, outcome, *_judged(parts[last]), figures[last], facts)
-    write_safely(job.run / CARD_FILE, model_card(config, data.counts(), figures, facts, job.machine).encode())
-    served = _export(job, outcome, [photo for photo, _ in zip(data.val, range(PARITY_PHOTOS), strict=False)])
+    _draw(job.run, data, outcome, labels.astype(np.int64), said, figures[last], facts)
+    card = model_card(config, data.counts(), figures, facts, job.machine, len(data.alike))
+    for folder in (job.run, served):
+        write_safely(folder / CARD_FILE, card.encode())
     results: dict[str, object] = {
-        "figures": figures,
+        "figures": {name: _without_times(row) for name, row in figures.items()},
         "seconds": round(time.monotonic() - began, 1),
         "cpu_seconds": round(sum(os.times()[:4]), 1),
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": _peak(),
         "epochs": outcome.epochs,
         "ended": outcome.why,
         "served": str(served),
@@ -72,6 +86,42 @@ def run(job: Job) -> dict[str, object]:
     return results
 
 
+def _pinned(job: Job) -> Job:
+    """Write down the commits that branches stand for, so that a resumed run, or a repeated one, takes the same."""
+    config = hub.pinned(job.config)
+    if not config.is_yolo:
+        from detectors.training import classifier
+
+        config = classifier.pinned(config)
+    if config != job.config:
+        config.write(job.run)
+    return dataclasses.replace(job, config=config)
+
+
+def _kept_back(data: DataSet) -> dict[str, list[Photo]]:
+    return {"val": data.val, "test": data.test}
+
+
+def _ask(job: Job, served: Path, name: str, photos: list[Photo]) -> tuple[Flags, Floats, Floats]:
+    """Ask the exported model, as it will serve: labels, probabilities and seconds of each photo."""
+    config = DetectorConfig.model_validate({"model_folder": str(served), "path": job.run / YAML_FILE})
+    detector = load_detector(job.config.detector, config, job.run, "onnx", RunOptions(1, job.threads))
+    detector.verify()
+    done = itertools.count(1)
+    with job.screen.bar(f"judging {name}", len(photos)) as bar:
+        said, seconds = ask(detector, photos, tell=lambda: bar(next(done), ""))
+    return np.array([photo.label == 1 for photo in photos]), said, seconds
+
+
+def _without_times(figures: Figures) -> dict[str, object]:
+    return {name: value for name, value in figures.plain().items() if name != "seconds"}
+
+
+def _peak() -> int:
+    """Return the most memory that this process has had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def _apply_threads(job: Job) -> None:
     torch.set_num_threads(job.threads)
     if torch.get_num_interop_threads() != 1:
@@ -80,7 +130,7 @@ def _apply_threads(job: Job) -> None:
     job.screen.say(f"{torch.get_num_threads()} threads, {torch.get_num_interop_threads()} inter-op; oneDNN {onednn}")
 
 
-def _trainer(job: Job) -> Callable[[Job, DataSet, str], Outcome]:
+def _trainer(job: Job) -> Callable[[Job, DataSet, str, Stopping], Outcome]:
     """Return what trains this detector; only that is imported."""
     if job.config.is_yolo:
         from detectors.training.yolo import train
@@ -91,21 +141,13 @@ def _trainer(job: Job) -> Callable[[Job, DataSet, str], Outcome]:
     return train_vit
 
 
-def _labels(photos: list[Photo]) -> NDArray[np.int64]:
-    return np.array([photo.label for photo in photos], dtype=np.int64)
-
-
-def _judged(part: tuple[list[Photo], NDArray[np.float64]]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    return _labels(part[0]), part[1]
-
-
 def _draw(
     folder: Path,
     data: DataSet,
     outcome: Outcome,
     labels: NDArray[np.int64],
     said: NDArray[np.float64],
-    figures: Mapping[str, float],
+    figures: Figures,
     facts: Mapping[str, object],
 ) -> None:
     target = folder / "plots"
@@ -113,7 +155,8 @@ def _draw(
     plots.training_curves(outcome.history, target / "curves.png")
     plots.confusion_matrix(labels, said, target / "confusion.png")
     plots.reliability_diagram(labels, said, target / "reliability.png")
-    rows = [(name, f"{value:.3f}") for name, value in figures.items() if name != "photos"]
+    rows = [(name, f"{getattr(figures, name):.3f}") for name in ("mcc", "precision", "recall", "auc", "brier")]
+    rows = [("accuracy", str(figures.accuracy)), ("expected reward", str(figures.reward)), *rows]
     rows += [(name, str(value)) for name, value in facts.items()]
     plots.summary_card("Roadwork detector", rows, data.counts(), outcome.history, labels, said, target / "summary.png")
 
@@ -126,6 +169,5 @@ def _export(job: Job, outcome: Outcome, photos: list[Photo]) -> Path:
     folder = job.run / SERVED
     pictures = [photo.path.read_bytes() for photo in photos]
     prepare(job.config.detector, source, job.run, out=folder, pictures=pictures, progress=job.screen.say)
-    shutil.copyfile(job.run / CARD_FILE, folder / CARD_FILE)
     write_safely(job.run / YAML_FILE, f"model_folder: {SERVED}\n".encode())
     return folder

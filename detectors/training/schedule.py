@@ -34,6 +34,8 @@ def class_weights(labels: NDArray[np.int64], *, balanced: bool) -> tuple[float, 
     return float(weights[0]), float(weights[1])
 
 
+ALL_DONE = "all epochs are done"
+
 Score = tuple[float, float]  # expected reward and minus the loss: of equal rewards, the surer one is better
 
 
@@ -62,3 +64,11 @@ def superfluous(steps: Sequence[int], epoch: int, every: int, limit: int) -> lis
 def scores_of(history: Sequence[Mapping[str, float]]) -> list[Score]:
     """Return the validations in a log of transformers' Trainer."""
     return [(entry["eval_reward"], -entry["eval_loss"]) for entry in history if "eval_reward" in entry]
+
+
+def why_ended(history: Sequence[Mapping[str, float]], steps: int, schedule: Schedule, patience: int) -> str | None:
+    """Say why a training with this log has come to its end, if it has; a resumed one then has nothing to train."""
+    waited = since_best(scores_of(history))
+    if waited >= patience:
+        return f"no better validation in {waited} epochs"
+    return ALL_DONE if steps >= schedule.total else None

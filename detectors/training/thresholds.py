@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.calibration import Calibration, Evidence, log_odds, logistic
+from detectors.errors import DetectorConfigError
 from detectors.estimates import Estimate, reward_gain, reward_of
 from detectors.reward import expected_rewards
 
@@ -16,7 +17,9 @@ TEMPERATURES = np.geomspace(0.1, 10, 81)
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-Fit = Callable[[NDArray[np.int64]], Callable[[NDArray[np.int64]], Flags]]
+Numbers = NDArray[np.int64]
+Groups = NDArray[np.int64]  # near-identical photos have the same number
+Fit = Callable[[Numbers], Callable[[Numbers], Flags]]
 
 
 def best_threshold(labels: Flags, probabilities: Floats) -> float:
@@ -50,14 +53,27 @@ def best_temperature(labels: Flags, probabilities: Floats, threshold: float) -> 
     return float(TEMPERATURES[int(np.argmin(losses))])
 
 
-def folds(labels: Flags, count: int, seed: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield what to fit on and what to judge, each class spread evenly."""
-    from sklearn.model_selection import StratifiedKFold
+def folds(labels: Flags, groups: Groups | None, count: int, seed: int) -> Iterator[tuple[Numbers, Numbers]]:
+    """Yield what to fit on and what to judge, each class spread evenly; photos of one group are on one side.
 
-    yield from StratifiedKFold(count, shuffle=True, random_state=seed).split(labels, labels)
+    Raises:
+        DetectorConfigError: a class has too few photos for so many folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    own = groups if groups is not None else np.arange(len(labels))
+    for kind, flags in (("no_roadwork", ~labels), ("roadwork", labels)):
+        photos, scenes = int(flags.sum()), len(np.unique(own[flags]))
+        if scenes < count:
+            words = f"photo{'s' * (photos != 1)} of {kind!r}"
+            words = f"the {photos} {words}" if scenes == photos else f"the {scenes} scenes of the {photos} {words}"
+            way_out = f"--folds {scenes}, or more photos" if scenes > 1 else "more photos are needed"
+            raise DetectorConfigError(f"{words} are fewer than {count} folds: {way_out}")
+    kind_of_folds = StratifiedKFold if len(np.unique(own)) == len(own) else StratifiedGroupKFold
+    yield from kind_of_folds(count, shuffle=True, random_state=seed).split(labels, labels, own)
 
 
-def judged(labels: Flags, fit: Fit, count: int = FOLDS, seed: int = 0) -> Flags:
+def judged(labels: Flags, fit: Fit, count: int = FOLDS, seed: int = 0, groups: Groups | None = None) -> Flags:
     """Return the answers to every photo by what was fitted without its fold.
 
     Args:
@@ -65,25 +81,31 @@ def judged(labels: Flags, fit: Fit, count: int = FOLDS, seed: int = 0) -> Flags:
         fit: from the photos to fit on (their numbers) to a function from numbers to answers.
         count: of folds.
         seed: of the folds.
+        groups: numbers of the groups of near-identical photos, where they are known.
     """
     said = np.zeros(len(labels), dtype=bool)
-    for seen, held in folds(labels, count, seed):
+    for seen, held in folds(labels, groups, count, seed):
         said[held] = fit(seen)(held)
     return said
 
 
-def calibrate(labels: Flags, probabilities: Floats, count: int = FOLDS, seed: int = 0) -> tuple[Calibration, Estimate]:
+def calibrate(
+    labels: Flags, probabilities: Floats, count: int = FOLDS, seed: int = 0, groups: Groups | None = None
+) -> tuple[Calibration, Estimate]:
     """Find the map that earns most, and by cross-validation what it gains over deciding at 0.5.
 
     Returns:
         The map fitted to all photos, with its evidence, and the gain of reward on photos that it was not fitted to.
+
+    Raises:
+        DetectorConfigError: too few photos for so many folds.
     """
 
-    def fit(seen: NDArray[np.int64]) -> Callable[[NDArray[np.int64]], Flags]:
+    def fit(seen: Numbers) -> Callable[[Numbers], Flags]:
         cut = best_threshold(labels[seen], probabilities[seen])
         return lambda held: np.asarray(probabilities[held] > cut)
 
-    before, after = probabilities > 0.5, judged(labels, fit, count, seed)
+    before, after = probabilities > 0.5, judged(labels, fit, count, seed, groups)
     gain = reward_gain(labels, before, after, seed=seed)
     threshold = best_threshold(labels, probabilities)
     evidence = Evidence(

@@ -14,18 +14,18 @@ from detectors.training.averaging import Averaged, Averaging
 from detectors.training.examples import FeatureExamples, PixelExamples, collate
 from detectors.training.folder import DataSet
 from detectors.training.job import Chosen, Job, Outcome
-from detectors.training.loop import MicroBatchTrainer, probabilities_of, validation
+from detectors.training.loop import MicroBatchTrainer, validation
 from detectors.training.micro import MicroBatches, Pace, WeightedLoss
 from detectors.training.precomputing import RESOURCES, features_of
 from detectors.training.progress import Progress
 from detectors.training.resources import ResourceLog
-from detectors.training.schedule import class_weights, make_schedule
+from detectors.training.schedule import class_weights, make_schedule, why_ended
 from detectors.training.stopping import Stopping
-from detectors.training.trial import choose
+from detectors.training.trial import choose, choose_for_head
 from detectors.training.views import Views
 from detectors.vit import ViT
 
-from transformers import PrinterCallback, TrainingArguments  # isort: skip
+from transformers import PrinterCallback, TrainerState, TrainingArguments  # isort: skip
 
 CHECKPOINTS, TENSORBOARD, MODEL = "checkpoints", "tensorboard", "model"
 
@@ -54,19 +54,21 @@ class FeatureHead(nn.Module):  # type: ignore[misc]
             layer.bias.copy_(self.linear.bias - layer.weight @ self.mean)
 
 
-def train(job: Job, data: DataSet, photos: str) -> Outcome:
+def train(job: Job, data: DataSet, photos: str, stopping: Stopping) -> Outcome:
     """Train and write `model/` into the run's folder.
 
     Args:
         job: what to do.
         data: the photos.
         photos: their sum.
+        stopping: says when to end.
 
     Raises:
         ModelError: the model to start from can't be found or loaded.
+        StoppedEarly: it has to end before there are features of every photo.
     """
     config = job.config
-    source = classifier.find_folder(config)
+    source = classifier.find_folder(config).path
     if not classifier.has_weights(source):
         job.screen.warn(f"{source} holds no weights: starting from random ones")
     preprocessing = ViT.read_preprocessing(source)
@@ -76,13 +78,14 @@ def train(job: Job, data: DataSet, photos: str) -> Outcome:
     chosen = Chosen.read(job.run, photos) if job.resume else None
     examples: list[Any]
     if config.method == "head":
-        arrays = features_of(job, model, preprocessing, data)
+        known = chosen.views if chosen is not None else None
+        arrays, count = features_of(job, model, preprocessing, data, stopping, config.views if known is None else known)
         network: nn.Module = FeatureHead(arrays[0])
         examples = [
             FeatureExamples(array, np.array([photo.label for photo in part], dtype=np.int64))
-            for array, part in zip(arrays, (data.train, data.val, data.test), strict=True)
+            for array, part in zip(arrays, (data.train, data.val), strict=False)
         ]
-        chosen = chosen or Chosen(config.micro_batch or config.batch_size, "fp32", 0, 0.0, photos)
+        chosen = chosen or choose_for_head(job, network, arrays[0].shape[2], photos, count, len(data.train))
     else:
         network = model
         if config.method == "lora":
@@ -90,12 +93,11 @@ def train(job: Job, data: DataSet, photos: str) -> Outcome:
         elif config.average:
             network = Averaged(model)
         examples = [
-            PixelExamples(part, views, preprocessing, plain=part is not data.train)
-            for part in (data.train, data.val, data.test)
+            PixelExamples(part, views, preprocessing, plain=part is not data.train) for part in (data.train, data.val)
         ]
         chosen = chosen or choose(job, network, examples[0], preprocessing.shape[1:], photos, len(data.val))
     chosen.write(job.run)
-    outcome = _fit(job, network, examples, labels, chosen)
+    outcome = _fit(job, network, examples, labels, chosen, stopping)
     if isinstance(network, FeatureHead):
         network.fold_into(classifier.head_of(model))
     if isinstance(network, Averaged):
@@ -104,15 +106,16 @@ def train(job: Job, data: DataSet, photos: str) -> Outcome:
     return outcome
 
 
-def _fit(job: Job, network: nn.Module, examples: Sequence[Any], labels: NDArray[np.int64], chosen: Chosen) -> Outcome:
-    """Train, take the best epoch's weights, and judge the parts kept back."""
+def _fit(
+    job: Job, network: nn.Module, examples: Sequence[Any], labels: NDArray[np.int64], chosen: Chosen, stopping: Stopping
+) -> Outcome:
+    """Train, and take the best epoch's weights."""
     config, checkpoints = job.config, job.run / CHECKPOINTS
-    train, val, test = examples
+    train, val = examples
     schedule = make_schedule(len(train), config.batch_size, config.most_epochs, config.warm_up)
     checkpoint = keeping.latest(checkpoints) if job.resume else None
     size = keeping.micro_batch_of(checkpoint) if checkpoint is not None else chosen.micro_batch
     parts, pace = MicroBatches(size, job.probe, job.screen), Pace()
-    stopping = Stopping(config.max_hours, job.screen)
     keeper = keeping.Keeper(
         job.run, schedule, parts, stopping, every=config.save_every, limit=config.save_total_limit,
         minutes=config.checkpoint_minutes, patience=config.patience,
@@ -138,10 +141,18 @@ def _fit(job: Job, network: nn.Module, examples: Sequence[Any], labels: NDArray[
     keeper.trainer = trainer
     # A head has no photos to wait for.
     waiting = (lambda: 0.0) if config.method == "head" else (lambda: pace.waited)
-    with stopping, ResourceLog(job.run / RESOURCES, job.probe, job.screen, waiting):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+    why = None
+    if checkpoint is not None:
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        why = why_ended(state.log_history, state.global_step, schedule, config.patience)
+    if why is not None:  # killed after its last epoch
+        trainer.state = state
+    else:
+        with stopping, ResourceLog(job.run / RESOURCES, job.probe, job.screen, waiting):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+        why = keeper.why
     keeping.load_best(network, job.run)
-    judged = [probabilities_of(trainer.predict(part).predictions) if len(part) else np.empty(0) for part in (val, test)]
     facts = {"micro-batch": size, "precision": chosen.precision, "loader processes": chosen.workers}
     epochs = round(trainer.state.global_step / schedule.epoch)
-    return Outcome(Path(job.run / MODEL), trainer.state.log_history, judged[0], judged[1], epochs, keeper.why, facts)
+    history = [line for line in trainer.state.log_history if "train_runtime" not in line]  # which differs each time
+    return Outcome(Path(job.run / MODEL), history, epochs, why, facts)

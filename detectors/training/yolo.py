@@ -1,16 +1,13 @@
 """`YOLOClassifier`: an Ultralytics classification network, from weights or from scratch, by Ultralytics' trainer."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from detectors.errors import ModelError
-from detectors.exporters.yolo import load_yolo
 from detectors.preprocess import Preprocessing, from_processor_config
 from detectors.training.config import TrainConfig
 from detectors.training.examples import PixelExamples
@@ -22,7 +19,7 @@ from detectors.training.schedule import class_weights
 from detectors.training.stopping import Stopping
 from detectors.training.trial import choose
 from detectors.training.views import Views
-from detectors.training.yolo_trainer import RoadworkTrainer
+from detectors.training.yolo_trainer import EXACT, RoadworkTrainer, ended_state
 
 SIZES = {"tiny": "yolo11n-cls.pt", "small": "yolo11s-cls.pt", "base": "yolo11m-cls.pt"}
 SIDE = 224  # pixels, of the validators' pictures
@@ -34,26 +31,46 @@ def preprocessing() -> Preprocessing:
     return from_processor_config({"image_processor_type": "UltralyticsClassify", "size": {"shortest_edge": SIDE}})
 
 
-def train(job: Job, data: DataSet, photos: str) -> Outcome:
+def train(job: Job, data: DataSet, photos: str, stopping: Stopping) -> Outcome:
     """Train and write `model.pt` into the run's folder.
 
     Args:
         job: what to do.
         data: the photos.
         photos: their sum.
+        stopping: says when to end.
 
     Raises:
         ModelError: the network to start from can't be found or read.
     """
+    weights = job.run / FOLDER / "weights"
+    known = Chosen.read(job.run, photos) if job.resume else None
+    state = ended_state(weights / EXACT) if known is not None else None
+    if known is not None and state is not None:  # killed after its last epoch
+        history, why = state["history"], state["why"]
+        facts = _facts(state["micro_batch"], known.precision, known.workers)
+    else:
+        trainer = _trained(job, data, photos, stopping, known)
+        history, why = trainer.history, trainer.why
+        facts = _facts(trainer.micro_batch, trainer.precision, trainer.loader_processes)
+    model = _strip(weights / "best.pt", job.run / MODEL)
+    return Outcome(model, history, round(history[-1]["epoch"]), why, facts)
+
+
+def _facts(micro_batch: int, precision: str, workers: int) -> dict[str, Any]:
+    return {"micro-batch": micro_batch, "precision": precision, "loader processes": workers}
+
+
+def _trained(job: Job, data: DataSet, photos: str, stopping: Stopping, known: Chosen | None) -> RoadworkTrainer:
+    """Train, from where a killed run was."""
     config = job.config
     views = Views(config.augment, config.seed)
     examples = {
         name: PixelExamples(part, views, preprocessing(), plain=name != "train")
-        for name, part in (("train", data.train), ("val", data.val), ("test", data.test))
+        for name, part in (("train", data.train), ("val", data.val))
     }
     labels = np.array([photo.label for photo in data.train], dtype=np.int64)
     weights = torch.tensor(class_weights(labels, balanced=config.class_weights))
-    known = Chosen.read(job.run, photos) if job.resume else None
 
     def decide(model: Any) -> tuple[MicroBatches, int, str]:
         shape = preprocessing().shape[1:]
@@ -61,7 +78,7 @@ def train(job: Job, data: DataSet, photos: str) -> Outcome:
         chosen.write(job.run)
         return MicroBatches(chosen.micro_batch, job.probe, job.screen), chosen.workers, chosen.precision
 
-    pace, stopping = Pace(), Stopping(config.max_hours, job.screen)
+    pace = Pace()
     steps = config.most_epochs * -(-len(data.train) // config.batch_size)
     with (
         stopping,
@@ -73,11 +90,7 @@ def train(job: Job, data: DataSet, photos: str) -> Outcome:
             _Teller(job, bar, pace),
         )  # fmt: skip
         trainer.train()
-    model = _strip(trainer.best, job.run / MODEL)
-    judged = [_probabilities(model, examples[name]) for name in ("val", "test")]
-    epochs = round(trainer.history[-1]["epoch"])
-    facts = {"micro-batch": trainer._parts.size, "precision": trainer.precision, "loader processes": trainer.workers}
-    return Outcome(model, trainer.history, judged[0], judged[1], epochs, trainer.why, facts)
+    return trainer
 
 
 def _make(
@@ -150,13 +163,3 @@ def _strip(best: Path, target: Path) -> Path:
     strip_optimizer(best, partial)
     partial.replace(target)
     return target
-
-
-def _probabilities(model: Path, examples: PixelExamples) -> NDArray[np.float64]:
-    network = load_yolo(model).model.float().eval()
-    said: list[float] = []
-    with torch.inference_mode():
-        for number in range(len(examples)):
-            output = network(examples[number]["inputs"][None])
-            said.append(float((output[0] if isinstance(output, Sequence) else output)[0, 1]))
-    return np.array(said)

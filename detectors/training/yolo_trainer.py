@@ -9,21 +9,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from detectors.estimates import reward_of
 from detectors.exporters.yolo import import_yolo
+from detectors.storing import flush
 from detectors.training.examples import EpochSampler, Example, PixelExamples, collate
 from detectors.training.folder import CLASSES
-from detectors.training.measures import reward_of
 from detectors.training.micro import MicroBatches, Pace, WeightedLoss, gradients
+from detectors.training.schedule import ALL_DONE
 
 import_yolo()
 from ultralytics.models.yolo.classify import ClassificationTrainer  # noqa: E402
 
 EXACT = "exact.pt"  # the whole state at the end of an epoch
+
+
+def ended_state(exact: Path) -> dict[str, Any] | None:
+    """Return the last state of a training that has come to its end, so that a resumed one has nothing to train."""
+    if not exact.is_file():
+        return None
+    state: dict[str, Any] = torch.load(exact, weights_only=True)
+    return state if state.get("why") is not None else None
 
 
 class RoadworkTrainer(ClassificationTrainer):  # type: ignore[misc]
@@ -32,6 +41,7 @@ class RoadworkTrainer(ClassificationTrainer):  # type: ignore[misc]
     best_fitness: float | None
     last: Path
     best: Path
+    train_loader: Any
 
     def __init__(
         self,
@@ -51,7 +61,7 @@ class RoadworkTrainer(ClassificationTrainer):  # type: ignore[misc]
         self._weighted, self._choose, self._pace, self._limit = loss, parts, pace, limit
         self._reason, self._tell, self._threads = stop, tell, threads
         self.history: list[dict[str, float]] = []
-        self.why = "all epochs are done"
+        self.why, self._workers = ALL_DONE, 0
         super().__init__(overrides=overrides)
         self.add_callback("on_pretrain_routine_end", lambda _: self._begin())
         self.add_callback("on_train_epoch_start", lambda _: self._begin_epoch())
@@ -73,13 +83,13 @@ class RoadworkTrainer(ClassificationTrainer):  # type: ignore[misc]
         """Load our photos, those to learn from in an order that follows from seed and epoch."""
         examples = self._examples[mode]
         sampler = EpochSampler(len(examples), self.args.seed) if mode == "train" else None
-        return DataLoader(examples, batch_size, sampler=sampler, num_workers=0, collate_fn=_collate)
+        return DataLoader(examples, batch_size, sampler=sampler, num_workers=self._workers, collate_fn=_collate)
 
     def validate(self) -> tuple[dict[str, float], float]:
         """Judge by the expected reward; of equal ones, the lower loss is better."""
         best = self.best_fitness
         metrics, _ = super().validate()
-        labels = torch.cat(self.validator.targets).numpy().astype(np.int64)
+        labels = torch.cat(self.validator.targets).numpy() == 1
         said = torch.cat(self.validator.pred)[:, 0].numpy() == 1
         loss = float(metrics.get("val/loss", 0.0))
         figures = {"eval_loss": loss, "eval_accuracy": float((said == labels).mean())}
@@ -99,6 +109,7 @@ class RoadworkTrainer(ClassificationTrainer):  # type: ignore[misc]
         super().save_model()
         for partial, path in ((self.last, last), (self.best, best)):
             if partial.exists():
+                flush(partial)
                 partial.replace(path)
         self.last, self.best = last, best
         kept = {int(path.stem.removeprefix("epoch")): path for path in self.wdir.glob("epoch*.pt")}
@@ -106,14 +117,25 @@ class RoadworkTrainer(ClassificationTrainer):  # type: ignore[misc]
             kept[epoch].unlink()
         return True
 
+    @property
+    def micro_batch(self) -> int:
+        """Photos in memory at once, as it has come down to."""
+        return self._parts.size
+
+    @property
+    def loader_processes(self) -> int:
+        """How many load photos."""
+        return self._workers
+
     def final_eval(self) -> None:
         """Leave the judging to the caller."""
 
     def _begin(self) -> None:
         """Before the first step: choose the micro-batch, and go back to where a killed run was."""
         torch.set_num_threads(self._threads)  # Ultralytics has set its own number
-        self._parts, self.workers, self.precision = self._choose(self.model)
-        self.train_loader.num_workers = self.workers
+        self._parts, self._workers, self.precision = self._choose(self.model)
+        if self._workers:  # which were not known when the loaders were made, and a loader's can't be changed
+            self.train_loader = self.get_dataloader("train", self.train_loader.batch_size)
         if self.exact.is_file():
             state = torch.load(self.exact, weights_only=True)
             self.model.load_state_dict(state["model"])
@@ -155,7 +177,7 @@ class RoadworkTrainer(ClassificationTrainer):  # type: ignore[misc]
             self.why, self.stop = reason, True
 
     def _end_epoch(self) -> None:
-        if self.stop and self.epoch + 1 < self.epochs and self.why == "all epochs are done":
+        if self.stop and self.epoch + 1 < self.epochs and self.why == ALL_DONE:
             self.why = f"no better validation in {self.args.patience} epochs"
         self._tell(self)
         if self._reason() is not None:
@@ -170,9 +192,11 @@ class RoadworkTrainer(ClassificationTrainer):  # type: ignore[misc]
             "stopper": (self.stopper.best_fitness, self.stopper.best_epoch),
             "history": self.history,
             "micro_batch": self._parts.size,
+            "why": self.why if self.stop else None,
         }
         partial = self.exact.with_suffix(".partial")
         torch.save(state, partial)
+        flush(partial)
         partial.replace(self.exact)
 
 

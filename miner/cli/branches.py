@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def branches(
-    data: Annotated[Path, typer.Option(help="Folder with `roadwork` and `no_roadwork`, not used in training.")],
+    data: Annotated[Path, typer.Argument(help="Folder with `roadwork` and `no_roadwork`, not used in training.")],
     out: Annotated[Path, typer.Option(metavar="FILE.npz", help="Where the probabilities go.")],
     models: Models = None,
     env_file: EnvFile = None,
@@ -40,7 +40,7 @@ def branches(
             said = ask_raw(detectors, photos.photos, tell)
         sources = {name: config.model_dump(mode="json", exclude_defaults=True) for name, config in found.items()}
         written = dict(zip(found, said, strict=True))
-        BranchFile(photos.labels == 1, written, sources).write(out)
+        BranchFile(photos.labels == 1, written, sources, photos.groups).write(out)
     facts = {"file": str(out), "photos": len(photos.photos), "branches": list(found)}
     print(
         json.dumps(facts) if as_json else f"{out}: {', '.join(found)} on {len(photos.photos)} photos; now: fuse {out}"

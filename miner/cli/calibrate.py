@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from detectors.calibration import Calibration
     from detectors.config import DetectorConfig
     from detectors.estimates import Estimate
-    from detectors.training.thresholds import Flags, Floats
+    from detectors.training.thresholds import Flags, Floats, Groups
 
 
 def calibrate(
@@ -54,8 +54,8 @@ def calibrate(
         from_file = data.suffix == ".npz"
         # A file of anybody's may be measured without a model; it is written only where one is named.
         config = None if from_file and (model is None or dry_run) else _target(settings, model)
-        labels, said = _from_file(data, branch) if from_file else _from_photos(settings, config, data)
-        calibration, gain = find(labels, said, folds, seed)
+        labels, said, groups = _from_file(data, branch) if from_file else _from_photos(settings, config, data)
+        calibration, gain = find(labels, said, folds, seed, groups)
         writes = gain.low > 0 and not dry_run and config is not None
         if writes and config is not None:
             shares = [round(share, 4) for share in spread(calibration(said).tolist(), labels.tolist())]
@@ -81,7 +81,7 @@ def _target(settings: Settings, model: str | None) -> "DetectorConfig":
     return config
 
 
-def _from_file(path: Path, branch: str | None) -> "tuple[Flags, Floats]":
+def _from_file(path: Path, branch: str | None) -> "tuple[Flags, Floats, Groups | None]":
     from detectors.training.branch_file import BranchFile
 
     found = BranchFile.read(path)
@@ -90,10 +90,12 @@ def _from_file(path: Path, branch: str | None) -> "tuple[Flags, Floats]":
     if branch is None or branch not in found.branches:
         given = f"--branch={branch}" if branch is not None else "--branch is needed"
         raise ConfigurationError(f"{given}: {path.name} has {', '.join(found.branches)}")
-    return found.labels, found.branches[branch]
+    return found.labels, found.branches[branch], found.groups
 
 
-def _from_photos(settings: Settings, config: "DetectorConfig | None", folder: Path) -> "tuple[Flags, Floats]":
+def _from_photos(
+    settings: Settings, config: "DetectorConfig | None", folder: Path
+) -> "tuple[Flags, Floats, Groups | None]":
     from detectors.training.asking import ask_raw
 
     assert config is not None
@@ -101,7 +103,7 @@ def _from_photos(settings: Settings, config: "DetectorConfig | None", folder: Pa
     detector = open_model(settings, config)
     with progress_bar("asking", len(photos.photos)) as tell:
         (said,) = ask_raw([detector], photos.photos, tell)
-    return photos.labels == 1, said
+    return photos.labels == 1, said, photos.groups
 
 
 def _store(

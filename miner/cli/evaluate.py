@@ -1,7 +1,6 @@
 """`roadwork-miner evaluate`: how good models are on labelled photos, and which of them is better."""
 
 import json
-import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -71,18 +70,12 @@ def evaluate(
     if as_json:
         told = {
             "photos": len(labels), "left_out": photos.skipped,
-            "views": {view: {name: _plain(one) for name, one in rows.items()} for view, rows in figures.items()},
+            "views": {view: {name: one.plain() for name, one in rows.items()} for view, rows in figures.items()},
             "best": best, "gains": {name: asdict(gain) | {"noise": gain.is_noise} for name, gain in gains.items()},
         }  # fmt: skip
         print(json.dumps(told))
         return
     _show(figures, best, gains)
-
-
-def _plain(figures: "Figures") -> dict[str, Any]:
-    """Return figures for JSON, which knows no NaN."""
-    values = asdict(figures)
-    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in values.items()}
 
 
 def _show(figures: "dict[str, dict[str, Figures]]", best: str, gains: "dict[str, Estimate]") -> None:

@@ -38,7 +38,9 @@ def fuse(
         from detectors.training.writing import write_ensemble
 
         found = BranchFile.read(file)
-        rows = measure(found.labels, found.branches, folds, seed, lambda words: print(f"· {words}", file=sys.stderr))
+        rows = measure(
+            found.labels, found.branches, folds, seed, lambda words: print(f"· {words}", file=sys.stderr), found.groups
+        )
         chosen = choose(rows, found.labels)
 
         def fitted(row: "Row") -> "Fusion":

@@ -1,14 +1,19 @@
 """`roadwork-miner precompute`: what is expensive to calculate, once, here or on a machine with a GPU."""
 
 import json
+import shlex
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from miner.cli import branches
 from miner.cli.options import Json
 from miner.cli.training import CACHE, make_probe, make_screen, parse, read_machine, training_errors
+
+if TYPE_CHECKING:
+    from detectors.training.config import TrainConfig
 
 app = typer.Typer(help="Calculate once, in a file, what training and fusing need.", no_args_is_help=True)
 app.command("branches")(branches.branches)
@@ -28,8 +33,8 @@ def features(
 ) -> None:
     """Run a frozen network once over every photo and its changed views; `train --method head` then takes minutes.
 
-    Features are found again by the photo's content, the network's weights and how views are drawn. What a kill leaves
-    is kept, and the same command goes on from there.
+    Features are found again by the photo's content, the network's weights and how views are drawn. What a kill or
+    `--set max_hours=8` leaves is kept, and the same command goes on from there. Exit code 1: some are missing yet.
     """
     with training_errors():
         from detectors.training.config import TrainConfig
@@ -41,9 +46,28 @@ def features(
         used = TrainConfig.make(base | given)
         home = cache.expanduser()
         job = Job(used, home, home, read_machine(), make_probe(), make_screen())
-        folder, rows, fresh = fill_cache(job, device)
+        filled = fill_cache(job, device)
+    folder, rows = filled.cache.folder, len(filled.cache)
     if as_json:
-        print(json.dumps({"folder": str(folder), "rows": rows, "new": fresh}))
-        return
-    print(f"{folder}: {rows} features, {fresh} of them new; use them with")
-    print(f"roadwork-miner train {used.data} --model {used.model} --cache {cache} --out FOLDER")
+        facts = {"folder": str(folder), "rows": rows, "new": filled.fresh, "missing": filled.missing}
+        print(json.dumps(facts | {"ended": filled.why or "all features are there"}))
+    else:
+        print(f"{folder}: {rows} features, {filled.fresh} of them new", end="")
+        print(f", {filled.missing} missing: {filled.why}" if filled.missing else "; use them with")
+    if filled.missing:
+        print("the same command goes on from there", file=sys.stderr)
+        raise typer.Exit(1)
+    if not as_json:
+        print(train_command(used, config, seed, micro_batch, cache, set_))
+
+
+def train_command(
+    used: "TrainConfig", config: Path | None, seed: int | None, micro_batch: int | None, cache: Path,
+    assignments: list[str] | None,
+) -> str:  # fmt: skip
+    """Return the command that trains from these very features: whatever they depend on is in it."""
+    words = ["roadwork-miner", "train", used.data, "--model", used.model, "--cache", str(cache), "--out", "FOLDER"]
+    options = {"--config": config, "--seed": seed, "--micro-batch": micro_batch}
+    words += [text for name, value in options.items() if value is not None for text in (name, str(value))]
+    words += [text for assignment in assignments or [] for text in ("--set", assignment)]
+    return shlex.join(words)

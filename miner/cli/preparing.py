@@ -51,6 +51,10 @@ def prepare_fp32(
 
     config = read_config(settings.detector_config)
     with _steps() as (console, progress):
+        if config.model_folder is not None:  # exported before: only its spread can be new
+            _record_spread_alone(settings, config, photos, progress)
+            console.print(f"{config.model_folder}: its predictions' spread is noted")
+            return config.model_folder
         folder = prepare(
             settings.image_detector,
             config,
@@ -76,20 +80,40 @@ def record_spread(
 ) -> None:
     """Write into a model's manifest how its predictions of labelled photos are spread, to tell drift by."""
     from detectors.base import ModelFiles, RunOptions
-    from detectors.distribution import spread
     from detectors.loading import load_detector
     from detectors.manifest import Manifest
     from detectors.registry import backend_class, network_class
+    from detectors.storing import store_spread
 
-    manifest, name = Manifest.read(folder), settings.image_detector
+    manifest = Manifest.read(folder)
+    name = manifest.detector
     detector: Detector = (
         load_detector(name, config, settings.models_dir, "onnx", RunOptions())
         if config.branches is not None
         else network_class(name)(ModelFiles(folder, manifest), backend_class("onnx"), RunOptions())
     )
-    predictions = [detector.predict(photo).probability for photo in photos]
-    shares = [round(share, 4) for share in spread(predictions, labels)]
-    manifest.model_copy(update={"predictions": shares}).write(folder)
+    store_spread(folder, [detector.predict(photo).probability for photo in photos], labels)
+
+
+def _record_spread_alone(
+    settings: Settings, config: "DetectorConfig", photos: "Photos | None", progress: "Callable[[str], None]"
+) -> None:
+    from detectors.config import SHIPPED
+    from detectors.manifest import Manifest
+
+    assert config.model_folder is not None
+    Manifest.read(config.model_folder)
+    if SHIPPED.parent in config.model_folder.parents:
+        raise ConfigurationError(
+            f"{config.model_folder} ships with the package and is not changed: export a copy of it"
+        )
+    if photos is None or photos.labels is None or len(set(photos.labels)) < 2:
+        raise ConfigurationError(
+            f"{config.path.name} names an exported folder, which needs no export; --pictures with subfolders roadwork "
+            f"and no_roadwork notes the spread of its predictions"
+        )
+    progress("noting the spread of its predictions")
+    record_spread(settings, config, config.model_folder, photos.data, photos.labels)
 
 
 def prepare_faster(

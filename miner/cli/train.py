@@ -35,8 +35,8 @@ def train(
     quick: Annotated[bool, typer.Option("--quick", help="One epoch on a few photos, to prove the set-up.")] = False,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print all settings as YAML and end.")] = False,
     cache: Annotated[
-        Path, typer.Option(help="Features of frozen networks, for all runs; `precompute` fills it.")
-    ] = CACHE,
+        Path | None, typer.Option(help=f"Features of frozen networks, for all runs; `precompute` fills it ({CACHE}).")
+    ] = None,
     as_json: Json = False,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting of --print-config.")
@@ -44,9 +44,10 @@ def train(
 ) -> None:
     """Train a detector, judge it on photos kept back, and export it to a folder that `run` serves.
 
-    Memory, cores and time are measured first and said before it starts. Kill it at any moment: `--resume` goes on.
+    Memory, cores and time are measured first and said before it starts. Kill it at any moment: `--resume` goes on, and
+    so it does where time or a signal ended the run; each start has `--max-hours` of its own.
     """
-    with training_errors():
+    with training_errors(hint="`--resume` goes on from the last checkpoint"):
         from detectors.training.config import TrainConfig
         from detectors.training.job import Job, open_run
 
@@ -54,6 +55,7 @@ def train(
             "data": data, "detector": detector, "model": model, "method": method, "epochs": epochs,
             "batch_size": batch_size, "micro_batch": micro_batch, "learning_rate": learning_rate,
             "max_hours": max_hours, "seed": seed, "quick": quick or None,
+            "cache": str(cache) if cache is not None else None,
         }  # fmt: skip
         values = parse(set_, flags)
         if resume is not None:
@@ -78,9 +80,8 @@ def train(
         screen.say(used.to_yaml().rstrip())
         from detectors.training.run import run
 
-        job = Job(
-            used, folder.resolve(), cache.expanduser(), read_machine(), make_probe(), screen, resume=given is None
-        )
+        home = Path(used.cache or CACHE).expanduser()
+        job = Job(used, folder.resolve(), home, read_machine(), make_probe(), screen, resume=given is None)
         results = run(job)
     if as_json:
         print(json.dumps(results))

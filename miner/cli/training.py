@@ -85,9 +85,14 @@ def parse(assignments: list[str] | None, flags: dict[str, Any]) -> dict[str, Any
 
 
 @contextmanager
-def training_errors() -> Iterator[None]:
-    """Turn the detectors' errors into the command line's, and hold the libraries' own chatter back."""
+def training_errors(hint: str = "") -> Iterator[None]:
+    """Turn the detectors' errors into the command line's, and hold the libraries' own chatter back.
+
+    Args:
+        hint: what to do after a failure of the machine, such as a full disk.
+    """
     from detectors.errors import DetectorConfigError, DetectorError
+    from detectors.training.machine import is_out_of_memory
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -99,9 +104,15 @@ def training_errors() -> Iterator[None]:
         raise ConfigurationError(str(error)) from error
     except DetectorError as error:
         raise CouldNotStart(str(error)) from error
-    except OSError as error:  # above all a full disk
-        raise CouldNotStart(f"{error}; `--resume` goes on from the last checkpoint") from error
     except ModuleNotFoundError as error:
         raise CouldNotStart(
             f"training needs the package {error.name!r}, which is not installed; `make setup-all` installs it"
         ) from error
+    except (OSError, MemoryError, RuntimeError) as error:  # above all a full disk, and a full memory
+        if is_out_of_memory(error):
+            words = "memory is full even with one photo at a time: stop other programs, or choose a smaller --model"
+        elif isinstance(error, OSError):
+            words = str(error)
+        else:
+            raise
+        raise CouldNotStart(f"{words}; {hint}" if hint else words) from error

@@ -120,7 +120,7 @@ def test_models_are_measured_side_by_side_and_their_answers_fused(folder: Path, 
     assert plot.read_bytes().startswith(b"\x89PNG")
     file, ensemble = tmp_path / "b.npz", tmp_path / "both.yaml"
     models = ("--model", folder, "--model", other)
-    assert run("precompute", "branches", "--data", photos, "--out", file, *models)[0] == 0
+    assert run("precompute", "branches", photos, "--out", file, *models)[0] == 0
     code, said = run("fuse", file, "--folds", 2, "--out", ensemble)
     assert code == 0, said
     assert "chosen on 12 photos" in said

@@ -14,6 +14,7 @@ import pytest
 from miner.machine import cgroup_folders
 
 LIMIT_FILES = ("memory.max", "memory.limit_in_bytes")  # of version 2 and 1
+USAGE_FILES = ("memory.current", "memory.usage_in_bytes")
 FILL = """
 import sys
 data = bytearray(int(sys.argv[1]))
@@ -62,10 +63,22 @@ class MemoryGroup:
     @property
     def left(self) -> int:
         """Bytes until the limit, cache counted as used."""
-        for limit, usage in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+        for limit, usage in zip(LIMIT_FILES, USAGE_FILES, strict=True):
             if (self.folder / limit).exists():
                 return int((self.folder / limit).read_text()) - int((self.folder / usage).read_text())
         raise AssertionError(self.folder)
+
+    @property
+    def used(self) -> int:
+        """Bytes that are used, but for cache that can be thrown out."""
+        stat = dict(line.split() for line in (self.folder / "memory.stat").read_text().splitlines())
+        usage = next(self.folder / name for name in USAGE_FILES if (self.folder / name).exists())
+        cache = sum(int(stat.get(f"total_{kind}", stat.get(kind, 0))) for kind in ("inactive_file", "active_file"))
+        return int(usage.read_text()) - cache
+
+    def limit(self, size: int) -> None:
+        """Set another limit."""
+        next(self.folder / name for name in LIMIT_FILES if (self.folder / name).exists()).write_text(str(size))
 
     @contextlib.contextmanager
     def neighbour(self, size: int) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """Whole trainings in processes of their own, with tiny networks and a few made photos; killed, starved and resumed."""
 
+import contextlib
 import json
 import os
 import resource
@@ -7,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from tests.models import make_vit
 from tests.photos import fill
 from tests.process.conftest import StartDaemon
 from tests.process.daemon import clean_environment
+from tests.process.limits import MemoryGroup, memory_group
 
 pytestmark = pytest.mark.timeout(900)  # on a machine with other work
 
 EACH = 16  # photos of a class
+PAGE = resource.getpagesize()
 SECONDS = 400  # generous: the machine may be busy
 STEADY = ("--set", "precision=fp32", "--set", "threads=1", "--set", "workers=0", "--seed", "3")
 
@@ -30,8 +33,9 @@ STEADY = ("--set", "precision=fp32", "--set", "threads=1", "--set", "workers=0",
 class Training:
     """`roadwork-miner train` in a process, with what it says in a file."""
 
-    def __init__(self, folder: Path, *arguments: object) -> None:
+    def __init__(self, folder: Path, *arguments: object, prefix: Sequence[str] = ()) -> None:
         self.run, self.log_file = folder / "run", folder / "log"
+        self._prefix = prefix
         self._cache = folder.parent / "cache"  # shared by the runs of a test
         self._arguments = [str(argument) for argument in arguments]
         self.process = self._start("--out", str(self.run), "--cache", str(self._cache), *self._arguments)
@@ -40,11 +44,12 @@ class Training:
         self.run.parent.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "miner", "train", *arguments], stdout=log, stderr=log, env=clean_environment()
-            )
+                [*self._prefix, sys.executable, "-m", "miner", "train", *arguments],
+                stdout=log, stderr=log, env=clean_environment(),
+            )  # fmt: skip
 
     def resume(self) -> "Training":
-        self.process = self._start("--resume", str(self.run), "--cache", str(self._cache))
+        self.process = self._start("--resume", str(self.run))
         return self
 
     @property
@@ -144,6 +149,7 @@ def test_a_head_is_trained_from_precomputed_features_and_serves(
     assert "left out: roadwork/damaged.jpg: the image can't be decoded" in done.stderr
     rows = json.loads(done.stdout)["rows"]
     assert rows == json.loads(done.stdout)["new"] > 2 * EACH
+    assert f"for {rows} features, about " in done.stderr
 
     training = Training(tmp_path / "head", photos, *settings, "--epochs", 20).finish()
     assert "left out: roadwork/damaged.jpg: the image can't be decoded" in training.log
@@ -159,23 +165,11 @@ def test_a_head_is_trained_from_precomputed_features_and_serves(
 
 def test_killed_within_an_epoch_and_resumed_it_learns_the_same(photos: Path, vit: Path, tmp_path: Path) -> None:
     options = (
-        photos,
-        "--model",
-        vit,
-        "--method",
-        "full",
-        "--epochs",
-        4,
-        "--batch-size",
-        5,
-        "--micro-batch",
-        2,
-        *STEADY,
-        "--set",
-        "average=0.9",
-    )
+        photos, "--model", vit, "--method", "full", "--epochs", 4, "--batch-size", 5, "--micro-batch", 2, *STEADY,
+        "--set", "average=0.9",
+    )  # fmt: skip
     whole = Training(tmp_path / "whole", *options).finish()
-    killed = Training(tmp_path / "killed", *options, "--set", "checkpoint_minutes=0")
+    killed = Training(tmp_path / "killed", *options, "--set", "checkpoint_minutes=0", "--set", "workers=1")
     step = stop_within_an_epoch(killed, epoch=5)
     killed.kill()
     # A checkpoint that was being written when the power went.
@@ -192,9 +186,11 @@ def test_a_yolo_killed_within_an_epoch_and_resumed_learns_the_same(photos: Path,
         "--micro-batch", 4, *STEADY,
     )  # fmt: skip
     whole = Training(tmp_path / "whole", *options).finish()
-    killed = Training(tmp_path / "killed", *options)
+    killed = Training(tmp_path / "killed", *options, "--set", "workers=1")
     killed.until("epoch 1 of 3")
     time.sleep(0.1)
+    killed.kill()
+    killed.resume().until("exporting to ONNX")
     killed.kill()
     killed.resume().finish()
     assert killed.log.count("epoch 3 of 3") == 1
@@ -208,30 +204,53 @@ def test_where_memory_runs_short_the_micro_batch_is_halved_and_the_training_goes
 ) -> None:
     wide = make_vit(tmp_path / "wide", num_hidden_layers=1, intermediate_size=8192)  # 6 MB a photo in one layer alone
     options = (photos, "--model", wide, "--method", "lora", "--epochs", 1000, "--batch-size", 20, "--micro-batch", 20)
-    training = Training(tmp_path / "starved", *options, *STEADY, "--set", "patience=1000")
-    training.until("epoch 1 of 1000")
-    limit_memory(training.process.pid)
-    training.until("an allocation failed: micro-batch 10 from here on")
-    lines = training.log.count(" of 1000: loss")
-    training.until(f"epoch {lines + 2} of 1000")  # still under the limit
-    limit_memory(training.process.pid, resource.RLIM_INFINITY)
-    training.process.terminate()
-    training.finish()
+    with group_or_none() as group:
+        training = Training(
+            tmp_path / "starved", *options, *STEADY, "--set", "patience=1000", prefix=group.prefix if group else ()
+        )
+        pid = training.process.pid
+        training.until("epoch 1 of 1000")
+        if group is not None:  # where the kernel kills, and no allocation fails
+            group.limit(int(1.05 * most_and_least(lambda: group.used)[0]))
+            training.until("memory is nearly full: micro-batch 10 from here on")
+            go_on_for_two_epochs(training)
+            group.limit(16 * 10**9)
+        # As much address space as it has in the calm moments of a step, and half of what a step takes.
+        most, least = most_and_least(lambda: int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * PAGE)
+        resource.prlimit(pid, resource.RLIMIT_AS, ((most + least) // 2, resource.RLIM_INFINITY))
+        training.until("an allocation failed: micro-batch")
+        go_on_for_two_epochs(training)
+        resource.prlimit(pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        training.process.terminate()
+        training.finish()
     assert "stopped by a signal" in training.log
     assert training.results["figures"]["test"]["photos"] > 0
 
 
-def limit_memory(pid: int, limit: int | None = None) -> None:
-    """Allow a process as much address space as it has in the calm moments of a step, and half of what a step takes."""
+@contextlib.contextmanager
+def group_or_none() -> Iterator[MemoryGroup | None]:
+    """Make a cgroup, where that is allowed."""
+    with contextlib.ExitStack() as stack:
+        try:
+            yield stack.enter_context(memory_group(16 * 10**9))
+        except pytest.skip.Exception:
+            yield None
+
+
+def go_on_for_two_epochs(training: Training) -> None:
+    lines = training.log.count(" of 1000: loss")
+    training.until(f"epoch {lines + 2} of 1000")
+
+
+def most_and_least(read: Callable[[], int]) -> tuple[int, int]:
+    """Watch what steps take of the memory."""
     sizes: list[int] = []
     end = time.monotonic() + SECONDS
-    while limit is None:
-        sizes.append(int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize())
+    while len(sizes) < 1000 or max(sizes) - min(sizes) < 60e6:
+        sizes.append(read())
         assert time.monotonic() < end, "the steps take no memory"
-        if len(sizes) > 1000 and max(sizes) - min(sizes) > 100e6:
-            limit = min(sizes) + (max(sizes) - min(sizes)) // 2
         time.sleep(0.002)
-    resource.prlimit(pid, resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    return max(sizes), min(sizes)
 
 
 def test_an_empty_class_is_refused(photos: Path, vit: Path, tmp_path: Path) -> None:

@@ -48,6 +48,14 @@ def test_a_damaged_file_is_named_and_what_it_held_is_missing(tmp_path: Path) -> 
     assert str(path) in warnings[0]
 
 
+def test_a_kill_costs_a_minute_of_work_at_most(tmp_path: Path) -> None:
+    now = 0.0
+    cache = FeatureCache(tmp_path, clock=lambda: now)
+    for now, row, files in ((30.0, 0, 0), (61.0, 1, 1), (90.0, 2, 1)):  # noqa: B007
+        cache.add([ROWS[row]], FEATURES[row : row + 1])
+        assert len(list(tmp_path.iterdir())) == files
+
+
 def test_a_file_that_was_being_written_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "features-0000.npz.partial").write_bytes(b"half a file")
     warnings: list[str] = []

@@ -1,5 +1,6 @@
 """The configuration of a training, and the folder of its run."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_epochs_follow_from_the_method(values: dict[str, object], epochs: int) -
 
 
 def test_a_run_is_started_once_and_resumed_until_it_has_ended(tmp_path: Path) -> None:
-    config, run = TrainConfig.make({"data": "photos"}), tmp_path / "run"
+    config, run = TrainConfig.make({"data": str(tmp_path / "photos")}), tmp_path / "run"
     with pytest.raises(DetectorConfigError, match="no run to resume"):
         open_run(run, None)
     assert open_run(run, config) == config
@@ -41,6 +42,28 @@ def test_a_run_is_started_once_and_resumed_until_it_has_ended(tmp_path: Path) ->
     (run / RESULTS_FILE).write_text("{}")
     with pytest.raises(DetectorConfigError, match="has ended"):
         open_run(run, None)
+
+
+@pytest.mark.parametrize("reason", ["the time is over", "stopped by a signal"])
+def test_a_run_that_was_stopped_may_go_on(tmp_path: Path, reason: str) -> None:
+    config = open_run(tmp_path, TrainConfig.make({"data": str(tmp_path / "photos")}))
+    (tmp_path / RESULTS_FILE).write_text(json.dumps({"ended": reason}))
+    assert open_run(tmp_path, None) == config
+
+
+def test_what_a_run_saves_means_the_same_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("photos", "net", "set"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    saved = open_run(Path("run"), TrainConfig.make({"data": "photos", "model": "net", "cache": "../cache"}))
+    assert (saved.data, saved.model) == (str(tmp_path / "photos"), str(tmp_path / "net"))
+    assert saved.cache == str(tmp_path.parent / "cache")
+    monkeypatch.chdir("/")
+    assert open_run(tmp_path / "run", None) == saved
+    monkeypatch.chdir(tmp_path)
+    assert TrainConfig.make({"data": "hf:set"}).anchored().data == f"hf:{tmp_path / 'set'}"
+    hub = TrainConfig.make({"data": "hf:me/photos", "model": "small"})
+    assert hub.anchored() == hub
 
 
 def test_a_run_is_not_resumed_with_other_photos(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from detectors.fusion import Fusion
 from detectors.training.branch_file import BranchFile
 from detectors.training.combining import Way, choose, fit, measure, measured, ways
 from detectors.training.evaluating import in_words, judge, leads
-from detectors.training.thresholds import best_temperature, best_threshold, calibrate
+from detectors.training.thresholds import best_temperature, best_threshold, calibrate, folds
 from detectors.training.writing import write_ensemble
 
 RANDOM = np.random.default_rng(0)
@@ -149,3 +149,45 @@ def test_figures_are_those_of_scikit_learn_and_the_better_is_named() -> None:
     better, chance = in_words(best, gains)
     assert better.startswith("good is better than dice")
     assert "may be chance" in chance
+
+
+FEW = np.array([True] * 3 + [False] * 30)
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "words"),
+    [
+        pytest.param(FEW, None, "the 3 photos of 'roadwork' are fewer than 5 folds: --folds 3, or more", id="few"),
+        pytest.param(~FEW, None, "the 3 photos of 'no_roadwork' are fewer", id="the other class"),
+        pytest.param(FEW[2:], None, "the 1 photo of 'roadwork' are fewer than 5 folds: more photos", id="one"),
+        pytest.param(FEW[3:], None, "the 0 photos of 'roadwork' are fewer", id="none"),
+        pytest.param(
+            LABELS, np.where(LABELS, np.arange(1200) % 4, 9 + np.arange(1200)), "the 4 scenes of", id="scenes"
+        ),
+    ],
+)
+def test_too_few_photos_for_the_folds_are_refused(labels: np.ndarray, groups: np.ndarray | None, words: str) -> None:
+    said = RANDOM.random(len(labels))
+    for decide in (lambda: calibrate(labels, said, groups=groups), lambda: measure(labels, {"a": said}, groups=groups)):
+        with pytest.raises(DetectorConfigError, match=words):
+            decide()
+
+
+def test_near_identical_photos_are_in_one_fold() -> None:
+    groups = np.arange(1200) // 3  # three of each scene
+    labels = np.repeat(LABELS[:400], 3)
+    seen_twice = [np.intersect1d(groups[seen], groups[held]).size for seen, held in folds(labels, groups, 5, seed=0)]
+    assert seen_twice == [0] * 5
+    assert any(np.intersect1d(groups[s], groups[h]).size for s, h in folds(labels, None, 5, seed=0))
+
+
+def test_the_file_knows_near_identical_photos(tmp_path: Path) -> None:
+    path = tmp_path / "b.npz"
+    BranchFile(LABELS, {"a": GOOD}, groups=np.arange(1200) // 2).write(path)
+    found = BranchFile.read(path)
+    assert found.groups is not None
+    assert found.groups.tolist() == (np.arange(1200) // 2).tolist()
+    assert list(found.branches) == ["a"]
+    np.savez(path, labels=LABELS.astype(int), a=GOOD, groups=np.arange(3))
+    with pytest.raises(DetectorConfigError, match="groups has shape"):
+        BranchFile.read(path)

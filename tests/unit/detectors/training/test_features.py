@@ -14,7 +14,7 @@ import torch
 from detectors.preprocess import from_processor_config
 from detectors.training.cache import FeatureCache
 from detectors.training.config import Augment
-from detectors.training.features import precompute, rows_of
+from detectors.training.features import ViewPixels, precompute, rows_of
 from detectors.training.folder import read_photos
 from detectors.training.machine import GB, Reading
 from detectors.training.screen import Screen
@@ -50,12 +50,22 @@ def test_features_are_computed_once_and_in_smaller_parts_where_memory_runs_short
     views, rows, said = Views(Augment(), 0), rows_of(photos, 1), io.StringIO()
     screen = Screen(Console(file=said))
     network, cache = Network(most=2), FeatureCache(tmp_path / "cache")
-    assert precompute(network, SMALL, photos, rows, views, cache, screen, calm, micro_batch=8) == 12
+    wanted = ViewPixels(photos, rows, views, SMALL)
+    assert precompute(network, wanted, cache, screen, calm, micro_batch=8, workers=1) == 12
     assert network.batches == [2] * 6
     assert "micro-batch 2 from here on" in said.getvalue()
 
-    again, roomy = FeatureCache(tmp_path / "cache"), Network(most=8)
-    assert precompute(roomy, SMALL, photos, rows, views, again, screen, calm, micro_batch=8) == 0
-    assert roomy.batches == []
+    again = FeatureCache(tmp_path / "cache")
+    assert again.missing(rows) == []
     expected = SMALL(views.view(photos[2], 1)).mean((2, 3))[0]
     assert np.allclose(again.matrix([(photos[2].digest, 1)])[0], expected, atol=1e-5)
+
+
+def test_where_it_has_to_stop_what_is_there_is_kept(tmp_path: Path) -> None:
+    photos = read_photos(fill(tmp_path / "photos", 3)).photos
+    wanted = ViewPixels(photos, rows_of(photos, 1), Views(Augment(), 0), SMALL)
+    cache, screen = FeatureCache(tmp_path / "cache"), Screen(Console(file=io.StringIO()))
+    reasons = iter([None, "the time is over"])
+    stopped = precompute(Network(8), wanted, cache, screen, calm, micro_batch=4, stop=lambda: next(reasons))
+    assert stopped == 8
+    assert FeatureCache(tmp_path / "cache").missing(wanted.rows) == wanted.rows[8:]

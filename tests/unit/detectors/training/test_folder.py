@@ -115,3 +115,34 @@ def test_progress_counts_every_file(tmp_path: Path) -> None:
     (folder / "roadwork" / "damaged.png").write_bytes(b"no photo")
     read_photos(folder, lambda done, total: told.append((done, total)))
     assert told == [(number, 7) for number in range(1, 8)]
+
+
+def test_copies_across_given_parts_are_left_out_of_those_that_are_learnt_from(tmp_path: Path) -> None:
+    fill(tmp_path / "train")
+    fill(tmp_path / "val", 3, first_seed=100)
+    fill(tmp_path / "test", 3, first_seed=200)
+    kept = Image.open(tmp_path / "test" / "roadwork" / "0.jpg")
+    ImageOps.mirror(kept).save(tmp_path / "train" / "roadwork" / "copy.jpg", quality=60)
+    kept.save(tmp_path / "val" / "roadwork" / "copy.jpg", quality=70)
+    shutil.copyfile(tmp_path / "val" / "no_roadwork" / "1.jpg", tmp_path / "train" / "no_roadwork" / "copy.jpg")
+    data = read(tmp_path)
+    assert sorted(data.alike) == [
+        "train/no_roadwork/copy.jpg: alike to a photo in val",
+        "train/roadwork/copy.jpg: alike to a photo in test",
+        "val/roadwork/copy.jpg: alike to a photo in test",
+    ]
+    assert [len(part) for part in (data.train, data.val, data.test)] == [20, 6, 6]
+
+
+def test_a_part_that_is_nothing_but_copies_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "test", 3)
+    shutil.copytree(tmp_path / "test", tmp_path / "train")
+    with pytest.raises(DetectorConfigError, match="every photo of the class 'no_roadwork' in train is alike"):
+        read_data_set(tmp_path, val_share=0.2, test_share=0.2, seed=0)
+
+
+def test_files_of_other_formats_are_counted(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "photos", 2)
+    for name in ("a.heic", "b.HEIC", "notes.txt", ".hidden"):
+        (folder / "roadwork" / name).write_bytes(b"something")
+    assert read_photos(folder).skipped == ["roadwork: 3 files of other formats (2 .heic, 1 .txt)"]

@@ -9,6 +9,7 @@ pytest.importorskip("torch")
 
 import torch
 
+from detectors.training.loop import fitting, measure_step
 from detectors.training.machine import GB, Reading
 from detectors.training.micro import MicroBatches, Pace, WeightedLoss, gradients
 from detectors.training.screen import Screen
@@ -63,13 +64,72 @@ def test_where_an_allocation_fails_the_batch_begins_again_in_halves() -> None:
     assert len(undone) == 2
 
 
-def test_near_the_limit_it_halves_before_it_fails() -> None:
-    now = 0.0
-    parts = MicroBatches(8, tight, screen(), clock=lambda: now)
-    for moment, size in ((0.0, 4), (0.1, 4), (1.0, 2), (2.0, 1), (3.0, 1)):  # a look at the memory now and then
-        now = moment
-        parts.over(8, lambda _: None, lambda: None)
-        assert parts.size == size
+def test_a_batch_is_not_cut_twice_where_a_look_had_halved_it_before_the_allocation_failed() -> None:
+    parts, done = MicroBatches(2, tight, screen()), []
+
+    def work(part: slice) -> None:
+        parts.look()
+        if part.stop - part.start > 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        done.append(part)
+
+    parts.over(2, work, done.clear)
+    assert (parts.size, done) == (1, [slice(0, 1), slice(1, 2)])
+
+
+class Held:
+    """Memory that is short only while activations are held: after a way forward, before the way back."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.photos = most, 0
+        self.sizes: list[int] = []
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        self.photos = len(pictures)
+        self.sizes.append(self.photos)
+        held = pictures * 1.0
+        held.register_hook(lambda _: setattr(self, "photos", 0))
+        return held
+
+    def __call__(self) -> Reading:
+        return tight() if self.photos > self.most else calm()
+
+
+def test_near_the_limit_it_halves_from_the_next_part_on() -> None:
+    held, model = Held(most=2), torch.nn.Linear(4, 2)
+    parts = MicroBatches(8, held, screen())
+    pictures, labels = torch.randn(16, 4), torch.tensor([0, 1] * 8)
+    loss = WeightedLoss(torch.ones(2), smoothing=0.0)
+
+    def logits(part: slice) -> torch.Tensor:
+        scores: torch.Tensor = model(pictures[part])
+        return held.forward(scores)
+
+    total = gradients(model, logits, labels, loss, parts, Pace(), torch.Tensor.backward)
+    assert held.sizes == [8, 4, 2, 2]
+    whole = torch.nn.functional.cross_entropy(model(pictures), labels).detach()
+    assert float(total) == pytest.approx(float(whole), abs=1e-6)
+
+
+def test_memory_is_looked_at_now_and_then() -> None:
+    moments, looks = iter((0.0, 0.0, 0.0, 0.1, 1.0, 1.0, 1.2)), []
+    parts = MicroBatches(8, lambda: looks.append(1) or calm(), screen(), clock=lambda: next(moments))  # type: ignore[func-returns-value]
+    for expected in (1, 1, 2, 2):
+        parts.look()
+        assert len(looks) == expected
+
+
+def test_the_first_micro_batch_is_one_whose_step_leaves_memory_free_in_its_middle() -> None:
+    class Network(torch.nn.Linear):
+        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+            return held.forward(super().forward(pictures))
+
+    held, said = Held(most=3), screen()
+    model = Network(4, 2)
+    size, seconds = fitting(lambda size, look: measure_step(model, (4,), size, "fp32", look), 8, held, said)
+    assert (size, held.sizes) == (2, [8, 4, 2, 2])
+    assert seconds > 0
+    assert model.weight.grad is None
 
 
 def test_what_is_no_lack_of_memory_is_raised() -> None:

@@ -1,0 +1,194 @@
+"""Trainings in this process, with tiny networks: what they say, where they stop, and how they go on."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+pytest.importorskip("torch")
+
+import torch
+from safetensors.torch import load_file
+
+from detectors.manifest import Manifest
+from detectors.training import classifier, sources
+from detectors.training.config import TrainConfig
+from detectors.training.job import Job, Outcome, open_run
+from detectors.training.machine import GB, Machine, Reading
+from detectors.training.precomputing import features_of
+from detectors.training.run import run
+from detectors.training.screen import Screen
+from detectors.training.stopping import TIME_OVER, StoppedEarly, Stopping
+from detectors.training.vit import train
+from detectors.vit import ViT
+from tests.models import make_resnet, make_vit
+from tests.photos import fill
+
+pytestmark = [pytest.mark.export, pytest.mark.filterwarnings("ignore")]
+
+MACHINE = Machine(2, None, 16 * GB, 12 * GB, "a CPU", frozenset())
+
+
+class KilledError(Exception):
+    """Stands for a kill: nothing of the training handles it."""
+
+
+class Spy(Screen):
+    """Keeps what is said, and kills at a line or at a step of the training."""
+
+    def __init__(self, *, line: str | None = None, step: int | None = None) -> None:
+        self.said = io.StringIO()
+        super().__init__(Console(file=self.said, soft_wrap=True))
+        self._line, self._step = line, step
+
+    def say(self, words: str) -> None:
+        super().say(words)
+        if self._line is not None and self._line in words:
+            raise KilledError
+
+    @contextmanager
+    def bar(self, what: str, total: int) -> Iterator[Callable[[int, str], None]]:
+        def update(done: int, words: str = "") -> None:
+            if what == "training" and done == self._step:
+                raise KilledError
+
+        yield update
+
+    @property
+    def text(self) -> str:
+        return self.said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fill(tmp_path_factory.mktemp("photos") / "photos", 8)
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_vit(tmp_path_factory.mktemp("vit") / "tiny-vit", hidden_size=16, num_hidden_layers=1)
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_resnet(tmp_path_factory.mktemp("resnet") / "tiny-resnet")
+
+
+def probe() -> Reading:
+    return Reading(resident=GB, available=12 * GB, memory=16 * GB)
+
+
+def start(folder: Path, screen: Spy, values: dict[str, object] | None = None) -> Job:
+    """Open a run, or without values one to be resumed."""
+    given = TrainConfig.make({"seed": 3, "threads": 1} | values) if values is not None else None
+    return Job(open_run(folder, given), folder, folder.parent / "cache", MACHINE, probe, screen, resume=given is None)
+
+
+def learn(folder: Path, screen: Spy, values: dict[str, object] | None = None) -> Outcome:
+    """Train, and export nothing."""
+    job = start(folder, screen, values)
+    data = sources.read(job.config, folder, screen, 1)
+    return train(job, data, sources.sum_of(data), Stopping(None, screen))
+
+
+def test_a_quick_run_says_what_it_will_take_and_ends_with_what_serves(photos: Path, vit: Path, tmp_path: Path) -> None:
+    screen = Spy()
+    results = run(start(tmp_path / "run", screen, {"data": str(photos), "model": str(vit), "views": 1, "quick": True}))
+    assert "estimate: at most" in screen.text
+    assert " for 28 features, about " in screen.text
+    assert "for 1 epochs of 12 photos from their features" in screen.text
+    assert (results["epochs"], results["ended"]) == (1, "all epochs are done")
+    figures = results["figures"]
+    assert isinstance(figures, dict)
+    assert figures["test"]["accuracy"]["low"] < figures["test"]["accuracy"]["high"]
+    assert figures["test"]["reward"]["low"] <= figures["test"]["reward"]["high"]
+    manifest = Manifest.read(tmp_path / "run" / "served")
+    assert manifest.predictions is not None
+    assert sum(manifest.predictions) == pytest.approx(1, abs=0.01)
+    for card in (tmp_path / "run" / "README.md", tmp_path / "run" / "served" / "README.md"):
+        assert f"| {figures['test']['accuracy']['value']:.3f} ({figures['test']['accuracy']['low']:.3f} to" in (
+            card.read_text()
+        )
+
+
+def test_time_ends_a_run_with_the_best_so_far_and_it_may_go_on(photos: Path, vit: Path, tmp_path: Path) -> None:
+    values = {"data": str(photos), "model": str(vit), "method": "full", "epochs": 3, "batch_size": 4}
+    results = run(start(tmp_path / "run", Spy(), {**values, "max_hours": 1e-9}))
+    assert (results["ended"], results["epochs"]) == (TIME_OVER, 0)
+    assert (tmp_path / "run" / "served" / "model.onnx").is_file()
+    screen = Spy()
+    assert run(start(tmp_path / "run", screen))["ended"] == TIME_OVER
+    assert "resuming at step 1 of 9" in screen.text
+
+
+def test_time_for_features_ends_with_the_views_that_are_whole(photos: Path, vit: Path, tmp_path: Path) -> None:
+    screen = Spy()
+    values = {"data": str(photos), "model": str(vit), "views": 3, "micro_batch": 1}
+    job = start(tmp_path / "run", screen, values)
+    data = sources.read(job.config, tmp_path, screen, 1)
+    model, preprocessing = classifier.load(vit, 3), ViT.read_preprocessing(vit)
+    ticks = iter(range(10**6))
+    hours = (len(data.train + data.val + data.test) + 1.5 * len(data.train)) / 3600 / 0.9
+
+    def slow() -> Stopping:
+        return Stopping(hours, screen, clock=lambda: float(next(ticks)))
+
+    parts, views = features_of(job, model, preprocessing, data, slow(), 3)
+    assert views == 1
+    assert parts[0].shape[:2] == (len(data.train), 2)
+    assert "going on with 1 of 3 changed views" in screen.text
+    # What there is counts the next time.
+    assert features_of(job, model, preprocessing, data, slow(), 3).views == 3
+
+
+def test_without_a_feature_of_every_photo_there_is_nothing_to_train_from(
+    photos: Path, vit: Path, tmp_path: Path
+) -> None:
+    values = {"data": str(photos), "model": str(vit), "micro_batch": 1, "max_hours": 1e-9}
+    with pytest.raises(StoppedEarly, match=f"{TIME_OVER}: .* features are missing yet"):
+        run(start(tmp_path / "run", Spy(), values))
+    assert list((tmp_path / "cache").rglob("features-*.npz"))
+
+
+@pytest.mark.parametrize("values", [{"epochs": 2}, {"epochs": 9, "patience": 1, "learning_rate": 1e-12}])
+def test_killed_after_its_last_epoch_it_trains_no_other_one(
+    photos: Path, vit: Path, tmp_path: Path, values: dict[str, object]
+) -> None:
+    settings = {"data": str(photos), "model": str(vit), "method": "full", "batch_size": 8, **values}
+    killed = Spy(line="exporting to ONNX")
+    with pytest.raises(KilledError):
+        run(start(tmp_path / "run", killed, settings))
+    history = json.loads((tmp_path / "run" / "history.json").read_bytes())
+    screen = Spy()
+    results = run(start(tmp_path / "run", screen))
+    assert json.loads((tmp_path / "run" / "history.json").read_bytes()) == history
+    assert results["epochs"] == 2
+    assert str(results["ended"]) in killed.text
+    assert "resuming" not in screen.text
+
+
+def test_adapters_with_dropout_on_a_network_with_running_statistics_resume_exactly(
+    photos: Path, resnet: Path, tmp_path: Path
+) -> None:
+    values = {
+        "data": str(photos), "model": str(resnet), "method": "lora", "epochs": 3, "batch_size": 3,
+        "checkpoint_minutes": 0,
+    }  # fmt: skip
+    whole = learn(tmp_path / "whole", Spy(), values)
+    with pytest.raises(KilledError):
+        learn(tmp_path / "killed", Spy(step=7), values)
+    screen = Spy()
+    resumed = learn(tmp_path / "killed", screen)
+    assert "resuming at step 6 of 12" in screen.text
+    assert _losses(resumed) == _losses(whole)
+    best = [load_file(tmp_path / name / "best.safetensors") for name in ("whole", "killed")]
+    assert any("running_mean" in name for name in best[0])
+    assert all(torch.equal(best[0][name], best[1][name]) for name in best[0])
+
+
+def _losses(outcome: Outcome) -> list[tuple[float, float, float]]:
+    return [(line["epoch"], line.get("loss", 0.0), line.get("eval_loss", 0.0)) for line in outcome.history]
