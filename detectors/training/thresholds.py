@@ -69,8 +69,10 @@ def folds(labels: Flags, groups: Groups | None, count: int, seed: int) -> Iterat
             words = f"the {photos} {words}" if scenes == photos else f"the {scenes} scenes of the {photos} {words}"
             way_out = f"--folds {scenes}, or more photos" if scenes > 1 else "more photos are needed"
             raise DetectorConfigError(f"{words} are fewer than {count} folds: {way_out}")
-    kind_of_folds = StratifiedKFold if len(np.unique(own)) == len(own) else StratifiedGroupKFold
-    yield from kind_of_folds(count, shuffle=True, random_state=seed).split(labels, labels, own)
+    if len(np.unique(own)) == len(own):
+        yield from StratifiedKFold(count, shuffle=True, random_state=seed).split(labels, labels)
+    else:
+        yield from StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(labels, labels, own)
 
 
 def judged(labels: Flags, fit: Fit, count: int = FOLDS, seed: int = 0, groups: Groups | None = None) -> Flags:
