@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import yaml
 from miner.errors import ConfigurationError, CouldNotStart
 
 if TYPE_CHECKING:
-    from detectors.training.machine import Machine, Probe
+    from detectors.training.machine import Machine, Probe, Reading
     from detectors.training.screen import Screen
 
 CACHE = Path("~/.cache/roadwork-miner/training")
@@ -45,10 +45,11 @@ def make_probe() -> "Probe":
 
     from detectors.training.machine import Reading
     from miner.machine import read_memory, read_throttling
+    from miner.memory import give_back
 
     whole = float(psutil.virtual_memory().total)
 
-    def probe() -> Reading:
+    def read() -> Reading:
         memory = read_memory()
         within = memory.cgroup_limit - memory.cgroup_usage + memory.cgroup_reclaimable
         times = os.times()
@@ -60,6 +61,19 @@ def make_probe() -> "Probe":
             throttled=read_throttling().seconds,
             cpu=times.user + times.system + times.children_user + times.children_system,
         )
+
+    return patient(read, give_back)
+
+
+def patient(read: "Probe", release: Callable[[], None]) -> "Probe":
+    """Return what reads again, where memory is short, once what the allocator holds but nobody uses was given back."""
+
+    def probe() -> "Reading":
+        reading = read()
+        if not reading.is_short:
+            return reading
+        release()
+        return read()
 
     return probe
 

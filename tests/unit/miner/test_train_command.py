@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from detectors.training.config import TrainConfig
-from miner.cli.training import parse
+from detectors.training.machine import GB, Reading
+from miner.cli.training import parse, patient
 from miner.errors import ConfigurationError
 from tests.process.daemon import clean_environment
 
@@ -59,3 +60,11 @@ def test_inner_settings_keep_their_neighbours() -> None:
     }
     with pytest.raises(ConfigurationError, match="key=value is needed"):
         parse(["views"], {})
+
+
+def test_memory_that_is_free_but_not_given_back_yet_is_not_short() -> None:
+    readings = [Reading(resident=GB, available=available * GB, memory=16 * GB) for available in (8, 1, 9)]
+    released = []
+    probe = patient(lambda: readings.pop(0), lambda: released.append(len(readings)))
+    assert (probe().available, released) == (8 * GB, [])
+    assert (probe().available, released) == (9 * GB, [1])
