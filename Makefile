@@ -12,11 +12,12 @@ ENV_FILE ?=
 MINER := $(BIN)/roadwork-miner
 BENCH := models/bench
 STARTER := $(or $(OUT),models/starter)
+RECIPE := detectors/training/starter/recipe.yaml
 BENCH_MODELS := $(BENCH)/vit-base.env $(BENCH)/yolo11n.env
 WITH_ENV := $(if $(ENV_FILE),--env-file $(ENV_FILE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all run query simulate top dashboards doctor models export starter vit-base bench bench-axon bench-keys bench-shadow check lint test fuzz soak install-service uninstall-service test-remote test-service lock clean
+.PHONY: help setup setup-all run query simulate top dashboards doctor models export starter starter-folds vit-base bench bench-axon bench-keys bench-shadow check lint test fuzz soak install-service uninstall-service test-remote test-service lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 19
@@ -49,12 +50,24 @@ models: $(VENV)/.serve ## Fetch, verify and export the configured model ahead of
 export: $(VENV)/.all ## Export the configured model again, into OUT or its own folder (ENV_FILE=miner.env OUT=folder)
 	@$(MINER) export $(WITH_ENV) $(if $(OUT),--out $(OUT)) $(ARGS)
 
-starter: $(VENV)/.all ## Train the shipped starter again from photos, and export it (DATA=folder OUT=models/starter)
+starter: $(VENV)/.all ## Train the shipped starter again from photos, judge it on a fifth kept back, export it (DATA=folder OUT=models/starter)
 	@test -n "$(DATA)" || { echo 'error: DATA is empty; give a folder with roadwork and no_roadwork: make starter DATA=photos' >&2; exit 2; }
-	@$(BIN)/python -m detectors.training.starter --data $(DATA) --out $(STARTER)/starter $(ARGS)
+	@$(BIN)/python -m detectors.training.folds split $(DATA) $(STARTER)/folds
+	@$(MINER) train $(STARTER)/folds/1 --config $(RECIPE) --out $(STARTER)/run $(ARGS)
+	@rm -rf $(STARTER)/starter && cp -r $(STARTER)/run/model $(STARTER)/starter
 	@echo 'hf_repo: starter' > $(STARTER)/starter.yaml
-	@$(MINER) export --set IMAGE_DETECTOR_CONFIG=$(STARTER)/starter.yaml --out $(STARTER)/exported
+	@$(MINER) export --set IMAGE_DETECTOR_CONFIG=$(STARTER)/starter.yaml --pictures $(STARTER)/folds/1/test --out $(STARTER)/exported
+	@$(MINER) evaluate $(STARTER)/folds/1/test --model $(STARTER)/exported --augment
 	@echo '$(STARTER)/exported is what the package ships as detectors/starter'
+
+starter-folds: $(VENV)/.all ## Judge the starter's recipe on every photo, in five trainings that each keep a fifth back (DATA=folder)
+	@test -n "$(DATA)" || { echo 'error: DATA is empty; give a folder with roadwork and no_roadwork: make starter-folds DATA=photos' >&2; exit 2; }
+	@$(BIN)/python -m detectors.training.folds split $(DATA) $(STARTER)/folds
+	@for fold in 1 2 3 4 5; do \
+		$(MINER) train $(STARTER)/folds/$$fold --config $(RECIPE) --out $(STARTER)/runs/$$fold $(ARGS) && \
+		$(MINER) evaluate $(STARTER)/folds/$$fold/test --model $(STARTER)/runs/$$fold/served --augment --json > $(STARTER)/runs/$$fold.json || exit; \
+	done
+	@$(BIN)/python -m detectors.training.folds pool $(STARTER)/runs/*.json
 
 vit-base: $(VENV)/.all ## Make a full-size ViT-base with random weights in OUT, for trying the machine
 	@$(BIN)/python -m tests.models vit-base $(or $(OUT),models/vit-base)

@@ -1,1 +1,1 @@
-"""Training of the starter detector; nothing outside imports it."""
+"""Training and judging detectors; nobody but the commands that do so imports it."""

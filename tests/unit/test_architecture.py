@@ -15,6 +15,7 @@ FORBIDDEN = [
     ("detectors", "prometheus_client"),
     ("detectors", "bittensor"),
     ("detectors", "starlette"),
+    ("detectors.sending", "detectors"),
     ("miner", "detectors.training"),
     ("miner.queue", "miner.axon"),
     ("miner.queue", "detectors"),
