@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from detectors.base import Elsewhere
 from detectors.remote.endpoints import Endpoint
 from detectors.remote.options import EngineOptions, Observer
+from miner.addresses import shown
 from miner.collectors import PREFIX
 from miner.metrics import BUCKETS
 from miner.settings import Settings
@@ -49,10 +50,11 @@ class RemoteMetrics:
             f"{prefix}served_locally", "Pictures scored here, as no endpoint could be asked.", registry=registry
         )
         info = Gauge(
-            f"{prefix}endpoint_info", "The address of an endpoint.", ("endpoint", "address"), registry=registry
-        )
+            f"{prefix}endpoint_info", "Scheme, host and port of an endpoint.", ("endpoint", "address"),
+            registry=registry,
+        )  # fmt: skip
         for index, address in enumerate(endpoints):
-            info.labels(str(index), address).set(1)
+            info.labels(str(index), shown(address)).set(1)
             for metric in (self._answers, self._failures, self._seconds, self._busy, self._up):
                 metric.labels(str(index))
 

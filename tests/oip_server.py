@@ -28,6 +28,8 @@ class OipServer:
         self.mood: Mood = "well"
         self.asked = 0  # pictures
         self.seconds = 0.0  # that it waits before each
+        self.prefix = ""  # of its paths, as behind a gateway
+        self.authorization: str | None = None  # the header that it demands
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -63,13 +65,17 @@ class OipServer:
             self._server = None
 
     async def _get(self, request: Request) -> Response:
+        if not self._lets_in(request):
+            return Response(b'{"error": "who are you?"}', 401)
         if self.mood == "not ready":
             return Response(b"{}", 503)
-        return _response(self.oip.describe(request.url.path))
+        return _response(self.oip.describe(self._path(request)))
 
     async def _post(self, request: Request) -> Response:
         self.asked += 1
         body = await request.body()
+        if not self._lets_in(request):
+            return Response(b'{"error": "who are you?"}', 401)
         await asyncio.sleep(self.seconds)
         if self.mood == "hangs":
             await asyncio.sleep(60)
@@ -79,11 +85,18 @@ class OipServer:
             return Response(b"Traceback\n of a server that knows no binary arrays", 500)
         if self.mood == "rubbish":
             return Response(b"{", 200)
-        answer = await asyncio.to_thread(self.oip.infer, request.url.path, request.headers.get(HEADER), body)
+        answer = await asyncio.to_thread(self.oip.infer, self._path(request), request.headers.get(HEADER), body)
         if self.mood == "another model":
             raw = np.array([[0.0, 9.0]], dtype="<f4").tobytes()
             answer = Answer(answer.status, answer.body[: -len(raw)] + raw, answer.headers)
         return _response(answer)
+
+    def _lets_in(self, request: Request) -> bool:
+        said = request.headers.get("authorization")
+        return request.url.path.startswith(self.prefix) and self.authorization in (None, said)
+
+    def _path(self, request: Request) -> str:
+        return request.url.path.removeprefix(self.prefix)
 
 
 def _response(answer: Answer) -> Response:

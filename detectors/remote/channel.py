@@ -17,6 +17,7 @@ from tritonclient.http import InferInput, InferRequestedOutput
 from tritonclient.http.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from detectors.addresses import shown_within
 from detectors.remote.signature import TYPE, Signature
 
 BUSY_STATUSES = ("429", "503")
@@ -29,7 +30,7 @@ class Fault(Exception):
     """No scores from this endpoint: nobody is there, something went wrong, its queue is full, or none came in time."""
 
     def __init__(self, kind: Kind, message: str, status: str = "") -> None:
-        super().__init__(message)
+        super().__init__(shown_within(message))  # aiohttp and servers may name the whole address
         self.kind: Kind = kind
         self.status = status  # of the HTTP answer, where there was one that says so
 

@@ -1,8 +1,10 @@
 """Which endpoint is asked, for how long, and when one that failed is looked at again: decisions without a clock."""
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from detectors.addresses import shown
 
 State = Literal["up", "suspect", "down"]
 
@@ -17,13 +19,18 @@ class Endpoint:
     """One address: how it does, and how much is on its way there."""
 
     index: int  # in the operator's list; metrics name it by this
-    address: str
+    address: str = field(repr=False)  # may hold a password: `name` is for others
     state: State = "down"
     reason: str = "not looked at yet"  # why it is not up
     busy: int = 0  # pictures on their way
     turn: int = 0  # when it was last asked, counted in pictures
     misses: int = 0  # proofs failed in a row
     due: float = 0.0  # when it is looked at next, on the engine's clock
+
+    @property
+    def name(self) -> str:
+        """Its address as others may see it."""
+        return shown(self.address)
 
     def trust(self, next_look: float) -> None:
         """It has proven itself."""

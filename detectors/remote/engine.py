@@ -170,7 +170,7 @@ class Engine:
         endpoint.trust(time.monotonic() + LOOK_SECONDS)
         if was == "down":
             encoding = "" if place.channel.is_binary else "; with arrays as JSON, for it knows no binary ones"
-            log.info("endpoint %d (%s) is used%s", endpoint.index, endpoint.address, encoding)
+            log.info("endpoint %d (%s) is used%s", endpoint.index, endpoint.name, encoding)
 
     async def _known_scores(self, channel: Channel, signature: Signature) -> NDArray[np.float32]:
         """Return the scores of the known picture; not every server has the extension for binary arrays, or says so."""
@@ -186,10 +186,10 @@ class Engine:
     def _give_up(self, place: Place, reason: str) -> None:
         endpoint = place.endpoint
         if endpoint.state != "down" or endpoint.reason != reason:
-            log.warning("endpoint %d (%s) is left alone: %s", endpoint.index, endpoint.address, reason)
+            log.warning("endpoint %d (%s) is left alone: %s", endpoint.index, endpoint.name, reason)
         endpoint.give_up(reason, time.monotonic())
 
 
 def in_words(endpoints: Sequence[Endpoint]) -> str:
     """Return why none of them can be asked."""
-    return "; ".join(f"endpoint {one.index} ({one.address}): {one.reason}" for one in endpoints)
+    return "; ".join(f"endpoint {one.index} ({one.name}): {one.reason}" for one in endpoints)

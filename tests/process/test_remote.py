@@ -1,7 +1,10 @@
 """A miner whose graph runs elsewhere, and what validators notice when that place goes away."""
 
+import base64
+import gzip
 import re
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,7 +18,7 @@ from detectors.loading import load_detector
 from tests.expressions import REMOTE, panel_expressions, selectors
 from tests.oip_server import OipServer
 from tests.process.conftest import MODEL, StartDaemon, daemons
-from tests.process.daemon import Daemon, eventually
+from tests.process.daemon import PATIENCE, Daemon, eventually
 from tests.process.inspection import message_of, probability_of
 from tests.process.wire import DOORS, Door
 
@@ -135,6 +138,50 @@ def test_a_reload_changes_to_a_new_connection_and_keeps_the_counts(
     probability_of(daemon.ask(street))
     assert sum(daemon.metric("remote_answers_total", endpoint=str(index)) for index in (0, 1)) > counted
     assert daemon.metric("remote_up") == 2
+
+
+def pages(daemon: Daemon) -> list[str]:
+    return [daemon.page(path).text for path in ("/", "/status", "/readyz", "/metrics")]
+
+
+def commands(daemon: Daemon) -> list[str]:
+    """Return what an operator asks for when something is wrong, and what others are sent then."""
+    archive = daemon.folder / "report.tar.gz"
+    said = []
+    for command in (["doctor"], ["top", "--once"], ["report", "--out", str(archive), "--log", str(daemon.log_file)]):
+        done = subprocess.run(
+            [*daemon.command, *command], capture_output=True, text=True, timeout=PATIENCE, env=daemon.environment
+        )
+        assert done.stdout, done.stderr
+        said += [done.stdout, done.stderr]
+    return [*said, gzip.decompress(archive.read_bytes()).decode(errors="replace")]
+
+
+def test_a_gateways_password_and_key_are_used_and_told_to_nobody(
+    start_daemon: StartDaemon, engines: list[OipServer], street: bytes
+) -> None:
+    secrets = (password, key) = "hunter2pw", "APIKEY123"
+    engine = engines[0]
+    engine.prefix, engine.authorization = f"/{key}", "Basic " + base64.b64encode(f"alice:{password}".encode()).decode()
+    address = engine.address.replace("://", f"://alice:{password}@") + engine.prefix
+    settings = remote(engines) | {"REMOTE_ENDPOINTS": address, "LOG_LEVEL": "DEBUG"}
+    daemon = start_daemon(**settings).ready()
+    probability_of(daemon.ask(street))
+    assert daemon.metric("remote_endpoint_info", endpoint="0", address=engine.address) == 1
+    said = pages(daemon)
+    engine.mood = "hangs"
+    message_of(daemon.ask(street, timeout="1.5"), 503)
+    engine.stop()
+    eventually(lambda: daemon.status("/readyz") == 503)
+    message_of(daemon.ask(street), 503)
+    said += pages(daemon) + commands(daemon)
+    second = start_daemon(**settings)
+    assert second.wait() == 3
+    said += [daemon.log, second.log]
+    assert f"endpoint 0 ({engine.address}) is used" in daemon.log
+    assert f"endpoint 0 ({engine.address}) is left alone: no connection" in daemon.log
+    assert f"endpoint 0 ({engine.address}): no connection" in second.log
+    assert not [secret for secret in secrets if secret in "\n".join(said)]
 
 
 def test_a_start_without_an_engine_says_why(start_daemon: StartDaemon, engines: list[OipServer]) -> None:
