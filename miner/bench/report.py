@@ -44,6 +44,12 @@ class Figures:
     levels: list[Level]
     difference: float  # the largest of a probability from the first competitor's
     serves: int  # validators at once, by the measured pace
+    least: float | None = None  # seconds below which no picture of ours can get on this CPU, at this precision
+
+    @property
+    def of_peak(self) -> float | None:
+        """The share of the CPU's own pace that is reached with the fastest kind of picture, one at a time."""
+        return None if self.least is None else self.least / min(alone.p50 for alone in self.alone.values())
 
     def level(self, at_once: int) -> Level:
         """Return the figures of a level that was measured."""

@@ -12,6 +12,7 @@ from miner.bench.job import Job
 from miner.bench.measure import Bound, Progress, Record, measure
 from miner.bench.quiet import others, spent
 from miner.bench.report import Figures, largest_difference, level_of, medians_by_kind, most_at_once, ratios
+from miner.bench.yardstick import least_seconds, measure_rates
 from miner.errors import CouldNotStart
 
 LEVELS = (1, 2, 4, 10)
@@ -26,11 +27,13 @@ class Result:
     rounds: int
     left_out: dict[str, str]  # who could not take part, and why
     others: float  # share of the machine's CPU time in other hands meanwhile
+    least: dict[str, float]  # seconds that a picture takes at least on this CPU, by precision
 
 
 def bench(
     jobs: Sequence[Job],
     kinds: Sequence[str],
+    work: int,
     at_once: int,
     deadline: float,
     seconds: float | None,
@@ -44,6 +47,7 @@ def bench(
     Args:
         jobs: the competitors.
         kinds: of the jobs' pictures, in their order.
+        work: multiply-adds that a picture needs.
         at_once: a number of requests that is measured besides the usual ones.
         deadline: seconds from the arrival of a request to its answer.
         seconds: when to stop, counted from now, loading included; None: only by `rounds`.
@@ -55,6 +59,8 @@ def bench(
     Raises:
         CouldNotStart: a demanded competitor, or every one of them, can't be loaded.
     """
+    progress("what this CPU can do at most", 0.0)
+    least = least_seconds(work, measure_rates(environment), jobs[0].slots * jobs[0].threads)
     until = time.monotonic() + seconds if seconds is not None else None
     left_out: dict[str, str] = {}
     with ExitStack() as stack:
@@ -76,12 +82,16 @@ def bench(
             workers, levels, Bound(rounds, until), lambda text, share: progress(text, LOADING + (1 - LOADING) * share)
         )
         loud = others(before, spent(pids))
-        figures = sum_up(workers, records, kinds, deadline)
-    return Result(figures, done, left_out, loud)
+        figures = sum_up(workers, records, kinds, deadline, least)
+    return Result(figures, done, left_out, loud, least)
 
 
 def sum_up(
-    workers: Sequence[Worker], records: Sequence[Record], kinds: Sequence[str], deadline: float
+    workers: Sequence[Worker],
+    records: Sequence[Record],
+    kinds: Sequence[str],
+    deadline: float,
+    least: Mapping[str, float],
 ) -> list[Figures]:
     """Put everything that was measured beside the first competitor's."""
     alone = [medians_by_kind(record.bursts[1], kinds) for record in records]
@@ -98,6 +108,7 @@ def sum_up(
                 levels=levels,
                 difference=largest_difference(worker.loaded.probabilities, workers[0].loaded.probabilities),
                 serves=most_at_once(levels, deadline),
+                least=least.get(worker.job.precision) if worker.job.kind == "ours" else None,
             )
         )
     return found
@@ -115,4 +126,5 @@ def as_json(figures: Figures) -> dict[str, Any]:
         "levels": [asdict(level) for level in figures.levels],
         "difference": figures.difference if math.isfinite(figures.difference) else None,
         "serves": figures.serves,
+        "of_peak": figures.of_peak,
     }

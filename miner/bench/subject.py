@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from detectors.backends import MODEL_FILE
 from detectors.config import DetectorConfig
 from detectors.manifest import Manifest
+from detectors.weights import model_folder
 from miner.bench.entrants import Variant, reference_name
 from miner.bench.job import Job
+from miner.bench.yardstick import multiply_adds
 from miner.plans import cpu_model, library_versions, plan_of, stored_plan
 from miner.settings import Settings
 from miner.threads import ThreadPlan
@@ -44,6 +47,11 @@ class Subject:
         """Return what the miner would serve with these settings."""
         plan = plan_of(self.settings, self.cores, stored_plan(self.settings, self.cores))
         return plan.backend, plan.precision
+
+    def work(self) -> int:
+        """Return the multiply-adds of a picture; of an ensemble, of all its branches."""
+        each = self.config.branches.values() if self.config.branches is not None else [self.config]
+        return sum(multiply_adds(model_folder(one, self.settings.models_dir) / MODEL_FILE) for one in each)
 
     def facts(self) -> dict[str, Any]:
         """Return what the figures depend on."""

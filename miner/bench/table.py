@@ -1,6 +1,6 @@
 """The figures as tables for people."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
@@ -16,7 +16,7 @@ def alone_table(all_figures: Sequence[Figures]) -> Table:
     for kind in base.alone:
         table.add_column(f"{kind}, ms", justify="right")
         table.add_column("of the first", justify="right")
-    for heading in ("load, s", "first answer, s", "RSS, MB", "peak, MB", "differs by"):
+    for heading in ("of the CPU's pace", "load, s", "first answer, s", "RSS, MB", "peak, MB", "differs by"):
         table.add_column(heading, justify="right")
     for figures in all_figures:
         cells = []
@@ -24,11 +24,22 @@ def alone_table(all_figures: Sequence[Figures]) -> Table:
             cells += [milliseconds(alone.p50), f"{alone.ratio:.2f}"]
         loaded = figures.loaded
         table.add_row(
-            figures.name, *cells, f"{loaded.load_seconds:.2f}", f"{loaded.first_seconds:.2f}",
+            figures.name, *cells, "–" if figures.of_peak is None else f"{figures.of_peak:.0%}",
+            f"{loaded.load_seconds:.2f}", f"{loaded.first_seconds:.2f}",
             megabytes(loaded.warm_bytes), megabytes(figures.peak_bytes),
             "–" if figures is base else f"{figures.difference:.0e}",
         )  # fmt: skip
     return table
+
+
+def least_words(all_figures: Sequence[Figures], least: Mapping[str, float]) -> str:
+    """Say what no program could be faster than on this CPU, and what share of the first one's time that is."""
+    base = all_figures[0]
+    first = min(alone.p50 for alone in base.alone.values())
+    each = ", ".join(
+        f"{precision} {milliseconds(seconds)} ms ({seconds / first:.2f})" for precision, seconds in least.items()
+    )
+    return f"at this CPU's own pace of matrix products a picture takes at least (share of {base.name}): {each}"
 
 
 def burst_table(all_figures: Sequence[Figures], verdict: Verdict) -> Table:

@@ -100,8 +100,8 @@ def _measure(
         with start_errors(settings):
             jobs = subject.jobs([str(path) for path in pictures.paths], reference=reference)
         console, progress = stack.enter_context(_progress())
-        environment = environment_of(settings)
-        result = run(jobs, pictures.kinds, concurrency, deadline, *bound, environment, progress, is_demanded)
+        work, environment = subject.work(), environment_of(settings)
+        result = run(jobs, pictures.kinds, work, concurrency, deadline, *bound, environment, progress, is_demanded)
         for name, reason in result.left_out.items():
             console.print(f"left out: {name}: {reason}")
         if result.others > LOUD:
@@ -113,14 +113,15 @@ def _measure(
     if as_json:
         told = {
             **subject.facts(), "pictures": pictures.kinds, "rounds": result.rounds, "left_out": result.left_out,
-            "others": result.others,
+            "others": result.others, "work": work, "least_seconds": result.least,
             "competitors": [figures_as_json(figures) for figures in result.figures], "verdict": asdict(verdict),
         }  # fmt: skip
         print(json.dumps(told))
     else:
-        from miner.bench.table import alone_table, burst_table
+        from miner.bench.table import alone_table, burst_table, least_words
 
-        _print(subject, alone_table(result.figures), burst_table(result.figures, verdict), verdict.words)
+        least = least_words(result.figures, result.least)
+        _print(subject, alone_table(result.figures), least, burst_table(result.figures, verdict), verdict.words)
     if plot is not None:
         from miner.bench.plot import draw
 

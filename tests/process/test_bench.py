@@ -53,6 +53,7 @@ def test_the_starter_model_is_measured_on_what_is_installed(tmp_path: Path) -> N
     assert not found["left_out"]
     assert found["verdict"]["name"] == "onnx fp32"
     assert found["verdict"]["met"] is True
+    assert {"fp32", "int8"} <= set(found["least_seconds"])
     for competitor in found["competitors"]:
         assert [level["at_once"] for level in competitor["levels"]] == [1, 2, 4, 10]
         for level in competitor["levels"]:
@@ -62,6 +63,8 @@ def test_the_starter_model_is_measured_on_what_is_installed(tmp_path: Path) -> N
         assert 0 < competitor["warm_bytes"] <= competitor["peak_bytes"]
         assert 0 < competitor["load_seconds"] < competitor["first_seconds"]
         assert competitor["difference"] <= 1e-3
+        fastest = min(alone["p50"] for alone in competitor["alone"].values())
+        assert competitor["of_peak"] == pytest.approx(found["least_seconds"][competitor["precision"]] / fastest)
         assert competitor["slots"] * competitor["threads"] <= found["cores"]
 
 
