@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from detectors.base import Detector
 from detectors.image import decode
+from detectors.labelled import Photo
 from detectors.sending.changes import View, sent
-from detectors.training.folder import Photo
 
 AS_IT_IS: Final = "as it is"  # the very file
 Sending = View | Literal["as it is"]

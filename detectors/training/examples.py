@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detectors.labelled import Photo
 from detectors.preprocess import Preprocessing
-from detectors.training.folder import Photo
 from detectors.training.views import PLAIN, Views
 
 Example = dict[str, Any]

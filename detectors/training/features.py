@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from detectors.labelled import Photo
 from detectors.preprocess import Preprocessing
 from detectors.training.cache import FeatureCache, Key, Row
 from detectors.training.classifier import head_of
 from detectors.training.config import TrainConfig
 from detectors.training.examples import load_pixels
-from detectors.training.folder import Photo
 from detectors.training.machine import Probe, is_out_of_memory
 from detectors.training.screen import Screen, duration
 from detectors.training.views import PLAIN, VERSION, Views

@@ -1,61 +1,20 @@
-"""Labelled photos in folders: read, damaged ones left out, and split once and for all by a seed.
+"""Labelled photos to learn from, split once and for all by a seed.
 
 Either `DIR/roadwork` and `DIR/no_roadwork`, or the same two in `DIR/train` and optionally `DIR/val` and `DIR/test`.
 """
 
-import hashlib
-from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from detectors.errors import DetectorConfigError, ImageError
-from detectors.image import decode
-from detectors.training.likeness import groups, thumbnail
+from detectors.errors import DetectorConfigError
+from detectors.labelled import CLASSES, Photo, Tell, read_photos
+from detectors.likeness import groups
 
-CLASSES = ("no_roadwork", "roadwork")  # folders, in the order of the labels
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 PARTS = ("train", "val", "test")
-
-Tell = Callable[[int, int], None]  # so many photos are done, of so many
-
-
-@dataclass(frozen=True, slots=True)
-class Photo:
-    """A photo that can be decoded, with its label (1 = roadwork), the SHA-256 of its file and a thumbnail of it."""
-
-    path: Path
-    label: int
-    digest: str
-    thumbnail: NDArray[np.uint8] = field(repr=False, compare=False)
-
-    @property
-    def name(self) -> str:
-        """What people call it: class and file."""
-        return f"{self.path.parent.name}/{self.path.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Photos:
-    """Photos of both classes, and what was left out with the reason: `roadwork/a.jpg: the image can't be decoded`."""
-
-    photos: list[Photo]
-    skipped: list[str]
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Labels in the order of the photos."""
-        return np.array([photo.label for photo in self.photos], dtype=np.int64)
-
-    @property
-    def groups(self) -> NDArray[np.int64]:
-        """Numbers of the groups of near-identical photos, in the order of the photos."""
-        return groups([photo.thumbnail for photo in self.photos])
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,35 +37,6 @@ class DataSet:
             name: {kind: sum(photo.label == label for photo in photos) for label, kind in enumerate(CLASSES)}
             for name, photos in parts.items()
         }
-
-
-def read_photos(folder: Path, tell: Tell = lambda _done, _of: None, workers: int = 2) -> Photos:
-    """Read the photos of both classes, in an order that depends on their contents alone.
-
-    A photo that can't be decoded is left out and named, as is one whose very file lies in both classes.
-
-    Raises:
-        DetectorConfigError: a class has no folder, or no photo that can be decoded.
-    """
-    found_in = {kind: _pictures(folder, kind) for kind in CLASSES}
-    paths = [(path, label) for label, kind in enumerate(CLASSES) for path in found_in[kind][0]]
-    photos: list[Photo] = []
-    skipped = [f"{kind}: {_in_words(others)}" for kind, (_, others) in found_in.items() if others]
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        for done, found in enumerate(pool.map(_read, paths), 1):
-            (photos if isinstance(found, Photo) else skipped).append(found)  # type: ignore[arg-type]
-            tell(done, len(paths))
-    both = {photo.digest for photo in photos if photo.label} & {photo.digest for photo in photos if not photo.label}
-    skipped += [f"{photo.name}: the same file is in the other class" for photo in photos if photo.digest in both]
-    kept = sorted((photo for photo in photos if photo.digest not in both), key=lambda p: (p.digest, p.path.name))
-    for label, kind in enumerate(CLASSES):
-        if not any(photo.label == label for photo in kept):
-            faults = f" ({'; '.join(skipped[:3])})" if skipped else ""
-            raise DetectorConfigError(
-                f"{folder / kind} holds no photo that can be opened{faults}; both classes are needed, "
-                f"as {', '.join(SUFFIXES)} files"
-            )
-    return Photos(kept, skipped)
 
 
 def read_data_set(
@@ -191,29 +121,3 @@ def split(photos: Sequence[Photo], shares: dict[str, float], seed: int) -> dict[
                     f"the {count} photo{'s' * (count != 1)} of the class {kind!r} are too few to leave one for {name!r}"
                 )
     return {name: sorted(members, key=lambda photo: photo.digest) for name, members in parts.items()}
-
-
-def _pictures(folder: Path, kind: str) -> tuple[list[Path], Counter[str]]:
-    """Return the photos of a class, and how many files of each other format lie among them."""
-    if not (folder / kind).is_dir():
-        raise DetectorConfigError(f"{folder} holds no folder {kind!r}; one folder a class is needed: {CLASSES}")
-    files = sorted(path for path in (folder / kind).rglob("*") if path.is_file() and not path.name.startswith("."))
-    others = Counter(path.suffix.lower() or "no suffix" for path in files)
-    pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
-    return pictures, Counter({suffix: count for suffix, count in others.items() if suffix not in SUFFIXES})
-
-
-def _in_words(others: Counter[str]) -> str:
-    kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common())
-    return f"{others.total()} file{'s' * (others.total() != 1)} of other formats ({kinds})"
-
-
-def _read(entry: tuple[Path, int]) -> Photo | str:
-    path, label = entry
-    try:
-        data = path.read_bytes()
-        return Photo(path, label, hashlib.sha256(data).hexdigest(), thumbnail(decode(data)))
-    except ImageError as error:
-        return f"{CLASSES[label]}/{path.name}: {error}"
-    except OSError as error:
-        return f"{CLASSES[label]}/{path.name}: {error.strerror or error}"

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from detectors.estimates import share_estimate
-from detectors.training.folder import CLASSES, Photo, read_photos, split
+from detectors.labelled import CLASSES, Photo, read_photos
+from detectors.training.folder import split
 
 COUNT, SEED = 5, 0
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from detectors.errors import DetectorConfigError, ModelError
+from detectors.labelled import CLASSES
 from detectors.storing import write_safely
 from detectors.training.config import HUB, TrainConfig
-from detectors.training.folder import CLASSES
 from detectors.training.screen import Screen
 
 DONE = "complete"  # written last into a folder made from a data set: what was left out, in words

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from detectors.base import RunOptions
 from detectors.config import DetectorConfig
 from detectors.export import prepare
+from detectors.labelled import Photo
 from detectors.loading import load_detector
 from detectors.storing import store_spread, write_safely
 from detectors.training import evaluating, hub, plots, sources
 from detectors.training.asking import ask
 from detectors.training.card import model_card
 from detectors.training.evaluating import Figures, Flags, Floats
-from detectors.training.folder import DataSet, Photo
+from detectors.training.folder import DataSet
 from detectors.training.job import HISTORY_FILE, RESULTS_FILE, Job, Outcome
 from detectors.training.screen import duration
 from detectors.training.stopping import Stopping

@@ -4,8 +4,9 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+from detectors.labelled import CLASSES, Photo
 from detectors.training.config import HUB, TrainConfig
-from detectors.training.folder import CLASSES, PARTS, DataSet, Photo, read_data_set
+from detectors.training.folder import PARTS, DataSet, read_data_set
 from detectors.training.hub import fetch
 from detectors.training.screen import Screen
 

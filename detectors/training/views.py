@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from detectors.image import decode
+from detectors.labelled import Photo
 from detectors.sending.distortions import (
     SIDE,
     SMALLEST,
@@ -18,7 +19,6 @@ from detectors.sending.distortions import (
     tilted,
 )
 from detectors.training.config import Augment
-from detectors.training.folder import Photo
 
 VERSION = 2  # goes up with every change of what a view looks like: cached features depend on it
 PLAIN = 0  # the number of the view that is the photo itself

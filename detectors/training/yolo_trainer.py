@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 
 from detectors.estimates import reward_of
 from detectors.exporters.yolo import import_yolo
+from detectors.labelled import CLASSES
 from detectors.storing import flush
 from detectors.training.examples import EpochSampler, Example, PixelExamples, collate
-from detectors.training.folder import CLASSES
 from detectors.training.micro import MicroBatches, Pace, WeightedLoss, gradients
 from detectors.training.schedule import ALL_DONE
 

@@ -2,26 +2,28 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from PIL import Image
 
+from detectors.labelled import SUFFIXES, openable
 from detectors.pictures import scene
 from miner.errors import ConfigurationError
 
 SIZES = ((224, 224), (1920, 1080))
-ENDINGS = (".jpeg", ".jpg", ".png", ".webp")
 MOST = 64  # of an operator's photos; each is read into every worker
 QUALITY = 90
 
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """Files, and what each is counted as."""
+    """Files, what each is counted as, and which could not be opened and why."""
 
     paths: list[Path]
     kinds: list[str]
+    left_out: list[str] = field(default_factory=list)
 
 
 def made_pictures(folder: Path, sizes: Sequence[tuple[int, int]] = SIZES) -> Pictures:
@@ -41,13 +43,16 @@ def made_jpeg(width: int, height: int) -> bytes:
     return buffer.getvalue()
 
 
-def own_pictures(folder: Path) -> Pictures:
-    """Find an operator's photos.
+def own_pictures(folder: Path, most: int | None = MOST) -> Pictures:
+    """Find an operator's photos, labelled or not; None: all of them.
 
     Raises:
-        ConfigurationError: there are none.
+        ConfigurationError: there are none that can be opened.
     """
-    paths = sorted(path.resolve() for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)[:MOST]
+    found = list(islice(openable(folder), most))
+    paths = [one.resolve() for one in found if isinstance(one, Path)]
+    left_out = [one for one in found if isinstance(one, str)]
     if not paths:
-        raise ConfigurationError(f"--pictures={folder}: no {', '.join(ENDINGS)} file in that folder")
-    return Pictures(paths, ["photo"] * len(paths))
+        faults = f" that can be opened ({'; '.join(left_out[:3])})" if left_out else ""
+        raise ConfigurationError(f"--pictures={folder}: no {', '.join(SUFFIXES)} file in that folder{faults}")
+    return Pictures(paths, ["photo"] * len(paths), left_out)

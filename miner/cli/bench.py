@@ -93,10 +93,12 @@ def _measure(
     from miner.bench.report import choose, judge
     from miner.bench.run import as_json as figures_as_json
     from miner.bench.run import bench as run
+    from miner.cli.judging import say_left_out
 
     settings, deadline = subject.settings, _deadline(subject.settings)
     with tempfile.TemporaryDirectory() as made, ExitStack() as stack:
         pictures = own_pictures(folder) if folder is not None else made_pictures(Path(made))
+        say_left_out(pictures.left_out)
         with start_errors(settings):
             jobs = subject.jobs([str(path) for path in pictures.paths], reference=reference)
         console, progress = stack.enter_context(_progress())

@@ -15,6 +15,7 @@ from miner.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from detectors.estimates import Estimate
+    from detectors.labelled import Photos
     from detectors.training.evaluating import Figures
 
 
@@ -72,10 +73,23 @@ def evaluate(
             "photos": len(labels), "left_out": photos.skipped,
             "views": {view: {name: one.plain() for name, one in rows.items()} for view, rows in figures.items()},
             "best": best, "gains": {name: asdict(gain) | {"noise": gain.is_noise} for name, gain in gains.items()},
+            "answers": _by_photo(photos, said),
         }  # fmt: skip
         print(json.dumps(told))
         return
     _show(figures, best, gains)
+
+
+def _by_photo(photos: "Photos", said: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return for scripts what each model says of each photo in each view."""
+    return [
+        {
+            "picture": photo.name,
+            "roadwork": photo.label == 1,
+            "said": {view: {name: float(row[number]) for name, row in rows.items()} for view, rows in said.items()},
+        }
+        for number, photo in enumerate(photos.photos)
+    ]
 
 
 def _show(figures: "dict[str, dict[str, Figures]]", best: str, gains: "dict[str, Estimate]") -> None:

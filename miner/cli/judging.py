@@ -1,13 +1,14 @@
-"""What `evaluate`, `calibrate`, `fuse` and `precompute branches` share: models by name, photos, progress."""
+"""What the commands that judge share: models by name, labelled photos (also of `simulate`), progress."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from miner.errors import ConfigurationError
 from miner.settings import Settings
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from detectors.base import Detector
     from detectors.config import DetectorConfig
-    from detectors.training.folder import Photos
+    from detectors.labelled import Photos
 
 Models = Annotated[
     list[str] | None,
@@ -69,21 +70,29 @@ def open_model(settings: Settings, config: "DetectorConfig", precision: str = "f
     return detector
 
 
-def read_labelled(folder: Path) -> "Photos":
-    """Read a labelled folder; names what it leaves out on stderr.
+def read_labelled(folder: Path, option: str = "") -> "Photos":
+    """Read a labelled folder that an option named; says on stderr what is left out.
 
     Raises:
-        DetectorConfigError: there is none, or a class is empty.
+        ConfigurationError: there is none, or a class is empty.
     """
     from detectors.errors import DetectorConfigError
-    from detectors.training.folder import read_photos
+    from detectors.labelled import read_photos
 
-    if not folder.is_dir():
-        raise DetectorConfigError(f"{folder} is not a folder")
-    photos = read_photos(folder)
-    for line in photos.skipped:
-        _say(f"left out: {line}")
+    with _bar() as bar:
+        task = bar.add_task("reading photos", total=None)
+        try:
+            photos = read_photos(folder, lambda done, total: bar.update(task, completed=done, total=total))
+        except DetectorConfigError as error:
+            raise ConfigurationError(f"{option}: {error}" if option else str(error)) from error
+    say_left_out(photos.skipped)
     return photos
+
+
+def say_left_out(lines: Iterable[str]) -> None:
+    """Name photos that could not be used, on stderr."""
+    for line in lines:
+        _say(f"left out: {line}")
 
 
 @contextmanager

@@ -21,24 +21,24 @@ if TYPE_CHECKING:
     from detectors.manifest import Gate, Precision
     from detectors.precision.photos import Photos
 
-KINDS = (".jpeg", ".jpg", ".png", ".webp")
-CLASSES = {"roadwork": True, "no_roadwork": False}
-
 
 def read_photos(folder: Path) -> "Photos":
-    """Read all photos below a folder; in subfolders `roadwork` and `no_roadwork` they count as labelled.
+    """Read the photos below a folder; in subfolders `roadwork` and `no_roadwork` they count as labelled.
 
     Raises:
-        ConfigurationError: there are none.
+        ConfigurationError: there are none that can be opened.
     """
+    from detectors.labelled import is_labelled
     from detectors.precision.photos import Photos
+    from miner.bench.pictures import own_pictures
+    from miner.cli.judging import read_labelled, say_left_out
 
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in KINDS)
-    if not paths:
-        raise ConfigurationError(f"--pictures={folder}: no {', '.join(KINDS)} file in that folder")
-    labels = [CLASSES.get(path.parent.name) for path in paths]
-    known = [label for label in labels if label is not None]
-    return Photos([path.read_bytes() for path in paths], known if len(known) == len(paths) else None)
+    if is_labelled(folder):
+        labelled = read_labelled(folder, "--pictures").photos
+        return Photos([photo.path.read_bytes() for photo in labelled], [photo.label == 1 for photo in labelled])
+    pictures = own_pictures(folder, most=None)
+    say_left_out(pictures.left_out)
+    return Photos([path.read_bytes() for path in pictures.paths])
 
 
 def prepare_fp32(

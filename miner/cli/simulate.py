@@ -17,9 +17,15 @@ if TYPE_CHECKING:
     from miner.simulate.photos import Photo
 
 ROUNDS = 100
+MOST_VALIDATORS = 256
+# What a recording has settled.
+RECORDED = (
+    "data", "era", "validators", "miners", "rounds", "interval", "organic", "duration", "seed", "plot",
+)  # fmt: skip
 
 
 def simulate(
+    context: typer.Context,
     env_file: EnvFile = None,
     detector: Detector = None,
     config: Config = None,
@@ -34,7 +40,9 @@ def simulate(
     wire: Annotated[
         Literal["dendrite", "btauth", "both"], typer.Option(help="SDK 9 and 10, SDK 11, or in turn.")
     ] = "both",
-    validators: Annotated[int, typer.Option(min=1, max=256, help="Each scores over a history of its own.")] = 8,
+    validators: Annotated[
+        int, typer.Option(min=1, max=MOST_VALIDATORS, help="Each scores over a history of its own.")
+    ] = 8,
     miners: Annotated[int, typer.Option(min=10, max=4096, help="On the subnet; each round asks ten of them.")] = 10,
     rounds: Annotated[
         int | None, typer.Option(min=1, help="In which each validator asks this miner; default: 100.")
@@ -46,7 +54,9 @@ def simulate(
         float | None,
         typer.Option(min=0.01, help="Times a subnet's pace; default: what keeps this miner busy a fifth of the time."),
     ] = None,
-    duration: Annotated[float | None, typer.Option(min=1, help="Seconds of this clock at most.")] = None,
+    duration: Annotated[
+        float | None, typer.Option(min=1, help="Seconds of this clock in which requests are begun.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed: the same pictures, labels and order.")] = 0,
     address: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="A miner that runs; default: one is started for this.")
@@ -68,20 +78,25 @@ def simulate(
         raise ConfigurationError(f"--hotkey={hotkey}: goes with --address only")
     if wallet and address is None:
         raise ConfigurationError(f"--wallet={wallet[0]}: goes with --address only")
-    if replay is not None and (data is not None or plot is not None):
-        raise ConfigurationError(f"--replay={replay}: --data and --plot don't go with it")
+    if replay is not None:
+        _refuse_what_is_recorded(context, replay)
     if plot is not None:
         from miner.bench.plot import check_plot
 
         check_plot(plot)
+    from miner.cli.judging import say_left_out
     from miner.cli.simulating import in_json, play_through, send_again, show
+    from miner.simulate.replay import callers, recorded_photos
     from miner.simulate.run import Play
     from miner.simulate.schedule import Subnet
     from miner.simulate.target import WIRES, own_miner, running_miner
 
+    recorded, without = recorded_photos(replay) if replay is not None else ([], 0)
+    if recorded:
+        validators = min(MOST_VALIDATORS, callers(recorded))
     most = rounds or (ROUNDS if duration is None else 10**6)
     subnet = Subnet(validators, miners, most, interval, organic)
-    what = Play(subnet, _photos(data, quiet=as_json or replay is not None), era, seed, speed, duration)
+    what = Play(subnet, [] if recorded else _photos(data, quiet=as_json), era, seed, speed, duration)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # no miner shall outlive its simulation
     logging.getLogger("miner.chain.standalone").setLevel(logging.WARNING)  # throwaway keys are no news here
     with ExitStack() as stack:
@@ -90,10 +105,11 @@ def simulate(
         else:
             target, told = running_miner(settings, address, hotkey, wallet or [], validators)
         clients = target.clients(WIRES[wire], timeout)
-        if replay is not None:
-            found = send_again(replay, clients, speed or 1.0, told=told, as_json=as_json)
+        if recorded:
+            found = send_again(recorded, without, clients, speed or 1.0, told=told, as_json=as_json)
             raise typer.Exit(0 if found else 1)
         played = play_through(what, target, clients, told=told)
+    say_left_out(played.unread)
     if as_json:
         print(json.dumps(in_json(what, played, target)))
     else:
@@ -106,11 +122,25 @@ def simulate(
         raise typer.Exit(1)
 
 
+def _refuse_what_is_recorded(context: typer.Context, replay: Path) -> None:
+    given = [f"--{name}" for name in RECORDED if _is_given(context, name)]
+    if given:
+        raise ConfigurationError(
+            f"--replay={replay}: without {', '.join(given)}; who asks what and when is as it was recorded"
+        )
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _photos(data: Path | None, *, quiet: bool) -> "list[Photo]":
+    from miner.cli.judging import read_labelled
     from miner.simulate.photos import labelled_photos, made_photos
 
     if data is not None:
-        return labelled_photos(data)
+        return labelled_photos(read_labelled(data, "--data"))
     if not quiet:
         print("made pictures: their times count, their accuracy does not; --data FOLDER takes labelled photos")
     return made_photos()

@@ -4,7 +4,6 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -40,13 +39,15 @@ def play_through(what: Play, target: Target, clients: Sequence[Client], *, told:
         return asyncio.run(play(what, clients, told, progress))
 
 
-def send_again(path: Path, clients: Sequence[Client], speed: float, *, told: bool, as_json: bool) -> bool:
+def send_again(
+    recorded: Sequence[replay.Recorded], without: int, clients: Sequence[Client], speed: float, *, told: bool,
+    as_json: bool,
+) -> bool:  # fmt: skip
     """Send a recording again, print how the answers compare, and return whether there were any."""
-    recorded, without = replay.recorded_photos(path)
     with _bar() as bar:
-        task = bar.add_task(f"{len(recorded)} requests of {path}", total=len(recorded))
-        answers = asyncio.run(replay.replay(recorded, clients, told, speed, lambda _: bar.advance(task)))
-    found = replay.compared(recorded, answers)
+        task = bar.add_task(f"{len(recorded)} recorded requests", total=len(recorded))
+        answers, gone = asyncio.run(replay.replay(recorded, clients, told, speed, lambda _: bar.advance(task)))
+    found = replay.compared(recorded, answers, gone)
     if as_json:
         rows = [asdict(answer) for answer in answers]
         out().print_json(data={"comparison": asdict(found), "without_photo": without, "requests": rows}, indent=None)
@@ -69,6 +70,8 @@ def in_json(what: Play, played: Played, target: Target) -> dict[str, Any]:
     del report["tallies"]
     rows = [
         {
+            "at": request.at,
+            "delay": request.delay,
             "validator": request.validator,
             "picture": what.photos[request.picture].name,
             "roadwork": request.is_roadwork,

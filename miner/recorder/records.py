@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -77,9 +78,12 @@ def segments(path: Path) -> list[Path]:
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """Yield the records of a folder or file in their order; torn lines are passed over."""
+    """Yield the records of a folder or file in their order; torn lines are passed over.
+
+    A recorder may be writing there: the line it writes is passed over, and so is a segment that it removes meanwhile.
+    """
     for segment in segments(path):
-        with segment.open("rb") as file:
+        with suppress(FileNotFoundError), segment.open("rb") as file:
             for line in file:
                 if (record := Record.read(line)) is not None:
                     yield record

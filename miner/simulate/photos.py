@@ -6,11 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from detectors.labelled import Photos
 from detectors.pictures import scene
-from miner.errors import ConfigurationError
 
-KINDS = (".jpeg", ".jpg", ".png", ".webp")
-CLASSES = {"roadwork": True, "no_roadwork": False}
 MADE = 40
 SIZE = (640, 360)  # pixels, of the made ones
 
@@ -36,21 +34,9 @@ class Photo:
         return buffer.getvalue()
 
 
-def labelled_photos(folder: Path) -> list[Photo]:
-    """Find the photos in the subfolders `roadwork` and `no_roadwork`, sorted, so that a seed means the same everywhere.
-
-    Raises:
-        ConfigurationError: one of the two classes has none.
-    """
-    photos = [
-        Photo(path.relative_to(folder).as_posix(), CLASSES[path.parent.name], path)
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in KINDS and path.parent.name in CLASSES
-    ]
-    for name, label in CLASSES.items():
-        if not any(photo.is_roadwork is label for photo in photos):
-            raise ConfigurationError(f"--data={folder}: no {', '.join(KINDS)} file in a subfolder {name!r}")
-    return photos
+def labelled_photos(found: Photos) -> list[Photo]:
+    """Return what was read of a labelled folder, in its order, so that a seed means the same wherever the folder is."""
+    return [Photo(one.name, is_roadwork=one.label == 1, path=one.path) for one in found.photos]
 
 
 def made_photos() -> list[Photo]:

@@ -23,12 +23,20 @@ class Recorded:
     record: Record
     path: Path
 
+    def read(self) -> bytes | None:
+        """Return the photo; None: a recorder that runs has removed it since."""
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """What came back, beside what the recorder had.
 
     Attributes:
+        gone: requests whose photo the recorder has removed since the recording was read.
         compared: requests answered then and now.
         same_side: of those, how many are on the same side of 0.5.
         largest: the largest difference of two predictions.
@@ -36,6 +44,7 @@ class Comparison:
     """
 
     requests: int
+    gone: int
     answered: int
     answered_then: int
     compared: int
@@ -48,25 +57,33 @@ class Comparison:
 
 
 def recorded_photos(path: Path) -> tuple[list[Recorded], int]:
-    """Return what can be sent again, and how many records have no photo.
+    """Return what can be sent again, and how many records have no photo; a recorder may be writing there.
 
     Raises:
-        ConfigurationError: none has.
+        ConfigurationError: none has, or they can't be read.
     """
-    images = (path if path.is_dir() else path.parent) / IMAGES
     found, without = [], 0
-    for record in read_records(path):
-        files = [images / f"{record.image}{ending}" for ending in ENDINGS] if record.image else []
-        photo = next((file for file in files if file.is_file()), None)
-        if photo is None:
-            without += 1
-        else:
-            found.append(Recorded(record, photo))
+    try:
+        images = (path if path.is_dir() else path.parent) / IMAGES
+        for record in read_records(path):
+            files = [images / f"{record.image}{ending}" for ending in ENDINGS] if record.image else []
+            photo = next((file for file in files if file.is_file()), None)
+            if photo is None:
+                without += 1
+            else:
+                found.append(Recorded(record, photo))
+    except OSError as error:
+        raise ConfigurationError(f"--replay={path}: can't be read: {error.strerror or error}") from error
     if not found:
         raise ConfigurationError(
             f"--replay={path}: {without} requests and not one photo to send: RECORDER=images records them"
         )
     return found, without
+
+
+def callers(recorded: Sequence[Recorded]) -> int:
+    """Return how many different validators asked."""
+    return len({one.record.uid for one in recorded})
 
 
 async def replay(
@@ -75,37 +92,45 @@ async def replay(
     told: bool,
     speed: float,
     progress: Callable[[Answer], None],
-) -> list[Answer]:
-    """Send everything again; each uid has its own client, as far as there are any.
+) -> tuple[list[Answer], int]:
+    """Send everything again; return the answers, and how many photos were gone by then.
+
+    Each uid has its own client, as far as there are any.
 
     Raises:
         CouldNotStart: the miner is not there.
     """
     uids = {uid: number for number, uid in enumerate(dict.fromkeys(one.record.uid for one in recorded))}
-    first = recorded[0].record.at - recorded[0].record.seconds
+    arrived = [one.record.at - one.record.seconds for one in recorded]
+    first = min(arrived)
     sendings = [
-        Sending(number, max(0.0, one.record.at - one.record.seconds - first), 0.0, uids[one.record.uid] % len(clients))
-        for number, one in enumerate(recorded)
+        Sending(number, at - first, 0.0, uids[one.record.uid] % len(clients))
+        for number, (one, at) in enumerate(zip(recorded, arrived, strict=True))
     ]
     answers: list[Answer] = []
+    gone: set[int] = set()
 
     def ended(answer: Answer) -> None:
         answers.append(answer)
         progress(answer)
 
+    def picture(number: int) -> bytes | None:
+        data = recorded[number].read()
+        if data is None:
+            gone.add(number)
+        return data
+
     async with AsyncExitStack() as stack:
         for client in clients:
             await stack.enter_async_context(client)
-        await wait_until_there(clients[0], recorded[0].path.read_bytes())
+        await wait_until_there(clients[0], next((data for one in recorded if (data := one.read()) is not None), b""))
         if told:
             await wait_until_known(clients)
-        await send_all(
-            sendings, lambda number: recorded[number].path.read_bytes(), clients, speed, on_interrupt(), ended
-        )
-    return sorted(answers, key=lambda one: one.number)
+        await send_all(sendings, picture, clients, speed, on_interrupt(), ended)
+    return sorted(answers, key=lambda one: one.number), len(gone)
 
 
-def compared(recorded: Sequence[Recorded], answers: Sequence[Answer]) -> Comparison:
+def compared(recorded: Sequence[Recorded], answers: Sequence[Answer], gone: int) -> Comparison:
     """Compare the answers with the recorded predictions."""
     pairs = [
         (then, answer.prediction)
@@ -117,6 +142,7 @@ def compared(recorded: Sequence[Recorded], answers: Sequence[Answer]) -> Compari
     before = _middle([record.seconds for record in records if record.prediction is not None])
     return Comparison(
         requests=len(answers),
+        gone=gone,
         answered=sum(answer.prediction is not None for answer in answers),
         answered_then=sum(record.prediction is not None for record in records),
         compared=len(pairs),

@@ -28,11 +28,12 @@ PAUSE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What was asked, what came back, and the sum of it."""
+    """What was asked, what came back, the sum of it, and which photos could no longer be read."""
 
     requests: list[Request]
     answers: list[Answer]
     report: Report
+    unread: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,16 @@ class Play:
     duration: float | None = None
 
     def picture(self, request: Request) -> bytes:
-        """Return what the validator sends; the same for the same seed and number."""
-        random = np.random.default_rng([self.seed, request.number])
-        return prepare(self.photos[request.picture].read(), self.era, random)
+        """Return what the validator sends; the same for the same photos, seed and number.
+
+        Raises:
+            CouldNotStart: the photo is no longer what it was.
+        """
+        random, photo = np.random.default_rng([self.seed, request.number]), self.photos[request.picture]
+        try:
+            return prepare(photo.read(), self.era, random)
+        except OSError as error:
+            raise CouldNotStart(f"{photo.name}: can't be read any more: {error.strerror or error}") from error
 
 
 async def play(
@@ -60,6 +68,7 @@ async def play(
     Raises:
         CouldNotStart: the miner is not there.
     """
+    unread: dict[str, None] = {}
     async with AsyncExitStack() as stack:
         for client in clients:
             await stack.enter_async_context(client)
@@ -69,19 +78,26 @@ async def play(
         speed = what.speed or await _speed(what, clients[0])
         requests = plan(_subnet(what, speed), [photo.is_roadwork for photo in what.photos], what.seed)
         if what.duration is not None:
-            requests = [one for one in requests if one.at / speed + one.delay <= what.duration]
+            requests = [one for one in requests if one.at / speed <= what.duration]  # the first ones: numbers stay
         answers: list[Answer] = []
 
         def ended(answer: Answer) -> None:
             answers.append(answer)
             progress(requests, answer)
 
+        def picture(number: int) -> bytes | None:
+            try:
+                return what.picture(requests[number])
+            except CouldNotStart as error:  # the others go on
+                unread[str(error)] = None
+                return None
+
         sendings = [Sending(one.number, one.at, one.delay, one.validator) for one in requests]
         started = time.monotonic()
-        await send_all(sendings, lambda number: what.picture(requests[number]), clients, speed, on_interrupt(), ended)
+        await send_all(sendings, picture, clients, speed, on_interrupt(), ended)
         seconds = time.monotonic() - started
     report = summed_up(requests, answers, what.subnet.validators, seconds, speed)
-    return Played(requests, sorted(answers, key=lambda one: one.number), report)
+    return Played(requests, sorted(answers, key=lambda one: one.number), report, list(unread))
 
 
 async def wait_until_there(client: Client, picture: bytes) -> None:
@@ -117,8 +133,8 @@ async def _speed(what: Play, client: Client) -> float:
 
 
 def _subnet(what: Play, speed: float) -> Subnet:
-    """Return the subnet with as many rounds as fit into the duration."""
+    """Return the subnet with as many rounds as the duration may need, and some more, so that none is missed."""
     if what.duration is None:
         return what.subnet
-    rounds = int(what.duration * speed / (what.subnet.interval * what.subnet.miners / HAND)) + 2
+    rounds = int(what.duration * speed / (what.subnet.interval * what.subnet.miners / HAND)) + 3
     return replace(what.subnet, rounds=min(what.subnet.rounds, rounds))

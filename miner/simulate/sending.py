@@ -62,7 +62,7 @@ def judged(number: int, reply: Reply, behind: float = 0.0) -> Answer:
 
 async def send_all(
     sendings: Sequence[Sending],
-    picture: Callable[[int], bytes],
+    picture: Callable[[int], bytes | None],
     clients: Sequence[Client],
     speed: float,
     stop: asyncio.Event,
@@ -70,13 +70,14 @@ async def send_all(
 ) -> None:
     """Send everything in order of time, until told to stop; what is on its way then is waited for.
 
-    `picture` makes the encoded photo of a number ready, on a thread; `ended` is told of each answer as it comes.
+    `picture` makes the encoded photo of a number ready, on a thread; None: it is gone, and nothing is sent. `ended` is
+    told of each answer as it comes.
     """
     loop = asyncio.get_running_loop()
     todo = iter(sorted(sendings, key=lambda one: one.at / speed + one.delay))
     with ThreadPoolExecutor(1, thread_name_prefix="pictures") as pool:
 
-        def made(count: int) -> list[tuple[Sending, asyncio.Future[bytes]]]:
+        def made(count: int) -> list[tuple[Sending, asyncio.Future[bytes | None]]]:
             return [(one, loop.run_in_executor(pool, picture, one.number)) for one in islice(todo, count)]
 
         async def ask(sending: Sending, data: bytes, behind: float) -> None:
@@ -92,7 +93,8 @@ async def send_all(
                 while ahead and not stop.is_set():
                     sending, making = ahead.popleft()
                     ahead.extend(made(1))
-                    data = await making
+                    if (data := await making) is None:
+                        continue
                     due = started + sending.at / speed + sending.delay
                     await asyncio.wait({stopping}, timeout=max(0.0, due - time.monotonic()))
                     if not stop.is_set():

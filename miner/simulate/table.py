@@ -50,7 +50,8 @@ def report_table(report: Report) -> Table:
 def comparison_table(found: Comparison, without: int) -> Table:
     """Return what a replay brought, beside what was recorded."""
     table = Table("", "recorded", "now", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_row("requests", f"{found.requests + without}", f"{found.requests} with a photo")
+    gone = f", {found.gone} whose photo the recorder has removed meanwhile" if found.gone else ""
+    table.add_row("requests", f"{found.requests + found.gone + without}", f"{found.requests} with a photo{gone}")
     table.add_row("answered", f"{found.answered_then}", f"{found.answered}")
     table.add_row("median", duration(found.p50_then), duration(found.p50))
     table.add_row("p95", duration(found.p95_then), duration(found.p95))

@@ -1,5 +1,6 @@
 """What a daemon writes down of its requests, also when it is killed, and that it can be sent again."""
 
+import asyncio
 import json
 import signal
 from hashlib import sha256
@@ -8,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from miner.axon.client import Client
 from miner.metrics import STAGES
 from miner.recorder import FOLDER
 from miner.recorder.records import SEGMENTS, Record, read_records
+from miner.simulate.replay import recorded_photos, replay
 from tests.models import photo
 from tests.process.conftest import StartDaemon
 from tests.process.daemon import Daemon, eventually
@@ -61,6 +64,24 @@ def test_a_daemon_that_is_killed_leaves_its_last_requests_and_they_can_be_sent_a
     assert comparison["largest"] < 1e-5
     assert result["without_photo"] == 2  # neither the refused one nor the stranger's was read; the rubbish was
     assert [row["status"] for row in result["requests"]] == [200] * 4 + [422]
+
+
+def test_what_a_running_recorder_removes_meanwhile_is_counted_and_the_rest_is_sent(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(RECORDER="images").ready()
+    for seed in range(3):
+        probability_of(daemon.ask(photo(320, 240, seed=seed)))
+    recorded(daemon, 3)
+    found, without = recorded_photos(daemon.state / FOLDER)
+    assert (len(found), without) == (3, 0)
+    found[1].path.unlink()
+    client = Client(daemon.keys.validator, daemon.keys.miner.hotkey.ss58_address, daemon.address)
+    answers, gone = asyncio.run(replay(found, [client], told=False, speed=100, progress=lambda _: None))
+    assert gone == 1
+    assert [answer.number for answer in answers] == [0, 2]
+    assert [answer.prediction for answer in answers] == pytest.approx(
+        [found[0].record.prediction, found[2].record.prediction]
+    )
+    assert len(recorded(daemon, 5)) >= 5  # what was sent again is recorded too
 
 
 def test_by_default_nothing_is_recorded_and_without_photos_nothing_is_sent_again(

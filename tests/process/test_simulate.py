@@ -1,6 +1,7 @@
 """`roadwork-miner simulate`: a subnet's validators against a miner, and what it would earn."""
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from detectors.base import Detector, RunOptions
 from detectors.config import read_config
+from detectors.labelled import read_photos
 from detectors.loading import load_detector
 from miner.simulate.photos import labelled_photos
 from miner.simulate.run import Play
@@ -22,6 +24,7 @@ from tests.oip_server import OipServer
 from tests.process.daemon import PATIENCE, Daemon, clean_environment, eventually, free_port
 
 SEED = 3
+ERA = "letterbox"  # what simulate sends unless told otherwise
 SLOW = 1.0  # seconds
 
 
@@ -59,7 +62,8 @@ def told(*arguments: object, **how: Any) -> dict[str, Any]:
 
 
 def asked_of(rows: list[dict[str, Any]]) -> list[tuple[object, ...]]:
-    return [(row["number"], row["validator"], row["picture"], row["roadwork"], row["organic"]) for row in rows]
+    keys = ("number", "at", "delay", "validator", "picture", "roadwork", "organic")
+    return [tuple(row[key] for key in keys) for row in rows]
 
 
 @pytest.mark.parametrize("era", ["letterbox", "augmented"])
@@ -86,11 +90,12 @@ def test_a_miner_is_started_asked_and_its_predictions_are_those_of_its_detector(
         plot,
     )
     rows, report = result["requests"], result["report"]
-    subnet, photos = Subnet(3, rounds=20, interval=20), labelled_photos(data)
+    subnet, photos = Subnet(3, rounds=20, interval=20), labelled_photos(read_photos(data))
     play = Play(subnet, photos, era, SEED)
     requests = plan(subnet, [one.is_roadwork for one in photos], SEED)
     assert asked_of(rows) == [
-        (one.number, one.validator, photos[one.picture].name, one.is_roadwork, one.is_organic) for one in requests
+        (one.number, one.at, one.delay, one.validator, photos[one.picture].name, one.is_roadwork, one.is_organic)
+        for one in requests
     ]
     expected = [starter.predict(play.picture(one)).probability for one in requests]
     assert [row["prediction"] for row in rows] == pytest.approx(expected, abs=1e-5)
@@ -105,36 +110,79 @@ def test_a_miner_is_started_asked_and_its_predictions_are_those_of_its_detector(
     assert plot.stat().st_size > 10_000
 
 
-def test_its_accuracy_is_that_of_the_photos_within_chance(data: Path, starter: Detector) -> None:
-    result = told(
-        "--data", data, "--era", "native", "--validators", 4, "--rounds", 50, "--interval", 20, "--speed", 300
-    )
-    photos = labelled_photos(data)
-    right = {
-        label: np.mean([
-            (starter.predict(one.read()).probability > 0.5) == label for one in photos if one.is_roadwork is label
-        ])
-        for label in (True, False)
-    }  # fmt: skip
-    expected, quality = (right[True] + right[False]) / 2, result["report"]["quality"]
-    error = np.sqrt(expected * (1 - expected) / quality["count"])
-    assert quality["accuracy"] == pytest.approx(expected, abs=4 * error + 0.02)  # + JPEG's own doing
-
-
-def test_a_running_miner_is_told_of_the_validators_and_asked_on_both_wires(miner: Daemon, data: Path) -> None:
-    arguments = ("--data", data, "--validators", 4, "--rounds", 5, "--interval", 20, "--speed", 300, "--seed", SEED)
-    where = ("--address", f"127.0.0.1:{miner.port}")
+def test_a_running_miner_is_told_of_the_validators_and_asked_the_same_for_a_seed_at_any_pace(
+    miner: Daemon, data: Path
+) -> None:
+    """Only how long answers take is not repeated, and how much of it a duration leaves."""
+    arguments = (
+        "--data", data, "--era", "augmented", "--validators", 4, "--interval", 20, "--organic", 0.6, "--seed", SEED,
+        "--address", f"127.0.0.1:{miner.port}",
+    )  # fmt: skip
     settings: dict[str, object] = {"STATE_DIR": miner.state}
     before = {wire: miner.metric("requests_total", wire=wire, outcome="ok") for wire in ("dendrite", "btauth")}
-    first, second = (told(*arguments, *where, settings=settings) for _ in range(2))
-    assert asked_of(first["requests"]) == asked_of(second["requests"])
-    assert [row["prediction"] for row in first["requests"]] == [row["prediction"] for row in second["requests"]]
-    assert first["report"]["outcomes"]["answered"] == len(first["requests"])
+    whole = told(*arguments, "--rounds", 10, "--speed", 300, settings=settings)
+    assert whole["report"]["outcomes"]["answered"] == len(whole["requests"])
     for wire, count in before.items():
         assert miner.metric("requests_total", wire=wire, outcome="ok") > count
-    table = simulate(*arguments, *where, "--wire", "dendrite", settings=settings).stdout
+    begun = told(*arguments, "--duration", 1, "--speed", 60, settings=settings)["requests"]
+    assert 10 < len(begun) < len(whole["requests"])
+    assert any(row["delay"] > 0 for row in begun)
+    assert asked_of(begun) == asked_of(whole["requests"])[: len(begun)]
+    assert [row["prediction"] for row in begun] == [row["prediction"] for row in whole["requests"]][: len(begun)]
+    table = simulate(*arguments, "--rounds", 2, "--speed", 300, "--wire", "dendrite", settings=settings).stdout
     assert "expected in the long run" in table
     assert "95 % interval" in table
+
+
+def test_answers_are_those_of_evaluate_photo_by_photo_and_the_accuracy_is_its_within_chance(
+    miner: Daemon, data: Path
+) -> None:
+    played = told(
+        "--data", data, "--validators", 4, "--rounds", 50, "--interval", 20, "--organic", 0, "--speed", 300,
+        "--address", f"127.0.0.1:{miner.port}", settings={"STATE_DIR": miner.state},
+    )  # fmt: skip
+    command = [sys.executable, "-m", "miner", "evaluate", str(data), "--model", "starter.yaml", "--era", ERA, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=clean_environment())
+    assert done.returncode == 0, done.stderr
+    judged = json.loads(done.stdout)
+    said = {row["picture"]: row["said"][ERA]["starter"] for row in judged["answers"]}
+    asked = {row["picture"]: row["prediction"] for row in played["requests"]}
+    assert len(asked) > 0.9 * len(said)
+    assert asked == pytest.approx({name: said[name] for name in asked}, abs=1e-6)
+    right = [(said[row["picture"]] > 0.5) == row["roadwork"] for row in judged["answers"]]
+    found, spared = (
+        np.mean([one for one, row in zip(right, judged["answers"], strict=True) if row["roadwork"] is label])
+        for label in (True, False)
+    )
+    assert judged["views"][ERA]["starter"]["accuracy"]["value"] == pytest.approx(np.mean(right))
+    expected, quality = (found + spared) / 2, played["report"]["quality"]  # labels are drawn half and half
+    error = np.sqrt(expected * (1 - expected) / quality["count"])
+    assert quality["accuracy"] == pytest.approx(expected, abs=4 * error)
+
+
+def test_photos_that_can_not_be_opened_or_lie_in_both_classes_are_named_and_not_sent(
+    miner: Daemon, data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(data, folder)
+    twin = next((folder / "roadwork").iterdir())
+    shutil.copyfile(twin, folder / "no_roadwork" / "twin.jpg")
+    (folder / "roadwork" / "torn.jpg").write_bytes(photo(320, 240)[:2000])
+    done = simulate(
+        "--data", folder, "--validators", 4, "--rounds", 20, "--speed", 300, "--json",
+        "--address", f"127.0.0.1:{miner.port}", settings={"STATE_DIR": miner.state},
+    )  # fmt: skip
+    assert set(done.stderr.splitlines()) >= {
+        "left out: roadwork/torn.jpg: the image can't be decoded",
+        "left out: no_roadwork/twin.jpg: the same file is in the other class",
+        f"left out: roadwork/{twin.name}: the same file is in the other class",
+    }
+    sent = {row["picture"] for row in json.loads(done.stdout)["requests"]}
+    assert sent <= {path.relative_to(data).as_posix() for path in data.rglob("*.jpg")} - {f"roadwork/{twin.name}"}
+    for path in (folder / "no_roadwork").iterdir():
+        path.write_bytes(b"")
+    said = simulate("--data", folder, code=2).stderr
+    assert f"--data: {folder / 'no_roadwork'} holds no photo that can be opened (no_roadwork/" in said
 
 
 def test_validators_that_a_miner_does_not_know_are_named(miner: Daemon, data: Path, tmp_path: Path) -> None:
@@ -202,7 +250,9 @@ def test_a_slow_detector_loses_answers_and_one_that_blocks_its_loop_loses_more(
     [
         (("--hotkey", "5F"), "--hotkey=5F: goes with --address only"),
         (("--wallet", "a/b"), "--wallet=a/b: goes with --address only"),
-        (("--data", "nowhere"), "--data=nowhere: no .jpeg, .jpg, .png, .webp file in a subfolder 'roadwork'"),
+        (("--data", "nowhere"), "--data: nowhere is not a folder; one with the subfolders no_roadwork and roadwork"),
+        (("--replay", "x", "--rounds", "3", "--era", "native"), "--replay=x: without --era, --rounds; who asks what"),
+        (("--replay", "x" * 300), "can't be read: File name too long"),
         (("--address", "host:port"), "--address=host:port: HOST or HOST:PORT is allowed"),
     ],
 )

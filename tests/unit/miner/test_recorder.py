@@ -64,6 +64,17 @@ def test_a_torn_line_is_passed_over_and_the_next_process_begins_a_new_segment(
     assert len(list(tmp_path.glob(SEGMENTS))) == 2
 
 
+def test_a_segment_that_is_removed_while_one_reads_is_passed_over(
+    make_ring: Callable[..., Ring], tmp_path: Path
+) -> None:
+    for uid in range(3):
+        make_ring(tmp_path, MB, HOUR).append(replace(RECORD, uid=uid).line())
+    reading = read_records(tmp_path)
+    read = [next(reading)]
+    sorted(tmp_path.glob(SEGMENTS))[1].unlink()
+    assert [one.uid for one in [*read, *reading]] == [0, 2]
+
+
 def test_the_size_is_bounded_and_the_oldest_goes_first(make_ring: Callable[..., Ring], tmp_path: Path) -> None:
     ring = make_ring(tmp_path, 20_000, HOUR)
     for number in range(1000):

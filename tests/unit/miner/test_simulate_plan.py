@@ -3,13 +3,16 @@
 from collections import Counter
 from dataclasses import replace
 from itertools import islice, pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from detectors.sending.eras import ERAS, opened, prepare
-from miner.simulate.photos import labelled_photos, made_photos
-from miner.simulate.schedule import AT_ONCE, HAND, STAGGER, TASK, Subnet, own_rounds, plan
+from miner.errors import CouldNotStart
+from miner.simulate.photos import Photo, made_photos
+from miner.simulate.run import Play
+from miner.simulate.schedule import AT_ONCE, HAND, STAGGER, TASK, Request, Subnet, own_rounds, plan
 
 LABELS = [True] * 3 + [False] * 5
 
@@ -72,19 +75,14 @@ def test_organic_tasks_are_a_tenth_come_in_bursts_and_are_staggered() -> None:
     assert agreed == pytest.approx(Subnet().peers, abs=0.03)
 
 
+def test_a_photo_that_is_gone_is_named(tmp_path: Path) -> None:
+    play = Play(Subnet(), [Photo("roadwork/a.jpg", is_roadwork=True, path=tmp_path / "a.jpg")], "native", seed=0)
+    with pytest.raises(CouldNotStart, match=r"roadwork/a\.jpg: can't be read any more: No such file"):
+        play.picture(Request(0, 0.0, 0.0, 0, 0, is_roadwork=True))
+
+
 def test_made_photos_have_both_labels_and_every_era_takes_them() -> None:
     photos = made_photos()
     assert {one.is_roadwork for one in photos} == {True, False}
     for era in ERAS:
         assert opened(prepare(photos[1].read(), era, np.random.default_rng(0)))
-
-
-def test_labelled_photos_are_found_below_and_sorted(tmp_path: object) -> None:
-    from pathlib import Path
-
-    folder = Path(str(tmp_path))
-    for name in ("b/roadwork/2.JPG", "a/roadwork/1.png", "no_roadwork/x.webp", "other/y.jpg", "roadwork/notes.txt"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"")
-    found = [(one.name, one.is_roadwork) for one in labelled_photos(folder)]
-    assert found == [("a/roadwork/1.png", True), ("b/roadwork/2.JPG", True), ("no_roadwork/x.webp", False)]

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from detectors.errors import DetectorConfigError
-from detectors.training.folder import CLASSES, DataSet, Photo, read_data_set, read_photos
-from tests.models import photo
+from detectors.labelled import CLASSES, Photo
+from detectors.training.folder import DataSet, read_data_set
 from tests.photos import fill
 
 
@@ -66,32 +66,6 @@ def test_parts_that_are_given_are_kept_and_missing_ones_come_from_train(tmp_path
     assert len(data.train) + len(data.val) == 20
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        pytest.param(photo(400, 300)[:2000], "the image can't be decoded", id="truncated"),
-        pytest.param(b"", "the image is not a JPEG, PNG or WebP", id="empty"),
-    ],
-)
-def test_a_damaged_photo_is_named_and_left_out(tmp_path: Path, data: bytes, reason: str) -> None:
-    folder = fill(tmp_path / "photos")
-    (folder / "roadwork" / "damaged.jpg").write_bytes(data)
-    found = read_photos(folder)
-    assert found.skipped == [f"roadwork/damaged.jpg: {reason}"]
-    assert len(found.photos) == 20
-
-
-def test_a_file_in_both_classes_counts_for_neither(tmp_path: Path) -> None:
-    folder = fill(tmp_path / "photos")
-    shutil.copyfile(folder / "roadwork" / "3.jpg", folder / "no_roadwork" / "odd.jpg")
-    found = read_photos(folder)
-    assert sorted(found.skipped) == [
-        "no_roadwork/odd.jpg: the same file is in the other class",
-        "roadwork/3.jpg: the same file is in the other class",
-    ]
-    assert "3.jpg" not in {one.path.name for one in found.photos if one.label}
-
-
 def test_an_empty_class_is_refused_by_name(tmp_path: Path) -> None:
     folder = fill(tmp_path / "photos")
     for path in (folder / "roadwork").iterdir():
@@ -107,14 +81,6 @@ def test_too_few_photos_to_split_are_refused(tmp_path: Path) -> None:
     folder = fill(tmp_path / "photos", 2)
     with pytest.raises(DetectorConfigError, match="the 2 photos of the class 'no_roadwork' are too few"):
         read(folder)
-
-
-def test_progress_counts_every_file(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    folder = fill(tmp_path / "photos", 3)
-    (folder / "roadwork" / "damaged.png").write_bytes(b"no photo")
-    read_photos(folder, lambda done, total: told.append((done, total)))
-    assert told == [(number, 7) for number in range(1, 8)]
 
 
 def test_copies_across_given_parts_are_left_out_of_those_that_are_learnt_from(tmp_path: Path) -> None:
@@ -139,10 +105,3 @@ def test_a_part_that_is_nothing_but_copies_is_refused(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "test", tmp_path / "train")
     with pytest.raises(DetectorConfigError, match="every photo of the class 'no_roadwork' in train is alike"):
         read_data_set(tmp_path, val_share=0.2, test_share=0.2, seed=0)
-
-
-def test_files_of_other_formats_are_counted(tmp_path: Path) -> None:
-    folder = fill(tmp_path / "photos", 2)
-    for name in ("a.heic", "b.HEIC", "notes.txt", ".hidden"):
-        (folder / "roadwork" / name).write_bytes(b"something")
-    assert read_photos(folder).skipped == ["roadwork: 3 files of other formats (2 .heic, 1 .txt)"]
