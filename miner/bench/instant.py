@@ -2,7 +2,8 @@
 
     python -m miner.bench.instant STATE_DIR PORT [PROFILE]
 
-Everything else is the daemon's: the wire, the signatures, the queue, the thread of the slot, the metrics.
+Everything else is the daemon's: the wire, the signatures, the queue, the thread of the slot, the metrics. Told so by
+SIGUSR1, it profiles its loop from then on, and writes the profile when it ends.
 """
 
 import asyncio
@@ -41,7 +42,7 @@ class _AtOnce(Detector):
         return Prediction(0.5, 0.0, 0.0, 0.0)
 
 
-async def serve(state: Path, port: int) -> None:
+async def serve(state: Path, port: int, profiler: cProfile.Profile) -> None:
     """Answer until SIGTERM."""
     hotkey = own_wallet(state, "miner").hotkey.ss58_address
     scheduler = Scheduler(Queue(1, DEPTH, DEPTH, 1e-4))
@@ -50,7 +51,9 @@ async def serve(state: Path, port: int) -> None:
     chain = StandaloneChain(standalone_file(state), hotkey)
     axon = Axon(service, chain, Rules(), limits, Metrics(), History())
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, profiler.enable)
     async with listening(axon.asgi(), "PORT", "127.0.0.1", port):
         scheduler.open()
         await stop.wait()
@@ -58,15 +61,14 @@ async def serve(state: Path, port: int) -> None:
 
 
 def main() -> None:
-    """Serve on the first core this process may use, under the profiler if a file for it is given."""
+    """Serve on the first core this process may use; write the profile, if a file for it is given."""
     state, port, *profile = sys.argv[1:]
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    if not profile:
-        uvloop.run(serve(Path(state), int(port)))
-        return
     profiler = cProfile.Profile()
-    profiler.runcall(uvloop.run, serve(Path(state), int(port)))
-    profiler.dump_stats(profile[0])
+    uvloop.run(serve(Path(state), int(port), profiler))
+    profiler.disable()
+    if profile:
+        profiler.dump_stats(profile[0])
 
 
 if __name__ == "__main__":
