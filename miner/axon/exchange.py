@@ -88,7 +88,8 @@ class Recorder:
             proven=exchange.caller is not None,
         )
         if self.keep is not None:
-            self.keep(_record(exchange, uid, outcome, reason, prediction), exchange.picture)
+            record = _record(exchange, uid, outcome, reason, prediction, self.chain.hotkey)
+            self.keep(record, exchange.picture)
         self.ended(address_of(exchange.request), outcome)
         who = exchange.caller.hotkey if exchange.caller else "unproven"
         log.debug(
@@ -120,7 +121,9 @@ class Recorder:
         return neuron.uid if neuron is not None else None
 
 
-def _record(exchange: Exchange, uid: int | None, outcome: str, reason: str, prediction: float | None) -> Record:
+def _record(
+    exchange: Exchange, uid: int | None, outcome: str, reason: str, prediction: float | None, hotkey: str
+) -> Record:
     return Record(
         at=time.time(),
         uid=uid,
@@ -132,6 +135,7 @@ def _record(exchange: Exchange, uid: int | None, outcome: str, reason: str, pred
         timeout=exchange.caller.timeout if exchange.caller is not None else None,
         body_bytes=exchange.held,
         prediction=prediction,
+        hotkey=hotkey,
     )
 
 

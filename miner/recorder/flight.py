@@ -96,8 +96,8 @@ class FlightRecorder:
             image = hashlib.sha256(picture).hexdigest()
             record = replace(record, image=image, image_bytes=len(picture))
             if self.images:
-                self.ring.keep(image_name(image, picture), picture)
-        self.ring.append(record.line())
+                self.ring.keep(image_name(image, picture), picture, record.at)
+        self.ring.append(record.line(), record.at)
 
     def _on_disk(self, act: Callable[[], None]) -> bool:
         """Return whether the disk took it; one that does not is left alone for a while."""

@@ -1,6 +1,7 @@
 """One recorded request, and how it is written and read: a line of JSON."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -17,10 +18,11 @@ MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp"}
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A request that ended; no hotkey, address or signature is kept.
+    """A request that ended; of the caller neither hotkey nor address nor signature is kept.
 
     Attributes:
         at: seconds since 1970, at its end.
+        hotkey: of ours, the one that was asked; empty in records of older versions.
         uid: of the caller, if proven and registered.
         seconds: from its arrival to its end; `stages` adds up to it.
         body_bytes: of the request's body, as far as it was read.
@@ -39,6 +41,7 @@ class Record:
     image_bytes: int = 0
     image: str = ""
     prediction: float | None = None
+    hotkey: str = ""
 
     def line(self) -> bytes:
         """Return the record as a line; microseconds are enough."""
@@ -54,7 +57,8 @@ class Record:
         """Return the record of a line; None for one that is torn or of another program."""
         try:
             fields: Any = json.loads(line)
-            return cls(**fields)
+            record = cls(**fields)
+            return record if math.isfinite(record.at) and math.isfinite(record.seconds) else None
         except (ValueError, TypeError):
             return None
 
@@ -75,6 +79,16 @@ def segments(path: Path) -> list[Path]:
     if not found or not found[0].is_file():
         raise ConfigurationError(f"--replay={path}: no recorder's folder or file; RECORDER=meta or images makes one")
     return found
+
+
+def began(segment: Path) -> float | None:
+    """Return the time of the first record in a file; None: there is none.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    with segment.open("rb") as file:
+        return next((record.at for line in file if (record := Record.read(line)) is not None), None)
 
 
 def read_records(path: Path) -> Iterator[Record]:

@@ -55,6 +55,7 @@ def test_a_daemon_that_is_killed_leaves_its_last_requests_and_they_can_be_sent_a
         assert one.timeout == 9
     folder = daemon.state / FOLDER
     written = b"".join(path.read_bytes() for path in folder.glob(SEGMENTS)).decode()
+    assert {one.hotkey for one in (*answered, bad, refused, forbidden)} == {daemon.keys.miner.hotkey.ss58_address}
     assert daemon.validator.hotkey not in written
     assert "signature" not in written
 

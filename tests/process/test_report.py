@@ -123,7 +123,8 @@ def test_the_archive_has_what_helps_and_none_of_the_planted_secrets(
     assert "onnxruntime" in json.loads(files["versions.json"])["packages"]
     assert "all is well" in files["log.txt"]
     (recorded,) = [text for name, text in files.items() if name.startswith("recorder/")]
-    assert json.loads(recorded)["outcome"] == "ok"
+    record = json.loads(recorded)
+    assert (record["outcome"], record["hotkey"]) == ("ok", daemon.keys.miner.hotkey.ss58_address)
 
     own = [
         json.loads(path.read_text()) for path in (daemon.state / "wallets").rglob("hotkeys/*") if "pub" not in path.name

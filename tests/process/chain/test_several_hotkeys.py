@@ -12,6 +12,8 @@ import bittensor
 import httpx
 import pytest
 
+from miner.recorder import FOLDER
+from miner.recorder.records import read_records
 from tests.process.chain.live_node import OWN_UID, PEER_UID, SUBMIT, VALIDATOR_UID, LiveNode
 from tests.process.chain.scene import START, syncs_again
 from tests.process.daemon import Daemon, eventually, free_port
@@ -88,6 +90,7 @@ def several(node: LiveNode, start: START) -> Iterator[Several]:
     ports = (daemon.port, free_port(), free_port())
     daemon.settings |= {
         "AXON_EXTERNAL_PORT": "",
+        "RECORDER": "meta",
         "WALLET_HOTKEYS": ", ".join(f"{name}:{port}" for name, port in zip(NAMES, ports, strict=True)),
     }
     known = daemon.keys
@@ -121,6 +124,9 @@ def test_all_are_published_and_answered_and_one_that_is_deregistered_leaves_the_
     assert [daemon.metric("chain_uid", hotkey=key.hotkey) for key in several.keys] == [17, 18, 19]
 
     several.answers(first, second, third, picture=street)
+    eventually(lambda: daemon.metric("recorder_records_total") == 3 * len(DOORS))
+    recorded = [record.hotkey for record in read_records(daemon.state / FOLDER)]
+    assert recorded == [key.hotkey for key in several.keys for _ in DOORS]
     for_the_first = Signer(several.validator, first.hotkey).sign(street, Door())
     other = second.http.post(for_the_first.path, content=for_the_first.body, headers=for_the_first.headers)
     assert "signature" in message_of(other, 401), "a request for one of our keys is not one for another"
