@@ -150,7 +150,7 @@ class Ring:
         return True
 
     def _oldest(self) -> _Kept | None:
-        """Return the oldest file; a segment goes before the photos that it tells of: it is as old as its first record."""
+        """Return the oldest file; a segment goes before the photos it tells of: it is as old as its first record."""
         heads = [next(iter(kept.values())) for kept in (self._segments, self._photos) if kept]
         return min(heads, key=lambda one: one.since, default=None)
 
