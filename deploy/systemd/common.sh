@@ -4,7 +4,7 @@
 DESTDIR=${DESTDIR:-}                      # another root than /, for those who try the scripts
 ROOT=$DESTDIR/opt/roadwork-miner          # releases side by side, models, and a link current-ENV for each network
 ETC=$DESTDIR/etc/roadwork-miner           # ENV.env, ENV.hotkey, ENV.hotkey-password
-READERS=roadwork-miner                    # the group that may read the settings: the miners, while they run
+READERS=roadwork-settings                 # the group that may read the settings: the miners, while they run
 UNITS=$DESTDIR/etc/systemd/system
 TEMPLATE=roadwork-miner@.service
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -22,7 +22,8 @@ step() {
 }
 
 prepare() {
-    [[ "${ENV:-}" =~ ^[a-z][a-z0-9]*$ ]] || fail "ENV=${ENV:-}: a network is needed, such as ENV=testnet or ENV=mainnet"
+    # A user is named roadwork-miner-ENV, in 31 letters at most.
+    [[ "${ENV:-}" =~ ^[a-z][a-z0-9]{0,15}$ ]] || fail "ENV=${ENV:-}: a network is needed, such as ENV=testnet or ENV=mainnet"
     if [ -z "${DRY_RUN:-}$DESTDIR" ]; then
         [ "$(id -u)" = 0 ] || fail "root is needed: sudo make …; DRY_RUN=1 shows the steps without"
         [ -d /run/systemd/system ] || fail "systemd does not run on this machine"

@@ -129,7 +129,10 @@ def test_a_dry_run_prints_every_step_and_takes_none(python: str) -> None:
 
 def test_the_settings_are_read_by_the_group_that_the_miner_is_in() -> None:
     dry = run("bash", FOLDER / "install.sh", ENV="testnet", DRY_RUN="1", PYTHON="/usr/bin/python3").stdout
-    assert f"+ chown root:{value('SupplementaryGroups')} /etc/roadwork-miner/testnet.env" in dry
+    group, user = value("SupplementaryGroups"), value("User")
+    assert f"+ chown root:{group} /etc/roadwork-miner/testnet.env" in dry
+    assert user == "roadwork-miner-%i"  # without one systemd takes `roadwork-miner`
+    assert group != user.replace("%i", "testnet")  # no dynamic user is made that has the name of a group
 
 
 def test_a_coldkey_where_the_hotkey_comes_from_is_a_warning(tmp_path: Path) -> None:
@@ -148,13 +151,14 @@ def test_a_coldkey_where_the_hotkey_comes_from_is_a_warning(tmp_path: Path) -> N
     [
         ({}, "ENV=: a network is needed"),
         ({"ENV": "../etc"}, "ENV=../etc: a network is needed"),
+        ({"ENV": "n" * 17}, f"ENV={'n' * 17}: a network is needed"),
         ({"ENV": "nonet"}, "ENV_FILE="),
         ({"ENV": "testnet", "ENV_FILE": "/nowhere.env"}, "ENV_FILE=/nowhere.env: there is no such file"),
         ({"ENV": "testnet", "HOTKEY": "/nowhere"}, "there is no /nowhere"),
         ({"ENV": "testnet", "RELEASE": "0.0.0-none"}, "RELEASE=0.0.0-none is not installed"),
         ({"ENV": "testnet", "PYTHON": "/nowhere/python3"}, "PYTHON=/nowhere/python3: Python 3.11 or newer is needed"),
     ],
-    ids=["none", "path", "unknown", "file", "hotkey", "release", "python"],
+    ids=["none", "path", "long", "unknown", "file", "hotkey", "release", "python"],
 )
 def test_a_wrong_call_is_one_line_that_names_the_variable(given: dict[str, str], message: str) -> None:
     clean = dict.fromkeys(("ENV", "ENV_FILE", "HOTKEY", "HOTKEY_PASSWORD", "MODELS", "RELEASE", "PYTHON"), "")

@@ -149,7 +149,7 @@ def test_a_second_network_with_an_encrypted_hotkey(second: Unit, shared: Path) -
     modes = second.machine.run(
         "stat", "-c", "%a %U %G", *(f"/etc/roadwork-miner/testnet.{end}" for end in ("hotkey", "env"))
     )
-    assert modes.splitlines() == ["600 root root", "640 root roadwork-miner"]
+    assert modes.splitlines() == ["600 root root", "640 root roadwork-settings"]
 
 
 def test_upgrade(unit: Unit, second: Unit) -> None:
