@@ -17,7 +17,7 @@ BENCH_MODELS := $(BENCH)/vit-base.env $(BENCH)/yolo11n.env
 WITH_ENV := $(if $(ENV_FILE),--env-file $(ENV_FILE))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all run query simulate top dashboards doctor models export starter starter-folds vit-base bench bench-axon bench-keys bench-shadow check lint test fuzz soak install-service uninstall-service test-remote test-service lock clean
+.PHONY: help setup setup-all run query simulate top dashboards doctor models export starter starter-folds vit-base bench bench-axon bench-hop bench-keys bench-shadow check lint test fuzz soak install-service uninstall-service test-remote test-service lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 19
@@ -94,6 +94,9 @@ bench-axon: $(VENV)/.serve ## The axon's own ceiling: requests a second with a d
 
 bench-keys: $(VENV)/.serve ## What more hotkeys cost: memory of one process for all, and of one for each (ENV_FILE=miner.env)
 	@$(BIN)/python -m miner.bench.keys $(WITH_ENV) $(ARGS)
+
+bench-hop: $(VENV)/.all ## What the way to another machine costs (REMOTE_ENDPOINTS=… or ENV_FILE=miner.env; none: a server of its own)
+	@$(BIN)/python -m miner.bench.hop $(WITH_ENV) $(ARGS)
 
 bench-shadow: $(VENV)/.serve ## What a shadow model costs live requests: with and without, in turn (ENV_FILE=miner.env)
 	@$(BIN)/python -m miner.bench.shadow $(WITH_ENV) $(ARGS)

@@ -5,9 +5,7 @@
 Real signatures and bodies with 20 kB pictures, signed before the clock starts; the callers have another core.
 """
 
-import argparse
 import asyncio
-import json
 import os
 import pstats
 import signal
@@ -28,7 +26,10 @@ from rich.progress import track
 from rich.table import Table
 
 from miner.axon.client import Client
+from miner.bench.command import parser_of, print_figures
 from miner.chain.standalone import own_wallet, standalone_file
+from miner.cli.ending import errors_told
+from miner.errors import CouldNotStart
 
 HOST = "127.0.0.1"
 PICTURE_BYTES = 20_000
@@ -71,7 +72,8 @@ class InstantAxon:
                 time.sleep(0.02)
             else:
                 return self
-        raise SystemExit("error: the axon does not listen")
+        self.__exit__()
+        raise CouldNotStart(f"the axon did not listen within {PATIENCE:.0f} s")
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
@@ -168,20 +170,16 @@ def show(ceiling: Ceiling) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, measure, print."""
-    parser = argparse.ArgumentParser(prog="python -m miner.bench.ceiling", description=__doc__.splitlines()[0])
+    parser = parser_of("miner.bench.ceiling", __doc__)
     parser.add_argument("--requests", type=int, default=4000, help="in each round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--at-once", type=int, default=10)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores - {min(cores)} or cores)
-    with tempfile.TemporaryDirectory() as folder:
+    with errors_told(), tempfile.TemporaryDirectory() as folder:
         ceiling = measure(Path(folder), options.requests, options.rounds, options.at_once)
-    if options.json:
-        sys.stdout.write(json.dumps(asdict(ceiling) | {"rate": ceiling.rate}) + "\n")
-    else:
-        show(ceiling)
+    print_figures(options.json, asdict(ceiling) | {"rate": ceiling.rate}, lambda: show(ceiling))
 
 
 if __name__ == "__main__":

@@ -6,23 +6,19 @@ Without a chain, with the configured model (the starter). RSS counts what proces
 shares it out among all that run on the machine, those of others too.
 """
 
-import argparse
 import asyncio
-import json
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from miner.axon.client import Client
+from miner.bench.command import add_env_file, parser_of, print_figures, print_table
 from miner.bench.pictures import made_jpeg
 from miner.bench.process import HOST, MinerProcess
 from miner.chain.standalone import own_wallet
+from miner.cli.ending import errors_told
 from miner.errors import CouldNotStart
 from miner.settings import Settings, environment_of
 
@@ -87,32 +83,31 @@ async def _ask_in_turn(clients: Sequence[tuple[MinerProcess, Client]], requests:
 
 def show(costs: Sequence[Cost]) -> None:
     """Print the figures for people."""
-    heads = ("hotkeys", "processes", "RSS, MB", "PSS, MB", "PSS above the first, MB")
-    table = Table(*heads, box=None, title="Memory of several hotkeys", title_justify="left")
-    for cost in costs:
-        sizes = (cost.rss, cost.pss, cost.pss - costs[0].pss)
-        table.add_row(str(cost.hotkeys), str(cost.processes), *(f"{size / MEGABYTE:.1f}" for size in sizes))
-    Console(highlight=False, soft_wrap=True, width=120).print(table)
+    rows = [
+        [str(cost.hotkeys), str(cost.processes), *(f"{size / MEGABYTE:.1f}" for size in sizes)]
+        for cost in costs
+        for sizes in [(cost.rss, cost.pss, cost.pss - costs[0].pss)]
+    ]
+    print_table(
+        "Memory of several hotkeys", ("hotkeys", "processes", "RSS, MB", "PSS, MB", "PSS above the first, MB"), rows
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, measure, print."""
-    parser = argparse.ArgumentParser(prog="python -m miner.bench.keys", description=__doc__.splitlines()[0])
-    parser.add_argument("--env-file", type=Path)
+    parser = parser_of("miner.bench.keys", __doc__)
+    add_env_file(parser)
     parser.add_argument("--keys", type=int, nargs="*", default=[1, 3, 10], help="in one process")
     parser.add_argument("--processes", type=int, default=3, help="with a hotkey each; 0: none")
     parser.add_argument("--requests", type=int, default=300, help="before the memory is looked at")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    environment = environment_of(Settings.load(options.env_file))
     ways = [(keys, 1) for keys in options.keys] + (
         [(options.processes, options.processes)] if options.processes else []
     )
-    costs = [measure(keys, processes, options.requests, environment) for keys, processes in ways]
-    if options.json:
-        sys.stdout.write(json.dumps([asdict(cost) for cost in costs]) + "\n")
-    else:
-        show(costs)
+    with errors_told():
+        environment = environment_of(Settings.load(options.env_file))
+        costs = [measure(keys, processes, options.requests, environment) for keys, processes in ways]
+    print_figures(options.json, [asdict(cost) for cost in costs], lambda: show(costs))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,7 @@ they fall, which is when a shadow finds idle time; the one without before the ot
 own noise shows. Between two turns the shadow works off what it has.
 """
 
-import argparse
 import asyncio
-import json
 import statistics
 import sys
 import tempfile
@@ -21,12 +19,13 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from miner.axon.client import Client, Reply
+from miner.bench.command import add_env_file, parser_of, print_figures, print_table
 from miner.bench.pictures import made_jpeg
 from miner.bench.process import MinerProcess
 from miner.bench.report import percentiles
+from miner.cli.ending import errors_told
 from miner.errors import CouldNotStart
 from miner.settings import Settings, environment_of
 
@@ -168,28 +167,25 @@ def _cost(load: str, before: list[float], with_: list[float], after: list[float]
 def show(costs: Sequence[Cost]) -> None:
     """Print the figures for people."""
     heads = ("", "requests", "p50, ms", "with", "p95, ms", "with", "changes by", "noise", "scored")
-    table = Table(*heads, box=None, title="Live requests without and with a shadow", title_justify="left")
+    rows = []
     for cost in costs:
         milliseconds = (cost.p50_without, cost.p50_with, cost.p95_without, cost.p95_with)
         shown = [f"{one * 1e3:.1f}" for one in milliseconds] + [f"{cost.change:+.1%}", f"{cost.noise:+.1%}"]
-        table.add_row(cost.load, str(cost.requests), *shown, str(cost.scored))
-    Console(highlight=False, soft_wrap=True, width=120).print(table)
+        rows.append([cost.load, str(cost.requests), *shown, str(cost.scored)])
+    print_table("Live requests without and with a shadow", heads, rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, measure, print."""
-    parser = argparse.ArgumentParser(prog="python -m miner.bench.shadow", description=__doc__.splitlines()[0])
-    parser.add_argument("--env-file", type=Path)
+    parser = parser_of("miner.bench.shadow", __doc__)
+    add_env_file(parser)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--requests", type=int, default=60, help="of each load in a round")
     parser.add_argument("--at-once", type=int, default=4)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    costs = measure(Settings.load(options.env_file), options.rounds, options.requests, options.at_once)
-    if options.json:
-        sys.stdout.write(json.dumps([asdict(cost) for cost in costs]) + "\n")
-    else:
-        show(costs)
+    with errors_told():
+        costs = measure(Settings.load(options.env_file), options.rounds, options.requests, options.at_once)
+    print_figures(options.json, [asdict(cost) for cost in costs], lambda: show(costs))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,7 @@ from miner.cli import (
     train,
     tune,
 )
-from miner.cli.ending import leave, tell
-from miner.errors import StartError
+from miner.cli.ending import errors_told
 
 app = typer.Typer(
     name="roadwork-miner",
@@ -50,9 +49,6 @@ app.add_typer(models.app, name="models")
 
 
 def main() -> None:
-    """Run a command; an error meant for the operator is one line a fault, with an exit code that says whose it is."""
-    try:
+    """Run a command."""
+    with errors_told():
         app()
-    except StartError as error:
-        tell(error)
-        leave(error.exit_code)

@@ -3,6 +3,8 @@
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from miner import systemd
@@ -15,6 +17,16 @@ def tell(error: StartError) -> None:
     level = "<3>" if systemd.is_journal(sys.stderr) else ""  # the journal's mark of an error
     for line in str(error).splitlines():
         print(f"{level}error: {line}", file=sys.stderr)
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """End with one line a fault where an error is meant for the operator, and an exit code that says whose it is."""
+    try:
+        yield
+    except StartError as error:
+        tell(error)
+        leave(error.exit_code)
 
 
 def leave(code: int, *, hung: bool = False) -> NoReturn:

@@ -191,3 +191,28 @@ def test_the_memory_of_several_hotkeys_is_measured_beside_processes_of_their_own
     assert (apart["hotkeys"], apart["processes"]) == (1, 1)  # one each; more of them would only take longer
     assert 0 < together["pss"] <= together["rss"]
     assert 0 < apart["pss"] <= apart["rss"]
+
+
+def test_a_daemon_that_does_not_start_is_one_line_and_exit_code_3(tmp_path: Path) -> None:
+    (tmp_path / "gone.yaml").write_text("model_folder: gone\n")
+    run = subprocess.run(
+        [sys.executable, "-m", "miner.bench.keys", "--keys", "1", "--processes", "0"], capture_output=True, text=True,
+        timeout=PATIENCE, env=clean_environment(IMAGE_DETECTOR_CONFIG=str(tmp_path / "gone.yaml")),
+    )  # fmt: skip
+    assert run.returncode == 3, run.stderr
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("error: the daemon ended with ")
+
+
+def test_the_way_to_another_machine_is_measured_beside_the_graph_here(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "miner.bench.hop", "--requests", "5", "--json"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=clean_environment(), check=True)
+    found = figures(run)
+    assert (found["model"], found["endpoints"], found["requests"]) == ("starter", [], 5)
+    assert found["cost"] == pytest.approx(found["there"][0] - found["here"][0])
+    nowhere = clean_environment(REMOTE_ENDPOINTS="http://me:hunter2pw@127.0.0.1:1")
+    run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=nowhere)
+    assert run.returncode == 3, run.stderr
+    assert run.stderr.splitlines()[-1].startswith(
+        "error: no remote endpoint is healthy: endpoint 0 (http://127.0.0.1:1)"
+    )
