@@ -28,6 +28,11 @@ class LingeringTransport:
         """Whether nothing can be sent any more."""
         return self._over is not None or self._transport.is_closing()
 
+    def write(self, data: bytes) -> None:
+        """Send more; what an application says of an earlier request after all was said is thrown away."""
+        if not self.is_closing():
+            self._transport.write(data)
+
     def close(self) -> None:
         """Send what is left, then hang up: at once, or when the caller has, or after `LINGER_SECONDS`."""
         if self.is_closing() or not self._may_send():

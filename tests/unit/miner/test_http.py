@@ -92,6 +92,15 @@ def test_requests_are_answered_one_at_a_time(port: Port) -> None:
     line.hang_up()
 
 
+def test_what_is_said_of_an_earlier_request_after_a_refusal_is_thrown_away(port: Port) -> None:
+    """uvloop raises where something is written after the end, and that would be a traceback for each such caller."""
+    line = Line(port, Guard())
+    request = port.request("dendrite", b'{"image": "aGk="}')
+    assert line.send(request + b"GET / HTTP/1.1\r\n\r\n") == [(400, "one request at a time, please")]
+    assert port.complaints.said == []
+    line.hang_up()
+
+
 def test_a_body_that_nobody_waits_for_must_come_in_time_too(port: Port) -> None:
     line = Line(port)
     ((status, _),) = line.send(b"POST /ImageSynapse HTTP/1.1\r\ncontent-length: 1000\r\n\r\n", and_wait=PATIENCE / 5)

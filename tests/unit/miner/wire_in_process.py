@@ -76,6 +76,8 @@ class Wire(asyncio.Transport):
         return {"peername": ("192.0.2.1", 5), "sockname": ("192.0.2.2", 80)}.get(name, default)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self.ended and not self.closed:  # as asyncio's and uvloop's do
+            raise RuntimeError("Cannot call write() after write_eof()")
         if not self.closed:
             self.sent += data
 
@@ -92,6 +94,8 @@ class Wire(asyncio.Transport):
 
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
 
     def get_write_buffer_size(self) -> int:
         return self.unsent
