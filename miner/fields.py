@@ -130,7 +130,7 @@ class Fields(BaseSettings):
     max_connections_per_address: int = Field(
         128, ge=4, le=65536, description="connections from one address; a proxy of yours in front is one address"
     )
-    header_seconds: Seconds = Field(10.0, description="time for a request's headers to arrive")
+    header_seconds: Seconds = Field(10.0, description="time for headers to arrive, and for an answer to be taken")
     max_body_bytes: int = Field(16 * 2**20, ge=2**10, le=2**30, description="largest request body")
     # From one small picture to what Pillow itself calls a bomb.
     max_image_pixels: int = Field(

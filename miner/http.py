@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+import struct
 from typing import Any, NoReturn, cast
 
 from uvicorn.config import Config
@@ -14,6 +16,7 @@ from miner.queue import MESSAGES
 
 MAX_HEADER_BYTES = 16 * 2**10  # a dendrite sends about 1.5 kB
 MAX_HEADERS = 100
+MAX_UNSENT_BYTES = 8 * 2**10  # of answers to one caller who does not read them, besides what the kernel holds
 HEADERS_TOO_LARGE = "the headers are too large"
 STATUS_LINES = {
     400: b"HTTP/1.1 400 Bad Request",
@@ -53,6 +56,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Find room, and start waiting for the first request."""
         self._line = LingeringTransport(transport, lambda: self._in_body)
+        transport.set_write_buffer_limits(MAX_UNSENT_BYTES)
         super().connection_made(cast("asyncio.Transport", self._line))
         self.address = self.client[0] if self.client is not None else ""
         if self._guarded.join(self):
@@ -82,12 +86,15 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def look(self, now: float) -> None:
-        """Hang up on a caller who leaves an answer lying; they are so short that they all fit one packet."""
+        """Hang up on a caller who leaves its answers lying; some dozens of the short ones fit the kernel's buffer."""
         if self.transport.get_write_buffer_size() == 0:
             self._unsent_since = None
         elif self._unsent_since is None:
             self._unsent_since = now
         elif now - self._unsent_since > self._guarded.guard.write_seconds:
+            if (opened := self.transport.get_extra_info("socket")) is not None:
+                # Else the kernel would keep what is unsent, and offer it for minutes.
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.drop("slow")
 
     def data_received(self, data: bytes) -> None:

@@ -36,7 +36,8 @@ def guard_of(settings: Settings, open_files: int | None = None) -> Guard:
     allowed = wanted if limit == resource.RLIM_INFINITY else min(wanted, max(1, limit - OTHER_FILES))
     if allowed < wanted:
         log.warning("MAX_CONNECTIONS=%d: held at %d, as only %d files may be open (ulimit -n)", wanted, allowed, limit)
-    return Guard(allowed, settings.max_connections_per_address, settings.header_seconds)
+    patience = settings.header_seconds
+    return Guard(allowed, settings.max_connections_per_address, patience, patience)
 
 
 def rules_of(settings: Settings) -> Rules:

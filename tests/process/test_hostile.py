@@ -29,6 +29,7 @@ from tests.process.wire import CHUNK, DOORS, Door, RawRequest, Signed
 GROWTH = 20  # MiB
 HEADER_SECONDS = 4.0
 DRIPS = 200
+DEAF = 5
 
 both_wires = pytest.mark.parametrize("door", [Door(), Door("btauth", "/predict")], ids=["dendrite", "btauth"])
 
@@ -189,6 +190,39 @@ def test_a_compressed_body_is_refused_unread(harassed: Daemon, street: bytes, do
             with harassed.raw(coded) as raw:
                 raw.send_head(length=None if "transfer" in name else len(bomb))
                 assert raw.answer().status_code in (400, 413)
+
+
+def test_callers_who_never_read_their_answers_are_hung_up_on(start_daemon: StartDaemon, street: bytes) -> None:
+    """One answer fits the kernel's buffers, so each asks on until nothing is answered any more. What it left lying
+    is not kept by the kernel either: the connection is reset.
+
+    Their packets are as small as a network's, since for loopback's the kernel would buffer megabytes.
+    """
+    daemon = start_daemon(HEADER_SECONDS=1, LOG_LEVEL="DEBUG").ready()
+    for _ in range(20):
+        probability_of(daemon.ask(street))
+    request = b"POST /ImageSynapse HTTP/1.1\r\ncontent-length: 0\r\n\r\n"
+    with asked_meanwhile(daemon, street), ExitStack() as stack:
+        deaf = []
+        for _ in range(DEAF):
+            deaf.append(stack.enter_context(socket.socket()))
+            deaf[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the kernel makes it its least
+            deaf[-1].setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
+            deaf[-1].connect(("127.0.0.1", daemon.port))
+        asked = 0
+
+        def answered() -> bool:
+            return daemon.log.count(" unauthorised in ") == asked
+
+        with contextlib.suppress(ConnectionError):
+            while eventually(answered):  # else they would ask twice at once, which is refused
+                for caller in deaf:
+                    caller.sendall(request)
+                asked += DEAF
+        assert asked > 20 * DEAF
+        eventually(lambda: daemon.metric("connections_dropped_total", reason="slow") == DEAF)
+    assert daemon.metric("connections_dropped_total") == DEAF
+    eventually(lambda: daemon.metric("connections") == 1)  # of this test's own client
 
 
 def black_png(side: int) -> bytes:
