@@ -190,22 +190,28 @@ class Detector(ABC):
         """Return what the model itself says of an upright RGB picture; raises as `predict` does."""
 
     def verify(self) -> float:
-        """Run the known picture, which also warms the graph up; return the seconds that a picture takes.
+        """Prove itself, which also warms the graph up; return the seconds that a picture takes.
+
+        Raises:
+            ModelError: the answer to the known picture is not the one in the manifest.
+        """
+        try:
+            seconds = self.prove()
+            return seconds if seconds < NEAR_ENOUGH else self.prove()
+        except (InferenceError, EngineError) as error:
+            raise ModelError(f"the model {self.manifest.name} fails on the known picture: {error}") from error
+
+    def prove(self) -> float:
+        """Run the known picture once; return the seconds it took.
 
         Raises:
             ModelError: the answer is not the one in the manifest.
+            InferenceError, EngineError: as `predict`.
         """
         data = known_picture()
-        try:
-            for _ in range(2):
-                started = time.perf_counter()
-                self._check(self.judge(decode(data)).probability)
-                seconds = time.perf_counter() - started
-                if seconds < NEAR_ENOUGH:
-                    break
-        except (InferenceError, EngineError) as error:
-            raise ModelError(f"the model {self.manifest.name} fails on the known picture: {error}") from error
-        return seconds
+        started = time.perf_counter()
+        self._check(self.judge(decode(data)).probability)
+        return time.perf_counter() - started
 
     def _check(self, answer: float) -> None:
         expected = self.manifest.known_answer

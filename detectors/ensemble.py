@@ -72,6 +72,11 @@ class Ensemble(Detector):
         for branch in self.branches.values():
             branch.close()
 
+    def _check(self, answer: float) -> None:
+        """Check the answer of all; that of a fallback is another, and better than none."""
+        if not self._failing:
+            super()._check(answer)
+
     def _fallback(self, answered: set[str]) -> Fusion | None:
         """Return the first fallback that needs no other branches than these."""
         return next((fusion for fusion in self.fallbacks if set(fusion.branches) <= answered), None)

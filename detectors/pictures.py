@@ -1,6 +1,7 @@
 """Pictures made by arithmetic: the known picture of the self-test, and a set for the parity check."""
 
 import io
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +36,12 @@ def scene(width: int, height: int, seed: int) -> NDArray[np.uint8]:
     return np.asarray(picture, dtype=np.uint8)
 
 
+@cache
 def known_picture() -> bytes:
     """Return the picture of the self-test, `scene(320, 240, seed=3)` as a PNG, which no decoder rounds.
 
-    It comes from a file since a start has no time to make it.
+    It comes from a file since a start has no time to make it; once, or a process without a file descriptor left would
+    fail its self-test.
     """
     return KNOWN.read_bytes()
 

@@ -1,7 +1,7 @@
 """A circuit breaker on the model's answers: after several failures in a row nothing is asked of it for a while.
 
 The known picture closes it again, on probation: the next failure opens it at once, for twice as long. A good answer to
-a validator's picture, or another model, ends the probation.
+a validator's picture, or another model, ends the probation. A known picture that fails opens it too.
 """
 
 import time
@@ -17,6 +17,7 @@ class Breaker:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.obstacle: str | None = None
+        self.is_hopeless = False  # whether a test failed after the longest pause: minutes after the first
         self._failures = 0
         self._pause = FIRST_PAUSE
         self._test_at = 0.0
@@ -28,7 +29,7 @@ class Breaker:
 
     def succeeded(self) -> None:
         """Take a good answer in."""
-        self.obstacle, self._failures, self._pause = None, 0, FIRST_PAUSE
+        self.obstacle, self._failures, self._pause, self.is_hopeless = None, 0, FIRST_PAUSE, False
 
     def failed(self, message: str) -> None:
         """Take a failure in."""
@@ -39,8 +40,9 @@ class Breaker:
     def tested(self, fault: str | None) -> None:
         """Take the outcome of a test in: what is wrong, or None."""
         if fault is None:
-            self.obstacle, self._failures = None, FAILURES - 1
+            self.obstacle, self._failures, self.is_hopeless = None, FAILURES - 1, False
         else:
+            self.is_hopeless = self._pause >= LAST_PAUSE
             self._open(f"the model fails its self-test: {fault}")
 
     def _open(self, reason: str) -> None:

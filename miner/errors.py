@@ -51,7 +51,7 @@ class CouldNotStart(StartError):
 
 
 class Stuck(StartError):
-    """Every slot hangs: whoever supervises the process is to start it again."""
+    """Every slot hangs, or the model fails for minutes: whoever supervises the process is to start it again."""
 
     exit_code = 4
 

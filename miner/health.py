@@ -1,13 +1,13 @@
 """Whether a loaded model can be asked: slots that hang, failures in a row, its pace of late, memory.
 
-What can mend itself is tried with the known picture while nothing is worked on; slots that all hang end the process.
+What can mend itself is tried with the known picture while nothing is worked on. What only a new process could mend
+ends this one: slots that all hang, a known picture that hangs or gets no right answer for minutes.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable
-from functools import partial
 
 from detectors.errors import DetectorError
 from miner.errors import RefusalReason
@@ -19,7 +19,7 @@ from miner.service import Service
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.25  # between two looks
-TEST_SECONDS = 5.0  # between two tests of a model that is too slow
+TEST_SECONDS = 2.0  # between two tests of a model that is too slow
 STUCK_SECONDS = 10.0  # for which all slots hang before nothing is hoped for any more
 
 
@@ -30,7 +30,7 @@ class Health:
         service: what is looked at.
         hang: seconds after which a picture counts as hanging.
         allowed: seconds that a picture may take, for its answer to be in time.
-        stuck: called when all slots hang for good, or the known picture does.
+        stuck: called when all slots hang for good, or the known picture does, or fails again and again.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Health:
         service, detector = self.service, self.service.detector
         fault = None
         try:
-            seconds = await on_a_thread(partial(detector.verify), self.hang, "the known picture got no answer")
+            seconds = await on_a_thread(detector.prove, self.hang, "the known picture got no answer")
         except Hangs as error:
             self._stuck(str(error))
             return
@@ -140,5 +140,8 @@ class Health:
             return
         if service.breaker.obstacle is not None:
             service.breaker.tested(fault)
+        if service.breaker.is_hopeless and detector.elsewhere is None:
+            # It passed when this process started: either the process is broken, or a new one will say what is.
+            self._stuck(f"the model fails its self-test again and again: {fault}")
         if fault is None and self._is_slow:
-            service.scheduler.queue.pace = seconds
+            service.scheduler.queue.begin_anew(seconds)

@@ -3,18 +3,16 @@
 A beat is sent only when the event loop turns *and* a slot has ended a picture since the last beat. Validators' pictures
 are that proof while they come, even those that can't be opened; a quiet miner proves itself with the known picture, on
 a thread of its own, so that no slot is taken. While a slot is at work nothing is added to it: either it finishes, or it
-hangs and no beat goes out until systemd restarts the process. A model that has failed so often that nothing is asked of
-it is no reason to restart either: it is tested again and again, and a test that hangs ends the process (`health`).
+hangs and no beat goes out until systemd restarts the process. A detector that answers wrongly, or not with a
+probability, does not hang: it opens the breaker, the miner is not ready and says why, and `health` tests it again.
 """
 
 import asyncio
 import logging
 import re
 from collections.abc import Callable
-from functools import cache
 
 from detectors.errors import DetectorError, EngineError
-from detectors.pictures import known_picture
 from miner import systemd
 from miner.selftest import on_a_thread
 from miner.service import Service
@@ -25,19 +23,16 @@ BEATS = 2  # in the time the watchdog allows: one may be late
 LOOKS = 20  # for a proof, between two beats
 STATE_SECONDS = 1.0  # between two looks at the state
 
-_picture = cache(known_picture)
-
 
 async def beat(service: Service, allowed: float, tell: Callable[[str], None] = systemd.notify) -> None:
     """Feed a watchdog that strikes after `allowed` seconds without a beat; ends with its task."""
     pause = allowed / BEATS
     while True:
-        proofs, told = service.ended, None
+        proofs = service.ended
         await asyncio.sleep(pause)
-        while service.ended == proofs and (fault := await _fault_of(service)) is not None:
-            if fault and fault != told:
-                log.error("the known picture gets no prediction, so the watchdog is not fed: %s", fault)
-                told = fault
+        while service.ended == proofs:
+            if await _proves_itself(service):
+                break
             await asyncio.sleep(pause / LOOKS)
         tell("WATCHDOG=1")
 
@@ -100,16 +95,18 @@ async def end(task: asyncio.Task[None]) -> None:
     await asyncio.wait({task})
 
 
-async def _fault_of(service: Service) -> str | None:
-    """Return why an idle detector has no answer to the known picture, or None; a busy one is left alone: ""."""
+async def _proves_itself(service: Service) -> bool:
+    """Return whether an idle detector comes back with the known picture; a busy one is left alone."""
     if service.breaker.obstacle is not None:
-        return None
+        return True
     if service.scheduler.running:
-        return ""
+        return False
+    detector = service.detector
     try:
-        await on_a_thread(lambda: service.detector.predict(_picture()))
-    except EngineError:
-        return None  # this process is well, and a restart of it would mend nothing elsewhere
+        await on_a_thread(detector.prove)
+    except EngineError:  # nothing here can mend that, and the endpoints' own tests tell of it
+        return True
     except DetectorError as error:
-        return str(error)
-    return None
+        if detector is service.detector:  # and not replaced meanwhile
+            service.breaker.tested(str(error))
+    return True

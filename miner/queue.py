@@ -7,12 +7,14 @@ would starve everybody below it. Validators ask one thing at a time, so between 
 
 import heapq
 from bisect import insort
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from miner.errors import RefusalReason, Refused
 
 PACE_WEIGHT = 0.1  # of the newest measurement in the moving average of seconds a picture takes
+SLOWER = 3  # pictures in a row that all took longer than the average are no accident
 
 MESSAGES: dict[RefusalReason, str] = {
     "queue_full": "the queue is full",
@@ -63,6 +65,7 @@ class Queue:
         self.depth = depth
         self.share = share
         self.pace = pace  # seconds a picture takes in its slot, measured
+        self._last: deque[float] = deque(maxlen=SLOWER)
         self.waiting: list[Place] = []  # in order
         self.running: list[Place] = []
         self._number = 0
@@ -116,8 +119,19 @@ class Queue:
         self.running.remove(place)
 
     def measured(self, seconds: float) -> None:
-        """Take the duration of a finished picture into the pace."""
+        """Take the duration of a finished picture into the pace.
+
+        The average alone would admit a dozen pictures in vain after a model has become too slow.
+        """
+        self._last.append(seconds)
         self.pace += PACE_WEIGHT * (seconds - self.pace)
+        if len(self._last) == SLOWER:
+            self.pace = max(self.pace, min(self._last))
+
+    def begin_anew(self, pace: float) -> None:
+        """Take this pace, whatever was measured before."""
+        self._last.clear()
+        self.pace = pace
 
     def estimate(self, now: float) -> float:
         """Return the seconds until a request behind all that wait would be answered."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -9,6 +10,8 @@ from typing import TypeVar
 
 from detectors.errors import DetectorError, InferenceError
 from miner.errors import StartError
+
+log = logging.getLogger(__name__)
 
 NAME = "self-test"  # of the threads
 LAST_SECONDS = 2.0  # for work that runs when the process ends: it should not end under native code
@@ -44,9 +47,10 @@ async def on_a_thread(work: Callable[[], T], seconds: float | None = None, late:
             failure = None
         except (DetectorError, StartError) as error:
             failure = error
-        finally:
-            with contextlib.suppress(RuntimeError):  # the loop did not wait for us
-                loop.call_soon_threadsafe(done.set_result, failure)
+        except BaseException as error:  # what would end a program must not end a thread without a word
+            log.error("work of ours raised %s", type(error).__name__, exc_info=error)
+        with contextlib.suppress(RuntimeError):  # the loop did not wait for us
+            loop.call_soon_threadsafe(done.set_result, failure)
 
     try:
         threading.Thread(target=run, name=NAME, daemon=True).start()

@@ -69,7 +69,7 @@ class Service:
     def replace(self, detector: Detector, pace: float) -> Detector:
         """Ask another detector from now on, which takes `pace` seconds for a picture; return the one before."""
         old, self.detector = self.detector, detector
-        self.scheduler.queue.pace = pace
+        self.scheduler.queue.begin_anew(pace)
         self.recent.clear()
         self.breaker.succeeded()
         return old

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from miner.chain import standalone
 from miner.settings import setting_names
 from tests.process.inspection import inspect_answer
-from tests.process.sleeper import HOLD_WHITE
+from tests.process.sleeper import HOLD_WHITE, MOOD
 from tests.process.wire import Door, RawRequest, Signed, Signer
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Daemon:
         } | settings
         if self.settings.get("IMAGE_DETECTOR_BACKEND") == "sleeping":
             self.command = (sys.executable, "-m", "tests.process.sleeper")
-            self.settings[HOLD_WHITE] = folder / "hold"
+            self.settings |= {HOLD_WHITE: folder / "hold", MOOD: folder / "mood"}
         self.log_file = folder / "stderr.txt"
         self.prefix: Sequence[str] = ()  # of its command line, such as `prlimit …`
         self.address = f"http://127.0.0.1:{self.settings['MINER_AXON_PORT']}"
@@ -260,6 +260,17 @@ class Daemon:
             yield
         finally:
             gate.unlink()
+
+    @contextmanager
+    def mood(self, mood: str) -> Iterator[None]:
+        """Have a moody miner do this to every picture (`sleeper.suffer`) until the end of the context."""
+        path = Path(str(self.settings[MOOD]))
+        path.with_suffix(".partial").write_text(mood, encoding="ascii")
+        path.with_suffix(".partial").rename(path)
+        try:
+            yield
+        finally:
+            path.unlink()
 
     def settle(self, image: bytes) -> Self:
         """Ask until slow pictures of other tests have left the estimate of how long one takes."""

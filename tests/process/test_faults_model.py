@@ -1,5 +1,6 @@
-"""A model that fails, hangs or is killed in the midst of its work: real graphs that do."""
+"""A model that fails, hangs, gets slow or is killed in the midst of its work: real graphs that do, or the sleeper."""
 
+import re
 import signal
 import time
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from miner.breaker import FAILURES
-from tests.process.conftest import StartDaemon
+from miner.queue import SLOWER
+from tests.process.conftest import Settings, StartDaemon
 from tests.process.daemon import Daemon, eventually
 from tests.process.graphs import OnBlack, write_model
 from tests.process.inspection import message_of, probability_of
@@ -54,6 +56,38 @@ def test_a_model_that_fails_again_and_again_is_asked_no_more_until_it_passes_its
     assert daemon.stop() == 0
     assert f"not ready (the model failed {FAILURES} times in a row" in daemon.log
     assert ("Traceback" in daemon.log) == (fault == "error")  # for us; the caller was told nothing of it
+
+
+def test_a_model_that_becomes_slower_than_the_deadline_is_asked_no_more_until_it_is_quick_again(
+    start_daemon: StartDaemon, moods: Settings, street: bytes
+) -> None:
+    """The deadline is 0.8 s less a margin of 0.2, and each picture takes 0.9 s more for a while."""
+    daemon = start_daemon(**moods, DEADLINE_CAP_SECONDS=0.8, DEADLINE_MARGIN_SECONDS=0.2).ready()
+    with daemon.mood("0.9"):
+        eventually(lambda: daemon.ask(street).status_code == 503 and reason_of(daemon) is not None)
+        words = r"one picture takes \d+\.\d s of late, and an answer has to be there after 0\.6"
+        assert re.fullmatch(words, reason_of(daemon) or "")
+        assert {message_of(daemon.ask(street, door), 503) for door in DOORS} == {"the miner is not ready"}
+        assert daemon.metric("refusals_total", reason="not_ready") >= len(DOORS) / 2  # the others proved nothing
+        assert daemon.load() == (0, 0)  # so they waited for nothing
+        assert daemon.status("/healthz") == 200
+        assert daemon.outcomes()["expired"] <= SLOWER
+    eventually(lambda: reason_of(daemon) is None)
+    eventually(lambda: daemon.ask(street).status_code == 200)
+
+
+def test_what_would_end_a_program_ends_a_picture(start_doomed: StartDaemon, moods: Settings, street: bytes) -> None:
+    """A library that raises SystemExit in the slot's thread."""
+    daemon = start_doomed(**moods).ready()
+    with daemon.mood("exit"):
+        for door in DOORS:  # fewer than end the asking
+            assert message_of(daemon.ask(street, door), 500) == "the model failed"
+    assert daemon.outcomes() == {"failed": len(DOORS)}
+    assert daemon.load() == (0, 0)
+    for door in DOORS:
+        probability_of(daemon.ask(street, door))
+    assert daemon.stop() == 0
+    assert daemon.log.count("a picture's thread raised SystemExit") == len(DOORS) < FAILURES
 
 
 def test_where_every_slot_hangs_the_miner_says_so_and_ends_to_be_started_again(

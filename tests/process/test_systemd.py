@@ -140,6 +140,25 @@ def test_no_beat_from_a_loop_that_turns_around_an_inference_that_hangs(
         assert daemon.status("/healthz") == 200
 
 
+def test_a_detector_that_answers_wrongly_is_not_ready_and_no_reason_to_restart(
+    start: StartSupervised, moods: Settings, street: bytes
+) -> None:
+    """Nobody asks: the known picture tells, before a validator is answered wrongly."""
+    daemon = start(**moods).ready()
+    daemon.supervisor.hears("WATCHDOG=1")
+    with daemon.mood("swapped"):
+        said = daemon.supervisor.hears("STATUS=not ready")
+        assert "the model fails its self-test: the model moody answers " in said
+        answer = daemon.page("/readyz")
+        assert (answer.status_code, answer.json()["reason"]) == (503, said.partition("(")[2].partition("): ")[0])
+        assert daemon.ask(street).status_code == 503
+        for _ in range(2):
+            daemon.supervisor.hears("WATCHDOG=1")
+    eventually(lambda: daemon.status("/readyz") == 200)
+    assert daemon.ask(street).status_code == 200
+    assert daemon.stop() == 0, daemon.log
+
+
 def test_a_supervisor_that_went_away_is_no_reason_to_stop(start: StartSupervised, street: bytes) -> None:
     daemon = start().ready()
     daemon.supervisor.hears("READY=1")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from detectors.base import Detector, Judgement, RunOptions
 from detectors.ensemble import Ensemble
-from detectors.errors import EngineError, ImageError, InferenceError, OutOfTime
+from detectors.errors import EngineError, ImageError, InferenceError, ModelError, OutOfTime
 from detectors.fusion import Fusion, Measured
 from detectors.manifest import Manifest, Output, Parity, Source
 from detectors.pictures import known_picture
@@ -127,3 +127,17 @@ def test_the_calibration_comes_after_the_fusion() -> None:
     branches = {"a": Branch(0.9), "b": Branch(0.7)}
     one = Ensemble(manifest, branches, Fusion(branches=["a", "b"]), (), RunOptions())
     assert one.predict(known_picture()).probability == pytest.approx(0.5)
+
+
+def test_a_fallback_proves_itself_by_answering_and_all_branches_by_answering_right() -> None:
+    a, b = Branch(0.5), Branch(0.5)
+    both = ensemble((ALONE,), a=a, b=b)
+    both.verify()
+    both.prove()
+    b.said = InferenceError("not finite")
+    both.prove()
+    with pytest.raises(ModelError, match="not finite"):  # a start wants them all
+        both.verify()
+    b.said = 0.9
+    with pytest.raises(ModelError, match=r"answers 0\.7000 to the known picture, not 0\.5000"):
+        both.prove()

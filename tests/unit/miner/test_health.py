@@ -8,7 +8,7 @@ import pytest
 
 from detectors.base import Detector
 from detectors.errors import ModelError
-from miner.breaker import FAILURES, FIRST_PAUSE
+from miner.breaker import FAILURES, FIRST_PAUSE, LAST_PAUSE
 from miner.health import STUCK_SECONDS, TEST_SECONDS, Health
 from miner.machine import Headroom
 from miner.pressure import Pressure
@@ -24,12 +24,13 @@ class FakeDetector:
     """Passes its self-test, or not."""
 
     obstacle = None
+    elsewhere: object = None
 
     def __init__(self) -> None:
         self.fault = ""
         self.tests = 0
 
-    def verify(self) -> float:
+    def prove(self) -> float:
         self.tests += 1
         if self.fault:
             raise ModelError(self.fault)
@@ -128,13 +129,29 @@ def test_a_model_that_fails_is_tested_and_asked_again_once_it_passes() -> None:
 
 def test_a_self_test_that_hangs_ends_the_process() -> None:
     scene, hold = Scene(), threading.Event()
-    scene.detector.verify = hold.wait  # type: ignore[method-assign, assignment]
+    scene.detector.prove = hold.wait  # type: ignore[method-assign, assignment]
     scene.health.hang = 0.05
     for _ in range(FAILURES):
         scene.service.breaker.failed("not finite")
     assert scene.after(FIRST_PAUSE).gone == ["the known picture got no answer within 0.05 s"]
     assert is_at_work()
     hold.set()
+    scene.close()
+
+
+@pytest.mark.parametrize("elsewhere", [None, "endpoints"])
+def test_a_model_that_fails_its_self_test_for_minutes_ends_the_process_unless_it_runs_elsewhere(
+    elsewhere: object,
+) -> None:
+    scene = Scene()
+    scene.detector.fault, scene.detector.elsewhere = "not finite", elsewhere
+    scene.service.breaker.tested("not finite")
+    began = scene.now
+    while not scene.gone and scene.detector.tests < 20:
+        scene.after(FIRST_PAUSE)
+    assert scene.now - began > LAST_PAUSE
+    ends = ["the model fails its self-test again and again: not finite"]
+    assert scene.gone == (ends if elsewhere is None else [])
     scene.close()
 
 

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from detectors.base import Detector
-from detectors.errors import DetectorError, InferenceError, NoEndpoint
+from detectors.errors import DetectorError, InferenceError, ModelError, NoEndpoint
 from miner import systemd
 from miner.breaker import FAILURES
 from miner.heartbeat import States, beat, end
@@ -34,11 +34,12 @@ class FakeDetector:
     def close(self) -> None:
         pass
 
-    def predict(self, data: bytes, deadline: float | None = None) -> None:
+    def prove(self) -> float:
         self.asked += 1
         self.released.wait()
         if self.failure is not None:
             raise self.failure
+        return 0.1
 
 
 class Scene:
@@ -99,12 +100,15 @@ def test_no_beat_while_the_self_inference_hangs() -> None:
     assert scene.detector.asked == 1  # not another one on top
 
 
-def test_no_beat_from_a_model_that_has_no_answer_to_the_known_picture(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("failure", [InferenceError("not a probability"), ModelError("it answers 0.9")])
+def test_a_model_that_fails_on_the_known_picture_is_alive_and_asked_no_more(failure: DetectorError) -> None:
     def broken(scene: Scene) -> None:
-        scene.detector.failure = InferenceError("not a probability")
+        scene.detector.failure = failure
 
-    assert Scene().play(broken, silent=True).heard == 0
-    assert caplog.text.count("the watchdog is not fed: not a probability") == 1  # and not once for each look
+    scene = Scene().play(broken)
+    assert scene.heard > 1
+    assert scene.service.breaker.obstacle == f"the model fails its self-test: {failure}"
+    assert scene.detector.asked == 1  # further tests are those of the health
 
 
 def test_a_model_that_is_asked_no_more_and_tested_again_is_alive() -> None:

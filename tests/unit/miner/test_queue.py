@@ -160,8 +160,21 @@ def test_late_work_is_dropped_not_started(queue: Queue) -> None:
 
 def test_the_pace_follows_the_measurements(queue: Queue) -> None:
     for _ in range(100):
-        queue.measured(2.0)
-    assert queue.pace == pytest.approx(2.0, abs=0.01)
+        queue.measured(0.5)
+    assert queue.pace == pytest.approx(0.5, abs=0.01)
+
+
+def test_some_slow_pictures_in_a_row_are_believed_at_once_and_one_is_not(queue: Queue) -> None:
+    queue.begin_anew(1.0)
+    for seconds in (1.0, 20.0, 1.0, 20.0, 1.0):
+        queue.measured(seconds)
+    assert queue.pace < 6
+    for seconds in (20.0, 21.0, 22.0):
+        queue.measured(seconds)
+    assert queue.pace == 20.0
+    queue.begin_anew(1.0)
+    queue.measured(20.0)
+    assert queue.pace < 6
 
 
 CALLERS = [("rich", 900.0), ("middle", 40.0), ("also middle", 40.0), ("poor", 1.0), ("flood", 900.0)]
