@@ -18,7 +18,7 @@ from tests.models import photo
 from tests.process.conftest import StartDaemon
 from tests.process.daemon import Daemon, eventually
 from tests.process.inspection import message_of, probability_of
-from tests.process.test_simulate import simulate
+from tests.process.simulating import simulate
 from tests.process.wire import Door
 
 
