@@ -2,7 +2,7 @@
 
 import shutil
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,46 +12,38 @@ from detectors.config import DetectorConfig
 from detectors.ensemble import Ensemble
 from detectors.errors import ModelError
 from detectors.loading import branch_models, load_branches
-from detectors.manifest import NAME, Gate, Manifest, Precision
+from detectors.manifest import NAME, Gate, Manifest
 from detectors.precision import gate
 from detectors.precision.making import make_faster
+from detectors.precision.order import Order
 from detectors.precision.photos import Photos
 from detectors.storing import move_into_place
 from detectors.weights import model_folder, variant_folder
 
 
-def make_faster_ensemble(
-    config: DetectorConfig,
-    precision: Precision,
-    backend: str,
-    models_dir: Path,
-    options: RunOptions,
-    photos: Photos | None = None,
-    max_flips: float = 0.005,
-    progress: Callable[[str], None] = lambda _: None,
-) -> Path:
+def make_faster_ensemble(config: DetectorConfig, order: Order) -> Path:
     """Make the faster variant of every branch and judge their fused answers; return the folder of the judgement.
 
     Raises:
         ModelError: a branch has no such variant, or too many of the fused answers change sides.
     """
     assert config.branches is not None
-    photos = photos or Photos.by_arithmetic()
+    precision, backend, models_dir, options = order.precision, order.backend, order.models_dir, order.options
     manifest = Manifest.read(model_folder(config, models_dir))
     target = variant_folder(manifest, models_dir, precision, backend)
     (target / NAME).unlink(missing_ok=True)  # of other variants than those that come now
     for name, branch in config.branches.items():
-        progress(f"branch {name}")
-        folder = model_folder(branch, models_dir)
-        make_faster(folder, precision, backend, models_dir, options, photos, max_flips, progress)
-    progress("what the branches say together")
+        order.progress(f"branch {name}")
+        make_faster(model_folder(branch, models_dir), order)
+    order.progress("what the branches say together")
     plain = load_branches(config.branches, models_dir, "onnx", options, "fp32")
     faster = load_branches(config.branches, models_dir, backend, options, precision)
-    judged = _judge(config, manifest, plain, faster, photos.split()[1])  # not on what the branches are calibrated on
-    if judged.flips > max_flips:
+    _, photos = order.photos.split()  # not those that the branches are calibrated on
+    judged = _judge(config, manifest, plain, faster, photos)
+    if judged.flips > order.max_flips:
         raise ModelError(
             f"{precision} for {backend}: {judged.flips:.1%} of the pictures are on the other side of the threshold "
-            f"once the branches are fused, and at most {max_flips:.1%} may be"
+            f"once the branches are fused, and at most {order.max_flips:.1%} may be"
         )
     made = manifest.model_copy(
         update={

@@ -1,14 +1,14 @@
 """From an fp32 folder to a faster one: every recipe is tried, the gate judges, measurement chooses."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from detectors.backends import MODEL_FILE
-from detectors.base import ModelFiles, RunOptions
+from detectors.base import ModelFiles
 from detectors.errors import ModelError
 from detectors.image import decode
 from detectors.manifest import Gate, Manifest, Precision, sha256
@@ -16,6 +16,7 @@ from detectors.network import Network
 from detectors.optimized import ensure_graph
 from detectors.pictures import known_picture
 from detectors.precision import Recipe, gate
+from detectors.precision.order import Order
 from detectors.precision.photos import Photos
 from detectors.precision.sensitivity import most_sensitive_layers
 from detectors.precision.timing import interleaved
@@ -35,39 +36,30 @@ class Candidate:
     gate: Gate
 
 
-def make_faster(
-    folder: Path,
-    precision: Precision,
-    backend: str,
-    models_dir: Path,
-    options: RunOptions,
-    photos: Photos | None = None,
-    max_flips: float = 0.005,
-    progress: Callable[[str], None] = lambda _: None,
-) -> Path:
+def make_faster(folder: Path, order: Order) -> Path:
     """Make the faster variant of an fp32 model folder for one backend; return its folder.
 
     Raises:
         ModelError: there is no recipe, or no graph gets through the gate.
     """
     manifest = Manifest.read(folder)
+    precision, backend = order.precision, order.backend
     found = recipes(precision, backend)
     if not found:
         raise ModelError(f"there is no {precision} for the backend {backend!r}")
-    photos = photos or Photos.by_arithmetic()
-    fp32 = network_class(manifest.detector)(ModelFiles(folder, manifest, None), backend_class("onnx"), options)
-    target = variant_folder(manifest, models_dir, precision, backend)
+    fp32 = network_class(manifest.detector)(ModelFiles(folder, manifest, None), backend_class("onnx"), order.options)
+    target = variant_folder(manifest, order.models_dir, precision, backend)
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        trial = _Trial(fp32, folder, partial, precision, backend, options, photos, max_flips, progress)
+        trial = _Trial(fp32, folder, partial, order)
         passed = [candidate for name, recipe in found.items() if (candidate := trial.attempt(name, recipe)) is not None]
         if not passed:
             raise ModelError(
-                f"no {precision} graph for {backend} gets through the gate (at most {max_flips:.1%} of the pictures on "
-                f"the other side of the threshold): {'; '.join(trial.refusals)}"
+                f"no {precision} graph for {backend} gets through the gate (at most {order.max_flips:.1%} of the "
+                f"pictures on the other side of the threshold): {'; '.join(trial.refusals)}"
             )
-        progress("measuring")
+        order.progress("measuring")
         chosen = _choose(passed, fp32)
         _finish(chosen, manifest, precision, backend)
         move_into_place(chosen.folder, target)
@@ -83,16 +75,11 @@ def make_faster(
 class _Trial:
     """One model's attempts at a precision."""
 
-    def __init__(
-        self, fp32: Network, source: Path, partial: Path, precision: Precision, backend: str, options: RunOptions,
-        photos: Photos, max_flips: float, progress: Callable[[str], None],
-    ) -> None:  # fmt: skip
-        self.fp32, self.source, self.partial = fp32, source, partial
-        self.precision, self.backend, self.options = precision, backend, options
-        calibration, self.photos = photos.split()
-        self.max_flips, self.progress = max_flips, progress
+    def __init__(self, fp32: Network, source: Path, partial: Path, order: Order) -> None:
+        self.fp32, self.source, self.partial, self.order = fp32, source, partial, order
+        calibration, self.photos = order.photos.split()
         self.refusals: list[str] = []
-        progress(f"fp32 answers to {len(self.photos.data)} pictures")
+        order.progress(f"fp32 answers to {len(self.photos.data)} pictures")
         self.expected = _probabilities(fp32, self.photos)
         self.inputs = [fp32.preprocessing(decode(data)) for data in calibration.data]
         self._ranked: dict[tuple[str, ...], list[str]] = {}
@@ -101,7 +88,7 @@ class _Trial:
         """Try a recipe with more and more layers left in fp32, until it passes."""
         for count in KEEP:
             keep = self._sensitive(count, recipe.layers)
-            self.progress(f"{name}{f', {count} layers in fp32' if keep else ''}")
+            self.order.progress(f"{name}{f', {count} layers in fp32' if keep else ''}")
             folder = self.partial / f"{name}-{count}"
             folder.mkdir(parents=True)
             try:
@@ -110,7 +97,7 @@ class _Trial:
             except ModelError as error:
                 self.refusals.append(f"{name}: {error}")
                 return None
-            if candidate.gate.flips <= self.max_flips:
+            if candidate.gate.flips <= self.order.max_flips:
                 return candidate
             self.refusals.append(f"{name} with {len(keep)} layers in fp32: {candidate.gate.flips:.1%}")
             shutil.rmtree(folder)
@@ -120,9 +107,10 @@ class _Trial:
         for path in self.source.glob("*.json"):
             if path.name != "manifest.json":
                 shutil.copyfile(path, folder / path.name)
-        draft = self.fp32.manifest.model_copy(update={"precision": self.precision, "backend": self.backend})
+        order = self.order
+        draft = self.fp32.manifest.model_copy(update={"precision": order.precision, "backend": order.backend})
         files = ModelFiles(folder, draft, None)
-        detector = network_class(draft.detector)(files, backend_class(self.backend), self.options)
+        detector = network_class(draft.detector)(files, backend_class(order.backend), order.options)
         answers = _probabilities(detector, self.photos)
         largest, mean = gate.differences(self.expected, answers)
         threshold = draft.threshold
@@ -145,7 +133,7 @@ class _Trial:
         if not count:
             return []
         if layers not in self._ranked:
-            self.progress("looking for the most sensitive layers")
+            self.order.progress("looking for the most sensitive layers")
             self._ranked[layers] = most_sensitive_layers(self.source / MODEL_FILE, self.inputs, layers)
         return self._ranked[layers][:count]
 

@@ -129,6 +129,8 @@ def prepare_faster(
     from detectors.precision.fused import make_faster_ensemble
     from detectors.precision.gate import doubts
     from detectors.precision.making import make_faster
+    from detectors.precision.order import Order
+    from detectors.precision.photos import Photos
     from detectors.registry import RECIPES
     from detectors.variants import is_installed
     from detectors.weights import model_folder
@@ -142,16 +144,15 @@ def prepare_faster(
         raise ConfigurationError(f"--precision={precision}: needs {wanted}")
     refusals: list[str] = []
     models_dir, options = settings.models_dir, RunOptions(1, allowed_cores())
+    photos = photos or Photos.by_arithmetic()
     with _steps() as (console, progress):
         for backend in installed:
             try:
+                order = Order(precision, backend, models_dir, options, photos, max_flips, progress)
                 if config.branches is not None:
-                    target = make_faster_ensemble(
-                        config, precision, backend, models_dir, options, photos, max_flips, progress
-                    )
+                    target = make_faster_ensemble(config, order)
                 else:
-                    folder = model_folder(config, models_dir)
-                    target = make_faster(folder, precision, backend, models_dir, options, photos, max_flips, progress)
+                    target = make_faster(model_folder(config, models_dir), order)
             except ModelError as error:
                 refusals.append(str(error))
                 console.print(f"{backend}: {error}")

@@ -14,6 +14,7 @@ from detectors.loading import load_detector
 from detectors.manifest import Manifest
 from detectors.pictures import known_picture, many_pictures
 from detectors.precision.making import make_faster
+from detectors.precision.order import Order
 from detectors.precision.photos import Photos
 from detectors.sending.changes import VIEWS
 from detectors.storing import keep_calibration, store_calibration
@@ -46,7 +47,8 @@ def test_the_answer_moves_and_the_self_test_stays(folder: Path, tmp_path: Path) 
 
 
 def test_a_faster_variant_takes_over_what_its_model_has_now(folder: Path, tmp_path: Path) -> None:
-    make_faster(folder, "int8", "onnx", tmp_path, RunOptions(), Photos(many_pictures(8)), 1.0)
+    order = Order("int8", "onnx", tmp_path, RunOptions(), Photos(many_pictures(8)), 1.0)
+    make_faster(folder, order)
     plain = answer(folder, tmp_path, "int8")
     spread = [0.5, *[0.0] * 8, 0.5]
     store_calibration(folder, MAP, spread)
@@ -54,7 +56,7 @@ def test_a_faster_variant_takes_over_what_its_model_has_now(folder: Path, tmp_pa
     config = DetectorConfig(model_folder=folder, path=folder / "mine.yaml")
     loaded = load_detector("ViT", config, tmp_path, "onnx", RunOptions(), "int8")
     assert loaded.manifest.predictions == spread, "drift is told by the spread of the mapped answers"
-    again = Manifest.read(make_faster(folder, "int8", "onnx", tmp_path, RunOptions(), Photos(many_pictures(8)), 1.0))
+    again = Manifest.read(make_faster(folder, order))
     assert again.calibration is None
     # Which recipe is the faster one is measured, so this may be another graph than the one before.
     assert answer(folder, tmp_path, "int8") == pytest.approx(MAP(again.known_answer), abs=1e-6)

@@ -17,6 +17,7 @@ from detectors.loading import branch_model, has_variant, load_detector
 from detectors.manifest import Manifest
 from detectors.pictures import many_pictures
 from detectors.precision.fused import make_faster_ensemble
+from detectors.precision.order import Order
 from detectors.precision.photos import Photos
 from detectors.weights import model_folder, variant_folder
 from miner.bench.job import Job
@@ -38,7 +39,7 @@ def test_a_faster_pair_loads_and_proves_itself(home: Path, precision: str, backe
     config, models = read_config(str(home / "pair.yaml")), home / "models"
     photos = Photos(DATA[:4], [True, False, True, False])
     # Random weights lose much by eight bits; what is asked here is whether what was let through can be served.
-    folder = make_faster_ensemble(config, precision, backend, models, RunOptions(), photos, 1.0)  # type: ignore[arg-type]
+    folder = make_faster_ensemble(config, Order(precision, backend, models, RunOptions(), photos, 1.0))  # type: ignore[arg-type]
     detector = load(config, models, precision, backend)
     assert detector.verify() > 0
     assert has_variant(config, models, precision, backend)
@@ -68,7 +69,7 @@ def test_what_the_branches_say_together_passes_the_gate_too(
 
     models = Path(shutil.copytree(home / "models", tmp_path / "models"))
     config = write(0.5)
-    make_faster_ensemble(config, "int8", "onnx", models, RunOptions(), Photos(DATA), 1.0)
+    make_faster_ensemble(config, Order("int8", "onnx", models, RunOptions(), Photos(DATA), 1.0))
     plain, faster = load(config, models), load(config, models, "int8")
 
     def sides(data: bytes) -> list[bool]:
@@ -81,7 +82,7 @@ def test_what_the_branches_say_together_passes_the_gate_too(
     assert first != second
     moved = write((first + second) / 2)
     with pytest.raises(ModelError, match=r"100\.0% of the pictures are on .* once the branches are fused"):
-        make_faster_ensemble(moved, "int8", "onnx", models, RunOptions(), Photos([data]), 0.0)
+        make_faster_ensemble(moved, Order("int8", "onnx", models, RunOptions(), Photos([data]), 0.0))
     assert not has_variant(moved, models, "int8", "onnx")
     with pytest.raises(NotPrepared):
         load(moved, models, "int8")

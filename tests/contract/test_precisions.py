@@ -21,6 +21,7 @@ from detectors.precision import Inputs, Recipe
 from detectors.precision.making import make_faster
 from detectors.precision.onnx_int8 import dynamic
 from detectors.precision.openvino import cpu_has_bf16
+from detectors.precision.order import Order
 from detectors.precision.photos import Photos
 from detectors.precision.sensitivity import most_sensitive_layers
 from detectors.precision.timing import compare
@@ -34,7 +35,7 @@ WAYS = [key for key in registry.RECIPES if key[0] != "bf16" or cpu_has_bf16()]
 @pytest.mark.parametrize(("precision", "backend"), WAYS)
 def test_a_faster_graph_serves_with_what_was_measured_on_it(tmp_path: Path, precision: str, backend: str) -> None:
     # Made pictures are nothing that the starter knows, and one of them may well lie near its threshold.
-    folder = make_faster(STARTER, precision, backend, tmp_path, RunOptions(), PHOTOS, 0.1)  # type: ignore[arg-type]
+    folder = make_faster(STARTER, Order(precision, backend, tmp_path, RunOptions(), PHOTOS, 0.1))  # type: ignore[arg-type]
     manifest = Manifest.read(folder)
     assert (manifest.precision, manifest.backend) == (precision, backend)
     gate = manifest.gate
@@ -56,7 +57,7 @@ def test_a_faster_graph_serves_with_what_was_measured_on_it(tmp_path: Path, prec
 
 def test_labelled_photos_put_accuracy_and_reward_into_the_manifest(tmp_path: Path) -> None:
     photos = Photos(PHOTOS.data, [number % 2 == 0 for number in range(24)])
-    gate = Manifest.read(make_faster(STARTER, "int8", "onnx", tmp_path, RunOptions(), photos, 0.1)).gate
+    gate = Manifest.read(make_faster(STARTER, Order("int8", "onnx", tmp_path, RunOptions(), photos, 0.1))).gate
     assert gate is not None
     assert gate.labelled is not None
     assert gate.labelled.pictures == 16
@@ -84,7 +85,7 @@ def test_a_damaged_graph_is_refused_after_keeping_layers_was_tried(
     monkeypatch.setitem(registry.RECIPES, ("int8", "onnx"), {"damaged": f"{__name__}:damaged"})
     steps: list[str] = []
     with pytest.raises(ModelError, match="no int8 graph for onnx gets through the gate") as caught:
-        make_faster(STARTER, "int8", "onnx", tmp_path, RunOptions(), PHOTOS, progress=steps.append)
+        make_faster(STARTER, Order("int8", "onnx", tmp_path, RunOptions(), PHOTOS, progress=steps.append))
     assert "damaged, 2 layers in fp32" in steps
     assert "damaged with 16 layers in fp32" in str(caught.value)
     assert not list(tmp_path.rglob("manifest.json"))
