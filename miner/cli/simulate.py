@@ -76,6 +76,8 @@ def simulate(
     settings = load_settings(env_file, set_, image_detector=detector, image_detector_config=config)
     if hotkey is not None and address is None:
         raise ConfigurationError(f"--hotkey={hotkey}: goes with --address only")
+    if address is not None and (detector or config):
+        raise ConfigurationError(f"--address={address}: without --detector and --config; that miner has its own model")
     if wallet and address is None:
         raise ConfigurationError(f"--wallet={wallet[0]}: goes with --address only")
     if replay is not None:

@@ -175,6 +175,7 @@ def test_validators_that_a_miner_does_not_know_are_named(miner: Daemon, data: Pa
     ("arguments", "message"),
     [
         (("--hotkey", "5F"), "--hotkey=5F: goes with --address only"),
+        (("--address", "host", "--config", "starter.yaml"), "--address=host: without --detector and --config; that"),
         (("--wallet", "a/b"), "--wallet=a/b: goes with --address only"),
         (("--data", "nowhere"), "--data: nowhere is not a folder; one with the subfolders no_roadwork and roadwork"),
         (("--replay", "x", "--rounds", "3", "--era", "native"), "--replay=x: without --era, --rounds; who asks what"),
