@@ -49,7 +49,7 @@ def _keys(overview: Overview) -> str:
     )
     heads = "".join(f"<th>{head}</th>" for head in ("name", "uid", "port", "state"))
     return (
-        f'<section class="card"><h2>The hotkeys</h2><table><thead><tr>{heads}</tr></thead>'
+        f'<section class="card"><h2>The hotkeys</h2><table class="keys"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{rows}</tbody></table></section>"
     )
 

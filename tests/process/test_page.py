@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from miner.overview import KeyView
+from miner.page import render
+from tests.overviews import HOTKEY, entry, overview
 from tests.process.browser import Browser
 from tests.process.conftest import Settings, StartDaemon, daemons, go_on
 from tests.process.daemon import PATIENCE, Daemon, eventually
@@ -22,6 +25,24 @@ FOREIGN = (
     "return performance.getEntriesByType('resource').map(entry => entry.name)"
     ".filter(name => !name.startsWith(location.origin))"
 )
+
+# Texts of a table's row that lie on others: the places of the letters, not of the boxes, which they may leave.
+OVERLAPPING = """
+const places = row => {
+  const found = [], walker = document.createTreeWalker(row, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const range = document.createRange();
+    range.selectNodeContents(walker.currentNode);
+    found.push(...[...range.getClientRects()].map(place => [place, walker.currentNode.textContent]));
+  }
+  return found;
+};
+const meet = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 4 && b.top < a.bottom - 4;
+return [...document.querySelectorAll('tr')].flatMap(row => {
+  const all = places(row);
+  return all.flatMap(([a, said], i) => all.slice(i + 1).filter(([b]) => meet(a, b)).map(([, other]) => [said, other]));
+});
+"""
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +98,26 @@ def test_the_page_shows_everything_on_any_screen(
     brightness = Image.open(io.BytesIO(picture.read_bytes())).convert("L").getpixel((2, 2))
     assert isinstance(brightness, int)
     assert (brightness > 128) == (scheme == "light")
+
+
+@pytest.mark.parametrize(("width", "height"), [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_long_names_and_reasons_stay_in_their_places(browser: Browser, pictures: Path, width: int, height: int) -> None:
+    reason = "no remote endpoint is healthy: endpoint 0 (http://inference-0.internal.example.com:8000): no connection"
+    named = "a_hotkey_with_a_name_that_is_long"
+    keys = [
+        KeyView(name=named, hotkey=HOTKEY, port=8091, obstacle=None, uid=143, incentive=0.0,
+                publication="published [2001:db8:1234:5678:9abc:def0:1234:5678]:65535"),
+        KeyView(name="second", hotkey=HOTKEY, port=8092, obstacle=f"{HOTKEY} is not registered on subnet 72", uid=None,
+                incentive=None, publication=""),
+    ]  # fmt: skip
+    page = pictures / "long.html"
+    page.write_text(render(overview(entry("refused", reason=reason), ready=False, obstacle=reason, keys=keys)))
+    browser.look(width, height, phone=width == PHONE[0])
+    browser.open(page.as_uri())
+    assert named in browser.text(".keys")
+    assert not browser.run(WIDER_THAN_THE_SCREEN)
+    assert browser.run(OVERLAPPING) == []
+    browser.photograph(pictures / f"long-{width}.png")
 
 
 def test_the_page_refreshes_itself(watched: Daemon, browser: Browser, street: bytes) -> None:
