@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detectors.sending.eras import ERAS, opened, prepare
+from detectors.sending.eras import ERAS, Era, opened, prepare
 from miner.errors import CouldNotStart
 from miner.simulate.photos import Photo, made_photos
 from miner.simulate.run import Play
@@ -73,6 +73,15 @@ def test_organic_tasks_are_a_tenth_come_in_bursts_and_are_staggered() -> None:
     assert min(later) >= STAGGER[0]
     agreed = np.mean([vote is one.is_roadwork for one in organic for vote in one.votes])
     assert agreed == pytest.approx(Subnet().peers, abs=0.03)
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_a_picture_is_the_same_to_the_byte_for_its_seed_and_number(era: Era) -> None:
+    once, again, other = (Play(Subnet(), made_photos(), era, seed) for seed in (3, 3, 4))
+    requests = plan(Subnet(2, rounds=3), LABELS, 3)[:3]
+    assert [once.picture(one) for one in requests] == [again.picture(one) for one in requests]
+    differs = [once.picture(one) != other.picture(one) for one in requests]
+    assert any(differs) is (era == "augmented")  # nothing of the others is left to chance
 
 
 def test_a_photo_that_is_gone_is_named(tmp_path: Path) -> None:
