@@ -1,5 +1,6 @@
 """OpenVINO: the fastest on many CPUs; runs ONNX graphs and its own files (`.xml` and `.bin`)."""
 
+import functools
 import threading
 
 import numpy as np
@@ -9,6 +10,17 @@ from numpy.typing import NDArray
 from detectors.backends import IR_FILE, MODEL_FILE
 from detectors.base import ModelFiles, RunOptions
 from detectors.errors import ModelError
+
+
+@functools.cache
+def core() -> openvino.Core:
+    """Return the core of this process, which lives as long.
+
+    OpenVINO's CPU plugin gives the thread that loads it a stack for signals, and unmaps the stack when the plugin goes.
+    If it goes in another thread, with the last model, the next signal finds no stack: the process ends at once with
+    SIGSEGV, and no handler sees it.
+    """
+    return openvino.Core()
 
 
 class OpenVINOBackend:
@@ -26,7 +38,7 @@ class OpenVINOBackend:
             "INFERENCE_PRECISION_HINT": "bf16" if files.manifest.precision == "bf16" else "f32",
         }
         try:
-            self._model = openvino.Core().compile_model(path, "CPU", config)
+            self._model = core().compile_model(path, "CPU", config)
         except RuntimeError as error:
             raise ModelError(f"OpenVINO can't load {path}: {str(error).strip().splitlines()[-1]}") from error
         self._own = threading.local()
