@@ -42,7 +42,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.is_proven = False
         self._guarded = connections
         self._patience: asyncio.TimerHandle | None = None  # while the caller owes us bytes that the app does not await
-        self._header_bytes = 0  # of the request whose headers are on their way
+        self._framing_bytes = 0  # since a request or the last piece of its body: of headers, of trailers
         self._in_headers = True
         self._in_body = False
         self._unsent_since: float | None = None
@@ -98,15 +98,14 @@ class GuardedProtocol(HttpToolsProtocol):
             self.drop("slow")
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, and count while headers are on their way."""
+        """Feed the parser, and count what is no body: it keeps a header, or a trailer, until that ends."""
         if self.transport.is_closing():
             self._line.throw_away(len(data))
             return
+        self._framing_bytes += len(data)
         super().data_received(data)
-        if self._in_headers:
-            self._header_bytes += len(data)
-            if self._header_bytes > MAX_HEADER_BYTES:
-                self.send_400_response(HEADERS_TOO_LARGE)
+        if self._framing_bytes > MAX_HEADER_BYTES:
+            self.send_400_response(HEADERS_TOO_LARGE)
 
     def on_message_begin(self) -> None:
         """Start waiting for a request's headers, unless the connection has begun that."""
@@ -135,13 +134,19 @@ class GuardedProtocol(HttpToolsProtocol):
         """Stop waiting; from here on the application's limits hold."""
         self._stop_waiting()
         self._in_headers, self._in_body = False, True
-        self._header_bytes = 0
+        self._framing_bytes = 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of a body."""
+        self._framing_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Stop waiting for the rest of a body that nobody wanted."""
         self._stop_waiting()
         self._in_body = False
+        self._framing_bytes = 0
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -187,7 +192,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._patience = None
-        if self._in_headers and self._header_bytes:
+        if self._in_headers and self._framing_bytes:
             self._end(408, "the headers came too slowly", "slow")
         else:
             self.drop("slow")

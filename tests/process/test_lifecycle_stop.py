@@ -11,7 +11,7 @@ import pytest
 from tests.process.conftest import Settings, StartDaemon
 from tests.process.daemon import PATIENCE, Daemon, eventually
 from tests.process.inspection import message_of, probability_of
-from tests.process.wire import CHUNK, DOORS, Door
+from tests.process.wire import CHUNK, DOORS, Door, chunk
 
 MEBIBYTE = 2**20
 GROWTH = 20  # MiB
@@ -180,14 +180,17 @@ def test_endless_bodies_cost_little_memory(start_daemon: StartDaemon, door: Door
     assert daemon.peak() - before < GROWTH
 
 
-@pytest.mark.parametrize("part", ["target", "header name", "header value"])
+@pytest.mark.parametrize("part", ["target", "header name", "header value", "trailer"])
 def test_endless_headers_cost_little_memory(start_daemon: StartDaemon, street: bytes, part: str) -> None:
-    daemon = start_daemon().ready()
+    daemon = start_daemon(BODY_STALL_SECONDS=60).ready()
     probability_of(daemon.ask(street))
     before = daemon.peak()
     start = {"target": b"POST /", "header name": b"POST / HTTP/1.1\r\n", "header value": b"POST / HTTP/1.1\r\nname: "}
-    with daemon.raw(daemon.validator.sign(street, Door())) as raw:
-        raw.socket.sendall(start[part])
+    with daemon.raw(daemon.validator.sign(street, Door("btauth"))) as raw:
+        if part == "trailer":
+            raw.send_head(and_then=chunk(b"{") + b"0\r\nname: ")
+        else:
+            raw.socket.sendall(start[part])
         sent = 0
         with contextlib.suppress(ConnectionError):
             while sent < 200 * MEBIBYTE and raw.takes_more(b"x"):

@@ -2,11 +2,14 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 
+from miner.chain import standalone
+from tests.process.conftest import Settings, StartDaemon
 from tests.process.daemon import PATIENCE, Daemon, eventually
 from tests.process.inspection import message_of, probability_of
-from tests.process.wire import DOORS, Door
+from tests.process.wire import DOORS, Door, Signer
 
 all_doors = pytest.mark.parametrize("door", DOORS, ids=lambda door: f"{door.wire}{door.path}")
 
@@ -40,6 +43,39 @@ def test_an_overloaded_miner_refuses_at_once(moody: Daemon, street: bytes, white
             assert moody.load() == (1, 1)  # so nobody waited for them
         probability_of(running.result())
         probability_of(waiting.result())
+
+
+def test_none_holds_more_than_its_share_and_the_last_place_goes_to_the_higher_stake(
+    start_daemon: StartDaemon, moods: Settings, white: bytes, street: bytes
+) -> None:
+    daemon = start_daemon(**moods, QUEUE_DEPTH=2, DEADLINE_CAP_SECONDS=PATIENCE)
+    wallets = [standalone.own_wallet(daemon.state, role) for role in ("validator", "poor", "middling", "rich")]
+    lines = [f"  - {{hotkey: {one.hotkey.ss58_address}, stake: {10**n}}}" for n, one in enumerate(wallets, start=1)]
+    (daemon.state / standalone.FILE).write_text("\n".join(["validators:", *lines, ""]), encoding="utf-8")
+    daemon.ready()
+    eventually(lambda: daemon.metric("chain_neurons") == 5)
+    first, poor, middling, rich = (daemon.signer(wallet) for wallet in wallets)
+
+    def ask(signer: Signer, picture: bytes) -> httpx.Response:
+        return daemon.post(signer.sign(picture, Door(), timeout=str(PATIENCE)))
+
+    with ThreadPoolExecutor(4) as pool:
+        with daemon.held():
+            running = pool.submit(ask, first, white)
+            eventually(lambda: daemon.load() == (1, 0))
+            evicted = pool.submit(ask, poor, street)
+            eventually(lambda: daemon.load() == (1, 1))
+            assert message_of(ask(poor, street), 503) == "your requests hold their share of the queue"
+            waiting = [pool.submit(ask, middling, street)]
+            eventually(lambda: daemon.load() == (1, 2))
+            assert message_of(ask(first, street), 503) == "the queue is full"
+            waiting.append(pool.submit(ask, rich, street))
+            assert message_of(evicted.result(), 503) == "the place went to a caller with a higher stake"
+            assert daemon.load() == (1, 2)  # so it was told at once
+        for future in (running, *waiting):
+            probability_of(future.result())
+    for reason in ("share", "queue_full", "evicted"):
+        assert daemon.metric("refusals_total", reason=reason) == 1
 
 
 def test_a_dendrite_finds_the_refusal_in_the_headers_too(miner: Daemon, street: bytes) -> None:

@@ -84,6 +84,18 @@ def test_too_many_and_too_long_headers_are_refused(port: Port) -> None:
     assert Line(port).send(b"GET /" + b"x" * 20_000) == [(400, "the target is too long")]
 
 
+@pytest.mark.parametrize("frame", [b"0\r\nname: ", b"0\r\n", b"1;"], ids=["trailer", "trailers", "extension"])
+def test_what_frames_a_body_is_no_longer_than_headers_may_be(port: Port, frame: bytes) -> None:
+    """The parser keeps a trailer until it ends, and no limit of the body's is for it."""
+    changes = {"content-length": None, "transfer-encoding": "chunked"}
+    line = Line(port, Guard())
+    assert line.send(port.request("btauth", b"", **changes) + b"1\r\n{\r\n" * 5000 + frame) == []
+    more = b"name: x\r\n" if frame == b"0\r\n" else b"x" * 9
+    line.send(more * (MAX_HEADERS // 2))
+    assert line.send(b"1" * 20_000) == [(400, "the headers are too large")]
+    line.hang_up()
+
+
 def test_requests_are_answered_one_at_a_time(port: Port) -> None:
     """One read can hold thousands of small requests, each of which would take kilobytes."""
     line = Line(port)
