@@ -5,16 +5,19 @@ import struct
 import warnings
 import zlib
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from detectors.errors import ImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
+JPEG, SCAN = b"\xff\xd8", b"\xff\xda"  # markers, which no pixel of a JPEG looks like
 # Kept as it is now: ultralytics replaces `Image.open` in every process that imports it.
 _open = Image.open
 
 MAX_PIXELS = 25_000_000  # a 25 MP photo decodes to 75 MB; nothing larger is a street photo
 MIN_SIDE = 2  # pixels; a single one is no photo
+MAX_SCANS = 64  # of a JPEG, each over all its pixels: 42 bytes are 15 ms of a core at 25 MP. Encoders write up to 18
+MAX_READS = 50_000  # of a file: parsers written in Python take time and memory for each part, however small it is
 # What Pillow's parsers raise when they meet hostile bytes; `struct.error` and `zlib.error` are no `ValueError`.
 HOSTILE = (
     ArithmeticError, AttributeError, EOFError, LookupError, OSError, struct.error, SyntaxError, TypeError, ValueError,
@@ -33,6 +36,19 @@ TURNS = {  # what EXIF's orientation asks for; 1 and all else: nothing
 # Pillow warns of odd metadata, which is the sender's business. Once and not around each picture: the filters belong to
 # the whole process, and `catch_warnings` on two threads leaves them in disorder.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+PngImagePlugin.MAX_TEXT_MEMORY = 2 * 2**20  # bytes that compressed texts may grow to, in all; 64 MiB otherwise
+
+
+class _Counted(io.BytesIO):
+    """A file that can be read only so often."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise ImageError("the image's file has too many parts")
+        return super().read(size)
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -43,15 +59,18 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     and of Ultralytics' loader.
 
     Raises:
-        ImageError: not a JPEG, PNG or WebP, empty, truncated, of more than `max_pixels`, or a mere line or dot.
+        ImageError: not a JPEG, PNG or WebP, empty, truncated, of more than `max_pixels`, a mere line or dot, or made to
+            take long.
     """
     try:
-        picture: Image.Image = _open(io.BytesIO(data), formats=FORMATS)
+        picture: Image.Image = _open(_Counted(data), formats=FORMATS)
         width, height = picture.size
         if width * height > max_pixels:
             raise ImageError(f"the image has {width}×{height} pixels; at most {max_pixels / 1e6:g} million are allowed")
         if min(width, height) < MIN_SIDE:
             raise ImageError(f"the image has {width}×{height} pixels, which shows nothing")
+        if data.startswith(JPEG) and (scans := data.count(SCAN)) > MAX_SCANS:
+            raise ImageError(f"the image has {scans} scans; at most {MAX_SCANS} are allowed")
         picture.load()
         upright = _upright(picture)
         rgb = upright if upright.mode == "RGB" else upright.convert("RGB")

@@ -247,6 +247,31 @@ def large_webp() -> bytes:
     return bytes(data)
 
 
+def progressive_jpeg(side: int, scans: int) -> bytes:
+    """Return a JPEG that has so many scans, of some bytes each, over all its pixels."""
+    buffer = io.BytesIO()
+    Image.new("L", (side, side), 128).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * scans + data[-2:]
+
+
+@both_wires
+def test_pictures_that_take_minutes_or_a_lot_of_memory_are_refused(harassed: Daemon, street: bytes, door: Door) -> None:
+    """The first would take over a minute, the second 70 MB."""
+    slow, large = progressive_jpeg(5000, 5000), street[:2] + b"\xff\xe0\0\x02" * 500_000 + street[2:]
+    assert len(slow) < 400_000
+    with asked_meanwhile(harassed, street):
+        assert "scans; at most" in message_of(harassed.ask(slow, door), 422)
+        assert message_of(harassed.ask(large, door), 422) == "the image's file has too many parts"
+
+
+@both_wires
+def test_a_body_of_millions_of_parts_is_refused_unparsed(harassed: Daemon, street: bytes, door: Door) -> None:
+    body = b'{"image": "aGk=", "x": [' + b"[[[[]]]]," * 300_000 + b"0]}"
+    with asked_meanwhile(harassed, street):
+        assert "over 1000 parts" in message_of(harassed.ask(b"", door, body=body), 400)
+
+
 @both_wires
 def test_pixel_bombs_are_refused_undecoded(harassed: Daemon, street: bytes, door: Door) -> None:
     png, webp = black_png(30_000), large_webp()

@@ -13,20 +13,39 @@ import pytest
 from PIL import Image, ImageOps
 
 from detectors.errors import ImageError
-from detectors.image import decode
+from detectors.image import JPEG, MAX_READS, MAX_SCANS, SCAN, decode
 from tests.models import ORIENTATION, photo
 
 EXIF = b"Exif\0\0"
 
 
+def png_chunk(name: bytes, data: bytes = b"") -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+TEXT = png_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(2**20 - 10)))  # a megabyte
+
+
 def png_header(width: int, height: int) -> bytes:
     """Return a PNG that says how large it is and holds nothing."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(b"")) + png_chunk(b"IEND")
 
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+def with_chunks(chunks: bytes) -> bytes:
+    """Return a PNG with these before its pixels."""
+    data = photo(40, 30, kind="PNG")
+    pixels = data.index(b"IDAT") - 4
+    return data[:pixels] + chunks + data[pixels:]
+
+
+def with_scans(count: int) -> bytes:
+    """Return a progressive JPEG whose last scan comes again and again, so that there are as many."""
+    buffer = io.BytesIO()
+    Image.new("L", (40, 30), 128).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    last = data[data.rindex(SCAN) : -2]
+    return data[:-2] + last * (count - data.count(SCAN)) + data[-2:]
 
 
 @pytest.mark.parametrize(
@@ -40,6 +59,7 @@ def png_header(width: int, height: int) -> bytes:
         pytest.param(photo(40, 30, mode="I;16", kind="PNG"), id="16 bits"),
         pytest.param(photo(40, 30, mode="1", kind="PNG"), id="1 bit"),
         pytest.param(photo(40, 30, kind="WEBP"), id="WebP"),
+        pytest.param(with_scans(MAX_SCANS), id="many scans"),
     ],
 )
 def test_what_cameras_send_becomes_rgb(data: bytes) -> None:
@@ -118,6 +138,16 @@ def test_what_pillow_has_to_say_of_metadata_is_not_logged() -> None:
         pytest.param(png_header(0, 10), "decoded|not a JPEG", id="no width"),
         pytest.param(png_header(6000, 6000), "6000×6000 pixels; at most 25 million", id="a bomb, by its header alone"),
         pytest.param(png_header(2**31 - 1, 2**31 - 1), "pixels|large", id="a bomb beyond Pillow's own limit"),
+        pytest.param(with_scans(MAX_SCANS + 1), "65 scans; at most 64", id="too many scans"),
+        *(
+            pytest.param(JPEG + part * MAX_READS + photo(40, 30)[2:], "too many parts", id=f"{name} without end")
+            for name, part in {"segments": b"\xff\xe0\0\x02", "comments": b"\xff\xfe\0\x02", "fill": b"\xff"}.items()
+        ),
+        *(
+            pytest.param(with_chunks(chunk * MAX_READS), "too many parts", id=f"{name} without end")
+            for name, chunk in {"chunks": png_chunk(b"aaAa"), "texts": png_chunk(b"tEXt", b"k\0v")}.items()
+        ),
+        pytest.param(with_chunks(TEXT * 3), "can't be decoded", id="texts that grow"),
     ],
 )
 def test_what_is_no_picture_is_refused(data: bytes, message: str) -> None:
