@@ -69,6 +69,19 @@ def loader_workers(cores: int, load_seconds: float, step_seconds: float) -> int:
     return 0 if load_seconds < 0.1 * step_seconds else min(2, cores // 2)
 
 
+def fewer(micro_batch: int, growth: float, now: Reading) -> int:
+    """Return how many photos of a micro-batch fit, which adds `growth` bytes to what is taken now.
+
+    Half as many where the reserve would be touched, and halved on where what is available would not suffice.
+    """
+    if growth <= 0 or now.available - growth >= RESERVE * now.memory:
+        return micro_batch
+    size = micro_batch // 2
+    while size > 1 and growth * size / micro_batch > now.available:
+        size //= 2
+    return max(1, size)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an allocation failed; torch says so with a RuntimeError, in words."""
     if isinstance(error, MemoryError):

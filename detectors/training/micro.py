@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional
 
-from detectors.training.machine import Probe, is_out_of_memory
+from detectors.training.machine import Probe, fewer, is_out_of_memory
 from detectors.training.screen import Screen
 
 PROBE_SECONDS = 0.5  # between two looks at the memory
@@ -19,7 +19,8 @@ class MicroBatches:
     def __init__(self, size: int, probe: Probe, screen: Screen, clock: Callable[[], float] = time.monotonic) -> None:
         self.size = size
         self._probe, self._screen, self._clock = probe, screen, clock
-        self._look_at = clock()
+        self._look_at = self._forecast_at = clock()
+        self._peak: float | None = None  # bytes of this process where a part of this size takes most
 
     def over(self, count: int, work: Callable[[slice], None], undo: Callable[[], None]) -> None:
         """Do the work part by part; where memory runs out, undo what was done and begin again with smaller parts."""
@@ -27,6 +28,7 @@ class MicroBatches:
             start = end = 0
             try:
                 while start < count:
+                    self._forecast()
                     end = min(start + self.size, count)
                     work(slice(start, end))
                     start = end
@@ -37,7 +39,7 @@ class MicroBatches:
             # Outside of `except`, whose traceback would hold what is to be freed.
             undo()
             if self.size >= end - start:  # otherwise a look has just halved it
-                self._halve("an allocation failed")
+                self._shrink(self.size // 2, "an allocation failed")
 
     def look(self) -> None:
         """Look at the memory now and then, and make parts smaller from the next one on where it is short.
@@ -47,11 +49,22 @@ class MicroBatches:
         """
         if self.size > 1 and self._clock() >= self._look_at:
             self._look_at = self._clock() + PROBE_SECONDS
-            if self._probe().is_short:
-                self._halve("memory is nearly full")
+            reading = self._probe()
+            self._peak = max(self._peak or 0.0, reading.resident)
+            if reading.is_short:
+                self._shrink(self.size // 2, "memory is nearly full")
 
-    def _halve(self, reason: str) -> None:
-        self.size = max(1, self.size // 2)
+    def _forecast(self) -> None:
+        """Look ahead as well: a limit that was lowered kills before the next part is where it takes most."""
+        if self.size > 1 and self._peak is not None and self._clock() >= self._forecast_at:
+            self._forecast_at = self._clock() + PROBE_SECONDS
+            reading = self._probe()
+            size = fewer(self.size, self._peak - reading.resident, reading)
+            if size < self.size:
+                self._shrink(size, "memory would not suffice")
+
+    def _shrink(self, size: int, reason: str) -> None:
+        self.size, self._peak = max(1, size), None
         self._look_at = self._clock()  # at the first of the smaller parts
         gc.collect()
         self._screen.warn(f"{reason}: micro-batch {self.size} from here on")

@@ -7,6 +7,7 @@ from detectors.training.machine import (
     Machine,
     Reading,
     advice,
+    fewer,
     first_micro_batch,
     is_out_of_memory,
     loader_workers,
@@ -22,6 +23,20 @@ def test_the_first_micro_batch_follows_from_the_memory_that_is_available(
 ) -> None:
     assert first_micro_batch(available * GB, 32, full=full) == size
     assert first_micro_batch(available * GB, 3, full=full) == min(3, size)
+
+
+@pytest.mark.parametrize(
+    ("growth", "available", "size"),
+    [
+        pytest.param(0, 0.5, 8, id="it takes no more than it has"),
+        pytest.param(2, 8, 8, id="it fits"),
+        pytest.param(2, 3, 4, id="it would touch the reserve"),
+        pytest.param(2, 0.7, 2, id="a quarter fits"),
+        pytest.param(2, 0.1, 1, id="hardly one does"),
+    ],
+)
+def test_as_many_photos_as_fit_into_what_is_available(growth: float, available: float, size: int) -> None:
+    assert fewer(8, growth * GB, Reading(resident=GB, available=available * GB, memory=16 * GB)) == size
 
 
 @pytest.mark.parametrize(

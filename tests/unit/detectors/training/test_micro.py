@@ -111,6 +111,30 @@ def test_near_the_limit_it_halves_from_the_next_part_on() -> None:
     assert float(total) == pytest.approx(float(whole), abs=1e-6)
 
 
+def test_a_limit_lowered_between_two_parts_is_seen_before_the_next_one() -> None:
+    """In a cgroup nothing fails: a part that takes more than there is gets the process killed."""
+    limit, photos = 10.0, 0
+    sizes: list[int] = []
+
+    def probe() -> Reading:
+        taken = 1 + photos / 2
+        return Reading(resident=taken * GB, available=(limit - taken) * GB, memory=limit * GB)
+
+    parts = MicroBatches(8, probe, screen())
+
+    def work(part: slice) -> None:
+        nonlocal limit, photos
+        photos = part.stop - part.start
+        sizes.append(photos)
+        assert probe().available >= 0, "killed"
+        parts.look()
+        photos = 0
+        limit = 2.5  # for three photos
+
+    parts.over(16, work, lambda: None)
+    assert sizes == [8, 2, 2, 2, 2]
+
+
 def test_memory_is_looked_at_now_and_then() -> None:
     moments, looks = iter((0.0, 0.0, 0.0, 0.1, 1.0, 1.0, 1.2)), []
     parts = MicroBatches(8, lambda: looks.append(1) or calm(), screen(), clock=lambda: next(moments))  # type: ignore[func-returns-value]
