@@ -70,7 +70,7 @@ def share_estimate(right: Flags, effective: float | None = None) -> Estimate:
     share, count, z = float(right.mean()), effective or len(right), 1.96
     middle, half = share + z**2 / (2 * count), z * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
     scale = 1 + z**2 / count
-    return Estimate(share, float((middle - half) / scale), float((middle + half) / scale))
+    return Estimate(share, max(0.0, float((middle - half) / scale)), min(1.0, float((middle + half) / scale)))
 
 
 def reward_gain(labels: Flags, before: Flags, after: Flags, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
@@ -131,6 +131,9 @@ def _likely(right: Flags, draws: int, random: np.random.Generator) -> Floats:
 
 
 def estimate_of(value: float, draws: Floats) -> Estimate:
-    """Return a figure with the interval that 95 % of its draws fall into."""
+    """Return a figure with the interval that 95 % of its draws fall into, stretched to the figure.
+
+    Without a mistake seen the figure is the most there is, and more than draws that allow for some.
+    """
     low, high = np.percentile(draws, COVERED)
-    return Estimate(value, float(low), float(high))
+    return Estimate(value, min(value, float(low)), max(value, float(high)))

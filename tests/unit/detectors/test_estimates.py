@@ -44,6 +44,14 @@ def test_an_interval_covers_what_other_photos_would_have_said() -> None:
     assert covered >= 17
 
 
+def test_an_interval_holds_its_figure_where_no_mistake_was_seen() -> None:
+    reward = reward_estimate(LABELS[:40], LABELS[:40], resamples=100, rounds=300)
+    assert reward.low < 0.9 < reward.value == reward.high
+    for share in (0.0, 1.0):
+        estimate = share_estimate(np.full(40, share == 1.0))
+        assert 0 <= estimate.low <= share <= estimate.high <= 1
+
+
 def test_more_photos_make_an_interval_narrower() -> None:
     said = answers(0.9, 1)
     few = reward_estimate(LABELS[:80], said[:80], resamples=200)
