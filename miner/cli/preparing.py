@@ -52,6 +52,8 @@ def prepare_fp32(
     config = read_config(settings.detector_config)
     with _steps() as (console, progress):
         if config.model_folder is not None:  # exported before: only its spread can be new
+            if out is not None:
+                raise ConfigurationError(f"--out={out}: {config.path.name} names an exported folder: copy that instead")
             _record_spread_alone(settings, config, photos, progress)
             console.print(f"{config.model_folder}: its predictions' spread is noted")
             return config.model_folder
@@ -105,7 +107,7 @@ def _record_spread_alone(
     Manifest.read(config.model_folder)
     if SHIPPED.parent in config.model_folder.parents:
         raise ConfigurationError(
-            f"{config.model_folder} ships with the package and is not changed: export a copy of it"
+            f"{config.model_folder} ships with the package and is not changed: copy it, and name the copy"
         )
     if photos is None or photos.labels is None or len(set(photos.labels)) < 2:
         raise ConfigurationError(

@@ -108,6 +108,34 @@ def test_a_sure_gain_is_written_and_can_be_taken_back(folder: Path, tmp_path: Pa
     assert run("calibrate", tmp_path / "said.npz", "--branch", "other")[0] == 2
 
 
+def test_an_exported_folder_takes_a_spread_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+    photos, yaml = fill(tmp_path / "photos", 6), tmp_path / "mine.yaml"
+    yaml.write_text("model_folder: mine\n")
+    store_calibration(folder, MAP)
+    before = Manifest.read(folder)
+    assert before.predictions is None
+
+    code, said = run("export", "--config", yaml, "--pictures", photos)
+    assert code == 0, said
+    after = Manifest.read(folder)
+    assert after.predictions is not None
+    assert sum(after.predictions) == pytest.approx(1, abs=0.01)
+    assert after == before.model_copy(update={"predictions": after.predictions})
+
+    shipped = tmp_path / "shipped.yaml"
+    shipped.write_text(f"model_folder: {SHIPPED}\n")
+    for arguments, words in (
+        ((yaml,), "which needs no export"),
+        ((yaml, "--pictures", photos / "roadwork"), "which needs no export"),  # of one class alone
+        ((yaml, "--pictures", photos, "--out", tmp_path / "other"), "names an exported folder: copy that instead"),
+        ((shipped, "--pictures", photos), "copy it, and name the copy"),
+    ):
+        code, said = run("export", "--config", *arguments)
+        assert (code, words in said) == (2, True), said
+    assert Manifest.read(folder) == after
+    assert not (tmp_path / "other").exists()
+
+
 def test_models_are_measured_side_by_side_and_their_answers_fused(folder: Path, tmp_path: Path) -> None:
     photos = fill(tmp_path / "photos", 6)
     (photos / "roadwork" / "broken.jpg").write_bytes(b"nothing")
