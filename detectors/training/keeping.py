@@ -129,6 +129,8 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         for path in folder.iterdir():
             flush(path)
         (folder / COMPLETE).touch()
+        for path in (folder, folder.parent):  # their lists of names, before the older checkpoints go
+            flush(path)
         there = {_step(path): path for path in folder.parent.glob("checkpoint-*")}
         for step in superfluous(list(there), self._schedule.epoch, self._every, self._limit):
             shutil.rmtree(there[step])

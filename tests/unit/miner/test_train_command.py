@@ -1,7 +1,9 @@
 """`roadwork-miner train`: what it takes from the command line."""
 
+import errno
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,8 @@ import yaml
 
 from detectors.training.config import TrainConfig
 from detectors.training.machine import GB, Reading
-from miner.cli.training import parse, patient
-from miner.errors import ConfigurationError
+from miner.cli.training import parse, patient, training_errors
+from miner.errors import ConfigurationError, CouldNotStart
 from tests.process.daemon import clean_environment
 
 
@@ -68,3 +70,26 @@ def test_memory_that_is_free_but_not_given_back_yet_is_not_short() -> None:
     probe = patient(lambda: readings.pop(0), lambda: released.append(len(readings)))
     assert (probe().available, released) == (8 * GB, [])
     assert (probe().available, released) == (9 * GB, [1])
+
+
+FULL_MEMORY = "memory is full even with one photo at a time: stop other programs, or choose a smaller --model; do this"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), FULL_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"), FULL_MEMORY),
+        (OSError(errno.ENOSPC, "No space left on device", "run/a"), "No space left on device: 'run/a'; do this"),
+    ],
+)
+def test_a_machine_that_has_too_little_is_told_in_one_line(error: Exception, words: str) -> None:
+    with warnings.catch_warnings(), pytest.raises(CouldNotStart) as raised, training_errors(hint="do this"):
+        raise error
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_error_of_the_program_keeps_its_traceback() -> None:
+    with warnings.catch_warnings(), pytest.raises(RuntimeError, match="shapes differ"), training_errors():
+        raise RuntimeError("shapes differ")

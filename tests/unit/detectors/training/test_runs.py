@@ -1,13 +1,16 @@
 """Trainings in this process, with tiny networks: what they say, where they stop, and how they go on."""
 
+import gc
 import io
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 pytest.importorskip("torch")
 
@@ -18,6 +21,7 @@ from detectors.manifest import Manifest
 from detectors.training import classifier, sources
 from detectors.training.config import TrainConfig
 from detectors.training.job import Job, Outcome, open_run
+from detectors.training.keeping import COMPLETE
 from detectors.training.machine import GB, Machine, Reading
 from detectors.training.precomputing import features_of
 from detectors.training.run import run
@@ -25,6 +29,7 @@ from detectors.training.screen import Screen
 from detectors.training.stopping import TIME_OVER, StoppedEarly, Stopping
 from detectors.training.vit import train
 from detectors.vit import ViT
+from miner.cli import app
 from tests.models import make_resnet, make_vit
 from tests.photos import fill
 
@@ -63,6 +68,14 @@ class Spy(Screen):
         return self.said.getvalue()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def imports_are_not_garbage() -> Iterator[None]:
+    """Every training collects garbage, and what the libraries keep would be gone through each time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fill(tmp_path_factory.mktemp("photos") / "photos", 8)
@@ -84,7 +97,7 @@ def probe() -> Reading:
 
 def start(folder: Path, screen: Spy, values: dict[str, object] | None = None) -> Job:
     """Open a run, or without values one to be resumed."""
-    given = TrainConfig.make({"seed": 3, "threads": 1} | values) if values is not None else None
+    given = TrainConfig.make({"seed": 3, "threads": 1, "workers": 0} | values) if values is not None else None
     return Job(open_run(folder, given), folder, folder.parent / "cache", MACHINE, probe, screen, resume=given is None)
 
 
@@ -97,7 +110,13 @@ def learn(folder: Path, screen: Spy, values: dict[str, object] | None = None) ->
 
 def test_a_quick_run_says_what_it_will_take_and_ends_with_what_serves(photos: Path, vit: Path, tmp_path: Path) -> None:
     screen = Spy()
-    results = run(start(tmp_path / "run", screen, {"data": str(photos), "model": str(vit), "views": 1, "quick": True}))
+    results = run(
+        start(
+            tmp_path / "run",
+            screen,
+            {"data": str(photos), "model": str(vit), "views": 1, "quick": True, "workers": None},
+        )
+    )
     assert "estimate: at most" in screen.text
     assert " for 28 features, about " in screen.text
     assert "for 1 epochs of 12 photos from their features" in screen.text
@@ -121,7 +140,7 @@ def test_time_ends_a_run_with_the_best_so_far_and_it_may_go_on(photos: Path, vit
     assert (results["ended"], results["epochs"]) == (TIME_OVER, 0)
     assert (tmp_path / "run" / "served" / "model.onnx").is_file()
     screen = Spy()
-    assert run(start(tmp_path / "run", screen))["ended"] == TIME_OVER
+    assert learn(tmp_path / "run", screen).epochs == 3
     assert "resuming at step 1 of 9" in screen.text
 
 
@@ -154,11 +173,18 @@ def test_without_a_feature_of_every_photo_there_is_nothing_to_train_from(
     assert list((tmp_path / "cache").rglob("features-*.npz"))
 
 
-@pytest.mark.parametrize("values", [{"epochs": 2}, {"epochs": 9, "patience": 1, "learning_rate": 1e-12}])
-def test_killed_after_its_last_epoch_it_trains_no_other_one(
-    photos: Path, vit: Path, tmp_path: Path, values: dict[str, object]
-) -> None:
-    settings = {"data": str(photos), "model": str(vit), "method": "full", "batch_size": 8, **values}
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_read(photos: Path, vit: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    arguments = ["precompute", "features", photos, "--model", vit, "--cache", cache, "--device", "cuda"]
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert getattr(result.exception, "exit_code", None) == 2
+    assert str(result.exception) == "--device=cuda: torch finds no GPU that it can use here"
+    assert not cache.exists()
+
+
+def test_killed_after_its_last_epoch_it_trains_no_other_one(photos: Path, vit: Path, tmp_path: Path) -> None:
+    settings = {"data": str(photos), "model": str(vit), "method": "full", "batch_size": 8, "epochs": 2}
     killed = Spy(line="exporting to ONNX")
     with pytest.raises(KilledError):
         run(start(tmp_path / "run", killed, settings))
@@ -169,6 +195,37 @@ def test_killed_after_its_last_epoch_it_trains_no_other_one(
     assert results["epochs"] == 2
     assert str(results["ended"]) in killed.text
     assert "resuming" not in screen.text
+
+
+def test_killed_after_its_patience_had_ended_it_trains_no_other_epoch(photos: Path, vit: Path, tmp_path: Path) -> None:
+    settings = {"data": str(photos), "model": str(vit), "method": "full", "batch_size": 8, "epochs": 9}
+    ended = learn(tmp_path / "run", Spy(), settings | {"patience": 1, "learning_rate": 1e-12})
+    screen = Spy()
+    assert learn(tmp_path / "run", screen) == ended
+    assert (ended.epochs, ended.why) == (2, "no better validation in 1 epochs")
+    assert "resuming" not in screen.text
+
+
+def test_a_checkpoint_counts_once_every_file_of_it_is_on_the_disk(
+    photos: Path, vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[tuple[Path, bool]] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        flushed.append((path, (path.parent / COMPLETE).exists() or (path / COMPLETE).exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    values = {"data": str(photos), "model": str(vit), "method": "full", "epochs": 1}
+    learn(tmp_path / "run", Spy(), values)
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
+    files = {path for path in checkpoint.iterdir() if path.name != COMPLETE}
+    assert {"model.safetensors", "optimizer.pt", "trainer_state.json"} <= {path.name for path in files}
+    assert {(path, False) for path in files} <= set(flushed)
+    assert [path for path, complete in flushed if complete] == [checkpoint]
+    assert flushed[-1][0] == checkpoint.parent
 
 
 def test_adapters_with_dropout_on_a_network_with_running_statistics_resume_exactly(
