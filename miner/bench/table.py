@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 
 from miner.bench.daemon import DaemonFigures
+from miner.bench.operators import Operator
 from miner.bench.report import Figures, Verdict
 
 
@@ -55,6 +56,16 @@ def burst_table(all_figures: Sequence[Figures], verdict: Verdict) -> Table:
         rate = figures.levels[-1].images_per_second
         name = f"[bold]{figures.name}[/]" if figures.name == verdict.name else figures.name
         table.add_row(name, *levels, f"{rate:.1f}" if rate < 100 else f"{rate:.0f}", str(figures.serves))
+    return table
+
+
+def operator_table(name: str, operators: Sequence[Operator]) -> Table:
+    """Where a picture's time goes in one graph."""
+    table = Table(title=f"{name}: a picture by operator", title_justify="left")
+    for heading in ("", "ms", "share", "calls"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for one in operators:
+        table.add_row(one.name, milliseconds(one.seconds), f"{one.share:.1%}", str(one.calls))
     return table
 
 

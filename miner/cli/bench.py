@@ -4,27 +4,23 @@ import json
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from miner.cli.bench_output import print_all, progress_bar
 from miner.cli.options import Config, Detector, EnvFile, Json, Set, load_settings
 from miner.cli.preparing import prepare_fp32, start_errors
 from miner.errors import ConfigurationError
 from miner.settings import Settings, environment_of
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from miner.bench.measure import Progress
     from miner.bench.subject import Subject
 
 SECONDS = 60.0
-WIDTH = 200  # of a table that goes into a file
 
 
 def bench(
@@ -46,6 +42,9 @@ def bench(
     daemon: Annotated[
         bool, typer.Option("--daemon", help="Measure whole daemons: start, memory, overhead, growth.")
     ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Instead say where a graph's time goes on onnxruntime, by operator.")
+    ] = False,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at once that must be answered in time.")] = 10,
     slots: Annotated[int, typer.Option(min=0, help="Pictures at once; 0: as the miner would.")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="Threads for each; 0: as the miner would.")] = 0,
@@ -64,14 +63,18 @@ def bench(
     Exit code 1 if the p99 at --concurrency misses the validators' deadline.
     """
     settings = load_settings(env_file, set_, image_detector=detector, image_detector_config=config)
-    if daemon and (reference or plot is not None or pictures is not None):
-        raise ConfigurationError("--daemon: --reference, --plot and --pictures don't go with it")
+    if (daemon or profile) and (reference or plot is not None or pictures is not None or (daemon and profile)):
+        mode, other = ("--daemon", "--profile") if daemon else ("--profile", "--daemon")
+        raise ConfigurationError(f"{mode}: --reference, --plot, --pictures and {other} don't go with it")
     if plot is not None:
         from miner.bench.plot import check_plot
 
         check_plot(plot)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # no daemon shall outlive its bench
     subject = _subject(settings, slots, threads, _names(backends), _names(precisions))
+    if profile:
+        _profile(subject, as_json)
+        return
     if daemon:
         met = _measure_daemons(subject, requests, concurrency, as_json)
     else:
@@ -101,7 +104,7 @@ def _measure(
         say_left_out(pictures.left_out)
         with start_errors(settings):
             jobs = subject.jobs([str(path) for path in pictures.paths], reference=reference)
-        console, progress = stack.enter_context(_progress())
+        console, progress = stack.enter_context(progress_bar())
         work, environment = subject.work(), environment_of(settings)
         result = run(jobs, pictures.kinds, work, concurrency, deadline, *bound, environment, progress, is_demanded)
         for name, reason in result.left_out.items():
@@ -123,12 +126,32 @@ def _measure(
         from miner.bench.table import alone_table, burst_table, least_words
 
         least = least_words(result.figures, result.least)
-        _print(subject, alone_table(result.figures), least, burst_table(result.figures, verdict), verdict.words)
+        print_all(subject, alone_table(result.figures), least, burst_table(result.figures, verdict), verdict.words)
     if plot is not None:
         from miner.bench.plot import draw
 
         draw(result.figures, deadline, f"{subject.manifest.name}, {subject.split}", plot)
     return verdict.met
+
+
+def _profile(subject: "Subject", as_json: bool) -> None:
+    """Print the operators of each of the model's graphs."""
+    from miner.bench.operators import profile as run
+    from miner.bench.table import operator_table
+
+    jobs = [job for job in subject.jobs([], reference=False) if job.backend == "onnx"]
+    if subject.config.branches is not None or not jobs:
+        raise ConfigurationError("--profile: it is for one graph on onnx, not for an ensemble or another backend")
+    with progress_bar() as (_, progress):
+        found = {}
+        for number, job in enumerate(jobs):
+            progress(f"profiling {job.name}", number / len(jobs))
+            found[job.name] = run(job, environment_of(subject.settings))
+    if as_json:
+        told = {name: [asdict(one) for one in operators] for name, operators in found.items()}
+        print(json.dumps({**subject.facts(), "operators": told}))
+    else:
+        print_all(subject, *(operator_table(name, operators) for name, operators in found.items()))
 
 
 def _measure_daemons(subject: "Subject", requests: int, concurrency: int, as_json: bool) -> bool:
@@ -138,7 +161,7 @@ def _measure_daemons(subject: "Subject", requests: int, concurrency: int, as_jso
     deadline = _deadline(subject.settings)
     load = Load(requests, concurrency, deadline + subject.settings.deadline_margin_seconds)
     found, count = [], len(subject.variants)
-    with _progress() as (_, progress):
+    with progress_bar() as (_, progress):
         for number, variant in enumerate(subject.variants):
 
             def step(text: str, share: float, number: int = number) -> None:
@@ -152,7 +175,7 @@ def _measure_daemons(subject: "Subject", requests: int, concurrency: int, as_jso
     else:
         from miner.bench.table import daemon_table
 
-        _print(subject, daemon_table(found))
+        print_all(subject, daemon_table(found))
     return all(figures.unanswered == 0 and figures.p99 <= deadline for figures in found)
 
 
@@ -200,25 +223,3 @@ def _deadline(settings: Settings) -> float:
 
 def _names(names: str | None) -> list[str] | None:
     return [name.strip() for name in names.split(",") if name.strip()] if names is not None else None
-
-
-def _print(subject: "Subject", *parts: object) -> None:
-    from rich.console import Console
-
-    facts = subject.facts()
-    out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
-    out.print(f"{facts['model']}: {subject.split} on {facts['cpu']}; {', '.join(facts['libraries'])}")
-    for part in parts:
-        out.print(part)
-
-
-@contextmanager
-def _progress() -> "Iterator[tuple[Console, Progress]]":
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(file=sys.stderr, soft_wrap=True)
-    columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("…", total=1.0)
-        yield console, lambda text, share: bar.update(task, description=text, completed=share)

@@ -157,6 +157,14 @@ def test_what_can_not_be_measured_is_said_at_once(tmp_path: Path, arguments: tup
     assert run.stderr.startswith(f"error: {message}")
 
 
+def test_where_a_graphs_time_goes_is_told_by_operator(tmp_path: Path) -> None:
+    found = figures(bench(tmp_path, "--profile", "--json"))
+    (operators,) = found["operators"].values()
+    assert sum(one["share"] for one in operators) == pytest.approx(1)
+    assert operators[0]["name"] == "Conv", "the starter's products are convolutions"
+    assert "--profile: --reference, --plot" in bench(tmp_path, "--profile", "--reference", code=2).stderr
+
+
 def test_a_whole_daemon_is_measured(tmp_path: Path) -> None:
     found = figures(bench(tmp_path, "--daemon", "--backends", "onnx", "--requests", 20, "--json"))
     (daemon,) = found["daemons"]
