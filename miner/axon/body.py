@@ -15,6 +15,7 @@ from miner.errors import BadRequest, BodyStalled, BodyTooLarge, UnreadableImage
 # Bytes. Large blocks that grow side by side leave holes in the heap (74 MB were taken for 32 MB of bodies), and small
 # ones that a caller drips in would take more than they hold.
 PIECE = 2**16
+MAX_DIGITS = 20  # of a length; Python makes no number of thousands, of zeros neither
 MAX_PARTS = 1000  # of a body's JSON; a synapse has about forty
 
 
@@ -35,7 +36,7 @@ def declared_length(request: Request) -> int | None:
     text = request.headers.get("content-length")
     if text is None:
         return None
-    if not (text.isascii() and text.isdecimal()):
+    if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS):
         raise BadRequest("the content-length header is not a number")
     return int(text)
 

@@ -28,7 +28,10 @@ names = st.sampled_from(
     + ["timeout", "content-length", "content-encoding", "transfer-encoding", "computed_body_hash", "connection"]
     + ["expect", "upgrade", "host", "name", "content-type"]
 )
-values = texts | numbers | st.sampled_from(["", "chunked", "gzip", "close", "100-continue", "h2c", "0x", "-1", "inf"])
+long = st.builds(str.__mul__, st.sampled_from(["0", "9", "-", "a", " "]), st.integers(4000, 6000))
+values = (
+    texts | numbers | long | st.sampled_from(["", "chunked", "gzip", "close", "100-continue", "h2c", "0x", "-1", "inf"])
+)
 jsons = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),

@@ -84,6 +84,16 @@ def test_too_many_and_too_long_headers_are_refused(port: Port) -> None:
     assert Line(port).send(b"GET /" + b"x" * 20_000) == [(400, "the target is too long")]
 
 
+@pytest.mark.parametrize("wire", ["dendrite", "btauth"])
+@pytest.mark.parametrize("length", ["0" * 5000 + "17", "0" * 30 + "17"])
+def test_a_length_that_python_makes_no_number_of_is_none(port: Port, wire: str, length: str) -> None:
+    line = Line(port, Guard())
+    request = port.request(wire, b'{"image": "aGk="}', **{"content-length": length})
+    assert line.send(request) == [(400, "the content-length header is not a number")]
+    assert port.complaints.said == []
+    line.hang_up()
+
+
 @pytest.mark.parametrize("frame", [b"0\r\nname: ", b"0\r\n", b"1;"], ids=["trailer", "trailers", "extension"])
 def test_what_frames_a_body_is_no_longer_than_headers_may_be(port: Port, frame: bytes) -> None:
     """The parser keeps a trailer until it ends, and no limit of the body's is for it."""
