@@ -28,7 +28,7 @@ from rich.table import Table
 from miner.axon.client import Client
 from miner.bench.command import parser_of, print_figures
 from miner.chain.standalone import own_wallet, standalone_file
-from miner.cli.ending import errors_told
+from miner.cli.ending import end_in_order_on_sigterm, errors_told
 from miner.errors import CouldNotStart
 
 HOST = "127.0.0.1"
@@ -177,6 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores - {min(cores)} or cores)
+    end_in_order_on_sigterm()
     with errors_told(), tempfile.TemporaryDirectory() as folder:
         ceiling = measure(Path(folder), options.requests, options.rounds, options.at_once)
     print_figures(options.json, asdict(ceiling) | {"rate": ceiling.rate}, lambda: show(ceiling))

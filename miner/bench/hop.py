@@ -25,7 +25,7 @@ from miner.bench.engine import load
 from miner.bench.pictures import made_jpeg
 from miner.bench.process import HOST
 from miner.bench.report import percentiles
-from miner.cli.ending import errors_told
+from miner.cli.ending import end_in_order_on_sigterm, errors_told
 from miner.errors import CouldNotStart
 from miner.settings import Settings, environment_of
 
@@ -111,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_env_file(parser)
     parser.add_argument("--requests", type=int, default=300, help="to each")
     options = parser.parse_args(arguments)
+    end_in_order_on_sigterm()
     with errors_told():
         settings = Settings.load(options.env_file)
         local = load(settings, "onnx")

@@ -18,7 +18,7 @@ from miner.bench.command import add_env_file, parser_of, print_figures, print_ta
 from miner.bench.pictures import made_jpeg
 from miner.bench.process import HOST, MinerProcess
 from miner.chain.standalone import own_wallet
-from miner.cli.ending import errors_told
+from miner.cli.ending import end_in_order_on_sigterm, errors_told
 from miner.errors import CouldNotStart
 from miner.settings import Settings, environment_of
 
@@ -104,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ways = [(keys, 1) for keys in options.keys] + (
         [(options.processes, options.processes)] if options.processes else []
     )
+    end_in_order_on_sigterm()
     with errors_told():
         environment = environment_of(Settings.load(options.env_file))
         costs = [measure(keys, processes, options.requests, environment) for keys, processes in ways]

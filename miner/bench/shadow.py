@@ -25,7 +25,7 @@ from miner.bench.command import add_env_file, parser_of, print_figures, print_ta
 from miner.bench.pictures import made_jpeg
 from miner.bench.process import MinerProcess
 from miner.bench.report import percentiles
-from miner.cli.ending import errors_told
+from miner.cli.ending import end_in_order_on_sigterm, errors_told
 from miner.errors import CouldNotStart
 from miner.settings import Settings, environment_of
 
@@ -183,6 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--requests", type=int, default=60, help="of each load in a round")
     parser.add_argument("--at-once", type=int, default=4)
     options = parser.parse_args(arguments)
+    end_in_order_on_sigterm()
     with errors_told():
         costs = measure(Settings.load(options.env_file), options.rounds, options.requests, options.at_once)
     print_figures(options.json, [asdict(cost) for cost in costs], lambda: show(costs))

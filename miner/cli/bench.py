@@ -1,7 +1,6 @@
 """`roadwork-miner bench`: how fast a model is on this machine, and whether that is fast enough."""
 
 import json
-import signal
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from miner.cli.bench_output import print_all, progress_bar
+from miner.cli.ending import end_in_order_on_sigterm
 from miner.cli.options import Config, Detector, EnvFile, Json, Set, load_settings
 from miner.cli.preparing import prepare_fp32, start_errors
 from miner.errors import ConfigurationError
@@ -70,7 +70,7 @@ def bench(
         from miner.bench.plot import check_plot
 
         check_plot(plot)
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # no daemon shall outlive its bench
+    end_in_order_on_sigterm()
     subject = _subject(settings, slots, threads, _names(backends), _names(precisions))
     if profile:
         _profile(subject, as_json)

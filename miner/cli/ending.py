@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,11 @@ def errors_told() -> Iterator[None]:
     except StartError as error:
         tell(error)
         leave(error.exit_code)
+
+
+def end_in_order_on_sigterm() -> None:
+    """Have SIGTERM unwind this process as an error does, so that no process that it started outlives it."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def leave(code: int, *, hung: bool = False) -> NoReturn:

@@ -2,14 +2,13 @@
 
 import json
 import logging
-import signal
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from miner.cli.ending import end_in_order_on_sigterm
 from miner.cli.options import Config, Detector, EnvFile, Json, Set, load_settings
 from miner.errors import ConfigurationError
 
@@ -99,7 +98,7 @@ def simulate(
     most = rounds or (ROUNDS if duration is None else 10**6)
     subnet = Subnet(validators, miners, most, interval, organic)
     what = Play(subnet, [] if recorded else _photos(data, quiet=as_json), era, seed, speed, duration)
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # no miner shall outlive its simulation
+    end_in_order_on_sigterm()
     logging.getLogger("miner.chain.standalone").setLevel(logging.WARNING)  # throwaway keys are no news here
     with ExitStack() as stack:
         if address is None:
