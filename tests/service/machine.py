@@ -139,10 +139,17 @@ class Unit:
         (folder / "override.conf").write_text(f"[Service]\n{text}\n")
         self.machine.run("systemctl", "daemon-reload")
 
+    @property
+    def program(self) -> str:
+        return f"/opt/roadwork-miner/current-{self.env}/bin/roadwork-miner"
+
+    def command(self, *words: str) -> str:
+        """Run one of the miner's own commands as an operator does, and return what it printed."""
+        return self.machine.run(self.program, *words, "--service", self.env)
+
     def query(self, photo: str, timeout: float = 9.0) -> list[str]:
         """Return the command of a validator who asks about a shared photo."""
-        program = f"/opt/roadwork-miner/current-{self.env}/bin/roadwork-miner"
-        return [program, "query", f"/shared/{photo}", "--service", self.env, "--json", "--timeout", str(timeout)]
+        return [self.program, "query", f"/shared/{photo}", "--service", self.env, "--json", "--timeout", str(timeout)]
 
     def ask(self, photo: str, timeout: float = 9.0) -> dict[str, Any]:
         """Ask about a shared photo and return the reply."""

@@ -52,6 +52,16 @@ def test_log_lines_arrive_as_fields_of_the_journal(unit: Unit) -> None:
     assert (ready["PRIORITY"], ready["SYSLOG_IDENTIFIER"]) == ("6", "roadwork-miner")
 
 
+def test_the_miners_own_commands_find_the_service(unit: Unit) -> None:
+    findings = json.loads(unit.command("doctor", "--json"))["findings"]
+    assert not [finding for finding in findings if finding["level"] == "problem"]
+    assert "Ready" in unit.command("top", "--once")
+    assert "starter" in unit.command("models", "list")
+    assert unit.command("reload")
+    unit.command("report", "--out", "/tmp/report.tar.gz")
+    assert unit.is_ready()
+
+
 def test_a_second_install_changes_nothing(unit: Unit) -> None:
     process, files = unit.show("MainPID"), unit.machine.files()
     unit.set(LOG_LEVEL="DEBUG")
