@@ -194,6 +194,21 @@ def test_a_serving_process_has_loaded_no_torch(miner: Daemon, street: bytes) -> 
         assert f"/{name}/" not in maps
 
 
+def test_a_miner_leaves_nothing_in_the_home_folder(
+    start_daemon: StartDaemon, street: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As onnxruntime does, which keeps there what it is going to tell its makers; on CI it would not."""
+    for name in ("CI", "ORT_DISABLE_TELEMETRY"):
+        monkeypatch.delenv(name, raising=False)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    daemon = start_daemon().ready()
+    probability_of(daemon.ask(street))
+    assert daemon.stop() == 0
+    assert list(home.rglob("*")) == []
+
+
 def test_help_loads_nothing_heavy() -> None:
     run = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "miner", "--help"],

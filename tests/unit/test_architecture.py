@@ -82,6 +82,7 @@ def test_the_environment_is_read_in_one_place() -> None:
     allowed = {
         "miner.settings",  # all of ours
         "miner.systemd",  # NOTIFY_SOCKET, systemd's own protocol
+        "detectors",  # keeps libraries from reporting to their makers, before any is imported
         "detectors.exporters.yolo",  # sets what ultralytics reads at its import
         "miner.chain.client",  # sets where the SDK caches the chain's metadata
         "miner.cli.preparing",  # sets how much transformers says
