@@ -16,8 +16,10 @@ from detectors.exporters.vit import ViTExporter
 from detectors.exporters.vit_numpy import numpy_reference
 from detectors.loading import load_detector
 from detectors.manifest import Manifest
+from detectors.pictures import parity_pictures
 from detectors.vit import ViT
 from tests.models import make_vit, photo
+from tests.stored_vit import ANSWERS, write_stored_vit
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,15 @@ def test_numpy_and_torch_agree(vit: Path) -> None:
     for seed in range(4):
         data = photo(320, 240, seed=seed)
         assert ours(data) == pytest.approx(pipeline(data), abs=1e-5)
+
+
+def test_the_stored_answers_are_torchs(tmp_path: Path) -> None:
+    """Those that an environment without torch is held to, in tests/process/test_pythons.py."""
+    folder = write_stored_vit(tmp_path / "vit")
+    exporter = ViTExporter(folder, DetectorConfig(hf_repo=str(folder), path=folder / "x.yaml"))
+    assert exporter.reference_name == "transformers.pipeline"
+    reference = exporter.reference()
+    assert [reference(picture) for picture in parity_pictures()] == pytest.approx(ANSWERS, abs=1e-5)
 
 
 def test_a_box_without_torch_exports_and_compares_with_numpy(

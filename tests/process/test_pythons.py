@@ -1,5 +1,6 @@
 """What serving needs installs, starts and answers on every Python that is promised."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from tests.process.daemon import Daemon
 from tests.process.environments import REPOSITORY, environment, find_python, run
 from tests.process.inspection import probability_of
 from tests.process.wire import DOORS
+from tests.stored_vit import ANSWERS, write_stored_vit
 
 PINS = REPOSITORY / "env" / "serve.txt"
 
@@ -24,6 +26,32 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+ASK = """
+import json, sys
+from pathlib import Path
+from detectors.base import RunOptions
+from detectors.config import read_config
+from detectors.loading import load_detector
+from detectors.pictures import parity_pictures
+
+detector = load_detector("ViT", read_config(sys.argv[1]), Path(sys.argv[2]), "onnx", RunOptions())
+print(json.dumps([detector.predict(picture).probability for picture in parity_pictures()]))
+"""
+
+
+def assert_export_without_torch(python: Path, folder: Path) -> None:
+    """A ViT is built and judged where there is no torch, and says what torch said elsewhere."""
+    write_stored_vit(folder / "vit")
+    config, models = folder / "vit.yaml", folder / "models"
+    config.write_text("hf_repo: vit\n")
+    command = python.with_name("roadwork-miner")
+    run(str(command), "export", "--set", f"IMAGE_DETECTOR_CONFIG={config}", "--set", f"MODELS_DIR={models}")
+    (manifest,) = models.rglob("manifest.json")
+    assert json.loads(manifest.read_text())["parity"]["reference"] == "numpy"
+    answers = json.loads(run(str(python), "-c", ASK, str(config), str(models)))
+    assert answers == pytest.approx(ANSWERS, abs=1e-4)
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
 def test_the_serving_set_installs_starts_and_answers(
@@ -35,6 +63,7 @@ def test_the_serving_set_installs_starts_and_answers(
     pins = ("-m", "pip", "install", "-q", "--require-hashes", "-r", str(PINS))
     python = environment(f"serve-{version}", interpreter, pins, salt=PINS.read_bytes())
     run(str(python), "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", str(sources))
+    assert_export_without_torch(python, tmp_path)
     daemon = Daemon(tmp_path, {"INFERENCE_THREADS": 1})
     daemon.command = (str(python.with_name("roadwork-miner")),)
     try:
