@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 pytest.importorskip("ultralytics")
 
+from miner.cli import app
 from tests.models import make_vit
 from tests.photos import fill
 from tests.process.conftest import StartDaemon
@@ -130,28 +132,17 @@ def test_a_head_is_trained_from_precomputed_features_and_serves(
     photos, cache = fill(tmp_path / "photos", EACH), tmp_path / "cache"
     (photos / "roadwork" / "damaged.jpg").write_bytes(street[:2000])
     settings = ("--model", str(vit), "--seed", "3", "--set", "views=2")
-    command = [
-        sys.executable,
-        "-m",
-        "miner",
-        "precompute",
-        "features",
-        str(photos),
-        *settings,
-        "--cache",
-        str(cache),
-        "--json",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=clean_environment())
-    assert done.returncode == 0, done.stderr
+    command = ["precompute", "features", str(photos), *settings, "--cache", str(cache), "--json"]
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
     assert "left out: roadwork/damaged.jpg: the image can't be decoded" in done.stderr
-    rows = json.loads(done.stdout)["rows"]
-    assert rows == json.loads(done.stdout)["new"] > 2 * EACH
-    assert f"for {rows} features, about " in done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["rows"] == facts["new"] > 2 * EACH
+    assert f"for {facts['rows']} features, about " in done.stderr
 
     training = Training(tmp_path / "head", photos, *settings, "--epochs", 20).finish()
     assert "left out: roadwork/damaged.jpg: the image can't be decoded" in training.log
-    assert f"features: {rows} of {rows} are cached" in training.log
+    assert f"features: {facts['rows']} of {facts['rows']} are cached" in training.log
     made = {path.name for path in training.run.iterdir()}
     assert made >= {"config.yaml", "resources.csv", "tensorboard", "plots", "README.md", "served", "detector.yaml"}
     assert list((training.run / "tensorboard").rglob("events*"))
@@ -227,12 +218,3 @@ def most_and_least(read: Callable[[], int]) -> tuple[int, int]:
         assert time.monotonic() < end, "the steps take no memory"
         time.sleep(0.002)
     return max(sizes), min(sizes)
-
-
-def test_an_empty_class_is_refused(photos: Path, vit: Path, tmp_path: Path) -> None:
-    folder = fill(tmp_path / "photos", 3)
-    for path in (folder / "roadwork").iterdir():
-        path.write_bytes(b"no photo")
-    training = Training(tmp_path / "empty", folder, "--model", vit)
-    assert training.wait() == 2
-    assert f"error: {folder / 'roadwork'} holds no photo that can be opened" in training.log

@@ -30,6 +30,7 @@ from detectors.training.stopping import TIME_OVER, StoppedEarly, Stopping
 from detectors.training.vit import train
 from detectors.vit import ViT
 from miner.cli import app
+from miner.errors import ConfigurationError
 from tests.models import make_resnet, make_vit
 from tests.photos import fill
 
@@ -176,11 +177,25 @@ def test_without_a_feature_of_every_photo_there_is_nothing_to_train_from(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused_before_anything_is_read(photos: Path, vit: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    arguments = ["precompute", "features", photos, "--model", vit, "--cache", cache, "--device", "cuda"]
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert getattr(result.exception, "exit_code", None) == 2
-    assert str(result.exception) == "--device=cuda: torch finds no GPU that it can use here"
+    told = refusal("precompute", "features", photos, "--model", vit, "--cache", cache, "--device", "cuda")
+    assert told == "--device=cuda: torch finds no GPU that it can use here"
     assert not cache.exists()
+
+
+def test_an_empty_class_is_refused(vit: Path, tmp_path: Path) -> None:
+    folder = fill(tmp_path / "photos", 3)
+    for path in (folder / "roadwork").iterdir():
+        path.write_bytes(b"no photo")
+    told = refusal("train", folder, "--model", vit, "--out", tmp_path / "run", "--set", "threads=1")
+    assert told.startswith(f"{folder / 'roadwork'} holds no photo that can be opened")
+
+
+def refusal(*arguments: object) -> str:
+    """Give a command what it must refuse as a wrong configuration, and return what it says."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert isinstance(result.exception, ConfigurationError), result.output
+    assert result.exception.exit_code == 2
+    return str(result.exception)
 
 
 def test_killed_after_its_last_epoch_it_trains_no_other_one(photos: Path, vit: Path, tmp_path: Path) -> None:
