@@ -27,30 +27,40 @@ Models = Annotated[
 def find_models(settings: Settings, models: Sequence[str] | None) -> "dict[str, DetectorConfig]":
     """Return the configurations that are named, or the configured one, by a short name each.
 
+    Two of one name, such as `detector.yaml` of two runs, get that of their folder before it.
+
     Raises:
-        DetectorConfigError: one is not there, or two have the same name.
+        DetectorConfigError: one is not there, or two have the same name all the same.
     """
     from detectors.config import DetectorConfig, read_config
     from detectors.errors import DetectorConfigError
     from detectors.manifest import NAME, Manifest
 
-    found: dict[str, DetectorConfig] = {}
-    for model in models or [settings.detector_config]:
+    given = list(models or [settings.detector_config])
+    places: list[Path] = []
+    configs: list[DetectorConfig] = []
+    for model in given:
         folder = Path(model).expanduser()
         if (folder / NAME).is_file():
             config = DetectorConfig.model_validate({"model_folder": folder.resolve(), "path": folder / NAME})
-            name = folder.resolve().name
+            places.append(folder.resolve())
         else:
             config = read_config(model)
-            name = config.path.stem
+            places.append(config.path.resolve().with_suffix(""))
         if config.model_folder is not None:
             kind = Manifest.read(config.model_folder).detector
         else:
             kind = "Ensemble" if config.branches else "ViT" if config.hf_repo is not None else "YOLOClassifier"
-        if name in found:
+        configs.append(config.model_copy(update={"detector": kind}))
+    names = [place.name for place in places]
+    names = [
+        name if names.count(name) == 1 else f"{place.parent.name}-{name}"
+        for name, place in zip(names, places, strict=True)
+    ]
+    for model, name in zip(given, names, strict=True):
+        if names.count(name) > 1:
             raise DetectorConfigError(f"--model={model}: there is another one of the name {name!r}")
-        found[name] = config.model_copy(update={"detector": kind})
-    return found
+    return dict(zip(names, configs, strict=True))
 
 
 def open_model(settings: Settings, config: "DetectorConfig", precision: str = "fp32") -> "Detector":
@@ -113,4 +123,4 @@ def _bar() -> "Progress":
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(line, file=sys.stderr, flush=True)  # before whatever stdout gets later

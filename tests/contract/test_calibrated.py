@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from detectors.base import RunOptions
 from detectors.calibration import Calibration
 from detectors.config import DetectorConfig
+from detectors.errors import DetectorConfigError
 from detectors.loading import load_detector
 from detectors.manifest import Manifest
 from detectors.pictures import known_picture, many_pictures
@@ -19,6 +20,8 @@ from detectors.precision.photos import Photos
 from detectors.sending.changes import VIEWS
 from detectors.storing import keep_calibration, store_calibration
 from miner.cli import app
+from miner.cli.judging import find_models
+from miner.settings import Settings
 from tests.photos import fill
 
 SHIPPED = Path(__file__).resolve().parents[2] / "detectors" / "starter"
@@ -134,6 +137,17 @@ def test_an_exported_folder_takes_a_spread_and_nothing_else(folder: Path, tmp_pa
         assert (code, words in said) == (2, True), said
     assert Manifest.read(folder) == after
     assert not (tmp_path / "other").exists()
+
+
+def test_models_of_one_name_are_told_apart_by_their_folders(folder: Path, tmp_path: Path) -> None:
+    files = [tmp_path / run / "detector.yaml" for run in ("first", "second")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("model_folder: ../mine\n")
+    settings, models = Settings.load(None), [str(path) for path in (*files, folder)]
+    assert list(find_models(settings, models)) == ["first-detector", "second-detector", "mine"]
+    with pytest.raises(DetectorConfigError, match="there is another one of the name 'first-detector'"):
+        find_models(settings, [models[0], models[0]])
 
 
 def test_models_are_measured_side_by_side_and_their_answers_fused(folder: Path, tmp_path: Path) -> None:
