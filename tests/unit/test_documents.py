@@ -56,7 +56,8 @@ def test_make_targets_in_the_documents_exist_and_each_has_a_help_text() -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):.*## \S", makefile, flags=re.MULTILINE))
     phony = set(re.search(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)[1].split())  # type: ignore[index]
     assert targets == phony
-    documents = [README, *(path.read_text() for path in (ROOT / "deploy").rglob("*.md"))]
+    others = [path for folder in ("deploy", "detectors") for path in (ROOT / folder).rglob("*.md")]
+    documents = [README, *(path.read_text() for path in others)]
     named = {name for text in documents for name in re.findall(r"\bmake ([a-z][a-z-]+)\b(?=[`\s.,:)]|$)", text)}
     in_code = {name for name in named if any(f"make {name}" in code for text in documents for code in _code(text))}
     assert in_code <= targets
