@@ -34,6 +34,8 @@ from miner.watch import Watch
 
 log = logging.getLogger(__name__)
 
+SETTLED = 2.0  # seconds after the start
+
 
 class Daemon:
     """One miner, from start to stop."""
@@ -121,6 +123,7 @@ class Daemon:
             self.states.started(lambda: self._summary(plan))
             self._started = True
             self._start_shadow(stack)
+            loop.call_later(SETTLED, memory.give_back)  # what the start and the first request took: 13 MB
             await self._stop.wait()
         if self.stuck:
             raise Stuck(self.stuck)
