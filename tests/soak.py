@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
@@ -57,9 +58,14 @@ class Figures:
 
     @property
     def slope(self) -> float:
-        """Bytes of resident memory a request over the last half, by least squares."""
+        """Bytes of resident memory a request over the last half: the median slope between any two samples of it.
+
+        A reload holds two models for a moment, and what it frees may go back to the machine or not: by least squares
+        such a step of 15 MB counts as kilobytes a request.
+        """
         half = [sample for sample in self.samples if sample.requests >= self.samples[-1].requests / 2]
-        return float(np.polyfit([one.requests for one in half], [one.resident for one in half], 1)[0])
+        pairs = combinations(half, 2)
+        return float(np.median([(b.resident - a.resident) / (b.requests - a.requests) for a, b in pairs]))
 
     @property
     def leftovers(self) -> str:
