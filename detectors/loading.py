@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from detectors.backends import MODEL_FILE
@@ -13,17 +14,11 @@ from detectors.config import DetectorConfig
 from detectors.errors import DetectorConfigError, ModelError, NotPrepared
 from detectors.exporters.versions import is_outdated
 from detectors.manifest import BranchModel, Manifest
+from detectors.optimized import ensure_graph
 from detectors.registry import FUSED, RECIPES, backend_class, detector_class, network_class
 from detectors.weights import find_original, model_folder, variant_folder
 
 log = logging.getLogger(__name__)
-
-
-def ensure_graph(folder: Path, manifest: Manifest) -> Path | None:
-    """Return onnxruntime's own graph for this machine; imports onnxruntime, which other backends do without."""
-    from detectors import optimized
-
-    return optimized.ensure_graph(folder, manifest)
 
 
 def load_detector(
@@ -59,7 +54,10 @@ def load_detector(
             folder,
         )
     runs_here = backend if options.engine is None else options.engine.fallback
-    optimized = ensure_graph(folder, manifest) if runs_here == "onnx" else None
+    with ThreadPoolExecutor(1) as beside:  # a large graph's sums take as long as importing the library
+        graph = beside.submit(ensure_graph, folder, manifest) if runs_here == "onnx" else None
+        runs = backend_class(backend)
+        optimized = graph.result() if graph is not None else None
     # The optimised graph has sums of its own, and the one it was made from is then not read at all; neither is a graph
     # that runs elsewhere.
     manifest.verify(folder, but=MODEL_FILE if optimized is not None or runs_here is None else None)
@@ -71,7 +69,7 @@ def load_detector(
                 f"and {config.path.name} names an exported model"
             )
         original = find_original(config, manifest.revision).path
-    return network_class(name)(ModelFiles(folder, manifest, original, optimized), backend_class(backend), options)
+    return network_class(name)(ModelFiles(folder, manifest, original, optimized), runs, options)
 
 
 def _load_ensemble(

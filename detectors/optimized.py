@@ -14,9 +14,8 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
-
-import onnxruntime
 
 from detectors.backends import MODEL_FILE
 from detectors.manifest import Manifest, sha256
@@ -74,19 +73,31 @@ def ensure_graph(folder: Path, manifest: Manifest) -> Path | None:
     return cached_graph(folder, manifest)
 
 
-def key(manifest: Manifest, version: str = onnxruntime.__version__, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Return the key of a graph on this machine."""
+def key(manifest: Manifest, version: str | None = None, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the key of a graph on this machine; `version` is onnxruntime's, that which is installed by default."""
     try:
         lines = cpuinfo.read_text(encoding="ascii", errors="replace").splitlines()
         flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     except OSError:
         flags = ""
-    facts = [sorted(manifest.files.items()), version, sorted(set(flags.split()))]
+    facts = [sorted(manifest.files.items()), version or _installed(), sorted(set(flags.split()))]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _installed() -> str:
+    """Return onnxruntime's version without its import, which takes as long as checking a graph's sums."""
+    try:
+        return metadata.version("onnxruntime")
+    except metadata.PackageNotFoundError:  # another distribution of it
+        import onnxruntime
+
+        return str(onnxruntime.__version__)
 
 
 def make_graph(folder: Path, manifest: Manifest) -> None:
     """Optimise the graph of a model folder for this machine and write it into the cache."""
+    import onnxruntime
+
     target = folder / FOLDER / key(manifest)
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     _sweep(target.parent)

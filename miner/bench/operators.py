@@ -10,8 +10,8 @@ from pathlib import Path
 
 from detectors.backends import MODEL_FILE
 from detectors.config import read_config
-from detectors.loading import ensure_graph
 from detectors.manifest import Manifest
+from detectors.optimized import ensure_graph
 from detectors.weights import model_folder, variant_folder
 from miner.bench.job import Job
 from miner.errors import CouldNotStart

@@ -31,7 +31,8 @@ def download(
     A local folder needs no network; with HF_HUB_OFFLINE=1 the hub's cache (HF_HOME) is used alone.
     """
     from detectors.config import read_config
-    from detectors.loading import ensure_graph, has_variant, is_prepared
+    from detectors.loading import has_variant, is_prepared
+    from detectors.optimized import ensure_graph
     from detectors.variants import prepared_folders
     from detectors.weights import model_folder, pins
     from miner.cli.preparing import prepare_faster, prepare_fp32, start_errors
