@@ -21,7 +21,7 @@ from torch.nn import functional
 from detectors.estimates import reward_of
 from detectors.training.classifier import logits_of
 from detectors.training.examples import EpochSampler
-from detectors.training.machine import Probe, is_out_of_memory
+from detectors.training.machine import Probe, fewer, is_out_of_memory
 from detectors.training.micro import MicroBatches, Pace, WeightedLoss, gradients
 from detectors.training.screen import Screen
 
@@ -144,7 +144,12 @@ def measure_forward(
 
 
 def fitting(measure: Callable[[int, Look], float], micro_batch: int, probe: Probe, screen: Screen) -> tuple[int, float]:
-    """Try a micro-batch and halve it until a step succeeds and leaves memory free; return it and seconds a photo."""
+    """Try a micro-batch and halve it until a step succeeds and leaves memory free; return it and seconds a photo.
+
+    One and two photos are tried before: what the second adds tells of more, and in a cgroup that kills, where no
+    allocation fails, trying too many would be the end.
+    """
+    micro_batch = _foreseen(measure, micro_batch, probe, screen)
 
     def look() -> None:
         if micro_batch > 1 and probe().is_short:
@@ -159,3 +164,29 @@ def fitting(measure: Callable[[int, Look], float], micro_batch: int, probe: Prob
         gc.collect()
         screen.say(f"a micro-batch of {micro_batch} does not fit")
         micro_batch //= 2
+
+
+def _foreseen(measure: Callable[[int, Look], float], micro_batch: int, probe: Probe, screen: Screen) -> int:
+    """Return how many of so many photos will fit, judging by what one and two of them take."""
+    if micro_batch <= 2:
+        return micro_batch
+    peaks: list[float] = []
+    for size in (1, 2):
+        taken: list[float] = []
+
+        def note(taken: list[float] = taken) -> None:
+            taken.append(probe().resident)
+
+        try:
+            measure(size, note)
+        except (MemoryError, RuntimeError, OSError) as error:
+            if size == 1 or not is_out_of_memory(error):
+                raise
+            return 2  # which is tried again, and halved
+        peaks.append(max(taken))
+    now = probe()
+    each = max(0.0, peaks[1] - peaks[0])
+    size = fewer(micro_batch, peaks[1] + each * (micro_batch - 2) - now.resident, now)
+    if size < micro_batch:
+        screen.say(f"a micro-batch of {micro_batch} would not fit")
+    return size

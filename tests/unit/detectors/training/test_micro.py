@@ -1,6 +1,7 @@
 """Batches in parts."""
 
 import io
+from collections.abc import Callable
 
 import pytest
 from rich.console import Console
@@ -151,9 +152,33 @@ def test_the_first_micro_batch_is_one_whose_step_leaves_memory_free_in_its_middl
     held, said = Held(most=3), screen()
     model = Network(4, 2)
     size, seconds = fitting(lambda size, look: measure_step(model, (4,), size, "fp32", look), 8, held, said)
-    assert (size, held.sizes) == (2, [8, 4, 2, 2])
+    assert (size, held.sizes) == (2, [1, 1, 2, 2, 8, 4, 2, 2])
     assert seconds > 0
     assert model.weight.grad is None
+
+
+def test_a_micro_batch_that_would_get_the_process_killed_is_not_tried() -> None:
+    photos, tried = 0, []
+
+    def probe() -> Reading:
+        taken = 1 + photos / 2
+        return Reading(resident=taken * GB, available=(4.5 - taken) * GB, memory=4.5 * GB)
+
+    def measure(size: int, look: Callable[[], None]) -> float:
+        nonlocal photos
+        photos = size
+        tried.append(size)
+        assert probe().available >= 0, "killed"
+        try:
+            look()
+        finally:
+            photos = 0
+        return 0.1
+
+    said = io.StringIO()
+    assert fitting(measure, 16, probe, Screen(Console(file=said))) == (4, 0.1)
+    assert tried == [1, 2, 4]
+    assert "a micro-batch of 16 would not fit" in said.getvalue()
 
 
 def test_what_is_no_lack_of_memory_is_raised() -> None:
