@@ -4,18 +4,19 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from miner.cli.spread import record_spread, record_spread_alone
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.settings import AUTO, Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from detectors.base import Detector, RunOptions
+    from detectors.base import RunOptions
     from detectors.config import DetectorConfig
     from detectors.layouts import Layout
     from detectors.manifest import Gate, Precision
@@ -54,7 +55,7 @@ def prepare_fp32(
         if config.model_folder is not None:  # exported before: only its spread can be new
             if out is not None:
                 raise ConfigurationError(f"--out={out}: {config.path.name} names an exported folder: copy that instead")
-            _record_spread_alone(settings, config, photos, progress)
+            record_spread_alone(settings, config, photos, progress)
             console.print(f"{config.model_folder}: its predictions' spread is noted")
             return config.model_folder
         folder = prepare(
@@ -75,47 +76,6 @@ def prepare_fp32(
             + (f"; {parity.caveat}" if parity.caveat else "")
         )
     return folder
-
-
-def record_spread(
-    settings: Settings, config: "DetectorConfig", folder: Path, photos: Sequence[bytes], labels: Sequence[bool]
-) -> None:
-    """Write into a model's manifest how its predictions of labelled photos are spread, to tell drift by."""
-    from detectors.base import ModelFiles, RunOptions
-    from detectors.loading import load_detector
-    from detectors.manifest import Manifest
-    from detectors.registry import backend_class, network_class
-    from detectors.storing import store_spread
-
-    manifest = Manifest.read(folder)
-    name = manifest.detector
-    detector: Detector = (
-        load_detector(name, config, settings.models_dir, "onnx", RunOptions())
-        if config.branches is not None
-        else network_class(name)(ModelFiles(folder, manifest), backend_class("onnx"), RunOptions())
-    )
-    store_spread(folder, [detector.predict(photo).probability for photo in photos], labels)
-
-
-def _record_spread_alone(
-    settings: Settings, config: "DetectorConfig", photos: "Photos | None", progress: "Callable[[str], None]"
-) -> None:
-    from detectors.config import SHIPPED
-    from detectors.manifest import Manifest
-
-    assert config.model_folder is not None
-    Manifest.read(config.model_folder)
-    if SHIPPED.parent in config.model_folder.parents:
-        raise ConfigurationError(
-            f"{config.model_folder} ships with the package and is not changed: copy it, and name the copy"
-        )
-    if photos is None or photos.labels is None or len(set(photos.labels)) < 2:
-        raise ConfigurationError(
-            f"{config.path.name} names an exported folder, which needs no export; --pictures with subfolders roadwork "
-            f"and no_roadwork notes the spread of its predictions"
-        )
-    progress("noting the spread of its predictions")
-    record_spread(settings, config, config.model_folder, photos.data, photos.labels)
 
 
 def prepare_faster(

@@ -10,7 +10,7 @@ import pytest
 from detectors.config import read_config
 from detectors.distribution import spread, stability_index, tenth_of
 from detectors.manifest import Manifest
-from miner.cli.preparing import record_spread
+from miner.cli.spread import record_spread
 from miner.drift import LEAST, WINDOW, Drift
 from miner.settings import Settings
 from tests.models import photo
