@@ -59,9 +59,9 @@ def bench(
     Raises:
         CouldNotStart: a demanded competitor, or every one of them, can't be loaded.
     """
+    until = time.monotonic() + seconds if seconds is not None else None
     progress("what this CPU can do at most", 0.0)
     least = least_seconds(work, measure_rates(environment), jobs[0].slots * jobs[0].threads)
-    until = time.monotonic() + seconds if seconds is not None else None
     left_out: dict[str, str] = {}
     with ExitStack() as stack:
         workers: list[Worker] = []
