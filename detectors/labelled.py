@@ -80,7 +80,10 @@ def read_photos(folder: Path, tell: Tell = lambda _done, _of: None, workers: int
     skipped = [f"{kind}: {_in_words(others)}" for kind, (_, others) in found_in.items() if others]
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for done, found in enumerate(pool.map(_read, entries), 1):
-            (photos if isinstance(found, Photo) else skipped).append(found)  # type: ignore[arg-type]
+            if isinstance(found, Photo):
+                photos.append(found)
+            else:
+                skipped.append(found)
             tell(done, len(entries))
     both = {photo.digest for photo in photos if photo.label} & {photo.digest for photo in photos if not photo.label}
     skipped += [f"{photo.name}: the same file is in the other class" for photo in photos if photo.digest in both]

@@ -44,7 +44,7 @@ class Figures:
     levels: list[Level]
     difference: float  # the largest of a probability from the first competitor's
     serves: int  # validators at once, by the measured pace
-    least: float | None = None  # seconds below which no picture of ours can get on this CPU, at this precision
+    least: float | None = None  # seconds of a picture at this CPU's own pace of products, at this precision
 
     @property
     def of_peak(self) -> float | None:

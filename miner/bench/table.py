@@ -34,7 +34,7 @@ def alone_table(all_figures: Sequence[Figures]) -> Table:
 
 
 def least_words(all_figures: Sequence[Figures], least: Mapping[str, float]) -> str:
-    """Say what no program could be faster than on this CPU, and what share of the first one's time that is."""
+    """Say what a picture takes at the CPU's own pace of products, and what share of the first one's time that is."""
     base = all_figures[0]
     first = min(alone.p50 for alone in base.alone.values())
     each = ", ".join(

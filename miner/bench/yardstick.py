@@ -1,7 +1,8 @@
 """What this machine could do at most: its own rate of dense products, and how many of them a picture needs.
 
-A model's time can't fall below its multiply-adds over that rate, whatever runs it. One core is measured, and as many
-as the competitors have are taken to be as fast together: a bound that other programs on the machine hardly move.
+A library that multiplies no faster than the best here can't get below a model's multiply-adds over that rate. One core
+is measured, and as many as the competitors have are taken to be as fast together: a bound that other programs on the
+machine hardly move.
 """
 
 import json

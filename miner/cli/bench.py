@@ -63,9 +63,13 @@ def bench(
     Exit code 1 if the p99 at --concurrency misses the validators' deadline.
     """
     settings = load_settings(env_file, set_, image_detector=detector, image_detector_config=config)
-    if (daemon or profile) and (reference or plot is not None or pictures is not None or (daemon and profile)):
-        mode, other = ("--daemon", "--profile") if daemon else ("--profile", "--daemon")
-        raise ConfigurationError(f"{mode}: --reference, --plot, --pictures and {other} don't go with it")
+    others = {
+        "--reference": reference, "--plot": plot is not None, "--pictures": pictures is not None,
+        "--seconds": seconds is not None, "--rounds": rounds is not None, "--profile": daemon and profile,
+    }  # fmt: skip
+    if (daemon or profile) and any(others.values()):
+        unfit = ", ".join(name for name, is_given in others.items() if is_given)
+        raise ConfigurationError(f"{'--daemon' if daemon else '--profile'}: without {unfit}")
     if plot is not None:
         from miner.bench.plot import check_plot
 

@@ -14,7 +14,7 @@ from detectors.errors import ModelError, NotPrepared
 from detectors.export import prepare
 from detectors.image import decode
 from detectors.loading import branch_model, has_variant, load_detector
-from detectors.manifest import Manifest
+from detectors.manifest import Manifest, Precision
 from detectors.pictures import many_pictures
 from detectors.precision.fused import make_faster_ensemble
 from detectors.precision.order import Order
@@ -35,11 +35,11 @@ def load(config: DetectorConfig, models: Path, precision: str = "fp32", backend:
 
 
 @pytest.mark.parametrize(("precision", "backend"), {backend: (kind, backend) for kind, backend in WAYS}.values())
-def test_a_faster_pair_loads_and_proves_itself(home: Path, precision: str, backend: str) -> None:
+def test_a_faster_pair_loads_and_proves_itself(home: Path, precision: Precision, backend: str) -> None:
     config, models = read_config(str(home / "pair.yaml")), home / "models"
     photos = Photos(DATA[:4], [True, False, True, False])
     # Random weights lose much by eight bits; what is asked here is whether what was let through can be served.
-    folder = make_faster_ensemble(config, Order(precision, backend, models, RunOptions(), photos, 1.0))  # type: ignore[arg-type]
+    folder = make_faster_ensemble(config, Order(precision, backend, models, RunOptions(), photos, 1.0))
     detector = load(config, models, precision, backend)
     assert detector.verify() > 0
     assert has_variant(config, models, precision, backend)

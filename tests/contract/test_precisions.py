@@ -15,7 +15,7 @@ from detectors.base import RunOptions
 from detectors.config import DetectorConfig
 from detectors.errors import DetectorConfigError, ModelError, NotPrepared
 from detectors.loading import load_detector
-from detectors.manifest import Manifest
+from detectors.manifest import Manifest, Precision
 from detectors.pictures import many_pictures
 from detectors.precision import Inputs, Recipe
 from detectors.precision.making import make_faster
@@ -33,9 +33,9 @@ WAYS = [key for key in registry.RECIPES if key[0] != "bf16" or cpu_has_bf16()]
 
 
 @pytest.mark.parametrize(("precision", "backend"), WAYS)
-def test_a_faster_graph_serves_with_what_was_measured_on_it(tmp_path: Path, precision: str, backend: str) -> None:
+def test_a_faster_graph_serves_with_what_was_measured_on_it(tmp_path: Path, precision: Precision, backend: str) -> None:
     # Made pictures are nothing that the starter knows, and one of them may well lie near its threshold.
-    folder = make_faster(STARTER, Order(precision, backend, tmp_path, RunOptions(), PHOTOS, 0.1))  # type: ignore[arg-type]
+    folder = make_faster(STARTER, Order(precision, backend, tmp_path, RunOptions(), PHOTOS, 0.1))
     manifest = Manifest.read(folder)
     assert (manifest.precision, manifest.backend) == (precision, backend)
     gate = manifest.gate

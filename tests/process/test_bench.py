@@ -162,7 +162,8 @@ def test_where_a_graphs_time_goes_is_told_by_operator(tmp_path: Path) -> None:
     (operators,) = found["operators"].values()
     assert sum(one["share"] for one in operators) == pytest.approx(1)
     assert operators[0]["name"] == "Conv", "the starter's products are convolutions"
-    assert "--profile: --reference, --plot" in bench(tmp_path, "--profile", "--reference", code=2).stderr
+    refused = bench(tmp_path, "--profile", "--reference", "--rounds", 2, code=2).stderr
+    assert refused == "error: --profile: without --reference, --rounds\n"
 
 
 def test_a_whole_daemon_is_measured(tmp_path: Path) -> None:

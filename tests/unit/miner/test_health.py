@@ -127,9 +127,9 @@ def test_a_model_that_fails_is_tested_and_asked_again_once_it_passes() -> None:
     scene.close()
 
 
-def test_a_self_test_that_hangs_ends_the_process() -> None:
+def test_a_self_test_that_hangs_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     scene, hold = Scene(), threading.Event()
-    scene.detector.prove = hold.wait  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(scene.detector, "prove", hold.wait)
     scene.health.hang = 0.05
     for _ in range(FAILURES):
         scene.service.breaker.failed("not finite")

@@ -138,7 +138,12 @@ def test_a_limit_lowered_between_two_parts_is_seen_before_the_next_one() -> None
 
 def test_memory_is_looked_at_now_and_then() -> None:
     moments, looks = iter((0.0, 0.0, 0.0, 0.1, 1.0, 1.0, 1.2)), []
-    parts = MicroBatches(8, lambda: looks.append(1) or calm(), screen(), clock=lambda: next(moments))  # type: ignore[func-returns-value]
+
+    def read() -> Reading:
+        looks.append(1)
+        return calm()
+
+    parts = MicroBatches(8, read, screen(), clock=lambda: next(moments))
     for expected in (1, 1, 2, 2):
         parts.look()
         assert len(looks) == expected
