@@ -116,8 +116,12 @@ class Fields(BaseSettings):
     inference_threads: int = Field(
         0, ge=0, le=256, description="threads for each picture; 0: all cores the quota allows"
     )
-    queue_depth: int = Field(32, ge=1, le=1024, description="requests that may wait; one more is refused at once")
-    queue_share: float = Field(0.5, gt=0, le=1, description="largest part of the queue that one caller may hold")
+    queue_depth: int | None = Field(
+        None, ge=1, le=4096, description="most requests that may wait; empty: as many as can be answered in time"
+    )
+    queue_share: float = Field(
+        0.5, gt=0, le=1, description="largest part of these places that one caller may hold while others wait"
+    )
     deadline_cap_seconds: Seconds = Field(
         12.0,
         validation_alias=AliasChoices("deadline_cap_seconds", "request_deadline"),

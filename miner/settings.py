@@ -39,11 +39,6 @@ class Settings(Fields):
         return self.image_detector_config or DEFAULT_CONFIGS[self.image_detector]
 
     @property
-    def queue_share_places(self) -> int:
-        """Places of the queue that one caller may hold."""
-        return max(1, round(self.queue_depth * self.queue_share))
-
-    @property
     def is_remote(self) -> bool:
         """Whether other machines run the graph."""
         return self.image_detector_backend == REMOTE

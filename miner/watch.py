@@ -7,6 +7,7 @@ from functools import partial
 
 from miner import __version__
 from miner.chain.base import Chain
+from miner.checks import VALIDATORS_WAIT
 from miner.drift import Drift
 from miner.history import History
 from miner.metrics import OUTCOMES, Metrics
@@ -52,6 +53,7 @@ class Watch:
         self.service = service
         metrics, scheduler = self.metrics, service.scheduler
         metrics.queue_depth.set_function(lambda: scheduler.waiting)
+        metrics.queue_limit.set_function(lambda: scheduler.queue.places(VALIDATORS_WAIT))
         metrics.running.set_function(lambda: scheduler.running)
         metrics.pace.set_function(lambda: scheduler.queue.pace)
 
