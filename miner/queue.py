@@ -22,6 +22,7 @@ from miner.errors import RefusalReason, Refused
 PACE_WEIGHT = 0.1  # of the newest measurement in the moving average of seconds a picture takes
 SLOWER = 3  # pictures in a row that all took longer than the average are no accident
 REMEMBERED = 4096  # callers whose last refusal is known
+FRESH = 1.0  # seconds in which equals who ask at the same time may still change places
 LOOK = 0.1  # seconds between two looks at those who wait behind a picture that takes longer than usual
 
 MESSAGES: dict[RefusalReason, str] = {
@@ -43,7 +44,7 @@ def refused(reason: RefusalReason) -> Refused:
 
 
 class Rank(NamedTuple):
-    """Who goes first: the smaller one. Only a smaller one takes a place, time or memory away."""
+    """Who goes first: the smaller one. Only a smaller one takes a place, time or memory away (`Place.yields_to`)."""
 
     turn: int  # how many requests of its caller were waiting or running when it came
     stake: float  # negative
@@ -65,6 +66,7 @@ class Place:
 
     members: list[Member]
     number: int  # of arrival
+    came: float = 0.0
     ready: bool = False  # whether its body is there
     started: float = 0.0  # when it got its slot
     deadline: float = field(init=False)  # of the most urgent member
@@ -85,6 +87,11 @@ class Place:
     def rank(self) -> Rank:
         """The best of its members'."""
         return min(member.rank for member in self.members)
+
+    def yields_to(self, rank: Rank, now: float) -> bool:
+        """Say whether it gives its place, or its time, to a better rank; to an equal's only while it is fresh."""
+        is_equal = self.rank[:2] == rank[:2]
+        return self.rank > rank and (not is_equal or now - self.came <= FRESH)
 
     @property
     def order(self) -> tuple[Rank, float, int]:
@@ -198,7 +205,7 @@ class Queue:
 
     def put_back(self, place: Place, members: Sequence[Member]) -> Place:
         """Give members of a place that ran in vain one of its own again: they were admitted, and wait for a slot."""
-        again = Place(list(members), place.number, ready=True)
+        again = Place(list(members), place.number, place.came, ready=True)
         self._insert(again)
         return again
 
@@ -246,10 +253,10 @@ class Queue:
         turn = own + sum(other.caller == caller for other in self.running)
         refusal, counts_from = self._refusals.get(caller, (0, 0.0))
         rank = Rank(turn, -stake, -refusal if now >= counts_from else 0)
-        place = Place([Member(caller, rank, deadline)], self._number)
+        place = Place([Member(caller, rank, deadline)], self._number, now)
         displaced = []
         if len(self.waiting) >= self.depth:
-            if self.waiting[-1].rank <= rank:
+            if not self.waiting[-1].yields_to(rank, now):
                 raise refused("queue_full")
             displaced.append(self.waiting[-1])
         # While nobody else waits, what one caller does not take nobody has; and whoever comes then goes before it.
@@ -265,7 +272,7 @@ class Queue:
         # Without the leeway, and for those who live on it by now.
         for leeway in (doubt, self.leeway):
             late |= self._late(now, everybody, leeway) - self._late(now, others, leeway)
-        if place in late or any(other.rank <= rank for other in late):
+        if place in late or not all(other.yields_to(rank, now) for other in late):
             raise refused("deadline")
         displaced += sorted(late, key=lambda one: one.order)
         return place, displaced

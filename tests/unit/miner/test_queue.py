@@ -156,6 +156,18 @@ def test_among_equals_who_was_refused_last_goes_first() -> None:
     assert set(answered) == set("abcdef")
 
 
+@pytest.mark.parametrize(("now", "yields"), [(0.3, True), (2.5, False)])
+def test_an_equal_yields_to_who_was_refused_only_while_it_is_fresh(now: float, yields: bool) -> None:
+    queue = Queue(slots=1, pace=1.0)
+    queue.remember_refusal("owed", 0.0)
+    waiting = admit(queue, "a", 5, deadline=now + 1.2)
+    if yields:
+        _, displaced = queue.admit(now, "owed", 5, now + 1.3)
+        assert displaced == [waiting]
+    else:  # it has been let in, and is kept
+        assert reason(queue, "owed", 5, deadline=now + 1.3, now=now) == "deadline"
+
+
 def test_to_ask_again_at_once_takes_nothing_from_an_equal(queue: Queue) -> None:
     admit(queue, "a", 5, deadline=1.5)
     for _ in range(3):
