@@ -20,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from miner.axon.client import Client, Reply
+from miner.axon.client import Client, Reply, another
 from miner.bench.command import add_env_file, parser_of, print_figures, print_table
 from miner.bench.pictures import made_jpeg
 from miner.bench.process import MinerProcess
@@ -131,11 +131,11 @@ async def _ask(
     numbers = iter(range(requests))
 
     async def caller() -> None:
-        for _ in numbers:
-            replies.append(await client.ask(picture))
+        for number in numbers:
+            replies.append(await client.ask(another(picture, number)))
 
     async def once() -> None:
-        replies.append(await client.ask(picture))
+        replies.append(await client.ask(another(picture, next(numbers))))
 
     async with asyncio.TaskGroup() as group:
         if pauses is None:
