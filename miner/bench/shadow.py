@@ -134,17 +134,17 @@ async def _ask(
         for number in numbers:
             replies.append(await client.ask(another(picture, number)))
 
-    async def once() -> None:
-        replies.append(await client.ask(another(picture, next(numbers))))
+    async def once(number: int) -> None:
+        replies.append(await client.ask(another(picture, number)))
 
     async with asyncio.TaskGroup() as group:
         if pauses is None:
             for _ in range(at_once):
                 group.create_task(caller())
         else:
-            for pause in pauses:
+            for number, pause in enumerate(pauses):
                 await asyncio.sleep(pause)
-                group.create_task(once())
+                group.create_task(once(number))
     if any(reply.prediction is None for reply in replies):
         raise CouldNotStart(f"a request was not answered: {next(r.message for r in replies if r.prediction is None)}")
     return replies
