@@ -70,8 +70,8 @@ class Fields(BaseSettings):
 
     miner_axon_host: str = Field("0.0.0.0", description="address the validators' port listens on")  # noqa: S104
     miner_axon_port: Port = Field(8091, description="port the validators ask")
-    axon_external_ip: Annotated[str, AfterValidator(checks.address)] = Field(
-        "", description="address published on chain; empty: as several services see this machine"
+    axon_external_ip: Annotated[str, AfterValidator(checks.address), AfterValidator(checks.reachable)] = Field(
+        "", description="public address published on chain; empty: as several services see this machine"
     )
     axon_external_port: Port | None = Field(None, description="port published on chain; empty: `MINER_AXON_PORT`")
     wallet_hotkeys: Annotated[str, AfterValidator(check_places), AfterValidator(checks.own_ports)] = Field(

@@ -29,7 +29,7 @@ def status_app(
         obstacle: why no request is answered, or None.
         overview: all that is shown to people, besides what the kernel says of memory.
         keys: of several hotkeys, why its validators are not answered, or None; by name.
-        chain: how old what is known of it is, and why; empty before it is looked at.
+        chain: how old what is known of it is, and why, and whether we stand there; empty before it is looked at.
     """
 
     async def look() -> Overview:
