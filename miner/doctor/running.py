@@ -5,7 +5,7 @@ import errno
 import json
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf, isfinite
 from typing import Any
 
@@ -41,6 +41,7 @@ class RunningFacts:
     quota: float | None = None
     memory: Mapping[str, float] = field(default_factory=dict)  # bytes by kind, as it and its cgroup have them
     fault: str = ""  # of what answers there and is no miner
+    reload_fault: str = ""  # why the last reload failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,9 @@ def read_running(settings: Settings) -> RunningFacts:
         with httpx.Client(base_url=address, timeout=LOCAL_SECONDS, trust_env=False) as client:
             answer = client.get("/readyz", headers={"accept": "application/json"}).json()
             samples = client.get("/metrics").text
+            last = client.get("/status").json().get("reload") or {}
         reason = answer.get("hotkeys", {}).get(settings.wallet_hotkey, answer["reason"])
-        return read_samples(samples, reason)
+        return replace(read_samples(samples, reason), reload_fault=last["text"] if last.get("ok") is False else "")
     except (httpx.ConnectError, httpx.ConnectTimeout):
         return RunningFacts()
     except httpx.HTTPError as error:
@@ -128,6 +130,12 @@ def judge_running(facts: RunningFacts, hotkey: str, *, registered: bool | None) 
             name,
             f"the one on STATUS_PORT serves another hotkey, {', '.join(sorted(facts.hotkeys))}",
             "give this one a STATUS_PORT of its own",
+        )
+    if facts.reason is None and facts.reload_fault:
+        return warning(
+            name,
+            f"running and ready with the model of before: the last reload failed: {facts.reload_fault}",
+            "mend that, then roadwork-miner reload",
         )
     if facts.reason is None:
         return ok(name, "running and ready")

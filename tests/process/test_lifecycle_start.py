@@ -16,7 +16,8 @@ from tests.process.daemon import PATIENCE, Daemon, clean_environment, eventually
 from tests.process.graphs import write_model
 from tests.process.inspection import probability_of
 
-READY = {"ready": True, "reason": None, "chain": {"age_seconds": 0, "fault": None}}
+PUBLISHED = {"publication": "standalone: nothing to publish"}
+READY = {"ready": True, "reason": None, "chain": {"age_seconds": 0, "fault": None} | PUBLISHED}
 HEAVY = ("torch", "transformers", "optimum", "ultralytics", "torchvision")
 
 

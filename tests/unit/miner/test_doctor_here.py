@@ -155,6 +155,7 @@ NOW = 9_060.0
     ("facts", "registered", "level", "words"),
     [
         (RUNNING, True, "ok", "ready"),
+        (replace(RUNNING, reload_fault="no such repository"), True, "warning", "reload failed: no such repository"),
         (running.RunningFacts(), True, "warning", "not running"),
         (running.RunningFacts(fault="what answers there is no miner"), True, "problem", "STATUS_PORT is taken: what"),
         (replace(RUNNING, reason="loading the model"), True, "problem", "loading the model"),
