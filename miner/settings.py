@@ -138,6 +138,13 @@ class Settings(Fields):
             notes.append(f"IMAGE_DETECTOR_DEVICE={self.image_detector_device}: this daemon runs on the CPU; using cpu")
         if self.is_standalone and self.subtensor_chain_endpoint:
             notes.append("SUBTENSOR_CHAIN_ENDPOINT is unused while SUBTENSOR_NETWORK=standalone")
+        if not is_loopback(self.status_host):
+            notes.append(
+                f"STATUS_HOST={self.status_host} opens the operator's port to other machines: it has no password, so "
+                "let the firewall pass your Prometheus only"
+            )
+        if not self.blacklist_force_validator_permit:
+            notes.append("BLACKLIST_FORCE_VALIDATOR_PERMIT=false answers every registered hotkey, other miners too")
         if self.publish_metrics and is_loopback(self.status_host):
             here = f"STATUS_HOST={self.status_host}"
             notes.append(f"PUBLISH_METRICS publishes a port that is reached from this machine alone: {here}")

@@ -1,4 +1,4 @@
-"""A command that gets SIGHUP in the middle of its imports: whenever one of these modules is wanted for the first time."""
+"""A command that gets SIGHUP in the middle of its imports: whenever one of some modules is first wanted."""
 
 import os
 import runpy
