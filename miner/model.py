@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import re
+import select
 import signal
 import sys
 import time
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # the metrics are imported while the model is loaded
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 2**16  # of a child's output
+WRITE_SECONDS = 1.0  # for which a log may take nothing
 ERROR = "error: "  # as `miner.cli.ending` begins such a line
 LOAD_SECONDS = 120.0  # for the sums, and for the graph to be optimised
 
@@ -219,11 +221,13 @@ async def _pass_on(output: asyncio.StreamReader) -> str:
 
 
 def _write(data: bytes) -> None:
+    """Write to stderr what it takes: a pipe that nobody reads shall hold up neither the child nor our end."""
     if sys.stderr is None:  # closed before we began
         return
-    with suppress(OSError):  # a log that takes no more: what the child ends with is told all the same
-        while data:
-            data = data[os.write(sys.stderr.fileno(), data) :]
+    with suppress(OSError):
+        number = sys.stderr.fileno()
+        while data and select.select([], [number], [], WRITE_SECONDS)[1]:
+            data = data[os.write(number, data[: select.PIPE_BUF]) :]
 
 
 def _why_it_failed(output: str, code: int) -> str:

@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import os
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 
 import pytest
 
 from miner.errors import ConfigurationError, CouldNotStart
-from miner.model import ModelLoader, _why_it_failed
+from miner.model import ModelLoader, _why_it_failed, _write
 from miner.settings import Settings
 
 
@@ -62,6 +64,21 @@ def test_a_child_that_ends_with_2_names_a_wrong_configuration(tmp_path: Path, mo
     loader = ModelLoader(Settings.load(**offline(monkeypatch, tmp_path)))
     with pytest.raises(ConfigurationError, match=r"`roadwork-miner query nowhere\.jpg` failed: .*nowhere\.jpg"):
         asyncio.run(loader._run_child("query", "nowhere.jpg"))
+
+
+def test_a_log_that_nobody_reads_holds_up_no_child() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(2**16))
+    os.set_blocking(writing, True)
+    with os.fdopen(writing, "w", encoding="utf-8") as stream, redirect_stderr(stream):
+        _write(bytes(2**18))  # and comes back
+        os.read(reading, 2**17)
+        _write(b"later")
+    assert os.read(reading, 2**20).endswith(b"later")
+    os.close(reading)
 
 
 @pytest.mark.parametrize(
