@@ -13,6 +13,7 @@ from miner.connections import Connections
 from miner.errors import StartError, Stuck
 from miner.health import Health
 from miner.heartbeat import States, beat, end
+from miner.hosts import own_names
 from miner.instance import alone
 from miner.metrics import Metrics
 from miner.model import ModelLoader, in_words, seconds_allowed
@@ -74,8 +75,9 @@ class Daemon:
             stack.enter_context(alone(settings.state_dir))
             watch = self.watch
             status = status_app(
-                self.metrics.registry, self.why_not_ready, watch.overview, watch.obstacles, watch.freshness
-            )
+                self.metrics.registry, self.why_not_ready, watch.overview, watch.obstacles, watch.freshness,
+                own_names(settings.status_host, settings.status_allowed_hosts),
+            )  # fmt: skip
             await stack.enter_async_context(
                 listening(status, "STATUS_PORT", settings.status_host, settings.status_port)
             )

@@ -11,6 +11,7 @@ from pydantic import ValidationInfo
 from detectors.registry import BACKENDS, DETECTORS, PRECISIONS
 from miner.choices import one_of
 from miner.hotkeys import split_places
+from miner.public_address import PUBLIC_NETWORKS, why_unreachable
 
 AUTO = "auto"
 REMOTE = "remote"
@@ -73,6 +74,15 @@ def address(value: str) -> str:
         return value and str(ip_address(value))
     except ValueError:
         raise ValueError("an IPv4 or IPv6 address is allowed") from None
+
+
+def reachable(value: str, info: ValidationInfo) -> str:
+    """Want an address that validators reach, where they are not on a chain of one's own."""
+    if value and info.data.get("subtensor_network") in PUBLIC_NETWORKS:
+        why = why_unreachable(value, info.data.get("miner_axon_host", ""))
+        if why is not None:
+            raise ValueError(f"a public address that MINER_AXON_HOST takes connections for is allowed; this is {why}")
+    return value
 
 
 def own_ports(value: str, info: ValidationInfo) -> str:

@@ -33,7 +33,9 @@ def doctor(
     probe: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Asked with host and port ({host}, {port}); answers 200 if it could connect to us."
+            metavar="URL",
+            help='Asked with host and port ({host}, {port}); answers 200, with the JSON {"reachable": false} if it '
+            "could not connect to us.",
         ),
     ] = None,
     key: Key = None,

@@ -86,7 +86,7 @@ class CheckUp:
         now = time.time()
         yield judged("miner", lambda: running.judge_running(miner, wallet.hotkey, registered=registered))
         yield judged("port", lambda: running.judge_port(port, running=miner.running))
-        yield judged("reachable", lambda: running.judge_reach(reach, miner, now, wallet.hotkey))
+        yield judged("reachable", lambda: running.judge_reach(reach, miner, now, wallet.hotkey, self._host))
         yield judged("asked", lambda: running.judge_asked(miner, now))
         for finding in chain_findings:
             yield finding
@@ -117,13 +117,17 @@ class CheckUp:
         measured = await model.read_inference(settings, INFERENCE_SECONDS)
         return judged("inference", lambda: model.judge_inference(measured, allowed))
 
+    @property
+    def _host(self) -> str | None:
+        return None if self.settings.is_standalone else self.settings.miner_axon_host
+
     async def _reach(self, address: Endpoint | str) -> running.ReachFacts:
         if isinstance(address, str):
             return running.ReachFacts(f"ADDRESS:{self.settings.axon_external_port or self.settings.miner_axon_port}")
         return await asked_in_time(
             partial(running.read_reach, str(address), str(address.ip), address.port, self.probe),
             running.PROBE_SECONDS,
-            lambda words: running.ReachFacts(str(address), None, f"the probe can't be asked: {words}"),
+            lambda words: running.ReachFacts(str(address), None, words),
         )
 
     async def _examine_chain(self, hotkey: str) -> tuple[list[Finding], bool | None, Endpoint | str]:
@@ -140,7 +144,7 @@ class CheckUp:
             "clock": lambda: clock.judge_clock(facts.head, services),
             "registration": lambda: chain.judge_registration(facts, who),
             "standing": lambda: chain.judge_standing(facts, who),
-            "address": lambda: chain.judge_address(facts, who, ours, running=self.is_running),
+            "address": lambda: chain.judge_address(facts, who, ours, settings.miner_axon_host, running=self.is_running),
             "validators": lambda: chain.judge_validators(facts),
             "rules": lambda: chain.judge_rules(facts, rules_of(settings)),
             "pay": lambda: chain.judge_pay(facts, who),
