@@ -48,8 +48,9 @@ def load_detector(
     if config.branches is not None:
         return _load_ensemble(config, manifest, models_dir, backend, options, precision)
     check_class(config, manifest)
-    if doubt := class_doubt(config, manifest):
-        log.warning("%s: %s", folder, doubt)
+    for doubt in filter(None, (class_doubt(config, manifest), judged_doubt(manifest))):
+        log.warning("%s: roadwork = %s, but %s: its answers are likely reversed; %s",
+                    folder, manifest.output.words, doubt, remedy(config))  # fmt: skip
     if precision != "fp32":
         folder, manifest = _variant(manifest, models_dir, precision, backend)
     if is_outdated(manifest):
@@ -152,12 +153,29 @@ def check_class(config: DetectorConfig, manifest: Manifest) -> None:
     raise NotPrepared(words)
 
 
+def class_words(config: DetectorConfig, models_dir: Path) -> str:
+    """Say which class of a prepared model counts as roadwork; of an ensemble, which of each branch.
+
+    Raises:
+        NotPrepared: it is not there.
+        ModelError: a manifest can't be read.
+    """
+    if config.branches is None:
+        return Manifest.read(model_folder(config, models_dir)).output.words
+    return "; ".join(f"{name}: {class_words(one, models_dir)}" for name, one in config.branches.items())
+
+
 def class_doubt(config: DetectorConfig, manifest: Manifest) -> str:
-    """Return why the class that counts is likely the wrong one, and what to do; nothing where the names agree."""
+    """Return why the class that counts is likely the wrong one by its name, or nothing."""
     output = manifest.output
-    if not output.doubt or is_by_name(dict(enumerate(output.labels)), output.index, config.roadwork_label):
-        return ""
-    return f"roadwork = {output.words}, but {output.doubt}: its answers are likely reversed; {remedy(config)}"
+    is_named = is_by_name(dict(enumerate(output.labels)), output.index, config.roadwork_label)
+    return "" if is_named else output.doubt
+
+
+def judged_doubt(manifest: Manifest) -> str:
+    """Return what the labelled photos of its export say against the class that counts, or nothing."""
+    judged = manifest.judged
+    return f"its AUC on {judged.photos} labelled photos was {judged.auc:.3f}" if judged and judged.reversed else ""
 
 
 def remedy(config: DetectorConfig) -> str:

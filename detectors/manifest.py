@@ -77,6 +77,14 @@ class Labelled(_Part):
     reward: float
 
 
+class Judged(_Part):
+    """What the model said of labelled photos when it was exported with some."""
+
+    photos: int
+    auc: float
+    reversed: bool  # under 0.5 by more than chance
+
+
 class Gate(_Part):
     """How far a faster precision's probabilities were from fp32's, and what was done to get there."""
 
@@ -125,6 +133,7 @@ class Manifest(_Part):
     parity: Parity
     gate: Gate | None = None  # of precisions other than fp32
     predictions: Tenths | None = None  # shares of what it said of photos it was not trained on, half of them roadwork
+    judged: Judged | None = None  # by labelled photos
     calibration: Calibration | None = None  # of the fp32 folder alone; its faster variants take it over
     branches: dict[str, BranchModel] | None = None  # of an ensemble; of its faster variant, those of its branches
     made_with: dict[str, str]  # package -> version
