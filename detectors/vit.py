@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from detectors.errors import DetectorConfigError, ModelError
+from detectors.errors import ModelError
 from detectors.network import Network
 from detectors.preprocess import Preprocessing, from_processor_config
 
@@ -21,18 +21,3 @@ class ViT(Network):
         except (OSError, ValueError) as error:
             raise ModelError(f"{folder / PROCESSOR_FILE} can't be read: {error}") from error
         return from_processor_config(values)
-
-
-def roadwork_index(id2label: dict[str, str] | dict[int, str], wanted: str) -> int:
-    """Return the output whose label is `wanted`, compared to the letter, as the reference miner does.
-
-    Raises:
-        DetectorConfigError: no output, or more than one, has that label; the message lists the labels there are.
-    """
-    found = [int(index) for index, label in id2label.items() if label == wanted]
-    if len(found) != 1:
-        labels = ", ".join(repr(label) for label in list(id2label.values())[:10])
-        raise DetectorConfigError(
-            f"{len(found)} of the model's outputs have the label {wanted!r} (roadwork_label); its labels are {labels}"
-        )
-    return found[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationInfo
 
-from detectors.registry import BACKENDS, DETECTORS, PRECISIONS
+from detectors.registry import BACKENDS, DETECTORS, FUSED, PRECISIONS
 from miner.choices import one_of
 from miner.hotkeys import split_places
 from miner.public_address import PUBLIC_NETWORKS, why_unreachable
@@ -18,6 +18,7 @@ REMOTE = "remote"
 NETWORKS = ("standalone", "local", "test", "finney")
 BACKEND_CHOICES = (AUTO, *BACKENDS)
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
+FORKS_FUSED = "inceptionfusion"
 VALIDATORS_WAIT = 9.0  # seconds
 
 
@@ -30,8 +31,8 @@ def is_loopback(host: str) -> bool:
 
 
 def known_detector(value: str) -> str:
-    """Allow the kinds of detectors."""
-    return one_of(value, tuple(DETECTORS))
+    """Allow the kinds of detectors; a fork's name for an ensemble is one, too, and its YAML file says the rest."""
+    return FUSED if value.casefold() == FORKS_FUSED else one_of(value, tuple(DETECTORS))
 
 
 def known_detector_or_none(value: str) -> str:

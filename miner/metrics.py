@@ -130,8 +130,9 @@ class Metrics:
 
     def _declare_model(self) -> None:
         gauge = self._gauge
-        labels = ("detector", "name", "revision", "backend", "precision", "threads", "hash")
-        self.model = gauge("model_info", "The model served; hash: of its graph.", labels)
+        labels = ("detector", "name", "revision", "backend", "precision", "threads", "hash", "roadwork")
+        text = "The model served; hash: of its graph; roadwork: the class that counts."
+        self.model = gauge("model_info", text, labels)
         self.load_seconds = gauge("model_load_seconds", "Time to verify the model's sums and load it.")
         self.warmup_seconds = gauge("model_warmup_seconds", "Time to check the known picture and warm up.")
         self.reloads = self._counter("model_reloads", "Reloads of the model.", ("result",))
@@ -191,7 +192,7 @@ class Metrics:
         self.model.clear()
         self.model.labels(
             model.detector, model.name, model.revision, detector.backend_name, model.precision,
-            str(detector.options.threads), graph_hash(model),
+            str(detector.options.threads), graph_hash(model), detector.roadwork,
         ).set(1)  # fmt: skip
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:

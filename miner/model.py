@@ -248,6 +248,9 @@ def seconds_allowed(settings: Settings) -> float:
 
 
 def in_words(detector: Detector) -> str:
-    """Return the detector's name, revision, backend and precision."""
+    """Return the detector's name, revision, backend and precision, and which class counts."""
     model = detector.manifest
-    return f"{model.detector} {model.name}@{model.revision[:12]} ({detector.backend_words}, {model.precision})"
+    return (
+        f"{model.detector} {model.name}@{model.revision[:12]} ({detector.backend_words}, {model.precision}), "
+        f"roadwork = {detector.roadwork}"
+    )

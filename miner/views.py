@@ -27,6 +27,7 @@ def model_view(service: Service) -> Model:
         precision=model.precision,
         threads=detector.options.threads,
         hash=graph_hash(model),
+        roadwork=detector.roadwork,
     )
 
 

@@ -44,6 +44,7 @@ class CheckUp:
 
     settings: Settings
     probe: str | None = None
+    pictures: Path | None = None  # labelled photos
     is_running: bool = False
 
     async def examine(self) -> AsyncIterator[Step | Finding]:
@@ -71,7 +72,7 @@ class CheckUp:
         yield found
 
         yield Step(f"{model.INFERENCES} pictures through the model, the chain, the way to us")
-        measuring = asyncio.ensure_future(self._measure(found))
+        measuring = asyncio.ensure_future(self._measure(found, prepared))
         try:
             chain_findings, registered, address = await self._examine_chain(wallet.hotkey)
             port = await in_time(
@@ -80,7 +81,8 @@ class CheckUp:
                 lambda words: running.PortFacts(settings.miner_axon_host, settings.miner_axon_port, words),
             )
             reach = await self._reach(address)
-            yield await measuring
+            for judgement in await measuring:
+                yield judgement
         finally:
             measuring.cancel()
         now = time.time()
@@ -109,13 +111,15 @@ class CheckUp:
             lambda words: replace(prepared, unchecked=words),
         )
 
-    async def _measure(self, prepared: Finding) -> Finding:
+    async def _measure(self, found: Finding, prepared: model.ModelFacts) -> list[Finding]:
         settings = self.settings
         allowed = seconds_allowed(settings)
-        if prepared.level == "problem":
-            return model.judge_inference(None, allowed)
-        measured = await model.read_inference(settings, INFERENCE_SECONDS)
-        return judged("inference", lambda: model.judge_inference(measured, allowed))
+        if found.level == "problem":
+            return [model.judge_inference(None, allowed)]
+        measured = await model.read_inference(settings, INFERENCE_SECONDS, self.pictures)
+        pace = judged("inference", lambda: model.judge_inference(measured, allowed))
+        counted = model.judge_class(prepared, measured)
+        return [pace] if counted is None else [pace, counted]
 
     @property
     def _host(self) -> str | None:
