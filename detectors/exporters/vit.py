@@ -4,6 +4,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -14,10 +15,9 @@ from detectors.exporters import Exporter
 from detectors.exporters.torchvision_cpu import ensure_torchvision
 from detectors.exporters.versions import CURRENT
 from detectors.manifest import NUMPY, Output
+from detectors.model_config import CONFIG_FILE, ModelConfig
 from detectors.preprocess import from_processor_config
 from detectors.vit import PROCESSOR_FILE, roadwork_index
-
-UNNAMED = {"0": "LABEL_0", "1": "LABEL_1"}  # what transformers makes of a config.json without labels
 
 
 class ViTExporter(Exporter):
@@ -40,7 +40,7 @@ class ViTExporter(Exporter):
 
     def write(self, folder: Path) -> Output:
         """Write `model.onnx`, `config.json` and `preprocessor_config.json`."""
-        for name in ("config.json", PROCESSOR_FILE):
+        for name in (CONFIG_FILE, PROCESSOR_FILE):
             if not (self.original / name).is_file():
                 raise ModelError(f"{self.original} holds no {name}")
             shutil.copyfile(self.original / name, folder / name)
@@ -79,7 +79,7 @@ class ViTExporter(Exporter):
             classify.image_processor.do_resize = classify.image_processor.do_center_crop = False
 
         def probability(data: bytes) -> float:
-            scores = {row["label"]: row["score"] for row in classify(self.squared(data, preprocessing))}
+            scores = {str(row["label"]): row["score"] for row in classify(self.squared(data, preprocessing))}
             return float(scores[label])
 
         return probability
@@ -108,25 +108,21 @@ class ViTExporter(Exporter):
         values = cast(dict[str, Any], json.loads((self.original / PROCESSOR_FILE).read_bytes()))
         return values | ({"letterbox": True} if self.config.letterbox else {})
 
-    @property
-    def _config(self) -> dict[str, Any]:
-        return cast(dict[str, Any], json.loads((self.original / "config.json").read_bytes()))
+    @cached_property
+    def _config(self) -> ModelConfig:
+        return ModelConfig.read(self.original)
 
     @property
     def _labels(self) -> dict[int, str]:
-        return {int(index): label for index, label in (self._config.get("id2label") or UNNAMED).items()}
+        return self._config.labels
 
     @property
     def _is_plain(self) -> bool:
-        return (
-            self._config.get("architectures") == ["ViTForImageClassification"]
-            and self._config.get("hidden_act", "gelu") == "gelu"
-        )
+        return self._config.is_plain_vit
 
     @property
     def _is_multiple(self) -> bool:
-        # The rule of transformers' ImageClassificationPipeline.
-        return self._config.get("problem_type") == "multi_label_classification" or len(self._labels) == 1
+        return self._config.is_multiple
 
     @property
     def _without_torch(self) -> bool:
