@@ -1,13 +1,12 @@
 """Hugging Face image classifiers: plain ViTs built here, every other architecture by optimum's ONNX exporter."""
 
-import json
 import shutil
 import warnings
 from collections.abc import Callable
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from detectors.backends import MODEL_FILE
 from detectors.errors import ModelError
@@ -17,7 +16,8 @@ from detectors.exporters.versions import CURRENT
 from detectors.manifest import NUMPY, Output
 from detectors.model_config import CONFIG_FILE, ModelConfig
 from detectors.preprocess import from_processor_config
-from detectors.vit import PROCESSOR_FILE, roadwork_index
+from detectors.processor_config import PROCESSOR_FILE, PROCESSORS, ProcessorConfig
+from detectors.vit import roadwork_index
 
 
 class ViTExporter(Exporter):
@@ -58,7 +58,7 @@ class ViTExporter(Exporter):
         else:
             self._export_with_optimum(folder, height, width)
         # After optimum, which writes one of its own.
-        (folder / PROCESSOR_FILE).write_text(json.dumps(self._processor, indent=2) + "\n", encoding="utf-8")
+        self._processor.write(folder)
         ordered = [labels[key] for key in sorted(labels)]
         return Output(index=index, labels=ordered, activation="sigmoid" if self._is_multiple else "softmax")
 
@@ -73,7 +73,13 @@ class ViTExporter(Exporter):
         ensure_torchvision()
         from transformers import pipeline
 
-        classify = pipeline("image-classification", model=str(self.original), device="cpu", top_k=None)
+        classify = pipeline(
+            "image-classification",
+            model=str(self.original),
+            image_processor=self._image_processor(),
+            device="cpu",
+            top_k=None,
+        )
         preprocessing = from_processor_config(self._processor)
         if self.config.letterbox:  # which takes the place of both
             classify.image_processor.do_resize = classify.image_processor.do_center_crop = False
@@ -83,6 +89,16 @@ class ViTExporter(Exporter):
             return float(scores[label])
 
         return probability
+
+    def _image_processor(self) -> Any:
+        """Return the slow processor that a name of transformers 5 means; None leaves it to the pipeline."""
+        name, variant = self._processor.kind
+        if variant != "pil":
+            return None
+        import transformers
+
+        values = self._processor.values()
+        return getattr(transformers, name)(**{key: values[key] for key in PROCESSORS[name]})
 
     def _export_with_optimum(self, folder: Path, height: int, width: int) -> None:
         ensure_torchvision()
@@ -102,11 +118,11 @@ class ViTExporter(Exporter):
         if not (folder / MODEL_FILE).is_file():
             raise ModelError(f"the exporter wrote no {MODEL_FILE}")
 
-    @property
-    def _processor(self) -> dict[str, Any]:
+    @cached_property
+    def _processor(self) -> ProcessorConfig:
         """The published file, with the word for our letterbox if the configuration asks for it."""
-        values = cast(dict[str, Any], json.loads((self.original / PROCESSOR_FILE).read_bytes()))
-        return values | ({"letterbox": True} if self.config.letterbox else {})
+        published = ProcessorConfig.read(self.original)
+        return published.with_letterbox() if self.config.letterbox else published
 
     @cached_property
     def _config(self) -> ModelConfig:

@@ -10,8 +10,8 @@ from detectors.config import DetectorConfig
 from detectors.errors import ModelError
 from detectors.exporters.torchvision_cpu import ensure_torchvision
 from detectors.model_config import CONFIG_FILE, ModelConfig
+from detectors.processor_config import PROCESSOR_FILE
 from detectors.training.config import TrainConfig
-from detectors.vit import PROCESSOR_FILE
 from detectors.weights import Original, find_original
 
 ensure_torchvision()
