@@ -1,12 +1,12 @@
 """Hugging Face image classifiers: plain ViTs built here, every other architecture by optimum's ONNX exporter."""
 
-import json
 import shutil
 import warnings
 from collections.abc import Callable
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from detectors.backends import MODEL_FILE
 from detectors.errors import DetectorConfigError, ModelError
@@ -14,8 +14,9 @@ from detectors.exporters import Exporter
 from detectors.exporters.torchvision_cpu import ensure_torchvision
 from detectors.exporters.versions import CURRENT
 from detectors.manifest import NUMPY, Output
+from detectors.model_config import CONFIG_FILE, ModelConfig
 from detectors.preprocess import from_processor_config
-from detectors.vit import PROCESSOR_FILE
+from detectors.processor_config import PROCESSOR_FILE, PROCESSORS, ProcessorConfig
 
 
 class ViTExporter(Exporter):
@@ -38,7 +39,7 @@ class ViTExporter(Exporter):
 
     def write(self, folder: Path) -> Output:
         """Write `model.onnx`, `config.json` and `preprocessor_config.json`."""
-        for name in ("config.json", PROCESSOR_FILE):
+        for name in (CONFIG_FILE, PROCESSOR_FILE):
             if not (self.original / name).is_file():
                 raise ModelError(f"{self.original} holds no {name}")
             shutil.copyfile(self.original / name, folder / name)
@@ -55,7 +56,7 @@ class ViTExporter(Exporter):
         else:
             self._export_with_optimum(folder, height, width)
         # After optimum, which writes one of its own.
-        (folder / PROCESSOR_FILE).write_text(json.dumps(self._processor, indent=2) + "\n", encoding="utf-8")
+        self._processor.write(folder)
         return output
 
     def reference(self) -> Callable[[bytes], float]:
@@ -69,7 +70,13 @@ class ViTExporter(Exporter):
         ensure_torchvision()
         from transformers import pipeline
 
-        classify = pipeline("image-classification", model=str(self.original), device="cpu", top_k=None)
+        classify = pipeline(
+            "image-classification",
+            model=str(self.original),
+            image_processor=self._image_processor(),
+            device="cpu",
+            top_k=None,
+        )
         number = str(output.index)  # labels may not tell the outputs apart
         classify.model.config.id2label = {index: str(index) for index in range(len(output.labels))}
         preprocessing = from_processor_config(self._processor)
@@ -81,6 +88,16 @@ class ViTExporter(Exporter):
             return float(scores[number])
 
         return probability
+
+    def _image_processor(self) -> Any:
+        """Return the slow processor that a name of transformers 5 means; None leaves it to the pipeline."""
+        name, variant = self._processor.kind
+        if variant != "pil":
+            return None
+        import transformers
+
+        values = self._processor.values()
+        return getattr(transformers, name)(**{key: values[key] for key in PROCESSORS[name]})
 
     def _export_with_optimum(self, folder: Path, height: int, width: int) -> None:
         ensure_torchvision()
@@ -100,27 +117,23 @@ class ViTExporter(Exporter):
         if not (folder / MODEL_FILE).is_file():
             raise ModelError(f"the exporter wrote no {MODEL_FILE}")
 
-    @property
-    def _processor(self) -> dict[str, Any]:
+    @cached_property
+    def _processor(self) -> ProcessorConfig:
         """The published file, with the word for our letterbox if the configuration asks for it."""
-        values = cast(dict[str, Any], json.loads((self.original / PROCESSOR_FILE).read_bytes()))
-        return values | ({"letterbox": True} if self.config.letterbox else {})
+        published = ProcessorConfig.read(self.original)
+        return published.with_letterbox() if self.config.letterbox else published
 
-    @property
-    def _config(self) -> dict[str, Any]:
-        return cast(dict[str, Any], json.loads((self.original / "config.json").read_bytes()))
+    @cached_property
+    def _config(self) -> ModelConfig:
+        return ModelConfig.read(self.original)
 
     @property
     def _labels(self) -> dict[int, str]:
-        unnamed = {index: f"LABEL_{index}" for index in range(self._config.get("num_labels", 2))}  # transformers' names
-        return {int(index): str(label) for index, label in (self._config.get("id2label") or unnamed).items()}
+        return self._config.labels
 
     @property
     def _is_plain(self) -> bool:
-        return (
-            self._config.get("architectures") == ["ViTForImageClassification"]
-            and self._config.get("hidden_act", "gelu") == "gelu"
-        )
+        return self._config.is_plain_vit
 
     @property
     def _output(self) -> Output:
@@ -129,7 +142,7 @@ class ViTExporter(Exporter):
         Of a single output it takes one whatever that was trained for: a single class is always 1, and a regression's
         value is no logit, so that its sigmoid would lie above 0.5 for every picture.
         """
-        problem, is_single = self._config.get("problem_type"), len(self._labels) == 1
+        problem, is_single = self._config.problem_type, len(self._labels) == 1
         if is_single and problem == "regression":
             raise DetectorConfigError(
                 "the network has one output and config.json says problem_type='regression': its value is no "

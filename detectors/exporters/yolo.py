@@ -20,7 +20,7 @@ from detectors.exporters import Exporter
 from detectors.exporters.torchvision_cpu import ensure_torchvision
 from detectors.manifest import Output
 from detectors.preprocess import from_processor_config
-from detectors.vit import PROCESSOR_FILE
+from detectors.processor_config import PROCESSOR_FILE
 
 
 def import_yolo() -> Any:

@@ -40,8 +40,8 @@ def test_a_folder_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
 
 def test_a_processor_we_do_not_know_is_refused(tmp_path: Path) -> None:
     folder = make_vit(tmp_path / "vit")
-    (folder / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "BeitImageProcessor"}))
-    with pytest.raises(ModelError, match="BeitImageProcessor"):
+    (folder / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "SegformerImageProcessor"}))
+    with pytest.raises(ModelError, match="SegformerImageProcessor"):
         prepare("ViT", vit(folder), tmp_path / "models")
 
 
