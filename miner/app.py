@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 
 from miner import memory, signals, systemd
 from miner.axon.app import Axon
+from miner.axon.clock import ClockWatch
 from miner.chain.base import Chain
 from miner.connections import Connections
 from miner.errors import StartError, Stuck
@@ -52,6 +53,8 @@ class Daemon:
         self.reloader: Reloader | None = None
         self.shadows: ShadowKeeper | None = None
         self.watch = Watch(settings, self.metrics, self.why_not_ready)
+        self.clock = ClockWatch()
+        self.watch.see_clock(self.clock)
         self.states = States(self.why_not_ready)
         self.hung = False  # whether a picture was still worked on when the drain ended
         self.stuck = ""  # why it ended by itself
@@ -79,6 +82,7 @@ class Daemon:
                 listening(status, "STATUS_PORT", settings.status_host, settings.status_port)
             )
             stack.push_async_callback(end, asyncio.create_task(self.states.watch(), name="states"))
+            stack.push_async_callback(end, asyncio.create_task(self.clock.watch(), name="clock"))
             self.obstacle = "loading the model"
             loader = self.loader
             loader.show_in(self.metrics)
@@ -109,7 +113,9 @@ class Daemon:
             strangers, history = Strangers(), self.watch.history
             for seat in self.seats:
                 if seat.chain is not None:
-                    axon = Axon(self.service, seat.chain, rules, limits, self.metrics, history, settings.model_url)
+                    axon = Axon(
+                        self.service, seat.chain, rules, limits, self.metrics, history, settings.model_url, self.clock
+                    )
                     axon.recorder.ended = strangers.saw
                     axon.recorder.predicted = self._predicted
                     if flight is not None:
@@ -160,7 +166,7 @@ class Daemon:
         """Return why no request is answered, or None."""
         parts = (self.service, self.health)
         model = next((part.obstacle for part in parts if part is not None and part.obstacle), None)
-        return self.obstacle or why_none(self.seats) or model
+        return self.obstacle or why_none(self.seats) or model or self.clock.obstacle
 
     def _chains(self) -> list[Chain]:
         return [seat.chain for seat in self.seats if seat.chain is not None and seat.fault is None]

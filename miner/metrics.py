@@ -92,6 +92,9 @@ class Metrics:
         )
         self.invalid_outputs = counter("invalid_outputs", "Outputs of the model that were no probability; not sent.")
         self.last_request = gauge("last_request_timestamp_seconds", "When a proven caller last asked; 0: never.")
+        self.clock_ahead = gauge(
+            "clock_ahead_seconds", "Our clock against the nonces of the last hour's callers, median; NaN: nobody asked."
+        )
         self.ready = gauge("ready", "1 while requests are answered.")
         self.queue_depth = gauge("queue_depth", "Requests waiting.")
         self.queue_limit = gauge("queue_limit", "Requests that may wait.")

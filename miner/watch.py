@@ -4,8 +4,10 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
+from math import nan
 
 from miner import __version__
+from miner.axon.clock import ClockWatch
 from miner.chain.base import Chain
 from miner.drift import Drift
 from miner.history import History
@@ -54,6 +56,10 @@ class Watch:
         metrics.queue_depth.set_function(lambda: scheduler.waiting)
         metrics.running.set_function(lambda: scheduler.running)
         metrics.pace.set_function(lambda: scheduler.queue.pace)
+
+    def see_clock(self, clock: ClockWatch) -> None:
+        """Show how our clock stands to the callers' from now on."""
+        self.metrics.clock_ahead.set_function(lambda: nan if (ahead := clock.ahead) is None else ahead)
 
     def see_shadows(self, shadows: ShadowKeeper) -> None:
         """Show the second model from now on."""
