@@ -31,6 +31,7 @@ from miner.shadow.keeper import ShadowKeeper
 from miner.status import status_app
 from miner.strangers import Strangers
 from miner.threads import ThreadPlan
+from miner.traffic import Traffic
 from miner.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -110,13 +111,15 @@ class Daemon:
             connections = Connections(guard_of(settings), lambda reason: self.metrics.dropped.labels(reason).inc())
             self.metrics.connections.set_function(lambda: len(connections))
             flight = self._start_recorder(stack)
-            strangers, history = Strangers(), self.watch.history
+            strangers, traffic, history = Strangers(), Traffic(), self.watch.history
+            stack.callback(traffic.tell)
             for seat in self.seats:
                 if seat.chain is not None:
                     axon = Axon(
                         self.service, seat.chain, rules, limits, self.metrics, history, settings.model_url, self.clock
                     )
                     axon.recorder.ended = strangers.saw
+                    axon.recorder.proven = traffic.saw
                     axon.recorder.predicted = self._predicted
                     if flight is not None:
                         axon.recorder.keep = flight.take

@@ -116,6 +116,7 @@ class Metrics:
             ("behind", "disk"),
         )
         self.recorder_bytes = gauge("recorder_bytes", "Size of the recorder's files.")
+        self.log_dropped = self._kept_count("log_lines_dropped", "Lines of the log that were not written.")
         for wire in get_args(Wire):
             for outcome in OUTCOMES[:-1]:
                 self.requests.labels(wire, outcome)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from math import nan
 
-from miner import __version__
+from miner import __version__, logs
 from miner.axon.clock import ClockWatch
 from miner.chain.base import Chain
 from miner.drift import Drift
@@ -48,6 +48,7 @@ class Watch:
         metrics.drift.set_function(lambda: self.drift.index)
         self.reloader: Reloader | None = None
         metrics.ready.set_function(lambda: float(obstacle() is None))
+        metrics.log_dropped.set_function(logs.dropped)
 
     def see_service(self, service: Service) -> None:
         """Show the queue and the model from now on."""
