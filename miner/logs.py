@@ -195,7 +195,7 @@ class Background(QueueHandler):
     """Hands lines to a thread that writes them; when too many wait, lines are dropped and counted."""
 
     def __init__(self, targets: list[Target], size: int = QUEUED_LINES, end_seconds: float = END_SECONDS) -> None:
-        self._lines: queue.Queue[logging.LogRecord | None] = queue.Queue(size)
+        self._lines: queue.Queue[logging.LogRecord | threading.Event | None] = queue.Queue(size)
         super().__init__(self._lines)
         self._targets = targets
         self._end_seconds = end_seconds
@@ -229,6 +229,13 @@ class Background(QueueHandler):
         except queue.Full:
             self._full += 1
 
+    def flush(self) -> None:
+        """Wait until what was handed over is written, for a moment."""
+        deadline, written = time.monotonic() + self._end_seconds, threading.Event()
+        with suppress(queue.Full):
+            self._lines.put(written, timeout=self._end_seconds)
+            written.wait(max(0.0, deadline - time.monotonic()))
+
     def close(self) -> None:
         """Write what waits, as far as that can be done in a moment."""
         deadline = time.monotonic() + self._end_seconds
@@ -239,6 +246,9 @@ class Background(QueueHandler):
 
     def _write_all(self) -> None:
         while (line := self._lines.get()) is not None:
+            if isinstance(line, threading.Event):
+                line.set()
+                continue
             self._write(line)
             is_time = self._told_at is None or time.monotonic() - self._told_at >= TELL_SECONDS
             if is_time and self._lines.qsize() <= self._lines.maxsize // 2:

@@ -38,8 +38,8 @@ class ClockWatch:
     """Compares our wall clock with the nonces of callers who are proven and may ask, and notices when it is set.
 
     What a nonce says is kept against the monotonic clock. So a clock that is set right makes the miner ready at once,
-    and one that is set wrong is told before anybody is refused. Of one caller the newest nonce counts, which makes
-    requests that were held up, or are sent again, say nothing. No request is refused for what is found here.
+    and one that is set wrong is told before anybody is refused. Of one caller the last fresh nonce counts, or else the
+    newest: requests that were held up, or are sent again, say nothing. No request is refused for what is found here.
     """
 
     def __init__(
@@ -56,12 +56,15 @@ class ClockWatch:
     def heard(self, caller: Caller) -> None:
         """Take the nonce of a proven caller who may ask, whether it was fresh or not."""
         at = self.monotonic()
-        apart, known = caller.nonce - at, self._heard.get(caller.hotkey)
-        if known is None or known.at < at - MEMORY or apart > known.apart + AGREEMENT:
-            self._heard[caller.hotkey] = _Heard(apart, at, caller.nonce, window_of(caller))
-        elif caller.nonce > known.nonce and apart >= known.apart - AGREEMENT:
-            known.apart, known.at, known.nonce = max(known.apart, apart), at, caller.nonce
-            known.window, known.count = window_of(caller), known.count + 1
+        new, known = _Heard(caller.nonce - at, at, caller.nonce, window_of(caller)), self._heard.get(caller.hotkey)
+        if known is None or known.at < at - MEMORY:
+            self._heard[caller.hotkey] = new
+        elif abs(new.apart - known.apart) <= AGREEMENT:
+            if new.nonce > known.nonce:
+                new.apart, new.count = max(new.apart, known.apart), known.count + 1
+                self._heard[caller.hotkey] = new
+        elif self._is_fresh(new) or (new.apart > known.apart and not self._is_fresh(known)):
+            self._heard[caller.hotkey] = new
         if len(self._heard) > MANY:
             self._heard = {hotkey: one for hotkey, one in self._heard.items() if one.at >= at - MEMORY}
 
@@ -72,8 +75,12 @@ class ClockWatch:
         at = self.monotonic()
         if self._said_at is not None and at - self._said_at < PAUSE:
             return
-        reason = self.obstacle or f"of {len(self._lately())} callers some have a clock that differs from ours"
-        log.warning("%d signed requests of callers who may ask were refused for their time: %s", self._refused, reason)
+        off = words.age(abs(self.now() - caller.nonce) / SECOND)
+        reason = self.obstacle or "either clock may be wrong"
+        log.warning(
+            "%d signed requests of callers who may ask were refused for their time, the last off by %s: %s",
+            self._refused, off, reason,
+        )  # fmt: skip
         self._said_at, self._refused = at, 0
 
     @property
@@ -88,7 +95,7 @@ class ClockWatch:
         lately, aheads = self._lately(), self._aheads()
         if sum(one.count for one in lately) < ENOUGH:
             return None
-        if any(one.window.holds(ahead) for one, ahead in zip(lately, aheads, strict=True)):
+        if any(map(self._is_fresh, lately)):
             return None
         if min(aheads) < 0 < max(aheads):
             return None
@@ -113,6 +120,9 @@ class ClockWatch:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             self.look()
+
+    def _is_fresh(self, one: _Heard) -> bool:
+        return one.window.holds(self.now() - self.monotonic() - one.apart)
 
     def _lately(self) -> list[_Heard]:
         horizon = self.monotonic() - MEMORY

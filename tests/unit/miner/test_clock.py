@@ -104,6 +104,15 @@ def test_requests_that_are_sent_again_say_nothing(machine: Machine, clock: Clock
     assert clock.obstacle is None
 
 
+def test_a_caller_whose_clock_was_wrong_for_a_while_is_right_again(machine: Machine, clock: ClockWatch) -> None:
+    ask(machine, clock, "validator", off=HOUR)
+    assert clock.obstacle is not None
+    ask(machine, clock, "validator", count=1)
+    assert clock.obstacle is None
+    ask(machine, clock, "validator", off=HOUR)
+    assert clock.obstacle is None
+
+
 def test_one_request_sent_again_and_again_is_one(machine: Machine, clock: ClockWatch) -> None:
     machine.ran = HOUR
     for _ in range(10):
