@@ -179,6 +179,10 @@ class Fields(BaseSettings):
     log_format: Annotated[LogFormat, BeforeValidator(checks.lower)] = Field(
         "auto", description="`text`, `json`, or `auto`: as a service the journal's fields"
     )
+    log_file: File = Field(
+        None,
+        description="a file for the log too, where there is no journal: of 10 MB, and three before it",
+    )
 
     video_detector: str = Field("", description="of the original miner.env; unused, the subnet asks for images only")
     video_detector_config: str = Field("", description="of the original miner.env; unused")
