@@ -2,11 +2,12 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from detectors.addresses import shown
 
 State = Literal["up", "suspect", "down"]
+STATES: tuple[State, ...] = get_args(State)
 
 MARGIN = 0.05  # seconds of a request's time kept back for what comes after the scores
 LEAST_RESERVE = 0.25  # seconds kept for asking another endpoint; less is not worth a second try

@@ -13,6 +13,7 @@ from detectors.config import read_config
 from detectors.errors import DetectorConfigError, ModelError, NoEndpoint, OutOfTime
 from detectors.loading import load_detector
 from detectors.pictures import known_picture
+from detectors.remote.endpoints import State
 from detectors.remote.options import EngineOptions
 from tests.models import photo
 from tests.oip_server import Mood, OipServer
@@ -27,6 +28,7 @@ class Tally:
     def __init__(self) -> None:
         self.answers: Counter[int] = Counter()
         self.failures: Counter[int] = Counter()
+        self.changes: Counter[tuple[int, State]] = Counter()
         self.local = 0
 
     def answered(self, index: int, seconds: float) -> None:
@@ -35,6 +37,9 @@ class Tally:
 
     def failed(self, index: int) -> None:
         self.failures[index] += 1
+
+    def changed(self, index: int, state: State) -> None:
+        self.changes[index, state] += 1
 
     def served_locally(self) -> None:
         self.local += 1
@@ -123,6 +128,8 @@ def test_a_dead_endpoint_is_left_alone_and_used_again_once_it_is_back(scene: Sce
     for _ in range(4):
         detector.predict(PICTURE, soon())
     assert scene.tally.answers[0] == 2
+    assert scene.tally.changes[0, "down"] == 1
+    assert [scene.tally.changes[index, "up"] for index in (0, 1)] == [2, 1]
 
 
 def test_a_full_queue_is_no_illness(scene: Scene) -> None:
