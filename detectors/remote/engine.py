@@ -57,7 +57,7 @@ class Engine:
         self.proof = proof
         self.observer = observer
         self.usual = 0.0  # seconds a picture takes there
-        self._places = {one.index: Place(one, Channel(one.address, model)) for one in endpoints}
+        self._places = {one.index: Place(one, Channel(one.address, model, proof.labels)) for one in endpoints}
         self._asked = 0
         self._watchers: list[asyncio.Task[None]] = []
 
@@ -109,6 +109,8 @@ class Engine:
             scores = await place.channel.scores(array, place.signature, seconds)
             if scores.shape != (1, len(self.proof.labels)):
                 raise Fault("odd", f"its scores have the shape {scores.shape}")
+            if not np.isfinite(scores).all():
+                raise Fault("odd", "its scores are not finite")
         except Fault as fault:
             if fault.kind != "late" or is_patient(seconds, self.usual):
                 self.observer.failed(endpoint.index)
@@ -187,10 +189,10 @@ class Engine:
         return await channel.scores(self.proof.array, signature, PROOF_SECONDS)
 
     def _give_up(self, place: Place, reason: str) -> None:
-        endpoint, was = place.endpoint, place.endpoint.state
-        if was != "down" or endpoint.reason != reason:
-            log.warning("endpoint %d (%s) is left alone: %s", endpoint.index, endpoint.name, reason)
+        endpoint, was, known = place.endpoint, place.endpoint.state, place.endpoint.reason
         endpoint.give_up(reason, time.monotonic())
+        if was != "down" or endpoint.reason != known:
+            log.warning("endpoint %d (%s) is left alone: %s", endpoint.index, endpoint.name, endpoint.reason)
         self._tell(endpoint, was)
 
     def _tell(self, endpoint: Endpoint, was: State) -> None:
