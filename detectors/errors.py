@@ -2,6 +2,7 @@
 
 DetectorError
 ├── DetectorConfigError   a YAML file or a name in it is wrong
+│   └── NoConfig          there is no such YAML file
 ├── ModelError            a model can't be loaded, verified or exported
 │   └── NotPrepared       its folder is not there yet: `roadwork-miner models download` makes it
 ├── ImageError            the bytes are not a picture that may be opened
@@ -18,6 +19,10 @@ class DetectorError(Exception):
 
 class DetectorConfigError(DetectorError):
     """A detector's YAML file is missing or wrong."""
+
+
+class NoConfig(DetectorConfigError):
+    """There is no YAML file of this name."""
 
 
 class ModelError(DetectorError):

@@ -51,7 +51,7 @@ class MinerProcess:
         self._log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - closed with the process
         self.started = time.perf_counter()
         self._process = subprocess.Popen(  # noqa: S603 - this program
-            [sys.executable, "-m", "miner", "run", *options],
+            [sys.executable, "-m", "miner", "run", "--no-env-file", *options],
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=dict(environment),
         )  # fmt: skip
         self._memory = psutil.Process(self._process.pid)
