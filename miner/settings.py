@@ -200,8 +200,8 @@ def _commented(flags: Container[str]) -> Iterator[tuple[str, str]]:
             meant = HIDDEN if key.startswith(HUB) else show(value[: comment.start()])
             yield (
                 value,
-                f"{key}={meant}{shown_within(comment[0])}: an inline comment, which the reader of that file has left in the "
-                "environment (docker --env-file, EnvironmentFile=); remove it, or give the file as --env-file",
+                f"{key}={meant}{shown_within(comment[0])}: an inline comment, which the reader of that file keeps "
+                "(docker --env-file, EnvironmentFile=); remove it, or give the file to the miner as --env-file",
             )
 
 
