@@ -215,7 +215,7 @@ class Detector(ABC):
 
     def _check(self, answer: float) -> None:
         expected = self.manifest.known_answer
-        if abs(answer - expected) > KNOWN_ANSWER_TOLERANCE:
+        if not abs(answer - expected) <= KNOWN_ANSWER_TOLERANCE:  # a NaN is refused too
             raise ModelError(
                 f"the model {self.manifest.name} answers {answer:.4f} to the known picture, not {expected:.4f}"
             )

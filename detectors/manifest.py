@@ -1,15 +1,14 @@
 """`manifest.json`: what is in a model's folder, where it came from, and what was measured on it."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from detectors.backends import MANIFEST_FILE
-from detectors.calibration import Calibration
-from detectors.errors import ModelError, NotPrepared
+from detectors.calibration import Calibration, Share
+from detectors.errors import ModelError, NotPrepared, faults_of
 
 NAME = MANIFEST_FILE
 NUMPY = "numpy"  # the reference where there is no torch
@@ -17,7 +16,7 @@ BLOCK = 16 * 2**20  # bytes that are hashed at a time
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Source(_Part):
@@ -75,7 +74,7 @@ class Gate(_Part):
     answers: tuple[float, float] | None = None  # the least and the largest of fp32's over these pictures
 
 
-Tenths = Annotated[list[float], Field(min_length=10, max_length=10)]
+Tenths = Annotated[list[Share], Field(min_length=10, max_length=10)]
 
 
 class BranchModel(_Part):
@@ -99,11 +98,11 @@ class Manifest(_Part):
     detector: str
     precision: Precision = "fp32"
     backend: str = "any"  # the one that can run it
-    threshold: float = 0.5
+    threshold: Share = 0.5
     source: Source
     output: Output
     files: dict[str, str]  # file name -> sha256
-    known_answer: float  # the probability of `detectors.pictures.known_picture()`, before any calibration
+    known_answer: Share  # the probability of `detectors.pictures.known_picture()`, before any calibration
     parity: Parity
     gate: Gate | None = None  # of precisions other than fp32
     predictions: Tenths | None = None  # shares of what it said of photos it was not trained on, half of them roadwork
@@ -123,9 +122,11 @@ class Manifest(_Part):
         if not path.is_file():
             raise NotPrepared(f"{folder} holds no {NAME}")
         try:
-            return cls(**json.loads(path.read_bytes()))
-        except (ValidationError, ValueError, TypeError, OSError) as error:
-            raise ModelError(f"{path} can't be read: {str(error).splitlines()[0]}") from error
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise ModelError(f"{path} can't be read: {faults_of(error)}") from error
+        except OSError as error:
+            raise ModelError(f"{path} can't be read: {error.strerror or error}") from error
 
     def write(self, folder: Path) -> None:
         """Write the manifest into `folder`."""
