@@ -156,6 +156,13 @@ class Detector(ABC):
         """The backend's name, and how it does where that can change."""
         return self.backend_name + (f": {self.elsewhere.state}" if self.elsewhere is not None else "")
 
+    def hold(self) -> None:  # noqa: B027 - not every detector has files
+        """Keep whoever would change the model's files waiting; for those who call `look` again and again."""
+
+    def look(self) -> str | None:
+        """Look at the model's files; return why it may not be asked any more, or None."""
+        return None
+
     def close(self) -> None:
         """Let go of what runs elsewhere."""
         if self.elsewhere is not None:
