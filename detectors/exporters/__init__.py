@@ -29,6 +29,11 @@ class Exporter(ABC):
         return letterboxed(decode(data), width, height, preprocessing.resample)
 
     @property
+    def kind(self) -> str:
+        """The kind of network, for messages."""
+        return "network"
+
+    @property
     @abstractmethod
     def packages(self) -> tuple[str, ...]:
         """Whose versions go into the manifest."""

@@ -1,6 +1,7 @@
 """Hugging Face image classifiers: plain ViTs built here, every other architecture by optimum's ONNX exporter."""
 
 import json
+import logging
 import shutil
 import warnings
 from collections.abc import Callable
@@ -9,19 +10,27 @@ from pathlib import Path
 from typing import Any, cast
 
 from detectors.backends import MODEL_FILE
+from detectors.checkpoint import inspect, model_type
 from detectors.errors import ModelError
 from detectors.exporters import Exporter
-from detectors.exporters.torchvision_cpu import ensure_torchvision
+from detectors.exporters.transformers_model import load_model
 from detectors.exporters.versions import CURRENT
 from detectors.manifest import NUMPY, Output
 from detectors.preprocess import from_processor_config
 from detectors.vit import PROCESSOR_FILE, roadwork_index
+
+log = logging.getLogger(__name__)
 
 UNNAMED = {"0": "LABEL_0", "1": "LABEL_1"}  # what transformers makes of a config.json without labels
 
 
 class ViTExporter(Exporter):
     """`AutoModelForImageClassification` to an ONNX graph with a fixed input shape."""
+
+    @property
+    def kind(self) -> str:
+        """The model's type, as config.json has it."""
+        return model_type(self.original)
 
     @property
     def packages(self) -> tuple[str, ...]:
@@ -44,8 +53,8 @@ class ViTExporter(Exporter):
             if not (self.original / name).is_file():
                 raise ModelError(f"{self.original} holds no {name}")
             shutil.copyfile(self.original / name, folder / name)
-        if not any(self.original.glob("*.safetensors")):
-            raise ModelError(f"{self.original} holds no .safetensors file (pickled weights are not opened)")
+        for note in inspect(self.original).notes:
+            log.warning("%s: %s", self.original, note)
         labels = self._labels
         index = roadwork_index(labels, self.config.roadwork_label)
         *_, height, width = from_processor_config(self._processor).shape
@@ -70,10 +79,13 @@ class ViTExporter(Exporter):
 
             index = roadwork_index(self._labels, label)
             return numpy_reference(self.original, from_processor_config(self._processor), index, self._is_multiple)
-        ensure_torchvision()
+        model = load_model(self.original)
         from transformers import pipeline
 
-        classify = pipeline("image-classification", model=str(self.original), device="cpu", top_k=None)
+        classify = pipeline(
+            "image-classification", model=model, image_processor=str(self.original), device="cpu",
+            top_k=model.config.num_labels,  # None means five
+        )  # fmt: skip
         preprocessing = from_processor_config(self._processor)
         if self.config.letterbox:  # which takes the place of both
             classify.image_processor.do_resize = classify.image_processor.do_center_crop = False
@@ -85,18 +97,14 @@ class ViTExporter(Exporter):
         return probability
 
     def _export_with_optimum(self, folder: Path, height: int, width: int) -> None:
-        ensure_torchvision()
+        model = load_model(self.original, attn_implementation="eager")  # sdpa's guards cost 9 % of the graph's time
         from optimum.exporters.onnx import onnx_export_from_model
-        from transformers import AutoModelForImageClassification
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracer warnings: the shape is fixed on purpose
-            model = AutoModelForImageClassification.from_pretrained(
-                self.original, attn_implementation="eager", local_files_only=True, use_safetensors=True
-            )  # sdpa's guards cost 9 % of the graph's time
             configs = fixed_size(model, height, width)
             onnx_export_from_model(
-                model.eval(), folder, task="image-classification", do_validation=False, no_dynamic_axes=True,
+                model, folder, task="image-classification", do_validation=False, no_dynamic_axes=True,
                 batch_size=1, height=height, width=width, custom_onnx_configs=configs,
             )  # fmt: skip
         if not (folder / MODEL_FILE).is_file():

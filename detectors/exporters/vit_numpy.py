@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.exporters.vit_graph import read_weights
+from detectors.checkpoint import read_weights
 from detectors.image import decode
 from detectors.preprocess import Preprocessing
 
