@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from detectors.backends import MANIFEST_FILE
 from detectors.calibration import Calibration, Share
 from detectors.errors import ModelError, NotPrepared, faults_of
+from detectors.quiet import LOUD
 
 NAME = MANIFEST_FILE
 NUMPY = "numpy"  # the reference where there is no torch
@@ -72,6 +73,14 @@ class Gate(_Part):
     labelled: Labelled | None = None
     made_pictures: bool = False  # made by arithmetic, not photos
     answers: tuple[float, float] | None = None  # the least and the largest of fp32's over these pictures
+    others: Share | None = None  # of the CPU's time that other programs had while it was timed; None: nobody looked
+
+    @property
+    def speed(self) -> float | None:
+        """Its time as a share of fp32's; None where other programs kept that from being measured."""
+        if self.others is not None and self.others > LOUD:
+            return None
+        return self.seconds / max(self.seconds_fp32, 1e-9)
 
 
 Tenths = Annotated[list[Share], Field(min_length=10, max_length=10)]
