@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import faulthandler
 import logging
+import sys
 from typing import Annotated
 
 import typer
@@ -40,6 +42,8 @@ def run(
         "log_level": log_level,
     }
     settings = load_settings(env_file, set_, **flags)
+    if sys.stderr is not None:
+        faulthandler.enable()  # what a library dies of, such as a mapped file that was cut short, is said
     from miner import memory
     from miner.model import ModelLoader
 

@@ -1,6 +1,7 @@
 """The model's files changed in place while it serves: not ready, said, never a process that dies without a word."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,3 +54,11 @@ def test_a_mapped_file_that_is_changed_is_read_no_more_and_mended_if_it_can_be(
     assert message_of(daemon.ask(street), 503) == "the miner is not ready"
     assert "does not match its sum" in daemon.page("/status").json()["reload"]["text"]
     assert daemon.stop() == 0
+
+
+def test_a_process_that_dies_of_a_mapped_file_says_so(start_doomed: StartDaemon, model: str) -> None:
+    """Where there are no leases, as for another user's file."""
+    daemon = start_doomed(IMAGE_DETECTOR_CONFIG=model).ready()
+    daemon.signal(signal.SIGBUS)
+    assert daemon.wait() == -signal.SIGBUS
+    assert "Bus error" in daemon.log
