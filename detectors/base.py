@@ -161,6 +161,13 @@ class Detector(ABC):
         """The backend's name, and how it does where that can change."""
         return self.backend_name + (f": {self.elsewhere.state}" if self.elsewhere is not None else "")
 
+    def hold(self) -> None:  # noqa: B027 - not every detector has files
+        """Keep whoever would change the model's files waiting; for those who call `look` again and again."""
+
+    def look(self) -> str | None:
+        """Look at the model's files; return why it may not be asked any more, or None."""
+        return None
+
     def close(self) -> None:
         """Let go of what runs elsewhere."""
         if self.elsewhere is not None:
@@ -220,7 +227,7 @@ class Detector(ABC):
 
     def _check(self, answer: float) -> None:
         expected = self.manifest.known_answer
-        if abs(answer - expected) > KNOWN_ANSWER_TOLERANCE:
+        if not abs(answer - expected) <= KNOWN_ANSWER_TOLERANCE:  # a NaN is refused too
             raise ModelError(
                 f"the model {self.manifest.name} answers {answer:.4f} to the known picture, not {expected:.4f}"
             )

@@ -22,7 +22,7 @@ JUST_ABOVE = float(np.nextafter(0.5, 1))
 class Evidence(BaseModel):
     """What a calibration was measured on: rewards by cross-validation, and the gain's 95 % interval."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     photos: int = Field(ge=1)
     folds: int = Field(ge=2)
@@ -35,7 +35,7 @@ class Evidence(BaseModel):
 class Calibration(BaseModel):
     """A monotone map of probabilities, and the measurement that it rests on."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     threshold: Inside = 0.5
     temperature: float = Field(1.0, gt=0, le=100, allow_inf_nan=False)

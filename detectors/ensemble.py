@@ -72,6 +72,16 @@ class Ensemble(Detector):
             branch.verify()
         return super().verify()
 
+    def hold(self) -> None:
+        """Keep writers of the branches' files waiting."""
+        for branch in self.branches.values():
+            branch.hold()
+
+    def look(self) -> str | None:
+        """Look at every branch's files: one that may not be asked is as good as none."""
+        faults = [fault for branch in self.branches.values() if (fault := branch.look()) is not None]
+        return faults[0] if faults else None
+
     def close(self) -> None:
         """Let go of what runs elsewhere."""
         for branch in self.branches.values():

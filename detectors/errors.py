@@ -13,6 +13,16 @@ DetectorError
     └── OutOfTime         the request's deadline came first
 """
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydantic import ValidationError
+
+log = logging.getLogger(__name__)
+
+MOST_WORDS = 300  # characters of a library's own message
+
 
 class DetectorError(Exception):
     """The root of the tree."""
@@ -56,3 +66,46 @@ class NoEndpoint(EngineError):
 
 class OutOfTime(EngineError):
     """The request's deadline came before the engine's answer."""
+
+
+@contextmanager
+def library_errors(doing: str, way_out: str) -> Iterator[None]:
+    """Turn whatever a library raises into one line: what was done, its own words, and what can be done about it.
+
+    Libraries of models share no class of errors. Ours pass, and so do a package that is missing and a disk's own
+    errors, which others tell better.
+
+    Raises:
+        ModelError: the library raised something.
+    """
+    try:
+        yield
+    except (DetectorError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        log.debug("%s", doing, exc_info=error)
+        raise ModelError(f"{doing}: {in_one_line(error)}; {way_out}") from error
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return an error's own words on one line, its class first where the words alone say little, as a KeyError's do."""
+    words = " ".join(str(error).split())
+    if len(words) > MOST_WORDS:
+        words = words[:MOST_WORDS].rsplit(" ", 1)[0] + " …"
+    plain = isinstance(error, OSError | ValueError | RuntimeError) and " " in words
+    return words if plain else f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def faults_of(error: ValidationError) -> str:
+    """Return what is wrong with values that were read: each key, its value and what is allowed."""
+    return "; ".join(
+        f"{'.'.join(map(str, fault['loc'])) or 'all of it'}={_short(fault['input'])}: {fault['msg']}"
+        for fault in error.errors()
+    )
+
+
+def _short(value: object) -> str:
+    words = repr(value)
+    return words if len(words) <= MOST_WORDS else words[:MOST_WORDS] + "…"

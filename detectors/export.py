@@ -1,12 +1,13 @@
 """Original weights to a model folder that serves without torch; refused when the answers differ."""
 
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from detectors.base import ModelFiles, RunOptions
 from detectors.config import DetectorConfig
-from detectors.errors import DetectorConfigError, InferenceError, ModelError
+from detectors.errors import DetectorConfigError, InferenceError, ModelError, library_errors
 from detectors.exporters import Exporter
 from detectors.image import decode
 from detectors.manifest import Manifest, Parity, Source, sha256
@@ -17,6 +18,7 @@ from detectors.storing import keep_calibration, move_into_place, move_weights_ou
 from detectors.weights import Original, find_original, model_name, remember_revision
 
 MAX_DIFFERENCE = 1e-3
+WAY_OUT = "an architecture that is known to work, such as a ViT, ConvNeXt, DINOv2 or YOLO11-cls, is the way out"
 
 Progress = Callable[[str], None]
 
@@ -38,7 +40,7 @@ def prepare(
         config: where the weights come from.
         models_dir: holds `<name>/<revision>/`.
         out: another place for the folder.
-        pictures: encoded photos for the parity check; made ones if None.
+        pictures: encoded photos for the parity check, besides the made ones.
         force: of an ensemble, also the branches that are there already.
         progress: told each step in words.
 
@@ -68,6 +70,8 @@ def prepare(
             f"exporting for {detector} needs the package {error.name!r}, which is not installed; `make setup-all` does"
         ) from error
     except OSError as error:
+        if error.filename is not None and Path(error.filename).is_relative_to(original.path):
+            raise ModelError(f"{error.filename} can't be read: {error.strerror or error}") from error
         raise ModelError(f"{folder} can't be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -101,7 +105,9 @@ def _fill(
     progress: Progress,
 ) -> None:
     progress("exporting to ONNX")
-    output = exporter.write(folder)
+    kind = exporter.kind
+    with library_errors(f"a {kind} can't be exported to ONNX by {', '.join(exporter.packages)}", WAY_OUT):
+        output = exporter.write(folder)
     move_weights_out(folder)
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     draft = Manifest(
@@ -116,14 +122,21 @@ def _fill(
         made_with=package_versions((*exporter.packages, "onnxruntime")) | exporter.own_versions,
     )
     exported = network_class(detector)(ModelFiles(folder, draft, None), backend_class("onnx"), RunOptions())
-    try:
-        known = exported.judge(decode(known_picture())).probability
-    except InferenceError as error:
-        raise ModelError(f"{name}: the network is not what its labels say: {error}") from error
     progress(f"comparing with {exporter.reference_name}")
-    photos = list(pictures) if pictures is not None else parity_pictures()
-    reference = exporter.reference()
-    differences = [abs(exported.predict(photo).probability - reference(photo)) for photo in photos]
+    # The made ones are of every shape, 16:9 above all: own photos of one shape would not show a wrong resize or crop.
+    photos = [*parity_pictures(), *(pictures or ())]
+    try:
+        with library_errors(f"a {kind} can't be asked by {exporter.reference_name}", WAY_OUT):
+            reference = exporter.reference()
+            expected = [reference(photo) for photo in photos]
+            differences = [
+                abs(exported.predict(photo).probability - value) for photo, value in zip(photos, expected, strict=True)
+            ]
+            known = exported.judge(decode(known_picture())).probability
+    except InferenceError as error:
+        raise ModelError(f"the exported {kind} has no answer to a picture of the comparison: {error}") from error
+    if not all(math.isfinite(value) for value in expected):
+        raise ModelError(f"{exporter.reference_name} has no number for a picture: the weights of this {kind} overflow")
     if not max(differences) <= MAX_DIFFERENCE:  # a NaN is refused too
         raise ModelError(
             f"the exported model's probabilities differ from {exporter.reference_name}'s by up to "

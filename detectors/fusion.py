@@ -18,7 +18,7 @@ WORTH_ANSWERING = 0.75  # of answers right: below, validators' windows lose more
 class Measured(BaseModel):
     """How good a combination was on photos it was not made from, by cross-validation; the reward's 95 % interval."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     photos: int = Field(ge=1)
     accuracy: Share  # of both classes alike, as validators draw them

@@ -1,16 +1,16 @@
 """`manifest.json`: what is in a model's folder, where it came from, and what was measured on it."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from detectors.backends import MANIFEST_FILE
-from detectors.calibration import Calibration
-from detectors.errors import ModelError, NotPrepared
+from detectors.calibration import Calibration, Share
+from detectors.errors import ModelError, NotPrepared, faults_of
 from detectors.labels import contradiction, shown
+from detectors.quiet import LOUD
 
 NAME = MANIFEST_FILE
 NUMPY = "numpy"  # the reference where there is no torch
@@ -18,7 +18,7 @@ BLOCK = 16 * 2**20  # bytes that are hashed at a time
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Source(_Part):
@@ -99,9 +99,17 @@ class Gate(_Part):
     labelled: Labelled | None = None
     made_pictures: bool = False  # made by arithmetic, not photos
     answers: tuple[float, float] | None = None  # the least and the largest of fp32's over these pictures
+    others: Share | None = None  # of the CPU's time that other programs had while it was timed; None: nobody looked
+
+    @property
+    def speed(self) -> float | None:
+        """Its time as a share of fp32's; None where other programs kept that from being measured."""
+        if self.others is not None and self.others > LOUD:
+            return None
+        return self.seconds / max(self.seconds_fp32, 1e-9)
 
 
-Tenths = Annotated[list[float], Field(min_length=10, max_length=10)]
+Tenths = Annotated[list[Share], Field(min_length=10, max_length=10)]
 
 
 class BranchModel(_Part):
@@ -125,11 +133,11 @@ class Manifest(_Part):
     detector: str
     precision: Precision = "fp32"
     backend: str = "any"  # the one that can run it
-    threshold: float = 0.5
+    threshold: Share = 0.5
     source: Source
     output: Output
     files: dict[str, str]  # file name -> sha256
-    known_answer: float  # the probability of `detectors.pictures.known_picture()`, before any calibration
+    known_answer: Share  # the probability of `detectors.pictures.known_picture()`, before any calibration
     parity: Parity
     gate: Gate | None = None  # of precisions other than fp32
     predictions: Tenths | None = None  # shares of what it said of photos it was not trained on, half of them roadwork
@@ -150,9 +158,11 @@ class Manifest(_Part):
         if not path.is_file():
             raise NotPrepared(f"{folder} holds no {NAME}")
         try:
-            return cls(**json.loads(path.read_bytes()))
-        except (ValidationError, ValueError, TypeError, OSError) as error:
-            raise ModelError(f"{path} can't be read: {str(error).splitlines()[0]}") from error
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise ModelError(f"{path} can't be read: {faults_of(error)}") from error
+        except OSError as error:
+            raise ModelError(f"{path} can't be read: {error.strerror or error}") from error
 
     def write(self, folder: Path) -> None:
         """Write the manifest into `folder`."""

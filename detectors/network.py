@@ -12,6 +12,7 @@ from detectors.base import Backend, Detector, Elsewhere, Judgement, ModelFiles, 
 from detectors.errors import InferenceError
 from detectors.image import decode
 from detectors.labels import refuse_constant
+from detectors.mapped import MappedFiles
 from detectors.pictures import known_picture
 from detectors.preprocess import Preprocessing
 
@@ -24,10 +25,24 @@ class Network(Detector):
         refuse_constant(files.manifest.output.labels, files.manifest.output.activation)
         self.preprocessing = self.read_preprocessing(files.folder)
         self.backend = backend(files, self.preprocessing.shape, options)
+        self.mapped = MappedFiles([folder for folder in (files.folder, files.original) if folder is not None])
         self.elsewhere = self.backend if isinstance(self.backend, Elsewhere) else None
         if self.elsewhere is not None:
             array = self.preprocessing(decode(known_picture()))
             self.elsewhere.open(files.manifest.output.labels, array, self._check_scores)
+
+    def hold(self) -> None:
+        """Keep writers of the mapped files waiting until `look` has seen them."""
+        self.mapped.hold()
+
+    def look(self) -> str | None:
+        """Look at the mapped files."""
+        return self.mapped.look()
+
+    def close(self) -> None:
+        """Let go of what runs elsewhere, and of the mapped files: nothing is asked any more."""
+        super().close()
+        self.mapped.close()
 
     @staticmethod
     @abstractmethod
@@ -39,7 +54,9 @@ class Network(Detector):
         started = time.perf_counter()
         array = self.preprocessing(picture)
         preprocessed = time.perf_counter()
-        probability = self.probability(self.backend.run(array, deadline))
+        with self.mapped.reading():
+            scores = self.backend.run(array, deadline)
+        probability = self.probability(scores)
         return Judgement(probability, preprocessed - started, time.perf_counter() - preprocessed)
 
     def probability(self, scores: NDArray[np.float32]) -> float:

@@ -1,5 +1,6 @@
 """The faster variants of a model that are on this disk, and which of them serves best."""
 
+import logging
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,8 @@ from detectors.manifest import Manifest
 from detectors.precision.gate import best
 from detectors.registry import RECIPES
 from detectors.weights import model_folder, variant_folder
+
+log = logging.getLogger(__name__)
 
 Sums = list[tuple[str, list[tuple[str, str]]]]
 
@@ -67,7 +70,15 @@ def measured_best(config: DetectorConfig, models_dir: Path, precision: str) -> s
     """
     manifests = {name: Manifest.read(folder) for name, folder in of_precision(config, models_dir, precision).items()}
     gates = {backend: manifest.gate for backend, manifest in manifests.items() if manifest.gate is not None}
-    return best(gates) if gates else None
+    if not gates:
+        return None
+    chosen = best(gates)
+    if len(gates) > 1 and any(gate.speed is None for gate in gates.values()):
+        log.warning(
+            "which backend serves %s fastest could not be measured when it was made, as other programs were busy: %s "
+            "is taken, whose answers differ least from fp32's; `roadwork-miner tune` measures", precision, chosen
+        )  # fmt: skip
+    return chosen
 
 
 def is_installed(backend: str) -> bool:

@@ -3,15 +3,17 @@
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from detectors.checkpoint import revision_files, weight_files
 from detectors.config import SHIPPED, DetectorConfig
 from detectors.errors import DetectorConfigError, ModelError
+from detectors.hub import fetch
 from detectors.manifest import Manifest, sha256
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
-PATTERNS = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]  # never a pickle
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,22 +87,10 @@ def find_original(config: DetectorConfig, revision: str | None = None) -> Origin
     if not is_hub(config):
         path = Path(config.source)
         return Original(path, path.name, _fingerprint(path))
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    repo, wanted = str(config.hf_repo), revision or config.revision
-    within = config.subfolder or ""
-    patterns = [f"{within}/{pattern}".removeprefix("/") for pattern in PATTERNS]
-    try:
-        path = Path(snapshot_download(repo, revision=wanted, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise ModelError(
-            f"{repo} at revision {wanted} can't be fetched and is not in the cache: {str(error).splitlines()[0]}"
-        ) from error
-    if not (path / within).is_dir():
-        raise ModelError(f"{repo} at revision {wanted} has no folder {within!r} (subfolder)")
-    _verify_blobs(path / within)
-    return Original(path / within, config.source, path.name)
+    repo, wanted, within = str(config.hf_repo), revision or config.revision, config.subfolder or ""
+    snapshot = fetch(repo, wanted, within)
+    _verify_blobs(weight_files(snapshot / within))
+    return Original(snapshot / within, config.source, snapshot.name)
 
 
 def remember_revision(config: DetectorConfig, models_dir: Path, commit: str) -> None:
@@ -128,9 +118,9 @@ def _ref(config: DetectorConfig, models_dir: Path) -> Path:
     return models_dir / model_name(config) / "refs" / config.revision.replace("/", "--")
 
 
-def _verify_blobs(snapshot: Path) -> None:
+def _verify_blobs(files: Iterable[Path]) -> None:
     """Compare the large files with their sums: the hub's cache names each after its SHA-256."""
-    for path in snapshot.rglob("*.safetensors"):
+    for path in files:
         expected = path.resolve().name
         if re.fullmatch(r"[0-9a-f]{64}", expected) and sha256(path) != expected:
             raise ModelError(f"{path} is damaged; remove it and fetch it again")
@@ -139,7 +129,7 @@ def _verify_blobs(snapshot: Path) -> None:
 def _fingerprint(path: Path) -> str:
     """Return a revision for local weights, from names, sizes and times: hashing 350 MB at every start is too slow."""
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in {".json", ".safetensors"})
+        files = revision_files(path)
     elif path.is_file():
         files = [path]
     else:

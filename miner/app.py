@@ -39,6 +39,7 @@ from miner.watch import Watch
 log = logging.getLogger(__name__)
 
 SETTLED = 2.0  # seconds after the start
+UNWATCHED_SECONDS = 60.0  # without a watchdog: a quiet model proves itself twice in these all the same
 
 
 class Daemon:
@@ -151,15 +152,14 @@ class Daemon:
     def _look_after(self, service: Service, loader: ModelLoader, limits: Limits, stack: AsyncExitStack) -> None:
         """Have the model looked after: its health, its replacement, its life signs."""
         settings = self.settings
-        health = Health(
-            service, settings.inference_limit_seconds, seconds_allowed(settings), self._give_up, limits.budget
-        )
+        limit, allowed = settings.inference_limit_seconds, seconds_allowed(settings)
+        health = Health(service, limit, allowed, self._give_up, limits.budget, changed=self.reload)
         service.scheduler.veto = lambda: health.refusal
         stack.push_async_callback(end, asyncio.create_task(health.watch(), name="health"))
         reloader = Reloader(loader, service, self.metrics, self.reread)
         stack.push_async_callback(reloader.stop)
-        if (strikes := systemd.watchdog_seconds()) is not None:
-            stack.push_async_callback(end, asyncio.create_task(beat(service, strikes), name="beat"))
+        strikes = systemd.watchdog_seconds() or UNWATCHED_SECONDS
+        stack.push_async_callback(end, asyncio.create_task(beat(service, strikes), name="beat"))
         self.health, self.reloader = health, reloader
         self.watch.see_service(service)
         self.watch.see_reloader(reloader)

@@ -1,7 +1,8 @@
-"""Whether a loaded model can be asked: slots that hang, failures in a row, its pace of late, memory.
+"""Whether a loaded model can be asked: slots that hang, failures in a row, its pace of late, its files, memory.
 
 What can mend itself is tried with the known picture while nothing is worked on. What only a new process could mend
-ends this one: slots that all hang, a known picture that hangs or gets no right answer for minutes.
+ends this one: slots that all hang, a known picture that hangs or gets no right answer for minutes. A model whose files
+were changed under it is asked no more, and another one is asked for in its place.
 """
 
 import asyncio
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.25  # between two looks
 TEST_SECONDS = 2.0  # between two tests of a model that is too slow
+CHANGED_SECONDS = 5.0  # after a change of the model's files, before the model is loaded anew: writing takes a while
+AGAIN_SECONDS = 60.0  # before it is tried once more
 STUCK_SECONDS = 10.0  # for which all slots hang before nothing is hoped for any more
 
 
@@ -33,6 +36,7 @@ class Health:
         allowed: seconds that a picture may take, for its answer to be in time.
         stuck: called when all slots hang for good, or the known picture does, or fails again and again.
         budget: told of the memory that is left.
+        changed: called when the model's files were changed and it should be loaded anew.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Health:
         budget: Budget | None = None,
         pressure: Pressure | None = None,
         clock: Callable[[], float] = time.monotonic,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.service = service
         self.hang = hang
@@ -52,6 +57,9 @@ class Health:
         self.pressure = pressure or Pressure()
         self.clock = clock
         self._stuck = stuck
+        self._changed = changed
+        self._files: str | None = None  # what is wrong with the model's
+        self._renew_at = 0.0
         self._lost: set[Place] = set()  # that were told of
         self._all_lost: float | None = None  # since when
         self._test: asyncio.Task[None] | None = None
@@ -72,6 +80,8 @@ class Health:
     @property
     def _models_obstacle(self) -> str | None:
         queue = self.service.scheduler.queue
+        if self._files is not None:
+            return self._files
         if len(self._hanging()) >= queue.slots:
             return f"every slot hangs: a picture has been worked on for over {self.hang:g} s"
         if self.service.breaker.obstacle is not None:
@@ -103,6 +113,7 @@ class Health:
 
     def look(self) -> None:
         """Look once, at all but the memory."""
+        self._look_at_files()
         self._look_at_slots()
         is_testing = self._test is not None and not self._test.done()
         if self._test_is_due() and not is_testing and not self.service.scheduler.running:
@@ -130,9 +141,22 @@ class Health:
             self._all_lost = float("inf")  # told once
             self._stuck(f"every slot hangs on a picture, for over {self.hang + STUCK_SECONDS:g} s")
 
+    def _look_at_files(self) -> None:
+        fault, now = self.service.detector.look(), self.clock()
+        if fault is None:
+            if self._files is not None:
+                log.warning("the model's files may be read again")
+        elif self._files is None:
+            log.error("%s: it is asked no more", fault)
+            self._renew_at = now + CHANGED_SECONDS
+        elif now >= self._renew_at:
+            self._renew_at = now + AGAIN_SECONDS
+            self._changed()
+        self._files = fault
+
     def _test_is_due(self) -> bool:
         slow = self._is_slow and self.clock() - self._tested >= TEST_SECONDS
-        return slow or self.service.breaker.due
+        return self._files is None and (slow or self.service.breaker.due)
 
     async def _try_out(self) -> None:
         """Have the known picture answered; that counts as the pace if pictures took too long."""

@@ -132,6 +132,7 @@ class ModelLoader:
             raise
         except DetectorError as error:
             raise CouldNotStart(str(error)) from error
+        detector.hold()  # `Health` looks again and again
         return Loaded(detector, pace, opened.seconds, time.monotonic() - began)
 
     @property

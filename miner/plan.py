@@ -1,22 +1,38 @@
 """Which backend, precision and split of the machine to serve with: as set, as tuned, or by default."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator, ConfigDict, Field
 
 from detectors.base import RunOptions
+from detectors.registry import BACKENDS, PRECISIONS
 from miner.settings import AUTO, REMOTE, Settings
 from miner.threads import make_plan
 
 SLOTS_PER_ENDPOINT = 2  # one picture runs there, the next is unpacked here and on its way
 
 
+def _known(names: Collection[str]) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in names:
+            raise ValueError(f"one of {', '.join(names)} is allowed")
+        return name
+
+    return AfterValidator(check)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to serve a model on this machine, and why."""
+    """How to serve a model on this machine, and why; the limits are for a plan that was read from a file."""
 
-    backend: str
-    precision: str
-    slots: int
-    threads: int
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    backend: Annotated[str, _known(BACKENDS)]
+    precision: Annotated[str, _known(PRECISIONS)]
+    slots: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1)]
     arena: bool | None
     why: str
 

@@ -9,7 +9,10 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from detectors.config import read_config
+from detectors.errors import faults_of
 from detectors.variants import Sums, measured_best, model_sums
 from miner.errors import CouldNotStart
 from miner.plan import Plan, choose
@@ -19,6 +22,7 @@ log = logging.getLogger(__name__)
 
 LIBRARIES = ("onnxruntime", "openvino", "roadwork-miner")
 FORMAT = 2
+PLAN = TypeAdapter(Plan)
 
 
 def stored_plan(settings: Settings, cores: int) -> Plan | None:
@@ -86,11 +90,12 @@ def read_plan(places: Sequence[Path], key: str) -> Plan | None:
     found: list[tuple[float, Plan]] = []
     for path in (place / f"{key}.json" for place in places):
         try:
-            found.append((path.stat().st_mtime, Plan(**json.loads(path.read_bytes()))))
+            found.append((path.stat().st_mtime, PLAN.validate_json(path.read_bytes())))
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except (OSError, ValueError, TypeError) as error:
-            log.warning("the tuning plan %s can't be read and is passed over: %s", path, error)
+        except (OSError, ValidationError) as error:
+            reason = faults_of(error) if isinstance(error, ValidationError) else error
+            log.warning("the tuning plan %s can't be read and is passed over: %s", path, reason)
     return max(found, key=lambda one: one[0])[1] if found else None
 
 

@@ -33,6 +33,8 @@ HUB = "HF_"  # HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, …: huggingface_hub's own
 COMMENT = re.compile(r"^#\s.*|\s+#.*")
 QUOTED = re.compile(r"\s*(?:'[^']*'|\"[^\"]*\")\s*")
 CONFIGS = ("image_detector_config", "shadow_detector_config")
+HUB_TOKEN = "HF_TOKEN"  # noqa: S105 - a key
+OLD_TOKENS = ("HUGGING_FACE_TOKEN", "HUGGINGFACE_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "MNEMONIC", "API_KEY", "PRIVATE")
 
 
@@ -153,8 +155,10 @@ class Settings(Fields):
         known = setting_names()
         for key in dotenv_values(env_file) if env_file is not None else {}:
             if key.upper() not in known and not key.startswith(HUB):
-                near = nearest(key.upper(), known)
+                near = HUB_TOKEN if key.upper() in OLD_TOKENS else nearest(key.upper(), known)
                 notes.append(f"unknown key {key} in {env_file}" + (f"; did you mean {near}?" if near else ""))
+        if not os.environ.get(HUB_TOKEN):  # where `lend_to_hub` has put the file's
+            notes += [f"{key} is not read: the hub's token is {HUB_TOKEN}" for key in OLD_TOKENS if os.environ.get(key)]
         fields = [name.upper() for name in type(self).model_fields]
         unused = [name for name in fields if name.startswith(("VIDEO_", "PROXY_")) and getattr(self, name.lower())]
         if unused:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from detectors.base import ModelFiles, RunOptions
 from detectors.errors import ModelError
-from detectors.exporters.torchvision_cpu import ensure_torchvision
+from detectors.exporters.transformers_model import load_model
 
 Network = Callable[[Any], Any]
 
@@ -36,10 +36,7 @@ class TorchBackend:
 
 def load_transformers(folder: Path) -> Network:
     """Load an image classifier that returns logits of shape (1, classes)."""
-    ensure_torchvision()
-    from transformers import AutoModelForImageClassification
-
-    model = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True).eval()
+    model = load_model(folder)
     return lambda pixels: model(pixel_values=pixels).logits
 
 

@@ -43,6 +43,11 @@ class Exporter(ABC):
         return Output(index=index, labels=ordered, activation=activation, named=is_by_name(labels, index, label))
 
     @property
+    def kind(self) -> str:
+        """The kind of network, for messages."""
+        return "network"
+
+    @property
     @abstractmethod
     def packages(self) -> tuple[str, ...]:
         """Whose versions go into the manifest."""

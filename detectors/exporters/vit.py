@@ -1,5 +1,6 @@
 """Hugging Face image classifiers: plain ViTs built here, every other architecture by optimum's ONNX exporter."""
 
+import logging
 import shutil
 import warnings
 from collections.abc import Callable
@@ -9,18 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from detectors.backends import MODEL_FILE
+from detectors.checkpoint import inspect, model_type
 from detectors.errors import DetectorConfigError, ModelError
 from detectors.exporters import Exporter
-from detectors.exporters.torchvision_cpu import ensure_torchvision
+from detectors.exporters.transformers_model import load_model
 from detectors.exporters.versions import CURRENT
 from detectors.manifest import NUMPY, Output
 from detectors.model_config import CONFIG_FILE, ModelConfig
 from detectors.preprocess import from_processor_config
 from detectors.processor_config import PROCESSOR_FILE, PROCESSORS, ProcessorConfig
 
+log = logging.getLogger(__name__)
+
 
 class ViTExporter(Exporter):
     """`AutoModelForImageClassification` to an ONNX graph with a fixed input shape."""
+
+    @property
+    def kind(self) -> str:
+        """The model's type, as config.json has it."""
+        return model_type(self.original)
 
     @property
     def packages(self) -> tuple[str, ...]:
@@ -43,8 +52,8 @@ class ViTExporter(Exporter):
             if not (self.original / name).is_file():
                 raise ModelError(f"{self.original} holds no {name}")
             shutil.copyfile(self.original / name, folder / name)
-        if not any(self.original.glob("*.safetensors")):
-            raise ModelError(f"{self.original} holds no .safetensors file (pickled weights are not opened)")
+        for note in inspect(self.original).notes:
+            log.warning("%s: %s", self.original, note)
         output = self._output
         *_, height, width = from_processor_config(self._processor).shape
         if self._is_plain:
@@ -67,16 +76,13 @@ class ViTExporter(Exporter):
 
             preprocessing, multiple = from_processor_config(self._processor), output.activation == "sigmoid"
             return numpy_reference(self.original, preprocessing, output.index, multiple)
-        ensure_torchvision()
+        model = load_model(self.original)
         from transformers import pipeline
 
         classify = pipeline(
-            "image-classification",
-            model=str(self.original),
-            image_processor=self._image_processor(),
-            device="cpu",
-            top_k=None,
-        )
+            "image-classification", model=model, image_processor=self._image_processor() or str(self.original),
+            device="cpu", top_k=model.config.num_labels,  # None means five
+        )  # fmt: skip
         number = str(output.index)  # labels may not tell the outputs apart
         classify.model.config.id2label = {index: str(index) for index in range(len(output.labels))}
         preprocessing = from_processor_config(self._processor)
@@ -100,18 +106,14 @@ class ViTExporter(Exporter):
         return getattr(transformers, name)(**{key: values[key] for key in PROCESSORS[name]})
 
     def _export_with_optimum(self, folder: Path, height: int, width: int) -> None:
-        ensure_torchvision()
+        model = load_model(self.original, attn_implementation="eager")  # sdpa's guards cost 9 % of the graph's time
         from optimum.exporters.onnx import onnx_export_from_model
-        from transformers import AutoModelForImageClassification
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracer warnings: the shape is fixed on purpose
-            model = AutoModelForImageClassification.from_pretrained(
-                self.original, attn_implementation="eager", local_files_only=True, use_safetensors=True
-            )  # sdpa's guards cost 9 % of the graph's time
             configs = fixed_size(model, height, width)
             onnx_export_from_model(
-                model.eval(), folder, task="image-classification", do_validation=False, no_dynamic_axes=True,
+                model, folder, task="image-classification", do_validation=False, no_dynamic_axes=True,
                 batch_size=1, height=height, width=width, custom_onnx_configs=configs,
             )  # fmt: skip
         if not (folder / MODEL_FILE).is_file():

@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from detectors.checkpoint import read_weights, refuse_missing
 from detectors.errors import ModelError
 from detectors.model_config import ViTConfig
 
@@ -21,26 +22,6 @@ OPSET = 20  # the first with Gelu
 IR_VERSION = 10
 
 Array = NDArray[np.float32]
-
-
-def read_weights(folder: Path) -> dict[str, Array]:
-    """Read the weights of a Hugging Face folder, in one file or several, as float32.
-
-    Raises:
-        ModelError: there are none, or they can't be read.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    weights: dict[str, Array] = {}
-    try:
-        for path in sorted(folder.glob("*.safetensors")):
-            with safe_open(path, framework="numpy") as file:
-                weights |= {name: np.asarray(file.get_tensor(name), dtype=np.float32) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError, TypeError, AttributeError) as error:
-        raise ModelError(f"the weights in {folder} can't be read: {error}") from error
-    if not weights:
-        raise ModelError(f"{folder} holds no .safetensors file (pickled weights are not opened)")
-    return weights
 
 
 def build_graph(folder: Path, height: int, width: int) -> onnx.ModelProto:
@@ -59,7 +40,7 @@ def build_graph(folder: Path, height: int, width: int) -> onnx.ModelProto:
     logits = builder.linear(
         "classifier", builder.norm("vit.layernorm", builder.reshape(tokens, [1, -1]), eps), output="logits"
     )
-    classes = builder.weight("classifier.bias").shape[0]
+    classes = builder.weight("classifier.weight").shape[0]
     graph = helper.make_graph(
         builder.nodes,
         "vit",
@@ -154,6 +135,5 @@ class _Builder:
         return name
 
     def weight(self, name: str) -> Array:
-        if name not in self.weights:
-            raise ModelError(f"the weights hold no {name}")
+        refuse_missing([name] if name not in self.weights else [])
         return self.weights[name]

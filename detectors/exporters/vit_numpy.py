@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.exporters.vit_graph import read_weights
+from detectors.checkpoint import read_weights
 from detectors.image import decode
 from detectors.model_config import ViTConfig
 from detectors.preprocess import Preprocessing

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from detectors.backends import MODEL_FILE
-from detectors.errors import ModelError
+from detectors.errors import ModelError, library_errors
 from detectors.exporters import Exporter
 from detectors.exporters.torchvision_cpu import ensure_torchvision
 from detectors.manifest import Output
@@ -42,12 +42,8 @@ def load_yolo(path: Path) -> Any:
     """
     if path.suffix != ".pt" or not path.is_file():
         raise ModelError(f"{path} is not an Ultralytics .pt file (weights_path)")
-    try:
+    with library_errors(f"{path} can't be read by ultralytics", "a -cls checkpoint that it has written is needed"):
         model = import_yolo()(path)
-    except ModuleNotFoundError:
-        raise
-    except Exception as error:
-        raise ModelError(f"{path} can't be read by ultralytics: {str(error).splitlines()[0]}") from error
     if model.task != "classify":
         raise ModelError(f"{path} is a YOLO network for the task {model.task!r}; a classifier (-cls) is needed")
     return model
@@ -55,6 +51,11 @@ def load_yolo(path: Path) -> Any:
 
 class YOLOExporter(Exporter):
     """A `-cls` checkpoint to ONNX, with its transforms written down as a preprocessor_config.json."""
+
+    @property
+    def kind(self) -> str:
+        """What Ultralytics calls these."""
+        return "YOLO classifier"
 
     @property
     def packages(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from detectors.precision import gate
 from detectors.precision.making import make_faster
 from detectors.precision.order import Order
 from detectors.precision.photos import Photos
+from detectors.quiet import others, spent
 from detectors.storing import move_into_place
 from detectors.weights import model_folder, variant_folder
 
@@ -70,7 +71,9 @@ def _judge(
     """Compare the fused answers, mapped as they will be sent."""
     assert config.fusion is not None
     ensembles = [Ensemble(manifest, branches, config.fusion, (), RunOptions()) for branches in (plain, faster)]
+    before = spent(())
     said = [[ensemble.predict(data) for ensemble in ensembles] for data in photos.data]
+    busy = others(before, spent(()))
     answers = np.array([[prediction.probability for prediction in row] for row in said])
     seconds = [statistics.median(row[number].infer for row in said) for number in (0, 1)]
     gates = {name: branch.manifest.gate for name, branch in faster.items()}
@@ -87,6 +90,7 @@ def _judge(
         labelled=gate.labelled(answers[:, 0], answers[:, 1], photos.labels, manifest.threshold),
         made_pictures=photos.made,
         answers=(float(answers[:, 0].min()), float(answers[:, 0].max())),
+        others=busy,
     )
 
 

@@ -42,10 +42,20 @@ def labelled(
 
 
 def best(gates: Mapping[str, Gate]) -> str:
-    """Return the name of the fastest, in times of fp32 in the same rounds, or of a more faithful one nearly as fast."""
-    times = {name: gate.seconds / max(gate.seconds_fp32, 1e-9) for name, gate in gates.items()}
-    limit = min(times.values()) * NEAR
-    return min((name for name in gates if times[name] <= limit), key=lambda name: gates[name].mean_difference)
+    """Return the name of the fastest, in times of fp32 in the same rounds, or of a more faithful one nearly as fast.
+
+    Where a machine was too busy to tell, it is the most faithful of all: noise decides nothing.
+    """
+    speeds = {name: gate.speed for name, gate in gates.items()}
+    known = {name: speed for name, speed in speeds.items() if speed is not None}
+    limit = min(known.values()) * NEAR if len(known) == len(gates) else None
+    near = [name for name in gates if limit is None or known[name] <= limit]
+    return min(near, key=lambda name: gates[name].mean_difference)
+
+
+def speed_in_words(gate: Gate) -> str:
+    """Return how fast a graph is, as far as it was measured."""
+    return f"{gate.speed:.2f} of fp32's time" if gate.speed is not None else "of a speed that could not be measured"
 
 
 def doubts(gate: Gate) -> list[str]:
@@ -53,6 +63,11 @@ def doubts(gate: Gate) -> list[str]:
     found = []
     if gate.made_pictures:
         found.append("judged on made pictures, not on photos: give --pictures")
+    if gate.speed is None:
+        found.append(
+            f"how fast it is could not be measured: other programs had {gate.others:.0%} of the CPU's time; make it "
+            "again on a quiet machine, or have `roadwork-miner tune` measure"
+        )
     if gate.answers is not None and gate.answers[1] - gate.answers[0] < LITTLE:
         low, high = gate.answers
         found.append(

@@ -2,14 +2,14 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from detectors.backends import MODEL_FILE
 from detectors.base import ModelFiles
-from detectors.errors import ModelError
+from detectors.errors import InferenceError, ModelError, library_errors
 from detectors.image import decode
 from detectors.manifest import Gate, Manifest, Precision, sha256
 from detectors.network import Network
@@ -43,6 +43,8 @@ def make_faster(folder: Path, order: Order) -> Path:
         ModelError: there is no recipe, or no graph gets through the gate.
     """
     manifest = Manifest.read(folder)
+    # They are measured in turn: threads that wait for one graph's next run would keep the next graph's from working.
+    order = replace(order, options=replace(order.options, shared=True))
     precision, backend = order.precision, order.backend
     found = recipes(precision, backend)
     if not found:
@@ -92,9 +94,13 @@ class _Trial:
             folder = self.partial / f"{name}-{count}"
             folder.mkdir(parents=True)
             try:
-                recipe.write(self.source, folder, self.inputs, keep)
-                candidate = self._judge(name, folder, keep)
-            except ModelError as error:
+                with library_errors(f"it can't be made or run by {self.order.backend}", "another backend may"):
+                    recipe.write(self.source, folder, self.inputs, keep)
+                    candidate = self._judge(name, folder, keep)
+            except ModuleNotFoundError as error:
+                self.refusals.append(f"{name}: needs the package {error.name!r}; `make setup-all` installs it")
+                return None
+            except (ModelError, InferenceError) as error:
                 self.refusals.append(f"{name}: {error}")
                 return None
             if candidate.gate.flips <= self.order.max_flips:
@@ -141,9 +147,11 @@ class _Trial:
 def _choose(passed: list[Candidate], fp32: Network) -> Candidate:
     """Measure all in turn, and take the fastest, or a more faithful one that is nearly as fast."""
     array = fp32.preprocessing(decode(known_picture()))
-    seconds_fp32, *seconds = interleaved([fp32.backend, *(candidate.detector.backend for candidate in passed)], array)
+    timed = interleaved([fp32.backend, *(candidate.detector.backend for candidate in passed)], array)
+    seconds_fp32, *seconds = timed.seconds
     for candidate, mine in zip(passed, seconds, strict=True):
-        candidate.gate = candidate.gate.model_copy(update={"seconds": mine, "seconds_fp32": seconds_fp32})
+        update = {"seconds": mine, "seconds_fp32": seconds_fp32, "others": timed.others}
+        candidate.gate = candidate.gate.model_copy(update=update)
     by_recipe = {candidate.gate.recipe: candidate for candidate in passed}
     return by_recipe[gate.best({name: candidate.gate for name, candidate in by_recipe.items()})]
 

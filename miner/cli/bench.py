@@ -99,8 +99,8 @@ def _measure(
     bound: tuple[float | None, int | None], as_json: bool, plot: Path | None,
 ) -> bool:  # fmt: skip
     """Measure the model alone, print, and return whether the deadline is met."""
+    from detectors.quiet import LOUD
     from miner.bench.pictures import made_pictures, own_pictures
-    from miner.bench.quiet import LOUD
     from miner.bench.report import MOST_VALIDATORS, choose, judge
     from miner.bench.run import as_json as figures_as_json
     from miner.bench.run import bench as run

@@ -93,7 +93,7 @@ def prepare_faster(
     Of an ensemble it is each branch's, and what they say together has to get through the gate as well.
     """
     from detectors.base import RunOptions
-    from detectors.errors import ModelError
+    from detectors.errors import InferenceError, ModelError
     from detectors.manifest import Manifest
     from detectors.precision.fused import make_faster_ensemble
     from detectors.precision.gate import doubts
@@ -122,7 +122,7 @@ def prepare_faster(
                     target = make_faster_ensemble(config, order)
                 else:
                     target = make_faster(model_folder(config, models_dir), order)
-            except ModelError as error:
+            except (ModelError, InferenceError) as error:
                 refusals.append(str(error))
                 console.print(f"{backend}: {error}")
                 continue
@@ -141,7 +141,9 @@ def _compare_backends(
     models_dir: Path, options: "RunOptions",
 ) -> None:  # fmt: skip
     """Measure a precision's backends in turn, if there are several, and say which `auto` takes from now on."""
+    from detectors.errors import library_errors
     from detectors.manifest import Manifest
+    from detectors.precision.gate import speed_in_words
     from detectors.precision.timing import compare
     from detectors.variants import measured_best, of_precision
     from detectors.weights import model_folder
@@ -151,9 +153,10 @@ def _compare_backends(
         return
     if config.branches is None:  # the parts of an ensemble were measured beside fp32's as a whole
         progress("measuring the backends in turn")
-        compare(model_folder(config, models_dir), folders, options)
+        with library_errors(f"{' and '.join(folders)} can't be compared", "--backend makes it for one alone"):
+            compare(model_folder(config, models_dir), folders, options)
     gates = {backend: Manifest.read(folder).gate for backend, folder in folders.items()}
-    words = [f"{name} {gate.seconds / gate.seconds_fp32:.2f} of fp32's time, differing by {gate.mean_difference:.1e}"
+    words = [f"{name} {speed_in_words(gate)}, differing by {gate.mean_difference:.1e}"
              for name, gate in gates.items() if gate is not None]  # fmt: skip
     console.print(f"{precision} is served by {measured_best(config, models_dir, precision)}: {'; '.join(words)}")
 
@@ -175,9 +178,11 @@ def put_into_repository(
 
 
 def _gate_in_words(gate: "Gate") -> str:
+    from detectors.precision.gate import speed_in_words
+
     kept = f", {len(gate.kept_fp32)} layers in fp32" if gate.kept_fp32 else ""
     line = (
-        f"{gate.recipe}{kept}, {gate.seconds / gate.seconds_fp32:.2f} of fp32's time, probabilities within "
+        f"{gate.recipe}{kept}, {speed_in_words(gate)}, probabilities within "
         f"{gate.max_difference:.1e} (mean {gate.mean_difference:.1e}); {gate.flips:.2%} of {gate.pictures} flip"
     )
     if gate.labelled is not None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import faulthandler
 import logging
+import sys
 from typing import Annotated
 
 import typer
@@ -43,6 +45,8 @@ def run(
     }
     settings = load_settings(env_file, set_, **flags)
     logs.in_background(settings.log_format, settings.log_file)
+    if sys.stderr is not None:
+        faulthandler.enable()  # what a library dies of, such as a mapped file that was cut short, is said
     from miner import memory
     from miner.model import ModelLoader
 

@@ -25,10 +25,12 @@ from detectors.precision.order import Order
 from detectors.precision.photos import Photos
 from detectors.precision.sensitivity import most_sensitive_layers
 from detectors.precision.timing import compare
+from detectors.quiet import LOUD
 
 STARTER = Path(__file__).resolve().parents[2] / "detectors" / "starter"
 CONFIG = DetectorConfig(model_folder=STARTER, path=STARTER / "starter.yaml")
 PHOTOS = Photos(many_pictures(24))
+UNTIMED = {"seconds": 0, "seconds_fp32": 0, "others": None}
 WAYS = [key for key in registry.RECIPES if key[0] != "bf16" or cpu_has_bf16()]
 
 
@@ -45,12 +47,12 @@ def test_a_faster_graph_serves_with_what_was_measured_on_it(tmp_path: Path, prec
     assert gate.mean_difference <= gate.max_difference
     assert gate.flips <= 0.1
     assert gate.seconds > 0
+    assert gate.others is not None
+    assert (gate.speed is None) == (gate.others > LOUD)
     measured = compare(STARTER, {backend: folder}, RunOptions())
     assert Manifest.read(folder).gate == measured[backend]
     assert measured[backend].seconds_fp32 not in (0, gate.seconds_fp32)
-    assert measured[backend].model_copy(update={"seconds": 0, "seconds_fp32": 0}) == gate.model_copy(
-        update={"seconds": 0, "seconds_fp32": 0}
-    )
+    assert measured[backend].model_copy(update=UNTIMED) == gate.model_copy(update=UNTIMED)
     detector = load_detector("ViT", CONFIG, tmp_path, backend, RunOptions(), precision)
     assert detector.verify() > 0
 
@@ -90,6 +92,23 @@ def test_a_damaged_graph_is_refused_after_keeping_layers_was_tried(
     assert "damaged with 16 layers in fp32" in str(caught.value)
     assert not list(tmp_path.rglob("manifest.json"))
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def fail(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> None:
+    raise RuntimeError("Check 'false' failed at src/plugins/intel_cpu/src/node.cpp:1\n[CPU] no such kernel")
+
+
+failing = Recipe(fail)
+
+
+def test_what_a_library_raises_is_the_reason_why_there_is_no_such_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller goes on with the next backend."""
+    monkeypatch.setitem(registry.RECIPES, ("int8", "openvino"), {"failing": f"{__name__}:failing"})
+    with pytest.raises(ModelError, match=r"failing: .*openvino.*no such kernel") as caught:
+        make_faster(STARTER, Order("int8", "openvino", tmp_path, RunOptions(), PHOTOS))
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_the_most_sensitive_layers_are_those_that_eight_bits_hurt(tmp_path: Path) -> None:

@@ -54,6 +54,20 @@ def test_the_fastest_is_chosen_or_a_more_faithful_one_that_is_nearly_as_fast() -
     assert gate.best({"a": judged(0.2, seconds_fp32=2.0), "b": judged(0.15)}) == "a"
 
 
+def test_no_choice_rests_on_times_that_other_programs_disturbed() -> None:
+    """Three runs beside other programs gave .03, .09 and .72 of fp32's time for what is .5."""
+    quiet, loud = {"others": 0.05}, {"others": 0.6}
+    assert judged(0.5, **quiet).speed == 0.5
+    assert judged(0.03, **loud).speed is None
+    assert gate.best({"a": judged(0.03, 2e-3, **loud), "b": judged(0.72, 1e-3, **loud)}) == "b"
+    assert gate.best({"a": judged(0.03, 2e-3, **loud), "b": judged(0.72, 1e-3, **quiet)}) == "b"
+    assert gate.best({"a": judged(0.03, 2e-3, **quiet), "b": judged(0.72, 1e-3, **quiet)}) == "a"
+    assert judged(0.5).speed == 0.5, "as older manifests have it"
+    assert "0.03" not in gate.speed_in_words(judged(0.03, **loud))
+    (doubt,) = gate.doubts(judged(0.03, answers=(0.02, 0.97), **loud))
+    assert "60%" in doubt
+
+
 def test_what_proves_little_says_so() -> None:
     assert gate.doubts(judged(answers=(0.02, 0.97))) == []
     (made,) = gate.doubts(judged(answers=(0.02, 0.97), made_pictures=True))

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from detectors.quiet import Spent, others
 from miner.bench.job import Burst, Job, Loaded
-from miner.bench.quiet import Spent, others
 from miner.bench.report import (
     MOST_VALIDATORS,
     Alone,

@@ -9,7 +9,7 @@ import pytest
 from detectors.base import Detector
 from detectors.errors import ModelError
 from miner.breaker import FAILURES, FIRST_PAUSE, LAST_PAUSE
-from miner.health import STUCK_SECONDS, TEST_SECONDS, Health
+from miner.health import AGAIN_SECONDS, CHANGED_SECONDS, STUCK_SECONDS, TEST_SECONDS, Health
 from miner.machine import Headroom
 from miner.pressure import Pressure
 from miner.queue import Queue
@@ -29,12 +29,16 @@ class FakeDetector:
     def __init__(self) -> None:
         self.fault = ""
         self.tests = 0
+        self.files: str | None = None  # what is wrong with them
 
     def prove(self) -> float:
         self.tests += 1
         if self.fault:
             raise ModelError(self.fault)
         return 0.2
+
+    def look(self) -> str | None:
+        return self.files
 
     def close(self) -> None: ...
 
@@ -51,7 +55,13 @@ class Scene:
         self.gone: list[str] = []
         self.left = 1e12
         pressure = Pressure(lambda: Headroom(self.left, 2**30, "cgroup"))
-        self.health = Health(self.service, HANG, ALLOWED, self.gone.append, None, pressure, lambda: self.now)
+        self.renewals = 0
+        self.health = Health(
+            self.service, HANG, ALLOWED, self.gone.append, None, pressure, lambda: self.now, changed=self.renew
+        )
+
+    def renew(self) -> None:
+        self.renewals += 1
 
     def work(self) -> None:
         """Have a slot work on a picture."""
@@ -182,3 +192,23 @@ def test_short_memory_has_a_reason_of_its_own() -> None:
     scene.left = 1e9
     assert scene.after(1).health.refusal is None
     scene.close()
+
+
+def test_a_model_whose_files_were_changed_is_asked_no_more_and_loaded_anew() -> None:
+    scene = Scene()
+    scene.detector.files = "changed"
+    scene.health.look()
+    assert (scene.health.obstacle, scene.health.refusal) == ("changed", "not_ready")
+    assert scene.renewals == 0, "who writes is not done yet"
+    for count, seconds in enumerate((CHANGED_SECONDS, AGAIN_SECONDS, AGAIN_SECONDS), start=1):
+        scene.now += seconds - 1
+        scene.health.look()
+        assert scene.renewals == count - 1
+        scene.now += 1
+        scene.health.look()
+        assert scene.renewals == count
+    scene.service.breaker.failed("whatever")
+    assert scene.detector.tests == 0, "the known picture would be read from those files"
+    scene.detector.files = None
+    scene.health.look()
+    assert scene.health.obstacle is None

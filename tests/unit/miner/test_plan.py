@@ -132,7 +132,17 @@ def test_where_the_models_are_not_ours_a_plan_goes_with_the_state(tmp_path: Path
         write_plan(tmp_path / "models" / "plans", "abc", TUNED)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"backend": "onnx"}'])
+FULL = '{"backend": "onnx", "precision": "fp32", "slots": 1, "threads": 2, "arena": null, "why": "tuned"}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", '{"backend": "onnx"}', FULL.replace('"slots": 1', '"slots": 0'),
+        FULL.replace('"threads": 2', '"threads": NaN'), FULL.replace('"threads": 2', '"threads": "2"'),
+        FULL.replace("onnx", "tpu"), FULL.replace("fp32", "fp4"), FULL.replace('"why"', '"reason"'),
+    ],
+)  # fmt: skip
 def test_a_broken_plan_is_passed_over(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
     write_plan(tmp_path, "abc", TUNED).write_text(text)
     assert read_plan([tmp_path], "abc") is None

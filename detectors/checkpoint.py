@@ -1,0 +1,234 @@
+"""The weights of a Hugging Face folder: which files transformers 4.57 would read, and what is in them."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.errors import ModelError
+
+CONFIG_FILE = "config.json"
+SINGLE = "model.safetensors"
+INDEX_SUFFIX = ".safetensors.index.json"
+INDEX = "model" + INDEX_SUFFIX
+FIRST = (
+    CONFIG_FILE,
+    "preprocessor_config.json",
+    SINGLE,
+    INDEX,
+)  # what has to be there to know the rest; never a pickle
+
+POINTER = b"version https://git-lfs"  # how the file begins that git-LFS leaves in place of a large one
+WRAPPED = re.compile(r"^(?:module\.|_orig_mod\.)+")  # before each name: of DataParallel, and of torch.compile
+FULL = {"F64", "F32", "F16", "BF16"}
+COUNTS = {"I64", "I32", "I16", "BOOL"}  # of buffers: positions, batches seen
+SHOWN = 4  # names in a message
+QUANTISED = (
+    "a quantised checkpoint, which only its own library can read; export the one in 16 or 32 bits that it was made from"
+)
+
+Array = NDArray[np.float32]
+
+
+def weight_names(folder: Path) -> list[str]:
+    """Return the names of the files that the weights are read from, whether or not they are there yet.
+
+    A file that config.json names (`transformers_weights`) wins, then `model.safetensors`, then the index and its
+    shards. Empty: there is none of these.
+
+    Raises:
+        ModelError: the index can't be read.
+    """
+    found = [name for name in (_named(folder), SINGLE, INDEX) if name is not None]
+    first = next((name for name in found if (folder / name).is_file()), _named(folder))
+    if first is None:
+        return []
+    if not first.endswith(INDEX_SUFFIX) or not (folder / first).is_file():
+        return [first]
+    return [first, *_shards(folder / first)]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files that the weights are in.
+
+    Raises:
+        ModelError: there are none, one is missing, or the index can't be read.
+    """
+    names = weight_names(folder)
+    if not names:
+        others = [path.name for path in sorted(folder.glob("*.safetensors"))]
+        beside = f"; nothing says that {some(others)} should be read" if others else ""
+        raise ModelError(f"{folder} holds no {SINGLE} and no {INDEX} (pickled weights are not opened){beside}")
+    for name in names:
+        if not (folder / name).is_file():
+            why = f", which {names[0]} names" if name != names[0] else ""
+            raise ModelError(f"{folder} holds no {name}{why}")
+    return [folder / name for name in names if not name.endswith(INDEX_SUFFIX)]
+
+
+def revision_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that make its revision: what describes the model, and its weights."""
+    names = {*weight_names(folder), *(path.name for path in folder.glob("*.json"))}
+    return sorted(folder / name for name in names if (folder / name).is_file())
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What was found in a folder's weights: what stands before every name, and which files are passed over."""
+
+    read: tuple[str, ...]
+    passed_over: tuple[str, ...]
+    wrappers: tuple[str, ...]
+
+    @property
+    def notes(self) -> list[str]:
+        """What the operator should know, and is no fault."""
+        found = []
+        if self.passed_over:
+            found.append(f"the weights are read from {some(self.read)}; passed over: {some(self.passed_over)}")
+        if self.wrappers:
+            found.append(f"{some(self.wrappers)} is taken off the names of the weights")
+        return found
+
+
+def inspect(folder: Path) -> Contents:
+    """Look into the weights before a library does; only their headers are read.
+
+    Raises:
+        ModelError: a file is none of safetensors, is cut short, or holds what only a library of its own can read.
+    """
+    files = weight_files(folder)
+    wrappers = set()
+    for path in files:
+        kinds = _kinds(path)
+        wrappers |= {found.group() for name in kinds if (found := WRAPPED.match(name))}
+        odd = sorted({kind for kind in kinds.values() if kind not in FULL | COUNTS})
+        if odd:
+            raise ModelError(f"{path} holds weights of {_in_words(odd)}: {QUANTISED}")
+    if _config(folder).get("quantization_config") is not None:
+        raise ModelError(f"{folder / CONFIG_FILE} has a quantization_config: {QUANTISED}")
+    others = sorted(path.name for path in folder.glob("*.safetensors") if path not in files)
+    return Contents(tuple(path.name for path in files), tuple(others), tuple(sorted(wrappers)))
+
+
+def model_type(folder: Path) -> str:
+    """Return the kind of network as config.json names it, for messages."""
+    return str(_config(folder).get("model_type") or "network of no named model_type")
+
+
+def read_weights(folder: Path) -> dict[str, Array]:
+    """Read the weights as float32, by their names without what a wrapper has put before them.
+
+    Raises:
+        ModelError: they can't be read, or a number in them is not finite.
+    """
+    import ml_dtypes  # noqa: F401 - teaches numpy bfloat16; onnx needs it too
+    from safetensors import SafetensorError, safe_open
+
+    weights: dict[str, Array] = {}
+    for path in weight_files(folder):
+        _refuse_pointer(path)
+        try:
+            with safe_open(path, framework="numpy") as file:
+                for name in file.keys():  # noqa: SIM118 - not a mapping
+                    weights[unwrapped(name)] = np.asarray(file.get_tensor(name), dtype=np.float32)
+        except (OSError, SafetensorError, TypeError, AttributeError) as error:
+            raise ModelError(f"{path} can't be read: {error}") from error
+    refuse_unfinished([name for name, value in weights.items() if not np.isfinite(value).all()])
+    return weights
+
+
+def unwrapped(name: str) -> str:
+    """Return a weight's name as the network has it."""
+    return WRAPPED.sub("", name)
+
+
+def refuse_unfinished(names: Sequence[str]) -> None:
+    """Refuse weights by the names of those that hold NaN or infinity, if any do.
+
+    Raises:
+        ModelError: some do.
+    """
+    if names:
+        raise ModelError(
+            f"the weights hold NaN or infinity in {some(names)}, so every answer would be none: the training has "
+            "diverged, or the file was written wrongly; take an earlier checkpoint"
+        )
+
+
+def refuse_missing(names: Sequence[str]) -> None:
+    """Refuse weights by the names of those that the network needs and they lack, if there are any.
+
+    Raises:
+        ModelError: there are some.
+    """
+    if names:
+        raise ModelError(
+            f"the weights hold no {some(names)}: random numbers would take their place and the answers would mean "
+            "nothing; this is a network before its training for roadwork, or one of another architecture than "
+            "config.json says"
+        )
+
+
+def _named(folder: Path) -> str | None:
+    name = _config(folder).get("transformers_weights")
+    return name if isinstance(name, str) and name.endswith((".safetensors", INDEX_SUFFIX)) else None
+
+
+def _config(folder: Path) -> dict[str, object]:
+    """Return what config.json says, as far as it can be read; whether it is right is for others to say."""
+    try:
+        values = json.loads((folder / CONFIG_FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        wrong = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index} can't be read as an index of weights: {error!r}") from error
+    if wrong or not names:
+        raise ModelError(f"{index} names {some(wrong) if wrong else 'no files'}: files of its own folder are allowed")
+    return names
+
+
+def _kinds(path: Path) -> dict[str, str]:
+    """Return the kind of number of each tensor."""
+    from safetensors import SafetensorError, safe_open
+
+    _refuse_pointer(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError) as error:
+        size = path.stat().st_size
+        raise ModelError(
+            f"{path} ({size} bytes) is no whole safetensors file: {error}; it was cut short or damaged on its way, so "
+            "fetch it again"
+        ) from error
+
+
+def _refuse_pointer(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise ModelError(
+                f"{path} is a git-LFS pointer in place of the weights: `git lfs pull` in its repository fetches them"
+            )
+
+
+def _in_words(kinds: Sequence[str]) -> str:
+    names = {"F8": "8-bit floats", "F6": "6-bit floats", "F4": "4-bit floats", "I8": "8-bit integers", "U8": "bytes"}
+    return ", ".join(f"{kind} ({names[kind[:2]]})" if kind[:2] in names else kind for kind in kinds)
+
+
+def some(names: Sequence[str]) -> str:
+    """Return names for a message, not too many."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
