@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from detectors.errors import DetectorConfigError, NoConfig, faults_of
+from detectors.documents import faults
+from detectors.errors import DetectorConfigError, NoConfig
 from detectors.forks import FUSION_KEYS, translated
 from detectors.fusion import WORTH_ANSWERING, Fusion
 from detectors.labels import INDEX_KEY, LABEL_KEY
@@ -86,7 +87,7 @@ def read_config(name: str) -> DetectorConfig:
     try:
         config = DetectorConfig(**{str(key): value for key, value in values.items()} | {"path": path})
     except ValidationError as error:
-        raise DetectorConfigError(f"{path.name}: {faults_of(error)}") from error
+        raise DetectorConfigError(f"{path.name}: {faults(error)}") from error
     return _complete(config, path, path.name)
 
 

@@ -17,8 +17,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pydantic import ValidationError
-
 log = logging.getLogger(__name__)
 
 MOST_WORDS = 300  # characters of a library's own message
@@ -96,16 +94,3 @@ def in_one_line(error: BaseException) -> str:
         words = words[:MOST_WORDS].rsplit(" ", 1)[0] + " …"
     plain = isinstance(error, OSError | ValueError | RuntimeError) and " " in words
     return words if plain else f"{type(error).__name__}: {words}" if words else type(error).__name__
-
-
-def faults_of(error: ValidationError) -> str:
-    """Return what is wrong with values that were read: each key, its value and what is allowed."""
-    return "; ".join(
-        f"{'.'.join(map(str, fault['loc'])) or 'all of it'}={_short(fault['input'])}: {fault['msg']}"
-        for fault in error.errors()
-    )
-
-
-def _short(value: object) -> str:
-    words = repr(value)
-    return words if len(words) <= MOST_WORDS else words[:MOST_WORDS] + "…"

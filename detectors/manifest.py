@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from detectors.backends import MANIFEST_FILE
 from detectors.calibration import Calibration, Share
-from detectors.errors import ModelError, NotPrepared, faults_of
+from detectors.documents import faults
+from detectors.errors import ModelError, NotPrepared
 from detectors.labels import contradiction, shown
 from detectors.quiet import LOUD
 
@@ -160,7 +161,7 @@ class Manifest(_Part):
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            raise ModelError(f"{path} can't be read: {faults_of(error)}") from error
+            raise ModelError(f"{path} can't be read: {faults(error)}") from error
         except OSError as error:
             raise ModelError(f"{path} can't be read: {error.strerror or error}") from error
 

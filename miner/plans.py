@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from detectors.config import read_config
-from detectors.errors import faults_of
+from detectors.documents import faults
 from detectors.variants import Sums, measured_best, model_sums
 from miner.errors import CouldNotStart
 from miner.plan import Plan, choose
@@ -94,7 +94,7 @@ def read_plan(places: Sequence[Path], key: str) -> Plan | None:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValidationError) as error:
-            reason = faults_of(error) if isinstance(error, ValidationError) else error
+            reason = faults(error) if isinstance(error, ValidationError) else error
             log.warning("the tuning plan %s can't be read and is passed over: %s", path, reason)
     return max(found, key=lambda one: one[0])[1] if found else None
 
