@@ -84,11 +84,6 @@ class ModelConfig(BaseModel):
         return {number: f"LABEL_{number}" for number in range(self.num_labels or UNNAMED)}
 
     @property
-    def is_multiple(self) -> bool:
-        """Whether each output is a probability of its own: the rule of transformers' ImageClassificationPipeline."""
-        return self.problem_type == "multi_label_classification" or len(self.labels) == 1
-
-    @property
     def is_plain_vit(self) -> bool:
         """Whether this is the ViT that `detectors.exporters.vit_graph` knows."""
         return self.architectures == ["ViTForImageClassification"] and self.hidden_act == "gelu"

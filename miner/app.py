@@ -7,11 +7,13 @@ from contextlib import AsyncExitStack
 
 from miner import memory, signals, systemd
 from miner.axon.app import Axon
+from miner.axon.limits import Limits
 from miner.chain.base import Chain
 from miner.connections import Connections
 from miner.errors import StartError, Stuck
 from miner.health import Health
 from miner.heartbeat import States, beat, end
+from miner.hosts import own_names
 from miner.instance import alone
 from miner.metrics import Metrics
 from miner.model import ModelLoader, in_words, seconds_allowed
@@ -73,8 +75,9 @@ class Daemon:
             stack.enter_context(alone(settings.state_dir))
             watch = self.watch
             status = status_app(
-                self.metrics.registry, self.why_not_ready, watch.overview, watch.obstacles, watch.freshness
-            )
+                self.metrics.registry, self.why_not_ready, watch.overview, watch.obstacles, watch.freshness,
+                own_names(settings.status_host, settings.status_allowed_hosts),
+            )  # fmt: skip
             await stack.enter_async_context(
                 listening(status, "STATUS_PORT", settings.status_host, settings.status_port)
             )
@@ -87,12 +90,19 @@ class Daemon:
             loader.show(loaded)
             memory.keep_pictures_together()
             plan = ThreadPlan(loaded.detector.options.slots, loaded.detector.options.threads)
-            self.metrics.planned(plan, settings.queue_depth)
-            scheduler = Scheduler(Queue(plan.slots, settings.queue_depth, settings.queue_share_places, loaded.pace))
+            self.metrics.planned(plan)
+            queue = Queue(
+                plan.slots, loaded.pace, settings.queue_depth, settings.queue_share,
+                # The answers' way gets the other half at least.
+                leeway=settings.deadline_margin_seconds / 2,
+            )  # fmt: skip
+            scheduler = Scheduler(queue)
             self.service = Service(loaded.detector, scheduler)
             del loaded  # a reload shall free it
             stack.callback(self.service.close)
-            self._look_after(self.service, loader, stack)
+            limits, rules = limits_of(settings), rules_of(settings)
+            stack.callback(limits.unpacker.shutdown, wait=False)
+            self._look_after(self.service, loader, limits, stack)
 
             self.obstacle = "reading the chain"
             find_places_on_chain(settings, self.seats)
@@ -102,7 +112,6 @@ class Daemon:
                 await chain.start()
             self.watch.count_from_zero()
 
-            limits, rules = limits_of(settings), rules_of(settings)
             connections = Connections(guard_of(settings), lambda reason: self.metrics.dropped.labels(reason).inc())
             self.metrics.connections.set_function(lambda: len(connections))
             flight = self._start_recorder(stack)
@@ -130,10 +139,12 @@ class Daemon:
             raise Stuck(self.stuck)
         log.info("stopped")
 
-    def _look_after(self, service: Service, loader: ModelLoader, stack: AsyncExitStack) -> None:
+    def _look_after(self, service: Service, loader: ModelLoader, limits: Limits, stack: AsyncExitStack) -> None:
         """Have the model looked after: its health, its replacement, its life signs."""
         settings = self.settings
-        health = Health(service, settings.inference_limit_seconds, seconds_allowed(settings), self._give_up)
+        health = Health(
+            service, settings.inference_limit_seconds, seconds_allowed(settings), self._give_up, limits.budget
+        )
         service.scheduler.veto = lambda: health.refusal
         stack.push_async_callback(end, asyncio.create_task(health.watch(), name="health"))
         reloader = Reloader(loader, service, self.metrics, self.reread)

@@ -7,6 +7,7 @@ from functools import partial
 
 from miner import __version__
 from miner.chain.base import Chain
+from miner.checks import VALIDATORS_WAIT
 from miner.drift import Drift
 from miner.history import History
 from miner.metrics import OUTCOMES, Metrics
@@ -52,6 +53,7 @@ class Watch:
         self.service = service
         metrics, scheduler = self.metrics, service.scheduler
         metrics.queue_depth.set_function(lambda: scheduler.waiting)
+        metrics.queue_limit.set_function(lambda: scheduler.queue.places(VALIDATORS_WAIT))
         metrics.running.set_function(lambda: scheduler.running)
         metrics.pace.set_function(lambda: scheduler.queue.pace)
 
@@ -103,9 +105,11 @@ class Watch:
         return {seat.name: seat.obstacle or general for seat in self.seats} if len(self.seats) > 1 else {}
 
     def freshness(self) -> dict[str, float | str | None]:
-        """Return how old what we know of the chain is, and why; empty before the chain is looked at."""
+        """Return how old what we know of the chain is, and why, and whether we stand there; empty before a look."""
         chain = self.chain
-        return {} if chain is None else {"age_seconds": finite(chain.age), "fault": chain.fault}
+        if chain is None:
+            return {}
+        return {"age_seconds": finite(chain.age), "fault": chain.fault, "publication": chain.publication}
 
     def _see_own(self, name: str, chain: Chain) -> None:
         self.metrics.hotkeys.add(lambda: (name, chain.hotkey, "" if chain.uid is None else str(chain.uid)))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detectors.backends import MODEL_FILE
-from detectors.errors import ModelError
+from detectors.errors import DetectorConfigError, ModelError
 from detectors.exporters import Exporter
 from detectors.exporters.torchvision_cpu import ensure_torchvision
 from detectors.exporters.versions import CURRENT
@@ -17,7 +17,6 @@ from detectors.manifest import NUMPY, Output
 from detectors.model_config import CONFIG_FILE, ModelConfig
 from detectors.preprocess import from_processor_config
 from detectors.processor_config import PROCESSOR_FILE, PROCESSORS, ProcessorConfig
-from detectors.vit import roadwork_index
 
 
 class ViTExporter(Exporter):
@@ -46,8 +45,7 @@ class ViTExporter(Exporter):
             shutil.copyfile(self.original / name, folder / name)
         if not any(self.original.glob("*.safetensors")):
             raise ModelError(f"{self.original} holds no .safetensors file (pickled weights are not opened)")
-        labels = self._labels
-        index = roadwork_index(labels, self.config.roadwork_label)
+        output = self._output
         *_, height, width = from_processor_config(self._processor).shape
         if self._is_plain:
             import onnx
@@ -59,17 +57,16 @@ class ViTExporter(Exporter):
             self._export_with_optimum(folder, height, width)
         # After optimum, which writes one of its own.
         self._processor.write(folder)
-        ordered = [labels[key] for key in sorted(labels)]
-        return Output(index=index, labels=ordered, activation="sigmoid" if self._is_multiple else "softmax")
+        return output
 
     def reference(self) -> Callable[[bytes], float]:
         """Return `transformers.pipeline("image-classification")`, read as the reference miner reads it."""
-        label = self.config.roadwork_label
+        output = self._output
         if self._without_torch:
             from detectors.exporters.vit_numpy import numpy_reference
 
-            index = roadwork_index(self._labels, label)
-            return numpy_reference(self.original, from_processor_config(self._processor), index, self._is_multiple)
+            preprocessing, multiple = from_processor_config(self._processor), output.activation == "sigmoid"
+            return numpy_reference(self.original, preprocessing, output.index, multiple)
         ensure_torchvision()
         from transformers import pipeline
 
@@ -80,13 +77,15 @@ class ViTExporter(Exporter):
             device="cpu",
             top_k=None,
         )
+        number = str(output.index)  # labels may not tell the outputs apart
+        classify.model.config.id2label = {index: str(index) for index in range(len(output.labels))}
         preprocessing = from_processor_config(self._processor)
         if self.config.letterbox:  # which takes the place of both
             classify.image_processor.do_resize = classify.image_processor.do_center_crop = False
 
         def probability(data: bytes) -> float:
-            scores = {str(row["label"]): row["score"] for row in classify(self.squared(data, preprocessing))}
-            return float(scores[label])
+            scores = {row["label"]: row["score"] for row in classify(self.squared(data, preprocessing))}
+            return float(scores[number])
 
         return probability
 
@@ -137,8 +136,20 @@ class ViTExporter(Exporter):
         return self._config.is_plain_vit
 
     @property
-    def _is_multiple(self) -> bool:
-        return self._config.is_multiple
+    def _output(self) -> Output:
+        """Which output counts; a sigmoid where transformers' ImageClassificationPipeline takes one.
+
+        Of a single output it takes one whatever that was trained for: a single class is always 1, and a regression's
+        value is no logit, so that its sigmoid would lie above 0.5 for every picture.
+        """
+        problem, is_single = self._config.problem_type, len(self._labels) == 1
+        if is_single and problem == "regression":
+            raise DetectorConfigError(
+                "the network has one output and config.json says problem_type='regression': its value is no "
+                "probability; 'multi_label_classification' is right for one that was trained with a sigmoid"
+            )
+        is_sigmoid = problem == "multi_label_classification" or (is_single and problem is None)
+        return self.output(self._labels, "sigmoid" if is_sigmoid else "softmax")
 
     @property
     def _without_torch(self) -> bool:

@@ -4,6 +4,7 @@ The SDK itself is imported when the hotkey is opened, beside the loading of the 
 """
 
 from collections.abc import Mapping
+from typing import cast
 
 from miner.axon.caller import Caller, read_timeout
 from miner.errors import BadRequest, Unauthorised
@@ -26,7 +27,7 @@ def claimed_hotkey(headers: Mapping[str, str]) -> str:
 
 
 def authenticate(
-    headers: Mapping[str, str], body: bytes, method: str, path: str, own_hotkey: str, now_ns: int
+    headers: Mapping[str, str], body: bytes | bytearray, method: str, path: str, own_hotkey: str, now_ns: int
 ) -> Caller:
     """Return the caller who signed this very request for us.
 
@@ -54,7 +55,7 @@ def authenticate(
     try:
         caller = http_auth.verify(
             headers,
-            body,
+            cast("bytes", body),  # it is only hashed
             method=method,
             path=path,
             self_hotkey_ss58=own_hotkey,

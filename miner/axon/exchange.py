@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
-from miner.axon.body import picture_of
 from miner.axon.caller import Caller, Wire
+from miner.budget import Claim
 from miner.chain.base import Chain
 from miner.history import Entry, History
 from miner.metrics import OTHERS, Metrics
 from miner.recorder.records import Record
-from miner.service import Answer
+from miner.service import Answer, Picture
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,10 @@ class Exchange:
     marked: float = 0.0  # where the last lap ended
     caller: Caller | None = None  # once it is proven
     body_read: bool = False
-    held: int = 0  # bytes of its body in memory
-    picture: bytes | None = None  # once it is unpacked
+    body_bytes: int = 0
+    claim: Claim | None = None  # on the memory, until the service has it
+    picture: Picture | None = None  # once it is unpacked
+    shared: bool = False  # whether it got the answer to another's picture
 
     def __post_init__(self) -> None:
         self.marked = self.arrived
@@ -41,18 +43,16 @@ class Exchange:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + until - self.marked
         self.marked = until
 
-    def unpack(self, body: bytes) -> bytes:
-        """Return the encoded photo; called in the slot's thread."""
-        self.picture = picture_of(body)
-        return self.picture
-
     def take(self, answer: Answer) -> None:
         """Give the time since the last lap to the stages of an answer; its way between the threads is waiting too."""
-        self.lap("queue", answer.started)
-        self.lap("body", answer.unpacked)
-        done = answer.prediction
-        self.seconds |= {"decode": done.decode, "preprocess": done.preprocess, "infer": done.infer}
-        self.marked = answer.finished
+        self.shared = answer.shared
+        if not answer.shared:
+            self.lap("queue", answer.started)
+            done = answer.prediction
+            self.seconds |= {"decode": done.decode, "preprocess": done.preprocess, "infer": done.infer}
+            self.marked = answer.finished
+        else:  # it waited for a picture of which each stage is told once
+            self.lap("queue", answer.finished)
 
     @property
     def elapsed(self) -> float:
@@ -89,7 +89,7 @@ class Recorder:
         )
         if self.keep is not None:
             record = _record(exchange, uid, outcome, reason, prediction, self.chain.hotkey)
-            self.keep(record, exchange.picture)
+            self.keep(record, exchange.picture.data if exchange.picture is not None else None)
         self.ended(address_of(exchange.request), outcome)
         who = exchange.caller.hotkey if exchange.caller else "unproven"
         log.debug(
@@ -107,7 +107,10 @@ class Recorder:
         for stage, seconds in exchange.seconds.items():
             self.metrics.stage.labels(stage).observe(seconds)
         self.metrics.predictions.observe(prediction)
-        self.predicted(prediction, exchange.picture)
+        if exchange.shared:
+            self.metrics.shared.inc()
+        else:
+            self.predicted(prediction, exchange.picture.data if exchange.picture is not None else None)
         left = exchange.caller.timeout - exchange.elapsed
         self.metrics.remaining.observe(max(0.0, left))
         return left
@@ -133,7 +136,7 @@ def _record(
         seconds=exchange.elapsed,
         stages=exchange.seconds,
         timeout=exchange.caller.timeout if exchange.caller is not None else None,
-        body_bytes=exchange.held,
+        body_bytes=exchange.body_bytes,
         prediction=prediction,
         hotkey=hotkey,
     )

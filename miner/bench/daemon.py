@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 
-from miner.axon.client import Client, Reply
+from miner.axon.client import Client, Reply, another
 from miner.bench.pictures import made_jpeg
 from miner.bench.process import HOST, MinerProcess
 from miner.bench.report import percentiles
@@ -170,8 +170,8 @@ async def _ask(
     numbers = iter(range(count))
 
     async def caller() -> None:
-        for _ in numbers:
-            replies.append(await client.ask(picture))
+        for number in numbers:
+            replies.append(await client.ask(another(picture, number)))
             done(len(replies))
 
     async with asyncio.TaskGroup() as group:

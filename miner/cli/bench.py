@@ -97,7 +97,7 @@ def _measure(
     """Measure the model alone, print, and return whether the deadline is met."""
     from miner.bench.pictures import made_pictures, own_pictures
     from miner.bench.quiet import LOUD
-    from miner.bench.report import choose, judge
+    from miner.bench.report import MOST_VALIDATORS, choose, judge
     from miner.bench.run import as_json as figures_as_json
     from miner.bench.run import bench as run
     from miner.cli.judging import say_left_out
@@ -118,7 +118,7 @@ def _measure(
                 f"other programs took {result.others:.0%} of this machine meanwhile: measure again when quiet"
             )
     counted = choose(result.figures, subject.served(), concurrency)
-    verdict = judge(counted, concurrency, deadline, settings.queue_depth)
+    verdict = judge(counted, concurrency, deadline, settings.queue_depth or MOST_VALIDATORS)
     if as_json:
         told = {
             **subject.facts(), "pictures": pictures.kinds, "rounds": result.rounds, "left_out": result.left_out,

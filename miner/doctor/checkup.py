@@ -44,6 +44,7 @@ class CheckUp:
 
     settings: Settings
     probe: str | None = None
+    pictures: Path | None = None  # labelled photos
     is_running: bool = False
 
     async def examine(self) -> AsyncIterator[Step | Finding]:
@@ -71,7 +72,7 @@ class CheckUp:
         yield found
 
         yield Step(f"{model.INFERENCES} pictures through the model, the chain, the way to us")
-        measuring = asyncio.ensure_future(self._measure(found))
+        measuring = asyncio.ensure_future(self._measure(found, prepared))
         try:
             chain_findings, registered, address = await self._examine_chain(wallet.hotkey)
             port = await in_time(
@@ -80,13 +81,14 @@ class CheckUp:
                 lambda words: running.PortFacts(settings.miner_axon_host, settings.miner_axon_port, words),
             )
             reach = await self._reach(address)
-            yield await measuring
+            for judgement in await measuring:
+                yield judgement
         finally:
             measuring.cancel()
         now = time.time()
         yield judged("miner", lambda: running.judge_running(miner, wallet.hotkey, registered=registered))
         yield judged("port", lambda: running.judge_port(port, running=miner.running))
-        yield judged("reachable", lambda: running.judge_reach(reach, miner, now, wallet.hotkey))
+        yield judged("reachable", lambda: running.judge_reach(reach, miner, now, wallet.hotkey, self._host))
         yield judged("asked", lambda: running.judge_asked(miner, now))
         for finding in chain_findings:
             yield finding
@@ -109,13 +111,19 @@ class CheckUp:
             lambda words: replace(prepared, unchecked=words),
         )
 
-    async def _measure(self, prepared: Finding) -> Finding:
+    async def _measure(self, found: Finding, prepared: model.ModelFacts) -> list[Finding]:
         settings = self.settings
         allowed = seconds_allowed(settings)
-        if prepared.level == "problem":
-            return model.judge_inference(None, allowed)
-        measured = await model.read_inference(settings, INFERENCE_SECONDS)
-        return judged("inference", lambda: model.judge_inference(measured, allowed))
+        if found.level == "problem":
+            return [model.judge_inference(None, allowed)]
+        measured = await model.read_inference(settings, INFERENCE_SECONDS, self.pictures)
+        pace = judged("inference", lambda: model.judge_inference(measured, allowed))
+        counted = model.judge_class(prepared, measured)
+        return [pace] if counted is None else [pace, counted]
+
+    @property
+    def _host(self) -> str | None:
+        return None if self.settings.is_standalone else self.settings.miner_axon_host
 
     async def _reach(self, address: Endpoint | str) -> running.ReachFacts:
         if isinstance(address, str):
@@ -123,7 +131,7 @@ class CheckUp:
         return await asked_in_time(
             partial(running.read_reach, str(address), str(address.ip), address.port, self.probe),
             running.PROBE_SECONDS,
-            lambda words: running.ReachFacts(str(address), None, f"the probe can't be asked: {words}"),
+            lambda words: running.ReachFacts(str(address), None, words),
         )
 
     async def _examine_chain(self, hotkey: str) -> tuple[list[Finding], bool | None, Endpoint | str]:
@@ -140,7 +148,7 @@ class CheckUp:
             "clock": lambda: clock.judge_clock(facts.head, services),
             "registration": lambda: chain.judge_registration(facts, who),
             "standing": lambda: chain.judge_standing(facts, who),
-            "address": lambda: chain.judge_address(facts, who, ours, running=self.is_running),
+            "address": lambda: chain.judge_address(facts, who, ours, settings.miner_axon_host, running=self.is_running),
             "validators": lambda: chain.judge_validators(facts),
             "rules": lambda: chain.judge_rules(facts, rules_of(settings)),
             "pay": lambda: chain.judge_pay(facts, who),

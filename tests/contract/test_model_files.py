@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from detectors.config import DetectorConfig, read_config
 from detectors.errors import DetectorConfigError
 from detectors.export import prepare
+from detectors.exporters.torchvision_cpu import ensure_torchvision
 from detectors.manifest import Manifest
+from detectors.pictures import scene
 from detectors.processor_config import ProcessorConfig
+from detectors.vit import ViT
 from miner.cli import main
 from tests.models import make_vit
 
@@ -97,11 +101,8 @@ def test_a_file_that_is_no_object_is_a_wrong_configuration(vit: Path, tmp_path: 
 
 def test_a_fast_convnext_crops_to_even_as_its_class_does(tmp_path: Path) -> None:
     """16:9 pictures end a pixel apart from the slow class's, which the published pair's network sees."""
-    from PIL import Image
+    ensure_torchvision()
     from transformers import ConvNextImageProcessorFast
-
-    from detectors.pictures import scene
-    from detectors.vit import ViT
 
     original = ConvNextImageProcessorFast(size={"shortest_edge": 224}, crop_pct=0.875)
     original.save_pretrained(tmp_path)

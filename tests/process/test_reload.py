@@ -168,6 +168,31 @@ def test_an_unfit_model_changes_nothing_and_the_reason_is_told(
     assert probability_of(daemon.ask_patiently(street)) == before
 
 
+def test_why_a_model_can_not_be_prepared_is_told_by_the_reload_and_by_whoever_is_asked_later(
+    start_daemon: StartDaemon, models: Path, street: bytes
+) -> None:
+    env, gone = models / "miner.env", models / "gone.yaml"
+    gone.write_text(f"hf_repo: you/gone\nrevision: {'a' * 40}\n", encoding="utf-8")
+    choose(models, models / "first.yaml")
+    daemon = start_daemon(IMAGE_DETECTOR_CONFIG="", env_file=env, HF_HUB_OFFLINE=1).ready()
+    choose(models, gone)
+    done = reload(daemon, "--env-file", str(env))
+    reason = f"you/gone at revision {'a' * 40} can't be fetched and is not in the cache: "
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stdout.startswith("not reloaded, the old model keeps serving: ")
+    assert reason in done.stdout
+    assert reason in reload_of(daemon)["text"]
+    assert "· finding you/gone" in daemon.log, "its output"
+    assert any("reload failed" in line and reason in line for line in daemon.log.splitlines())
+    told = subprocess.run(
+        [*daemon.command, "doctor", "--json"], env=daemon.environment, capture_output=True, text=True, timeout=PATIENCE
+    )
+    (finding,) = (one for one in json.loads(told.stdout)["findings"] if one["name"] == "miner")
+    assert finding["level"] == "warning"
+    assert reason in finding["words"]
+    assert probability_of(daemon.ask(street)) >= 0
+
+
 def test_a_model_that_hangs_is_given_up_and_stands_in_the_way_of_neither_the_next_one_nor_the_end(
     start_daemon: StartDaemon, models: Path, street: bytes
 ) -> None:

@@ -130,20 +130,6 @@ def test_a_wrong_file_is_both_a_configuration_to_mend_and_a_model_that_can_not_b
 
 
 @pytest.mark.parametrize(
-    ("values", "multiple"),
-    [
-        ({}, False),
-        ({"num_labels": 1}, True),
-        ({"problem_type": "multi_label_classification"}, True),
-        ({"problem_type": "single_label_classification"}, False),
-        ({"problem_type": "regression"}, False),
-    ],
-)
-def test_what_turns_outputs_into_probabilities(tmp_path: Path, values: dict[str, Any], multiple: bool) -> None:
-    assert config(tmp_path, values).is_multiple is multiple
-
-
-@pytest.mark.parametrize(
     ("values", "plain"),
     [
         ({"architectures": ["ViTForImageClassification"]}, True),

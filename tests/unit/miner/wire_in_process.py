@@ -119,7 +119,7 @@ class Port:
         miner, validator = (own_wallet(state, role).hotkey.ss58_address for role in ("miner", "validator"))
         self.client = Client(own_wallet(state, "validator"), miner, "http://miner")
         self.loop = asyncio.new_event_loop()
-        scheduler = Scheduler(Queue(slots=1, depth=8, share=4, pace=0.0001))
+        scheduler = Scheduler(Queue(slots=1, pace=0.0001, depth=8))
         scheduler.open()
         self.service = Service(cast("Detector", AtOnce()), scheduler)
         limits = Limits(max_body=MAX_BODY, body_stall=60.0, deadline_cap=12.0, deadline_margin=0.5)
@@ -157,8 +157,8 @@ class Port:
         assert not self.complaints.said, self.complaints.said
         scheduler = self.service.scheduler
         assert (scheduler.waiting, scheduler.running, scheduler._tickets) == (0, 0, {})
-        assert [held.now for held in self.axon.limits.held.values()] == [0, 0]
-        assert (len(self.connections), self.axon._unverified.total()) == (0, 0)
+        assert (self.axon.limits.budget.held, self.axon.limits.budget.used, self.service._works) == (0, 0, {})
+        assert len(self.connections) == 0
         return list(answers(bytes(sent)))
 
     async def _feed(self, pieces: Iterable[bytes]) -> bytearray:
