@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 
 from miner import memory, signals, systemd
 from miner.axon.app import Axon
+from miner.axon.clock import ClockWatch
 from miner.axon.limits import Limits
 from miner.chain.base import Chain
 from miner.connections import Connections
@@ -32,6 +33,7 @@ from miner.shadow.keeper import ShadowKeeper
 from miner.status import status_app
 from miner.strangers import Strangers
 from miner.threads import ThreadPlan
+from miner.traffic import Traffic
 from miner.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -54,6 +56,8 @@ class Daemon:
         self.reloader: Reloader | None = None
         self.shadows: ShadowKeeper | None = None
         self.watch = Watch(settings, self.metrics, self.why_not_ready)
+        self.clock = ClockWatch()
+        self.watch.see_clock(self.clock)
         self.states = States(self.why_not_ready)
         self.hung = False  # whether a picture was still worked on when the drain ended
         self.stuck = ""  # why it ended by itself
@@ -82,6 +86,7 @@ class Daemon:
                 listening(status, "STATUS_PORT", settings.status_host, settings.status_port)
             )
             stack.push_async_callback(end, asyncio.create_task(self.states.watch(), name="states"))
+            stack.push_async_callback(end, asyncio.create_task(self.clock.watch(), name="clock"))
             self.obstacle = "loading the model"
             loader = self.loader
             loader.show_in(self.metrics)
@@ -115,11 +120,15 @@ class Daemon:
             connections = Connections(guard_of(settings), lambda reason: self.metrics.dropped.labels(reason).inc())
             self.metrics.connections.set_function(lambda: len(connections))
             flight = self._start_recorder(stack)
-            strangers, history = Strangers(), self.watch.history
+            strangers, traffic, history = Strangers(), Traffic(), self.watch.history
+            stack.callback(traffic.tell)
             for seat in self.seats:
                 if seat.chain is not None:
-                    axon = Axon(self.service, seat.chain, rules, limits, self.metrics, history, settings.model_url)
+                    axon = Axon(
+                        self.service, seat.chain, rules, limits, self.metrics, history, settings.model_url, self.clock
+                    )
                     axon.recorder.ended = strangers.saw
+                    axon.recorder.proven = traffic.saw
                     axon.recorder.predicted = self._predicted
                     if flight is not None:
                         axon.recorder.keep = flight.take
@@ -171,7 +180,7 @@ class Daemon:
         """Return why no request is answered, or None."""
         parts = (self.service, self.health)
         model = next((part.obstacle for part in parts if part is not None and part.obstacle), None)
-        return self.obstacle or why_none(self.seats) or model
+        return self.obstacle or why_none(self.seats) or model or self.clock.obstacle
 
     def _chains(self) -> list[Chain]:
         return [seat.chain for seat in self.seats if seat.chain is not None and seat.fault is None]

@@ -93,6 +93,9 @@ class Metrics:
         )
         self.invalid_outputs = counter("invalid_outputs", "Outputs of the model that were no probability; not sent.")
         self.last_request = gauge("last_request_timestamp_seconds", "When a proven caller last asked; 0: never.")
+        self.clock_ahead = gauge(
+            "clock_ahead_seconds", "Our clock against the nonces of the last hour's callers, median; NaN: nobody asked."
+        )
         self.ready = gauge("ready", "1 while requests are answered.")
         self.queue_depth = gauge("queue_depth", "Requests waiting.")
         self.queue_limit = gauge("queue_limit", "Requests that may wait: as many as can be answered in time.")
@@ -114,6 +117,7 @@ class Metrics:
             ("behind", "disk"),
         )
         self.recorder_bytes = gauge("recorder_bytes", "Size of the recorder's files.")
+        self.log_dropped = self._kept_count("log_lines_dropped", "Lines of the log that were not written.")
         for wire in get_args(Wire):
             for outcome in OUTCOMES[:-1]:
                 self.requests.labels(wire, outcome)

@@ -4,8 +4,10 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
+from math import nan
 
-from miner import __version__
+from miner import __version__, logs
+from miner.axon.clock import ClockWatch
 from miner.chain.base import Chain
 from miner.checks import VALIDATORS_WAIT
 from miner.drift import Drift
@@ -47,6 +49,7 @@ class Watch:
         metrics.drift.set_function(lambda: self.drift.index)
         self.reloader: Reloader | None = None
         metrics.ready.set_function(lambda: float(obstacle() is None))
+        metrics.log_dropped.set_function(logs.dropped)
 
     def see_service(self, service: Service) -> None:
         """Show the queue and the model from now on."""
@@ -56,6 +59,10 @@ class Watch:
         metrics.queue_limit.set_function(lambda: scheduler.queue.places(VALIDATORS_WAIT))
         metrics.running.set_function(lambda: scheduler.running)
         metrics.pace.set_function(lambda: scheduler.queue.pace)
+
+    def see_clock(self, clock: ClockWatch) -> None:
+        """Show how our clock stands to the callers' from now on."""
+        self.metrics.clock_ahead.set_function(lambda: nan if (ahead := clock.ahead) is None else ahead)
 
     def see_shadows(self, shadows: ShadowKeeper) -> None:
         """Show the second model from now on."""

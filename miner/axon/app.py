@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 
 from starlette.applications import Starlette
@@ -15,14 +16,15 @@ from starlette.types import Receive, Scope, Send
 
 from miner.axon import BTAUTH_PATH, SYNAPSES, btauth, legacy
 from miner.axon.body import UNPACKED, BodyReader, check_length, declared_length, unpack
-from miner.axon.caller import Caller, Wire, read_timeout
+from miner.axon.caller import Caller, StaleNonce, Wire, read_timeout
+from miner.axon.clock import ClockWatch
 from miner.axon.exchange import Exchange, Recorder, address_of
 from miner.axon.limits import Limits
 from miner.axon.replay import SeenNonces
 from miner.budget import Claim
 from miner.chain.base import Chain
 from miner.connections import vouch
-from miner.errors import Expired, InferenceFailed, Refused, RequestError, Unauthorised
+from miner.errors import Expired, Forbidden, InferenceFailed, Refused, RequestError, Unauthorised
 from miner.history import History
 from miner.metrics import Metrics
 from miner.policy import Rules, judge
@@ -45,6 +47,7 @@ class Axon:
         metrics: Metrics,
         history: History,
         model_url: str = "",
+        clock: ClockWatch | None = None,
     ) -> None:
         self.service = service
         self.chain = chain
@@ -54,10 +57,10 @@ class Axon:
         self.metrics = metrics
         self.recorder = Recorder(metrics, history, chain)
         self.model_url = model_url
-        started = time.time_ns()
+        self.clock = clock or ClockWatch()
         self._seen: Mapping[Wire, SeenNonces] = {
-            "dendrite": SeenNonces(started, legacy.RETENTION_NS),
-            "btauth": SeenNonces(started, btauth.RETENTION_NS),
+            "dendrite": SeenNonces(legacy.RETENTION_NS, self.clock.monotonic),
+            "btauth": SeenNonces(btauth.RETENTION_NS, self.clock.monotonic),
         }
 
     def asgi(self) -> Starlette:
@@ -85,6 +88,8 @@ class Axon:
                 outcome = self._count_refusal(exchange, error)
             elif isinstance(error, InferenceFailed):
                 self.metrics.invalid_outputs.inc()
+            elif isinstance(error, StaleNonce):
+                self._note_stale(error.caller)
         except asyncio.CancelledError:  # the drain has run out of time
             late = refused("draining")
             outcome, reason, response = self._count_refusal(exchange, late), str(late), self._failure(exchange, late)
@@ -128,7 +133,7 @@ class Axon:
     async def _by_dendrite(self, exchange: Exchange) -> tuple[Ticket, Picture, Claim]:
         """The older wire: the headers prove the caller, so nothing of the body is read for strangers."""
         request = exchange.request
-        caller = legacy.authenticate(request.headers, self.hotkey, time.time_ns())
+        caller = legacy.authenticate(request.headers, self.hotkey, self.clock.now())
         try:
             stake = self._judge(caller.hotkey)
         except Refused:
@@ -169,7 +174,7 @@ class Axon:
         query = request.scope.get("query_string", b"")
         path = request.scope["raw_path"] + (b"?" + query if query else b"")
         exchange.caller = btauth.authenticate(
-            request.headers, body, request.method, path.decode("ascii"), self.hotkey, time.time_ns()
+            request.headers, body, request.method, path.decode("ascii"), self.hotkey, self.clock.now()
         )
         self._remember(request, exchange.caller)
         exchange.lap("verify")
@@ -227,12 +232,24 @@ class Axon:
 
     def _remember(self, request: Request, caller: Caller) -> None:
         # After the verdict, so that strangers can't fill the memory of nonces.
-        known = caller.hotkey in self.chain.snapshot.neurons or caller.hotkey in self.rules.allow
-        seen, now = self._seen[caller.wire], time.time_ns()
-        if not seen.check_and_store(caller.hotkey, caller.nonce, now, caller.uuid, known=known):
+        known, seen = self._is_known(caller), self._seen[caller.wire]
+        if not seen.check_and_store(caller.hotkey, caller.nonce, self.clock.now(), caller.uuid, known=known):
             raise Unauthorised("this request was answered before, or is older than this process")
+        if known:
+            self.clock.heard(caller)
         self.limits.proven.remember(address_of(request), caller.hotkey)
         vouch(request.scope)
+
+    def _note_stale(self, caller: Caller) -> None:
+        """Compare clocks with whoever would be let in if they agreed."""
+        with suppress(Forbidden):
+            judge(caller.hotkey, self.chain.snapshot, self.rules)
+            if self._is_known(caller):
+                self.clock.refused(caller)
+
+    def _is_known(self, caller: Caller) -> bool:
+        """Return whether its hotkey is one of the chain or the operator, of which there are not many."""
+        return caller.hotkey in self.chain.snapshot.neurons or caller.hotkey in self.rules.allow
 
     def _success(self, exchange: Exchange, prediction: float) -> JSONResponse:
         if exchange.wire == "btauth":

@@ -1,6 +1,5 @@
 """One request on its way through, and what is written down at its end."""
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,8 +13,7 @@ from miner.history import Entry, History
 from miner.metrics import OTHERS, Metrics
 from miner.recorder.records import Record
 from miner.service import Answer, Picture
-
-log = logging.getLogger(__name__)
+from miner.traffic import tell_of
 
 
 @dataclass(slots=True)
@@ -68,6 +66,7 @@ class Recorder:
         self.history = history
         self.chain = chain
         self.ended: Callable[[str, str], None] = lambda address, outcome: None  # told of every request
+        self.proven: Callable[[Entry], None] = lambda entry: None  # told of those whose callers are proven
         # Told of every prediction, and of what photo.
         self.predicted: Callable[[float, bytes | None], None] = lambda prediction, picture: None
         self.keep: Callable[[Record, bytes | None], None] | None = None  # given a record of each, and its photo
@@ -83,18 +82,15 @@ class Recorder:
         self.metrics.by_hotkey.labels(self.chain.hotkey, outcome).inc()
         self.metrics.duration.labels(outcome).observe(exchange.elapsed)
         uid = self._count_caller(exchange.caller) if exchange.caller is not None else None
-        self.history.add(
-            Entry(time.time(), uid, exchange.wire, outcome, reason[:100], exchange.elapsed, prediction),
-            proven=exchange.caller is not None,
-        )
+        entry = Entry(time.time(), uid, exchange.wire, outcome, reason[:100], exchange.elapsed, prediction)
+        self.history.add(entry, proven=exchange.caller is not None)
         if self.keep is not None:
             record = _record(exchange, uid, outcome, reason, prediction, self.chain.hotkey)
             self.keep(record, exchange.picture.data if exchange.picture is not None else None)
         self.ended(address_of(exchange.request), outcome)
-        who = exchange.caller.hotkey if exchange.caller else "unproven"
-        log.debug(
-            "%s %s %s in %.1f ms%s", exchange.wire, who, outcome, exchange.elapsed * 1e3, reason and f": {reason}"
-        )
+        if exchange.caller is not None:
+            self.proven(entry)
+        tell_of(entry, exchange.caller.hotkey if exchange.caller is not None else None)
 
     def record_no_route(self, request: Request) -> None:
         """Count a request for a path that is none; it stays out of the history."""

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from miner import logs
 from miner.checks import BACKEND_CHOICES
 from miner.cli.ending import leave
 from miner.cli.options import Config, Detector, EnvFile, Set, load_settings, read_settings
@@ -27,7 +28,8 @@ def run(
 ) -> None:
     """Answer validators until SIGTERM. SIGHUP reloads the model.
 
-    Settings come from flags, then the environment, then --env-file, then the defaults (no chain, the starter detector).
+    Settings come from flags, then the environment, then --env-file or the miner.env of this folder, then the
+    defaults (no chain, the starter detector).
     """
     flags = {
         "subtensor_network": network,
@@ -40,6 +42,7 @@ def run(
         "log_level": log_level,
     }
     settings = load_settings(env_file, set_, **flags)
+    logs.in_background(settings.log_format, settings.log_file)
     from miner import memory
     from miner.model import ModelLoader
 

@@ -40,12 +40,13 @@ class Step:
 
 @dataclass(slots=True)
 class CheckUp:
-    """One run; `is_running` is known once the miner was asked."""
+    """One run; `is_running` and `clock_ahead` are known once the miner was asked."""
 
     settings: Settings
     probe: str | None = None
     pictures: Path | None = None  # labelled photos
     is_running: bool = False
+    clock_ahead: float | None = None  # of those who asked the running miner, seconds
 
     async def examine(self) -> AsyncIterator[Step | Finding]:
         """Yield each step before it is taken, and each finding as soon as it is judged."""
@@ -61,7 +62,7 @@ class CheckUp:
         miner = await in_time(
             partial(running.read_running, settings), LOCAL_SECONDS, lambda words: running.RunningFacts(fault=words)
         )
-        self.is_running = miner.running
+        self.is_running, self.clock_ahead = miner.running, miner.clock_ahead
         prepared = await self._read_model()
         yield judged("cpu", lambda: machine.judge_cpu(machine.read_cpu(settings, miner)))
         yield judged("memory", lambda: machine.judge_memory(machine.read_memory_facts(prepared.bytes, miner)))
@@ -145,7 +146,7 @@ class CheckUp:
         judges = {
             "chain": lambda: chain.judge_chain(facts),
             "sdk": lambda: chain.judge_sdk(facts, version("bittensor")),
-            "clock": lambda: clock.judge_clock(facts.head, services),
+            "clock": lambda: clock.judge_clock(facts.head, services, self.clock_ahead),
             "registration": lambda: chain.judge_registration(facts, who),
             "standing": lambda: chain.judge_standing(facts, who),
             "address": lambda: chain.judge_address(facts, who, ours, settings.miner_axon_host, running=self.is_running),

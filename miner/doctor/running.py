@@ -40,6 +40,7 @@ class RunningFacts:
     cores: int = 0  # that it may use
     quota: float | None = None
     memory: Mapping[str, float] = field(default_factory=dict)  # bytes by kind, as it and its cgroup have them
+    clock_ahead: float | None = None  # seconds, of the callers of the last hour; None: nobody asked
     fault: str = ""  # of what answers there and is no miner
     reload_fault: str = ""  # why the last reload failed
 
@@ -106,6 +107,7 @@ def read_samples(text: str, reason: str | None) -> RunningFacts:
         raise ValueError("no metrics of a miner")
     last, started = values.get("last_request_timestamp_seconds", 0.0), values.get("start_time_seconds", 0.0)
     slots, cores, quota = int(values.get("slots", 0)), int(values.get("cores", 0)), values.get("cpu_quota_cores", inf)
+    ahead = values.get("clock_ahead_seconds", inf)
     return RunningFacts(
         True, reason, frozenset(hotkeys), last, started, outcomes,
         # A miner that loads its model still has no plan.
@@ -113,6 +115,7 @@ def read_samples(text: str, reason: str | None) -> RunningFacts:
         cores=cores,
         quota=quota if isfinite(quota) else None,
         memory=memory,
+        clock_ahead=ahead if isfinite(ahead) else None,
     )  # fmt: skip
 
 

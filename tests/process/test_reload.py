@@ -94,8 +94,8 @@ def test_a_changed_setting_is_taken_and_no_request_is_lost_meanwhile(
     after = probability_of(daemon.ask(street))
     assert after > before
     assert asking.probabilities == {round(before, 6), round(after, 6)}
-    assert "beside the old model on 8 pictures: probabilities differ by 0." in daemon.log
-    assert "changed, and only taken up by a restart: QUEUE_DEPTH" in daemon.log
+    eventually(lambda: "beside the old model on 8 pictures: probabilities differ by 0." in daemon.log)
+    eventually(lambda: "changed, and only taken up by a restart: QUEUE_DEPTH" in daemon.log)
     assert daemon.metric("model_reloads_total", result="ok") == 3
     assert daemon.metric("model_info", name="second") == 1
 
@@ -119,7 +119,7 @@ def test_a_shadow_that_is_promoted_serves_and_is_no_longer_its_own_shadow(
         eventually(lambda: asking.answers[200] > told + 5)
     assert set(asking.answers) == {200}
     assert probability_of(daemon.ask(street)) > before
-    assert "is the one that serves now: it scores no more" in daemon.log
+    eventually(lambda: "is the one that serves now: it scores no more" in daemon.log)
     # The model of before comes to watch the new one: a reload begins a shadow too, with a count of its own.
     choose(models, second, f"SHADOW_DETECTOR_CONFIG={models / 'first.yaml'}", "SHADOW_SAMPLE=1")
     daemon.signal(signal.SIGHUP)

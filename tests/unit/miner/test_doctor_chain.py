@@ -92,6 +92,23 @@ def test_a_clock_that_nothing_was_compared_with() -> None:
 
 
 @pytest.mark.parametrize(
+    ("services", "callers", "level"),
+    [
+        (None, 3600, "problem"),
+        (3600, 3600, "problem"),
+        (None, -5, "problem"),
+        (0.2, 3600, "warning"),
+        (0.2, 0.4, "ok"),
+        (12, 0.4, "problem"),
+    ],
+)
+def test_what_those_who_asked_the_running_miner_say_of_its_clock(
+    services: float | None, callers: float, level: Level
+) -> None:
+    expect(clock.judge_clock(None, services, callers), level, r"\d s (ahead|behind) of (the callers|web services)")
+
+
+@pytest.mark.parametrize(
     ("facts", "level", "words"),
     [
         (CHAIN, "ok", "2 of 4 have incentive, 0% of it is burned"),

@@ -17,6 +17,7 @@ from detectors.base import Detector, Prediction
 from miner.axon import BTAUTH_PATH
 from miner.axon.app import Axon
 from miner.axon.client import Client
+from miner.axon.clock import ClockWatch
 from miner.axon.limits import Limits
 from miner.chain.base import Neuron, Snapshot
 from miner.chain.standalone import own_wallet
@@ -115,7 +116,8 @@ class Complaints(logging.Handler):
 class Port:
     """A miner's port, and the validator who may ask it."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, clock: ClockWatch | None = None) -> None:
+        self.state = state
         miner, validator = (own_wallet(state, role).hotkey.ss58_address for role in ("miner", "validator"))
         self.client = Client(own_wallet(state, "validator"), miner, "http://miner")
         self.loop = asyncio.new_event_loop()
@@ -124,7 +126,7 @@ class Port:
         self.service = Service(cast("Detector", AtOnce()), scheduler)
         limits = Limits(max_body=MAX_BODY, body_stall=60.0, deadline_cap=12.0, deadline_margin=0.5)
         chain = OneValidator(miner, validator)
-        self.axon = Axon(self.service, chain, Rules(), limits, Metrics(), History())  # type: ignore[arg-type]
+        self.axon = Axon(self.service, chain, Rules(), limits, Metrics(), History(), clock=clock)  # type: ignore[arg-type]
         self.config = Config(self.axon.asgi(), http="httptools", ws="none", lifespan="off", log_config=None)
         self.connections = Connections(Guard())
         self.complaints = Complaints()
