@@ -2,13 +2,14 @@
 
 import difflib
 import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from detectors.documents import faults
+from detectors.documents import faults, read_yaml, shown
 from detectors.errors import DetectorConfigError, NoConfig
 from detectors.forks import FUSION_KEYS, translated
 from detectors.fusion import WORTH_ANSWERING, Fusion
@@ -44,6 +45,12 @@ class DetectorConfig(BaseModel):
     weights: str | None = Field(None, description="of the original files; not needed")
     path: Path = Field(Path(), exclude=True, description="the YAML file itself")
 
+    @field_validator("roadwork_label", mode="before")
+    @classmethod
+    def _truth_as_text(cls, value: object) -> object:
+        # A label of true or false, as a config.json may have it and YAML reads it; numbers become text by themselves.
+        return str(value) if isinstance(value, bool) else value
+
     @field_validator("subfolder")
     @classmethod
     def _within(cls, value: str | None) -> str | None:
@@ -66,9 +73,10 @@ def find_config(name: str) -> Path:
     Raises:
         NoConfig: there is none.
     """
-    for candidate in (Path(name).expanduser(), SHIPPED / name):
-        if candidate.is_file():
-            return candidate.resolve()
+    with _usable(f"no detector configuration {shown(name)}"):
+        for candidate in (Path(name).expanduser(), SHIPPED / name):
+            if candidate.is_file():
+                return candidate.resolve()
     shipped = ", ".join(sorted(path.name for path in SHIPPED.glob("*.yaml")))
     raise NoConfig(f"no detector configuration {name!r}; give a path to a YAML file, or one of: {shipped}")
 
@@ -80,33 +88,22 @@ def read_config(name: str) -> DetectorConfig:
         DetectorConfigError: missing, not YAML, a wrong value, or not exactly one source.
     """
     path = find_config(name)
-    values = read_values(path)
+    return _complete(_read(path), path, path.name)
+
+
+def _read(path: Path) -> DetectorConfig:
+    values = read_yaml(path)
     if FUSION_KEYS & values.keys():
-        raise DetectorConfigError(translated(path, values, SHIPPED))
+        with _usable(path.name):
+            raise DetectorConfigError(translated(path, values, SHIPPED))
     _warn_of_unknown(path, values)
     try:
-        config = DetectorConfig(**{str(key): value for key, value in values.items()} | {"path": path})
+        return DetectorConfig(**{str(key): value for key, value in values.items()} | {"path": path})
     except ValidationError as error:
         raise DetectorConfigError(f"{path.name}: {faults(error)}") from error
-    return _complete(config, path, path.name)
 
 
-def read_values(path: Path) -> dict[str, Any]:
-    """Read the mapping in a YAML file.
-
-    Raises:
-        DetectorConfigError: it can't be read, or is no mapping.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DetectorConfigError(f"{path.name}: can't be read as YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(values, dict):
-        raise DetectorConfigError(f"{path.name}: a mapping of keys to values is needed")
-    return values
-
-
-def _warn_of_unknown(path: Path, values: dict[str, Any]) -> None:
+def _warn_of_unknown(path: Path, values: Mapping[Any, Any]) -> None:
     known = [key for key in DetectorConfig.model_fields if key != "path"]
     branches = values.get("branches")
     nested = [branch for branch in branches.values() if isinstance(branch, dict)] if isinstance(branches, dict) else []
@@ -136,15 +133,15 @@ def _complete(config: DetectorConfig, path: Path, where: str) -> DetectorConfig:
 
 
 def _branch(branch: DetectorConfig, path: Path, where: str) -> DetectorConfig:
-    if branch.config is not None:
-        found = read_config(str(path.parent / Path(branch.config).expanduser()))
+    named = branch.config
+    if named is not None:
+        with _usable(f"{where}: config={shown(named)}"):
+            path = find_config(str(path.parent / Path(named).expanduser()))
         own = {key: value for key in (LABEL_KEY, INDEX_KEY) if (value := getattr(branch, key)) is not None}
-        branch = found.model_copy(update={"detector": branch.detector} | own)
-    elif branch.branches is None:
-        branch = _complete(branch, path, where)
-    if branch.branches is not None:
+        branch = _read(path).model_copy(update={"detector": branch.detector} | own)
+    if branch.branches is not None:  # asked before they are read: a file may name itself
         raise DetectorConfigError(f"{where}: a branch can't have branches")
-    return branch
+    return _complete(branch, path, where if named is None else path.name)
 
 
 def _check_fusions(fusion: Fusion, fallbacks: list[Fusion], branches: set[str], where: str) -> None:
@@ -167,11 +164,22 @@ def _check_fusions(fusion: Fusion, fallbacks: list[Fusion], branches: set[str], 
 def _anchored(config: DetectorConfig) -> DetectorConfig:
     """Make paths absolute; a `hf_repo` that is a folder on this disk counts as one."""
     home = config.path.parent
-    if config.hf_repo is not None:
-        local = home / Path(config.hf_repo).expanduser()
-        if local.is_dir() or config.hf_repo.startswith(("/", ".", "~")):
-            return config.model_copy(update={"hf_repo": str(local.resolve())})
-        return config
-    key = "weights_path" if config.weights_path is not None else "model_folder"
-    path: Path = getattr(config, key)
-    return config.model_copy(update={key: (home / path.expanduser()).resolve()})
+    key = next(key for key in SOURCES if getattr(config, key) is not None)
+    given = getattr(config, key)
+    with _usable(f"{config.path.name}: {key}={shown(str(given))}"):
+        local = (home / Path(given).expanduser()).resolve()
+        is_folder = local.is_dir()
+        if key != "hf_repo":
+            return config.model_copy(update={key: local})
+        if is_folder or given.startswith(("/", ".", "~")):
+            return config.model_copy(update={key: str(local)})
+    return config
+
+
+@contextmanager
+def _usable(where: str) -> Iterator[None]:
+    """Say of a path that the system can't look at what it says: too long, a user who is not there, links in a ring."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DetectorConfigError(f"{where}: {getattr(error, 'strerror', None) or error}") from error

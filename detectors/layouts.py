@@ -97,6 +97,7 @@ def _dimensions(value: Any) -> Sequence[int]:
 def _list_model(path: Path, manifest: Manifest, threads: int) -> None:
     try:
         listed = json.loads(path.read_bytes())["model_config_list"]
+        listed = [one for one in listed if one["config"]["name"] != manifest.name]
     except FileNotFoundError:
         listed = []
     except (ValueError, KeyError, TypeError) as error:
@@ -113,5 +114,4 @@ def _list_model(path: Path, manifest: Manifest, threads: int) -> None:
             "INFERENCE_PRECISION_HINT": "bf16" if manifest.precision == "bf16" else "f32",
         },
     }
-    listed = [one for one in listed if one["config"]["name"] != manifest.name] + [{"config": own}]
-    path.write_text(json.dumps({"model_config_list": listed}, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({"model_config_list": [*listed, {"config": own}]}, indent=2) + "\n", encoding="utf-8")

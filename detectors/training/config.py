@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from detectors.documents import faults, read_yaml
 from detectors.errors import DetectorConfigError
 from detectors.storing import write_safely
 
@@ -130,8 +131,7 @@ class TrainConfig(_Part):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            faults = (f"{'.'.join(map(str, f['loc']))}={f['input']!r}: {f['msg']}" for f in error.errors())
-            raise DetectorConfigError("; ".join(faults)) from error
+            raise DetectorConfigError(faults(error)) from error
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -140,10 +140,4 @@ class TrainConfig(_Part):
         Raises:
             DetectorConfigError: it can't be read, or a value is wrong.
         """
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise DetectorConfigError(f"{path} can't be read as YAML: {str(error).splitlines()[0]}") from error
-        if not isinstance(values, dict):
-            raise DetectorConfigError(f"{path}: a mapping of keys to values is needed")
-        return cls.make(values)
+        return cls.make(read_yaml(path))

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from detectors.config import read_values
+from detectors.documents import read_yaml
 from detectors.errors import DetectorConfigError
 from detectors.fusion import Fusion
 from detectors.storing import write_safely
@@ -20,7 +20,7 @@ def write_ensemble(
     Raises:
         DetectorConfigError: a branch of the fusion is neither there nor in the sources.
     """
-    values: dict[str, Any] = read_values(path) if path.is_file() else {}
+    values: dict[str, Any] = read_yaml(path) if path.is_file() else {}
     known: dict[str, Any] = {**sources, **(values.get("branches") or {})}
     lacking = [name for name in fusion.branches if name not in known]
     if lacking:

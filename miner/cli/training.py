@@ -82,17 +82,24 @@ def parse(assignments: list[str] | None, flags: dict[str, Any]) -> dict[str, Any
     """Return the values of `--set key=value` and of the flags that were given; `augment.blur=0` names an inner one.
 
     Raises:
-        ConfigurationError: no `=`.
+        ConfigurationError: no `=`, no YAML behind it, or an inner key of what has none.
     """
+    from detectors.documents import BROKEN_YAML, first_line
+
     values: dict[str, Any] = {}
     for assignment in assignments or []:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigurationError(f"--set {assignment}: key=value is needed; --print-config lists the keys")
         outer, _, inner = key.partition(".")
-        value = yaml.safe_load(text)
+        try:
+            value = yaml.safe_load(text)
+        except BROKEN_YAML as error:
+            raise ConfigurationError(f"--set {assignment}: can't be read as YAML: {first_line(error)}") from error
+        if inner and not isinstance(values.setdefault(outer, {}), dict):
+            raise ConfigurationError(f"--set {assignment}: {outer} was given a value of its own before")
         if inner:
-            values.setdefault(outer, {})[inner] = value
+            values[outer][inner] = value
         else:
             values[outer] = value
     return values | {key: value for key, value in flags.items() if value is not None}

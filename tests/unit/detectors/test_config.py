@@ -123,3 +123,33 @@ def test_a_wrong_ensemble_is_a_fault_in_one_line(tmp_path: Path, text: str, faul
 def test_a_measured_fallback_is_taken(tmp_path: Path) -> None:
     config = read_config(write(tmp_path, PAIR + "fallbacks: [{branches: [one], " + MEASURED % 0.8 + "}]"))
     assert [fallback.words for fallback in config.fallbacks] == ["one"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "revision: 2024-13-45", "hf_repo: !!int x", "hf_repo: !!timestamp x", "hf_repo: !!bool x", "[" * 5000,
+        'hf_repo: "\\0"', 'hf_repo: "\\uD800"', "hf_repo: ~nobody-of-this-name/x",
+        "weights_path: ~nobody-of-this-name/x", "{hf_repo: a/b, fusion: x}",
+        f"weights_path: {'x' * 5000}", "hf_repo: [[[[1]]]]", "branches: [a]", "branches: {~: {hf_repo: a/b}}",
+        "branches: &a {one: {branches: *a}}", "branches: {one: {config: mine.yaml}}", "branches: {one: 3}",
+        "branches: {one: {config: ~nobody-of-this-name/x}}", "letterbox: maybe\nhf_repo: a/b",
+    ],
+)  # fmt: skip
+def test_a_file_of_any_kind_is_a_fault_in_one_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DetectorConfigError) as caught:
+        read_config(write(tmp_path, text))
+    assert "mine.yaml" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/mine.yaml", "x" * 5000])
+def test_a_name_that_can_be_no_file_is_refused(name: str) -> None:
+    with pytest.raises(DetectorConfigError, match="no detector configuration"):
+        read_config(name)
+
+
+@pytest.mark.parametrize(("written", "label"), [("1", "1"), ("true", "True"), ("0.5", "0.5"), ("'true'", "true")])
+def test_a_label_needs_no_quotes(tmp_path: Path, written: str, label: str) -> None:
+    assert read_config(write(tmp_path, f"hf_repo: a/b\nroadwork_label: {written}\n")).roadwork_label == label

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from detectors.errors import ModelError, ModelFileError
+from detectors.exporters.torchvision_cpu import ensure_torchvision
 from detectors.preprocess import from_processor_config
 from detectors.processor_config import MODEL_TYPES, PROCESSORS, ProcessorConfig
 from detectors.vit import ViT
@@ -140,6 +141,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 
 @pytest.mark.export
 def test_the_processor_of_each_network_is_that_of_transformers() -> None:
+    ensure_torchvision()
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 
@@ -156,6 +158,7 @@ def test_the_processor_of_each_network_is_that_of_transformers() -> None:
     "processor", [{}, {"feature_extractor_type": "DeiTFeatureExtractor"}, {"processor_class": "x"}]
 )
 def test_the_processor_is_the_one_that_transformers_finds(tmp_path: Path, processor: dict[str, Any]) -> None:
+    ensure_torchvision()
     from transformers import AutoImageProcessor
 
     folder = folder_with(tmp_path, processor, {"model_type": "swin"})

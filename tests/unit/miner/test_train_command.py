@@ -1,6 +1,7 @@
 """`roadwork-miner train`: what it takes from the command line."""
 
 import errno
+import re
 import subprocess
 import sys
 import warnings
@@ -52,6 +53,14 @@ def test_what_can_not_be_is_refused_in_one_line(tmp_path: Path, arguments: list[
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "assignments", [["views=["], ["views=2024-13-45"], ["views=!!int x"], ["augment=1", "augment.blur=0"]]
+)
+def test_a_setting_that_is_no_yaml_or_has_no_inner_ones_is_refused(assignments: list[str]) -> None:
+    with pytest.raises(ConfigurationError, match=f"--set {re.escape(assignments[-1])}: "):
+        parse(assignments, {})
 
 
 def test_inner_settings_keep_their_neighbours() -> None:
