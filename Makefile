@@ -124,7 +124,7 @@ test: lint ## Lint, types and all tests: real clients, real signals, real models
 fuzz: $(VENV)/.all ## Throw far more damaged requests, pictures and model files at the parsers than the tests do (CASES=15000 for each of 21 tests)
 	@HYPOTHESIS_PROFILE=fuzz FUZZ_CASES=$(or $(CASES),15000) $(BIN)/pytest -q -m fuzz --timeout=0 tests/unit $(ARGS)
 
-soak: $(VENV)/.all ## Send 20,000 mixed requests to a daemon, and see that it does not grow (ARGS="--count 5000")
+soak: $(VENV)/.all ## Send 20,000 mixed requests to a daemon, and see that it does not grow (ARGS="--count 10000")
 	@$(BIN)/python -m tests.soak $(ARGS)
 
 install-service: ## Install and start the systemd service, or upgrade it (ENV=testnet HOTKEY=file; DRY_RUN=1 prints the steps)

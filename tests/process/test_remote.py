@@ -82,6 +82,8 @@ def test_an_engine_that_goes_and_comes_back(start_daemon: StartDaemon, engines: 
         probability_of(daemon.ask(street))
     eventually(lambda: daemon.metric("remote_up", endpoint="0") == 0)
     assert daemon.metric("remote_failures_total", endpoint="0") >= 1
+    changes = [daemon.metric("remote_state_changes_total", endpoint=one, state="down") for one in ("0", "1")]
+    assert changes == [1, 0]
     engines[1].stop()
     eventually(lambda: daemon.status("/readyz") == 503)
     assert "no remote endpoint is healthy: endpoint 0 (http://127.0.0.1:" in daemon.page("/readyz").json()["reason"]
