@@ -152,6 +152,11 @@ class Detector(ABC):
         return self.elsewhere.obstacle if self.elsewhere is not None else None
 
     @property
+    def roadwork(self) -> str:
+        """Which class counts as roadwork, in words."""
+        return self.manifest.output.words
+
+    @property
     def backend_words(self) -> str:
         """The backend's name, and how it does where that can change."""
         return self.backend_name + (f": {self.elsewhere.state}" if self.elsewhere is not None else "")

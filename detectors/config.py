@@ -9,7 +9,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from detectors.errors import DetectorConfigError, NoConfig
+from detectors.forks import FUSION_KEYS, translated
 from detectors.fusion import WORTH_ANSWERING, Fusion
+from detectors.labels import INDEX_KEY, LABEL_KEY
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +29,8 @@ class DetectorConfig(BaseModel):
     subfolder: str | None = Field(None, description="the folder of the model within hf_repo")
     weights_path: Path | None = Field(None, description="an Ultralytics .pt file")
     model_folder: Path | None = Field(None, description="a folder that `roadwork-miner export` has written")
-    roadwork_label: str = Field("Roadwork", description="the label that means roadwork")
-    roadwork_class_index: int = Field(1, ge=0, description="the YOLO class that means roadwork")
+    roadwork_label: str | None = Field(None, description="the class that means roadwork, by name or number")
+    roadwork_class_index: int | None = Field(None, ge=0, description="the class that means roadwork, by number")
     letterbox: bool = Field(False, description="fit the whole picture between black bars, in place of resize and crop")
     branches: dict[str, "DetectorConfig"] | None = Field(None, description="of an Ensemble: its models, by a name")
     fusion: Fusion | None = Field(None, description="of an Ensemble: how they become one; default: their mean")
@@ -78,6 +80,8 @@ def read_config(name: str) -> DetectorConfig:
     """
     path = find_config(name)
     values = read_values(path)
+    if FUSION_KEYS & values.keys():
+        raise DetectorConfigError(translated(path, values, SHIPPED))
     _warn_of_unknown(path, values)
     try:
         config = DetectorConfig(**{str(key): value for key, value in values.items()} | {"path": path})
@@ -122,6 +126,9 @@ def _complete(config: DetectorConfig, path: Path, where: str) -> DetectorConfig:
         raise DetectorConfigError(f"{where}: subfolder={config.subfolder}: only hf_repo has subfolders")
     if config.branches is None:
         return _anchored(config.model_copy(update={"path": path}))
+    for key in (LABEL_KEY, INDEX_KEY):
+        if (value := getattr(config, key)) is not None:
+            raise DetectorConfigError(f"{where}: {key}={value}: each of the branches has a class of its own")
     branches = {name: _branch(branch, path, f"{where}: branches.{name}") for name, branch in config.branches.items()}
     fusion = config.fusion or Fusion(branches=list(branches))
     _check_fusions(fusion, config.fallbacks, set(branches), where)
@@ -131,7 +138,8 @@ def _complete(config: DetectorConfig, path: Path, where: str) -> DetectorConfig:
 def _branch(branch: DetectorConfig, path: Path, where: str) -> DetectorConfig:
     if branch.config is not None:
         found = read_config(str(path.parent / Path(branch.config).expanduser()))
-        branch = found.model_copy(update={"detector": branch.detector})
+        own = {key: value for key in (LABEL_KEY, INDEX_KEY) if (value := getattr(branch, key)) is not None}
+        branch = found.model_copy(update={"detector": branch.detector} | own)
     elif branch.branches is None:
         branch = _complete(branch, path, where)
     if branch.branches is not None:

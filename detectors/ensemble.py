@@ -37,6 +37,11 @@ class Ensemble(Detector):
         self._failing: set[str] = set()
         self._lock = threading.Lock()
 
+    @property
+    def roadwork(self) -> str:
+        """Which class of each branch counts as roadwork."""
+        return "; ".join(f"{name}: {branch.roadwork}" for name, branch in self.branches.items())
+
     def judge(self, picture: Image.Image, deadline: float | None = None) -> Judgement:
         """Ask every branch, and combine what they say.
 

@@ -4,7 +4,8 @@ DetectorError
 ├── DetectorConfigError   a YAML file or a name in it is wrong
 │   └── NoConfig          there is no such YAML file
 ├── ModelError            a model can't be loaded, verified or exported
-│   └── NotPrepared       its folder is not there yet: `roadwork-miner models download` makes it
+│   ├── NotPrepared       its folder is not there yet: `roadwork-miner models download` makes it
+│   └── ModelFileError    what one of its files says is wrong; a DetectorConfigError too
 ├── ImageError            the bytes are not a picture that may be opened
 ├── InferenceError        the model answered with something that is not a probability
 └── EngineError           the graph runs elsewhere, and no answer came from there
@@ -31,6 +32,10 @@ class ModelError(DetectorError):
 
 class NotPrepared(ModelError):
     """The exported model is not on this disk yet."""
+
+
+class ModelFileError(DetectorConfigError, ModelError):
+    """A file that came with a model, such as its config.json, says what it may not: a configuration to be mended."""
 
 
 class ImageError(DetectorError):

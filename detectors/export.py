@@ -6,7 +6,7 @@ from pathlib import Path
 
 from detectors.base import ModelFiles, RunOptions
 from detectors.config import DetectorConfig
-from detectors.errors import DetectorConfigError, ModelError
+from detectors.errors import DetectorConfigError, InferenceError, ModelError
 from detectors.exporters import Exporter
 from detectors.image import decode
 from detectors.manifest import Manifest, Parity, Source, sha256
@@ -116,6 +116,10 @@ def _fill(
         made_with=package_versions((*exporter.packages, "onnxruntime")) | exporter.own_versions,
     )
     exported = network_class(detector)(ModelFiles(folder, draft, None), backend_class("onnx"), RunOptions())
+    try:
+        known = exported.judge(decode(known_picture())).probability
+    except InferenceError as error:
+        raise ModelError(f"{name}: the network is not what its labels say: {error}") from error
     progress(f"comparing with {exporter.reference_name}")
     photos = list(pictures) if pictures is not None else parity_pictures()
     reference = exporter.reference()
@@ -131,5 +135,4 @@ def _fill(
         max_difference=max(differences),
         mean_difference=sum(differences) / len(differences),
     )
-    known = exported.judge(decode(known_picture())).probability
     draft.model_copy(update={"known_answer": known, "parity": parity}).write(folder)

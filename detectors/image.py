@@ -23,6 +23,9 @@ HOSTILE = (
     ArithmeticError, AttributeError, EOFError, LookupError, OSError, struct.error, SyntaxError, TypeError, ValueError,
     zlib.error,
 )  # fmt: skip
+STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2}  # bytes that Pillow takes for a pixel; 4 in all other modes
+CANVASES = 17  # bytes for a pixel that libwebp takes besides
+RESIZED = 4 * 512 * 512  # bytes of a square picture after the resize
 TURNS = {  # what EXIF's orientation asks for; 1 and all else: nothing
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -72,10 +75,11 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         if data.startswith(JPEG) and (scans := data.count(SCAN)) > MAX_SCANS:
             raise ImageError(f"the image has {scans} scans; at most {MAX_SCANS} are allowed")
         picture.load()
-        upright = _upright(picture)
-        rgb = upright if upright.mode == "RGB" else upright.convert("RGB")
-        rgb.info.clear()  # the orientation is in it: whoever looks there would turn the picture once more
-        return rgb
+        picture = _upright(picture)  # and not under another name: the one before would stay in memory meanwhile
+        if picture.mode != "RGB":
+            picture = picture.convert("RGB")
+        picture.info.clear()  # the orientation is in it: whoever looks there would turn the picture once more
+        return picture
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -86,10 +90,37 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise ImageError("the image can't be decoded") from error
 
 
+def memory_of(data: bytes, max_pixels: int = MAX_PIXELS) -> int:
+    """Return the bytes that decoding a photo takes at most, judged by its header; 0: `decode` refuses it unread.
+
+    Measured with Pillow 13 on pictures of 16 million pixels: a WebP is drawn on canvases of its own before it is
+    copied, a progressive JPEG holds all its coefficients, and turning or converting a picture takes a second one.
+    """
+    try:
+        picture = _open(_Counted(data), formats=FORMATS)
+        (width, height), mode = picture.size, picture.mode
+        if width * height > max_pixels or min(width, height) < MIN_SIDE:
+            return 0
+        turns = picture.format == "PNG" or _turn(picture) is not None  # of a PNG it may follow the pixels
+        coefficients = 2 * len(picture.getbands()) if "progressive" in picture.info else 0
+    except (ImageError, Image.DecompressionBombError, MemoryError, OverflowError, *HOSTILE):
+        return 0
+    stored = STORED.get(mode, 4)
+    decoder = CANVASES if picture.format == "WEBP" else coefficients
+    # The shorter side becomes a few hundred pixels, and the longer one as many times more as it is longer.
+    resized = RESIZED * max(width, height) // min(width, height)
+    each = stored + max(decoder, stored * turns, 4 * (mode != "RGB"))
+    return width * height * each + min(resized, 4 * MAX_PIXELS) + 2 * len(data)
+
+
 def _upright(picture: Image.Image) -> Image.Image:
     """Return a picture turned as its metadata says; damaged metadata says nothing, and the picture may be whole."""
-    try:
-        turn = TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
-    except (*HOSTILE, MemoryError):
-        return picture
+    turn = _turn(picture)
     return picture if turn is None else picture.transpose(turn)
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    try:
+        return TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except (*HOSTILE, MemoryError):
+        return None

@@ -13,6 +13,7 @@ from detectors.base import Detector, ModelFiles, RunOptions
 from detectors.config import DetectorConfig
 from detectors.errors import DetectorConfigError, ModelError, NotPrepared
 from detectors.exporters.versions import is_outdated
+from detectors.labels import chosen_index, is_by_name
 from detectors.manifest import BranchModel, Manifest
 from detectors.optimized import ensure_graph
 from detectors.registry import FUSED, RECIPES, backend_class, detector_class, network_class
@@ -46,6 +47,10 @@ def load_detector(
         raise DetectorConfigError(f"{config.path.name} holds a model for {manifest.detector}, not for {name}")
     if config.branches is not None:
         return _load_ensemble(config, manifest, models_dir, backend, options, precision)
+    check_class(config, manifest)
+    for doubt in filter(None, (class_doubt(config, manifest), judged_doubt(manifest))):
+        log.warning("%s: roadwork = %s, but %s: its answers are likely reversed; %s",
+                    folder, manifest.output.words, doubt, remedy(config))  # fmt: skip
     if precision != "fp32":
         folder, manifest = _variant(manifest, models_dir, precision, backend)
     if is_outdated(manifest):
@@ -123,9 +128,62 @@ def _variant(fp32: Manifest, models_dir: Path, precision: str, backend: str) -> 
     if not RECIPES.get((precision, backend)):
         raise DetectorConfigError(f"the backend {backend!r} has no {precision}")
     folder = variant_folder(fp32, models_dir, precision, backend)
+    variant = Manifest.read(folder)
+    if variant.output.index != fp32.output.index:
+        raise NotPrepared(f"{folder} was made while another class counted as roadwork: make it again")
     # The spread is that of the mapped answers: one without the other would be drift.
     update = {"calibration": fp32.calibration, "predictions": fp32.predictions}
-    return folder, Manifest.read(folder).model_copy(update=update)
+    return folder, variant.model_copy(update=update)
+
+
+def check_class(config: DetectorConfig, manifest: Manifest) -> None:
+    """Compare the class that the configuration names, if it names one, with the one that was exported.
+
+    Raises:
+        NotPrepared: it names another, so that the model has to be exported again.
+        DetectorConfigError: the model has no such class, or is an exported folder, which can't be exported again.
+    """
+    output = manifest.output
+    wanted = chosen_index(dict(enumerate(output.labels)), config.roadwork_label, config.roadwork_class_index)
+    if wanted in (None, output.index):
+        return
+    words = f"{config.path.name} names class {wanted} {output.labels[wanted]!r}; exported was {output.words}"
+    if config.model_folder is not None:
+        raise DetectorConfigError(f"{words}: export it again from the original weights")
+    raise NotPrepared(words)
+
+
+def class_words(config: DetectorConfig, models_dir: Path) -> str:
+    """Say which class of a prepared model counts as roadwork; of an ensemble, which of each branch.
+
+    Raises:
+        NotPrepared: it is not there.
+        ModelError: a manifest can't be read.
+    """
+    if config.branches is None:
+        return Manifest.read(model_folder(config, models_dir)).output.words
+    return "; ".join(f"{name}: {class_words(one, models_dir)}" for name, one in config.branches.items())
+
+
+def class_doubt(config: DetectorConfig, manifest: Manifest) -> str:
+    """Return why the class that counts is likely the wrong one by its name, or nothing."""
+    output = manifest.output
+    is_named = is_by_name(dict(enumerate(output.labels)), output.index, config.roadwork_label)
+    return "" if is_named else output.doubt
+
+
+def judged_doubt(manifest: Manifest) -> str:
+    """Return what the labelled photos of its export say against the class that counts, or nothing."""
+    judged = manifest.judged
+    return f"its AUC on {judged.photos} labelled photos was {judged.auc:.3f}" if judged and judged.reversed else ""
+
+
+def remedy(config: DetectorConfig) -> str:
+    """Say how another class comes to count."""
+    again = "roadwork-miner models download --force"
+    if config.model_folder is not None:
+        again = "export it again from the original weights"
+    return f"put roadwork_label: NAME into {config.path.name}, then {again}"
 
 
 def branch_model(manifest: Manifest) -> BranchModel:
@@ -138,6 +196,8 @@ def is_prepared(config: DetectorConfig, models_dir: Path) -> bool:
     """Return whether the exported model is on this disk; of an ensemble, all of them."""
     try:
         manifest = Manifest.read(model_folder(config, models_dir))
+        for one in (config.branches or {"": config}).values():
+            check_class(one, Manifest.read(model_folder(one, models_dir)))
         return config.branches is None or manifest.branches == branch_models(config.branches, models_dir)
     except NotPrepared:
         return False

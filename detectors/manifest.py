@@ -5,11 +5,12 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from detectors.backends import MANIFEST_FILE
 from detectors.calibration import Calibration
 from detectors.errors import ModelError, NotPrepared
+from detectors.labels import contradiction, shown
 
 NAME = MANIFEST_FILE
 NUMPY = "numpy"  # the reference where there is no torch
@@ -30,9 +31,26 @@ class Source(_Part):
 class Output(_Part):
     """Which of the graph's outputs means roadwork, and what turns it into a probability."""
 
-    index: int
+    index: int = Field(ge=0)
     labels: list[str]
     activation: Literal["softmax", "sigmoid", "none"]
+    named: bool = False  # whether the configuration called the class by its name, whatever that says
+
+    @model_validator(mode="after")
+    def _within(self) -> Self:
+        if self.index >= len(self.labels):
+            raise ValueError(f"output.index={self.index}: there are {len(self.labels)} labels")
+        return self
+
+    @property
+    def words(self) -> str:
+        """Which class counts as roadwork, for wherever the model is shown."""
+        return shown(self.labels, self.index)
+
+    @property
+    def doubt(self) -> str:
+        """Why that class is likely the wrong one by the labels' names, or nothing."""
+        return "" if self.named else contradiction(dict(enumerate(self.labels)), self.index)
 
 
 class Parity(_Part):
@@ -57,6 +75,14 @@ class Labelled(_Part):
     accuracy: float
     reward_fp32: float
     reward: float
+
+
+class Judged(_Part):
+    """What the model said of labelled photos when it was exported with some."""
+
+    photos: int
+    auc: float
+    reversed: bool  # under 0.5 by more than chance
 
 
 class Gate(_Part):
@@ -107,6 +133,7 @@ class Manifest(_Part):
     parity: Parity
     gate: Gate | None = None  # of precisions other than fp32
     predictions: Tenths | None = None  # shares of what it said of photos it was not trained on, half of them roadwork
+    judged: Judged | None = None  # by labelled photos
     calibration: Calibration | None = None  # of the fp32 folder alone; its faster variants take it over
     branches: dict[str, BranchModel] | None = None  # of an ensemble; of its faster variant, those of its branches
     made_with: dict[str, str]  # package -> version

@@ -11,6 +11,7 @@ from PIL import Image
 from detectors.base import Backend, Detector, Elsewhere, Judgement, ModelFiles, RunOptions
 from detectors.errors import InferenceError
 from detectors.image import decode
+from detectors.labels import refuse_constant
 from detectors.pictures import known_picture
 from detectors.preprocess import Preprocessing
 
@@ -20,6 +21,7 @@ class Network(Detector):
 
     def __init__(self, files: ModelFiles, backend: type[Backend], options: RunOptions) -> None:
         super().__init__(files.manifest, options, backend.name)
+        refuse_constant(files.manifest.output.labels, files.manifest.output.activation)
         self.preprocessing = self.read_preprocessing(files.folder)
         self.backend = backend(files, self.preprocessing.shape, options)
         self.elsewhere = self.backend if isinstance(self.backend, Elsewhere) else None

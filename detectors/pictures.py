@@ -1,6 +1,7 @@
 """Pictures made by arithmetic: the known picture of the self-test, and a set for the parity check."""
 
 import io
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -54,6 +55,44 @@ def parity_pictures() -> list[bytes]:
 def many_pictures(count: int = 64) -> list[bytes]:
     """Return JPEGs of one size and many scenes, for calibrating and judging a faster graph without photos."""
     return [_encode(scene(320, 240, seed), "JPEG") for seed in range(100, 100 + count)]
+
+
+def drawn_pairs(count: int = 6) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Yield smooth roads of shape (240, 320, 3), each as it is and with three striped cones on it.
+
+    Unlike `scene`, whose coarse noise hides its cones: the starter says 0.04 of these roads and 0.98 of the cones.
+    """
+    for seed in range(count):
+        road, horizon = _road(320, 240, seed)
+        works = road.copy()
+        for number in range(3):
+            base = horizon + 60 + (seed * 37 + number * 43) % (240 - horizon - 60)
+            _draw_cone(works, base, 40 + (seed * 61 + number * 97) % 240, (base - horizon) * 7 // 10)
+        yield road, works
+
+
+def _road(width: int, height: int, seed: int) -> tuple[NDArray[np.uint8], int]:
+    """Draw sky, grey road and green verges with fine noise; return them and the row of the horizon."""
+    random = np.random.Generator(np.random.PCG64(seed))
+    rows, columns = np.arange(height).reshape(-1, 1), np.arange(width).reshape(1, -1)
+    horizon = height * (40 + 7 * seed % 20) // 100
+    sky = np.stack(
+        [start + rows * gain // height + columns * 0 for start, gain in ((130, 60), (160, 50), (200, 20))], -1
+    )
+    road = np.stack([95 + 7 * seed % 30 + (rows - horizon) * 30 // height + columns * 0] * 3, -1)
+    verge = np.array([80, 110, 60]) + random.integers(-10, 11, (height, width, 1))
+    beside = abs(columns - width // 2) > (rows - horizon) * width // height + 10
+    picture = np.where((rows < horizon)[..., np.newaxis], sky, np.where(beside[..., np.newaxis], verge, road))
+    noise = random.integers(-8, 9, (height, width, 3))
+    return np.asarray(np.clip(picture + noise, 0, 255), dtype=np.uint8), horizon
+
+
+def _draw_cone(picture: NDArray[np.uint8], base: int, middle: int, size: int) -> None:
+    rows = np.arange(picture.shape[0]).reshape(-1, 1)
+    columns = np.arange(picture.shape[1]).reshape(1, -1)
+    inside = (rows <= base) & (rows > base - size) & (abs(columns - middle) * 3 <= rows - base + size)
+    picture[inside] = (235, 95, 20)
+    picture[inside & (rows > base - size * 6 // 10) & (rows <= base - size * 35 // 100)] = (235, 235, 230)
 
 
 def _encode(pixels: NDArray[np.uint8], kind: str) -> bytes:

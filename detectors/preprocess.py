@@ -4,6 +4,7 @@ A model's `preprocessor_config.json` names an image processor of transformers an
 processors of image classifiers come down to the same four steps: resize, crop, rescale, normalise.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,44 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from detectors.errors import ImageError, ModelError
+from detectors.errors import ImageError, ModelFileError
 from detectors.image import MAX_PIXELS
+from detectors.processor_config import BILINEAR, LARGEST, NEAREST, PROCESSORS, ULTRALYTICS, ProcessorConfig, Triple
 
-BILINEAR, BICUBIC = 2, 3
-STANDARD = (0.5, 0.5, 0.5)
-OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+CLIP, SIGLIP = "CLIPImageProcessor", "SiglipImageProcessor"
+CONVNEXT, EFFICIENTNET = "ConvNextImageProcessor", "EfficientNetImageProcessor"
+UNCROPPED = ("ViTImageProcessor", SIGLIP)  # whatever do_center_crop says; their Fast ones obey it
+TENSOR_FILTERS = (0, 2, 3)  # what torchvision resizes a tensor with
 
-
-def _defaults(
-    size: dict[str, int], resample: int, mean: tuple[float, ...], std: tuple[float, ...], crop: int | None = None
-) -> dict[str, Any]:
-    return {
-        "do_resize": True,
-        "size": size,
-        "resample": resample,
-        "do_center_crop": crop is not None,
-        "crop_size": crop,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": mean,
-        "image_std": std,
-    }
-
-
-# Defaults of transformers' processors, for the keys that a published file leaves out; tests compare them with it.
-PROCESSORS: dict[str, dict[str, Any]] = {
-    "ViTImageProcessor": _defaults({"height": 224, "width": 224}, BILINEAR, STANDARD, STANDARD),
-    "DeiTImageProcessor": _defaults({"height": 256, "width": 256}, BICUBIC, STANDARD, STANDARD, 224),
-    "ConvNextImageProcessor": _defaults({"shortest_edge": 384}, BILINEAR, STANDARD, STANDARD) | {"crop_pct": 224 / 256},
-    "BitImageProcessor": _defaults({"shortest_edge": 224}, BICUBIC, OPENAI_MEAN, OPENAI_STD, 224),
-    "CLIPImageProcessor": _defaults({"shortest_edge": 224}, BICUBIC, OPENAI_MEAN, OPENAI_STD, 224),
-    "SiglipImageProcessor": _defaults({"height": 224, "width": 224}, BICUBIC, STANDARD, STANDARD),
-    "MobileNetV1ImageProcessor": _defaults({"shortest_edge": 256}, BILINEAR, STANDARD, STANDARD, 224),
-    "MobileNetV2ImageProcessor": _defaults({"shortest_edge": 256}, BILINEAR, STANDARD, STANDARD, 224),
-    # Not of transformers: what `ultralytics.data.augment.classify_transforms` does, in the same words.
-    "UltralyticsClassify": _defaults({"shortest_edge": 224}, BILINEAR, (0.0,) * 3, (1.0,) * 3, 224),
-}
+Resize = Literal["exact", "shortest", "letterbox"]
+Rounding = Literal["down", "even", "zero"]
+Resizer = Literal["pillow", "torchvision"]
+Pair = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +37,19 @@ class Preprocessing:
         size: (height, width) in pixels.
         resample: Pillow's number of the filter.
         crop: (height, width) cut from the middle, or None.
-        crop_rounding: where an odd margin goes: "down" (transformers) or "even" (torchvision).
+        crop_rounding: where an odd margin goes: "down" (numpy), "even" (torchvision) or to "zero" (transformers' Fast).
+        resizer: whose rounding: Pillow takes rows or columns first, whichever is faster, torchvision always rows.
         scale, shift: per channel, so that the tensor is `pixel * scale + shift`.
     """
 
-    resize: Literal["exact", "shortest", "letterbox"] | None
-    size: tuple[int, int]
+    resize: Resize | None
+    size: Pair
     resample: int
-    crop: tuple[int, int] | None
-    crop_rounding: Literal["down", "even"]
-    scale: tuple[float, float, float]
-    shift: tuple[float, float, float]
+    crop: Pair | None
+    crop_rounding: Rounding
+    resizer: Resizer
+    scale: Triple
+    shift: Triple
 
     def __call__(self, picture: Image.Image) -> NDArray[np.float32]:
         """Return the tensor of shape (1, 3, height, width), float32, for an RGB picture."""
@@ -103,20 +81,46 @@ class Preprocessing:
             width, height = (int(height * side / short) if side != short else height for side in picture.size)
         if picture.size == (width, height):
             return picture
-        if width * height > MAX_PIXELS:  # one pixel wide and thousands long, it would become a giant here
+        rows = picture.height if self.resizer == "torchvision" else height
+        if width * max(height, rows) > MAX_PIXELS:  # one pixel wide and thousands long, it would become a giant here
             raise ImageError(f"the image is too long for its width: {picture.width}×{picture.height}")
+        if self.resizer == "torchvision":
+            if self.resample == NEAREST:
+                return _nearest(picture, width, height)
+            if width != picture.width:
+                picture = picture.resize((width, picture.height), Image.Resampling(self.resample))
         return picture.resize((width, height), Image.Resampling(self.resample))
 
     def _cropped(self, picture: Image.Image) -> Image.Image:
         if self.crop is None:
             return picture
         height, width = self.crop
-        if self.crop_rounding == "even":
-            top, left = round((picture.height - height) / 2), round((picture.width - width) / 2)
-        else:
-            top, left = (picture.height - height) // 2, (picture.width - width) // 2
-        # Beyond the edge Pillow fills with black, as both originals do.
+        top, left = (
+            _margin(side - wanted, self.crop_rounding)
+            for side, wanted in ((picture.height, height), (picture.width, width))
+        )
+        # Beyond the edge Pillow fills with black, as the originals do.
         return picture.crop((left, top, left + width, top + height))
+
+
+def _margin(excess: int, rounding: Rounding) -> int:
+    """Return where a crop begins: half of what is too much, or, below 0, of the black that is added."""
+    if rounding == "down":
+        return excess // 2
+    return round(excess / 2) if rounding == "even" and excess > 0 else int(excess / 2)
+
+
+def _nearest(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """Resize by torch's mode "nearest-exact", which rounds a tie between two pixels in float32, unlike Pillow."""
+
+    def chosen(before: int, after: int) -> NDArray[np.intp]:
+        scale = np.float32(before) / np.float32(after)
+        places = np.floor((np.arange(after, dtype=np.float32) + np.float32(0.5)) * scale)
+        inside: NDArray[np.intp] = np.minimum(places.astype(np.intp), before - 1)
+        return inside
+
+    pixels = np.asarray(picture)
+    return Image.fromarray(pixels[chosen(picture.height, height)[:, None], chosen(picture.width, width)])
 
 
 def letterboxed(picture: Image.Image, width: int, height: int, resample: int) -> Image.Image:
@@ -130,53 +134,138 @@ def letterboxed(picture: Image.Image, width: int, height: int, resample: int) ->
     return ImageOps.pad(picture, (width, height), Image.Resampling(resample), color=(0, 0, 0))
 
 
-def from_processor_config(config: dict[str, Any]) -> Preprocessing:
-    """Read a `preprocessor_config.json`.
+def from_processor_config(config: ProcessorConfig | Mapping[str, Any]) -> Preprocessing:
+    """Return the steps that a `preprocessor_config.json`, or the values of one, asks for.
 
     Raises:
-        ModelError: an image processor that is not known here, or one without a fixed output size.
+        ModelFileError: a wrong value, an image processor that is not known here, or one without a fixed output size.
     """
-    name = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
-    name = name.removesuffix("Fast").replace("FeatureExtractor", "ImageProcessor")
-    if name not in PROCESSORS:
-        raise ModelError(f"unknown image processor {name!r}; known: {', '.join(PROCESSORS)}")
-    values = PROCESSORS[name] | {key: value for key, value in config.items() if value is not None}
-    size = values["size"]
-    crop = _pair(values["crop_size"]) if values["do_center_crop"] else None
-    resize: Literal["exact", "shortest", "letterbox"] | None = "exact"
-    if isinstance(size, int):  # files older than transformers 4.26 hold one number
-        size = (
-            {"shortest_edge": size} if "shortest_edge" in PROCESSORS[name]["size"] else {"height": size, "width": size}
-        )
-    if "shortest_edge" in size:
-        edge = int(size["shortest_edge"])
-        if name == "ConvNextImageProcessor" and edge >= 384:
-            target = (edge, edge)  # at 384 and above ConvNeXt squeezes and crops nothing
-        elif name == "ConvNextImageProcessor":
-            resize, crop, target = "shortest", (edge, edge), (int(edge / values["crop_pct"]),) * 2
-        else:
-            resize, target = "shortest", (edge, edge)
-    else:
-        target = (int(size["height"]), int(size["width"]))
-    if not values["do_resize"]:
-        resize = None
-    shape = crop or target
-    if values.get("letterbox"):  # ours, not of transformers
-        resize, target, crop = "letterbox", shape, None
-    if crop is None and resize in ("shortest", None):
-        raise ModelError(f"{name} leaves the picture's size open; a fixed size or a centre crop is needed")
-    factor = float(values["rescale_factor"]) if values["do_rescale"] else 1.0
-    mean, std = (values["image_mean"], values["image_std"]) if values["do_normalize"] else ((0.0,) * 3, (1.0,) * 3)
+    processor = _Processor(config if isinstance(config, ProcessorConfig) else ProcessorConfig.of(config))
+    resize, size, crop = processor.convnext() if processor.name == CONVNEXT else processor.geometry()
+    if processor.letterbox:  # which takes the place of both
+        resize, size, crop = "letterbox", crop or size, None
+    processor.check_bars(crop or size)
+    scale, shift = processor.arithmetic()
     return Preprocessing(
-        resize=resize,
-        size=target,
-        resample=int(values["resample"]),
-        crop=crop,
-        crop_rounding="even" if name == "UltralyticsClassify" else "down",
-        scale=(factor / std[0], factor / std[1], factor / std[2]),
-        shift=(-mean[0] / std[0], -mean[1] / std[1], -mean[2] / std[2]),
+        resize, size, processor.filter(), crop, processor.rounding, processor.resizer, scale=scale, shift=shift
     )
 
 
-def _pair(value: int | dict[str, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (int(value["height"]), int(value["width"]))
+class _Processor:
+    """An image processor of transformers with a value for every key, and what follows from them."""
+
+    def __init__(self, config: ProcessorConfig) -> None:
+        self.config = config
+        self.name, self.variant = config.kind
+        self.values = config.values()
+        self.is_slow, self.letterbox = self.variant == "slow", config.letterbox
+        self.resizes = self.values["do_resize"] or self.letterbox
+
+    @property
+    def rounding(self) -> Rounding:
+        if self.name == ULTRALYTICS or (self.name == CONVNEXT and self.variant == "fast"):
+            return "even"
+        return "zero" if self.variant == "fast" else "down"
+
+    @property
+    def resizer(self) -> Resizer:
+        return "torchvision" if self.variant == "fast" else "pillow"
+
+    def geometry(self) -> tuple[Resize | None, Pair, Pair | None]:
+        """Return how to resize, to which (height, width), and which (height, width) of that to keep."""
+        by_edge = "shortest_edge" in PROCESSORS[self.name]["size"]
+        crops = self.values["do_center_crop"] and not (self.is_slow and self.name in UNCROPPED)
+        crop = self.pair("crop_size") if crops else None
+        if not self.resizes:
+            if crop is None:
+                raise self.refusal("do_resize", "this leaves the picture's size open; a centre crop is needed")
+            return None, crop, crop
+        if self.values.get("use_square_size") and self.name == CLIP and self.variant != "fast":
+            raise self.refusal("use_square_size", "height and width in size are needed instead")
+        square = not by_edge and self.name != SIGLIP
+        edge = self.edge(square)
+        if edge is None or (self.is_slow and not by_edge):
+            return "exact", self.pair("size", square), crop
+        if not self.is_slow and self.values["size"] not in (edge, {"shortest_edge": edge}):
+            raise self.refusal("size", f"a {self.variant} {self.name} is served with shortest_edge alone")
+        if crop is None and not self.letterbox:
+            raise self.refusal("size", "this leaves the picture's size open; a centre crop is needed")
+        return "shortest", (edge, edge), crop
+
+    def convnext(self) -> tuple[Resize | None, Pair, Pair | None]:
+        """Return the same of a ConvNeXt's processor, which crops a share of what it resizes, or nothing."""
+        if self.values["do_center_crop"] and not self.is_slow:
+            raise self.refusal("do_center_crop", "a ConvNeXt crops by its crop_pct alone")
+        if not self.resizes:
+            raise self.refusal("do_resize", "this leaves the picture's size open")
+        edge = self.edge(square=False)
+        if edge is None:
+            raise self.refusal("size", "a ConvNeXt needs a shortest_edge")
+        if edge >= 384:  # squeezes, and crops nothing
+            return "exact", (edge, edge), None
+        whole = int(edge / (self.values["crop_pct"] or LARGEST))
+        if not 1 <= whole <= LARGEST:
+            raise self.refusal("crop_pct", f"a share is needed that makes {edge} pixels of at most {LARGEST}")
+        return "shortest", (whole, whole), (edge, edge)
+
+    def edge(self, square: bool) -> int | None:
+        """Return what the shorter side is to have, if that is how the size is given."""
+        size = self.values["size"]
+        if isinstance(size, dict):
+            return size.get("shortest_edge")
+        return size if isinstance(size, int) and not self.is_square(square) else None
+
+    def is_square(self, square: bool) -> bool:
+        """Return whether one number, in files older than transformers 4.26, is that of both sides."""
+        return square if self.is_slow else bool(self.values.get("default_to_square", square))
+
+    def pair(self, key: str, square: bool = True) -> Pair:
+        """Return (height, width) of a size that leaves nothing open."""
+        size = self.values[key]
+        if isinstance(size, int) and (key != "size" or self.is_square(square)):
+            return size, size
+        if isinstance(size, list):
+            return size[0], size[1]
+        if isinstance(size, dict) and "height" in size:
+            return size["height"], size["width"]
+        raise self.refusal(key, f"a {self.variant} {self.name} needs height and width")
+
+    def check_bars(self, shape: Pair) -> None:
+        """Refuse bars that a Fast processor would add after the picture is normalised."""
+        adds = self.values.get("do_pad") and self.values.get("pad_size") is not None and not self.is_slow
+        if adds and self.pair("pad_size") != shape:
+            raise self.refusal("pad_size", f"none is needed, or that of the picture: {shape[0]} × {shape[1]} pixels")
+
+    def filter(self) -> int:
+        """Return Pillow's number of the filter; any, where nothing is resized."""
+        resample = self.values["resample"] if self.resizes else BILINEAR
+        if resample is None:
+            raise self.refusal("resample", "the number of a filter is needed")
+        if self.variant == "fast" and resample not in TENSOR_FILTERS:
+            raise self.refusal("resample", "a Fast processor has 0 (nearest), 2 (bilinear) and 3 (bicubic)")
+        return int(resample)
+
+    def arithmetic(self) -> tuple[Triple, Triple]:
+        """Return scale and shift of each channel: those of rescaling and normalising in one."""
+        values, is_efficientnet = self.values, self.name == EFFICIENTNET
+        scale, shift = [1.0] * 3, [0.0] * 3
+        if values["do_rescale"]:
+            offset = 1.0 if is_efficientnet and values["rescale_offset"] else 0.0
+            scale, shift = [self.given("rescale_factor")] * 3, [-offset] * 3
+        means = [self.given("image_mean")] if values["do_normalize"] else []
+        if is_efficientnet and values["include_top"]:  # which divides once more
+            means.append((0.0,) * 3)
+        for mean in means:
+            for channel, deviation in enumerate(self.given("image_std")):
+                scale[channel] /= deviation
+                shift[channel] = (shift[channel] - mean[channel]) / deviation
+        return (scale[0], scale[1], scale[2]), (shift[0], shift[1], shift[2])
+
+    def given(self, key: str) -> Any:
+        """Return a value that is needed here; `null` would be none."""
+        if self.values[key] is None:
+            raise self.refusal(key, "a value is needed")
+        return self.values[key]
+
+    def refusal(self, key: str, why: str) -> ModelFileError:
+        return self.config.refusal(key, self.values.get(key), why)

@@ -8,7 +8,8 @@ from pathlib import Path
 from detectors.backends import MODEL_FILE
 from detectors.calibration import Calibration
 from detectors.distribution import spread
-from detectors.manifest import NAME, Manifest
+from detectors.manifest import NAME, Judged, Manifest
+from detectors.reversal import Sorting, sorting_of
 
 LARGE = 50_000_000  # bytes; smaller graphs stay one file
 
@@ -49,10 +50,15 @@ def store_calibration(folder: Path, calibration: Calibration | None, predictions
     write_manifest(Manifest.read(folder).model_copy(update=update), folder)
 
 
-def store_spread(folder: Path, probabilities: Sequence[float], labels: Sequence[bool]) -> None:
-    """Write into a manifest how a model's answers to labelled photos are spread, to tell drift by."""
-    update = {"predictions": [round(share, 4) for share in spread(probabilities, labels)]}
+def store_spread(folder: Path, probabilities: Sequence[float], labels: Sequence[bool]) -> Sorting:
+    """Write into a manifest how a model's answers to labelled photos are spread, and how well they sort them."""
+    found = sorting_of(labels, probabilities)
+    update = {
+        "predictions": [round(share, 4) for share in spread(probabilities, labels)],
+        "judged": Judged(photos=found.photos, auc=round(found.auc, 4), reversed=found.is_reversed),
+    }
     write_manifest(Manifest.read(folder).model_copy(update=update), folder)
+    return found
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:

@@ -7,11 +7,14 @@ from contextlib import AsyncExitStack
 
 from miner import memory, signals, systemd
 from miner.axon.app import Axon
+from miner.axon.clock import ClockWatch
+from miner.axon.limits import Limits
 from miner.chain.base import Chain
 from miner.connections import Connections
 from miner.errors import StartError, Stuck
 from miner.health import Health
 from miner.heartbeat import States, beat, end
+from miner.hosts import own_names
 from miner.instance import alone
 from miner.metrics import Metrics
 from miner.model import ModelLoader, in_words, seconds_allowed
@@ -30,6 +33,7 @@ from miner.shadow.keeper import ShadowKeeper
 from miner.status import status_app
 from miner.strangers import Strangers
 from miner.threads import ThreadPlan
+from miner.traffic import Traffic
 from miner.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -52,6 +56,8 @@ class Daemon:
         self.reloader: Reloader | None = None
         self.shadows: ShadowKeeper | None = None
         self.watch = Watch(settings, self.metrics, self.why_not_ready)
+        self.clock = ClockWatch()
+        self.watch.see_clock(self.clock)
         self.states = States(self.why_not_ready)
         self.hung = False  # whether a picture was still worked on when the drain ended
         self.stuck = ""  # why it ended by itself
@@ -73,12 +79,14 @@ class Daemon:
             stack.enter_context(alone(settings.state_dir))
             watch = self.watch
             status = status_app(
-                self.metrics.registry, self.why_not_ready, watch.overview, watch.obstacles, watch.freshness
-            )
+                self.metrics.registry, self.why_not_ready, watch.overview, watch.obstacles, watch.freshness,
+                own_names(settings.status_host, settings.status_allowed_hosts),
+            )  # fmt: skip
             await stack.enter_async_context(
                 listening(status, "STATUS_PORT", settings.status_host, settings.status_port)
             )
             stack.push_async_callback(end, asyncio.create_task(self.states.watch(), name="states"))
+            stack.push_async_callback(end, asyncio.create_task(self.clock.watch(), name="clock"))
             self.obstacle = "loading the model"
             loader = self.loader
             loader.show_in(self.metrics)
@@ -87,12 +95,19 @@ class Daemon:
             loader.show(loaded)
             memory.keep_pictures_together()
             plan = ThreadPlan(loaded.detector.options.slots, loaded.detector.options.threads)
-            self.metrics.planned(plan, settings.queue_depth)
-            scheduler = Scheduler(Queue(plan.slots, settings.queue_depth, settings.queue_share_places, loaded.pace))
+            self.metrics.planned(plan)
+            queue = Queue(
+                plan.slots, loaded.pace, settings.queue_depth, settings.queue_share,
+                # The answers' way gets the other half at least.
+                leeway=settings.deadline_margin_seconds / 2,
+            )  # fmt: skip
+            scheduler = Scheduler(queue)
             self.service = Service(loaded.detector, scheduler)
             del loaded  # a reload shall free it
             stack.callback(self.service.close)
-            self._look_after(self.service, loader, stack)
+            limits, rules = limits_of(settings), rules_of(settings)
+            stack.callback(limits.unpacker.shutdown, wait=False)
+            self._look_after(self.service, loader, limits, stack)
 
             self.obstacle = "reading the chain"
             find_places_on_chain(settings, self.seats)
@@ -102,15 +117,18 @@ class Daemon:
                 await chain.start()
             self.watch.count_from_zero()
 
-            limits, rules = limits_of(settings), rules_of(settings)
             connections = Connections(guard_of(settings), lambda reason: self.metrics.dropped.labels(reason).inc())
             self.metrics.connections.set_function(lambda: len(connections))
             flight = self._start_recorder(stack)
-            strangers, history = Strangers(), self.watch.history
+            strangers, traffic, history = Strangers(), Traffic(), self.watch.history
+            stack.callback(traffic.tell)
             for seat in self.seats:
                 if seat.chain is not None:
-                    axon = Axon(self.service, seat.chain, rules, limits, self.metrics, history, settings.model_url)
+                    axon = Axon(
+                        self.service, seat.chain, rules, limits, self.metrics, history, settings.model_url, self.clock
+                    )
                     axon.recorder.ended = strangers.saw
+                    axon.recorder.proven = traffic.saw
                     axon.recorder.predicted = self._predicted
                     if flight is not None:
                         axon.recorder.keep = flight.take
@@ -130,10 +148,12 @@ class Daemon:
             raise Stuck(self.stuck)
         log.info("stopped")
 
-    def _look_after(self, service: Service, loader: ModelLoader, stack: AsyncExitStack) -> None:
+    def _look_after(self, service: Service, loader: ModelLoader, limits: Limits, stack: AsyncExitStack) -> None:
         """Have the model looked after: its health, its replacement, its life signs."""
         settings = self.settings
-        health = Health(service, settings.inference_limit_seconds, seconds_allowed(settings), self._give_up)
+        health = Health(
+            service, settings.inference_limit_seconds, seconds_allowed(settings), self._give_up, limits.budget
+        )
         service.scheduler.veto = lambda: health.refusal
         stack.push_async_callback(end, asyncio.create_task(health.watch(), name="health"))
         reloader = Reloader(loader, service, self.metrics, self.reread)
@@ -160,7 +180,7 @@ class Daemon:
         """Return why no request is answered, or None."""
         parts = (self.service, self.health)
         model = next((part.obstacle for part in parts if part is not None and part.obstacle), None)
-        return self.obstacle or why_none(self.seats) or model
+        return self.obstacle or why_none(self.seats) or model or self.clock.obstacle
 
     def _chains(self) -> list[Chain]:
         return [seat.chain for seat in self.seats if seat.chain is not None and seat.fault is None]

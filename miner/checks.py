@@ -9,15 +9,17 @@ from pathlib import Path
 
 from pydantic import ValidationInfo
 
-from detectors.registry import BACKENDS, DETECTORS, PRECISIONS
+from detectors.registry import BACKENDS, DETECTORS, FUSED, PRECISIONS
 from miner.choices import one_of
 from miner.hotkeys import split_places
+from miner.public_address import PUBLIC_NETWORKS, why_unreachable
 
 AUTO = "auto"
 REMOTE = "remote"
 NETWORKS = ("standalone", "local", "test", "finney")
 BACKEND_CHOICES = (AUTO, *BACKENDS)
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
+FORKS_FUSED = "inceptionfusion"
 VALIDATORS_WAIT = 9.0  # seconds
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 LEVEL_NAMES = {"TRACE": "DEBUG", "NOTSET": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL"}  # as others call them
@@ -35,8 +37,8 @@ def is_loopback(host: str) -> bool:
 
 
 def known_detector(value: str) -> str:
-    """Allow the kinds of detectors."""
-    return one_of(value, tuple(DETECTORS))
+    """Allow the kinds of detectors; a fork's name for an ensemble is one, too, and its YAML file says the rest."""
+    return FUSED if value.casefold() == FORKS_FUSED else one_of(value, tuple(DETECTORS))
 
 
 def known_detector_or_none(value: str) -> str:
@@ -79,6 +81,15 @@ def address(value: str) -> str:
         return value and str(ip_address(value))
     except ValueError:
         raise ValueError("an IPv4 or IPv6 address is allowed") from None
+
+
+def reachable(value: str, info: ValidationInfo) -> str:
+    """Want an address that validators reach, where they are not on a chain of one's own."""
+    if value and info.data.get("subtensor_network") in PUBLIC_NETWORKS:
+        why = why_unreachable(value, info.data.get("miner_axon_host", ""))
+        if why is not None:
+            raise ValueError(f"a public address that MINER_AXON_HOST takes connections for is allowed; this is {why}")
+    return value
 
 
 def own_ports(value: str, info: ValidationInfo) -> str:

@@ -8,7 +8,7 @@
     ├── ChainFault, AddressUnknown  the chain or the network is away for now (`miner.chain`); tried again, never fatal
     └── RequestError               ends one request, as one JSON body; `axon.app` alone sends it
         ├── BadRequest             400
-        ├── Unauthorised           401
+        ├── Unauthorised           401; `axon.caller.StaleNonce` is one
         ├── Forbidden              403
         ├── BodyStalled            408
         ├── BodyTooLarge           413

@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings
 from detectors.remote.options import check_addresses
 from miner import checks
 from miner.checks import AUTO
+from miner.hosts import check_names
 from miner.hotkeys import check_hotkeys, check_places
 from miner.logs import LogFormat
 from miner.recorder import Mode
@@ -73,8 +74,8 @@ class Fields(BaseSettings):
 
     miner_axon_host: str = Field("0.0.0.0", description="address the validators' port listens on")  # noqa: S104
     miner_axon_port: Port = Field(8091, description="port the validators ask")
-    axon_external_ip: Annotated[str, AfterValidator(checks.address)] = Field(
-        "", description="address published on chain; empty: as several services see this machine"
+    axon_external_ip: Annotated[str, AfterValidator(checks.address), AfterValidator(checks.reachable)] = Field(
+        "", description="public address published on chain; empty: as several services see this machine"
     )
     axon_external_port: Port | None = Field(None, description="port published on chain; empty: `MINER_AXON_PORT`")
     wallet_hotkeys: Annotated[str, AfterValidator(check_places), AfterValidator(checks.own_ports)] = Field(
@@ -107,6 +108,11 @@ class Fields(BaseSettings):
         validate_default=True,
         description="operator's port: a page at `/`, `/status`, `/metrics`, `/healthz`, `/readyz`",
     )
+    status_allowed_hosts: Annotated[str, AfterValidator(check_names)] = Field(
+        "",
+        description="names that the operator's port may be asked by, with commas; its address, `localhost`, "
+        "`STATUS_HOST` and this machine's own name always are",
+    )
     publish_metrics: bool = Field(
         False, description="publish the operator's port on chain too, for whoever collects the subnet's metrics"
     )
@@ -121,8 +127,12 @@ class Fields(BaseSettings):
     inference_threads: int = Field(
         0, ge=0, le=256, description="threads for each picture; 0: all cores the quota allows"
     )
-    queue_depth: int = Field(32, ge=1, le=1024, description="requests that may wait; one more is refused at once")
-    queue_share: float = Field(0.5, gt=0, le=1, description="largest part of the queue that one caller may hold")
+    queue_depth: int | None = Field(
+        None, ge=1, le=4096, description="most requests that may wait; empty: as many as can be answered in time"
+    )
+    queue_share: float = Field(
+        0.5, gt=0, le=1, description="largest part of these places that one caller may hold while others wait"
+    )
     deadline_cap_seconds: Seconds = Field(
         12.0,
         validation_alias=AliasChoices("deadline_cap_seconds", "request_deadline"),
@@ -173,6 +183,10 @@ class Fields(BaseSettings):
     )
     log_format: Annotated[LogFormat, BeforeValidator(checks.lower)] = Field(
         "auto", description="`text`, `json`, or `auto`: as a service the journal's fields"
+    )
+    log_file: File = Field(
+        None,
+        description="a file for the log too, where there is no journal: of 10 MB, and three before it",
     )
 
     video_detector: str = Field("", description="of the original miner.env; unused, the subnet asks for images only")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from detectors.errors import DetectorError
+from miner.budget import Budget
 from miner.errors import RefusalReason
 from miner.pressure import Pressure
 from miner.queue import Place
@@ -31,6 +32,7 @@ class Health:
         hang: seconds after which a picture counts as hanging.
         allowed: seconds that a picture may take, for its answer to be in time.
         stuck: called when all slots hang for good, or the known picture does, or fails again and again.
+        budget: told of the memory that is left.
     """
 
     def __init__(
@@ -39,12 +41,14 @@ class Health:
         hang: float,
         allowed: float,
         stuck: Callable[[str], None],
+        budget: Budget | None = None,
         pressure: Pressure | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.service = service
         self.hang = hang
         self.allowed = allowed
+        self.budget = budget or Budget()
         self.pressure = pressure or Pressure()
         self.clock = clock
         self._stuck = stuck
@@ -84,13 +88,18 @@ class Health:
         """Look until cancelled."""
         try:
             while True:
-                # In a thread: the kernel's files of a cgroup can take a while, and so does giving memory back.
-                await asyncio.to_thread(self.pressure.look)
+                await self._look_at_memory()
                 self.look()
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
             if self._test is not None:
                 self._test.cancel()
+
+    async def _look_at_memory(self) -> None:
+        used = self.budget.used
+        # In a thread: the kernel's files of a cgroup can take a while, and so does giving memory back.
+        await asyncio.to_thread(self.pressure.look, wanted=self.budget.short)
+        self.budget.see(self.pressure.left, min(used, self.budget.used))
 
     def look(self) -> None:
         """Look once, at all but the memory."""

@@ -38,6 +38,13 @@ class Minute:
     bins: Counter[int] = field(default_factory=Counter)  # at most BINS keys
     longest: float = 0.0
 
+    def take(self, entry: Entry) -> None:
+        """Count a request that ended."""
+        self.outcomes[entry.outcome] += 1
+        if entry.prediction is not None:
+            self.bins[_bin(entry.seconds)] += 1
+            self.longest = max(self.longest, entry.seconds)
+
 
 class History:
     """The ring and the hour; lives on one event loop."""
@@ -57,11 +64,7 @@ class History:
         number = int(self.clock() // 60)
         if not self._minutes or self._minutes[-1].number < number:
             self._minutes.append(Minute(number))
-        minute = self._minutes[-1]  # a clock set back adds to the newest minute
-        minute.outcomes[entry.outcome] += 1
-        if entry.prediction is not None:
-            minute.bins[_bin(entry.seconds)] += 1
-            minute.longest = max(minute.longest, entry.seconds)
+        self._minutes[-1].take(entry)  # a clock set back adds to the newest minute
 
     def recent(self) -> list[Entry]:
         """Return the last requests, the newest first."""

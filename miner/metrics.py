@@ -73,6 +73,7 @@ class Metrics:
             "refusals", "Requests of proven callers, refused at once or dropped from the queue.", ("reason",)
         )
         self.by_validator = counter("validator_requests", "Requests of proven callers, by uid.", ("uid",))
+        self.shared = counter("requests_shared", "Requests answered by the inference of an equal picture's request.")
         self.duration = histogram(
             "request_duration_seconds", "From the request's arrival to its answer.", ("outcome",), BUCKETS
         )
@@ -92,9 +93,12 @@ class Metrics:
         )
         self.invalid_outputs = counter("invalid_outputs", "Outputs of the model that were no probability; not sent.")
         self.last_request = gauge("last_request_timestamp_seconds", "When a proven caller last asked; 0: never.")
+        self.clock_ahead = gauge(
+            "clock_ahead_seconds", "Our clock against the nonces of the last hour's callers, median; NaN: nobody asked."
+        )
         self.ready = gauge("ready", "1 while requests are answered.")
         self.queue_depth = gauge("queue_depth", "Requests waiting.")
-        self.queue_limit = gauge("queue_limit", "Requests that may wait.")
+        self.queue_limit = gauge("queue_limit", "Requests that may wait: as many as can be answered in time.")
         self.running = gauge("running", "Pictures worked on.")
         self.slots = gauge("slots", "Pictures that may be worked on at once.")
         self.connections = gauge("connections", "Connections to the validators' port.")
@@ -113,6 +117,7 @@ class Metrics:
             ("behind", "disk"),
         )
         self.recorder_bytes = gauge("recorder_bytes", "Size of the recorder's files.")
+        self.log_dropped = self._kept_count("log_lines_dropped", "Lines of the log that were not written.")
         for wire in get_args(Wire):
             for outcome in OUTCOMES[:-1]:
                 self.requests.labels(wire, outcome)
@@ -129,8 +134,9 @@ class Metrics:
 
     def _declare_model(self) -> None:
         gauge = self._gauge
-        labels = ("detector", "name", "revision", "backend", "precision", "threads", "hash")
-        self.model = gauge("model_info", "The model served; hash: of its graph.", labels)
+        labels = ("detector", "name", "revision", "backend", "precision", "threads", "hash", "roadwork")
+        text = "The model served; hash: of its graph; roadwork: the class that counts."
+        self.model = gauge("model_info", text, labels)
         self.load_seconds = gauge("model_load_seconds", "Time to verify the model's sums and load it.")
         self.warmup_seconds = gauge("model_warmup_seconds", "Time to check the known picture and warm up.")
         self.reloads = self._counter("model_reloads", "Reloads of the model.", ("result",))
@@ -177,11 +183,10 @@ class Metrics:
         self.chain_incentive = gauge("chain_incentive", "Our share of the incentive, 0 to 1; NaN: not known.", ours)
         self.chain_trust = gauge("chain_trust", "Our trust, 0 to 1; NaN: not known.", ours)
 
-    def planned(self, plan: ThreadPlan, queue_limit: int) -> None:
-        """Show the plan of slots, threads and places."""
+    def planned(self, plan: ThreadPlan) -> None:
+        """Show the plan of slots and threads."""
         self.slots.set(plan.slots)
         self.threads.set(plan.threads)
-        self.queue_limit.set(queue_limit)
 
     def loaded(self, detector: Detector, load_seconds: float, warmup_seconds: float) -> None:
         """Show the model that serves from now on."""
@@ -191,7 +196,7 @@ class Metrics:
         self.model.clear()
         self.model.labels(
             model.detector, model.name, model.revision, detector.backend_name, model.precision,
-            str(detector.options.threads), graph_hash(model),
+            str(detector.options.threads), graph_hash(model), detector.roadwork,
         ).set(1)  # fmt: skip
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:

@@ -2,10 +2,15 @@
 
 import asyncio
 import logging
+import os
+import re
+import select
+import signal
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
@@ -28,6 +33,9 @@ if TYPE_CHECKING:  # the metrics are imported while the model is loaded
 
 log = logging.getLogger(__name__)
 
+CHUNK_BYTES = 2**16  # of a child's output
+WRITE_SECONDS = 1.0  # for which a log may take nothing
+ERROR = "error: "  # as `miner.cli.ending` begins such a line
 LOAD_SECONDS = 120.0  # for the sums, and for the graph to be optimised
 
 
@@ -178,19 +186,20 @@ class ModelLoader:
         """Run a command of ours in a process of its own, so that torch never enters this one."""
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "miner", *command, "--no-env-file",
-            env=environment_of(self.settings), stdout=sys.stderr,
+            env=environment_of(self.settings), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
+        assert child.stdout is not None
         try:
+            output = await _pass_on(child.stdout)
             code = await child.wait()
         except asyncio.CancelledError:
             child.terminate()
             raise
         if code != 0:
             kind: type[StartError] = ConfigurationError if code == ConfigurationError.exit_code else CouldNotStart
-            raise kind(
-                f"IMAGE_DETECTOR_CONFIG={self.settings.detector_config}: "
-                f"`roadwork-miner {' '.join(command)}` failed, for the reason above"
-            )
+            where = f"IMAGE_DETECTOR_CONFIG={self.settings.detector_config}: "
+            reason = _why_it_failed(output, code).removeprefix(where)
+            raise kind(f"{where}`roadwork-miner {' '.join(command)}` failed: {reason}")
 
     def _check_pace(self, loaded: Loaded) -> None:
         allowed = seconds_allowed(self.settings)
@@ -202,12 +211,46 @@ class ModelLoader:
             )
 
 
+async def _pass_on(output: asyncio.StreamReader) -> str:
+    """Write what a child says to our own stderr, as it comes and off the loop; return the last of it."""
+    last = b""
+    while chunk := await output.read(CHUNK_BYTES):
+        last = (last + chunk)[-CHUNK_BYTES:]
+        await asyncio.to_thread(_write, chunk)
+    return last.decode("utf-8", errors="replace")
+
+
+def _write(data: bytes) -> None:
+    """Write to stderr what it takes: a pipe that nobody reads shall hold up neither the child nor our end."""
+    if sys.stderr is None:  # closed before we began
+        return
+    with suppress(OSError):
+        number = sys.stderr.fileno()
+        while data and select.select([], [number], [], WRITE_SECONDS)[1]:
+            data = data[os.write(number, data[: select.PIPE_BUF]) :]
+
+
+def _why_it_failed(output: str, code: int) -> str:
+    """Return the errors that a command of ours ended with, on one line; else what killed it, or its last line."""
+    lines = [line.strip() for line in output.splitlines()]
+    errors = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
+    if errors:
+        return "; ".join(errors)
+    if code < 0:
+        doubt = "; for its memory?" if code == -signal.SIGKILL else ""
+        return f"it was ended by {signal.Signals(-code).name}{doubt}"
+    return next((line for line in reversed(lines) if re.search(r"\w", line)), f"exit code {code}")
+
+
 def seconds_allowed(settings: Settings) -> float:
     """Return the seconds after which an answer has to be on its way, at the validators' patience."""
     return min(VALIDATORS_WAIT, settings.deadline_cap_seconds) - settings.deadline_margin_seconds
 
 
 def in_words(detector: Detector) -> str:
-    """Return the detector's name, revision, backend and precision."""
+    """Return the detector's name, revision, backend and precision, and which class counts."""
     model = detector.manifest
-    return f"{model.detector} {model.name}@{model.revision[:12]} ({detector.backend_words}, {model.precision})"
+    return (
+        f"{model.detector} {model.name}@{model.revision[:12]} ({detector.backend_words}, {model.precision}), "
+        f"roadwork = {detector.roadwork}"
+    )

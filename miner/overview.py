@@ -34,6 +34,7 @@ class Model(_Part):
     precision: str
     threads: int
     hash: str
+    roadwork: str = ""  # the class that counts; older miners don't say
 
 
 class ReloadView(_Part):

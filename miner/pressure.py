@@ -1,6 +1,7 @@
 """Whether memory is about to run out: what comes then is refused, before the kernel kills the process."""
 
 from collections.abc import Callable
+from math import inf
 
 from miner import memory
 from miner.machine import Headroom, read_headroom
@@ -17,13 +18,15 @@ class Pressure:
     def __init__(self, read: Callable[[], Headroom] = read_headroom) -> None:
         self._read = read
         self.obstacle: str | None = None
+        self.left = inf  # bytes that requests may take
 
-    def look(self) -> None:
-        """Look again."""
+    def look(self, *, wanted: bool = False) -> None:
+        """Look again; `wanted`: a request was refused for want of memory, so what is free is given back first."""
         room = self._read()
-        if self.obstacle is None and is_short(room, pressed=False):
+        if self.obstacle is None and (wanted or is_short(room, pressed=False)):
             memory.give_back()
             room = self._read()
+        self.left = room.left - reserve(room.limit)
         if is_short(room, pressed=self.obstacle is not None):
             self.obstacle = (
                 f"memory is short: {room.left / MEBIBYTE:.0f} MiB are left of the {room.whose}'s "

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from detectors.base import Elsewhere
-from detectors.remote.endpoints import Endpoint
+from detectors.remote.endpoints import STATES, Endpoint, State
 from detectors.remote.options import EngineOptions, Observer
 from miner.addresses import shown
 from miner.collectors import PREFIX
@@ -46,6 +46,10 @@ class RemoteMetrics:
         )  # fmt: skip
         self._busy = Gauge(f"{prefix}busy", "Pictures on their way to an endpoint.", label, registry=registry)
         self._up = Gauge(f"{prefix}up", "1 while an endpoint is asked.", label, registry=registry)
+        self._changes = Counter(
+            f"{prefix}state_changes", "Times that an endpoint came to be asked (up), doubted or left alone.",
+            (*label, "state"), registry=registry,
+        )  # fmt: skip
         self._local = Counter(
             f"{prefix}served_locally", "Pictures scored here, as no endpoint could be asked.", registry=registry
         )
@@ -57,6 +61,8 @@ class RemoteMetrics:
             info.labels(str(index), shown(address)).set(1)
             for metric in (self._answers, self._failures, self._seconds, self._busy, self._up):
                 metric.labels(str(index))
+            for state in STATES:
+                self._changes.labels(str(index), state)
 
     def see(self, backend: Elsewhere) -> None:
         """Show the endpoints of this backend from now on."""
@@ -72,6 +78,10 @@ class RemoteMetrics:
     def failed(self, index: int) -> None:
         """Count a failure."""
         self._failures.labels(str(index)).inc()
+
+    def changed(self, index: int, state: State) -> None:
+        """Count a change of an endpoint's state."""
+        self._changes.labels(str(index), state).inc()
 
     def served_locally(self) -> None:
         """Count a picture of our own."""

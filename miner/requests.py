@@ -21,6 +21,7 @@ def limits_of(settings: Settings) -> Limits:
         settings.body_stall_seconds,
         settings.deadline_cap_seconds,
         settings.deadline_margin_seconds,
+        settings.max_image_pixels,
     )
 
 

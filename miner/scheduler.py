@@ -1,8 +1,8 @@
 """The queue on an event loop: callers wait for their turn, and are refused the moment they can't have it.
 
-A place is taken before the body is read (`admit`), a slot when the body is there and it is one's turn (`turn`). All
-decisions are the queue's (`miner.queue`). A slot is given back by the thread that used it, not by the caller who gave
-up.
+A place is taken before the body is read (`admit`); when the body is there, its picture lines up for a slot (`line_up`),
+or joins an equal one that did (`join`). All decisions are the queue's (`miner.queue`). A slot is given back by the
+thread that used it, not by the caller who gave up.
 """
 
 import asyncio
@@ -10,32 +10,33 @@ import time
 from collections.abc import Callable
 
 from miner.errors import RefusalReason, Refused
-from miner.queue import Place, Queue, refused
+from miner.queue import Member, Place, Queue, Rank, refused
 
 
 class Ticket:
-    """A caller's hold on its place."""
+    """A request's hold on its place."""
 
     def __init__(self, place: Place) -> None:
-        self.place = place
-        self.turn: asyncio.Future[None] | None = None  # there while its caller waits for a slot
+        self.place = place  # another one once it has joined a twin
+        (self.member,) = place.members
         self.refusal: Refused | None = None
+        self.tell: Callable[[Refused], None] | None = None  # told of the refusal at once
 
     @property
     def deadline(self) -> float:
         """On the scheduler's clock."""
-        return self.place.deadline
+        return self.member.deadline
 
     @property
-    def gave_up(self) -> bool:
-        """Whether its caller was cancelled while it waited, and is about to leave."""
-        return self.turn is not None and self.turn.cancelled()
+    def rank(self) -> Rank:
+        """Its own, whatever its twins have."""
+        return self.member.rank
 
-    def refuse(self, reason: RefusalReason) -> None:
-        """Take the place away; a caller that is still reading its body learns it at its next look at `check`."""
-        self.refusal = refused(reason)
-        if self.turn is not None and not self.turn.done():
-            self.turn.set_exception(self.refusal)
+    def refuse(self, why: Refused) -> None:
+        """Take the place away."""
+        self.refusal = why
+        if self.tell is not None:
+            self.tell(why)
 
     def check(self) -> None:
         """Say whether the place is still held.
@@ -54,7 +55,8 @@ class Scheduler:
         self.queue = queue
         self.clock = clock
         self.admitted: Callable[[], None] = lambda: None  # told of every place given
-        self._tickets: dict[Place, Ticket] = {}  # of those that wait
+        self._tickets: dict[Member, Ticket] = {}  # of those that wait
+        self._starts: dict[Place, Callable[[], None]] = {}  # what to do when a place gets its slot
         self.veto: Callable[[], RefusalReason | None] = lambda: None  # asked while the gate is open
         self._closed: RefusalReason | None = "not_ready"
         self._alarm: asyncio.TimerHandle | None = None
@@ -82,58 +84,89 @@ class Scheduler:
         """Refuse new requests; those that have a place keep it."""
         self._closed = reason
 
-    def check(self, caller: str, priority: float, deadline: float) -> None:
-        """Say whether `admit` would give a place.
+    def check(self, caller: str, stake: float, deadline: float) -> Rank:
+        """Say whether `admit` would give a place; return the rank it would have.
 
         Raises:
             Refused: the gate is closed, or as `Queue.check`.
         """
         self._pass_the_gate()
-        self.queue.check(self.clock(), caller, priority, deadline)
+        return self.queue.check(self.clock(), caller, stake, deadline)
 
-    def admit(self, caller: str, priority: float, deadline: float) -> Ticket:
-        """Take a place, in a full queue or before a deadline from somebody of lower rank, who is told at once.
+    def admit(self, caller: str, stake: float, deadline: float) -> Ticket:
+        """Take a place, in a full queue or before a deadline from somebody of worse rank, who is told at once.
 
         Raises:
             Refused: as `check`.
         """
         self._pass_the_gate()
-        place, displaced = self.queue.admit(self.clock(), caller, priority, deadline)
+        place, displaced = self.queue.admit(self.clock(), caller, stake, deadline)
         for other in displaced:
-            self._tickets.pop(other).refuse("evicted")
-        ticket = self._tickets[place] = Ticket(place)
+            self._starts.pop(other, None)
+            for member in other.members:
+                self._tickets.pop(member).refuse(refused("evicted"))
+        ticket = Ticket(place)
+        self._tickets[ticket.member] = ticket
         self.admitted()
         return ticket
 
-    async def turn(self, ticket: Ticket) -> None:
-        """Wait for a slot; the caller then owns it and must `release` it.
+    def line_up(self, ticket: Ticket, start: Callable[[], None]) -> None:
+        """Wait for a slot from now on: `start` is called when the place has one, which must be released then.
 
         Raises:
-            Refused: the place was lost, or the deadline can't be met any more.
+            Refused: the place was lost.
         """
         ticket.check()
-        ticket.turn = asyncio.get_running_loop().create_future()
         ticket.place.ready = True
+        self._starts[ticket.place] = start
         self._step()
-        try:
-            await ticket.turn
-        except asyncio.CancelledError:
-            if ticket.turn.done() and not ticket.turn.cancelled() and ticket.turn.exception() is None:
-                self.release(ticket)  # the slot was given at the very moment the caller gave up
-            else:
-                self.leave(ticket)
-            raise
+
+    def join(self, ticket: Ticket, place: Place) -> None:
+        """Give a place up for that of an equal picture, which waits or runs already.
+
+        Raises:
+            Refused: the place was lost.
+        """
+        ticket.check()
+        self.queue.join(ticket.place, place)
+        ticket.place = place
+        if place in self.queue.running:
+            del self._tickets[ticket.member]  # nothing can take it away any more
+        self._step()
+
+    def put_back(self, tickets: list[Ticket], start: Callable[[], None]) -> Place:
+        """Have those line up again whose picture ran in vain for another's sake."""
+        place = self.queue.put_back(tickets[0].place, [ticket.member for ticket in tickets])
+        for ticket in tickets:
+            ticket.place = place
+            self._tickets[ticket.member] = ticket
+        self._starts[place] = start
+        self._step()
+        return place
+
+    def refuse(self, ticket: Ticket, why: Refused) -> None:
+        """Take a place away for another reason than the queue's; without effect for one that is already gone."""
+        if self._tickets.pop(ticket.member, None) is not None:
+            self.queue.remember_refusal(ticket.member.caller, ticket.deadline)
+            self._give_up(ticket)
+            ticket.refuse(why)
+            self._step()
 
     def leave(self, ticket: Ticket) -> None:
         """Give a place up; without effect for one that is already gone."""
-        if self._tickets.pop(ticket.place, None) is not None:
-            self.queue.leave(ticket.place)
+        if self._tickets.pop(ticket.member, None) is not None:
+            self._give_up(ticket)
             self._step()
 
-    def release(self, ticket: Ticket) -> None:
+    def release(self, place: Place) -> None:
         """Give a slot back."""
-        self.queue.release(ticket.place)
+        self.queue.release(place)
         self._step()
+
+    def _give_up(self, ticket: Ticket) -> None:
+        self.queue.leave(ticket.place, ticket.member)
+        if ticket.place not in self.queue.waiting:
+            self._starts.pop(ticket.place, None)
 
     def _pass_the_gate(self) -> None:
         reason = self._closed or self.veto()
@@ -141,16 +174,17 @@ class Scheduler:
             raise refused(reason)
 
     def _step(self) -> None:
-        for place in [place for place, ticket in self._tickets.items() if ticket.gave_up]:
-            del self._tickets[place]
-            self.queue.leave(place)
         started, late = self.queue.step(self.clock())
-        for place in late:
-            self._tickets.pop(place).refuse("late")
+        for member in late:
+            ticket = self._tickets.pop(member)
+            if not any(place is ticket.place for place in self.queue.waiting):  # twins may have kept it
+                self._starts.pop(ticket.place, None)
+            ticket.refuse(refused("late"))
         for place in started:
-            turn = self._tickets.pop(place).turn
-            assert turn is not None
-            turn.set_result(None)
+            for member in place.members:
+                self._tickets.pop(member)
+        for start in [self._starts.pop(place) for place in started]:
+            start()
         self._wait_for_the_next()
 
     def _wait_for_the_next(self) -> None:
@@ -158,8 +192,9 @@ class Scheduler:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        when = self.queue.wakes()
+        now = self.clock()
+        when = self.queue.wakes(now)
         if when is not None:
             # A little later, so that the deadline is surely past.
-            delay = max(0.0, when - self.clock()) + 0.001
+            delay = max(0.0, when - now) + 0.001
             self._alarm = asyncio.get_running_loop().call_later(delay, self._step)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from miner.chain.base import Chain
 from miner.errors import ConfigurationError, StartError
+from miner.public_address import PUBLIC_NETWORKS
 from miner.settings import Settings
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ def find_places_on_chain(settings: Settings, seats: list[Seat]) -> None:
             axon = PublishedAxon(
                 own.axon_external_port or own.miner_axon_port,
                 ip=settings.axon_external_ip or None,
+                host=settings.miner_axon_host,
+                own_chain=settings.subtensor_network not in PUBLIC_NETWORKS,
                 metrics_port=settings.status_port if settings.publish_metrics else None,
             )
             seat.chain = SubtensorChain(reader, seat.wallet, axon)

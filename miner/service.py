@@ -1,21 +1,22 @@
-"""One request from a place in the queue to a prediction."""
+"""One request from a place in the queue to a prediction; equal pictures are scored once."""
 
 import asyncio
 import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from threading import Barrier
 
 from detectors.base import Detector, Prediction
 from detectors.comparison import PICTURES, Seen
 from detectors.errors import ImageError, InferenceError, NoEndpoint, OutOfTime
 from miner.breaker import Breaker
-from miner.errors import CouldNotStart, InferenceCrashed, InferenceFailed, RequestError, UnreadableImage
-from miner.queue import refused
+from miner.budget import Claim
+from miner.errors import CouldNotStart, InferenceCrashed, InferenceFailed, Refused, RequestError, UnreadableImage
+from miner.queue import Place, refused
 from miner.scheduler import Scheduler, Ticket
 
 log = logging.getLogger(__name__)
@@ -23,14 +24,39 @@ log = logging.getLogger(__name__)
 KEPT_BYTES = 512 * 2**10  # of a picture: a validator's has 20 to 300 kB
 
 
+@dataclass(slots=True)
+class Picture:
+    """An encoded photo, and the bytes that decoding it takes."""
+
+    data: bytes
+    memory: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A prediction, and when its thread began, had the body unpacked, and was done (on `time.monotonic`)."""
+    """A prediction, when its thread began and was done (on `time.monotonic`), and whether another asked for it."""
 
     prediction: Prediction
     started: float
-    unpacked: float
     finished: float
+    shared: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    ticket: Ticket
+    answer: "asyncio.Future[Answer]"
+
+
+@dataclass(eq=False, slots=True)
+class _Work:
+    """One picture, and who waits for its score: twins have joined the first."""
+
+    picture: Picture
+    claim: Claim
+    place: Place
+    waiters: list[_Waiter] = field(default_factory=list)
+    running: bool = False
 
 
 class Service:
@@ -42,6 +68,7 @@ class Service:
         self.ended = 0  # pictures that a slot was given and gave back, whatever became of them
         self.breaker = Breaker()
         self.recent: deque[Seen] = deque(maxlen=PICTURES)  # to compare another model with this one
+        self._works: dict[bytes, _Work] = {}  # by the picture's bytes: those that wait or run
         self._pool = _started(scheduler.queue.slots)
 
     @property
@@ -49,22 +76,40 @@ class Service:
         """Why no picture can be scored at the moment, or None."""
         return self.detector.obstacle
 
-    async def answer(self, ticket: Ticket, picture: Callable[[], bytes]) -> Answer:
-        """Wait for a slot and predict; `picture` unpacks the encoded photo, in the slot's thread.
+    async def answer(self, ticket: Ticket, picture: Picture, claim: Claim) -> Answer:
+        """Wait for a slot and predict, or for the answer to an equal picture that waits or runs already.
+
+        A validator sends a round's picture to all miners at once, and to one of them several times where miners are
+        few. `picture.data` is the twin's afterwards, and the claim is given back.
 
         Raises:
-            Refused: the place was lost, there is no time left, or no remote endpoint is there to ask.
+            Refused: the place or the memory was lost, there is no time left, or no remote endpoint is there to ask.
             UnreadableImage: the bytes are not a picture.
             InferenceFailed: the model's output is not a probability.
             InferenceCrashed: it raised something.
         """
-        await self.scheduler.turn(ticket)
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Answer] = loop.create_future()
-        job = self._pool.submit(self._predict, picture, ticket.deadline)
-        # The slot is freed by the thread that used it: a caller who gives up does not stop the work.
-        job.add_done_callback(lambda done: self._tell(loop, ticket, done, answer))
-        return await answer
+        waiter = _Waiter(ticket, asyncio.get_running_loop().create_future())
+        work = self._works.get(picture.data)
+        try:
+            if work is None:
+                work = _Work(picture, claim, ticket.place)
+                self._wait(work, waiter)
+                self._works[picture.data] = work
+                claim.lose = partial(self._refuse_all, work)
+                self.scheduler.line_up(ticket, partial(self._start, work))
+            else:
+                picture.data = work.picture.data
+                claim.shrink()
+                self._wait(work, waiter)
+                self.scheduler.join(ticket, work.place)
+                work.claim.rank = work.place.rank
+            return await waiter.answer
+        finally:
+            self.scheduler.leave(ticket)
+            if work is not None:
+                self._leave(work, waiter)
+            else:
+                claim.shrink()
 
     def replace(self, detector: Detector, pace: float) -> Detector:
         """Ask another detector from now on, which takes `pace` seconds for a picture; return the one before."""
@@ -88,11 +133,53 @@ class Service:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self.detector.close()
 
-    def _predict(self, picture: Callable[[], bytes], deadline: float) -> Answer:
+    def _wait(self, work: _Work, waiter: _Waiter) -> None:
+        work.waiters.append(waiter)
+        waiter.ticket.tell = partial(self._tell_refusal, work, waiter)
+
+    def _tell_refusal(self, work: _Work, waiter: _Waiter, why: Refused) -> None:
+        if not waiter.answer.done():
+            waiter.answer.set_exception(why)
+        self._leave(work, waiter)
+
+    def _leave(self, work: _Work, waiter: _Waiter) -> None:
+        """Forget who waits no longer, and work that nobody waits for, unless it runs."""
+        if waiter in work.waiters:
+            work.waiters.remove(waiter)
+        if not work.waiters and not work.running:
+            self._forget(work)
+
+    def _forget(self, work: _Work) -> None:
+        if self._works.get(work.picture.data) is work:
+            del self._works[work.picture.data]
+        work.claim.lose = None
+        work.claim.shrink()
+
+    def _refuse_all(self, work: _Work, why: Refused) -> None:
+        for waiter in list(work.waiters):
+            self.scheduler.refuse(waiter.ticket, why)
+
+    def _start(self, work: _Work) -> None:
+        """Have a picture scored that has got its slot, if there is the memory to decode it."""
+        waiting = [waiter for waiter in work.waiters if not waiter.answer.done()]
+        work.claim.lose = None
+        try:
+            if not waiting:  # they were cancelled and are about to leave
+                raise refused("late")
+            work.claim.grow(work.picture.memory)
+        except Refused as why:
+            self._end(work, why)
+            self.scheduler.release(work.place)
+            return
+        work.running = True
+        deadline = max(waiter.ticket.deadline for waiter in waiting)
+        job = self._pool.submit(self._predict, work.picture.data, deadline)
+        # The slot is freed by the thread that used it: a caller who gives up does not stop the work.
+        job.add_done_callback(partial(self._tell, asyncio.get_running_loop(), work))
+
+    def _predict(self, data: bytes, deadline: float) -> Answer:
         started = time.monotonic()
         try:
-            data = picture()
-            unpacked = time.monotonic()
             prediction = self.detector.predict(data, deadline)
         except ImageError as error:
             raise UnreadableImage(str(error)) from error
@@ -106,43 +193,59 @@ class Service:
             raise InferenceFailed("the detector's answer is not a probability")
         if len(data) <= KEPT_BYTES:
             self.recent.append(Seen(data, prediction.probability))
-        return Answer(prediction, started, unpacked, time.monotonic())
+        return Answer(prediction, started, time.monotonic())
 
-    def _tell(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        ticket: Ticket,
-        job: "Future[Answer]",
-        answer: "asyncio.Future[Answer]",
-    ) -> None:
+    def _tell(self, loop: asyncio.AbstractEventLoop, work: _Work, job: "Future[Answer]") -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the drain did not wait for this one
-            loop.call_soon_threadsafe(self._done, ticket, job, answer)
+            loop.call_soon_threadsafe(self._done, work, job)
 
-    def _done(self, ticket: Ticket, job: "Future[Answer]", answer: "asyncio.Future[Answer]") -> None:
-        self.scheduler.release(ticket)
+    def _done(self, work: _Work, job: "Future[Answer]") -> None:
+        place, work.running = work.place, False
         self.ended += 1
         if job.cancelled():
-            answer.cancel()
-        elif (error := job.exception()) is not None:
-            self._fail(error, answer)
+            for waiter in work.waiters:
+                waiter.answer.cancel()
+            self._forget(work)
+        elif (error := job.exception()) is None:
+            self._succeed(work, job.result())
         else:
-            self._succeed(job.result(), answer)
+            self._fail(work, error)
+        self.scheduler.release(place)
 
-    def _succeed(self, result: Answer, answer: "asyncio.Future[Answer]") -> None:
+    def _succeed(self, work: _Work, answer: Answer) -> None:
         self.breaker.succeeded()
-        self.scheduler.queue.measured(result.finished - result.started)
-        if not answer.done():  # its caller is still there
-            answer.set_result(result)
+        self.scheduler.queue.measured(answer.finished - answer.started)
+        self._forget(work)
+        shared = False
+        for waiter in work.waiters:
+            if not waiter.answer.done():  # its caller is still there
+                waiter.answer.set_result(Answer(answer.prediction, answer.started, answer.finished, shared))
+                shared = True
 
-    def _fail(self, error: BaseException, answer: "asyncio.Future[Answer]") -> None:
+    def _fail(self, work: _Work, error: BaseException) -> None:
         """Tell the caller; of whatever a library raises, even what would end a program, it gets a plain 500."""
         if not isinstance(error, RequestError):
             log.error("a picture's thread raised %s", type(error).__name__, exc_info=error)
             error = InferenceCrashed("the model failed")
         if isinstance(error, InferenceFailed | InferenceCrashed):
             self.breaker.failed(str(error))
-        if not answer.done():
-            answer.set_exception(error)
+        waiting = [waiter for waiter in work.waiters if not waiter.answer.done()]
+        if isinstance(error, UnreadableImage) or len(waiting) < 2:
+            self._end(work, error)
+            return
+        # One request has failed: its twins have a try of their own, as they would have had without it.
+        first, *others = waiting
+        first.answer.set_exception(error)
+        work.waiters = others
+        work.claim.shrink(len(work.picture.data))
+        work.claim.lose = partial(self._refuse_all, work)
+        work.place = self.scheduler.put_back([one.ticket for one in others], partial(self._start, work))
+
+    def _end(self, work: _Work, error: RequestError) -> None:
+        self._forget(work)
+        for waiter in work.waiters:
+            if not waiter.answer.done():
+                waiter.answer.set_exception(error)
 
 
 def _started(threads: int) -> ThreadPoolExecutor:

@@ -21,6 +21,7 @@ from miner.choices import nearest
 from miner.errors import ConfigurationError
 from miner.fields import Fields
 from miner.hotkeys import Place, split_places
+from miner.public_address import why_unreachable
 
 __all__ = [
     "AUTO", "REMOTE", "Settings", "environment_of", "lend_home", "lend_to_hub", "secrets_of_environment",
@@ -46,11 +47,6 @@ class Settings(Fields):
     def detector_config(self) -> str:
         """The YAML file's name or path, with the detector's default filled in."""
         return self.image_detector_config or DEFAULT_CONFIGS[self.image_detector]
-
-    @property
-    def queue_share_places(self) -> int:
-        """Places of the queue that one caller may hold."""
-        return max(1, round(self.queue_depth * self.queue_share))
 
     @property
     def is_remote(self) -> bool:
@@ -167,9 +163,20 @@ class Settings(Fields):
             notes.append(f"IMAGE_DETECTOR_DEVICE={self.image_detector_device}: this daemon runs on the CPU; using cpu")
         if self.is_standalone and self.subtensor_chain_endpoint:
             notes.append("SUBTENSOR_CHAIN_ENDPOINT is unused while SUBTENSOR_NETWORK=standalone")
+        if not is_loopback(self.status_host):
+            notes.append(
+                f"STATUS_HOST={self.status_host} opens the operator's port to other machines: it has no password, so "
+                "let the firewall pass your Prometheus only"
+            )
+        if not self.blacklist_force_validator_permit:
+            notes.append("BLACKLIST_FORCE_VALIDATOR_PERMIT=false answers every registered hotkey, other miners too")
         if self.publish_metrics and is_loopback(self.status_host):
             here = f"STATUS_HOST={self.status_host}"
             notes.append(f"PUBLISH_METRICS publishes a port that is reached from this machine alone: {here}")
+        if self.axon_external_ip and not self.is_standalone:
+            why = why_unreachable(self.axon_external_ip, self.miner_axon_host)
+            if why is not None:  # on a chain that may be one's own, or it were a fault
+                notes.append(f"AXON_EXTERNAL_IP={self.axon_external_ip} is {why}; right only on a chain of your own")
         if self.blacklist_allow_non_registered and (self.blacklist_force_validator_permit or self.blacklist_min_stake):
             notes.append(
                 "BLACKLIST_ALLOW_NON_REGISTERED lets nobody in while a permit or a stake is required, which only "

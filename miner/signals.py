@@ -17,6 +17,7 @@ def listen(stop: asyncio.Event, is_started: Callable[[], bool], reload: Callable
     def ask_to_stop(number: int) -> None:
         if stop.is_set():
             log.warning("stopped at once, on a second signal")
+            logging.shutdown()
             os._exit(128 + number)
         stop.set()
         if not is_started():

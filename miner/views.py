@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from miner.chain.base import Chain, Neuron, active_validators
+from miner.checks import VALIDATORS_WAIT
 from miner.machine import read_memory, read_throttling
 from miner.metrics import graph_hash
 from miner.overview import ChainView, KeyView, MemoryUse, Model, Queue, ReloadView, ShadowView
@@ -26,6 +27,7 @@ def model_view(service: Service) -> Model:
         precision=model.precision,
         threads=detector.options.threads,
         hash=graph_hash(model),
+        roadwork=detector.roadwork,
     )
 
 
@@ -46,7 +48,7 @@ def queue_view(service: Service) -> Queue:
     scheduler = service.scheduler
     return Queue(
         waiting=scheduler.waiting,
-        limit=scheduler.queue.depth,
+        limit=scheduler.queue.places(VALIDATORS_WAIT),
         running=scheduler.running,
         slots=scheduler.queue.slots,
         pace_seconds=scheduler.queue.pace,

@@ -4,9 +4,12 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
+from math import nan
 
-from miner import __version__
+from miner import __version__, logs
+from miner.axon.clock import ClockWatch
 from miner.chain.base import Chain
+from miner.checks import VALIDATORS_WAIT
 from miner.drift import Drift
 from miner.history import History
 from miner.metrics import OUTCOMES, Metrics
@@ -46,14 +49,20 @@ class Watch:
         metrics.drift.set_function(lambda: self.drift.index)
         self.reloader: Reloader | None = None
         metrics.ready.set_function(lambda: float(obstacle() is None))
+        metrics.log_dropped.set_function(logs.dropped)
 
     def see_service(self, service: Service) -> None:
         """Show the queue and the model from now on."""
         self.service = service
         metrics, scheduler = self.metrics, service.scheduler
         metrics.queue_depth.set_function(lambda: scheduler.waiting)
+        metrics.queue_limit.set_function(lambda: scheduler.queue.places(VALIDATORS_WAIT))
         metrics.running.set_function(lambda: scheduler.running)
         metrics.pace.set_function(lambda: scheduler.queue.pace)
+
+    def see_clock(self, clock: ClockWatch) -> None:
+        """Show how our clock stands to the callers' from now on."""
+        self.metrics.clock_ahead.set_function(lambda: nan if (ahead := clock.ahead) is None else ahead)
 
     def see_shadows(self, shadows: ShadowKeeper) -> None:
         """Show the second model from now on."""
@@ -103,9 +112,11 @@ class Watch:
         return {seat.name: seat.obstacle or general for seat in self.seats} if len(self.seats) > 1 else {}
 
     def freshness(self) -> dict[str, float | str | None]:
-        """Return how old what we know of the chain is, and why; empty before the chain is looked at."""
+        """Return how old what we know of the chain is, and why, and whether we stand there; empty before a look."""
         chain = self.chain
-        return {} if chain is None else {"age_seconds": finite(chain.age), "fault": chain.fault}
+        if chain is None:
+            return {}
+        return {"age_seconds": finite(chain.age), "fault": chain.fault, "publication": chain.publication}
 
     def _see_own(self, name: str, chain: Chain) -> None:
         self.metrics.hotkeys.add(lambda: (name, chain.hotkey, "" if chain.uid is None else str(chain.uid)))

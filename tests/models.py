@@ -28,8 +28,8 @@ def photo(
     return buffer.getvalue()
 
 
-def make_vit(folder: Path, *, full_size: bool = False, labels: dict[int, str] = LABELS, **sizes: int) -> Path:
-    """Write a ViT with random weights and a head that tells pictures apart; `sizes` are of transformers' ViTConfig."""
+def make_vit(folder: Path, *, full_size: bool = False, labels: dict[int, str] = LABELS, **values: Any) -> Path:
+    """Write a ViT with random weights and a head that tells pictures apart; `values` are of transformers' ViTConfig."""
     ensure_torchvision()
     import torch
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
@@ -39,7 +39,7 @@ def make_vit(folder: Path, *, full_size: bool = False, labels: dict[int, str] = 
     config = ViTConfig(
         id2label=labels,
         label2id={label: index for index, label in labels.items()},
-        **({} if full_size else small | sizes),
+        **({} if full_size else small | values),
     )
     model = ViTForImageClassification(config).eval()
     _spread(model.classifier, lambda: model(_scenes() * 2 - 1))
@@ -92,8 +92,15 @@ def make_pair(repository: Path, *, full_size: bool = False) -> Path:
     return repository
 
 
-def make_yolo(path: Path, *, classes: int = 2) -> Path:
-    """Write a `yolo11n-cls` built from its YAML, with random weights and a head that tells pictures apart."""
+NAMES = {0: "no_roadwork", 1: "roadwork"}
+
+
+def make_yolo(path: Path, *, classes: int = 2, names: dict[int, str] | None = None) -> Path:
+    """Write a `yolo11n-cls` built from its YAML, with random weights and a head that tells pictures apart.
+
+    Its class 1 stands for what differs between pictures, whatever the names say.
+    """
+    names = names or NAMES | {index: f"class {index}" for index in range(2, classes)}
     from detectors.exporters.yolo import import_yolo
 
     yolo = import_yolo()("yolo11n-cls.yaml", verbose=False)
@@ -101,8 +108,8 @@ def make_yolo(path: Path, *, classes: int = 2) -> Path:
     from ultralytics.nn.tasks import ClassificationModel
 
     torch.manual_seed(0)
-    model = yolo.model = ClassificationModel("yolo11n-cls.yaml", nc=classes, verbose=False)
-    model.names = {0: "no_roadwork", 1: "roadwork"} | {index: f"class {index}" for index in range(2, classes)}
+    model = yolo.model = ClassificationModel("yolo11n-cls.yaml", nc=len(names), verbose=False)
+    model.names = names
     model.task = "classify"
     yolo.ckpt = {"train_args": {"imgsz": 224, "task": "classify"}}  # what `yolo classify train` writes
     model.train()
@@ -136,10 +143,11 @@ def _spread(head: Any, run: Callable[[], object], logit: float = 3.0) -> None:
         middle = features.mean(0)
         direction = torch.linalg.svd(features - middle, full_matrices=False).Vh[0]
         direction *= logit / ((features - middle) @ direction).std()
+        row = min(1, len(head.weight) - 1)
         head.weight.zero_()
-        head.weight[1] = direction
+        head.weight[row] = direction
         head.bias.zero_()
-        head.bias[1] = -(middle @ direction)
+        head.bias[row] = -(middle @ direction)
 
 
 if __name__ == "__main__":

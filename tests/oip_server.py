@@ -1,9 +1,11 @@
 """A server of the Open Inference Protocol v2 with moods, in a thread, for what a real engine can't be made to do."""
 
 import asyncio
+import gzip
 import socket
 import threading
 import time
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Literal, Self
 
@@ -11,13 +13,17 @@ import numpy as np
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from detectors.base import Detector
 from detectors.oip import HEADER, Answer, OpenInference
 
-Mood = Literal["well", "hangs", "fails", "busy", "rubbish", "not ready", "another model", "JSON only"]
+Mood = Literal[
+    "well", "hangs", "fails", "busy", "rubbish", "not ready", "another model", "JSON only",
+    "a list", "nested", "compressed", "endless", "drips", "not finite",
+]  # fmt: skip
+RUBBISH: dict[Mood, bytes] = {"rubbish": b"{", "a list": b"[]", "nested": b"[" * 10_000}
 
 
 class OipServer:
@@ -83,12 +89,16 @@ class OipServer:
             return Response(b'{"error": "no"}', 500 if self.mood == "fails" else 503)
         if self.mood == "JSON only" and HEADER in request.headers:
             return Response(b"Traceback\n of a server that knows no binary arrays", 500)
-        if self.mood == "rubbish":
-            return Response(b"{", 200)
+        if self.mood in RUBBISH:
+            return Response(RUBBISH[self.mood], 200)
+        if self.mood in ("endless", "drips"):
+            return StreamingResponse(_zeros(0.0 if self.mood == "endless" else 0.05))
         answer = await asyncio.to_thread(self.oip.infer, self._path(request), request.headers.get(HEADER), body)
-        if self.mood == "another model":
-            raw = np.array([[0.0, 9.0]], dtype="<f4").tobytes()
+        if self.mood in ("another model", "not finite"):
+            raw = np.array([[0.0, 9.0 if self.mood == "another model" else np.nan]], dtype="<f4").tobytes()
             answer = Answer(answer.status, answer.body[: -len(raw)] + raw, answer.headers)
+        if self.mood == "compressed":
+            answer = Answer(answer.status, gzip.compress(answer.body), {**answer.headers, "content-encoding": "gzip"})
         return _response(answer)
 
     def _lets_in(self, request: Request) -> bool:
@@ -97,6 +107,13 @@ class OipServer:
 
     def _path(self, request: Request) -> str:
         return request.url.path.removeprefix(self.prefix)
+
+
+async def _zeros(pause: float) -> AsyncIterator[bytes]:
+    """Yield them for as long as somebody reads: many at once, or one now and then."""
+    while True:
+        yield bytes(1 if pause else 2**16)
+        await asyncio.sleep(pause)
 
 
 def _response(answer: Answer) -> Response:

@@ -2,13 +2,15 @@
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
 from detectors.config import DetectorConfig
 from detectors.image import decode
+from detectors.labels import is_by_name, refuse_constant, roadwork_index
 from detectors.manifest import Output
 from detectors.preprocess import Preprocessing, letterboxed
 
@@ -27,6 +29,18 @@ class Exporter(ABC):
             return picture
         *_, height, width = preprocessing.shape
         return letterboxed(decode(data), width, height, preprocessing.resample)
+
+    def output(self, labels: Mapping[int, str], activation: Literal["softmax", "sigmoid", "none"]) -> Output:
+        """Say which output means roadwork, by the configuration and the labels' names.
+
+        Raises:
+            DetectorConfigError: they do not say it, or there is only one class, whose share is always 1.
+        """
+        ordered = [labels[key] for key in sorted(labels)]
+        refuse_constant(ordered, activation)
+        label = self.config.roadwork_label
+        index = roadwork_index(labels, label, self.config.roadwork_class_index)
+        return Output(index=index, labels=ordered, activation=activation, named=is_by_name(labels, index, label))
 
     @property
     @abstractmethod

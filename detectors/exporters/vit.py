@@ -1,23 +1,22 @@
 """Hugging Face image classifiers: plain ViTs built here, every other architecture by optimum's ONNX exporter."""
 
-import json
 import shutil
 import warnings
 from collections.abc import Callable
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from detectors.backends import MODEL_FILE
-from detectors.errors import ModelError
+from detectors.errors import DetectorConfigError, ModelError
 from detectors.exporters import Exporter
 from detectors.exporters.torchvision_cpu import ensure_torchvision
 from detectors.exporters.versions import CURRENT
 from detectors.manifest import NUMPY, Output
+from detectors.model_config import CONFIG_FILE, ModelConfig
 from detectors.preprocess import from_processor_config
-from detectors.vit import PROCESSOR_FILE, roadwork_index
-
-UNNAMED = {"0": "LABEL_0", "1": "LABEL_1"}  # what transformers makes of a config.json without labels
+from detectors.processor_config import PROCESSOR_FILE, PROCESSORS, ProcessorConfig
 
 
 class ViTExporter(Exporter):
@@ -40,14 +39,13 @@ class ViTExporter(Exporter):
 
     def write(self, folder: Path) -> Output:
         """Write `model.onnx`, `config.json` and `preprocessor_config.json`."""
-        for name in ("config.json", PROCESSOR_FILE):
+        for name in (CONFIG_FILE, PROCESSOR_FILE):
             if not (self.original / name).is_file():
                 raise ModelError(f"{self.original} holds no {name}")
             shutil.copyfile(self.original / name, folder / name)
         if not any(self.original.glob("*.safetensors")):
             raise ModelError(f"{self.original} holds no .safetensors file (pickled weights are not opened)")
-        labels = self._labels
-        index = roadwork_index(labels, self.config.roadwork_label)
+        output = self._output
         *_, height, width = from_processor_config(self._processor).shape
         if self._is_plain:
             import onnx
@@ -58,31 +56,48 @@ class ViTExporter(Exporter):
         else:
             self._export_with_optimum(folder, height, width)
         # After optimum, which writes one of its own.
-        (folder / PROCESSOR_FILE).write_text(json.dumps(self._processor, indent=2) + "\n", encoding="utf-8")
-        ordered = [labels[key] for key in sorted(labels)]
-        return Output(index=index, labels=ordered, activation="sigmoid" if self._is_multiple else "softmax")
+        self._processor.write(folder)
+        return output
 
     def reference(self) -> Callable[[bytes], float]:
         """Return `transformers.pipeline("image-classification")`, read as the reference miner reads it."""
-        label = self.config.roadwork_label
+        output = self._output
         if self._without_torch:
             from detectors.exporters.vit_numpy import numpy_reference
 
-            index = roadwork_index(self._labels, label)
-            return numpy_reference(self.original, from_processor_config(self._processor), index, self._is_multiple)
+            preprocessing, multiple = from_processor_config(self._processor), output.activation == "sigmoid"
+            return numpy_reference(self.original, preprocessing, output.index, multiple)
         ensure_torchvision()
         from transformers import pipeline
 
-        classify = pipeline("image-classification", model=str(self.original), device="cpu", top_k=None)
+        classify = pipeline(
+            "image-classification",
+            model=str(self.original),
+            image_processor=self._image_processor(),
+            device="cpu",
+            top_k=None,
+        )
+        number = str(output.index)  # labels may not tell the outputs apart
+        classify.model.config.id2label = {index: str(index) for index in range(len(output.labels))}
         preprocessing = from_processor_config(self._processor)
         if self.config.letterbox:  # which takes the place of both
             classify.image_processor.do_resize = classify.image_processor.do_center_crop = False
 
         def probability(data: bytes) -> float:
             scores = {row["label"]: row["score"] for row in classify(self.squared(data, preprocessing))}
-            return float(scores[label])
+            return float(scores[number])
 
         return probability
+
+    def _image_processor(self) -> Any:
+        """Return the slow processor that a name of transformers 5 means; None leaves it to the pipeline."""
+        name, variant = self._processor.kind
+        if variant != "pil":
+            return None
+        import transformers
+
+        values = self._processor.values()
+        return getattr(transformers, name)(**{key: values[key] for key in PROCESSORS[name]})
 
     def _export_with_optimum(self, folder: Path, height: int, width: int) -> None:
         ensure_torchvision()
@@ -102,31 +117,39 @@ class ViTExporter(Exporter):
         if not (folder / MODEL_FILE).is_file():
             raise ModelError(f"the exporter wrote no {MODEL_FILE}")
 
-    @property
-    def _processor(self) -> dict[str, Any]:
+    @cached_property
+    def _processor(self) -> ProcessorConfig:
         """The published file, with the word for our letterbox if the configuration asks for it."""
-        values = cast(dict[str, Any], json.loads((self.original / PROCESSOR_FILE).read_bytes()))
-        return values | ({"letterbox": True} if self.config.letterbox else {})
+        published = ProcessorConfig.read(self.original)
+        return published.with_letterbox() if self.config.letterbox else published
 
-    @property
-    def _config(self) -> dict[str, Any]:
-        return cast(dict[str, Any], json.loads((self.original / "config.json").read_bytes()))
+    @cached_property
+    def _config(self) -> ModelConfig:
+        return ModelConfig.read(self.original)
 
     @property
     def _labels(self) -> dict[int, str]:
-        return {int(index): label for index, label in (self._config.get("id2label") or UNNAMED).items()}
+        return self._config.labels
 
     @property
     def _is_plain(self) -> bool:
-        return (
-            self._config.get("architectures") == ["ViTForImageClassification"]
-            and self._config.get("hidden_act", "gelu") == "gelu"
-        )
+        return self._config.is_plain_vit
 
     @property
-    def _is_multiple(self) -> bool:
-        # The rule of transformers' ImageClassificationPipeline.
-        return self._config.get("problem_type") == "multi_label_classification" or len(self._labels) == 1
+    def _output(self) -> Output:
+        """Which output counts; a sigmoid where transformers' ImageClassificationPipeline takes one.
+
+        Of a single output it takes one whatever that was trained for: a single class is always 1, and a regression's
+        value is no logit, so that its sigmoid would lie above 0.5 for every picture.
+        """
+        problem, is_single = self._config.problem_type, len(self._labels) == 1
+        if is_single and problem == "regression":
+            raise DetectorConfigError(
+                "the network has one output and config.json says problem_type='regression': its value is no "
+                "probability; 'multi_label_classification' is right for one that was trained with a sigmoid"
+            )
+        is_sigmoid = problem == "multi_label_classification" or (is_single and problem is None)
+        return self.output(self._labels, "sigmoid" if is_sigmoid else "softmax")
 
     @property
     def _without_torch(self) -> bool:

@@ -4,7 +4,6 @@ The architecture of Dosovitskiy et al. 2020 (arXiv 2010.11929) with the paramete
 then never needs torch's two gigabytes; the graph runs as fast as an exporter's.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from detectors.errors import ModelError
+from detectors.model_config import ViTConfig
 
 OPSET = 20  # the first with Gelu
 IR_VERSION = 10
@@ -49,11 +49,11 @@ def build_graph(folder: Path, height: int, width: int) -> onnx.ModelProto:
     Raises:
         ModelError: a weight is missing, or has another shape than `config.json` says.
     """
-    config = json.loads((folder / "config.json").read_bytes())
+    config = ViTConfig.read(folder)
     builder = _Builder(read_weights(folder))
-    tokens = builder.embeddings(height // int(config.get("patch_size", 16)), width // int(config.get("patch_size", 16)))
-    heads, eps = int(config.get("num_attention_heads", 12)), float(config.get("layer_norm_eps", 1e-12))
-    last = int(config.get("num_hidden_layers", 12)) - 1
+    tokens = builder.embeddings(height // config.patch_size, width // config.patch_size)
+    heads, eps = config.num_attention_heads, config.layer_norm_eps
+    last = config.num_hidden_layers - 1
     for layer in range(last + 1):
         tokens = builder.layer(f"vit.encoder.layer.{layer}.", tokens, heads, eps, only_first=layer == last)
     logits = builder.linear(

@@ -3,7 +3,6 @@
 Written from the architecture and not from the graph; the tests hold it to torch's answers.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from detectors.exporters.vit_graph import read_weights
 from detectors.image import decode
+from detectors.model_config import ViTConfig
 from detectors.preprocess import Preprocessing
 
 Array = NDArray[np.float32]
@@ -19,7 +19,7 @@ Array = NDArray[np.float32]
 
 def numpy_reference(folder: Path, preprocessing: Preprocessing, index: int, multiple: bool) -> Callable[[bytes], float]:
     """Return the model as a function from an encoded photo to the probability of output `index`."""
-    config = json.loads((folder / "config.json").read_bytes())
+    config = ViTConfig.read(folder)
     weights = read_weights(folder)
 
     def probability(data: bytes) -> float:
@@ -32,9 +32,9 @@ def numpy_reference(folder: Path, preprocessing: Preprocessing, index: int, mult
     return probability
 
 
-def forward(weights: dict[str, Array], config: dict[str, int], pixels: Array) -> Array:
+def forward(weights: dict[str, Array], config: ViTConfig, pixels: Array) -> Array:
     """Return the logits, shape (classes,), of pixels of shape (3, height, width)."""
-    heads, eps = config.get("num_attention_heads", 12), config.get("layer_norm_eps", 1e-12)
+    heads, eps = config.num_attention_heads, config.layer_norm_eps
 
     def linear(name: str, value: Array) -> Array:
         product: Array = value @ weights[name + ".weight"].T
@@ -49,7 +49,7 @@ def forward(weights: dict[str, Array], config: dict[str, int], pixels: Array) ->
         return value.reshape(len(value), heads, -1).swapaxes(0, 1)
 
     tokens = _patches(weights, pixels)
-    for layer in range(config.get("num_hidden_layers", 12)):
+    for layer in range(config.num_hidden_layers):
         name = f"vit.encoder.layer.{layer}."
         before = norm(name + "layernorm_before", tokens)
         query, key, value = (

@@ -15,12 +15,12 @@ from typing import Any
 from PIL import Image
 
 from detectors.backends import MODEL_FILE
-from detectors.errors import DetectorConfigError, ModelError
+from detectors.errors import ModelError
 from detectors.exporters import Exporter
 from detectors.exporters.torchvision_cpu import ensure_torchvision
 from detectors.manifest import Output
 from detectors.preprocess import from_processor_config
-from detectors.vit import PROCESSOR_FILE
+from detectors.processor_config import PROCESSOR_FILE
 
 
 def import_yolo() -> Any:
@@ -69,12 +69,7 @@ class YOLOExporter(Exporter):
     def write(self, folder: Path) -> Output:
         """Write `model.onnx` and `preprocessor_config.json`."""
         model = load_yolo(self.original)
-        labels = {int(index): str(label) for index, label in model.names.items()}
-        index = self.config.roadwork_class_index
-        if index not in labels:
-            raise DetectorConfigError(
-                f"roadwork_class_index={index}: the network has the classes 0 to {len(labels) - 1}"
-            )
+        output = self._output(model)
         # Ultralytics decides on size and transforms at the first prediction, so ask it rather than guess.
         model.predict(Image.new("RGB", (64, 64)), verbose=False, device="cpu")
         processor = _processor_config(model.predictor.transforms.transforms) | (
@@ -90,12 +85,12 @@ class YOLOExporter(Exporter):
                     format="onnx", imgsz=list(model.predictor.imgsz), dynamic=False, simplify=False, device="cpu"
                 )
             shutil.move(written, folder / MODEL_FILE)
-        return Output(index=index, labels=[labels[key] for key in sorted(labels)], activation="none")
+        return output
 
     def reference(self) -> Callable[[bytes], float]:
         """Return `YOLO.predict`, read as the reference miner reads it."""
         model = load_yolo(self.original)
-        index = self.config.roadwork_class_index
+        index = self._output(model).index
         model.predict(Image.new("RGB", (64, 64)), verbose=False, device="cpu")
         preprocessing = from_processor_config(_processor_config(model.predictor.transforms.transforms))
 
@@ -104,6 +99,10 @@ class YOLOExporter(Exporter):
             return float(result.probs.data[index])
 
         return probability
+
+    def _output(self, model: Any) -> Output:
+        """The graph's last node is a softmax already."""
+        return self.output({int(index): str(label) for index, label in model.names.items()}, "none")
 
 
 def _processor_config(transforms: list[Any]) -> dict[str, Any]:

@@ -1,14 +1,19 @@
 """One endpoint on the wire: Triton's own client for the Open Inference Protocol, with its many errors made three.
 
 The client is the asyncio one: the blocking one may be used by a single thread only and has time limits of its own
-instead of a request's, while a coroutine is simply cancelled when the time is up.
+instead of a request's, while a coroutine is simply cancelled when the time is up. It would read whatever is sent, so
+that is bounded here, where it comes off the connection: an endpoint that is broken or hostile costs kilobytes.
 """
 
 import asyncio
+import json
 import os
 import ssl
-from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+import struct
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Literal, Self
 
 import aiohttp
 import numpy as np
@@ -18,10 +23,18 @@ from tritonclient.http.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from detectors.addresses import shown_within
+from detectors.remote.endpoints import legible
 from detectors.remote.signature import TYPE, Signature
 
 BUSY_STATUSES = ("429", "503")
 CONNECTIONS = 256  # more than there are slots
+SCORE = 32  # bytes of a score in JSON, at most
+ENVELOPE = 16 * 1024  # bytes around the scores: names, shape, parameters
+METADATA = 64 * 1024  # bytes of what a server says of a model, besides the labels
+ERROR = 8 * 1024  # bytes that are read of an error's text
+UNPACKED = {"accept-encoding": "identity"}
+# What Triton's client, numpy and the JSON parser raise for an answer that is not what the protocol says.
+MALFORMED = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError, struct.error)
 
 Kind = Literal["gone", "odd", "busy", "late"]
 
@@ -30,21 +43,85 @@ class Fault(Exception):
     """No scores from this endpoint: nobody is there, something went wrong, its queue is full, or none came in time."""
 
     def __init__(self, kind: Kind, message: str, status: str = "") -> None:
-        super().__init__(shown_within(message))  # aiohttp and servers may name the whole address
+        super().__init__(legible(shown_within(message)))  # aiohttp and servers may name the whole address
         self.kind: Kind = kind
         self.status = status  # of the HTTP answer, where there was one that says so
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most bytes that an answer may have: with scores, and with what there is to know of a model or a server."""
+
+    scores: int
+    metadata: int
+
+    @classmethod
+    def of(cls, labels: Sequence[str]) -> Self:
+        """Return what a model with these labels needs."""
+        return cls(ENVELOPE + SCORE * len(labels), METADATA + len(json.dumps(list(labels))))
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An answer that was read: as much of aiohttp's as Triton's client looks at."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    async def read(self) -> bytes:
+        """Return the body."""
+        return self.body
+
+
+class BoundedClient(InferenceServerClient):  # type: ignore[misc]
+    """Triton's client, reading no more of an answer than its limit, and nothing that is compressed.
+
+    A compressed answer is small only until it is unpacked, and Triton's client unpacks all of it.
+    """
+
+    def __init__(self, url: str, limits: Limits, context: ssl.SSLContext | None) -> None:
+        super().__init__(url, conn_limit=CONNECTIONS, conn_timeout=None, ssl=context is not None, ssl_context=context)
+        self._limits = limits
+
+    async def _get(self, request_uri: str, headers: Mapping[str, Any] | None, query_params: Any) -> Received:
+        answer = await super()._get(request_uri, UNPACKED | dict(headers or {}), query_params)
+        return await self._receive(answer, self._limits.metadata)
+
+    async def _post(self, request_uri: str, request_body: Any, headers: Any, query_params: Any) -> Received:
+        answer = await super()._post(request_uri, request_body, UNPACKED | dict(headers or {}), query_params)
+        return await self._receive(answer, self._limits.scores)
+
+    async def _receive(self, answer: aiohttp.ClientResponse, limit: int) -> Received:
+        """Read an answer up to the limit; of an error, as much as fits: its status says enough.
+
+        Raises:
+            Fault: it is longer, or compressed.
+        """
+        self._stub.cookie_jar.clear()  # nobody would ever look at what a server has kept here
+        is_error = answer.status != HTTPStatus.OK
+        limit = ERROR if is_error else limit
+        body = bytearray()
+        try:
+            coding = answer.headers.get("content-encoding", "identity")
+            if coding != "identity" and not is_error:
+                raise Fault("odd", f"its answer is compressed ({coding}), which it was not asked for")
+            while len(body) <= limit and (piece := await answer.content.read(limit + 1 - len(body))):
+                body += piece
+        finally:
+            answer.close()  # the connection too, unless all of the answer was read
+        if len(body) > limit and not is_error:
+            raise Fault("odd", f"its answer has more than the {limit:,} bytes that it needs")
+        return Received(answer.status, answer.headers, bytes(body[:limit]))
 
 
 class Channel:
     """Connections to one endpoint; lives on one event loop."""
 
-    def __init__(self, address: str, model: str) -> None:
+    def __init__(self, address: str, model: str, labels: Sequence[str]) -> None:
         scheme, _, rest = address.partition("://")
-        is_tls = scheme == "https"
-        context = ssl.create_default_context() if is_tls else None
-        self._client = InferenceServerClient(
-            rest.rstrip("/"), conn_limit=CONNECTIONS, conn_timeout=None, ssl=is_tls, ssl_context=context
-        )
+        context = ssl.create_default_context() if scheme == "https" else None
+        self._client = BoundedClient(rest.rstrip("/"), Limits.of(labels), context)
         self._model = model
         self.is_binary = True  # arrays as they lie in memory, an extension of the protocol; else as JSON
 
@@ -64,7 +141,7 @@ class Channel:
         try:
             scores = result.as_numpy(signature.output)
             return np.array(scores, dtype=np.float32)
-        except (ValueError, TypeError, KeyError, IndexError) as error:
+        except MALFORMED as error:
             raise Fault("odd", f"its answer can't be read: {error}") from error
 
     async def check_ready(self, seconds: float) -> None:
@@ -106,9 +183,11 @@ class Channel:
             raise Fault("gone", f"no connection: {_reason(error.os_error)}") from error
         except InferenceServerException as error:
             raise _fault_of(error) from error
+        except aiohttp.ClientResponseError as error:  # no HTTP, or a head that is too long
+            raise Fault("odd", f"its answer can't be read: {error.message}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise Fault("odd", f"the connection broke: {error or type(error).__name__}") from error
-        except (ValueError, TypeError, KeyError) as error:
+        except MALFORMED as error:
             raise Fault("odd", f"its answer can't be read: {error}") from error
 
 
@@ -119,6 +198,8 @@ def _reason(error: OSError) -> str:
 
 def _fault_of(error: InferenceServerException) -> Fault:
     """Return the fault an error status stands for, with the server's reason if it gave one that fits on a line."""
+    if error.status() is None:  # of the client itself
+        return Fault("odd", f"its answer can't be read: {error.message()}")
     status = str(error.status())
     said = str(error.message()).partition("\n")[0][:100]
     if said.startswith("an exception occurred in the client"):  # what was said is no JSON

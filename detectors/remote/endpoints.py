@@ -2,16 +2,18 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from detectors.addresses import shown
 
 State = Literal["up", "suspect", "down"]
+STATES: tuple[State, ...] = get_args(State)
 
 MARGIN = 0.05  # seconds of a request's time kept back for what comes after the scores
 LEAST_RESERVE = 0.25  # seconds kept for asking another endpoint; less is not worth a second try
 PATIENCE, LEAST_PATIENCE = 8, 2.0  # times the usual, and seconds, after which an endpoint is taken to hang
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before an endpoint that failed is looked at again
+LONGEST_REASON = 300  # characters of what a server may have us say in the log and on the pages
 
 
 @dataclass(slots=True)
@@ -39,12 +41,18 @@ class Endpoint:
     def suspect(self, reason: str, now: float) -> None:
         """One request failed: asked only if nothing better is there, and to prove itself at once."""
         if self.state != "down":
-            self.state, self.reason, self.due = "suspect", reason, now
+            self.state, self.reason, self.due = "suspect", legible(reason), now
 
     def give_up(self, reason: str, now: float) -> None:
         """Nobody is there, or a proof failed: left alone for a while."""
         self.misses += 1
-        self.state, self.reason, self.due = "down", reason, now + pause(self.misses)
+        self.state, self.reason, self.due = "down", legible(reason), now + pause(self.misses)
+
+
+def legible(text: str) -> str:
+    """Return a text that fits on a line, whatever a server has put into it."""
+    line = "".join(character if character.isprintable() else " " for character in text[: LONGEST_REASON + 1])
+    return line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 1] + "…"
 
 
 def choose(endpoints: Iterable[Endpoint], tried: Collection[int] = ()) -> Endpoint | None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from detectors.errors import DetectorError, NoEndpoint, OutOfTime
 from detectors.remote.channel import Channel, Fault
-from detectors.remote.endpoints import MARGIN, Endpoint, choose, is_patient, time_limit
+from detectors.remote.endpoints import MARGIN, Endpoint, State, choose, is_patient, time_limit
 from detectors.remote.options import Observer
 from detectors.remote.signature import Signature, read_signature
 
@@ -57,7 +57,7 @@ class Engine:
         self.proof = proof
         self.observer = observer
         self.usual = 0.0  # seconds a picture takes there
-        self._places = {one.index: Place(one, Channel(one.address, model)) for one in endpoints}
+        self._places = {one.index: Place(one, Channel(one.address, model, proof.labels)) for one in endpoints}
         self._asked = 0
         self._watchers: list[asyncio.Task[None]] = []
 
@@ -109,6 +109,8 @@ class Engine:
             scores = await place.channel.scores(array, place.signature, seconds)
             if scores.shape != (1, len(self.proof.labels)):
                 raise Fault("odd", f"its scores have the shape {scores.shape}")
+            if not np.isfinite(scores).all():
+                raise Fault("odd", "its scores are not finite")
         except Fault as fault:
             if fault.kind != "late" or is_patient(seconds, self.usual):
                 self.observer.failed(endpoint.index)
@@ -129,7 +131,9 @@ class Engine:
         if fault.kind == "gone":
             self._give_up(place, str(fault))
         else:
+            was = place.endpoint.state
             place.endpoint.suspect(str(fault), time.monotonic())
+            self._tell(place.endpoint, was)
         place.alarm.set()
 
     async def _watch(self, place: Place) -> None:
@@ -168,6 +172,7 @@ class Engine:
             return
         self.usual = self.usual or time.monotonic() - started
         endpoint.trust(time.monotonic() + LOOK_SECONDS)
+        self._tell(endpoint, was)
         if was == "down":
             encoding = "" if place.channel.is_binary else "; with arrays as JSON, for it knows no binary ones"
             log.info("endpoint %d (%s) is used%s", endpoint.index, endpoint.name, encoding)
@@ -184,10 +189,16 @@ class Engine:
         return await channel.scores(self.proof.array, signature, PROOF_SECONDS)
 
     def _give_up(self, place: Place, reason: str) -> None:
-        endpoint = place.endpoint
-        if endpoint.state != "down" or endpoint.reason != reason:
-            log.warning("endpoint %d (%s) is left alone: %s", endpoint.index, endpoint.name, reason)
+        endpoint, was, known = place.endpoint, place.endpoint.state, place.endpoint.reason
         endpoint.give_up(reason, time.monotonic())
+        if was != "down" or endpoint.reason != known:
+            log.warning("endpoint %d (%s) is left alone: %s", endpoint.index, endpoint.name, endpoint.reason)
+        self._tell(endpoint, was)
+
+    def _tell(self, endpoint: Endpoint, was: State) -> None:
+        """Have a change of state counted: one that is over before anybody looks at the state is seen in no gauge."""
+        if endpoint.state != was:
+            self.observer.changed(endpoint.index, endpoint.state)
 
 
 def in_words(endpoints: Sequence[Endpoint]) -> str:

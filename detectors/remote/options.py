@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from detectors.remote.endpoints import State
+
 
 class Observer(Protocol):
     """Told of every picture, from any thread."""
@@ -14,6 +16,10 @@ class Observer(Protocol):
 
     def failed(self, index: int) -> None:
         """An endpoint did not."""
+        ...
+
+    def changed(self, index: int, state: State) -> None:
+        """An endpoint came into this state."""
         ...
 
     def served_locally(self) -> None:
@@ -28,6 +34,9 @@ class Nobody:
         """Let it pass."""
 
     def failed(self, index: int) -> None:
+        """Let it pass."""
+
+    def changed(self, index: int, state: State) -> None:
         """Let it pass."""
 
     def served_locally(self) -> None:

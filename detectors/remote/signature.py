@@ -33,8 +33,8 @@ def read_signature(metadata: Any, shape: Sequence[int], labels: Sequence[str]) -
     scores = _only(metadata, "outputs", (1, len(labels)))
     parameters = scores.get("parameters")
     told = parameters.get("labels") if isinstance(parameters, Mapping) else None
-    if told is not None and list(told) != list(labels):
-        raise ModelError(f"the engine's labels are {list(told)!r}, not {list(labels)!r}")
+    if told is not None and told != list(labels):
+        raise ModelError(f"the engine's labels are {told!r}, not {list(labels)!r}")
     return Signature(str(picture["name"]), str(scores["name"]))
 
 

@@ -1,6 +1,5 @@
 """A Hugging Face image classifier with two classes: found, loaded, given adapters, and saved again."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -10,8 +9,9 @@ from torch import Tensor, nn
 from detectors.config import DetectorConfig
 from detectors.errors import ModelError
 from detectors.exporters.torchvision_cpu import ensure_torchvision
+from detectors.model_config import CONFIG_FILE, ModelConfig
+from detectors.processor_config import PROCESSOR_FILE
 from detectors.training.config import TrainConfig
-from detectors.vit import PROCESSOR_FILE
 from detectors.weights import Original, find_original
 
 ensure_torchvision()
@@ -32,6 +32,7 @@ def find_folder(config: TrainConfig) -> Original:
 
     Raises:
         ModelError: it can't be found or fetched, or lacks a file.
+        ModelFileError: its config.json is wrong.
     """
     local = Path(config.model).expanduser()
     if local.is_dir():
@@ -46,9 +47,10 @@ def find_folder(config: TrainConfig) -> Original:
             if config.model in SIZES:
                 raise
             raise ModelError(f"{error}; nor is there a folder {config.model} here") from error
-    for name in ("config.json", PROCESSOR_FILE):
+    for name in (CONFIG_FILE, PROCESSOR_FILE):
         if not (found.path / name).is_file():
             raise ModelError(f"{found.path} holds no {name}")
+    ModelConfig.read(found.path)  # what is wrong with it is said in our words, before transformers meets it
     return found
 
 
@@ -85,15 +87,10 @@ def load(folder: Path, seed: int) -> nn.Module:
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(f"{folder} can't be loaded: {str(error).splitlines()[0]}") from error
     model.config.problem_type = "single_label_classification"
-    if has_weights(folder) and _labels(folder) != LABELS:
+    if has_weights(folder) and ModelConfig.read(folder).id2label != LABELS:
         head_of(model).reset_parameters()  # two outputs of other meaning are no start
     trained: nn.Module = model
     return trained
-
-
-def _labels(folder: Path) -> dict[int, str]:
-    labels = json.loads((folder / "config.json").read_bytes()).get("id2label") or {}
-    return {int(index): label for index, label in labels.items()}
 
 
 def head_name(model: nn.Module) -> str:

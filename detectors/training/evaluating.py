@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.estimates import Estimate, rates, reward_estimate, reward_gain, reward_of, share_estimate
+from detectors.reversal import sorting_of
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -28,6 +29,8 @@ class Figures:
     precision: float
     recall: float
     auc: float
+    auc_low: float  # what chance alone stays above, 39 times of 40
+    reversed: bool  # the AUC is lower than that
     brier: float
     reward: Estimate
     seconds: float  # median of a picture
@@ -48,9 +51,10 @@ class Figures:
 
 def judge(labels: Flags, probabilities: Floats, seconds: Floats, seed: int = 0) -> Figures:
     """Measure a detector; both classes have to occur."""
-    from sklearn.metrics import matthews_corrcoef, precision_score, recall_score, roc_auc_score
+    from sklearn.metrics import matthews_corrcoef, precision_score, recall_score
 
     said = probabilities > 0.5
+    sorting = sorting_of(labels, probabilities)
     return Figures(
         photos=len(labels),
         accuracy=share_estimate(said == labels),
@@ -58,7 +62,9 @@ def judge(labels: Flags, probabilities: Floats, seconds: Floats, seed: int = 0) 
         mcc=float(matthews_corrcoef(labels, said)),
         precision=float(precision_score(labels, said, zero_division=np.nan)),
         recall=float(recall_score(labels, said)),
-        auc=float(roc_auc_score(labels, probabilities)),
+        auc=sorting.auc,
+        auc_low=max(0.0, 0.5 - sorting.chance),
+        reversed=sorting.is_reversed,
         brier=float(np.mean((probabilities - labels) ** 2)),
         reward=reward_estimate(labels, said, seed=seed),
         seconds=float(np.median(seconds)),
@@ -72,6 +78,21 @@ def leads(labels: Flags, answers: Mapping[str, Floats], seed: int = 0) -> tuple[
     best = max(earned, key=lambda name: earned[name])
     gains = {name: reward_gain(labels, flags, said[best], seed=seed) for name, flags in said.items() if name != best}
     return best, gains
+
+
+def warnings(classes: Mapping[str, str], figures: Mapping[str, Figures]) -> list[str]:
+    """Return a sentence for each detector that sorts the photos the wrong way round.
+
+    Args:
+        classes: which class of each counts as roadwork, in words.
+        figures: of each.
+    """
+    return [
+        f"{name} reversed? AUC {one.auc:.3f}, where chance alone stays above {one.auc_low:.3f}: "
+        f"is roadwork = {classes[name]} the right class? (roadwork_label names another)"
+        for name, one in figures.items()
+        if one.reversed
+    ]
 
 
 def in_words(best: str, gains: Mapping[str, Estimate]) -> list[str]:

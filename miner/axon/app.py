@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,20 +15,22 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from miner.axon import BTAUTH_PATH, SYNAPSES, btauth, legacy
-from miner.axon.body import check_length, declared_length, read_body
-from miner.axon.caller import Caller, Wire, read_timeout
+from miner.axon.body import UNPACKED, BodyReader, check_length, declared_length, unpack
+from miner.axon.caller import Caller, StaleNonce, Wire, read_timeout
+from miner.axon.clock import ClockWatch
 from miner.axon.exchange import Exchange, Recorder, address_of
 from miner.axon.limits import Limits
 from miner.axon.replay import SeenNonces
+from miner.budget import Claim
 from miner.chain.base import Chain
 from miner.connections import vouch
-from miner.errors import Expired, InferenceFailed, Refused, RequestError, Unauthorised
+from miner.errors import Expired, Forbidden, InferenceFailed, Refused, RequestError, Unauthorised
 from miner.history import History
 from miner.metrics import Metrics
 from miner.policy import Rules, judge
 from miner.queue import refused
 from miner.scheduler import Ticket
-from miner.service import Service
+from miner.service import Picture, Service
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ class Axon:
         metrics: Metrics,
         history: History,
         model_url: str = "",
+        clock: ClockWatch | None = None,
     ) -> None:
         self.service = service
         self.chain = chain
@@ -53,12 +57,11 @@ class Axon:
         self.metrics = metrics
         self.recorder = Recorder(metrics, history, chain)
         self.model_url = model_url
-        started = time.time_ns()
+        self.clock = clock or ClockWatch()
         self._seen: Mapping[Wire, SeenNonces] = {
-            "dendrite": SeenNonces(started, legacy.RETENTION_NS),
-            "btauth": SeenNonces(started, btauth.RETENTION_NS),
+            "dendrite": SeenNonces(legacy.RETENTION_NS, self.clock.monotonic),
+            "btauth": SeenNonces(btauth.RETENTION_NS, self.clock.monotonic),
         }
-        self._unverified: Counter[str] = Counter()  # btauth bodies on their way, by address
 
     def asgi(self) -> Starlette:
         """Return the application."""
@@ -85,6 +88,8 @@ class Axon:
                 outcome = self._count_refusal(exchange, error)
             elif isinstance(error, InferenceFailed):
                 self.metrics.invalid_outputs.inc()
+            elif isinstance(error, StaleNonce):
+                self._note_stale(error.caller)
         except asyncio.CancelledError:  # the drain has run out of time
             late = refused("draining")
             outcome, reason, response = self._count_refusal(exchange, late), str(late), self._failure(exchange, late)
@@ -96,17 +101,19 @@ class Axon:
             failed = InferenceFailed("the request failed")
             outcome, reason, response = failed.outcome, str(failed), self._failure(exchange, failed)
         finally:
-            self.limits.held[exchange.wire].give_back(exchange.held)
+            if exchange.claim is not None:
+                exchange.claim.shrink()
         await response(scope, receive, send)
         self.recorder.record(exchange, outcome, reason, prediction)
 
     async def _answer(self, exchange: Exchange) -> float:
         """Return the probability of roadwork for a request that may be answered."""
         if exchange.wire == "dendrite":
-            ticket, body = await self._by_dendrite(exchange)
+            ticket, picture, claim = await self._by_dendrite(exchange)
         else:
-            ticket, body = await self._by_btauth(exchange)
-        job = asyncio.ensure_future(self.service.answer(ticket, lambda: exchange.unpack(body)))
+            ticket, picture, claim = await self._by_btauth(exchange)
+        exchange.claim = None  # it is the service's from here on
+        job = asyncio.ensure_future(self.service.answer(ticket, picture, claim))
         # Nothing but a hang-up can come after the body; then queued work is dropped.
         hangup = asyncio.ensure_future(exchange.request.receive())
         try:
@@ -123,56 +130,82 @@ class Axon:
             job.cancel()
             self.service.scheduler.leave(ticket)
 
-    async def _by_dendrite(self, exchange: Exchange) -> tuple[Ticket, bytes]:
+    async def _by_dendrite(self, exchange: Exchange) -> tuple[Ticket, Picture, Claim]:
         """The older wire: the headers prove the caller, so nothing of the body is read for strangers."""
-        headers = exchange.request.headers
-        caller = legacy.authenticate(headers, self.hotkey, time.time_ns())
+        request = exchange.request
+        caller = legacy.authenticate(request.headers, self.hotkey, self.clock.now())
         try:
             stake = self._judge(caller.hotkey)
         except Refused:
             exchange.caller = caller  # else nobody would learn that validators are refused
             raise
-        self._remember(exchange.request, caller)
+        self._remember(request, caller)
         exchange.caller = caller
-        check_length(exchange.request, self.limits.max_body)
+        check_length(request, self.limits.max_body)
         deadline = self.limits.deadline(exchange.arrived, caller.timeout)
         ticket = self.service.scheduler.admit(self._asker(caller.hotkey), stake, deadline)
         try:
-            return ticket, await self._read(exchange, deadline, ticket.check)
+            claim = exchange.claim = self.limits.budget.claim(ticket.rank)
+            claim.lose = partial(self.service.scheduler.refuse, ticket)
+            reader = BodyReader(request, self.limits, deadline, claim)
+            ticket.tell = reader.stop
+            body = await self._read(exchange, reader)
+            return ticket, await self._unpack(exchange, ticket, claim, body), claim
         except BaseException:
             self.service.scheduler.leave(ticket)
             raise
 
-    async def _by_btauth(self, exchange: Exchange) -> tuple[Ticket, bytes]:
-        """The newer wire: the signature covers the body, so the claimed hotkey is judged first and proven after."""
-        request = exchange.request
+    async def _by_btauth(self, exchange: Exchange) -> tuple[Ticket, Picture, Claim]:
+        """The newer wire: the signature covers the body, so the claimed hotkey is judged first and proven after.
+
+        An unproven body takes no place in the queue, where it could be in the way of proven ones.
+        """
+        request, scheduler = exchange.request, self.service.scheduler
         claimed = btauth.claimed_hotkey(request.headers)
         stake = self._judge(claimed)
         check_length(request, self.limits.max_body)
         deadline = self.limits.deadline(exchange.arrived, read_timeout(request.headers.get("timeout")))
-        scheduler = self.service.scheduler
-        scheduler.check(self._asker(claimed), stake, deadline)
-        # An unproven body takes no place in the queue, where it could be in the way of proven ones; and since anyone
-        # may claim any hotkey, the share is one of each address.
-        address = address_of(request)
-        if self._unverified.total() >= scheduler.queue.depth:
-            raise refused("queue_full")
-        if self._unverified[address] >= scheduler.queue.share:
-            raise refused("share")
-        self._unverified[address] += 1
-        try:
-            body = await self._read(exchange, deadline)
-        finally:
-            self._unverified -= Counter((address,))  # which drops zeros
+        rank, address = scheduler.check(self._asker(claimed), stake, deadline), address_of(request)
+        known = (address, claimed) in self.limits.proven
+        claim = exchange.claim = self.limits.budget.claim(rank if known else None, address)
+        reader = BodyReader(request, self.limits, deadline, claim)
+        claim.lose = reader.stop
+        body = await self._read(exchange, reader)
         query = request.scope.get("query_string", b"")
         path = request.scope["raw_path"] + (b"?" + query if query else b"")
         exchange.caller = btauth.authenticate(
-            request.headers, body, request.method, path.decode("ascii"), self.hotkey, time.time_ns()
+            request.headers, body, request.method, path.decode("ascii"), self.hotkey, self.clock.now()
         )
         self._remember(request, exchange.caller)
-        ticket = scheduler.admit(self._asker(claimed), stake, deadline)
         exchange.lap("verify")
-        return ticket, body
+        ticket = scheduler.admit(self._asker(claimed), stake, deadline)
+        try:
+            claim.rank, claim.lose = ticket.rank, partial(scheduler.refuse, ticket)
+            return ticket, await self._unpack(exchange, ticket, claim, body), claim
+        except BaseException:
+            scheduler.leave(ticket)
+            raise
+
+    async def _read(self, exchange: Exchange, reader: BodyReader) -> bytearray:
+        exchange.lap("verify")
+        body = await reader.read()
+        exchange.body_read, exchange.body_bytes = True, len(body)
+        exchange.lap("body")
+        return body
+
+    async def _unpack(self, exchange: Exchange, ticket: Ticket, claim: Claim, body: bytearray) -> Picture:
+        """Return the photo in a body, which is let go; only that of one request is unpacked at a time."""
+        async with self.limits.unpacking:
+            ticket.check()
+            claim.grow(int(UNPACKED * len(body)))
+            lose, claim.lose = claim.lose, None  # a thread can't be made to let go
+            loop = asyncio.get_running_loop()
+            picture = await loop.run_in_executor(self.limits.unpacker, unpack, body, self.limits.max_pixels)
+            claim.lose = lose
+        claim.shrink(len(picture.data))
+        exchange.picture = picture
+        exchange.lap("body")
+        return picture
 
     def _count_refusal(self, exchange: Exchange, error: Refused) -> str:
         """Count a refusal and return the outcome.
@@ -199,23 +232,24 @@ class Axon:
 
     def _remember(self, request: Request, caller: Caller) -> None:
         # After the verdict, so that strangers can't fill the memory of nonces.
-        known = caller.hotkey in self.chain.snapshot.neurons or caller.hotkey in self.rules.allow
-        seen, now = self._seen[caller.wire], time.time_ns()
-        if not seen.check_and_store(caller.hotkey, caller.nonce, now, caller.uuid, known=known):
+        known, seen = self._is_known(caller), self._seen[caller.wire]
+        if not seen.check_and_store(caller.hotkey, caller.nonce, self.clock.now(), caller.uuid, known=known):
             raise Unauthorised("this request was answered before, or is older than this process")
+        if known:
+            self.clock.heard(caller)
+        self.limits.proven.remember(address_of(request), caller.hotkey)
         vouch(request.scope)
 
-    async def _read(self, exchange: Exchange, deadline: float, check: Callable[[], None] = lambda: None) -> bytes:
-        def take(count: int) -> None:
-            check()
-            self.limits.held[exchange.wire].take(count)
-            exchange.held += count
+    def _note_stale(self, caller: Caller) -> None:
+        """Compare clocks with whoever would be let in if they agreed."""
+        with suppress(Forbidden):
+            judge(caller.hotkey, self.chain.snapshot, self.rules)
+            if self._is_known(caller):
+                self.clock.refused(caller)
 
-        exchange.lap("verify")
-        body = await read_body(exchange.request, self.limits.max_body, self.limits.body_stall, deadline, take)
-        exchange.body_read = True
-        exchange.lap("body")
-        return body
+    def _is_known(self, caller: Caller) -> bool:
+        """Return whether its hotkey is one of the chain or the operator, of which there are not many."""
+        return caller.hotkey in self.chain.snapshot.neurons or caller.hotkey in self.rules.allow
 
     def _success(self, exchange: Exchange, prediction: float) -> JSONResponse:
         if exchange.wire == "btauth":

@@ -3,18 +3,24 @@
 import asyncio
 import base64
 import binascii
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator
 
 import pybase64
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from miner.errors import BadRequest, BodyStalled, BodyTooLarge, UnreadableImage
+from detectors.image import memory_of
+from miner.axon.limits import Limits
+from miner.budget import Claim
+from miner.errors import BadRequest, BodyStalled, BodyTooLarge, RequestError, UnreadableImage
+from miner.service import Picture
 
-# Bytes. Large blocks that grow side by side leave holes in the heap (74 MB were taken for 32 MB of bodies), and small
-# ones that a caller drips in would take more than they hold.
-PIECE = 2**16
+PIECE = 2**16  # bytes by which a body of unknown length grows
+LEAST_RATE = 4096  # bytes a second of such a body
+BEHIND = 2  # times as slow as it would have to be at least
+UNPACKED = 1.75  # bytes for each of a body while it is unpacked: its text and the photo
 MAX_DIGITS = 20  # of a length; Python makes no number of thousands, of zeros neither
 MAX_PARTS = 1000  # of a body's JSON; a synapse has about forty
 
@@ -55,36 +61,101 @@ def check_length(request: Request, limit: int) -> None:
         raise BodyTooLarge(f"the body has {length} bytes; at most {limit} are allowed")
 
 
-async def read_body(request: Request, limit: int, stall: float, deadline: float, take: Callable[[int], None]) -> bytes:
-    """Read a body of at most `limit` bytes, without a pause of `stall` seconds, before `deadline` (monotonic).
+class BodyReader:
+    """A request's body on its way in, which must keep a pace at which it will be there in time.
 
-    `take` is told of each chunk's length, and may refuse it.
-
-    Raises:
-        BodyTooLarge: more bytes came than allowed.
-        BodyStalled: they came too slowly.
-        ClientDisconnect: the caller hung up.
+    Args:
+        request: whose body it is.
+        limits: what one may cost.
+        deadline: on `time.monotonic`, when its answer must be on its way.
+        claim: on the memory, which is asked before a byte is taken.
     """
-    pieces, stream, length = [bytearray()], request.stream(), 0
-    while True:
-        patience = min(stall, deadline - time.monotonic())
+
+    def __init__(self, request: Request, limits: Limits, deadline: float, claim: Claim) -> None:
+        self._request = request
+        self._limits = limits
+        self._deadline = deadline
+        self._claim = claim
+        self._length = declared_length(request)
+        self._scope: asyncio.Timeout | None = None
+        self._why: RequestError | None = None
+
+    def stop(self, why: RequestError) -> None:
+        """Give up at once, for this reason: what is held of the body is wanted for another."""
+        self._why = why
+        if self._scope is not None:
+            with contextlib.suppress(RuntimeError):  # it ends at this very moment
+                self._scope.reschedule(0)
+
+    async def read(self) -> bytearray:
+        """Return the body.
+
+        Raises:
+            BodyTooLarge: more bytes came than allowed.
+            BodyStalled: they came too slowly.
+            Refused: there is no memory for it, or it was stopped.
+            ClientDisconnect: the caller hung up.
+        """
+        # At its full size at once where that is known: blocks that grow side by side leave holes in the heap.
+        size = self._length or 0
+        self._claim.grow(size)
+        body, stream, began, filled = bytearray(size), self._request.stream(), time.monotonic(), 0
+        while (chunk := await self._chunk(stream)) is not None:
+            end = filled + len(chunk)
+            if end > self._limits.max_body:
+                raise BodyTooLarge(f"the body has more than the allowed {self._limits.max_body} bytes")
+            if end > len(body):
+                more = max(end - len(body), PIECE)
+                self._claim.grow(more)
+                body.extend(bytes(more))
+            body[filled:end] = chunk
+            self._claim.fill(len(chunk))
+            filled = end
+            self._check_pace(filled, began)
+        del body[filled:]
+        return body
+
+    async def _chunk(self, stream: AsyncGenerator[bytes, None]) -> bytes | None:
+        patience = min(self._limits.body_stall, self._deadline - time.monotonic())
+        if self._why is not None:
+            raise self._why
         try:
-            async with asyncio.timeout(patience):
-                chunk = await anext(stream, None)
+            async with asyncio.timeout(patience) as self._scope:
+                return await anext(stream, None)
         except TimeoutError:
-            raise BodyStalled("the body came too slowly") from None
-        if chunk is None:
-            return b"".join(pieces)
-        length += len(chunk)
-        if length > limit:
-            raise BodyTooLarge(f"the body has more than the allowed {limit} bytes")
-        take(len(chunk))
-        if len(pieces[-1]) >= PIECE:
-            pieces.append(bytearray())
-        pieces[-1] += chunk
+            raise (self._why or BodyStalled("the body came too slowly")) from None
+        finally:
+            self._scope = None
+
+    def _check_pace(self, filled: int, began: float) -> None:
+        """Raise if the rest can't be there in time, by far; one of unknown length has a rate to keep.
+
+        Raises:
+            BodyStalled: what it is.
+        """
+        seconds = time.monotonic() - began
+        if seconds < self._limits.body_stall:
+            return
+        if self._length is None:
+            wanted = LEAST_RATE * (seconds - self._limits.body_stall)
+        else:
+            wanted = self._length * seconds / (self._deadline - began) / BEHIND
+        if filled < wanted:
+            raise BodyStalled("the body came too slowly")
 
 
-def picture_of(body: bytes) -> bytes:
+def unpack(body: bytearray, max_pixels: int) -> Picture:
+    """Unpack the encoded photo from an ImageSynapse's JSON, and see what it takes to decode it.
+
+    Takes up to `UNPACKED` times the body's size meanwhile, so it is asked for before; some milliseconds for a large
+    one, so it is not for the event loop. Raises as `picture_of`.
+    """
+    data = picture_of(body)
+    hash(data)  # which it keeps: to look for an equal one takes no time then
+    return Picture(data, memory_of(data, max_pixels))
+
+
+def picture_of(body: bytes | bytearray) -> bytes:
     """Unpack the encoded photo from an ImageSynapse's JSON.
 
     Raises:
@@ -111,4 +182,4 @@ def picture_of(body: bytes) -> bytes:
         raise UnreadableImage("the image is not base64") from None
 
 
-__all__ = ["ClientDisconnect", "check_length", "declared_length", "picture_of", "read_body"]
+__all__ = ["UNPACKED", "BodyReader", "ClientDisconnect", "check_length", "declared_length", "picture_of", "unpack"]

@@ -33,6 +33,14 @@ class Reply:
     timed_out: bool = False
 
 
+def another(picture: bytes, number: int) -> bytes:
+    """Return a photo that looks the same in bytes of its own: the miner scores equal ones in flight only once.
+
+    What follows the end of a JPEG, PNG or WebP is no part of the picture.
+    """
+    return picture + number.to_bytes(8, "big") if number else picture
+
+
 class Client:
     """A validator that asks one miner."""
 

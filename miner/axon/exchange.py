@@ -1,21 +1,19 @@
 """One request on its way through, and what is written down at its end."""
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
-from miner.axon.body import picture_of
 from miner.axon.caller import Caller, Wire
+from miner.budget import Claim
 from miner.chain.base import Chain
 from miner.history import Entry, History
 from miner.metrics import OTHERS, Metrics
 from miner.recorder.records import Record
-from miner.service import Answer
-
-log = logging.getLogger(__name__)
+from miner.service import Answer, Picture
+from miner.traffic import tell_of
 
 
 @dataclass(slots=True)
@@ -29,8 +27,10 @@ class Exchange:
     marked: float = 0.0  # where the last lap ended
     caller: Caller | None = None  # once it is proven
     body_read: bool = False
-    held: int = 0  # bytes of its body in memory
-    picture: bytes | None = None  # once it is unpacked
+    body_bytes: int = 0
+    claim: Claim | None = None  # on the memory, until the service has it
+    picture: Picture | None = None  # once it is unpacked
+    shared: bool = False  # whether it got the answer to another's picture
 
     def __post_init__(self) -> None:
         self.marked = self.arrived
@@ -41,18 +41,16 @@ class Exchange:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + until - self.marked
         self.marked = until
 
-    def unpack(self, body: bytes) -> bytes:
-        """Return the encoded photo; called in the slot's thread."""
-        self.picture = picture_of(body)
-        return self.picture
-
     def take(self, answer: Answer) -> None:
         """Give the time since the last lap to the stages of an answer; its way between the threads is waiting too."""
-        self.lap("queue", answer.started)
-        self.lap("body", answer.unpacked)
-        done = answer.prediction
-        self.seconds |= {"decode": done.decode, "preprocess": done.preprocess, "infer": done.infer}
-        self.marked = answer.finished
+        self.shared = answer.shared
+        if not answer.shared:
+            self.lap("queue", answer.started)
+            done = answer.prediction
+            self.seconds |= {"decode": done.decode, "preprocess": done.preprocess, "infer": done.infer}
+            self.marked = answer.finished
+        else:  # it waited for a picture of which each stage is told once
+            self.lap("queue", answer.finished)
 
     @property
     def elapsed(self) -> float:
@@ -68,6 +66,7 @@ class Recorder:
         self.history = history
         self.chain = chain
         self.ended: Callable[[str, str], None] = lambda address, outcome: None  # told of every request
+        self.proven: Callable[[Entry], None] = lambda entry: None  # told of those whose callers are proven
         # Told of every prediction, and of what photo.
         self.predicted: Callable[[float, bytes | None], None] = lambda prediction, picture: None
         self.keep: Callable[[Record, bytes | None], None] | None = None  # given a record of each, and its photo
@@ -83,18 +82,15 @@ class Recorder:
         self.metrics.by_hotkey.labels(self.chain.hotkey, outcome).inc()
         self.metrics.duration.labels(outcome).observe(exchange.elapsed)
         uid = self._count_caller(exchange.caller) if exchange.caller is not None else None
-        self.history.add(
-            Entry(time.time(), uid, exchange.wire, outcome, reason[:100], exchange.elapsed, prediction),
-            proven=exchange.caller is not None,
-        )
+        entry = Entry(time.time(), uid, exchange.wire, outcome, reason[:100], exchange.elapsed, prediction)
+        self.history.add(entry, proven=exchange.caller is not None)
         if self.keep is not None:
             record = _record(exchange, uid, outcome, reason, prediction, self.chain.hotkey)
-            self.keep(record, exchange.picture)
+            self.keep(record, exchange.picture.data if exchange.picture is not None else None)
         self.ended(address_of(exchange.request), outcome)
-        who = exchange.caller.hotkey if exchange.caller else "unproven"
-        log.debug(
-            "%s %s %s in %.1f ms%s", exchange.wire, who, outcome, exchange.elapsed * 1e3, reason and f": {reason}"
-        )
+        if exchange.caller is not None:
+            self.proven(entry)
+        tell_of(entry, exchange.caller.hotkey if exchange.caller is not None else None)
 
     def record_no_route(self, request: Request) -> None:
         """Count a request for a path that is none; it stays out of the history."""
@@ -107,7 +103,10 @@ class Recorder:
         for stage, seconds in exchange.seconds.items():
             self.metrics.stage.labels(stage).observe(seconds)
         self.metrics.predictions.observe(prediction)
-        self.predicted(prediction, exchange.picture)
+        if exchange.shared:
+            self.metrics.shared.inc()
+        else:
+            self.predicted(prediction, exchange.picture.data if exchange.picture is not None else None)
         left = exchange.caller.timeout - exchange.elapsed
         self.metrics.remaining.observe(max(0.0, left))
         return left
@@ -133,7 +132,7 @@ def _record(
         seconds=exchange.elapsed,
         stages=exchange.seconds,
         timeout=exchange.caller.timeout if exchange.caller is not None else None,
-        body_bytes=exchange.held,
+        body_bytes=exchange.body_bytes,
         prediction=prediction,
         hotkey=hotkey,
     )

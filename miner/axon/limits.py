@@ -1,32 +1,11 @@
-"""What requests may cost: each alone in bytes and seconds, and all bodies together."""
+"""What requests may cost: each alone in bytes, pixels and seconds, and all together in memory."""
 
-from collections.abc import Mapping
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from miner.axon.caller import Wire
-from miner.queue import refused
-
-
-class Held:
-    """Bytes of bodies held at once; many large ones together are refused, though each alone would be allowed."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.now = 0
-
-    def take(self, count: int) -> None:
-        """Hold `count` bytes more.
-
-        Raises:
-            Refused: that would be too many.
-        """
-        if self.now + count > self.limit:
-            raise refused("queue_full")
-        self.now += count
-
-    def give_back(self, count: int) -> None:
-        """Let `count` bytes go."""
-        self.now -= count
+from detectors.image import MAX_PIXELS
+from miner.budget import UNPROVEN, Budget, ProvenAddresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +16,16 @@ class Limits:
     body_stall: float
     deadline_cap: float
     deadline_margin: float
-    held: Mapping[Wire, Held] = field(init=False)
+    max_pixels: int = MAX_PIXELS
+    budget: Budget = field(init=False)
+    proven: ProvenAddresses = field(init=False, default_factory=ProvenAddresses)
+    # One body at a time is unpacked, which takes twice its size for some milliseconds.
+    unpacking: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+    unpacker: ThreadPoolExecutor = field(init=False, default_factory=lambda: ThreadPoolExecutor(1, "unpacking"))
 
     def __post_init__(self) -> None:
-        # Apart, so that unproven bodies of the one wire take nothing from the other.
-        held: Mapping[Wire, Held] = {"dendrite": Held(2 * self.max_body), "btauth": Held(self.max_body)}
-        object.__setattr__(self, "held", held)
+        # Two of the largest bodies of strangers, so that one is not in the way of another.
+        object.__setattr__(self, "budget", Budget(unproven=max(UNPROVEN, 2 * self.max_body)))
 
     def patience(self, arrived: float, timeout: float) -> float:
         """Return when the caller stops waiting, or we for it, on the clock of `arrived`."""

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from miner.axon.client import Client
+from miner.axon.client import Client, another
 from miner.bench.command import parser_of, print_figures
 from miner.chain.standalone import own_wallet, standalone_file
 from miner.cli.ending import end_in_order_on_sigterm, errors_told
@@ -110,8 +110,11 @@ def _round(state: Path, port: int, count: int, at_once: int) -> float:
     """Return the requests a second."""
     receiver = own_wallet(state, "miner").hotkey.ss58_address
     client = Client(own_wallet(state, "validator"), receiver, f"http://{HOST}:{port}")
-    body = client.body(os.urandom(PICTURE_BYTES))
-    requests = [_raw(client.dendrite_headers() | {"timeout": str(client.timeout)}, body) for _ in range(count)]
+    picture = os.urandom(PICTURE_BYTES)
+    requests = [
+        _raw(client.dendrite_headers() | {"timeout": str(client.timeout)}, client.body(another(picture, number)))
+        for number in range(count)
+    ]
     seconds = uvloop.run(_ask(port, iter(requests), at_once))
     return count / seconds
 

@@ -45,7 +45,7 @@ class _AtOnce(Detector):
 async def serve(state: Path, port: int, profiler: cProfile.Profile) -> None:
     """Answer until SIGTERM."""
     hotkey = own_wallet(state, "miner").hotkey.ss58_address
-    scheduler = Scheduler(Queue(1, DEPTH, DEPTH, 1e-4))
+    scheduler = Scheduler(Queue(1, 1e-4, DEPTH))
     service = Service(_AtOnce(), scheduler)
     limits = Limits(max_body=16 * 2**20, body_stall=3.0, deadline_cap=12.0, deadline_margin=0.5)
     chain = StandaloneChain(standalone_file(state), hotkey)

@@ -6,8 +6,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -49,13 +51,17 @@ class MinerProcess:
             mine.append("WALLET_HOTKEYS=" + ",".join(f"{name}:{port}" for name, port in self.ports.items()))
         options = [word for assignment in [*mine, *assignments] for word in ("--set", assignment)]
         self._log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - closed with the process
-        self.started = time.perf_counter()
-        self._process = subprocess.Popen(  # noqa: S603 - this program
-            [sys.executable, "-m", "miner", "run", "--no-env-file", *options],
-            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=dict(environment),
-        )  # fmt: skip
-        self._memory = psutil.Process(self._process.pid)
         self._operator = httpx.Client(base_url=f"http://{HOST}:{self.status_port}", timeout=STOP, trust_env=False)
+        with ExitStack() as stack:
+            with signals_held():
+                self.started = time.perf_counter()
+                self._process = subprocess.Popen(  # noqa: S603 - this program
+                    [sys.executable, "-m", "miner", "run", "--no-env-file", *options],
+                    stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=dict(environment),
+                )  # fmt: skip
+                stack.push(self)
+            self._memory = psutil.Process(self._process.pid)
+            stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -131,6 +137,25 @@ class MinerProcess:
             for sample in family.samples
             if sample.name == name + "_sum"
         }
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Hold SIGTERM and SIGINT back for a moment: a process whose start they break off would be known to nobody."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = {
+        number: signal.signal(number, lambda got, _: held.append(got)) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for got in held:
+            signal.raise_signal(got)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -20,7 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from miner.axon.client import Client, Reply
+from miner.axon.client import Client, Reply, another
 from miner.bench.command import add_env_file, parser_of, print_figures, print_table
 from miner.bench.pictures import made_jpeg
 from miner.bench.process import MinerProcess
@@ -131,20 +131,20 @@ async def _ask(
     numbers = iter(range(requests))
 
     async def caller() -> None:
-        for _ in numbers:
-            replies.append(await client.ask(picture))
+        for number in numbers:
+            replies.append(await client.ask(another(picture, number)))
 
-    async def once() -> None:
-        replies.append(await client.ask(picture))
+    async def once(number: int) -> None:
+        replies.append(await client.ask(another(picture, number)))
 
     async with asyncio.TaskGroup() as group:
         if pauses is None:
             for _ in range(at_once):
                 group.create_task(caller())
         else:
-            for pause in pauses:
+            for number, pause in enumerate(pauses):
                 await asyncio.sleep(pause)
-                group.create_task(once())
+                group.create_task(once(number))
     if any(reply.prediction is None for reply in replies):
         raise CouldNotStart(f"a request was not answered: {next(r.message for r in replies if r.prediction is None)}")
     return replies

@@ -6,6 +6,7 @@ from typing import Any
 
 from detectors.backends import MODEL_FILE
 from detectors.config import DetectorConfig
+from detectors.loading import class_words
 from detectors.manifest import Manifest
 from detectors.weights import model_folder
 from miner.bench.entrants import Variant, reference_name
@@ -58,6 +59,7 @@ class Subject:
         model = self.manifest
         return {
             "model": f"{model.detector} {model.name}@{model.revision}", "cpu": cpu_model(), "cores": self.cores,
+            "roadwork": class_words(self.config, self.settings.models_dir),
             "libraries": library_versions(), "slots": self.split.slots, "threads": self.split.threads,
         }  # fmt: skip
 

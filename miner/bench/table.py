@@ -71,21 +71,29 @@ def operator_table(name: str, operators: Sequence[Operator]) -> Table:
 
 def daemon_table(all_figures: Sequence[DaemonFigures]) -> Table:
     """Whole daemons: start, memory, overhead, growth, and p99 through the wire."""
-    load = all_figures[0]
     table = Table(title="the whole daemon, 20 kB JPEG", title_justify="left")
     table.add_column("")
     for heading in (
-        "first answer, s", "RSS first, MB", f"RSS after {load.requests}", "growth, MB", "peak, MB", "alone, ms",
-        "overhead, ms", f"p99, {load.at_once} at once, ms", "unanswered",
+        "first answer, s", "RSS first, MB", "requests", "RSS after, MB", "growth, MB", "peak, MB", "alone, ms",
+        "overhead, ms", f"p99, {all_figures[0].at_once} at once, ms", "unanswered",
     ):  # fmt: skip
         table.add_column(heading, justify="right")
     for one in all_figures:
         table.add_row(
-            one.name, f"{one.first_answer:.2f}", megabytes(one.resident_first), megabytes(one.resident),
-            f"{one.growth / 1e6:+.1f}", megabytes(one.peak), milliseconds(one.latency), milliseconds(one.overhead),
-            milliseconds(one.p99), str(one.unanswered),
+            one.name, f"{one.first_answer:.2f}", megabytes(one.resident_first), f"{one.requests:,}",
+            megabytes(one.resident), f"{one.growth / 1e6:+.1f}", megabytes(one.peak), milliseconds(one.latency),
+            milliseconds(one.overhead), milliseconds(one.p99), str(one.unanswered),
         )  # fmt: skip
     return table
+
+
+def daemon_line(one: DaemonFigures) -> str:
+    """Say what is worth knowing of one daemon before the others are measured."""
+    return (
+        f"{one.name}: first answer after {one.first_answer:.2f} s, alone {milliseconds(one.latency)} ms, "
+        f"overhead {milliseconds(one.overhead)} ms, p99 {milliseconds(one.p99)} ms with {one.at_once} at once, "
+        f"{one.unanswered} of {one.requests:,} unanswered, growth {one.growth / 1e6:+.1f} MB"
+    )
 
 
 def milliseconds(seconds: float) -> str:

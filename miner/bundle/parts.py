@@ -97,6 +97,19 @@ def log_text(file: Path | None, patience: float = JOURNAL_SECONDS) -> str:
     return done.stdout.decode("utf-8", errors="replace") or "the journal has nothing of the service\n"
 
 
+def kept_log_text(file: Path, most: int = LAST_BYTES) -> str:
+    """Return the end of the miner's own LOG_FILE, with that of the one before it where it is short."""
+    texts: list[str] = []
+    for path in (file, file.with_name(f"{file.name}.1")):
+        try:
+            texts.insert(0, last_lines(path, most - sum(map(len, texts))))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            texts.insert(0, f"{path}: can't be read: {error.strerror or error}\n")
+    return "".join(texts) or f"LOG_FILE={file}: there is none yet\n"
+
+
 def last_lines(path: Path, most: int) -> str:
     """Return the last whole lines of a file: the rest of one that was cut could be the rest of a secret.
 

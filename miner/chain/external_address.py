@@ -8,6 +8,7 @@ from ipaddress import ip_address
 import httpx
 
 from miner.errors import MinerError
+from miner.public_address import Address, why_not_public
 
 SERVICES = (
     "https://checkip.amazonaws.com",
@@ -32,19 +33,25 @@ async def find_external_ip(
     because the axon listens there. `seconds` limits each service.
 
     Raises:
-        AddressUnknown: nobody answered, or everybody something else, or only one and something new.
+        AddressUnknown: nobody answered, or everybody something else, or only one and something new, or nothing but what
+            the internet can't reach.
     """
     votes: Counter[str] = Counter()
+    unfit: dict[str, str] = {}
     transport = httpx.AsyncHTTPTransport(local_address="0.0.0.0")  # noqa: S104
     async with httpx.AsyncClient(transport=transport, timeout=seconds, follow_redirects=True) as client:
         asked = [asyncio.ensure_future(_ask(client, service, seconds)) for service in services]
         try:
             for answer in asyncio.as_completed(asked):
                 address = await answer
-                if address is not None:
-                    votes[address] += 1
-                    if votes[address] == 2:
-                        return address
+                if address is None:
+                    continue
+                if (kind := why_not_public(address)) is not None:
+                    unfit[str(address)] = kind
+                    continue
+                votes[str(address)] += 1
+                if votes[str(address)] == 2:
+                    return str(address)
         finally:
             for one in asked:
                 one.cancel()
@@ -56,10 +63,13 @@ async def find_external_ip(
         raise AddressUnknown(f"one service alone says that {said}; set AXON_EXTERNAL_IP")
     if votes:
         raise AddressUnknown(f"the services disagree on our address: {', '.join(sorted(votes))}; set AXON_EXTERNAL_IP")
+    if unfit:
+        said = " and ".join(f"{address}, {kind}" for address, kind in unfit.items())
+        raise AddressUnknown(f"the services see us at {said}, which validators can't reach; set AXON_EXTERNAL_IP")
     raise AddressUnknown(f"none of {len(services)} services could tell our address; set AXON_EXTERNAL_IP")
 
 
-async def _ask(client: httpx.AsyncClient, service: str, seconds: float) -> str | None:
+async def _ask(client: httpx.AsyncClient, service: str, seconds: float) -> Address | None:
     try:
         async with asyncio.timeout(seconds), client.stream("GET", service) as response:
             if response.status_code != httpx.codes.OK:
@@ -71,13 +81,7 @@ async def _ask(client: httpx.AsyncClient, service: str, seconds: float) -> str |
                     return None
     except (httpx.HTTPError, TimeoutError, OSError):
         return None
-    return public_address(body.decode("ascii", errors="replace").strip())
-
-
-def public_address(text: str) -> str | None:
-    """Return the address if the world can reach it, else None."""
     try:
-        address = ip_address(text)
+        return ip_address(body.decode("ascii", errors="replace").strip())
     except ValueError:
         return None
-    return str(address) if address.is_global and not address.is_multicast else None

@@ -12,6 +12,7 @@ from miner.chain.client import one_line
 from miner.chain.external_address import AddressUnknown, find_external_ip
 from miner.chain.reads import Endpoint, Record, read_published, read_wait, serve
 from miner.errors import ConfigurationError
+from miner.public_address import why_not_public, why_unreachable
 
 if TYPE_CHECKING:
     from bittensor import Wallet
@@ -37,6 +38,8 @@ class Axon:
 
     port: int
     ip: str | None = None
+    host: str = "0.0.0.0"  # noqa: S104 - that the port listens on, which says what may be published
+    own_chain: bool = False  # whose validators may be on this very network, so that any address may be right
     metrics_port: int | None = None  # published too, where given
     find_ip: Callable[..., Awaitable[str]] = find_external_ip  # (known: str | None)
     lookup_seconds: float = 600.0
@@ -78,9 +81,14 @@ class Publisher:
             ChainFault: the chain could not be asked; whether an extrinsic went through shows at the next step.
         """
         await self._look_up(call)
+        if self._ip is None:
+            return
+        unreachable = None if self.axon.own_chain else why_unreachable(self._ip, self.axon.host)
+        if unreachable is not None:
+            self.prevented(f"{self._ip} is {unreachable}; set AXON_EXTERNAL_IP")
+            return
         for publication in self._publications:
-            if self._ip is not None:
-                await publication.step(call, self._ip)
+            await publication.step(call, self._ip)
 
     def prevented(self, reason: str) -> None:
         """Note why nothing can be published now."""
@@ -99,7 +107,8 @@ class Publisher:
         known = self._ip
         if known is None:  # after a restart, what stands on chain is known
             published = await call(partial(read_published, record="axon", netuid=self._netuid, hotkey=self._hotkey))
-            known = str(published.endpoint.ip) if published.endpoint is not None else None
+            if published.endpoint is not None and why_not_public(published.endpoint.ip) is None:
+                known = str(published.endpoint.ip)
         try:
             self._ip = await self.axon.find_ip(known=known)
             self._next_lookup = self._monotonic() + self.axon.lookup_seconds

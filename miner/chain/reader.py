@@ -29,7 +29,8 @@ class SubnetReader:
     """Keeps a snapshot of the subnet fresh; a chain that is away costs freshness and nothing else.
 
     Its age is the time since the node was last seen at a new block: one that stands tells nothing new, however often
-    it is asked. After `max_age` the snapshot is still there, and `obstacle` says that it is too old to go by.
+    it is asked. After `max_age` the snapshot is still there, and `obstacle` says that it is too old to go by. A clock
+    that is set back makes nothing younger: what this process has seen is as old as the monotonic clock says at least.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class SubnetReader:
         max_age_seconds: float = DAY,
         call_seconds: float = 30.0,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.address = address
         self.netuid = netuid
@@ -55,6 +57,8 @@ class SubnetReader:
         self._max_age = max_age_seconds
         self._call_seconds = call_seconds
         self._clock = clock
+        self._monotonic = monotonic
+        self._fresh_at = 0.0  # on the monotonic clock, at which the snapshot had no age
         self._fault: ChainFault | None = None
         self._faults_in_a_row = 0
         self._block = 0  # the node's, as of the last read
@@ -68,7 +72,9 @@ class SubnetReader:
     @property
     def age(self) -> float:
         """Seconds since the snapshot was taken; infinite before the first."""
-        return self._clock() - self.snapshot.taken_at if self.snapshot is not EMPTY else float("inf")
+        if self.snapshot is EMPTY:
+            return float("inf")
+        return max(self._clock() - self.snapshot.taken_at, self._monotonic() - self._fresh_at, 0.0)
 
     @property
     def fault(self) -> str | None:
@@ -174,6 +180,7 @@ class SubnetReader:
         self._block = subnet.block
         if has_moved:
             self.snapshot = Snapshot(subnet.block, self._clock(), subnet.neurons)
+            self._fresh_at = self._monotonic()
         self._say_whether_it_stands(subnet.block, has_moved=has_moved)
         if not has_moved and subnet.block < before.block:
             return  # a node that fell behind, or another one: what it says is older than what we know
@@ -214,18 +221,18 @@ class SubnetReader:
     def _restore(self) -> None:
         """Go by the stored snapshot, if there is one that is young enough."""
         try:
-            stored = self._store.load()
+            stored = self._store.load(self._clock())
         except (OSError, ValueError) as error:
             log.warning("the stored snapshot %s can't be read: %s", self._store.path, error)
             return
         if stored is None:
             return
-        hours = (self._clock() - stored.taken_at) / 3600
+        hours = max(self._clock() - stored.taken_at, 0.0) / 3600
         if hours * 3600 > self._max_age:
             log.warning("the stored snapshot is %.1f h old, the limit is %g h; not used", hours, self._max_age / 3600)
             return
         log.info("starting with the stored snapshot of block %d, %.1f h old", stored.block, hours)
-        self.snapshot = stored
+        self.snapshot, self._fresh_at = stored, self._monotonic() - hours * 3600
 
 
 def _report(task: asyncio.Task[None]) -> None:

@@ -12,6 +12,8 @@ from types import MappingProxyType
 from miner.addresses import is_shown_whole
 from miner.chain.base import Neuron, Snapshot
 
+AHEAD_SECONDS = 60.0  # by which a clock may have been set back since; more is no time that ever was
+
 
 @dataclass(frozen=True, slots=True)
 class SnapshotStore:
@@ -59,37 +61,38 @@ class SnapshotStore:
             os.fsync(file.fileno())
         partial.replace(self.path)
 
-    def load(self) -> Snapshot | None:
-        """Return what was stored; None where there is nothing.
+    def load(self, now: float) -> Snapshot | None:
+        """Return what was stored by `now`, in seconds since 1970; None where there is nothing.
 
         Raises:
-            ValueError: the file is broken, or another chain's.
+            ValueError: the file is broken, or another chain's, or of a time that is still to come.
             OSError: it can't be read.
         """
         if not self.path.exists():
             return None
-        content = json.loads(self.path.read_text(encoding="utf-8"))
         try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
             if (content["network"], content["netuid"]) != (self.name, self.netuid):
                 raise ValueError("it belongs to another network or subnet")
             rows = [_neuron(*row) for row in content["neurons"]]
             neurons = {neuron.hotkey: neuron for neuron in rows}
-            return Snapshot(
-                block=int(content["block"]),
-                taken_at=float(content["taken_at"]),
-                neurons=MappingProxyType(neurons),
-            )
-        except (KeyError, TypeError) as error:
+            taken_at = _finite(content["taken_at"])
+            if taken_at > now + AHEAD_SECONDS:
+                raise ValueError(f"taken_at={taken_at:.0f} is {(taken_at - now) / 3600:.1f} h ahead of the clock")
+            return Snapshot(block=int(content["block"]), taken_at=taken_at, neurons=MappingProxyType(neurons))
+        except (KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"it is not what was stored: {error}") from error
 
 
-def _neuron(
-    uid: int,
-    hotkey: str,
-    stake: float,
-    permit: bool,
-    incentive: float = math.nan,  # older files end here
-    trust: float = math.nan,
-    last_update: int = 0,
-) -> Neuron:
-    return Neuron(int(uid), str(hotkey), float(stake), bool(permit), float(incentive), float(trust), int(last_update))
+def _neuron(uid: int, hotkey: str, stake: float, permit: bool, *scores: float) -> Neuron:
+    incentive, trust, last_update = scores or (math.nan, math.nan, 0)  # older files end before them
+    if scores:
+        incentive, trust = _finite(incentive), _finite(trust)
+    return Neuron(int(uid), str(hotkey), _finite(stake), bool(permit), incentive, trust, int(last_update))
+
+
+def _finite(value: float) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is no number that was stored")
+    return number

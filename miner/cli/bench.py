@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miner.cli.bench_output import print_all, progress_bar
+from miner.cli.bench_output import line_printer, print_all, progress_bar
 from miner.cli.ending import end_in_order_on_sigterm
 from miner.cli.options import Config, Detector, EnvFile, Json, Set, load_settings
 from miner.cli.preparing import prepare_fp32, start_errors
-from miner.errors import ConfigurationError
+from miner.errors import ConfigurationError, CouldNotStart
 from miner.settings import Settings, environment_of
 
 if TYPE_CHECKING:
@@ -53,7 +53,10 @@ def bench(
         float | None, typer.Option(min=0.1, help="Time in all, one round at least; default: 60, or as --rounds needs.")
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds at most.")] = None,
-    requests: Annotated[int, typer.Option(min=1, help="With --daemon: requests for the growth.")] = 2000,
+    requests: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --daemon: requests for the growth; default: 2000, or as many as fit in 30 s."),
+    ] = None,
     as_json: Json = False,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Also draw the figures.")] = None,
     set_: Set = None,
@@ -80,7 +83,8 @@ def bench(
         _profile(subject, as_json)
         return
     if daemon:
-        met = _measure_daemons(subject, requests, concurrency, as_json)
+        is_demanded = backends is not None or precisions is not None
+        met = _measure_daemons(subject, requests, is_demanded, concurrency, as_json)
     else:
         bound = (SECONDS if seconds is None and rounds is None else seconds, rounds)
         reference = reference or (reference_if_there and _has_reference(subject))
@@ -97,7 +101,7 @@ def _measure(
     """Measure the model alone, print, and return whether the deadline is met."""
     from miner.bench.pictures import made_pictures, own_pictures
     from miner.bench.quiet import LOUD
-    from miner.bench.report import choose, judge
+    from miner.bench.report import MOST_VALIDATORS, choose, judge
     from miner.bench.run import as_json as figures_as_json
     from miner.bench.run import bench as run
     from miner.cli.judging import say_left_out
@@ -118,7 +122,7 @@ def _measure(
                 f"other programs took {result.others:.0%} of this machine meanwhile: measure again when quiet"
             )
     counted = choose(result.figures, subject.served(), concurrency)
-    verdict = judge(counted, concurrency, deadline, settings.queue_depth)
+    verdict = judge(counted, concurrency, deadline, settings.queue_depth or MOST_VALIDATORS)
     if as_json:
         told = {
             **subject.facts(), "pictures": pictures.kinds, "rounds": result.rounds, "left_out": result.left_out,
@@ -158,28 +162,51 @@ def _profile(subject: "Subject", as_json: bool) -> None:
         print_all(subject, *(operator_table(name, operators) for name, operators in found.items()))
 
 
-def _measure_daemons(subject: "Subject", requests: int, concurrency: int, as_json: bool) -> bool:
-    """Measure a daemon for each variant, print, and return whether every request was answered in time."""
-    from miner.bench.daemon import Load, measure_daemon
+def _measure_daemons(
+    subject: "Subject", requests: int | None, is_demanded: bool, concurrency: int, as_json: bool
+) -> bool:
+    """Measure a daemon for each variant, print, and return whether every request was answered in time.
 
-    deadline = _deadline(subject.settings)
+    Each variant has its line as soon as it is measured, and what was measured is printed whatever ends the rest.
+    """
+    from miner.bench.daemon import DaemonFigures, Load, measure_daemon
+    from miner.bench.table import daemon_line, daemon_table
+
+    deadline, environment = _deadline(subject.settings), environment_of(subject.settings)
     load = Load(requests, concurrency, deadline + subject.settings.deadline_margin_seconds)
-    found, count = [], len(subject.variants)
-    with progress_bar() as (_, progress):
-        for number, variant in enumerate(subject.variants):
+    waiting = {" ".join(variant): subject.assignments(variant) for variant in subject.variants}
+    count, found, left_out = len(waiting), list[DaemonFigures](), dict[str, str]()
+    end: BaseException | None = None
+    say = line_printer(to_stderr=as_json)
+    with progress_bar() as (console, progress):
+        say(console, f"{count} daemons, one after another, about a minute each at most unless --requests says more")
+        try:
+            while waiting:
+                name, assignments = next(iter(waiting.items()))
 
-            def step(text: str, share: float, number: int = number) -> None:
-                progress(text, (number + share) / count)
+                def step(text: str, share: float, begun: int = count - len(waiting)) -> None:
+                    progress(text, (begun + share) / count)
 
-            environment = environment_of(subject.settings)
-            found.append(measure_daemon(" ".join(variant), subject.assignments(variant), environment, load, step))
+                try:
+                    figures = measure_daemon(name, assignments, environment, load, step)
+                    found.append(figures)
+                    say(console, daemon_line(figures))
+                except CouldNotStart as error:
+                    end = end or error
+                    left_out[name] = str(error)
+                    say(console, f"left out: {name}: {error}")
+                del waiting[name]
+        except (KeyboardInterrupt, SystemExit) as interruption:
+            end = interruption
+            say(console, f"stopped; not measured: {', '.join(waiting)}")
     if as_json:
         daemons = [asdict(figures) | {"first_answer": figures.first_answer} for figures in found]
-        print(json.dumps({**subject.facts(), "daemons": daemons}))
-    else:
-        from miner.bench.table import daemon_table
-
+        told = {"daemons": daemons, "left_out": left_out, "not_measured": list(waiting)}
+        print(json.dumps({**subject.facts(), **told}), flush=True)
+    elif found:
         print_all(subject, daemon_table(found))
+    if end is not None and (is_demanded or not found or not isinstance(end, CouldNotStart)):
+        raise end
     return all(figures.unanswered == 0 and figures.p99 <= deadline for figures in found)
 
 

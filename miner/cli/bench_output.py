@@ -1,7 +1,7 @@
 """What `roadwork-miner bench` prints: a bar while it measures, and the tables."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,25 @@ def print_all(subject: "Subject", *parts: object) -> None:
     facts = subject.facts()
     out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
     out.print(f"{facts['model']}: {subject.split} on {facts['cpu']}; {', '.join(facts['libraries'])}")
+    out.print(f"roadwork = {facts['roadwork']}", markup=False)
     for part in parts:
         out.print(part)
+
+
+def line_printer(*, to_stderr: bool) -> "Callable[[Console, str], None]":
+    """Return what prints a line while the bar moves: above it, or into the file or pipe that stdout is, at once.
+
+    Called before there is a bar, which takes what is written to stdout for its own console.
+    """
+    out = sys.stdout
+
+    def say(console: "Console", line: str) -> None:
+        if to_stderr or out.isatty():
+            console.print(line, highlight=False, markup=False)
+        else:
+            print(line, file=out, flush=True)
+
+    return say
 
 
 @contextmanager

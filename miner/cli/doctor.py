@@ -33,20 +33,31 @@ def doctor(
     probe: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Asked with host and port ({host}, {port}); answers 200 if it could connect to us."
+            metavar="URL",
+            help='Asked with host and port ({host}, {port}); answers 200, with the JSON {"reachable": false} if it '
+            "could not connect to us.",
         ),
     ] = None,
     key: Key = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(help="Folder of photos, in subfolders roadwork and no_roadwork: which class is roadwork?"),
+    ] = None,
     as_json: Json = False,
     set_: Set = None,
 ) -> None:
     """Look at everything that keeps requests or rewards away, and say what to do. Exit code 1 on a problem."""
     from rich.console import Console
 
+    from detectors.labelled import is_labelled
     from miner.doctor.files import judge_settings, look_at_settings
     from miner.doctor.patience import judged
     from miner.doctor.report import verdict
 
+    if pictures is not None and not is_labelled(pictures):
+        raise ConfigurationError(
+            f"--pictures={pictures}: a folder with the subfolders roadwork and no_roadwork is needed"
+        )
     # What the parts would log is what the lines say.
     logging.basicConfig(handlers=[logging.NullHandler()])
     env_file = file_of(env_file, service)
@@ -59,7 +70,7 @@ def doctor(
     if settings is not None:
         from miner.doctor.checkup import CheckUp
 
-        checkup = CheckUp(settings, probe)
+        checkup = CheckUp(settings, probe, pictures)
         with Console(stderr=True).status("…") as status:
             findings += asyncio.run(_examine(checkup, status, None if as_json else console))
         running = checkup.is_running

@@ -15,6 +15,8 @@ from miner.selftest import is_at_work
 
 def tell(error: StartError) -> None:
     """Print one line for each fault."""
+    for handler in logging.getLogger().handlers:  # what was logged before is read before
+        handler.flush()
     level = "<3>" if systemd.is_journal(sys.stderr) else ""  # the journal's mark of an error
     for line in str(error).splitlines():
         print(f"{level}error: {line}", file=sys.stderr)

@@ -64,20 +64,26 @@ def evaluate(
             for view, answers in said.items()
         }
         best, gains = evaluating.leads(labels, said[first], seed)
+        classes = {name: detector.roadwork for name, detector in detectors.items()}
+        warned = evaluating.warnings(classes, figures[first])
         if plot is not None:
             from detectors.training.judgement_plot import draw
 
             draw(photos.labels, said[first], plot)
     if as_json:
         told = {
-            "photos": len(labels), "left_out": photos.skipped,
+            "classes": classes, "photos": len(labels), "left_out": photos.skipped,
             "views": {view: {name: one.plain() for name, one in rows.items()} for view, rows in figures.items()},
             "best": best, "gains": {name: asdict(gain) | {"noise": gain.is_noise} for name, gain in gains.items()},
             "answers": _by_photo(photos, said),
         }  # fmt: skip
         print(json.dumps(told))
         return
+    for name, words in classes.items():
+        print(f"{name}: roadwork = {words}")
     _show(figures, best, gains)
+    for line in warned:
+        print(line)
 
 
 def _by_photo(photos: "Photos", said: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

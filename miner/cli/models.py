@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from detectors.backends import MODEL_FILE
 from miner.cli.command import Command
 from miner.cli.options import Config, Detector, EnvFile, Json, Service, Set, load_settings
 from miner.settings import AUTO
+
+if TYPE_CHECKING:
+    from detectors.manifest import Manifest
 
 MAX_FLIPS = 0.005
 
@@ -65,6 +68,7 @@ def list_(env_file: EnvFile = None, service: Service = None, as_json: Json = Fal
     from rich.console import Console
     from rich.table import Table
 
+    from detectors.loading import judged_doubt
     from detectors.manifest import Manifest
 
     settings = load_settings(env_file, set_, service)
@@ -74,13 +78,19 @@ def list_(env_file: EnvFile = None, service: Service = None, as_json: Json = Fal
     if as_json:
         print(json.dumps([manifest.model_dump() | {"folder": str(folder)} for folder, manifest in manifests], indent=2))
         return
-    table = Table("model", "revision", "detector", "precision", "differs from its library by", "MB")
+    table = Table("model", "revision", "detector", "precision", "roadwork is", "differs from its library by", "MB")
     for folder, manifest in manifests:
         size = sum((folder / name).stat().st_size for name in manifest.files)
         table.add_row(
             manifest.name, manifest.revision[:18], manifest.detector, manifest.precision,
+            "; ".join(filter(None, (_roadwork(manifest), manifest.output.doubt, judged_doubt(manifest)))),
             f"{manifest.parity.max_difference:.1e} on {manifest.parity.pictures} pictures"
             + (f"; {manifest.parity.caveat}" if manifest.parity.caveat else ""),
             f"{size / 1e6:.1f}",
         )  # fmt: skip
     Console().print(table)
+
+
+def _roadwork(manifest: "Manifest") -> str:
+    """Which class counts; of an ensemble its branches, which are in the list themselves, say that."""
+    return "as its branches" if manifest.branches is not None else manifest.output.words

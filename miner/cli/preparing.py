@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from miner.cli.spread import record_spread, record_spread_alone
+from miner.cli.spread import check_class, record_spread, record_spread_alone
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.settings import AUTO, Settings
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from detectors.layouts import Layout
     from detectors.manifest import Gate, Precision
     from detectors.precision.photos import Photos
+    from detectors.reversal import Sorting
 
 
 def read_photos(folder: Path) -> "Photos":
@@ -55,8 +56,10 @@ def prepare_fp32(
         if config.model_folder is not None:  # exported before: only its spread can be new
             if out is not None:
                 raise ConfigurationError(f"--out={out}: {config.path.name} names an exported folder: copy that instead")
-            record_spread_alone(settings, config, photos, progress)
+            noted = record_spread_alone(settings, config, photos, progress)
             console.print(f"{config.model_folder}: its predictions' spread is noted")
+            for line in check_class(settings, config, config.model_folder, noted):
+                console.print(line, markup=False)
             return config.model_folder
         folder = prepare(
             settings.image_detector,
@@ -67,14 +70,18 @@ def prepare_fp32(
             force=force,
             progress=progress,
         )
+        sorting: Sorting | None = None
         if photos is not None and photos.labels is not None and len(set(photos.labels)) > 1:
             progress("noting the spread of its predictions")
-            record_spread(settings, config, folder, photos.data, photos.labels)
+            sorting = record_spread(settings, config, folder, photos.data, photos.labels)
         parity = Manifest.read(folder).parity
         console.print(
             f"{folder}: within {parity.max_difference:.1e} of {parity.reference} on {parity.pictures} pictures"
             + (f"; {parity.caveat}" if parity.caveat else "")
         )
+        progress("asking what it takes for roadwork")
+        for line in check_class(settings, config, folder, sorting):
+            console.print(line, markup=False)
     return folder
 
 

@@ -77,6 +77,8 @@ async def _ask(client: "Client", photos: list[bytes], count: int, concurrency: i
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
 
+    from miner.axon.client import another
+
     replies: dict[int, Reply] = {}
     numbers = iter(range(count))
     columns = (SpinnerColumn(), *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -85,7 +87,8 @@ async def _ask(client: "Client", photos: list[bytes], count: int, concurrency: i
 
         async def worker() -> None:
             for number in numbers:
-                replies[number] = await client.ask(photos[number % len(photos)])
+                again, photo = divmod(number, len(photos))
+                replies[number] = await client.ask(another(photos[photo], again))
                 progress.advance(task)
 
         async with asyncio.TaskGroup() as group:

@@ -27,7 +27,7 @@ def report(
         Path | None, typer.Option(metavar=f"FILE{ENDING}", help="Default: a name with the time, in this folder.")
     ] = None,
     log: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A log to add; default: the service's journal.")
+        Path | None, typer.Option(metavar="FILE", help="A log to add; default: LOG_FILE, else the service's journal.")
     ] = None,
     env_file: EnvFile = None,
     service: Service = None,
@@ -44,7 +44,8 @@ def report(
     from miner.bundle.secrets import key_files, secrets_in, secrets_of_addresses, shown_settings
 
     try:
-        logged = parts.log_text(log)
+        own = settings.log_file
+        logged = parts.kept_log_text(own) if log is None and own is not None else parts.log_text(log)
     except OSError as error:
         raise ConfigurationError(f"--log={log}: can't be read: {error.strerror or error}") from error
     address = address_of(settings)

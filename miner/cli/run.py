@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from miner import logs
 from miner.checks import BACKEND_CHOICES
 from miner.cli.ending import leave
 from miner.cli.options import Config, Detector, EnvFile, Set, load_settings, read_settings
@@ -41,6 +42,7 @@ def run(
         "log_level": log_level,
     }
     settings = load_settings(env_file, set_, **flags)
+    logs.in_background(settings.log_format, settings.log_file)
     from miner import memory
     from miner.model import ModelLoader
 

@@ -1,6 +1,6 @@
 """`export --pictures`: how a model's predictions are spread, written down to tell drift by."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,31 +11,56 @@ if TYPE_CHECKING:
     from detectors.base import Detector
     from detectors.config import DetectorConfig
     from detectors.precision.photos import Photos
+    from detectors.reversal import Sorting
 
 
-def record_spread(
-    settings: Settings, config: "DetectorConfig", folder: Path, photos: Sequence[bytes], labels: Sequence[bool]
-) -> None:
-    """Write into a model's manifest how its predictions of labelled photos are spread, to tell drift by."""
+def open_folder(settings: Settings, config: "DetectorConfig", folder: Path) -> "Detector":
+    """Load what was exported into a folder, which need not be where the configuration looks for it."""
     from detectors.base import ModelFiles, RunOptions
     from detectors.loading import load_detector
     from detectors.manifest import Manifest
     from detectors.registry import backend_class, network_class
-    from detectors.storing import store_spread
 
     manifest = Manifest.read(folder)
     name = manifest.detector
-    detector: Detector = (
-        load_detector(name, config, settings.models_dir, "onnx", RunOptions())
-        if config.branches is not None
-        else network_class(name)(ModelFiles(folder, manifest), backend_class("onnx"), RunOptions())
-    )
-    store_spread(folder, [detector.predict(photo).probability for photo in photos], labels)
+    if config.branches is not None:
+        return load_detector(name, config, settings.models_dir, "onnx", RunOptions())
+    return network_class(name)(ModelFiles(folder, manifest), backend_class("onnx"), RunOptions())
+
+
+def record_spread(
+    settings: Settings, config: "DetectorConfig", folder: Path, photos: Sequence[bytes], labels: Sequence[bool]
+) -> "Sorting":
+    """Write into a model's manifest how its predictions of labelled photos are spread; return how it sorts them."""
+    from detectors.storing import store_spread
+
+    detector = open_folder(settings, config, folder)
+    return store_spread(folder, [detector.predict(photo).probability for photo in photos], labels)
+
+
+def check_class(settings: Settings, config: "DetectorConfig", folder: Path, sorting: "Sorting | None") -> Iterator[str]:
+    """Say which class of a model counts as roadwork, and what speaks for or against it.
+
+    Args:
+        settings: of the miner.
+        config: of the model.
+        folder: of the exported model.
+        sorting: of labelled photos, where there are any; else drawings are asked about.
+    """
+    from detectors.loading import class_doubt, remedy
+    from detectors.reversal import ask_drawn
+
+    detector = open_folder(settings, config, folder)
+    yield f"roadwork = {detector.roadwork}"
+    if doubt := class_doubt(config, detector.manifest):
+        yield f"warning: {doubt}: its answers are likely reversed; {remedy(config)}"
+    found = sorting or ask_drawn(lambda picture: detector.judge(picture).probability)
+    yield f"warning: {found.words}; {remedy(config)}" if found.is_reversed else found.words
 
 
 def record_spread_alone(
     settings: Settings, config: "DetectorConfig", photos: "Photos | None", progress: Callable[[str], None]
-) -> None:
+) -> "Sorting":
     """Do so for a configuration that names an exported folder.
 
     Raises:
@@ -56,4 +81,4 @@ def record_spread_alone(
             f"and no_roadwork notes the spread of its predictions"
         )
     progress("noting the spread of its predictions")
-    record_spread(settings, config, config.model_folder, photos.data, photos.labels)
+    return record_spread(settings, config, config.model_folder, photos.data, photos.labels)

@@ -13,6 +13,7 @@ from miner.doctor.report import Finding, ok, problem, warning
 from miner.doctor.running import in_words
 from miner.errors import Forbidden
 from miner.policy import Rules, judge
+from miner.public_address import why_unreachable
 
 UNREADABLE = "an answer that can't be read"  # as `miner.chain.client` puts it
 BURNED_ALL = 0.99  # of the miners' part
@@ -107,9 +108,17 @@ def judge_standing(facts: ChainFacts, who: Identity) -> Finding:
     return ok(name, words)
 
 
-def judge_address(facts: ChainFacts, who: Identity, ours: Endpoint | str, *, running: bool) -> Finding:
-    """Judge whether validators find us; `ours` is a text where our address could not be found out."""
+def judge_address(facts: ChainFacts, who: Identity, ours: Endpoint | str, host: str, *, running: bool) -> Finding:
+    """Judge whether validators find us; `ours` is a text where our address could not be found out.
+
+    What nobody could reach is a problem before anything else is: a registration would be paid for in vain.
+    """
     name = "address"
+    unreachable = why_unreachable(ours.ip, host) if isinstance(ours, Endpoint) else None
+    if unreachable is not None:
+        return problem(
+            name, f"{ours}: {unreachable}", "set AXON_EXTERNAL_IP to the public address that leads to MINER_AXON_HOST"
+        )
     if facts.subnet is None:
         return _unread(name)
     if not who.hotkey:
@@ -117,16 +126,15 @@ def judge_address(facts: ChainFacts, who: Identity, ours: Endpoint | str, *, run
     if own_uid(facts.subnet, who.hotkey) is None:
         return warning(name, "none on chain: not registered")
     theirs = facts.subnet.published.endpoint
+    stands = _on_chain(theirs, host)
     if isinstance(ours, str):
-        return problem(
-            name, f"{ours}; the chain has {theirs or 'none'}", "set AXON_EXTERNAL_IP to this machine's address"
-        )
+        return problem(name, f"{ours}; the chain has {stands}", "set AXON_EXTERNAL_IP to this machine's address")
     if theirs is None and not running:
         return warning(name, "none on chain yet", "the miner publishes it when it runs")
     if theirs is None or (theirs.ip, theirs.port) != (ours.ip, ours.port):
         return problem(
             name,
-            f"the chain has {theirs or 'none'}, this machine is {ours}",
+            f"the chain has {stands}, this machine is {ours}",
             "the running miner publishes it as soon as the rate limit allows (its log says when); "
             "if ours is wrong, set AXON_EXTERNAL_IP and AXON_EXTERNAL_PORT",
         )
@@ -216,6 +224,13 @@ def _is_let_in(hotkey: str, snapshot: Snapshot, rules: Rules) -> bool:
     except Forbidden:
         return False
     return True
+
+
+def _on_chain(published: Endpoint | None, host: str) -> str:
+    if published is None:
+        return "none"
+    unreachable = why_unreachable(published.ip, host)
+    return f"{published} ({unreachable})" if unreachable is not None else str(published)
 
 
 def _unread(name: str) -> Finding:

@@ -40,11 +40,13 @@ class Step:
 
 @dataclass(slots=True)
 class CheckUp:
-    """One run; `is_running` is known once the miner was asked."""
+    """One run; `is_running` and `clock_ahead` are known once the miner was asked."""
 
     settings: Settings
     probe: str | None = None
+    pictures: Path | None = None  # labelled photos
     is_running: bool = False
+    clock_ahead: float | None = None  # of those who asked the running miner, seconds
 
     async def examine(self) -> AsyncIterator[Step | Finding]:
         """Yield each step before it is taken, and each finding as soon as it is judged."""
@@ -60,7 +62,7 @@ class CheckUp:
         miner = await in_time(
             partial(running.read_running, settings), LOCAL_SECONDS, lambda words: running.RunningFacts(fault=words)
         )
-        self.is_running = miner.running
+        self.is_running, self.clock_ahead = miner.running, miner.clock_ahead
         prepared = await self._read_model()
         yield judged("cpu", lambda: machine.judge_cpu(machine.read_cpu(settings, miner)))
         yield judged("memory", lambda: machine.judge_memory(machine.read_memory_facts(prepared.bytes, miner)))
@@ -71,7 +73,7 @@ class CheckUp:
         yield found
 
         yield Step(f"{model.INFERENCES} pictures through the model, the chain, the way to us")
-        measuring = asyncio.ensure_future(self._measure(found))
+        measuring = asyncio.ensure_future(self._measure(found, prepared))
         try:
             chain_findings, registered, address = await self._examine_chain(wallet.hotkey)
             port = await in_time(
@@ -80,13 +82,14 @@ class CheckUp:
                 lambda words: running.PortFacts(settings.miner_axon_host, settings.miner_axon_port, words),
             )
             reach = await self._reach(address)
-            yield await measuring
+            for judgement in await measuring:
+                yield judgement
         finally:
             measuring.cancel()
         now = time.time()
         yield judged("miner", lambda: running.judge_running(miner, wallet.hotkey, registered=registered))
         yield judged("port", lambda: running.judge_port(port, running=miner.running))
-        yield judged("reachable", lambda: running.judge_reach(reach, miner, now, wallet.hotkey))
+        yield judged("reachable", lambda: running.judge_reach(reach, miner, now, wallet.hotkey, self._host))
         yield judged("asked", lambda: running.judge_asked(miner, now))
         for finding in chain_findings:
             yield finding
@@ -109,13 +112,19 @@ class CheckUp:
             lambda words: replace(prepared, unchecked=words),
         )
 
-    async def _measure(self, prepared: Finding) -> Finding:
+    async def _measure(self, found: Finding, prepared: model.ModelFacts) -> list[Finding]:
         settings = self.settings
         allowed = seconds_allowed(settings)
-        if prepared.level == "problem":
-            return model.judge_inference(None, allowed)
-        measured = await model.read_inference(settings, INFERENCE_SECONDS)
-        return judged("inference", lambda: model.judge_inference(measured, allowed))
+        if found.level == "problem":
+            return [model.judge_inference(None, allowed)]
+        measured = await model.read_inference(settings, INFERENCE_SECONDS, self.pictures)
+        pace = judged("inference", lambda: model.judge_inference(measured, allowed))
+        counted = model.judge_class(prepared, measured)
+        return [pace] if counted is None else [pace, counted]
+
+    @property
+    def _host(self) -> str | None:
+        return None if self.settings.is_standalone else self.settings.miner_axon_host
 
     async def _reach(self, address: Endpoint | str) -> running.ReachFacts:
         if isinstance(address, str):
@@ -123,7 +132,7 @@ class CheckUp:
         return await asked_in_time(
             partial(running.read_reach, str(address), str(address.ip), address.port, self.probe),
             running.PROBE_SECONDS,
-            lambda words: running.ReachFacts(str(address), None, f"the probe can't be asked: {words}"),
+            lambda words: running.ReachFacts(str(address), None, words),
         )
 
     async def _examine_chain(self, hotkey: str) -> tuple[list[Finding], bool | None, Endpoint | str]:
@@ -137,10 +146,10 @@ class CheckUp:
         judges = {
             "chain": lambda: chain.judge_chain(facts),
             "sdk": lambda: chain.judge_sdk(facts, version("bittensor")),
-            "clock": lambda: clock.judge_clock(facts.head, services),
+            "clock": lambda: clock.judge_clock(facts.head, services, self.clock_ahead),
             "registration": lambda: chain.judge_registration(facts, who),
             "standing": lambda: chain.judge_standing(facts, who),
-            "address": lambda: chain.judge_address(facts, who, ours, running=self.is_running),
+            "address": lambda: chain.judge_address(facts, who, ours, settings.miner_axon_host, running=self.is_running),
             "validators": lambda: chain.judge_validators(facts),
             "rules": lambda: chain.judge_rules(facts, rules_of(settings)),
             "pay": lambda: chain.judge_pay(facts, who),

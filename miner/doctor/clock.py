@@ -39,9 +39,18 @@ async def _ask(client: httpx.AsyncClient, service: str, seconds: float) -> float
     return (asked + time.time()) / 2 - (stamp + 0.5)  # whole seconds, cut off
 
 
-def judge_clock(head: Head | None, services: float | None) -> Finding:
-    """Judge our clock: by web services where they were asked, else by the time in the newest block."""
+def judge_clock(head: Head | None, services: float | None, callers: float | None = None) -> Finding:
+    """Judge our clock: by web services where they were asked, else by the time in the newest block.
+
+    `callers` are the seconds by which it is ahead of those who asked the running miner in the last hour: where they
+    would be refused, nothing else matters, but where web services disagree it may be they who are wrong.
+    """
     name = "clock"
+    if callers is not None and not -BEHIND_LIMIT <= callers <= AHEAD_LIMIT:
+        words = f"{_off(callers)} of the callers who asked this miner: their requests are refused for their time"
+        if services is None or not -BEHIND_LIMIT <= services <= AHEAD_LIMIT:
+            return problem(name, words, NTP)
+        return warning(name, f"{words}, though it is {_off(services)} of web services", "perhaps theirs is wrong")
     if services is not None:
         words = f"{_off(services)} of web services"
         if not -BEHIND_LIMIT <= services <= AHEAD_LIMIT:

@@ -10,7 +10,9 @@ from typing import Any
 
 from detectors.config import read_config
 from detectors.errors import DetectorConfigError, ModelError, NotPrepared
+from detectors.loading import check_class, class_doubt, class_words, judged_doubt, remedy
 from detectors.manifest import NAME, Manifest
+from detectors.reversal import LOOKS, Drawn, sorting_of
 from detectors.weights import COMMIT, is_hub, model_folder, pins
 from miner.doctor.report import Finding, ok, problem, warning
 from miner.settings import Settings, environment_of
@@ -33,6 +35,9 @@ class ModelFacts:
     branch: str = ""  # the revision, where it is no commit
     pins: Sequence[str] = ()  # what makes it one
     others: Sequence[str] = ()  # revisions of the same model that are there
+    roadwork: str = ""  # which class counts, in words
+    doubt: str = ""  # what names or labelled photos of its export say against that
+    remedy: str = ""  # how another comes to count
 
     @property
     def bytes(self) -> int | None:
@@ -50,10 +55,15 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class InferenceFacts:
-    """Seconds of pictures from bytes to probability; `fault` says why there are none."""
+    """Seconds of pictures from bytes to probability; `fault` says why there are none.
+
+    `photos` are labels and answers of labelled photos, `drawn` answers to drawn roads without cones and with them.
+    """
 
     seconds: Sequence[float] = field(default_factory=tuple)
     fault: str = ""
+    photos: Sequence[tuple[bool, float]] = field(default_factory=tuple)
+    drawn: Sequence[tuple[float, float]] = field(default_factory=tuple)
 
 
 def read_model(settings: Settings) -> ModelFacts:
@@ -61,6 +71,7 @@ def read_model(settings: Settings) -> ModelFacts:
     name, detector = settings.detector_config, settings.image_detector
     folder = manifest = None
     fault, branch, others, pinned = "", "", [], []
+    roadwork, doubts, todo = "", [], ""
     try:
         config = read_config(name)
         parts = (config.branches or {"": config}).values()
@@ -71,11 +82,19 @@ def read_model(settings: Settings) -> ModelFacts:
         manifest = Manifest.read(folder)
         if manifest.detector != detector:
             fault = f"{name} holds a model for IMAGE_DETECTOR={manifest.detector}, not for {detector}"
+        roadwork, todo = class_words(config, settings.models_dir), remedy(config)
+        for part in (*parts, config):
+            own = Manifest.read(model_folder(part, settings.models_dir))
+            check_class(part, own)
+            doubts += [doubt for doubt in (class_doubt(part, own), judged_doubt(own)) if doubt and doubt not in doubts]
     except NotPrepared:
-        pass
+        manifest = None
     except (DetectorConfigError, ModelError) as error:
         fault = settings.why_no_model(error).partition(": ")[2]
-    return ModelFacts(name, detector, folder, manifest, fault, branch=branch, pins=pinned, others=others)
+    return ModelFacts(
+        name, detector, folder, manifest, fault, branch=branch, pins=pinned, others=others,
+        roadwork=roadwork, doubt="; ".join(doubts), remedy=todo,
+    )  # fmt: skip
 
 
 def check_sums(settings: Settings, facts: ModelFacts) -> ModelFacts:
@@ -116,6 +135,7 @@ def judge_model(facts: ModelFacts, network: str) -> Finding:
         said += f", {len(facts.manifest.branches)} branches"
     if facts.manifest.calibration is not None:
         said += f", calibrated ({facts.manifest.calibration.threshold:.2f} became 0.50)"
+    said += f"; roadwork = {facts.roadwork}"
     if facts.unchecked:
         return warning(name, said, SLOW)
     if facts.is_shipped and network == "finney":
@@ -133,11 +153,33 @@ def judge_model(facts: ModelFacts, network: str) -> Finding:
     return ok(name, said)
 
 
-async def read_inference(settings: Settings, seconds: float) -> InferenceFacts:
+def judge_class(facts: ModelFacts, asked: InferenceFacts) -> Finding | None:
+    """Judge whether the class that counts is the one that shows roadwork; None: nothing speaks for or against it.
+
+    Labelled photos decide, those of now before those of the export; a name is a strong doubt, a drawing a weak one.
+    """
+    name, said = "class", f"roadwork = {facts.roadwork}"
+    labels = [label for label, _ in asked.photos]
+    if len(set(labels)) == 2:
+        found = sorting_of(labels, [probability for _, probability in asked.photos])
+        if found.is_reversed:
+            return problem(name, f"{said}: {found.words}", facts.remedy)
+        return ok(name, f"{said}; {found.words}")
+    if facts.doubt:
+        return problem(name, f"{said}, but {facts.doubt}: it {LOOKS}", facts.remedy)
+    drawn = Drawn(asked.drawn)
+    if drawn.is_reversed:
+        return warning(
+            name, f"{said}, but {drawn.words}", f"doctor --pictures with labelled photos is surer; {facts.remedy}"
+        )
+    return None
+
+
+async def read_inference(settings: Settings, seconds: float, photos: Path | None = None) -> InferenceFacts:
     """Load the model and predict as the daemon does, in a process of its own: one that memory can't hold dies alone."""
     try:
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "miner.doctor.inference", str(INFERENCES), str(seconds / 2),
+            sys.executable, "-m", "miner.doctor.inference", str(INFERENCES), str(seconds / 2), str(photos or ""),
             env=environment_of(settings), stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
@@ -158,7 +200,8 @@ async def read_inference(settings: Settings, seconds: float) -> InferenceFacts:
         answer: dict[str, Any] = json.loads(output)
     except ValueError:
         return InferenceFacts(fault=f"it ended with exit code {child.returncode}")
-    return InferenceFacts(tuple(answer["seconds"]), answer["fault"])
+    photos_said, drawn = ([tuple(pair) for pair in answer[key]] for key in ("photos", "drawn"))
+    return InferenceFacts(tuple(answer["seconds"]), answer["fault"], photos_said, drawn)
 
 
 def judge_inference(facts: InferenceFacts | None, allowed: float) -> Finding:

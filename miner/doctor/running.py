@@ -2,15 +2,17 @@
 
 import contextlib
 import errno
+import json
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf, isfinite
 from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from miner.checks import is_loopback
 from miner.doctor.report import Finding, ok, problem, warning
 from miner.settings import Settings
 from miner.threads import ThreadPlan
@@ -18,6 +20,8 @@ from miner.threads import ThreadPlan
 PREFIX = "roadwork_miner_"
 LOCAL_SECONDS = 3.0
 PROBE_SECONDS = 8.0
+PROBE_BYTES = 64 * 2**10  # of its answer
+PROBE_ANSWERS = 'answer 200 if it can connect to us, and 200 with {"reachable": false} if it can\'t'
 QUIET_SECONDS = 3600.0  # as long without a request is no cause for worry
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound, replaced
 
@@ -36,7 +40,9 @@ class RunningFacts:
     cores: int = 0  # that it may use
     quota: float | None = None
     memory: Mapping[str, float] = field(default_factory=dict)  # bytes by kind, as it and its cgroup have them
+    clock_ahead: float | None = None  # seconds, of the callers of the last hour; None: nobody asked
     fault: str = ""  # of what answers there and is no miner
+    reload_fault: str = ""  # why the last reload failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,7 @@ class PortFacts:
 
 @dataclass(frozen=True, slots=True)
 class ReachFacts:
-    """What somebody outside saw; `reached` None: nobody was asked."""
+    """What somebody outside saw; `reached` None: nobody was asked, or the words say what is wrong with the probe."""
 
     address: str
     reached: bool | None = None
@@ -65,8 +71,9 @@ def read_running(settings: Settings) -> RunningFacts:
         with httpx.Client(base_url=address, timeout=LOCAL_SECONDS, trust_env=False) as client:
             answer = client.get("/readyz", headers={"accept": "application/json"}).json()
             samples = client.get("/metrics").text
+            last = client.get("/status").json().get("reload") or {}
         reason = answer.get("hotkeys", {}).get(settings.wallet_hotkey, answer["reason"])
-        return read_samples(samples, reason)
+        return replace(read_samples(samples, reason), reload_fault=last["text"] if last.get("ok") is False else "")
     except (httpx.ConnectError, httpx.ConnectTimeout):
         return RunningFacts()
     except httpx.HTTPError as error:
@@ -100,6 +107,7 @@ def read_samples(text: str, reason: str | None) -> RunningFacts:
         raise ValueError("no metrics of a miner")
     last, started = values.get("last_request_timestamp_seconds", 0.0), values.get("start_time_seconds", 0.0)
     slots, cores, quota = int(values.get("slots", 0)), int(values.get("cores", 0)), values.get("cpu_quota_cores", inf)
+    ahead = values.get("clock_ahead_seconds", inf)
     return RunningFacts(
         True, reason, frozenset(hotkeys), last, started, outcomes,
         # A miner that loads its model still has no plan.
@@ -107,6 +115,7 @@ def read_samples(text: str, reason: str | None) -> RunningFacts:
         cores=cores,
         quota=quota if isfinite(quota) else None,
         memory=memory,
+        clock_ahead=ahead if isfinite(ahead) else None,
     )  # fmt: skip
 
 
@@ -124,6 +133,12 @@ def judge_running(facts: RunningFacts, hotkey: str, *, registered: bool | None) 
             name,
             f"the one on STATUS_PORT serves another hotkey, {', '.join(sorted(facts.hotkeys))}",
             "give this one a STATUS_PORT of its own",
+        )
+    if facts.reason is None and facts.reload_fault:
+        return warning(
+            name,
+            f"running and ready with the model of before: the last reload failed: {facts.reload_fault}",
+            "mend that, then roadwork-miner reload",
         )
     if facts.reason is None:
         return ok(name, "running and ready")
@@ -187,47 +202,71 @@ def judge_port(facts: PortFacts, *, running: bool) -> Finding:
 
 
 async def read_reach(address: str, host: str, port: int, probe: str | None) -> ReachFacts:
-    """Ask the caller's probe, an URL that gets `host` and `port` and answers 200 if it could connect.
+    """Ask the caller's probe, an URL: host and port replace `{host}` and `{port}` in it, or are added to it as a query.
 
-    They replace `{host}` and `{port}` in the URL, or are added to it as a query.
+    It answers 200 if it could connect, and 200 with the JSON `{"reachable": false}` if it could not. Whatever else
+    comes says nothing of our port: a proxy's error page is no word of the probe's.
     """
     if probe is None:
         return ReachFacts(address)
     filled = probe.replace("{host}", host).replace("{port}", str(port))
     query = {} if filled != probe else {"host": host, "port": str(port)}
     try:
-        async with httpx.AsyncClient(timeout=PROBE_SECONDS) as client:
-            response = await client.get(httpx.URL(filled).copy_merge_params(query))
+        url, body = httpx.URL(filled).copy_merge_params(query), b""
+        async with httpx.AsyncClient(timeout=PROBE_SECONDS) as client, client.stream("GET", url) as response:
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > PROBE_BYTES:
+                    break
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return ReachFacts(address, None, f"the probe can't be asked: {error or type(error).__name__}")
+        return ReachFacts(address, None, str(error) or type(error).__name__)
+    if response.status_code != httpx.codes.OK:
+        return ReachFacts(address, None, f"it answered {response.status_code}")
     said: Any = None
-    with contextlib.suppress(ValueError):
-        said = response.json()
-    denied = isinstance(said, dict) and said.get("reachable") is False
-    return ReachFacts(address, response.is_success and not denied, f"the probe answered {response.status_code}")
+    with contextlib.suppress(ValueError, RecursionError):
+        said = json.loads(body)
+    if isinstance(said, dict) and said.get("reachable") is False:
+        return ReachFacts(address, False, "the probe could not connect")
+    return ReachFacts(address, True, "the probe could connect")
 
 
-def judge_reach(facts: ReachFacts, running: RunningFacts, now: float, hotkey: str) -> Finding:
-    """Judge the port from outside; a validator that came through lately is a probe as well."""
+def judge_reach(facts: ReachFacts, running: RunningFacts, now: float, hotkey: str, host: str | None) -> Finding:
+    """Judge the port from outside; a validator that came through lately is a probe as well.
+
+    Args:
+        facts: what was seen from outside.
+        running: what the miner says of itself.
+        now: seconds since 1970.
+        hotkey: ours, for what is to be done.
+        host: that the validators' port listens on; None: nobody is to come from elsewhere.
+    """
     name = "reachable"
     if facts.reached:
         return ok(name, f"{facts.address}: {facts.words}")
-    if facts.reached is False and running.running:
+    closed = facts.reached is False and running.running
+    if host is not None and is_loopback(host) and (closed or facts.reached is None):
+        here = f"{facts.address}: MINER_AXON_HOST={host} is reached from this machine only"
+        todo = "set MINER_AXON_HOST=0.0.0.0; or have a proxy here hand connections on, and give --probe URL to prove it"
+        return problem(name, f"{here}; {facts.words}" if closed else here, todo)
+    if closed:
         return problem(
             name,
             f"{facts.address} can't be reached from outside: {facts.words}",
             "open the port in the firewall, the provider's rules and the router's forwarding",
         )
-    if facts.reached is None and running.last_request and now - running.last_request < QUIET_SECONDS:
-        return ok(name, f"{facts.address}: somebody asked {in_words(now - running.last_request)} ago")
-    host, _, port = facts.address.rpartition(":")
-    words = facts.words if facts.reached is None and facts.words else "not tried from outside"
-    if facts.reached is False:
-        words = f"{facts.words}, but the miner is not running"
+    asked = ""
+    if running.last_request and now - running.last_request < QUIET_SECONDS:
+        asked = f"{facts.address}: somebody asked {in_words(now - running.last_request)} ago"
+    if facts.reached is None and facts.words:
+        words = f"the probe is broken: {facts.words}"
+        return warning(name, f"{words}; {asked}" if asked else words, f"have it {PROBE_ANSWERS}")
+    if asked and facts.reached is None:
+        return ok(name, asked)
+    there, _, port = facts.address.rpartition(":")
     return warning(
         name,
-        words,
-        f"from another machine: roadwork-miner query photo.jpg --host {host.strip('[]')} --port {port} "
+        "not tried from outside" if facts.reached is None else f"{facts.words}, but the miner is not running",
+        f"from another machine: roadwork-miner query photo.jpg --host {there.strip('[]')} --port {port} "
         f"--receiver {hotkey or 'HOTKEY'} (a 403 proves it too); or give --probe URL",
     )
 

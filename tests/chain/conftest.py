@@ -88,7 +88,7 @@ def chain_of(wallet: bittensor.Wallet, tmp_path: Path) -> Callable[..., Subtenso
     def make(address: str, axon: Axon | None = None, **rest: Any) -> SubtensorChain:
         options = {"sync_seconds": 0.05, "call_seconds": 30.0} | rest
         monotonic = options.pop("monotonic", time.monotonic)
-        reader = SubnetReader(address, NETUID, tmp_path / "state", **options)
+        reader = SubnetReader(address, NETUID, tmp_path / "state", monotonic=monotonic, **options)
         return SubtensorChain(reader, wallet, axon, monotonic)
 
     return make

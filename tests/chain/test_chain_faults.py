@@ -6,6 +6,7 @@ import logging
 import math
 import socket
 import time
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.chain.node import Node
 
 OWN = key(1).ss58_address
 VALIDATOR = key(1000).ss58_address
+NOW = 1.8e9
 
 
 @pytest.fixture
@@ -120,7 +122,7 @@ async def test_a_node_that_stands_tells_nothing_new_however_often_it_is_asked(no
     caplog.set_level(logging.INFO)
     node.register(7, OWN)
     now = 1e9
-    chain = chain_of(node.url, clock=lambda: now)
+    chain = chain_of(node.url, clock=lambda: now, monotonic=lambda: now)
 
     async def reads() -> None:
         syncs = chain.syncs
@@ -146,7 +148,7 @@ async def test_a_node_that_stands_tells_nothing_new_however_often_it_is_asked(no
 async def test_a_node_that_fell_behind_takes_nothing_back(node: Node, chain_of) -> None:
     node.register(7, OWN)
     now = 1e9
-    chain = chain_of(node.url, clock=lambda: now)
+    chain = chain_of(node.url, clock=lambda: now, monotonic=lambda: now)
     await chain.start()
     node.block, node.members[0].permit = 900, False
     syncs = chain.syncs
@@ -195,16 +197,76 @@ async def test_a_snapshot_grows_too_old(node: Node, chain_of) -> None:
         "\0",
         '{"network": "NOBODY", "netuid": 323, "block": 1, "taken_at": 1, "neurons": [[1, "key"]]}',
         '{"network": "NOBODY", "netuid": 323, "block": 1, "taken_at": 1, "neurons": [1]}',
+        '{"network": "NOBODY", "netuid": 323, "block": 1e999, "taken_at": 1, "neurons": []}',
+        "[" * 100_000,
     ],
 )
-async def test_a_broken_store_is_said_and_passed_over(nobody, chain_of, tmp_path, caplog, content) -> None:
-    chain = chain_of(nobody)
+async def test_a_broken_store_is_said_and_passed_over(nobody, chain_of, caplog, content) -> None:
+    await _passed_over(nobody, chain_of, caplog, content.replace("NOBODY", nobody))
+
+
+STORED: dict[str, Any] = {"netuid": NETUID, "block": 9, "neurons": [[7, OWN, 1.5, False, 0.5, 0.5, 3]]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"taken_at": value} for value in (math.nan, math.inf, -math.inf, None, "soon")),
+        *({"block": value} for value in (math.nan, math.inf, "many")),
+        *({"neurons": [[7, OWN, *row]]} for row in ([math.nan, True], [math.inf, True], [1.5, True, math.nan, 0, 0])),
+        *({"neurons": [[7, OWN, *row]]} for row in ([1.5, True, 0, math.inf, 0], [1.5, True, 0, 0, math.inf])),
+        *({"neurons": [[7, OWN, *row]]} for row in ([1.5, True, 0.5], [1.5, True, 0, 0, 0, 0])),
+    ],
+    ids=str,
+)
+async def test_a_damaged_store_is_said_and_passed_over(nobody, chain_of, caplog, change) -> None:
+    await _passed_over(nobody, chain_of, caplog, json.dumps(STORED | {"network": nobody, "taken_at": NOW} | change))
+
+
+@pytest.mark.parametrize("ahead", [61, 3600, 365 * 86400])
+async def test_a_store_of_a_time_to_come_is_said_and_passed_over(nobody, chain_of, caplog, ahead) -> None:
+    text = json.dumps(STORED | {"network": nobody, "taken_at": NOW + ahead})
+    await _passed_over(nobody, chain_of, caplog, text, clock=lambda: NOW)
+
+
+async def _passed_over(nobody: str, chain_of: Any, caplog: Any, text: str, **rest: Any) -> None:
+    chain = chain_of(nobody, **rest)
     path = chain.reader._store.path
     path.parent.mkdir()
-    path.write_text(content.replace("NOBODY", nobody))
+    path.write_text(text)
     await chain.start()
     assert "no snapshot" in chain.obstacle
+    assert chain.age == math.inf, "which the alarm fires at"
     assert any("can't be read" in r.getMessage() and str(path) in r.getMessage() for r in caplog.records)
+    await chain.stop()
+
+
+async def test_a_clock_that_was_set_back_a_little_costs_no_store(nobody, chain_of) -> None:
+    passed = 0.0
+    chain = chain_of(nobody, clock=lambda: NOW, monotonic=lambda: passed)
+    path = chain.reader._store.path
+    path.parent.mkdir()
+    path.write_text(json.dumps(STORED | {"network": nobody, "taken_at": NOW + 30}))
+    await chain.start()
+    assert (chain.obstacle, chain.age) == (None, 0)
+    passed = 100.0
+    assert chain.age == 100
+    await chain.stop()
+
+
+async def test_a_clock_that_is_set_back_makes_nothing_younger(node: Node, chain_of) -> None:
+    node.register(7, OWN)
+    now, passed = NOW, 0.0
+    chain = chain_of(node.url, clock=lambda: now, monotonic=lambda: passed)
+    await chain.start()
+    await asyncio.to_thread(node.stop)
+    now -= 365 * 86400
+    assert chain.age == 0
+    passed = 90000.0
+    assert chain.age == 90000
+    assert "25.0 h old" in chain.obstacle
+    now += 2 * 365 * 86400  # and one that is set ahead, older: it may have slept
+    assert chain.age > 300 * 86400
     await chain.stop()
 
 

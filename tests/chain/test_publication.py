@@ -99,7 +99,7 @@ async def test_a_refusal_by_the_rate_limit_is_tried_again_later(node: Node, chai
 @pytest.mark.parametrize(
     ("axon", "poor", "words"),
     [
-        (Axon(8091, ip="127.0.0.1"), False, "the chain does not take this address"),
+        (Axon(8091, ip="127.0.0.1", own_chain=True), False, "the chain does not take this address"),
         (Axon(8091, ip="1.2.3.4"), True, "the hotkey can't pay the fee; send it a little TAO"),
     ],
     ids=["loopback", "poor"],
@@ -225,10 +225,52 @@ async def test_a_node_that_dies_while_publishing_leaves_no_traceback(node: Node,
 
 async def test_ipv6(node: Node, chain_of) -> None:
     node.register(7, OWN)
-    chain = chain_of(node.url, Axon(8091, ip="2001:db8::1"))
-    await run_until(chain, lambda: chain.syncs >= 3 and chain.publication == "published [2001:db8::1]:8091")
+    chain = chain_of(node.url, Axon(8091, ip="2600::1", host="::"))
+    await run_until(chain, lambda: chain.syncs >= 3 and chain.publication == "published [2600::1]:8091")
     assert node.axons[OWN]["ip_type"] == 6
     assert node.requests[SUBMIT] == 1
+
+
+@pytest.mark.parametrize(
+    "ip", ["192.168.1.20", "169.254.3.4", "100.64.0.1", "0.0.0.0", "127.0.0.1", "fe80::1", "2600::1"]
+)
+@pytest.mark.parametrize("found", [True, False])
+async def test_what_validators_can_not_reach_never_gets_on_chain(node: Node, chain_of, caplog, ip, found) -> None:
+    """The last guard, wherever the address came from; on a chain of one's own it may be right."""
+
+    async def find(known: str | None) -> str:
+        return ip
+
+    node.register(7, OWN)
+    axon = Axon(8091, ip=None if found else ip, find_ip=find, metrics_port=9464)
+    chain = chain_of(node.url, axon)
+    await run_until(chain, lambda: chain.syncs >= 3 and f"not published: {ip} is " in chain.publication)
+    assert "set AXON_EXTERNAL_IP" in chain.publication
+    assert node.requests[SUBMIT] == 0
+    assert [record.levelname for record in caplog.records if ip in record.getMessage()] == ["WARNING"] * 2
+
+
+async def test_on_a_chain_of_ones_own_any_address_may_be_right(node: Node, chain_of) -> None:
+    node.register(7, OWN)
+    chain = chain_of(node.url, Axon(8091, ip="192.168.1.20", own_chain=True))
+    await run_until(chain, lambda: chain.publication == "published 192.168.1.20:8091")
+    assert node.requests[SUBMIT] == 1
+
+
+async def test_an_unreachable_address_on_chain_is_not_one_that_is_known(node: Node, chain_of) -> None:
+    node.register(7, OWN)
+    seen = []
+
+    async def find(known: str | None) -> str:
+        seen.append(known)
+        return "1.2.3.4"
+
+    node.store("ServingRateLimit", [NETUID], 0)
+    record = {"block": node.block, "version": 1, "ip": 0xC0A80114, "port": 8091, "ip_type": 4, "protocol": 4}
+    node.axons[OWN] = record | {"placeholder1": 0, "placeholder2": 0}
+    chain = chain_of(node.url, Axon(8091, find_ip=find))
+    await run_until(chain, lambda: chain.publication == "published 1.2.3.4:8091" or node.requests[SUBMIT])
+    assert seen[0] is None
 
 
 async def test_the_metrics_address_is_published_too(node: Node, chain_of) -> None:

@@ -16,17 +16,12 @@ def vit(folder: Path, **values: object) -> DetectorConfig:
 
 
 @pytest.mark.parametrize(
-    "labels", [{0: "None", 1: "roadwork"}, {0: "LABEL_0", 1: "LABEL_1"}, {0: "Roadwork", 1: "Roadwork"}]
+    "labels", [{0: "None", 1: "cones"}, {0: "LABEL_0", 1: "LABEL_1"}, {0: "Roadwork", 1: "Roadwork"}]
 )
 def test_a_vit_without_the_label_is_refused_with_the_labels_it_has(tmp_path: Path, labels: dict[int, str]) -> None:
     folder = make_vit(tmp_path / "vit", labels=labels)
     with pytest.raises(DetectorConfigError, match=f"'Roadwork'.*its labels are '{labels[0]}'"):
         prepare("ViT", vit(folder), tmp_path / "models")
-
-
-def test_a_label_of_ones_own_can_be_named(tmp_path: Path) -> None:
-    folder = make_vit(tmp_path / "vit", labels={0: "works", 1: "clear"})
-    prepare("ViT", vit(folder, roadwork_label="works"), tmp_path / "models")
 
 
 @pytest.mark.parametrize("missing", ["config.json", "preprocessor_config.json", "model.safetensors"])
@@ -45,8 +40,8 @@ def test_a_folder_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
 
 def test_a_processor_we_do_not_know_is_refused(tmp_path: Path) -> None:
     folder = make_vit(tmp_path / "vit")
-    (folder / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "BeitImageProcessor"}))
-    with pytest.raises(ModelError, match="BeitImageProcessor"):
+    (folder / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "SegformerImageProcessor"}))
+    with pytest.raises(ModelError, match="SegformerImageProcessor"):
         prepare("ViT", vit(folder), tmp_path / "models")
 
 
@@ -55,6 +50,39 @@ def test_a_yolo_class_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     config = DetectorConfig(weights_path=path, roadwork_class_index=2, path=path)
     with pytest.raises(DetectorConfigError, match="roadwork_class_index=2: the network has the classes 0 to 1"):
         prepare("YOLOClassifier", config, tmp_path / "models")
+
+
+def test_a_number_that_the_names_contradict_is_refused_with_both_names(tmp_path: Path) -> None:
+    path = make_yolo(tmp_path / "best.pt", names={0: "roadwork", 1: "safe"})
+    config = DetectorConfig(weights_path=path, roadwork_class_index=1, path=path)
+    with pytest.raises(DetectorConfigError, match=r"roadwork_class_index=1.*'roadwork', 'safe'"):
+        prepare("YOLOClassifier", config, tmp_path / "models")
+
+
+@pytest.mark.parametrize(("detector", "index"), [("YOLOClassifier", 0), ("YOLOClassifier", None), ("ViT", 0)])
+def test_a_softmax_over_one_class_is_refused(tmp_path: Path, detector: str, index: int | None) -> None:
+    if detector == "ViT":
+        folder = make_vit(tmp_path / "vit", labels={0: "Roadwork"}, problem_type="single_label_classification")
+        config = vit(folder, roadwork_class_index=index)
+    else:
+        path = make_yolo(tmp_path / "best.pt", names={0: "roadwork"})
+        config = DetectorConfig(weights_path=path, roadwork_class_index=index, path=path)
+    with pytest.raises(DetectorConfigError, match="one class"):
+        prepare(detector, config, tmp_path / "models")
+
+
+def test_a_single_output_that_was_trained_as_a_regression_is_refused(tmp_path: Path) -> None:
+    folder = make_vit(tmp_path / "vit", labels={0: "Roadwork"}, problem_type="regression")
+    with pytest.raises(DetectorConfigError, match="problem_type='regression'"):
+        prepare("ViT", vit(folder), tmp_path / "models")
+
+
+def test_a_head_of_other_outputs_than_the_labels_is_refused(tmp_path: Path) -> None:
+    folder = make_vit(tmp_path / "vit", labels={0: "Roadwork"})
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(values | {"id2label": {"0": "None", "1": "Roadwork"}}))
+    with pytest.raises(ModelError, match=r"\(1, 1\)"):
+        prepare("ViT", vit(folder), tmp_path / "models")
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from detectors.manifest import Manifest
@@ -15,7 +17,7 @@ from miner.bench.competitor import Worker
 from miner.bench.job import Job
 from miner.errors import CouldNotStart
 from tests.models import make_vit
-from tests.process.daemon import PATIENCE, clean_environment
+from tests.process.daemon import PATIENCE, clean_environment, eventually
 
 QUICK = ("--seconds", "1")
 
@@ -175,6 +177,35 @@ def test_a_whole_daemon_is_measured(tmp_path: Path) -> None:
     assert 0 < daemon["overhead"] < daemon["latency"]
     assert 0 < daemon["resident_first"] <= daemon["peak"]
     assert daemon["first_answer"] > 0
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_was_measured_is_kept_when_a_bench_of_daemons_is_stopped(tmp_path: Path, as_json: bool) -> None:
+    pytest.importorskip("openvino")
+    out, err = tmp_path / "out.txt", tmp_path / "err.txt"
+    command = [sys.executable, "-m", "miner", "bench", "--daemon", "--requests", "20", *(["--json"] if as_json else [])]
+    environment = clean_environment(MODELS_DIR=str(tmp_path))
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        run = subprocess.Popen(command, stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL, env=environment)
+    lines = err if as_json else out
+
+    def second_daemon() -> psutil.Process | None:
+        """Return the one that serves the second variant, once the first has its line in the file."""
+        found = psutil.Process(run.pid).children() if "onnx fp32: first answer after" in lines.read_text() else []
+        return next((one for one in found if "IMAGE_DETECTOR_BACKEND=openvino" in one.cmdline()), None)
+
+    daemon = eventually(second_daemon)
+    run.terminate()
+    assert run.wait(PATIENCE) == 128 + signal.SIGTERM, err.read_text()
+    assert not daemon.is_running()
+    assert "Traceback" not in err.read_text()
+    assert "not measured: openvino fp32" in lines.read_text()
+    if as_json:
+        told = json.loads(out.read_text())
+        assert [one["name"] for one in told["daemons"]] == ["onnx fp32"]
+        assert told["not_measured"] == ["openvino fp32"]
+    else:
+        assert "onnx fp32" in out.read_text().partition("the whole daemon")[2]
 
 
 def test_the_ceiling_of_the_axon_is_measured_with_its_profile() -> None:

@@ -112,6 +112,14 @@ def test_a_dendrite_gets_predictions_for_real_jpegs(dendrite: Dendrite) -> None:
     assert len({answer.prediction for answer in answers}) > 1
 
 
+def test_a_dendrite_that_asks_forty_things_at_once_is_answered_each_time(dendrite: Dendrite) -> None:
+    pictures = [photo(224, 224) + bytes([number]) for number in range(40)]  # no two equal ones
+    answers = dendrite.play(*({"scene": str(number), "at_once": 40} for number in range(3)), pictures=pictures)
+    assert len(answers) == 120
+    assert {answer.message for answer in answers} == {"Success"}
+    assert all(answer.is_success and 0 <= answer.prediction <= 1 for answer in answers)
+
+
 def test_a_dendrite_gets_the_models_page_in_an_extended_synapse(dendrite: Dendrite) -> None:
     (answer,) = dendrite.play({"scene": "extended", "synapse": "ExtendedImageSynapse", "image": 1})
     assert answer.is_success

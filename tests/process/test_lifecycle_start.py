@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -14,9 +16,11 @@ from detectors.backends import MODEL_FILE
 from tests.process.conftest import Settings, StartDaemon, go_on
 from tests.process.daemon import PATIENCE, Daemon, clean_environment, eventually, free_port
 from tests.process.graphs import write_model
+from tests.process.hangup import MOMENTS
 from tests.process.inspection import probability_of
 
-READY = {"ready": True, "reason": None, "chain": {"age_seconds": 0, "fault": None}}
+PUBLISHED = {"publication": "standalone: nothing to publish"}
+READY = {"ready": True, "reason": None, "chain": {"age_seconds": 0, "fault": None} | PUBLISHED}
 HEAVY = ("torch", "transformers", "optimum", "ultralytics", "torchvision")
 
 
@@ -74,7 +78,7 @@ def test_the_operators_port_has_its_pages(miner: Daemon) -> None:
 
 
 def test_the_log_says_ready_with_port_detector_threads_and_hotkey(miner: Daemon) -> None:
-    (line,) = (line for line in miner.log.splitlines() if " ready: " in line)
+    (line,) = eventually(lambda: [line for line in miner.log.splitlines() if " ready: " in line])
     hotkey = miner.keys.miner.hotkey.ss58_address
     for part in (f":{miner.port}", "ViT ", "1 slot × 1 thread", hotkey, "standalone", str(miner.status_port)):
         assert part in line
@@ -167,6 +171,42 @@ def test_a_stop_at_the_very_beginning_leaves_no_trace(start_daemon: StartDaemon)
     assert "Traceback" not in daemon.log
 
 
+HANGUP = (sys.executable, "-m", "tests.process.hangup")
+IGNORED = "reload ignored: the first model is still loading"
+
+
+def test_a_reload_in_the_middle_of_the_imports_is_ignored_with_a_word(
+    tmp_path: Path, own_model: Path, street: bytes
+) -> None:
+    daemon = Daemon(tmp_path, {"IMAGE_DETECTOR_CONFIG": own_model.with_suffix(".yaml")})
+    daemon.command = HANGUP
+    with closing(daemon):
+        daemon.start().ready()
+        assert daemon.log.count(IGNORED) > len(MOMENTS) / 2, "some come while another one is told of"
+        assert daemon.metric("model_reloads_total") == 0
+        assert probability_of(daemon.ask(street)) >= 0
+        assert daemon.stop() == 0
+        assert "Traceback" not in daemon.log
+
+
+def test_a_reload_at_any_moment_of_the_start_ends_nothing(start_daemon: StartDaemon, street: bytes) -> None:
+    daemon = start_daemon()
+    maps = Path(f"/proc/{daemon.pid}/maps")  # before our first line Python itself would end: wait for our first import
+    eventually(lambda: "pydantic_core" in maps.read_text(encoding="utf-8") or daemon.ended)
+    while "ready: port" not in daemon.log and not daemon.ended:
+        daemon.signal(signal.SIGHUP)
+        time.sleep(0.005)
+    daemon.ready()
+    assert IGNORED in daemon.log
+    assert probability_of(daemon.ask(street)) >= 0
+
+
+@pytest.mark.parametrize("command", [["query", "nowhere.jpg"], ["models", "list"], ["doctor", "--json"]])
+def test_other_commands_end_on_a_hangup_as_any_program_does(command: list[str]) -> None:
+    done = subprocess.run([*HANGUP, *command], capture_output=True, timeout=PATIENCE, env=clean_environment())
+    assert done.returncode == -signal.SIGHUP
+
+
 def test_a_reload_keeps_serving(start_daemon: StartDaemon, own_model: Path, street: bytes) -> None:
     daemon = start_daemon(IMAGE_DETECTOR_CONFIG=own_model.with_suffix(".yaml")).ready()
     before = probability_of(daemon.ask(street))
@@ -183,7 +223,7 @@ def test_a_reload_keeps_serving(start_daemon: StartDaemon, own_model: Path, stre
     daemon.signal(signal.SIGHUP)
     eventually(lambda: daemon.metric("model_reloads_total", result="failed") == 1)
     assert probability_of(daemon.ask(street)) > before
-    assert "reload failed, the old model keeps serving" in daemon.log
+    eventually(lambda: "reload failed, the old model keeps serving" in daemon.log)
     assert daemon.status("/readyz") == 200
 
 

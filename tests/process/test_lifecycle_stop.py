@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from miner.axon.client import another
 from tests.process.conftest import Settings, StartDaemon
 from tests.process.daemon import PATIENCE, Daemon, eventually
 from tests.process.inspection import message_of, probability_of
@@ -87,7 +88,9 @@ def test_of_a_burst_as_many_are_answered_as_can_be_in_time(
     start_daemon: StartDaemon, slowness: Settings, street: bytes
 ) -> None:
     daemon = start_daemon(**slowness, DEADLINE_MARGIN_SECONDS=3).ready()
-    requests = [daemon.validator.sign(street, DOORS[number % 4], timeout="6.0") for number in range(50)]
+    requests = [
+        daemon.validator.sign(another(street, number), DOORS[number % 4], timeout="6.0") for number in range(50)
+    ]
     with ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(daemon.post, requests))
     counts = Counter(answer.status_code for answer in answers)
@@ -114,7 +117,9 @@ def test_a_caller_that_hangs_up_costs_no_work(
             running = pool.submit(daemon.ask_patiently, white)
             eventually(lambda: daemon.metric("running"))
             waiting = [
-                daemon.raw(daemon.validator.sign(street, DOORS[number % 4], timeout=str(PATIENCE))).send_all()
+                daemon.raw(
+                    daemon.validator.sign(another(street, number), DOORS[number % 4], timeout=str(PATIENCE))
+                ).send_all()
                 for number in range(6)
             ]
             eventually(lambda: daemon.metric("queue_depth") == 6)

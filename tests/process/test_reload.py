@@ -94,8 +94,8 @@ def test_a_changed_setting_is_taken_and_no_request_is_lost_meanwhile(
     after = probability_of(daemon.ask(street))
     assert after > before
     assert asking.probabilities == {round(before, 6), round(after, 6)}
-    assert "beside the old model on 8 pictures: probabilities differ by 0." in daemon.log
-    assert "changed, and only taken up by a restart: QUEUE_DEPTH" in daemon.log
+    eventually(lambda: "beside the old model on 8 pictures: probabilities differ by 0." in daemon.log)
+    eventually(lambda: "changed, and only taken up by a restart: QUEUE_DEPTH" in daemon.log)
     assert daemon.metric("model_reloads_total", result="ok") == 3
     assert daemon.metric("model_info", name="second") == 1
 
@@ -119,7 +119,7 @@ def test_a_shadow_that_is_promoted_serves_and_is_no_longer_its_own_shadow(
         eventually(lambda: asking.answers[200] > told + 5)
     assert set(asking.answers) == {200}
     assert probability_of(daemon.ask(street)) > before
-    assert "is the one that serves now: it scores no more" in daemon.log
+    eventually(lambda: "is the one that serves now: it scores no more" in daemon.log)
     # The model of before comes to watch the new one: a reload begins a shadow too, with a count of its own.
     choose(models, second, f"SHADOW_DETECTOR_CONFIG={models / 'first.yaml'}", "SHADOW_SAMPLE=1")
     daemon.signal(signal.SIGHUP)
@@ -166,6 +166,31 @@ def test_an_unfit_model_changes_nothing_and_the_reason_is_told(
     assert "IMAGE_DETECTOR=VITT: allowed: " in view["text"]
     assert daemon.status("/readyz") == 200
     assert probability_of(daemon.ask_patiently(street)) == before
+
+
+def test_why_a_model_can_not_be_prepared_is_told_by_the_reload_and_by_whoever_is_asked_later(
+    start_daemon: StartDaemon, models: Path, street: bytes
+) -> None:
+    env, gone = models / "miner.env", models / "gone.yaml"
+    gone.write_text(f"hf_repo: you/gone\nrevision: {'a' * 40}\n", encoding="utf-8")
+    choose(models, models / "first.yaml")
+    daemon = start_daemon(IMAGE_DETECTOR_CONFIG="", env_file=env, HF_HUB_OFFLINE=1).ready()
+    choose(models, gone)
+    done = reload(daemon, "--env-file", str(env))
+    reason = f"you/gone at revision {'a' * 40} can't be fetched and is not in the cache: "
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stdout.startswith("not reloaded, the old model keeps serving: ")
+    assert reason in done.stdout
+    assert reason in reload_of(daemon)["text"]
+    assert "· finding you/gone" in daemon.log, "its output"
+    assert any("reload failed" in line and reason in line for line in daemon.log.splitlines())
+    told = subprocess.run(
+        [*daemon.command, "doctor", "--json"], env=daemon.environment, capture_output=True, text=True, timeout=PATIENCE
+    )
+    (finding,) = (one for one in json.loads(told.stdout)["findings"] if one["name"] == "miner")
+    assert finding["level"] == "warning"
+    assert reason in finding["words"]
+    assert probability_of(daemon.ask(street)) >= 0
 
 
 def test_a_model_that_hangs_is_given_up_and_stands_in_the_way_of_neither_the_next_one_nor_the_end(

@@ -94,8 +94,9 @@ def report(daemon: Daemon, archive: Path, *arguments: object, **environment: str
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("is_own", [False, True], ids=["--log", "LOG_FILE"])
 def test_the_archive_has_what_helps_and_none_of_the_planted_secrets(
-    start_daemon: StartDaemon, street: bytes, tmp_path: Path, wallets: Path, env_file: Path, log: Path
+    start_daemon: StartDaemon, street: bytes, tmp_path: Path, wallets: Path, env_file: Path, log: Path, is_own: bool
 ) -> None:
     password = tmp_path / "password"
     password.write_text(PASSWORD + "\n")
@@ -105,14 +106,15 @@ def test_the_archive_has_what_helps_and_none_of_the_planted_secrets(
     probability_of(daemon.ask(street))
     eventually(lambda: daemon.metric("recorder_records_total") == 1)
     archive = tmp_path / "help.tar.gz"
-    done = report(daemon, archive, "--env-file", env_file, "--log", log, HF_TOKEN=HF_TOKEN)
+    given = ("--set", f"LOG_FILE={log}") if is_own else ("--log", log)
+    done = report(daemon, archive, "--env-file", env_file, *given, HF_TOKEN=HF_TOKEN)
     assert done.returncode == 0, done.stderr
     assert archive.stat().st_mode & 0o777 == 0o600
 
     files = files_of(archive)
     settings = json.loads(files["settings.json"])
     assert set(settings) == {name.upper() for name in Settings.model_fields}
-    assert (settings["RECORDER"], settings["WALLET_NAME"], settings["QUEUE_DEPTH"]) == ("meta", "mine", 32)
+    assert (settings["RECORDER"], settings["WALLET_NAME"], settings["QUEUE_SHARE"]) == ("meta", "mine", 0.5)
     assert settings["SUBTENSOR_CHAIN_ENDPOINT"] == "wss://chain.example"
     assert settings["PROXY_CLIENT_URL"] == "https://proxy.example:8443"
     assert settings["WALLET_HOTKEY_PASSWORD_FILE"] == "(set, not shown)"

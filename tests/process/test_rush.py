@@ -171,12 +171,20 @@ def test_what_fits_is_answered_in_time_and_the_rest_refused_at_once(
     wallets = [standalone.own_wallet(sleepy.state, f"validator-{number}") for number in range(VALIDATORS)]
     picture, status = photo(224, 224), f"http://127.0.0.1:{sleepy.status_port}/healthz"
 
+    def everybody() -> list[Signed]:
+        """Sign each request for a picture of its own: equal ones would be scored once."""
+        return [
+            sleepy.signer(wallet).sign(picture + bytes([number, each]), Door())
+            for each in range(EACH)
+            for number, wallet in enumerate(wallets)
+        ]
+
     def rush_us() -> Rush:
         before = Counter(sleepy.outcomes())
         ours = rush(
             sleepy.pid,
             sleepy.port,
-            [sleepy.signer(wallet).sign(picture, Door()) for _ in range(EACH) for wallet in wallets],
+            everybody(),
             status,
         )
         eventually(lambda: sleepy.load() == (0, 0))
@@ -189,7 +197,7 @@ def test_what_fits_is_answered_in_time_and_the_rest_refused_at_once(
 
     with reference() as (process, port), ThreadPoolExecutor(2) as pool:
         # Both sleep over their work, so neither takes the processor from the other.
-        signed = [sleepy.signer(wallet).sign(picture, Door()) for _ in range(EACH) for wallet in wallets]
+        signed = everybody()
         us, them = (
             pool.submit(rush_us),
             pool.submit(rush, process.pid, port, signed, f"http://127.0.0.1:{port}/healthz", frozen=True),

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from miner.chain import standalone
+from miner.queue import MESSAGES
 from tests.process.conftest import Settings, StartDaemon
 from tests.process.daemon import PATIENCE, Daemon, eventually
 from tests.process.inspection import message_of, probability_of
@@ -39,13 +40,13 @@ def test_an_overloaded_miner_refuses_at_once(moody: Daemon, street: bytes, white
             waiting = pool.submit(moody.ask_patiently, street)
             eventually(lambda: moody.metric("queue_depth"))
             for door in DOORS:
-                assert message_of(moody.ask(street, door, timeout=str(PATIENCE)), 503) == "the queue is full"
+                assert message_of(moody.ask(street + b"2", door, timeout=str(PATIENCE)), 503) == "the queue is full"
             assert moody.load() == (1, 1)  # so nobody waited for them
         probability_of(running.result())
         probability_of(waiting.result())
 
 
-def test_none_holds_more_than_its_share_and_the_last_place_goes_to_the_higher_stake(
+def test_a_share_binds_while_others_wait_and_the_last_place_goes_to_the_higher_stake(
     start_daemon: StartDaemon, moods: Settings, white: bytes, street: bytes
 ) -> None:
     daemon = start_daemon(**moods, QUEUE_DEPTH=2, DEADLINE_CAP_SECONDS=PATIENCE)
@@ -59,23 +60,25 @@ def test_none_holds_more_than_its_share_and_the_last_place_goes_to_the_higher_st
     def ask(signer: Signer, picture: bytes) -> httpx.Response:
         return daemon.post(signer.sign(picture, Door(), timeout=str(PATIENCE)))
 
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(5) as pool:
         with daemon.held():
             running = pool.submit(ask, first, white)
             eventually(lambda: daemon.load() == (1, 0))
             evicted = pool.submit(ask, poor, street)
             eventually(lambda: daemon.load() == (1, 1))
-            assert message_of(ask(poor, street), 503) == "your requests hold their share of the queue"
-            waiting = [pool.submit(ask, middling, street)]
+            surplus = pool.submit(ask, poor, street + b"2")  # nobody else waits for this place
             eventually(lambda: daemon.load() == (1, 2))
-            assert message_of(ask(first, street), 503) == "the queue is full"
-            waiting.append(pool.submit(ask, rich, street))
-            assert message_of(evicted.result(), 503) == "the place went to a caller with a higher stake"
+            waiting = [pool.submit(ask, middling, street + b"3")]
+            assert message_of(surplus.result(), 503) == MESSAGES["evicted"]
+            assert message_of(ask(poor, street + b"4"), 503) == MESSAGES["queue_full"]
+            assert message_of(ask(first, street + b"5"), 503) == MESSAGES["queue_full"]
+            waiting.append(pool.submit(ask, rich, street + b"6"))
+            assert message_of(evicted.result(), 503) == MESSAGES["evicted"]
             assert daemon.load() == (1, 2)  # so it was told at once
         for future in (running, *waiting):
             probability_of(future.result())
-    for reason in ("share", "queue_full", "evicted"):
-        assert daemon.metric("refusals_total", reason=reason) == 1
+    for reason, count in {"share": 0, "queue_full": 2, "evicted": 2}.items():
+        assert daemon.metric("refusals_total", reason=reason) == count
 
 
 def test_a_dendrite_finds_the_refusal_in_the_headers_too(miner: Daemon, street: bytes) -> None:

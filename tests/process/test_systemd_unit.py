@@ -50,6 +50,11 @@ def test_systemd_understands_every_line(instance: Path) -> None:
     assert (verified.returncode, verified.stderr) == (0, ""), verified.stderr
 
 
+def test_it_starts_once_the_clock_is_set() -> None:
+    for key in ("Wants", "After"):
+        assert {"network-online.target", "time-sync.target"} <= set(value(key).split())
+
+
 @analyze
 def test_the_sandbox_is_tight(instance: Path) -> None:
     judged = run("systemd-analyze", "security", "--offline=true", f"--threshold={THRESHOLD}", instance)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from miner.plan import Plan
-from tests.process.daemon import Daemon
+from tests.process.daemon import Daemon, eventually
 
 EXPORT = ("export", "--precision", "int8", "--backend", "onnx", "--max-flips", "0.2")
 
@@ -41,7 +41,7 @@ def test_a_tuned_int8_is_what_the_next_start_serves(tmp_path: Path, street: byte
     assert plan.why.startswith("tuned: ")
     try:
         daemon.start().ready()
-        assert f"serving with onnx int8, {plan.slots} × {plan.threads} threads ({plan.why})" in daemon.log
+        eventually(lambda: f"serving with onnx int8, {plan.slots} × {plan.threads} threads ({plan.why})" in daemon.log)
         assert "tuning" not in daemon.log
         assert daemon.metric("model_info", precision="int8", backend="onnx") == 1
         assert daemon.ask_patiently(street).status_code == 200

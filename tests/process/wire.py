@@ -122,6 +122,16 @@ class RawRequest:
     def send_chunk(self, data: bytes) -> None:
         self.socket.sendall(chunk(data))
 
+    def takes_one_byte(self) -> bool:
+        """Send a byte, if the miner has not said anything yet; return whether it has not."""
+        if select.select([self.socket], [], [], 0)[0]:
+            return False
+        try:
+            self.socket.sendall(b" ")
+        except ConnectionError:
+            return False
+        return True
+
     def takes_more(self, filling: bytes = b" ") -> bool:
         """Send a piece of something endless, if the miner takes it; return whether it has not refused yet."""
         readable, writable, _ = select.select([self.socket], [self.socket], [], 0.001)

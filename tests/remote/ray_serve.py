@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -85,6 +86,12 @@ class RayServe:
             except (psutil.NoSuchProcess, psutil.ZombieProcess):
                 continue
         return found
+
+    def kill_all(self, name: str) -> None:
+        """Kill the replicas of a model, however often Ray starts them again while this is called."""
+        for process in self.replicas(name):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def stop(self) -> None:
         """End all of it."""

@@ -31,6 +31,7 @@ class Prober(http.server.ThreadingHTTPServer):
     """Somebody outside: tries the port (here, since our public address is made up)."""
 
     open: bool = True
+    status: int = 200
     asked: list[dict[str, list[str]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -53,8 +54,9 @@ class _Probe(http.server.BaseHTTPRequestHandler):
                 socket.create_connection(("127.0.0.1", int(query["port"][0])), timeout=5).close()
             except OSError:
                 reached = False
-        self.send_response(200 if reached else 504)
+        self.send_response(self.server.status)
         self.end_headers()
+        self.wfile.write(json.dumps({"reachable": reached}).encode())
 
     def log_message(self, *_: Any) -> None: ...
 

@@ -70,7 +70,8 @@ def setup(tmp_path_factory: pytest.TempPathFactory, street: bytes, model: str) -
             {
                 "SUBTENSOR_NETWORK": node.url, "NETUID": NETUID, "CHAIN_SYNC_SECONDS": 0.2,
                 "WALLET_PATH": folder / "state" / "wallets", "WALLET_NAME": "standalone", "WALLET_HOTKEY": "miner",
-                "AXON_EXTERNAL_IP": EXTERNAL_IP, "INFERENCE_THREADS": 1, "INFERENCE_SLOTS": 1,
+                "AXON_EXTERNAL_IP": EXTERNAL_IP, "MINER_AXON_HOST": "0.0.0.0",
+                "INFERENCE_THREADS": 1, "INFERENCE_SLOTS": 1,
                 "IMAGE_DETECTOR_CONFIG": model,
             },
         )  # fmt: skip
@@ -93,6 +94,7 @@ def planted(setup: Setup) -> Iterator[Setup]:
     record = node.axons[own].copy()
     yield setup
     node.clock_ahead, node.fault, setup.prober.open = 0.0, "", True
+    setup.prober.status = 200
     for uid, before in members.items():
         if uid not in node.members:
             node.register(uid, own)

@@ -42,6 +42,22 @@ def port_closed(setup: Setup) -> dict[str, object]:
     return {}
 
 
+def port_here_only(setup: Setup) -> dict[str, object]:
+    """port on the loopback"""
+    setup.prober.open = False
+    return {"MINER_AXON_HOST": "127.0.0.1"}
+
+
+def private_address(setup: Setup) -> dict[str, object]:
+    """private address"""
+    return {"AXON_EXTERNAL_IP": "192.168.1.20", "AXON_EXTERNAL_PORT": setup.daemon.port}
+
+
+def another_family(setup: Setup) -> dict[str, object]:
+    """address of another family"""
+    return {"AXON_EXTERNAL_IP": "2600::1", "AXON_EXTERNAL_PORT": setup.daemon.port}
+
+
 def port_deaf(setup: Setup) -> dict[str, object]:
     """port not listening"""
     return {"MINER_AXON_PORT": 1, "AXON_EXTERNAL_PORT": setup.daemon.port}
@@ -162,7 +178,10 @@ FAULTS = [
     fault(clock_behind, "clock", "behind of the chain"),
     fault(clock_ahead, "clock", "ahead of the chain"),
     fault(wrong_address, "address", "the chain has 9.9.9.9:"),
-    fault(port_closed, "reachable", "can't be reached from outside: the probe answered 504"),
+    fault(port_closed, "reachable", "can't be reached from outside: the probe could not connect"),
+    fault(port_here_only, "reachable", "MINER_AXON_HOST=127.0.0.1 is reached from this machine only"),
+    fault(private_address, "address", ": a private address, which validators can't reach"),
+    fault(another_family, "address", ": an IPv6 address, and MINER_AXON_HOST=0.0.0.0 does not listen on IPv6"),
     fault(port_deaf, "port", "connection refused"),
     fault(no_validator, "validators", "0 of 2 with a permit were active in the last 100 blocks"),
     fault(burn, "pay", "burning: 100%"),

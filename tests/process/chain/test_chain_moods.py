@@ -49,7 +49,7 @@ def test_a_broken_node_costs_freshness_only(miner: tuple[LiveNode, Daemon], stre
         node.start()
     syncs_again(node, daemon)
     eventually(lambda: daemon.log.count("the chain is read again") == faults + 1)
-    assert daemon.log.count("the chain can't be read") == faults + 1, "said once"
+    eventually(lambda: daemon.log.count("the chain can't be read") == faults + 1, "said once")
     keeps_answering(daemon, street)
     assert of_chain(daemon)[1][:2] == ["None", "None"]
 
@@ -62,7 +62,7 @@ def test_a_node_that_hangs_for_a_minute(miner: tuple[LiveNode, Daemon], street: 
     for seconds in (1, 20, 40, 60):
         eventually(lambda age=seconds: daemon.metric("chain_age_seconds") > age)
         keeps_answering(daemon, street)
-    assert "the chain can't be read: no answer within 30 s" in daemon.log
+    eventually(lambda: "the chain can't be read: no answer within 30 s" in daemon.log)
     seconds, told = of_chain(daemon)
     assert seconds > 60
     assert all("no answer within 30 s" in words for words in told), told[:2]
@@ -80,7 +80,7 @@ def test_a_start_without_the_chain_goes_by_what_was_stored(node: LiveNode, start
     node.stop()
 
     second = start().start().ready()
-    assert "starting with the stored snapshot" in second.log
+    eventually(lambda: "starting with the stored snapshot" in second.log)
     assert second.metric("chain_block") >= block
     keeps_answering(second, street)
     eventually(lambda: "connect" in of_chain(second)[1][0])

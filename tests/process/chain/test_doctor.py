@@ -44,6 +44,14 @@ def test_a_planted_fault_is_exactly_its_lines_problem(
     assert report.exit_code == 1
 
 
+def test_a_broken_probe_is_said_and_blames_nobody(planted: Setup) -> None:
+    planted.prober.status = 500
+    report = planted.doctor()
+    assert report.problems == []
+    assert report.levels["reachable"] == "warning"
+    assert report.words["reachable"].startswith("the probe is broken: it answered 500")
+
+
 def test_a_providers_endpoint_is_nobody_elses_business(setup: Setup, tmp_path: Path) -> None:
     """Neither the operator's port, nor the files of the state folder, nor what is handed on tells of it."""
     daemon, archive, log = setup.daemon, tmp_path / "help.tar.gz", tmp_path / "careless.log"

@@ -22,9 +22,9 @@ def test_the_shipped_ones_are_found_by_name() -> None:
 
 def test_the_original_keys_work(tmp_path: Path) -> None:
     config = read_config(write(tmp_path, "hf_repo: 'a/b'\nconfig_name: 'config.yaml'\nweights: 'model.safetensors'\n"))
-    assert (config.hf_repo, config.revision, config.roadwork_label) == ("a/b", "main", "Roadwork")
-    config = read_config(write(tmp_path, "weights_path: best.pt\nroadwork_class_index: 0\n"))
-    assert (config.weights_path, config.roadwork_class_index) == (tmp_path / "best.pt", 0)
+    assert (config.hf_repo, config.revision, config.roadwork_label) == ("a/b", "main", None)
+    config = read_config(write(tmp_path, "weights_path: best.pt\nroadwork_class_index: 0\nroadwork_label: 0\n"))
+    assert (config.weights_path, config.roadwork_class_index, config.roadwork_label) == (tmp_path / "best.pt", 0, "0")
 
 
 def test_a_revision_of_digits_only_needs_no_quotes(tmp_path: Path) -> None:

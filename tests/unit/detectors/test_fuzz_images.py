@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from detectors.errors import ImageError
-from detectors.image import decode
+from detectors.image import decode, memory_of
 from detectors.pictures import scene
 from tests.models import photo
 from tests.mutations import Damage, damaged, damages
@@ -53,12 +53,14 @@ SEEDS = list(seeds())
 
 
 def look(data: bytes) -> None:
+    memory = memory_of(data, MAX_PIXELS)
     try:
         picture = decode(data, MAX_PIXELS)
     except ImageError:
         return
     assert picture.mode == "RGB"
     assert 4 <= picture.width * picture.height <= MAX_PIXELS
+    assert memory >= 4 * picture.width * picture.height  # it was asked for
     assert len(picture.tobytes()) == 3 * picture.width * picture.height
 
 

@@ -8,12 +8,13 @@ import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from PIL import Image, ImageOps
 
 from detectors.errors import ImageError
-from detectors.image import JPEG, MAX_READS, MAX_SCANS, SCAN, decode
+from detectors.image import JPEG, MAX_READS, MAX_SCANS, SCAN, decode, memory_of
 from tests.models import ORIENTATION, photo
 
 EXIF = b"Exif\0\0"
@@ -161,3 +162,75 @@ def test_every_byte_of_a_photo_may_be_wrong() -> None:
         damaged = data[:position] + bytes([data[position] ^ 0xFF]) + data[position + 1 :]
         with contextlib.suppress(ImageError):
             assert decode(damaged).mode == "RGB"
+
+
+SIDE = 2000
+PEAK = """
+import sys
+from pathlib import Path
+from detectors.image import decode
+small, large = (Path(path).read_bytes() for path in sys.argv[1:])
+decode(small)  # what a first picture takes is no later one's
+
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
+
+before = peak()
+decode(large)
+print(peak() - before)
+"""
+
+
+def smooth(mode: str) -> Image.Image:
+    """Return a picture that is quick to compress and has something on it."""
+    return Image.linear_gradient("L").resize((SIDE, SIDE)).convert("RGB").convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "options"),
+    [
+        ("RGB", "JPEG", {}),
+        ("RGB", "JPEG", {"progressive": True, "subsampling": 0}),
+        ("L", "JPEG", {"progressive": True}),
+        ("CMYK", "JPEG", {"progressive": True, "exif": True}),
+        ("RGB", "JPEG", {"exif": True}),
+        ("RGB", "PNG", {}),
+        ("RGBA", "PNG", {"exif": True}),
+        ("L", "PNG", {}),
+        ("P", "PNG", {}),
+        ("1", "PNG", {}),
+        ("RGB", "WEBP", {"quality": 5}),
+        ("RGB", "WEBP", {"lossless": True}),
+        ("RGBA", "WEBP", {"lossless": True, "exif": True}),
+    ],
+    ids=str,
+)
+def test_decoding_takes_no_more_memory_than_its_header_says(
+    tmp_path: Path, mode: str, kind: str, options: dict[str, object]
+) -> None:
+    if "exif" in options:
+        exif = Image.Exif()
+        exif[ORIENTATION] = 6
+        options = options | {"exif": exif.tobytes()}
+    buffer = io.BytesIO()
+    smooth(mode).save(buffer, kind, **options)
+    small, large = tmp_path / "small", tmp_path / "large"
+    small.write_bytes(photo(64, 64, kind="PNG"))
+    large.write_bytes(buffer.getvalue())
+    command = [sys.executable, "-c", PEAK, str(small), str(large)]
+    peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    said = memory_of(buffer.getvalue())
+    assert peak <= said
+    assert said <= 3 * peak + 2**21  # and what fits is not refused for nothing
+
+
+def test_a_bomb_of_34_bytes_is_known_by_its_header() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (5000, 5000)).save(buffer, "WEBP", lossless=True, method=0)
+    assert len(buffer.getvalue()) < 100
+    assert memory_of(buffer.getvalue()) > 400 * 10**6
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", png_header(6000, 6000), png_header(1, 1)], ids=len)
+def test_what_is_refused_unread_takes_nothing(data: bytes) -> None:
+    assert memory_of(data) == 0

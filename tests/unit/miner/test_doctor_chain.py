@@ -22,6 +22,8 @@ def member(uid: int, hotkey: str, incentive: float = 0.0, *, permit: bool = Fals
 
 
 OURS = Endpoint(ip_address("1.2.3.4"), 8091)
+PRIVATE = Endpoint(ip_address("192.168.1.20"), 8091)
+SIXTH = Endpoint(ip_address("2600::1"), 8091)
 SUBNET = Subnet(
     block=10_000,
     members=[
@@ -87,6 +89,23 @@ def test_clock(low: float, high: float, services: float | None, level: Level) ->
 def test_a_clock_that_nothing_was_compared_with() -> None:
     expect(clock.judge_clock(None, None), "warning", "not compared")
     expect(clock.judge_clock(None, 0.2), "ok", r"0\.2 s ahead of web services")
+
+
+@pytest.mark.parametrize(
+    ("services", "callers", "level"),
+    [
+        (None, 3600, "problem"),
+        (3600, 3600, "problem"),
+        (None, -5, "problem"),
+        (0.2, 3600, "warning"),
+        (0.2, 0.4, "ok"),
+        (12, 0.4, "problem"),
+    ],
+)
+def test_what_those_who_asked_the_running_miner_say_of_its_clock(
+    services: float | None, callers: float, level: Level
+) -> None:
+    expect(clock.judge_clock(None, services, callers), level, r"\d s (ahead|behind) of (the callers|web services)")
 
 
 @pytest.mark.parametrize(
@@ -187,10 +206,33 @@ def test_standing(facts: chain.ChainFacts, who: chain.Identity, level: Level, wo
         (None, OURS, True, "problem", "the chain has none"),
         (None, OURS, False, "warning", "none on chain yet"),
         (OURS, "none of 5 services could tell", True, "problem", "none of 5 services could tell"),
+        (PRIVATE, OURS, True, "problem", r"has 192\.168\.1\.20:8091 \(a private address, .*this machine is 1\.2\.3\.4"),
+        (SIXTH, OURS, True, "problem", r"has \[2600::1\]:8091 \(an IPv6 address, .*this machine is 1\.2\.3\.4:8091"),
+        (PRIVATE, "none of 5 services could tell", True, "problem", r"has 192\.168\.1\.20:8091 \(a private address"),
     ],
 )  # fmt: skip
 def test_address(published: Endpoint | None, ours: Endpoint | str, is_running: bool, level: Level, words: str) -> None:
-    expect(chain.judge_address(on(published=Published(published, 9000)), WHO, ours, running=is_running), level, words)
+    facts = on(published=Published(published, 9000))
+    expect(chain.judge_address(facts, WHO, ours, "0.0.0.0", running=is_running), level, words)
+
+
+@pytest.mark.parametrize("address", ["192.168.1.20", "0.0.0.0", "127.0.0.1", "169.254.3.4", "fe80::1", "2600::1"])
+@pytest.mark.parametrize("is_running", [True, False])
+def test_an_address_that_nobody_reaches_is_promised_to_nobody(address: str, is_running: bool) -> None:
+    """Whether it stands on chain, or not yet, or the chain was never read, or the hotkey is not registered."""
+    ours = Endpoint(ip_address(address), 8091)
+    stands, none = on(published=Published(ours, 9000)), on(published=Published(None, 0))
+    for facts in (stands, none, DARK):
+        for who in (WHO, NOBODY, replace(WHO, hotkey="stranger")):
+            finding = chain.judge_address(facts, who, ours, "0.0.0.0", running=is_running)
+            expect(finding, "problem", "^" + re.escape(f"{ours}: "))
+            assert "AXON_EXTERNAL_IP" in finding.todo
+
+
+def test_an_ipv6_address_is_as_good_where_it_is_listened_on() -> None:
+    for host in ("::", "2600::1"):
+        facts = on(published=Published(SIXTH, 9000))
+        expect(chain.judge_address(facts, WHO, SIXTH, host, running=True), "ok", r"\[2600::1\]:8091, published")
 
 
 @pytest.mark.parametrize(

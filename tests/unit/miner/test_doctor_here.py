@@ -48,7 +48,7 @@ def test_a_plan_for_remote_endpoints_takes_no_cores() -> None:
 def scraped(**memory: float) -> running.RunningFacts:
     """What a miner with a plan and a cgroup of its own says of itself."""
     metrics = Metrics(memory=lambda: Memory(**memory))
-    metrics.planned(ThreadPlan(2, 3), queue_limit=32)
+    metrics.planned(ThreadPlan(2, 3))
     metrics.cores.set_function(lambda: 6)
     metrics.quota.set_function(lambda: 6.5)
     return running.read_samples(generate_latest(metrics.registry).decode(), None)
@@ -155,6 +155,7 @@ NOW = 9_060.0
     ("facts", "registered", "level", "words"),
     [
         (RUNNING, True, "ok", "ready"),
+        (replace(RUNNING, reload_fault="no such repository"), True, "warning", "reload failed: no such repository"),
         (running.RunningFacts(), True, "warning", "not running"),
         (running.RunningFacts(fault="what answers there is no miner"), True, "problem", "STATUS_PORT is taken: what"),
         (replace(RUNNING, reason="loading the model"), True, "problem", "loading the model"),
@@ -193,11 +194,33 @@ def test_asked(facts: running.RunningFacts, level: Level, words: str) -> None:
         (None, running.RunningFacts(), "warning", "not tried"),
     ],
 )
-def test_reachable(reached: bool | None, facts: running.RunningFacts, level: Level, words: str) -> None:
-    finding = running.judge_reach(running.ReachFacts("1.2.3.4:8091", reached), facts, NOW, "ours")
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", None])
+def test_reachable(
+    reached: bool | None, facts: running.RunningFacts, level: Level, words: str, host: str | None
+) -> None:
+    finding = running.judge_reach(running.ReachFacts("1.2.3.4:8091", reached), facts, NOW, "ours", host)
     expect(finding, level, words)
     if "not tried" in finding.words:
         assert "query photo.jpg --host 1.2.3.4 --port 8091 --receiver ours" in finding.todo
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.53", "::1", "localhost"])
+@pytest.mark.parametrize("facts", [RUNNING, running.RunningFacts()])
+def test_a_port_on_the_loopback_is_reached_by_nobody_unless_that_is_proved(
+    host: str, facts: running.RunningFacts
+) -> None:
+    untried = running.ReachFacts("1.2.3.4:8091")
+    finding = running.judge_reach(untried, facts, NOW, "ours", host)
+    expect(finding, "problem", f"MINER_AXON_HOST={host} is reached from this machine only")
+    assert running.judge_reach(replace(untried, reached=True), facts, NOW, "ours", host).level == "ok", "by a proxy"
+
+
+@pytest.mark.parametrize("facts", [RUNNING, replace(RUNNING, last_request=0.0), running.RunningFacts()])
+def test_a_broken_probe_says_nothing_of_the_firewall(facts: running.RunningFacts) -> None:
+    finding = running.judge_reach(running.ReachFacts("1.2.3.4:8091", None, "it answered 500"), facts, NOW, "", "::")
+    expect(finding, "warning", "^the probe is broken: it answered 500")
+    assert ("somebody asked" in finding.words) is bool(facts.last_request)
+    assert "firewall" not in finding.todo
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -141,6 +142,78 @@ def test_another_program_on_the_status_port_is_said(elsewhere: int) -> None:
 def test_nobody_on_the_status_port_is_no_fault() -> None:
     facts = running.read_running(Settings(status_port=free_port()))
     assert facts == running.RunningFacts()
+
+
+class Probe(http.server.ThreadingHTTPServer):
+    """A probe that answers as its path says: a status and a body, or something that is no HTTP."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            kind, _, body = self.path.partition("?")[0].strip("/").partition("/")
+            if kind == "noise":
+                self.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
+                return
+            if kind == "endless":
+                self.send_response(200)
+                self.end_headers()
+                while True:
+                    self.wfile.write(b"[" * 2**16)
+            self.send_response(int(kind))
+            if kind.startswith("3"):
+                self.send_header("location", self.path)
+            self.end_headers()
+            self.wfile.write(unquote(body).encode())
+
+        def log_message(self, *_: Any) -> None: ...
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), self.Handler)
+
+    def handle_error(self, *_: Any) -> None:
+        """The caller hung up."""
+
+
+@pytest.fixture(scope="module")
+def probe() -> Iterator[str]:
+    with Probe() as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def asked(probe: str) -> running.ReachFacts:
+    return asyncio.run(running.read_reach("1.2.3.4:8091", "1.2.3.4", 8091, probe))
+
+
+@pytest.mark.parametrize(
+    ("path", "reached"),
+    [
+        ("200", True),
+        ("200/open", True),
+        ("200/[1]", True),
+        ('200/{"reachable": true}', True),
+        ('200/{"reachable": false}', False),
+        ("endless", True),
+        *((f"{code}/closed", None) for code in (204, 301, 302, 400, 401, 403, 404, 429, 500, 501, 502, 503, 504)),
+        ('500/{"reachable": false}', None),
+        ("noise", None),
+    ],
+)
+def test_only_a_clear_word_of_the_probe_says_that_the_port_is_closed(
+    probe: str, path: str, reached: bool | None
+) -> None:
+    facts = asked(f"{probe}/{path}")
+    assert facts.reached is reached, facts
+    if path[:3].isdigit() and reached is None:
+        assert path[:3] in facts.words
+
+
+def test_a_probe_that_can_not_be_asked_is_broken(probe: str) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    for broken in (nobody, probe.replace("http:", "https:"), "ftp://x", "http://", "http://[", "no url"):
+        facts = asked(broken)
+        assert facts.reached is None
+        assert facts.words
 
 
 @pytest.fixture

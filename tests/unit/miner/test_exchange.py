@@ -61,7 +61,7 @@ def answered(one: Exchange) -> Exchange:
     start = one.arrived
     one.lap("verify", start + 0.001)
     one.lap("body", start + 0.003)
-    one.take(Answer(Prediction(0.7, 0.001, 0.002, 0.004), start + 0.010, start + 0.011, start + 0.018))
+    one.take(Answer(Prediction(0.7, 0.001, 0.002, 0.004), start + 0.011, start + 0.018))
     return one
 
 
@@ -69,12 +69,27 @@ def test_the_stages_of_an_answered_request_add_up_to_the_whole(recorder: Recorde
     one = answered(exchange(seconds_ago=0.02))
     recorder.record(one, "ok", "", 0.7)
     assert set(one.seconds) == set(STAGES)
-    assert one.seconds["queue"] == pytest.approx(0.007)
-    assert one.seconds["body"] == pytest.approx(0.003)  # reading and unpacking
+    assert one.seconds["queue"] == pytest.approx(0.008)
+    assert one.seconds["body"] == pytest.approx(0.002)  # reading and unpacking
     assert sum(one.seconds.values()) == pytest.approx(one.elapsed, rel=1e-6)
     assert one.elapsed == pytest.approx(time.monotonic() - one.arrived, abs=1)
     for stage in STAGES:
         assert metrics.registry.get_sample_value("roadwork_miner_stage_duration_seconds_count", {"stage": stage}) == 1
+
+
+def test_a_shared_answer_has_waited_and_its_inference_is_told_once(recorder: Recorder, metrics: Metrics) -> None:
+    one, told = exchange(seconds_ago=0.02), list[float]()
+    recorder.predicted = lambda prediction, picture: told.append(prediction)
+    one.lap("verify", one.arrived + 0.001)
+    answer = Answer(Prediction(0.7, 0.001, 0.002, 0.004), one.arrived + 0.011, one.arrived + 0.018, shared=True)
+    one.take(answer)
+    recorder.record(one, "ok", "", 0.7)
+    assert one.seconds["queue"] == pytest.approx(0.017)
+    assert sum(one.seconds.values()) == pytest.approx(one.elapsed, rel=1e-6)
+    assert metrics.registry.get_sample_value("roadwork_miner_requests_shared_total") == 1
+    assert metrics.registry.get_sample_value("roadwork_miner_prediction_count") == 1  # it was answered too
+    assert metrics.registry.get_sample_value("roadwork_miner_stage_duration_seconds_count", {"stage": "infer"}) == 0
+    assert not told
 
 
 def test_an_answer_after_the_callers_deadline_is_expired(

@@ -45,13 +45,13 @@ class Scene:
     def __init__(self, slots: int = 1) -> None:
         self.now = 1000.0
         self.detector = FakeDetector()
-        self.scheduler = Scheduler(Queue(slots, 8, 8, 0.1), lambda: self.now)
+        self.scheduler = Scheduler(Queue(slots, 0.1, 8), lambda: self.now)
         self.service = Service(cast("Detector", self.detector), self.scheduler)
         self.service.breaker.clock = lambda: self.now
         self.gone: list[str] = []
         self.left = 1e12
         pressure = Pressure(lambda: Headroom(self.left, 2**30, "cgroup"))
-        self.health = Health(self.service, HANG, ALLOWED, self.gone.append, pressure, lambda: self.now)
+        self.health = Health(self.service, HANG, ALLOWED, self.gone.append, None, pressure, lambda: self.now)
 
     def work(self) -> None:
         """Have a slot work on a picture."""

@@ -8,13 +8,15 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from miner import logs, systemd
-from miner.logs import JournalHandler, JsonFormatter, TextFormatter, redact
+from miner.bundle import parts
+from miner.errors import ConfigurationError
+from miner.logs import Background, DescriptorHandler, JournalHandler, JsonFormatter, LogFile, TextFormatter, redact
 
 SEED = "0x" + "a1" * 32
 SIGNATURE = "b2" * 64
@@ -176,3 +178,111 @@ def test_a_redirected_stream_of_a_service_is_not_the_journal(tmp_path: Path, mon
     with (tmp_path / "stderr").open("w") as stream:
         assert not systemd.is_journal(stream)
     assert not systemd.is_journal(io.StringIO())
+
+
+def with_fields(**fields: object) -> logging.LogRecord:
+    line = record("a request")
+    line.fields = fields
+    return line
+
+
+def test_a_lines_own_fields_are_keys_and_take_no_name_of_ours() -> None:
+    line = json.loads(JsonFormatter().format(with_fields(uid=5, prediction=0.25, message="mine", seed=SEED)))
+    assert list(line)[:4] == ["time", "level", "logger", "message"]
+    assert (line["uid"], line["prediction"], line["message"], line["seed"]) == (5, 0.25, "a request", "[redacted]")
+
+
+def test_the_journal_gets_a_lines_own_fields_by_name(journal: Journal) -> None:
+    handler = JournalHandler(journal.path)
+    try:
+        handler.handle(with_fields(uid=5, seed=SEED))
+        entry = journal.entry()
+        assert (entry["MINER_UID"], entry["MINER_SEED"]) == ("5", "[redacted]")
+    finally:
+        handler.close()
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Both ends of a pipe: to read, and to write."""
+    ends = os.pipe()
+    os.set_blocking(ends[0], False)
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def test_a_thread_writes_lines_as_they_were_with_their_traceback(pipe: tuple[int, int]) -> None:
+    background = Background([DescriptorHandler(pipe[1], JsonFormatter())])
+    values = [1]
+    background.handle(record("it holds %s", values))
+    values.append(2)
+    background.handle(failed("bad value"))
+    background.close()
+    first, second = (json.loads(line) for line in os.read(pipe[0], 2**16).splitlines())
+    assert first["message"] == "it holds [1]"
+    assert second["traceback"].endswith("ValueError: bad value")
+    assert background.lost == 0
+
+
+def test_lines_that_do_not_fit_are_counted_and_said_when_it_flows_again(pipe: tuple[int, int]) -> None:
+    background = Background([DescriptorHandler(pipe[1], JsonFormatter())], size=8)
+    for _ in range(200):
+        background.handle(record("x " * 512))
+    lost, said = background.lost, b""
+    assert lost >= 200 - 8 - 2**16 // 1024 - 1
+    while b"log lines were lost" not in said:
+        with suppress(BlockingIOError):
+            said += os.read(pipe[0], 2**16)
+    background.close()
+    with suppress(BlockingIOError):
+        said += os.read(pipe[0], 2**16)
+    messages = [json.loads(line)["message"] for line in said.splitlines()]
+    assert sum(int(message.split()[0]) for message in messages if "lost" in message) == lost
+
+
+def test_the_end_does_not_wait_for_a_reader(pipe: tuple[int, int]) -> None:
+    background = Background([DescriptorHandler(pipe[1], JsonFormatter())], size=8, end_seconds=0.1)
+    for _ in range(200):
+        background.handle(record("x " * 512))
+    background.close()  # or it would hang
+    logging.getLogger("miner").debug("and goes on")
+
+
+def test_a_reader_that_went_away_costs_lines_and_nothing_else() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    background = Background([DescriptorHandler(write, TextFormatter())])
+    background.handle(record("hello"))
+    background.close()
+    os.close(write)
+    assert background.lost == 2  # and the line that tells of it
+
+
+def test_a_log_file_is_turned_over_and_a_report_takes_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "miner.log"
+    handler = LogFile.open(path, TextFormatter())
+    assert parts.kept_log_text(path).endswith(f"the log of process {os.getpid()}\n")
+    for number in range(5 * logs.FILE_BYTES // 10**6):
+        handler.handle(record(f"{number} " + "word " * 200_000))
+    handler.handle(record("the last"))
+    handler.close()
+    assert {file.name for file in tmp_path.iterdir()} == {"miner.log", *(f"miner.log.{number}" for number in (1, 2, 3))}
+    text = parts.kept_log_text(path)
+    assert len(text) <= parts.LAST_BYTES
+    assert text.endswith("the last\n")
+    assert parts.kept_log_text(tmp_path / "other.log").startswith("LOG_FILE=")
+
+
+def test_a_report_goes_on_in_the_file_before(tmp_path: Path) -> None:
+    path = tmp_path / "miner.log"
+    path.write_text("third\n")
+    (tmp_path / "miner.log.1").write_text("first\nsecond\n")
+    assert parts.kept_log_text(path) == "first\nsecond\nthird\n"
+    assert parts.kept_log_text(path, 13) == "second\nthird\n"
+
+
+@pytest.mark.parametrize("name", ["missing/miner.log", "."])
+def test_a_log_file_that_is_none_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"LOG_FILE="):
+        LogFile.open(tmp_path / name, TextFormatter())

@@ -41,6 +41,16 @@ def test_download_tells_the_commit_and_how_to_pin_it(prepared: Path) -> None:
     assert f"resolved main to {COMMIT}; put revision: {COMMIT} into {prepared / 'own.yaml'}" in told
 
 
+def test_list_says_which_class_counts_and_what_speaks_against_it(prepared: Path) -> None:
+    folder = prepared / "models" / "someone--roadwork" / COMMIT
+    made = Manifest.read(folder)
+    output = made.output.model_copy(update={"index": 0, "labels": ["safe", "works"]})
+    (folder / MANIFEST_FILE).write_text(made.model_copy(update={"output": output}).model_dump_json())
+    starter, own = (line for line in models(prepared, "list").stdout.splitlines() if "pictures" in line)
+    assert "class 1 'Roadwork' of None, Roadwork" in starter
+    assert "class 0 'safe' of safe, works; class 0 is called 'safe'" in own
+
+
 def test_list_says_what_a_comparison_could_not_show(prepared: Path) -> None:
     starter, own = (line for line in models(prepared, "list").stdout.splitlines() if "pictures" in line)
     assert "compared with numpy only, which shares the preprocessing" in own

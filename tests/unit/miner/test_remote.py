@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from detectors.base import Elsewhere
-from detectors.remote.endpoints import Endpoint
+from detectors.remote.endpoints import STATES, Endpoint
 from miner.remote import RemoteMetrics, addresses, engine_options
 from miner.settings import Settings
 
@@ -39,20 +39,23 @@ def test_metrics_by_endpoint() -> None:
     registry, backend = CollectorRegistry(), FakeBackend()
     metrics = RemoteMetrics(registry, ADDRESSES)
 
-    def value(name: str, endpoint: int | None = 0) -> float | None:
-        labels = {} if endpoint is None else {"endpoint": str(endpoint)}
+    def value(name: str, endpoint: int | None = 0, **labels: str) -> float | None:
+        labels |= {} if endpoint is None else {"endpoint": str(endpoint)}
         return registry.get_sample_value(f"roadwork_miner_remote_{name}", labels)
 
     assert [value("answers_total", index) for index in (0, 1, 2)] == [0, 0, None]  # zeros are exported
+    assert [value("state_changes_total", 1, state=state) for state in STATES] == [0, 0, 0]
     assert isinstance(backend, Elsewhere)
     metrics.see(backend)
     metrics.answered(0, 0.2)
     metrics.failed(1)
+    metrics.changed(1, "up")
     metrics.served_locally()
     assert [value("up", index) for index in (0, 1)] == [1, 0]
     assert [value("busy", index) for index in (0, 1)] == [3, 0]
     assert [value("answers_total", index) for index in (0, 1)] == [1, 0]
     assert [value("failures_total", index) for index in (0, 1)] == [0, 1]
+    assert [value("state_changes_total", index, state="up") for index in (0, 1)] == [0, 1]
     assert value("duration_seconds_sum") == pytest.approx(0.2)
     assert value("served_locally_total", None) == 1
     backend.endpoints[1].trust(next_look=5.0)

@@ -8,7 +8,7 @@ import pytest
 
 from miner.errors import Refused
 from miner.queue import Queue
-from miner.scheduler import Scheduler
+from miner.scheduler import Scheduler, Ticket
 
 
 class Clock:
@@ -16,6 +16,28 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+async def turn(scheduler: Scheduler, ticket: Ticket) -> None:
+    """Wait for a slot, as the service does; the caller then owns it and must release it."""
+    slot = asyncio.get_running_loop().create_future()
+
+    def start() -> None:
+        if slot.cancelled():  # its caller gave up at that very moment
+            scheduler.release(ticket.place)
+        else:
+            slot.set_result(None)
+
+    ticket.tell = lambda why: None if slot.done() else slot.set_exception(why)
+    try:
+        scheduler.line_up(ticket, start)
+        await slot
+    except asyncio.CancelledError:
+        if not slot.cancelled() and slot.done() and slot.exception() is None:
+            scheduler.release(ticket.place)
+        raise
+    finally:
+        scheduler.leave(ticket)
 
 
 @pytest.fixture
@@ -26,7 +48,7 @@ def clock() -> Clock:
 @pytest.fixture
 def scheduler(clock: Clock) -> Scheduler:
     """One slot, three places, a picture a second."""
-    scheduler = Scheduler(Queue(slots=1, depth=3, share=3, pace=1.0), clock)
+    scheduler = Scheduler(Queue(slots=1, pace=1.0, depth=3), clock)
     scheduler.open()
     return scheduler
 
@@ -52,13 +74,13 @@ def test_a_closed_gate_refuses(scheduler: Scheduler) -> None:
 def test_an_evicted_caller_that_waits_learns_it_at_once(scheduler: Scheduler, clock: Clock) -> None:
     async def play() -> None:
         late = clock.now + 60
-        await scheduler.turn(scheduler.admit("first", 1, late))  # the slot is taken
-        waiting = asyncio.create_task(scheduler.turn(scheduler.admit("poor", 1, late)))
+        await turn(scheduler, scheduler.admit("first", 1, late))  # the slot is taken
+        waiting = asyncio.create_task(turn(scheduler, scheduler.admit("poor", 1, late)))
         scheduler.admit("a", 5, late)
         scheduler.admit("b", 5, late)
         await asyncio.sleep(0)
         scheduler.admit("rich", 9, late)
-        with pytest.raises(Refused, match="higher stake"):
+        with pytest.raises(Refused, match="better rank"):
             await waiting
 
     scene(play)
@@ -72,10 +94,10 @@ def test_an_evicted_caller_that_still_reads_its_body_learns_it_there_or_at_its_t
         poor.check()
         scheduler.admit("rich", 9, clock.now + 2)
         (evicted,) = [ticket for ticket in (poor, *_) if ticket.refusal is not None]
-        with pytest.raises(Refused, match="higher stake"):
+        with pytest.raises(Refused, match="better rank"):
             evicted.check()
-        with pytest.raises(Refused, match="higher stake"):
-            await scheduler.turn(evicted)
+        with pytest.raises(Refused, match="better rank"):
+            await turn(scheduler, evicted)
 
     scene(play)
 
@@ -84,13 +106,13 @@ def test_a_slow_body_holds_nobody_up(scheduler: Scheduler, clock: Clock) -> None
     async def play() -> None:
         late = clock.now + 60
         slow, quick = scheduler.admit("a", 1, late), scheduler.admit("b", 1, late)
-        await scheduler.turn(quick)
+        await turn(scheduler, quick)
         assert scheduler.running == 1
-        turn = asyncio.create_task(scheduler.turn(slow))
+        waiting = asyncio.create_task(turn(scheduler, slow))
         await asyncio.sleep(0)
-        assert not turn.done()
-        scheduler.release(quick)
-        await turn
+        assert not waiting.done()
+        scheduler.release(quick.place)
+        await waiting
 
     scene(play)
 
@@ -98,11 +120,11 @@ def test_a_slow_body_holds_nobody_up(scheduler: Scheduler, clock: Clock) -> None
 def test_who_becomes_late_is_told_then_though_no_slot_gets_free(clock: Clock) -> None:
     async def play() -> None:
         loop = asyncio.get_running_loop()
-        scheduler = Scheduler(Queue(slots=1, depth=3, share=3, pace=0.01), loop.time)
+        scheduler = Scheduler(Queue(slots=1, pace=0.01, depth=3), loop.time)
         scheduler.open()
-        await scheduler.turn(scheduler.admit("hangs", 1, loop.time() + 60))
+        await turn(scheduler, scheduler.admit("hangs", 1, loop.time() + 60))
         with pytest.raises(Refused) as caught:
-            await scheduler.turn(scheduler.admit("waits", 1, loop.time() + 0.1))
+            await turn(scheduler, scheduler.admit("waits", 1, loop.time() + 0.1))
         assert reason(caught) == "late"
         assert (scheduler.running, scheduler.waiting) == (1, 0)
 
@@ -115,12 +137,12 @@ def test_a_caller_who_gives_up_leaves_neither_a_place_nor_a_slot_behind(
 ) -> None:
     async def play() -> None:
         first = scheduler.admit("first", 1, clock.now + 60)
-        await scheduler.turn(first)
+        await turn(scheduler, first)
         ticket = scheduler.admit("gives up", 1, clock.now + 60)
-        waiting = asyncio.create_task(scheduler.turn(ticket))
+        waiting = asyncio.create_task(turn(scheduler, ticket))
         await asyncio.sleep(0)
         if moment == "as it gets the slot":
-            scheduler.release(first)  # gives it the slot, and before the task runs:
+            scheduler.release(first.place)  # gives it the slot, and before the task runs:
         waiting.cancel()
         if moment == "after it left":
             scheduler.leave(ticket)  # the application tidies up before the cancelled turn wakes
@@ -134,14 +156,14 @@ def test_a_caller_who_gives_up_leaves_neither_a_place_nor_a_slot_behind(
 def test_a_slot_that_gets_free_passes_over_one_who_has_just_given_up(scheduler: Scheduler, clock: Clock) -> None:
     async def play() -> None:
         first, gone, next_one = (scheduler.admit(name, 1, clock.now + 60) for name in "abc")
-        await scheduler.turn(first)
-        turns = [asyncio.create_task(scheduler.turn(ticket)) for ticket in (gone, next_one)]
+        await turn(scheduler, first)
+        turns = [asyncio.create_task(turn(scheduler, ticket)) for ticket in (gone, next_one)]
         await asyncio.sleep(0)
         turns[0].cancel()
-        scheduler.release(first)
+        scheduler.release(first.place)
         assert scheduler.running == 1
         await turns[1]
-        scheduler.release(next_one)
+        scheduler.release(next_one.place)
         await asyncio.gather(*turns, return_exceptions=True)
         assert (scheduler.running, scheduler.waiting) == (0, 0)
 
@@ -153,7 +175,7 @@ def test_no_order_of_events_loses_a_slot(clock: Clock) -> None:
 
     async def play() -> None:
         luck = random.Random(7)
-        scheduler = Scheduler(Queue(slots=2, depth=5, share=3, pace=0.001), clock)
+        scheduler = Scheduler(Queue(slots=2, pace=0.001, depth=5), clock)
         scheduler.open()
         ends = []
 
@@ -167,7 +189,7 @@ def test_no_order_of_events_loses_a_slot(clock: Clock) -> None:
                 for _ in range(luck.randrange(3)):
                     await asyncio.sleep(0)  # the body
                 async with asyncio.timeout(patience / 1000):
-                    await scheduler.turn(ticket)
+                    await turn(scheduler, ticket)
             except (Refused, TimeoutError):
                 ends.append("lost")
                 return
@@ -175,7 +197,7 @@ def test_no_order_of_events_loses_a_slot(clock: Clock) -> None:
                 scheduler.leave(ticket)
             assert scheduler.running <= 2
             await asyncio.sleep(luck.random() / 1000)
-            scheduler.release(ticket)
+            scheduler.release(ticket.place)
             ends.append("answered")
 
         for _ in range(25):  # crowds, one after the other

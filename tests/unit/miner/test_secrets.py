@@ -27,6 +27,7 @@ def test_free_text_is_hidden_unless_it_is_known_to_be_harmless() -> None:
             model_url="https://me:pw@host.example/path?token=1",
             subtensor_network="wss://key@node.example:944/tok",
             wallet_name="mine",
+            queue_depth=32,
             log_level="DEBUG",
         )
     )
@@ -271,7 +272,7 @@ def test_every_wallet_is_looked_through_and_nested_keys_too(tmp_path: Path) -> N
     other.parent.mkdir(parents=True)
     other.write_text(json.dumps({"crypto": {"salt": ["s4lt-of-it"]}, "meta": {"name": "harmless"}}))
     (tmp_path / "other" / "coldkeypub.txt").write_text(json.dumps({"secretSeed": "of a public file"}))
-    settings = Settings(wallet_path=tmp_path, wallet_name="mine", state_dir=tmp_path / "none")
+    settings = Settings(wallet_path=tmp_path, wallet_name="mine", queue_depth=32, state_dir=tmp_path / "none")
     assert key_files(settings) == [other]
     assert list(secrets_in([other])) == ["s4lt-of-it"]
 

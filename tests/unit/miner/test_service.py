@@ -11,10 +11,11 @@ import pytest
 from detectors.base import Detector, Prediction
 from detectors.errors import DetectorError, ImageError, InferenceError
 from miner.breaker import FAILURES
+from miner.budget import Budget
 from miner.errors import InferenceCrashed, InferenceFailed, RequestError, UnreadableImage
 from miner.queue import Queue
 from miner.scheduler import Scheduler
-from miner.service import KEPT_BYTES, Answer, Service
+from miner.service import KEPT_BYTES, Answer, Picture, Service
 
 GOOD = Prediction(0.75, 0.0, 0.0, 0.0)
 
@@ -37,15 +38,16 @@ def play(act: Callable[[bytes], Prediction], *pictures: bytes) -> tuple[Service,
     """Ask for each picture, one after the other, through one slot."""
 
     async def run() -> tuple[Service, list[Answer | BaseException]]:
-        scheduler = Scheduler(Queue(1, 4, 4, 0.01))
+        scheduler, budget = Scheduler(Queue(1, 0.01)), Budget()
         service = Service(cast("Detector", FakeDetector(act)), scheduler)
         scheduler.open()
         ends: list[Answer | BaseException] = []
         for picture in pictures:
             ticket = scheduler.admit("caller", 1.0, scheduler.clock() + 60)
-            (end,) = await asyncio.gather(service.answer(ticket, lambda data=picture: data), return_exceptions=True)
+            claim = budget.claim(ticket.rank)
+            (end,) = await asyncio.gather(service.answer(ticket, Picture(picture), claim), return_exceptions=True)
             ends.append(end)
-            assert scheduler.running == 0
+            assert (scheduler.running, scheduler._tickets, service._works, budget.held) == (0, {}, {}, 0)
         service.close()
         return service, ends
 
@@ -125,6 +127,6 @@ def test_another_model_begins_anew() -> None:
 
 def test_a_pool_runs_before_it_is_asked() -> None:
     before = threading.active_count()
-    service = Service(cast("Detector", FakeDetector(lambda _: GOOD)), Scheduler(Queue(3, 1, 1, 0.1)))
+    service = Service(cast("Detector", FakeDetector(lambda _: GOOD)), Scheduler(Queue(3, 0.1)))
     assert threading.active_count() == before + 3
     service.close()

@@ -153,7 +153,7 @@ def test_a_model_that_is_not_there_is_said_so_and_nothing_else(
 
 
 def test_the_settings_choose_it_and_the_queue_holds_it() -> None:
-    metrics, scheduler = Metrics(), Scheduler(Queue(1, 4, 4, 0.1))
+    metrics, scheduler = Metrics(), Scheduler(Queue(1, 0.1, 4))
     keeper, value = ShadowKeeper(scheduler, metrics), metrics.registry.get_sample_value
 
     async def act() -> None:

@@ -108,4 +108,5 @@ def test_a_chain_that_is_read_is_shown_from_then_on(watch: Watch) -> None:
     shown = watch.overview(memory_view()).chain
     assert shown is not None
     assert shown.publication == "published 203.0.113.7:8091"
+    assert watch.freshness() == {"age_seconds": 3, "fault": None, "publication": shown.publication}
     assert (shown.incentive, shown.trust) == (0.25, 0.5)

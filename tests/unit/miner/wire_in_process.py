@@ -17,6 +17,7 @@ from detectors.base import Detector, Prediction
 from miner.axon import BTAUTH_PATH
 from miner.axon.app import Axon
 from miner.axon.client import Client
+from miner.axon.clock import ClockWatch
 from miner.axon.limits import Limits
 from miner.chain.base import Neuron, Snapshot
 from miner.chain.standalone import own_wallet
@@ -115,16 +116,17 @@ class Complaints(logging.Handler):
 class Port:
     """A miner's port, and the validator who may ask it."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, clock: ClockWatch | None = None) -> None:
+        self.state = state
         miner, validator = (own_wallet(state, role).hotkey.ss58_address for role in ("miner", "validator"))
         self.client = Client(own_wallet(state, "validator"), miner, "http://miner")
         self.loop = asyncio.new_event_loop()
-        scheduler = Scheduler(Queue(slots=1, depth=8, share=4, pace=0.0001))
+        scheduler = Scheduler(Queue(slots=1, pace=0.0001, depth=8))
         scheduler.open()
         self.service = Service(cast("Detector", AtOnce()), scheduler)
         limits = Limits(max_body=MAX_BODY, body_stall=60.0, deadline_cap=12.0, deadline_margin=0.5)
         chain = OneValidator(miner, validator)
-        self.axon = Axon(self.service, chain, Rules(), limits, Metrics(), History())  # type: ignore[arg-type]
+        self.axon = Axon(self.service, chain, Rules(), limits, Metrics(), History(), clock=clock)  # type: ignore[arg-type]
         self.config = Config(self.axon.asgi(), http="httptools", ws="none", lifespan="off", log_config=None)
         self.connections = Connections(Guard())
         self.complaints = Complaints()
@@ -157,8 +159,8 @@ class Port:
         assert not self.complaints.said, self.complaints.said
         scheduler = self.service.scheduler
         assert (scheduler.waiting, scheduler.running, scheduler._tickets) == (0, 0, {})
-        assert [held.now for held in self.axon.limits.held.values()] == [0, 0]
-        assert (len(self.connections), self.axon._unverified.total()) == (0, 0)
+        assert (self.axon.limits.budget.held, self.axon.limits.budget.used, self.service._works) == (0, 0, {})
+        assert len(self.connections) == 0
         return list(answers(bytes(sent)))
 
     async def _feed(self, pieces: Iterable[bytes]) -> bytearray:

@@ -5,6 +5,7 @@ import pytest
 from detectors.remote.endpoints import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
+    LONGEST_REASON,
     Endpoint,
     State,
     choose,
@@ -62,6 +63,14 @@ def test_only_one_that_had_its_time_is_doubted(seconds: float, usual: float, dou
 def test_the_pause_doubles_up_to_a_limit() -> None:
     assert [pause(misses) for misses in (1, 2, 3, 4)] == [FIRST_PAUSE * factor for factor in (1, 2, 4, 8)]
     assert pause(10_000) == LONGEST_PAUSE
+
+
+def test_what_a_server_has_us_say_fits_on_a_line() -> None:
+    one = endpoint(0)
+    one.suspect("its tensor is called 'a\nb\x1b[31m'", now=10.0)
+    assert one.reason == "its tensor is called 'a b [31m'"
+    one.give_up("x" * 60_000, now=10.0)
+    assert len(one.reason) == LONGEST_REASON
 
 
 def test_the_life_of_an_endpoint() -> None:

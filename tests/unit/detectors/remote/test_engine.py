@@ -13,12 +13,15 @@ from detectors.config import read_config
 from detectors.errors import DetectorConfigError, ModelError, NoEndpoint, OutOfTime
 from detectors.loading import load_detector
 from detectors.pictures import known_picture
+from detectors.remote.channel import Limits
+from detectors.remote.endpoints import State
 from detectors.remote.options import EngineOptions
 from tests.models import photo
 from tests.oip_server import Mood, OipServer
 
 PATIENCE = 60.0  # seconds
 PICTURE = photo(320, 240)
+LABELS = ("None", "Roadwork")
 
 
 class Tally:
@@ -27,6 +30,7 @@ class Tally:
     def __init__(self) -> None:
         self.answers: Counter[int] = Counter()
         self.failures: Counter[int] = Counter()
+        self.changes: Counter[tuple[int, State]] = Counter()
         self.local = 0
 
     def answered(self, index: int, seconds: float) -> None:
@@ -35,6 +39,9 @@ class Tally:
 
     def failed(self, index: int) -> None:
         self.failures[index] += 1
+
+    def changed(self, index: int, state: State) -> None:
+        self.changes[index, state] += 1
 
     def served_locally(self) -> None:
         self.local += 1
@@ -101,7 +108,7 @@ def test_answers_equal_the_local_ones_and_come_from_all(scene: Scene) -> None:
     assert not scene.tally.failures
 
 
-@pytest.mark.parametrize("mood", ["hangs", "fails", "busy", "rubbish"])
+@pytest.mark.parametrize("mood", ["hangs", "fails", "busy", "rubbish", "drips"])
 def test_a_picture_that_one_endpoint_loses_is_answered_by_another_in_time(scene: Scene, mood: Mood) -> None:
     detector = scene.open()
     scene.servers[0].mood = mood
@@ -109,6 +116,28 @@ def test_a_picture_that_one_endpoint_loses_is_answered_by_another_in_time(scene:
         assert detector.predict(PICTURE, soon(2.0)).probability == pytest.approx(scene.expected, abs=1e-5)
     assert scene.tally.answers[1] == 3
     assert scene.tally.failures[0] >= 1
+
+
+@pytest.mark.parametrize(
+    ("mood", "reason"),
+    [
+        ("rubbish", "can't be read"),
+        ("a list", "can't be read"),
+        ("nested", "can't be read"),
+        ("compressed", "compressed (gzip)"),
+        ("endless", f"more than the {Limits.of(LABELS).scores:,} bytes"),
+        ("not finite", "not finite"),
+    ],
+)
+def test_an_endpoint_whose_answers_are_none_is_unfit_until_they_are(scene: Scene, mood: Mood, reason: str) -> None:
+    detector = scene.open()
+    scene.servers[0].mood = mood
+    while not scene.tally.failures[0]:
+        assert detector.predict(PICTURE, soon()).probability == pytest.approx(scene.expected, abs=1e-5)
+    until(detector, "remote: 1 of 2 endpoints")
+    assert reason in detector.elsewhere.endpoints[0].reason  # type: ignore[union-attr]
+    scene.servers[0].mood = "well"
+    until(detector, "remote: 2 of 2 endpoints")
 
 
 def test_a_dead_endpoint_is_left_alone_and_used_again_once_it_is_back(scene: Scene) -> None:
@@ -123,6 +152,8 @@ def test_a_dead_endpoint_is_left_alone_and_used_again_once_it_is_back(scene: Sce
     for _ in range(4):
         detector.predict(PICTURE, soon())
     assert scene.tally.answers[0] == 2
+    assert scene.tally.changes[0, "down"] == 1
+    assert [scene.tally.changes[index, "up"] for index in (0, 1)] == [2, 1]
 
 
 def test_a_full_queue_is_no_illness(scene: Scene) -> None:

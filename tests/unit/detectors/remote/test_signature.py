@@ -45,6 +45,7 @@ def test_what_fits(metadata: dict[str, Any]) -> None:
         (told(scores=[1, 1000]), r"'logits' has the shape \[1, 1000\], not \[1, 2\]"),
         (told(kind="UINT8"), "'pixels' is UINT8, not FP32"),
         (told(parameters={"labels": ["Roadwork", "None"]}), r"labels are \['Roadwork', 'None'\], not"),
+        (told(parameters={"labels": 5}), "labels are 5, not"),
         (told() | {"inputs": told()["inputs"] * 2}, "has 2 inputs, not one"),
         (told() | {"outputs": []}, "nothing of the model's outputs"),
         ({"name": "starter"}, "nothing of the model's inputs"),

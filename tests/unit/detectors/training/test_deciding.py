@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from sklearn.metrics import roc_auc_score
 
 from detectors.calibration import log_odds, logistic
 from detectors.config import read_config
@@ -13,7 +14,7 @@ from detectors.estimates import reward_of
 from detectors.fusion import Fusion
 from detectors.training.branch_file import BranchFile
 from detectors.training.combining import Way, choose, fit, measure, measured, ways
-from detectors.training.evaluating import in_words, judge, leads
+from detectors.training.evaluating import in_words, judge, leads, warnings
 from detectors.training.thresholds import best_temperature, best_threshold, calibrate, folds
 from detectors.training.writing import write_ensemble
 
@@ -144,6 +145,11 @@ def test_figures_are_those_of_scikit_learn_and_the_better_is_named() -> None:
     assert (figures.photos, figures.seconds) == (1200, 0.02)
     assert figures.brier == pytest.approx(((GOOD - LABELS) ** 2).mean())
     assert np.isnan(judge(LABELS, GOOD * 0, seconds).precision)
+    assert figures.auc == pytest.approx(roc_auc_score(LABELS, GOOD))
+    both = {"good": figures, "bad": judge(LABELS, 1 - GOOD, seconds)}
+    (warned,) = warnings({"good": "class 1 'works' of clear, works", "bad": "class 0 'clear' of clear, works"}, both)
+    assert warned.startswith("bad reversed?")
+    assert "class 0 'clear'" in warned
     best, gains = leads(LABELS, {"dice": RANDOM.random(1200), "good": GOOD, "same": GOOD.copy()})
     assert best == "good"
     better, chance = in_words(best, gains)

@@ -1,0 +1,160 @@
+"""The memory that requests may take: asked for by rank before it is taken, of what the machine has left.
+
+Bodies, what unpacking takes, and decoded pixels all come from one budget. What is short goes from who ranks worse to
+who ranks better, by the rank that places in the queue go by (`miner.queue`); a request in a slot keeps what it has.
+Callers who have proved nothing rank behind everybody who has, and among themselves by what their address holds.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from miner.errors import Refused
+from miner.queue import Rank, refused
+
+MOST = 2**30  # bytes that requests take in all, however much is left
+UNPROVEN = 32 * 2**20  # bytes of the bodies of callers who have proved nothing
+LEAST = 64 * 2**10  # bytes that each of these counts for, however short it is
+ADDRESSES = 4096  # that have proved themselves and are remembered
+
+Standing = tuple[bool, Rank]  # whether it is unproven, and its rank; the larger loses first
+
+
+class Budget:
+    """The bytes of all requests, of all our hotkeys. Lives on the event loop.
+
+    Args:
+        unproven: bytes that the bodies of callers who have proved nothing may take.
+        most: bytes that all may take.
+    """
+
+    def __init__(self, unproven: int = UNPROVEN, most: int = MOST) -> None:
+        self._most = most
+        self._most_unproven = unproven
+        self._capacity: float = most
+        self._claims: dict[Claim, None] = {}  # as an ordered set: those that hold something
+        self.held = 0
+        self.short = False  # whether a claim was refused since the last look
+
+    @property
+    def free(self) -> float:
+        """Bytes that can still be claimed without taking them from anybody."""
+        return self._capacity - self.held
+
+    @property
+    def used(self) -> int:
+        """Bytes of claims that are surely filled, so that the kernel counts them already."""
+        return sum(claim.used for claim in self._claims)
+
+    def see(self, left: float, used: int) -> None:
+        """Take a fresh look at the machine: `left` bytes can be taken now, while `used` bytes of claims are filled."""
+        self._capacity = min(self._most, left + used)
+        self.short = False
+
+    def claim(self, rank: Rank | None, address: str = "") -> "Claim":
+        """Return a claim that holds nothing yet; without a rank it is one of an unproven caller at this address."""
+        return Claim(self, rank, address)
+
+    def take(self, claim: "Claim", count: int) -> None:
+        """Give `count` bytes to a claim; it raises as `Claim.grow`."""
+        if claim.rank is None:
+            count = max(count, LEAST - claim.bytes)
+            over = sum(one.bytes for one in self._claims if one.rank is None) + count - self._most_unproven
+            self._make_room(over, claim.standing(count), lambda one: one.rank is None)
+        self._make_room(count - self.free, claim.standing(count), lambda one: True)
+        self._claims[claim] = None
+        claim.bytes += count
+        self.held += count
+
+    def give_back(self, claim: "Claim", left: int) -> None:
+        """Take back all but `left` bytes of a claim."""
+        left = min(left, claim.bytes)
+        self.held -= claim.bytes - left
+        claim.bytes = claim.used = left
+        if not left:
+            self._claims.pop(claim, None)
+
+    def held_at(self, address: str) -> int:
+        """Return the bytes that unproven callers at an address hold."""
+        return sum(claim.bytes for claim in self._claims if claim.rank is None and claim.address == address)
+
+    def _make_room(self, needed: float, standing: Standing, among: "Callable[[Claim], bool]") -> None:
+        """Take bytes from those who stand behind, the last first; from nobody if that were not enough.
+
+        Raises:
+            Refused: it is not.
+        """
+        if needed <= 0:
+            return
+        behind = [(one.standing(), one) for one in self._claims if one.lose is not None and among(one)]
+        losers: list[Claim] = []
+        for place, one in sorted(behind, key=lambda pair: pair[0], reverse=True):
+            if needed <= 0 or place <= standing:
+                break
+            losers.append(one)
+            needed -= one.bytes
+        if needed > 0:
+            self.short = True
+            raise refused("memory")
+        for one in losers:
+            self.give_back(one, 0)
+            one.end(refused("memory"))
+
+
+class Claim:
+    """What one request holds of the budget."""
+
+    def __init__(self, budget: Budget, rank: Rank | None, address: str) -> None:
+        self._budget = budget
+        self.rank = rank  # None while its caller has proved nothing
+        self.address = address
+        self.bytes = 0
+        self.used = 0
+        self.lose: Callable[[Refused], None] | None = None  # ends the request; None: nobody can take it away
+
+    def standing(self, more: int = 0) -> Standing:
+        """Return where it stands, if it held `more` bytes than it does."""
+        if self.rank is not None:
+            return False, self.rank
+        return True, Rank(self._budget.held_at(self.address) + more, 0.0, 0)
+
+    def grow(self, count: int) -> None:
+        """Take `count` bytes more, if need be from who stands behind.
+
+        Raises:
+            Refused: there are not so many for it.
+        """
+        self._budget.take(self, count)
+
+    def fill(self, count: int) -> None:
+        """Note that `count` bytes more of it are filled."""
+        self.used = min(self.bytes, self.used + count)
+
+    def shrink(self, left: int = 0) -> None:
+        """Give back all but `left` bytes, which are filled."""
+        self._budget.give_back(self, left)
+
+    def end(self, why: Refused) -> None:
+        """End the request that has lost it."""
+        if self.lose is not None:
+            lose, self.lose = self.lose, None
+            lose(why)
+
+
+class ProvenAddresses:
+    """From which addresses a hotkey has proved itself: there, what names that hotkey ranks as it would.
+
+    The pair is what counts: from its own address a validator of little stake could else name one of much.
+    """
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def remember(self, address: str, hotkey: str) -> None:
+        """Note that this hotkey has signed a request from this address."""
+        self._seen[address, hotkey] = None
+        self._seen.move_to_end((address, hotkey))
+        while len(self._seen) > ADDRESSES:
+            self._seen.popitem(last=False)
+
+    def __contains__(self, pair: tuple[str, str]) -> bool:
+        return pair in self._seen
