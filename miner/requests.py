@@ -28,17 +28,23 @@ def limits_of(settings: Settings) -> Limits:
 def guard_of(settings: Settings, open_files: int | None = None) -> Guard:
     """Return how many connections the validators' port holds: no more than files may be open, or none would get in.
 
+    Where few may be open, half of them are connections: an idle miner itself has about 20 open.
+
     Args:
         settings: the operator's.
         open_files: how many files this process may have open; None: as the kernel says.
     """
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if open_files is None else open_files
     wanted = settings.max_connections
-    allowed = wanted if limit == resource.RLIM_INFINITY else min(wanted, max(1, limit - OTHER_FILES))
+    if limit == resource.RLIM_INFINITY:
+        limit = wanted + OTHER_FILES
+    others = min(OTHER_FILES, limit // 2)
+    allowed = min(wanted, max(1, limit - others))
+    outside = Guard().outside if others == OTHER_FILES else limit // 8
     if allowed < wanted:
         log.warning("MAX_CONNECTIONS=%d: held at %d, as only %d files may be open (ulimit -n)", wanted, allowed, limit)
     patience = settings.header_seconds
-    return Guard(allowed, settings.max_connections_per_address, patience, patience)
+    return Guard(allowed, settings.max_connections_per_address, patience, patience, outside)
 
 
 def rules_of(settings: Settings) -> Rules:

@@ -24,8 +24,8 @@ from miner.hotkeys import Place, split_places
 from miner.public_address import why_unreachable
 
 __all__ = [
-    "AUTO", "REMOTE", "Settings", "environment_of", "lend_to_hub", "secrets_of_environment", "setting_names",
-    "settings_table",
+    "AUTO", "REMOTE", "Settings", "environment_of", "lend_home", "lend_to_hub", "secrets_of_environment",
+    "setting_names", "settings_table",
 ]  # fmt: skip
 
 HUB = "HF_"  # HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, …: huggingface_hub's own
@@ -242,6 +242,14 @@ def lend_to_hub(env_file: Path | None) -> None:
     for key, value in dotenv_values(env_file).items() if env_file is not None else ():
         if key.startswith(HUB) and value:
             os.environ.setdefault(key, value)
+
+
+def lend_home(settings: Settings) -> None:
+    """Let the state folder be the home where nobody's is known: libraries end at their import without one."""
+    try:
+        Path.home()
+    except RuntimeError:  # neither HOME nor an entry in /etc/passwd, as in a container for any user
+        os.environ["HOME"] = str(settings.state_dir.absolute())
 
 
 def environment_of(settings: Settings) -> dict[str, str]:

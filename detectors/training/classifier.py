@@ -41,7 +41,12 @@ def find_folder(config: TrainConfig) -> Original:
         raise ModelError(f"{local} is not a folder")
     else:
         source = DetectorConfig.model_validate({"hf_repo": SIZES.get(config.model, config.model)})
-        found = find_original(source.model_copy(update={"revision": config.revision}))
+        try:
+            found = find_original(source.model_copy(update={"revision": config.revision}))
+        except ModelError as error:
+            if config.model in SIZES:
+                raise
+            raise ModelError(f"{error}; nor is there a folder {config.model} here") from error
     for name in (CONFIG_FILE, PROCESSOR_FILE):
         if not (found.path / name).is_file():
             raise ModelError(f"{found.path} holds no {name}")

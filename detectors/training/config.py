@@ -108,6 +108,19 @@ class TrainConfig(_Part):
             values["cache"] = str(Path(self.cache).expanduser().resolve())
         return self.model_copy(update=values)
 
+    def check_places(self) -> None:
+        """See that the folders it names are there, before anything is fetched or written.
+
+        Raises:
+            DetectorConfigError: one is missing.
+        """
+        data = Path(self.data.removeprefix(HUB)).expanduser()
+        if not self.data.startswith(HUB) and not data.is_dir():
+            what = "is not a folder" if data.exists() else "there is no such folder"
+            raise DetectorConfigError(f"data={self.data}: {what}; one with roadwork and no_roadwork, or hf:DATASET")
+        if self.model.startswith(("/", ".", "~")) and not Path(self.model).expanduser().exists():
+            raise DetectorConfigError(f"model={self.model}: there is no such folder or file")
+
     def to_yaml(self) -> str:
         """Return it as YAML, in the order of the fields."""
         return str(yaml.safe_dump(self.model_dump(), sort_keys=False))

@@ -101,7 +101,7 @@ def open_run(run: Path, config: TrainConfig | None) -> TrainConfig:
     What is saved means the same from any working folder.
 
     Raises:
-        DetectorConfigError: the folder holds a run already, or none to resume.
+        DetectorConfigError: the folder holds a run already, or none to resume; or the photos are not there.
     """
     path = run / CONFIG_FILE
     if config is None:
@@ -109,11 +109,14 @@ def open_run(run: Path, config: TrainConfig | None) -> TrainConfig:
             raise DetectorConfigError(f"--resume={run}: no {CONFIG_FILE} in there, so no run to resume")
         if _has_ended(run / RESULTS_FILE):
             raise DetectorConfigError(f"--resume={run}: this run has ended; {RESULTS_FILE} says how")
-        return TrainConfig.read(path)
+        config = TrainConfig.read(path)
+        config.check_places()
+        return config
     if path.is_file():
         raise DetectorConfigError(
             f"--out={run}: holds a run already; continue it with --resume, or give another folder"
         )
+    config.check_places()
     run.mkdir(parents=True, exist_ok=True)
     config = config.anchored()
     config.write(run)

@@ -55,6 +55,7 @@ def fill_cache(job: Job, device: str = "cpu") -> Filled:
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise DetectorConfigError("--device=cuda: torch finds no GPU that it can use here")
+    job.config.check_places()
     stopping = Stopping(job.config.max_hours, job.screen)
     source = classifier.find_folder(job.config)
     data = sources.read(job.config, job.cache / "photos", job.screen, job.machine.cores)

@@ -76,9 +76,15 @@ class Client:
             async with asyncio.timeout(self.timeout):  # as a dendrite's: all in all, the way to the miner too
                 response = await self._http.post(self.address + path, content=body, headers=headers)
         except (TimeoutError, httpx.TimeoutException):
-            return Reply(0, None, f"no answer within {self.timeout:g} s", time.perf_counter() - started, timed_out=True)
+            words = f"no answer from {self.address} within {self.timeout:g} s"
+            return Reply(0, None, words, time.perf_counter() - started, timed_out=True)
         except httpx.HTTPError as error:
-            return Reply(0, None, f"no connection: {error or type(error).__name__}", time.perf_counter() - started)
+            return Reply(
+                0,
+                None,
+                f"no connection to {self.address}: {error or type(error).__name__}",
+                time.perf_counter() - started,
+            )
         seconds = time.perf_counter() - started
         try:
             answer = response.json()

@@ -46,14 +46,16 @@ def calibrate(
     settings = load_settings(env_file, set_)
     with training_errors():
         if data is None:
-            _store(settings, _target(settings, model), None, None)
+            known = _target(settings, model, writes=not dry_run)
+            if not dry_run:
+                _store(settings, known, None, None)
             return
         from detectors.distribution import spread
         from detectors.training.thresholds import calibrate as find
 
         from_file = data.suffix == ".npz"
         # A file of anybody's may be measured without a model; it is written only where one is named.
-        config = None if from_file and (model is None or dry_run) else _target(settings, model)
+        config = None if from_file and (model is None or dry_run) else _target(settings, model, writes=not dry_run)
         labels, said, groups = _from_file(data, branch) if from_file else _from_photos(settings, config, data)
         calibration, gain = find(labels, said, folds, seed, groups)
         writes = gain.low > 0 and not dry_run and config is not None
@@ -65,16 +67,16 @@ def calibrate(
         raise typer.Exit(1)
 
 
-def _target(settings: Settings, model: str | None) -> "DetectorConfig":
+def _target(settings: Settings, model: str | None, *, writes: bool) -> "DetectorConfig":
     """Return the model whose manifest is meant.
 
     Raises:
-        ConfigurationError: it is the one that ships with the package.
+        ConfigurationError: it would be written, and is the one that ships with the package.
     """
     from detectors.config import SHIPPED
 
     ((name, config),) = find_models(settings, [model] if model is not None else None).items()
-    if config.model_folder is not None and SHIPPED.parent in config.model_folder.parents:
+    if writes and config.model_folder is not None and SHIPPED.parent in config.model_folder.parents:
         raise ConfigurationError(
             f"{name} ships with the package and is not changed: copy {config.model_folder} and give the copy as --model"
         )

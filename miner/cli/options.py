@@ -14,7 +14,7 @@ from miner.addresses import shown_within
 from miner.choices import nearest
 from miner.cli.installed import settings_file, unit_settings
 from miner.errors import ConfigurationError
-from miner.settings import Settings, lend_to_hub, setting_names
+from miner.settings import Settings, lend_home, lend_to_hub, setting_names
 
 EnvFile = Annotated[Path | None, typer.Option("--env-file", help="Settings file, as StreetVision's; else ./miner.env.")]
 Service = Annotated[
@@ -139,4 +139,5 @@ def read_settings(
     if faults:
         raise ConfigurationError("\n".join(faults))
     lend_to_hub(env_file)
+    lend_home(settings)
     return settings

@@ -11,7 +11,7 @@ import typer
 from miner.cli import branches
 from miner.cli.command import Command
 from miner.cli.options import Json
-from miner.cli.training import CACHE, make_probe, make_screen, parse, read_machine, training_errors
+from miner.cli.training import CACHE, cache_folder, make_probe, make_screen, parse, read_machine, training_errors
 
 if TYPE_CHECKING:
     from detectors.training.config import TrainConfig
@@ -45,7 +45,7 @@ def features(
         given = parse(set_, {"data": data, "model": model, "seed": seed, "micro_batch": micro_batch})
         base = TrainConfig.read(config).model_dump() if config is not None else {}
         used = TrainConfig.make(base | given)
-        home = cache.expanduser()
+        home = cache_folder(cache)
         job = Job(used, home, home, read_machine(), make_probe(), make_screen())
         filled = fill_cache(job, device)
     folder, rows = filled.cache.folder, len(filled.cache)

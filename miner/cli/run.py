@@ -25,7 +25,7 @@ def run(
     detector: Detector = None,
     config: Config = None,
     backend: Annotated[str | None, typer.Option(help=f"One of {', '.join(BACKEND_CHOICES)}.")] = None,
-    log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING, ERROR or CRITICAL.")] = None,
     set_: Set = None,
 ) -> None:
     """Answer validators until SIGTERM. SIGHUP reloads the model.

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from miner.cli.options import Json
-from miner.cli.training import CACHE, make_probe, make_screen, parse, read_machine, training_errors
+from miner.cli.training import CACHE, cache_folder, make_probe, make_screen, parse, read_machine, training_errors
 from miner.errors import ConfigurationError
 
 
@@ -75,13 +75,16 @@ def train(
             if out is None:
                 raise ConfigurationError("--out: name the run's folder")
             folder = out
+        if given is not None:
+            cache_folder(given.cache)
         used = open_run(folder, given)
         screen = make_screen()
         screen.say(used.to_yaml().rstrip())
         from detectors.training.run import run
 
-        home = Path(used.cache or CACHE).expanduser()
-        job = Job(used, folder.resolve(), home, read_machine(), make_probe(), screen, resume=given is None)
+        job = Job(
+            used, folder.resolve(), cache_folder(used.cache), read_machine(), make_probe(), screen, resume=given is None
+        )
         results = run(job)
     if as_json:
         print(json.dumps(results))

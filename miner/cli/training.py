@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 CACHE = Path("~/.cache/roadwork-miner/training")
 
 
+def cache_folder(named: str | Path | None) -> Path:
+    """Return the folder of features, for all runs.
+
+    Raises:
+        ConfigurationError: it would be in a home that is not known.
+    """
+    try:
+        return Path(named or CACHE).expanduser()
+    except RuntimeError:
+        raise ConfigurationError(
+            f"--cache={named or CACHE}: nobody's home is known: set HOME, or give a path without ~"
+        ) from None
+
+
 def make_screen() -> "Screen":
     """Return what says things on stderr, so that stdout holds results alone."""
     from rich.console import Console

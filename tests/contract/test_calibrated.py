@@ -91,6 +91,15 @@ def test_a_gain_that_is_noise_is_refused_and_the_shipped_model_left_alone(folder
     assert run("calibrate")[0] == 2
 
 
+def test_a_dry_run_measures_the_shipped_model_and_writes_nothing(tmp_path: Path) -> None:
+    photos = fill(tmp_path / "photos", 8)
+    before = {path: path.stat().st_mtime_ns for path in SHIPPED.iterdir() if path.is_file()}
+    code, said = run("calibrate", photos, "--folds", 2, "--dry-run", "--json")
+    assert code in (0, 1), said  # the gain of eight made photos may be chance
+    assert '"written": false' in said
+    assert {path: path.stat().st_mtime_ns for path in SHIPPED.iterdir() if path.is_file()} == before
+
+
 def test_a_sure_gain_is_written_and_can_be_taken_back(folder: Path, tmp_path: Path) -> None:
     import numpy as np
 

@@ -157,13 +157,13 @@ def test_an_unfit_model_changes_nothing_and_the_reason_is_told(
         assert reason in reload_of(daemon)["text"]
         assert daemon.metric("model_reloads_total", result="failed") == number
         assert probability_of(daemon.ask_patiently(street)) == before
-    choose(models, models / "first.yaml", "IMAGE_DETECTOR=VIT")
+    choose(models, models / "first.yaml", "IMAGE_DETECTOR=VITT")
     done = reload(daemon, "--env-file", str(env), "--set", "IMAGE_DETECTOR=ViT")
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stdout.startswith("not reloaded, the old model keeps serving: ")
     view = reload_of(daemon)
     assert (view["asked"], view["done"], view["ok"]) == (len(unfit) + 1, len(unfit) + 1, False)
-    assert "IMAGE_DETECTOR=VIT: allowed: " in view["text"]
+    assert "IMAGE_DETECTOR=VITT: allowed: " in view["text"]
     assert daemon.status("/readyz") == 200
     assert probability_of(daemon.ask_patiently(street)) == before
 

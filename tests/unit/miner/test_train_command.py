@@ -39,6 +39,9 @@ def test_settings_of_a_file_are_overruled_one_by_one_and_printed(tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        pytest.param(["nowhere", "--out", "run"], "data=nowhere: there is no such folder", id="no folder of photos"),
+        pytest.param(["./nowhere", "--out", "run"], "data=./nowhere: there is no such", id="a relative one"),
+        pytest.param([".", "--model", "./mine", "--out", "run"], "model=./mine: there is no such", id="no model"),
         pytest.param([], "no photos: name their folder", id="no photos"),
         pytest.param(["photos"], "--out: name the run's folder", id="no run"),
         pytest.param(["photos", "--out", "run", "--epochs", "0"], "epochs=0: ", id="a wrong value"),
