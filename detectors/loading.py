@@ -180,10 +180,9 @@ def judged_doubt(manifest: Manifest) -> str:
 
 def remedy(config: DetectorConfig) -> str:
     """Say how another class comes to count."""
-    again = "roadwork-miner models download --force"
     if config.model_folder is not None:
-        again = "export it again from the original weights"
-    return f"put roadwork_label: NAME into {config.path.name}, then {again}"
+        return "export it again, with roadwork_label: NAME in the YAML file of its original weights"
+    return f"put roadwork_label: NAME into {config.path.name}, then roadwork-miner models download --force"
 
 
 def branch_model(manifest: Manifest) -> BranchModel:

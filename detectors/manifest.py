@@ -82,7 +82,7 @@ class Judged(_Part):
     """What the model said of labelled photos when it was exported with some."""
 
     photos: int
-    auc: float
+    auc: float = Field(ge=0, le=1)
     reversed: bool  # under 0.5 by more than chance
 
 

@@ -88,10 +88,9 @@ def _model(model: Model) -> Card:
         Row("revision", model.revision[:14], is_code=True),
         Row("runs on", f"{model.backend}, {model.precision}"),
         Row("threads", str(model.threads)),
-        Row("roadwork is", model.roadwork or "not known"),
         Row("hash", model.hash, is_code=True),
     ]
-    return Card("Model", rows)
+    return Card("Model", rows, f"roadwork = {model.roadwork}" if model.roadwork else "")
 
 
 def _shadow(shadow: ShadowView) -> Card:

@@ -20,6 +20,12 @@ from detectors.pictures import parity_pictures
 from tests.models import make_vit, make_yolo
 
 
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a YOLO checkpoint whose first class is roadwork."""
+    return make_yolo(tmp_path_factory.mktemp("yolo") / "best.pt", names={0: "roadwork", 1: "safe"})
+
+
 def configured(folder: Path, text: str) -> DetectorConfig:
     (folder / "mine.yaml").write_text(text)
     return read_config(str(folder / "mine.yaml"))
@@ -46,9 +52,9 @@ def shares(weights: Path, data: bytes) -> Any:
         ("roadwork_label: safe", 1),  # the names may be wrong, for one who calls the class by its name
     ],
 )
-def test_a_yolo_network_whose_first_class_is_roadwork(tmp_path: Path, keys: str, right: int) -> None:
-    weights = make_yolo(tmp_path / "best.pt", names={0: "roadwork", 1: "safe"})
-    detector = exported("YOLOClassifier", configured(tmp_path, f"weights_path: best.pt\n{keys}\n"), tmp_path / "models")
+def test_a_yolo_network_whose_first_class_is_roadwork(tmp_path: Path, weights: Path, keys: str, right: int) -> None:
+    config = configured(tmp_path, f"weights_path: {weights}\n{keys}\n")
+    detector = exported("YOLOClassifier", config, tmp_path / "models")
     assert detector.manifest.output.index == right
     assert not detector.manifest.output.doubt
     for data in parity_pictures()[:3]:
@@ -62,9 +68,8 @@ def test_a_vit_obeys_the_same_keys(tmp_path: Path, key: str) -> None:
     assert detector.manifest.output.words == "class 0 'works' of works, clear"
 
 
-def test_keys_that_name_two_classes_are_refused(tmp_path: Path) -> None:
-    make_yolo(tmp_path / "best.pt", names={0: "roadwork", 1: "safe"})
-    config = configured(tmp_path, "weights_path: best.pt\nroadwork_label: roadwork\nroadwork_class_index: 1\n")
+def test_keys_that_name_two_classes_are_refused(tmp_path: Path, weights: Path) -> None:
+    config = configured(tmp_path, f"weights_path: {weights}\nroadwork_label: roadwork\nroadwork_class_index: 1\n")
     with pytest.raises(DetectorConfigError, match=r"roadwork_class_index=1.*roadwork_label='roadwork'"):
         prepare("YOLOClassifier", config, tmp_path / "models")
 
@@ -90,10 +95,9 @@ def test_a_single_logit_without_a_name_needs_a_key(tmp_path: Path) -> None:
 
 
 def test_a_model_that_was_exported_with_the_wrong_class_still_loads_and_warns(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, weights: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make_yolo(tmp_path / "best.pt", names={0: "roadwork", 1: "safe"})
-    config = configured(tmp_path, "weights_path: best.pt\n")
+    config = configured(tmp_path, f"weights_path: {weights}\n")
     folder = prepare("YOLOClassifier", config, tmp_path / "models")
     values = json.loads((folder / "manifest.json").read_text())
     values["output"] = {"index": 1, "labels": ["roadwork", "safe"], "activation": "none"}  # as older versions wrote it

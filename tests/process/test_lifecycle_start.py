@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from html import unescape
 from pathlib import Path
 
 import httpx
@@ -82,6 +83,16 @@ def test_the_log_says_ready_with_port_detector_threads_and_hotkey(miner: Daemon)
     hotkey = miner.keys.miner.hotkey.ss58_address
     for part in (f":{miner.port}", "ViT ", "1 slot × 1 thread", hotkey, "standalone", str(miner.status_port)):
         assert part in line
+
+
+def test_which_class_is_roadwork_stands_wherever_the_model_is_shown(miner: Daemon) -> None:
+    (line,) = (line for line in miner.log.splitlines() if " ready: " in line)
+    (labels,) = (labels for name, labels, _ in miner.samples() if name == "model_info")
+    words = labels["roadwork"]
+    assert words.startswith("class ")
+    assert f"roadwork = {words}" in line
+    assert miner.page("/status").json()["model"]["roadwork"] == words
+    assert words in unescape(miner.page("/").text)
 
 
 def test_settings_may_be_given_as_key_and_value(tmp_path: Path, model: str) -> None:

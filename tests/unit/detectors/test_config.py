@@ -88,6 +88,15 @@ def test_branches_are_configurations_of_their_own_and_their_mean_is_the_default(
     assert config.source == f"a/b/one + {tmp_path / 'two.pt'}"
 
 
+def test_the_class_of_an_ensemble_is_each_branchs_own(tmp_path: Path) -> None:
+    with pytest.raises(DetectorConfigError, match="roadwork_label=works"):
+        read_config(write(tmp_path, f"{PAIR}roadwork_label: works\n"))
+    (tmp_path / "yolo.yaml").write_text("weights_path: best.pt\nroadwork_class_index: 0\n")
+    config = read_config(write(tmp_path, "branches:\n  y: {config: yolo.yaml, roadwork_class_index: 1}\n"))
+    assert config.branches is not None
+    assert config.branches["y"].roadwork_class_index == 1
+
+
 def test_a_branch_may_be_another_file(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "yolo.yaml").write_text("weights_path: best.pt\nroadwork_class_index: 0\n")
