@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 TORCH_ARGS ?=
 PIP := $(BIN)/pip --disable-pip-version-check -q
-# Settings file for run, query and models; none: standalone with the starter detector.
+# Settings file for run, query and models; none: the miner.env of this folder, else standalone with the starter detector.
 ENV_FILE ?=
 MINER := $(BIN)/roadwork-miner
 BENCH := models/bench
@@ -15,6 +15,15 @@ STARTER := $(or $(OUT),models/starter)
 RECIPE := detectors/training/starter/recipe.yaml
 BENCH_MODELS := $(BENCH)/vit-base.env $(BENCH)/yolo11n.env
 WITH_ENV := $(if $(ENV_FILE),--env-file $(ENV_FILE))
+
+# ENV is the service's name, and nothing else: it would be passed over where a settings file is meant. A shell's own ENV
+# is none of our business.
+OTHERS := $(filter-out help install-service uninstall-service,$(MAKECMDGOALS))
+ifeq ($(origin ENV),command line)
+ifneq ($(OTHERS),)
+$(error ENV=$(ENV): only install-service and uninstall-service take it; make $(firstword $(OTHERS)) takes ENV_FILE=$(firstword $(wildcard env/$(ENV).env) $(ENV)))
+endif
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-all run query simulate top dashboards doctor models export starter starter-folds vit-base bench bench-axon bench-hop bench-keys bench-shadow check lint test fuzz soak install-service uninstall-service test-remote test-service lock clean
@@ -25,7 +34,7 @@ help: ## List the targets
 setup: $(VENV)/.serve ## Install what serving needs, pinned and hash-checked (about 300 MB)
 setup-all: $(VENV)/.all ## Install the exporters, torch and the development tools as well (about 2.2 GB)
 
-run: $(VENV)/.serve ## Run the miner (ENV_FILE=miner.env; without one: no chain, the starter detector)
+run: $(VENV)/.serve ## Run the miner (ENV_FILE=file, else ./miner.env; without one: no chain, the starter detector)
 	@$(MINER) run $(WITH_ENV) $(ARGS)
 
 query: $(VENV)/.serve ## Ask the running miner as a validator would (IMAGE=photo.jpg)

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from detectors.errors import DetectorConfigError
+from detectors.errors import DetectorConfigError, NoConfig
 from detectors.forks import FUSION_KEYS, translated
 from detectors.fusion import WORTH_ANSWERING, Fusion
 from detectors.labels import INDEX_KEY, LABEL_KEY
@@ -63,13 +63,13 @@ def find_config(name: str) -> Path:
     """Find a YAML file by path, or by name among the shipped ones.
 
     Raises:
-        DetectorConfigError: there is none.
+        NoConfig: there is none.
     """
     for candidate in (Path(name).expanduser(), SHIPPED / name):
         if candidate.is_file():
             return candidate.resolve()
     shipped = ", ".join(sorted(path.name for path in SHIPPED.glob("*.yaml")))
-    raise DetectorConfigError(f"no detector configuration {name!r}; give a path to a YAML file, or one of: {shipped}")
+    raise NoConfig(f"no detector configuration {name!r}; give a path to a YAML file, or one of: {shipped}")
 
 
 def read_config(name: str) -> DetectorConfig:

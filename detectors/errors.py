@@ -2,6 +2,7 @@
 
 DetectorError
 ├── DetectorConfigError   a YAML file or a name in it is wrong
+│   └── NoConfig          there is no such YAML file
 ├── ModelError            a model can't be loaded, verified or exported
 │   ├── NotPrepared       its folder is not there yet: `roadwork-miner models download` makes it
 │   └── ModelFileError    what one of its files says is wrong; a DetectorConfigError too
@@ -19,6 +20,10 @@ class DetectorError(Exception):
 
 class DetectorConfigError(DetectorError):
     """A detector's YAML file is missing or wrong."""
+
+
+class NoConfig(DetectorConfigError):
+    """There is no YAML file of this name."""
 
 
 class ModelError(DetectorError):

@@ -3,6 +3,7 @@
 A check beside another setting stands at the later of the two and is its fault, so it is told together with all others.
 """
 
+import re
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -20,6 +21,11 @@ BACKEND_CHOICES = (AUTO, *BACKENDS)
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
 FORKS_FUSED = "inceptionfusion"
 VALIDATORS_WAIT = 9.0  # seconds
+LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
+LEVEL_NAMES = {"TRACE": "DEBUG", "NOTSET": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL"}  # as others call them
+DEVICE = re.compile(r"(cpu|cuda|gpu|mps|auto)(?::\d+)?")  # as torch writes them, and some operators
+# A page of a model: an address, or `owner/name` on Hugging Face.
+PAGE = re.compile(r"(?:https?://)?[^\s/#\"'<>]+(?:/[^\s\"'<>]*)?")
 
 
 def is_loopback(host: str) -> bool:
@@ -117,9 +123,29 @@ def leaves_time(value: float, info: ValidationInfo) -> float:
     return value
 
 
-def upper(value: object) -> object:
-    """Take small letters for large ones."""
-    return value.upper() if isinstance(value, str) else value
+def device(value: object) -> object:
+    """Take `cuda:1` and `gpu` for cuda: which of them is meant makes no difference here."""
+    known = DEVICE.fullmatch(value.strip().lower()) if isinstance(value, str) else None
+    return value if known is None else "cuda" if known[1] == "gpu" else known[1]
+
+
+def level(value: object) -> object:
+    """Take the names and numbers that others give to levels; a number between two means the higher one's lines."""
+    if not isinstance(value, (str, int)):
+        return value
+    name = str(value).strip().upper()
+    if name.isdecimal():
+        return next((known for known, number in LEVELS.items() if number >= int(name)), "CRITICAL")
+    name = LEVEL_NAMES.get(name, name)
+    return name if name in LEVELS else value
+
+
+def page(value: str) -> str:
+    """Allow the address of a page or the name of a repository, or nothing: validators get it as it stands."""
+    value = value.strip()
+    if value and not PAGE.fullmatch(value):
+        raise ValueError("an https:// address or owner/name is allowed, without spaces or a comment")
+    return value
 
 
 def lower(value: object) -> object:
@@ -129,4 +155,12 @@ def lower(value: object) -> object:
 
 def at_home(value: Path | None) -> Path | None:
     """Fill in `~`."""
-    return value.expanduser() if value is not None else None
+    try:
+        return value.expanduser() if value is not None else None
+    except RuntimeError:  # whose words Python chose
+        raise ValueError("nobody's home is known: set HOME, or give a path without ~") from None
+
+
+def config_at_home(value: str) -> str:
+    """Fill in `~` where a name may be a path."""
+    return str(at_home(Path(value))) if value.startswith("~") else value

@@ -5,15 +5,16 @@ from collections.abc import Sequence
 
 
 def one_of(value: str, allowed: Sequence[str]) -> str:
-    """Return the value.
+    """Return the name as the list spells it; large and small letters are the same.
 
     Raises:
         ValueError: it is not allowed; the message lists what is, and what is near.
     """
-    if value not in allowed:
+    spelt = next((name for name in allowed if name.lower() == value.strip().lower()), None)
+    if spelt is None:
         near = nearest(value, allowed)
         raise ValueError(f"allowed: {', '.join(allowed)}" + (f" (did you mean {near}?)" if near else ""))
-    return value
+    return spelt
 
 
 def nearest(value: str, allowed: Sequence[str]) -> str | None:

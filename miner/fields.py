@@ -18,6 +18,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Folder = Annotated[Path, AfterValidator(checks.at_home)]
 File = Annotated[Path | None, AfterValidator(checks.at_home)]
+Config = Annotated[str, AfterValidator(checks.config_at_home)]
 Hotkeys = Annotated[str, AfterValidator(check_hotkeys)]
 
 
@@ -27,11 +28,13 @@ class Fields(BaseSettings):
     image_detector: Annotated[str, AfterValidator(checks.known_detector)] = Field(
         "ViT", description="`ViT` (any Hugging Face image classifier), `YOLOClassifier`, or `Ensemble` (several)"
     )
-    image_detector_config: str = Field(
-        "", description="YAML file of the detector: a path, or the name of a shipped one; empty: the detector's default"
+    image_detector_config: Config = Field(
+        "",
+        description="YAML file of the detector: a path (relative: from here, or from the settings file), or the name "
+        "of a shipped one; empty: the detector's default",
     )
-    image_detector_device: Annotated[Literal["cpu", "cuda", "auto"], BeforeValidator(checks.lower)] = Field(
-        "cpu", description="`cpu`; `cuda` and `auto` are accepted, run on the CPU and say so"
+    image_detector_device: Annotated[Literal["cpu", "cuda", "mps", "auto"], BeforeValidator(checks.device)] = Field(
+        "cpu", description="`cpu`; `cuda` (`cuda:0`, `gpu`), `mps` and `auto` are accepted, run on the CPU and say so"
     )
     image_detector_backend: Annotated[str, AfterValidator(checks.known_backend)] = Field(
         AUTO,
@@ -46,7 +49,7 @@ class Fields(BaseSettings):
         description="of the backend `remote`: `http://host:port` of Open Inference Protocol v2 servers, with commas",
     )
     remote_model: str = Field("", description="the model's name on these servers; empty: as in its manifest")
-    remote_fallback: Literal["refuse", "onnx", "openvino"] = Field(
+    remote_fallback: Annotated[Literal["refuse", "onnx", "openvino"], BeforeValidator(checks.lower)] = Field(
         "refuse", description="while no endpoint is healthy: `refuse`, or the backend that serves on this machine"
     )
     tune_on_start: bool = Field(False, description="tune before the first start on a machine (about a minute, once)")
@@ -95,7 +98,9 @@ class Fields(BaseSettings):
     )
     blacklist_allow_hotkeys: Hotkeys = Field("", description="hotkeys answered in any case, with commas between them")
     blacklist_deny_hotkeys: Hotkeys = Field("", description="hotkeys never answered, even those allowed above")
-    model_url: str = Field("", description="your model's page, sent with each answer, as validators expect")
+    model_url: Annotated[str, AfterValidator(checks.page)] = Field(
+        "", description="your model's page, sent with each answer, as validators expect"
+    )
 
     status_host: str = Field("127.0.0.1", description="address of the operator's port")
     status_port: Annotated[Port, AfterValidator(checks.free_of_validators)] = Field(
@@ -164,17 +169,17 @@ class Fields(BaseSettings):
     shadow_detector: Annotated[str, AfterValidator(checks.known_detector_or_none)] = Field(
         "", description="kind of the shadow model; empty: `IMAGE_DETECTOR`"
     )
-    shadow_detector_config: str = Field(
+    shadow_detector_config: Config = Field(
         "", description="YAML file of a second model that scores a sample of the requests in idle time; empty: none"
     )
     shadow_sample: float = Field(0.25, ge=0, le=1, description="share of the requests that the shadow model sees")
-    recorder: Mode = Field(
+    recorder: Annotated[Mode, BeforeValidator(checks.lower)] = Field(
         "off", description="`meta` records the last requests in the state folder, `images` their photos too"
     )
     recorder_max_mb: int = Field(256, ge=1, le=10**6, description="largest size of the recorder's folder")
     recorder_max_hours: float = Field(24.0, gt=0, le=24 * 365, description="how long a recorded request is kept")
-    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(checks.upper)] = Field(
-        "INFO", description="how much is logged"
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(checks.level)] = (
+        Field("INFO", description="how much is logged")
     )
     log_format: Annotated[LogFormat, BeforeValidator(checks.lower)] = Field(
         "auto", description="`text`, `json`, or `auto`: as a service the journal's fields"

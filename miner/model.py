@@ -127,7 +127,7 @@ class ModelLoader:
                 detector.close()
                 raise
         except DetectorConfigError as error:
-            raise ConfigurationError(f"IMAGE_DETECTOR_CONFIG={self.settings.detector_config}: {error}") from error
+            raise ConfigurationError(self.settings.why_no_model(error)) from error
         except NotPrepared:
             raise
         except DetectorError as error:
@@ -185,8 +185,8 @@ class ModelLoader:
     async def _run_child(self, *command: str) -> None:
         """Run a command of ours in a process of its own, so that torch never enters this one."""
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "miner", *command, env=environment_of(self.settings),
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            sys.executable, "-m", "miner", *command, "--no-env-file",
+            env=environment_of(self.settings), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         assert child.stdout is not None
         try:

@@ -4,15 +4,18 @@ StreetVision's own `miner.env` works as it is, inline comments included.
 """
 
 import os
+import re
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, Self
 
 from dotenv import dotenv_values
-from pydantic import AliasChoices, ValidationError
+from pydantic import AliasChoices, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from detectors.errors import NoConfig
 from detectors.registry import DEFAULT_CONFIGS
-from miner.addresses import ADDRESSES, shown, shown_each, shown_within
+from miner.addresses import ADDRESSES, HIDDEN, shown, shown_each, shown_within
 from miner.checks import AUTO, REMOTE, is_loopback
 from miner.choices import nearest
 from miner.errors import ConfigurationError
@@ -26,6 +29,10 @@ __all__ = [
 ]  # fmt: skip
 
 HUB = "HF_"  # HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, …: huggingface_hub's own
+# What python-dotenv takes for a comment outside quotes. systemd drops the space before one that is all there is.
+COMMENT = re.compile(r"^#\s.*|\s+#.*")
+QUOTED = re.compile(r"\s*(?:'[^']*'|\"[^\"]*\")\s*")
+CONFIGS = ("image_detector_config", "shadow_detector_config")
 SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "MNEMONIC", "API_KEY", "PRIVATE")
 
 
@@ -33,6 +40,8 @@ class Settings(Fields):
     """Every setting, read once; the README's table is made from this class."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, case_sensitive=False)
+
+    _folders: tuple[Path, ...] = PrivateAttr(())  # where YAML files are looked for: this one, the settings file's
 
     @property
     def detector_config(self) -> str:
@@ -95,14 +104,35 @@ class Settings(Fields):
             ConfigurationError: all faults at once, a line each: key, value, what is allowed.
         """
         given = {key: value for key, value in flags.items() if value is not None}
+        commented = list(_commented(given))
         try:
             if env_file is not None and not env_file.is_file():
                 raise ConfigurationError(f"--env-file={env_file}: there is no such file")
-            return cls(_env_file=env_file, **given)  # type: ignore[call-arg, arg-type]
+            settings = cls(_env_file=env_file, **given)  # type: ignore[call-arg, arg-type]
         except ValidationError as error:
-            raise ConfigurationError("\n".join(_line(fault) for fault in error.errors())) from error
+            told = [value for value, _ in commented]
+            lines = [_line(fault) for fault in error.errors() if fault["input"] not in told]
+            raise ConfigurationError("\n".join([*(line for _, line in commented), *lines])) from error
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"--env-file={env_file}: can't be read: {error}") from error
+        if commented:
+            raise ConfigurationError("\n".join(line for _, line in commented))
+        return settings._with_configs_found(env_file)
+
+    def _with_configs_found(self, env_file: Path | None) -> Self:
+        """Return the settings with the paths of YAML files made absolute, for children and for reloads."""
+        folders = [Path(), *([env_file.parent] if env_file is not None else [])]
+        places = [(name, folder / getattr(self, name)) for folder in folders for name in CONFIGS]
+        found = {name: str(place.absolute()) for name, place in reversed(places) if _is_file(place)}
+        settings = self.model_copy(update=found)
+        settings._folders = tuple(folder.absolute() for folder in folders)
+        return settings
+
+    def why_no_model(self, error: Exception) -> str:
+        """Return in words why these settings give no model; of a YAML file not found, where it was looked for."""
+        places = " and ".join(map(str, self._folders)) if isinstance(error, NoConfig) else ""
+        words = f"IMAGE_DETECTOR_CONFIG={self.detector_config}: {error}"
+        return f"{words}; looked for in {places}, and among the shipped ones" if places else words
 
     @classmethod
     def settings_customise_sources(
@@ -153,6 +183,33 @@ class Settings(Fields):
                 "registered hotkeys have"
             )
         return notes
+
+
+def _is_file(place: Path) -> bool:
+    try:
+        return place.is_file()
+    except PermissionError:  # of a folder that this user may not enter, such as the one that sudo was called in
+        return False
+
+
+def _commented(flags: Container[str]) -> Iterator[tuple[str, str]]:
+    """Yield each value of a setting in the environment that ends in a comment, and what is to be said of it.
+
+    Docker's `--env-file` and systemd's `EnvironmentFile=` keep what python-dotenv leaves out, so the value is not what
+    the operator means. A flag takes its place.
+    """
+    names = setting_names()
+    for key, value in os.environ.items():
+        if key.lower() in flags or not (key.upper() in names or key.startswith(HUB)) or QUOTED.fullmatch(value):
+            continue
+        if comment := COMMENT.search(value):
+            show = shown_each if key.lower() in ADDRESSES else shown_within
+            meant = HIDDEN if key.startswith(HUB) else show(value[: comment.start()])
+            yield (
+                value,
+                f"{key}={meant}{shown_within(comment[0])}: an inline comment, which the reader of that file keeps "
+                "(docker --env-file, EnvironmentFile=); remove it, or give the file to the miner as --env-file",
+            )
 
 
 def _line(fault: Any) -> str:

@@ -56,7 +56,7 @@ class MinerProcess:
             with signals_held():
                 self.started = time.perf_counter()
                 self._process = subprocess.Popen(  # noqa: S603 - this program
-                    [sys.executable, "-m", "miner", "run", *options],
+                    [sys.executable, "-m", "miner", "run", "--no-env-file", *options],
                     stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=dict(environment),
                 )  # fmt: skip
                 stack.push(self)

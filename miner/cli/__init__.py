@@ -20,9 +20,11 @@ from miner.cli import (
     train,
     tune,
 )
+from miner.cli.command import Command, Group, open_closed_streams, print_any_character
 from miner.cli.ending import errors_told
 
 app = typer.Typer(
+    cls=Group,
     name="roadwork-miner",
     help="A CPU miner for NATIX StreetVision: answers validators on time, or refuses at once.",
     no_args_is_help=True,
@@ -30,25 +32,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run.run)
-app.command("query")(query.query)
-app.command("reload")(reload.reload)
-app.command("top")(top.top)
-app.command("doctor")(doctor.doctor)
-app.command("bench")(bench.bench)
-app.command("export")(export.export)
-app.command("tune")(tune.tune)
-app.command("simulate")(simulate.simulate)
-app.command("report")(report.report)
-app.command("train")(train.train)
-app.command("evaluate")(evaluate.evaluate)
-app.command("calibrate")(calibrate.calibrate)
-app.command("fuse")(fuse.fuse)
+app.command("run", cls=Command)(run.run)
+app.command("query", cls=Command)(query.query)
+app.command("reload", cls=Command)(reload.reload)
+app.command("top", cls=Command)(top.top)
+app.command("doctor", cls=Command)(doctor.doctor)
+app.command("bench", cls=Command)(bench.bench)
+app.command("export", cls=Command)(export.export)
+app.command("tune", cls=Command)(tune.tune)
+app.command("simulate", cls=Command)(simulate.simulate)
+app.command("report", cls=Command)(report.report)
+app.command("train", cls=Command)(train.train)
+app.command("evaluate", cls=Command)(evaluate.evaluate)
+app.command("calibrate", cls=Command)(calibrate.calibrate)
+app.command("fuse", cls=Command)(fuse.fuse)
 app.add_typer(precompute.app, name="precompute")
 app.add_typer(models.app, name="models")
 
 
 def main() -> None:
     """Run a command."""
+    open_closed_streams()
+    print_any_character()
     with errors_told():
         app()

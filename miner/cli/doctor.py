@@ -63,7 +63,7 @@ def doctor(
     env_file = file_of(env_file, service)
     settings, faults = _settings(env_file, service, set_, detector, config, key)
     console = Console(highlight=False, soft_wrap=True)
-    findings = [judged("settings", lambda: judge_settings(look_at_settings(env_file, settings, faults, Path())))]
+    findings = [judged("settings", lambda: judge_settings(look_at_settings(env_file, settings, faults)))]
     running = False
     if not as_json:
         _print(console, findings[0])

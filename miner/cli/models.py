@@ -9,6 +9,7 @@ import typer
 
 from detectors.backends import MANIFEST_FILE as NAME
 from detectors.backends import MODEL_FILE
+from miner.cli.command import Command
 from miner.cli.options import Config, Detector, EnvFile, Json, Service, Set, load_settings
 from miner.settings import AUTO
 
@@ -20,7 +21,7 @@ MAX_FLIPS = 0.005
 app = typer.Typer(help="Fetch, export and list models.", no_args_is_help=True)
 
 
-@app.command()
+@app.command(cls=Command)
 def download(
     env_file: EnvFile = None,
     service: Service = None,
@@ -61,7 +62,7 @@ def download(
             prepare_faster(settings, yaml, precision, MAX_FLIPS, None)  # type: ignore[arg-type]
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_(env_file: EnvFile = None, service: Service = None, as_json: Json = False, set_: Set = None) -> None:
     """List the models on this disk."""
     from rich.console import Console

@@ -1,6 +1,9 @@
 """Options that several commands share, and what every command does first."""
 
 import logging
+import os
+import stat
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +16,7 @@ from miner.cli.installed import settings_file, unit_settings
 from miner.errors import ConfigurationError
 from miner.settings import Settings, lend_to_hub, setting_names
 
-EnvFile = Annotated[Path | None, typer.Option("--env-file", help="Settings file, such as StreetVision's miner.env.")]
+EnvFile = Annotated[Path | None, typer.Option("--env-file", help="Settings file, as StreetVision's; else ./miner.env.")]
 Service = Annotated[
     str | None,
     typer.Option("--service", metavar="NAME", help="The service roadwork-miner@NAME: its settings, key and folders."),
@@ -25,6 +28,57 @@ Detector = Annotated[str | None, typer.Option(help="ViT, YOLOClassifier or Ensem
 Config = Annotated[str | None, typer.Option(help="YAML file of the detector: a path, or the name of a shipped one.")]
 Key = Annotated[str | None, typer.Option("--key", metavar="NAME", help="Which of WALLET_HOTKEYS; default: the first.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+OWN = Path("miner.env")  # of the folder in which a command is called
+LARGEST = 2**20  # bytes of a settings file that comes through a pipe
+
+
+def chosen_file(given: Path | str | None, service: str | None, *, refused: bool) -> Path | None:
+    """Return the settings file of a command: the one that is given, else the miner.env of this folder, which is said.
+
+    Without this, a miner whose operator left the flag out would run on throwaway keys. What comes through a pipe is
+    kept, to be read again.
+
+    Args:
+        given: of --env-file.
+        service: of --service, which has a file of its own.
+        refused: whether --no-env-file is given.
+
+    Raises:
+        ConfigurationError: both flags are given, or the pipe can't be read.
+    """
+    if given is not None:
+        if refused:
+            raise ConfigurationError(f"--env-file={given}: --no-env-file refuses it; give one of the two")
+        return _kept(Path(given))
+    try:
+        found = OWN.is_file()
+    except PermissionError:  # this user may not enter the folder
+        found = False
+    if refused or service is not None or not found:
+        return None
+    print(f"settings from {OWN.absolute()}, as there is no --env-file; --no-env-file refuses it", file=sys.stderr)
+    return OWN.absolute()
+
+
+def _kept(file: Path) -> Path:
+    """Return a file that can be read again and again; of a pipe, such as that of `<(…)`, a copy in memory."""
+    try:
+        mode = file.stat().st_mode
+        if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
+            return file
+        with file.open("rb") as pipe:
+            text = pipe.read(LARGEST + 1)
+    except FileNotFoundError:
+        return file  # the settings say it
+    except OSError as error:
+        raise ConfigurationError(f"--env-file={file}: can't be read: {error.strerror or error}") from error
+    if len(text) > LARGEST:
+        raise ConfigurationError(f"--env-file={file}: at most {LARGEST} bytes are read from a pipe")
+    descriptor = os.memfd_create("miner.env")
+    with os.fdopen(os.dup(descriptor), "wb") as copy:
+        copy.write(text)
+    return Path(f"/proc/self/fd/{descriptor}")
 
 
 def file_of(env_file: Path | None, service: str | None) -> Path | None:

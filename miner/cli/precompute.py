@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from miner.cli import branches
+from miner.cli.command import Command
 from miner.cli.options import Json
 from miner.cli.training import CACHE, make_probe, make_screen, parse, read_machine, training_errors
 
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
     from detectors.training.config import TrainConfig
 
 app = typer.Typer(help="Calculate once, in a file, what training and fusing need.", no_args_is_help=True)
-app.command("branches")(branches.branches)
+app.command("branches", cls=Command)(branches.branches)
 
 
-@app.command()
+@app.command(cls=Command)
 def features(
     data: Annotated[str, typer.Argument(help="Folder of photos, or hf:DATASET, as for `train`.")],
     model: Annotated[str | None, typer.Option(help="tiny, small, base; a Hugging Face repository; a folder.")] = None,

@@ -216,7 +216,7 @@ def start_errors(settings: Settings) -> Iterator[None]:
     try:
         yield
     except (DetectorConfigError, ImageError) as error:
-        raise ConfigurationError(f"IMAGE_DETECTOR_CONFIG={settings.detector_config}: {error}") from error
+        raise ConfigurationError(settings.why_no_model(error)) from error
     except ModelError as error:
         raise CouldNotStart(str(error)) from error
     except OSError as error:

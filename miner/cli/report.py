@@ -84,5 +84,5 @@ def _findings(settings: Settings, env_file: Path | None) -> str:
         return [seen async for seen in checkup.examine() if isinstance(seen, Finding)]
 
     with Console(file=sys.stderr).status("the check-up, up to a minute …"):
-        findings = [judge_settings(look_at_settings(env_file, settings, "", Path())), *asyncio.run(examine())]
+        findings = [judge_settings(look_at_settings(env_file, settings, "")), *asyncio.run(examine())]
     return findings_text(findings, settings, running=checkup.is_running)

@@ -28,7 +28,8 @@ def run(
 ) -> None:
     """Answer validators until SIGTERM. SIGHUP reloads the model.
 
-    Settings come from flags, then the environment, then --env-file, then the defaults (no chain, the starter detector).
+    Settings come from flags, then the environment, then --env-file or the miner.env of this folder, then the
+    defaults (no chain, the starter detector).
     """
     flags = {
         "subtensor_network": network,

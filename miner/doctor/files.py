@@ -24,7 +24,6 @@ class SettingsFacts:
     notes: Sequence[str] = ()  # unknown and unused keys
     faults: Sequence[str] = ()  # wrong values
     inline_comments: int = 0
-    unused_file: Path | None = None  # a miner.env that nobody named
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +38,9 @@ class WalletFacts:
     hidden: Sequence[Path] = ()  # where one may be, and this user may not look
 
 
-def look_at_settings(file: Path | None, settings: Settings | None, faults: str, folder: Path) -> SettingsFacts:
+def look_at_settings(file: Path | None, settings: Settings | None, faults: str) -> SettingsFacts:
     """Look at the environment file; `settings` is None and `faults` has a line for each where they are wrong."""
-    text, lying = "", folder / "miner.env"
+    text = ""
     with suppress(OSError):  # which the faults tell
         text = file.read_text(encoding="utf-8", errors="replace") if file is not None else ""
     return SettingsFacts(
@@ -49,7 +48,6 @@ def look_at_settings(file: Path | None, settings: Settings | None, faults: str, 
         notes=settings.notes(file) if settings is not None else (),
         faults=faults.splitlines(),
         inline_comments=sum(bool(INLINE_COMMENT.match(line)) for line in text.splitlines()),
-        unused_file=lying if file is None and lying.is_file() else None,
     )
 
 
@@ -61,8 +59,6 @@ def judge_settings(facts: SettingsFacts) -> Finding:
         return problem(name, "; ".join(facts.faults), f"correct it in {where}")
     if facts.notes:
         return warning(name, "; ".join(facts.notes), f"correct or remove it in {where}")
-    if facts.unused_file is not None:
-        return warning(name, f"{facts.unused_file} is there and not used", "give it: --env-file miner.env")
     comments = f"; {facts.inline_comments} comments behind values are left out" if facts.inline_comments else ""
     return ok(name, f"{where}{comments}")
 

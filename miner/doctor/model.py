@@ -90,7 +90,7 @@ def read_model(settings: Settings) -> ModelFacts:
     except NotPrepared:
         manifest = None
     except (DetectorConfigError, ModelError) as error:
-        fault = str(error)
+        fault = settings.why_no_model(error).partition(": ")[2]
     return ModelFacts(
         name, detector, folder, manifest, fault, branch=branch, pins=pinned, others=others,
         roadwork=roadwork, doubt="; ".join(doubts), remedy=todo,

@@ -230,7 +230,6 @@ def test_a_broken_probe_says_nothing_of_the_firewall(facts: running.RunningFacts
         (files.SettingsFacts(None), "ok", "environment and defaults"),
         (files.SettingsFacts(Path("miner.env"), notes=["unknown key X"]), "warning", "unknown key X"),
         (files.SettingsFacts(Path("miner.env"), faults=["A=x: no", "Y=1: no"]), "problem", "A=x: no; Y=1: no"),
-        (files.SettingsFacts(None, unused_file=Path("miner.env")), "warning", "miner.env is there and not used"),
     ],
 )  # fmt: skip
 def test_settings(facts: files.SettingsFacts, level: Level, words: str) -> None:

@@ -1,6 +1,8 @@
 """What a report may show."""
 
+import base64
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -141,6 +143,121 @@ def test_without_the_list_of_words_any_long_run_may_be_a_phrase(monkeypatch: pyt
     monkeypatch.setattr(sieve, "_phrase_words", lambda: None)
     assert "accident" not in scrubbed(f"restored {PHRASE} from paper", [])
     assert scrubbed("a run of so few words is left as it was found", []) != HIDDEN
+
+
+WORDS = PHRASE.split()
+SHAPED = {
+    "in capitals": PHRASE.upper(),
+    "as titles": PHRASE.title(),
+    "numbered": " ".join(f"{number}. {word}" for number, word in enumerate(WORDS, 1)),
+    "numbered in lines": "\n".join(f"{number:2}) {word}" for number, word in enumerate(WORDS, 1)),
+    "numbered without a space": " ".join(f"{number}{word}" for number, word in enumerate(WORDS, 1)),
+    "with commas": ", ".join(WORDS),
+    "a JSON list": json.dumps(WORDS),
+    "a JSON list in lines": json.dumps(WORDS, indent=2),
+    "a JSON list within JSON": json.dumps(json.dumps(WORDS)),
+    "lines within JSON": "\\n".join(WORDS),
+    "a YAML list": "\n".join(f"- {word}" for word in WORDS),
+    "with dashes": "-".join(WORDS),
+    "with underscores": "_".join(WORDS),
+    "a table": "\n".join(f"| {number} | {word} |" for number, word in enumerate(WORDS, 1)),
+}
+
+
+@pytest.mark.parametrize("written", SHAPED.values(), ids=SHAPED)
+@pytest.mark.parametrize("known", [[], [PHRASE]], ids=["unknown", "known"])
+def test_a_phrase_is_found_in_any_order_of_signs(written: str, known: list[str]) -> None:
+    left = scrubbed(f"restored {written}.", known)
+    assert HIDDEN in left
+    assert not [word for word in WORDS[1:] if word in left.lower()]
+
+
+def test_a_phrase_in_a_json_list_leaves_json() -> None:
+    assert json.loads(scrubbed(json.dumps({"words": WORDS, "netuid": 323}), [])) == {"words": [HIDDEN], "netuid": 323}
+
+
+SEED = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+SECRET = "correct-horse-battery"
+KEY_FORMS = {
+    "two lines": f"{SEED[:32]}\n{SEED[32:]}",
+    "lines within JSON": f"{SEED[:32]}\\n{SEED[32:]}",
+    "groups": " ".join(SEED[at : at + 4] for at in range(0, 64, 4)),
+    "bytes": ":".join(SEED[at : at + 2] for at in range(0, 64, 2)).upper(),
+    "quoted parts": f'"{SEED[:20]}" "{SEED[20:]}"',
+    "base64 of its bytes": base64.b64encode(bytes.fromhex(SEED)).decode(),
+    "base64 for addresses": base64.urlsafe_b64encode(bytes.fromhex(SEED)).decode(),
+    "base64 of its digits": base64.b64encode(f"0x{SEED}".encode()).decode(),
+    "base64 of its file": base64.encodebytes(json.dumps({"ss58": "5F", "secretSeed": f"0x{SEED}"}).encode()).decode(),
+}
+
+
+@pytest.mark.parametrize("written", KEY_FORMS.values(), ids=KEY_FORMS)
+@pytest.mark.parametrize("known", [SEED, f"0x{SEED}"])
+def test_a_known_key_is_found_split_and_in_base64(written: str, known: str) -> None:
+    left = scrubbed(f"it was {written}", [known])
+    assert HIDDEN in left
+    parts = re.findall(r"[0-9A-Za-z+/=_-]{12,}", written)
+    assert not [part for part in parts if part in left]
+    assert len(left) < len("it was ") + len(HIDDEN) + len(written) - 40
+
+
+@pytest.mark.parametrize("before", ["", "a", "ab"], ids=len)
+def test_a_known_password_is_found_in_base64_wherever_it_begins(before: str) -> None:
+    coded = base64.b64encode(f"{before}{SECRET} and more".encode()).decode()
+    assert scrubbed(coded, []) == coded
+    left = scrubbed(coded, [SECRET])
+    assert len(left.replace(HIDDEN, "")) <= len(coded) - len(base64.b64encode(SECRET.encode())) + 4
+
+
+def test_an_unknown_key_over_two_lines_is_found_by_its_prefix() -> None:
+    assert scrubbed(f"seed is 0x{SEED[:32]}\n{SEED[32:]} then", []) == f"seed is {HIDDEN} then"
+    assert scrubbed("blocks 0x1234abcd 5678abcd", []) == "blocks 0x1234abcd 5678abcd"
+
+
+BODY = "a1B2c3D4e5F6g7H8i9J0"
+TOKENS = {
+    "hugging face": f"hf_{BODY}", "github": f"ghp_{BODY}{BODY[:16]}", "github app": f"ghs_{BODY}{BODY[:16]}",
+    "github fine": f"github_pat_{BODY}_{BODY}", "gitlab": f"glpat-{BODY}",
+    "slack bot": "xox" + f"b-123456789012-{BODY}", "slack app": f"xapp-1-{BODY}",
+    "slack hook": f"https://hooks.slack.com/services/T0{BODY[:8]}/B0/{BODY}",
+    "discord hook": f"https://discord.com/api/webhooks/123456789012345678/{BODY}",
+    "telegram": f"1234567890:AA{BODY}abcdefghijklm", "aws": "AKIA" + "IOSFODNN7EXAMPLE",
+    "aws session": "ASIA" + "IOSFODNN7EXAMPLE",
+    "google": f"AIza{BODY}{BODY[:15]}", "google oauth": f"ya29.{BODY}", "openai": f"sk-{BODY}{BODY}",
+    "openai project": f"sk-proj-{BODY}_{BODY}", "anthropic": f"sk-ant-api03-{BODY}-{BODY}",
+    "stripe": "sk_" + f"live_{BODY}",
+    "npm": f"npm_{BODY}{BODY[:16]}", "pypi": f"pypi-AgEIcHlwaS5vcmc{BODY}{BODY}{BODY}", "docker": f"dckr_pat_{BODY}",
+    "digitalocean": f"dop_v1_{SEED}", "sendgrid": f"SG.{BODY}.{BODY}",
+    "jwt": f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.{BODY}",
+    "basic auth": f"https://me:{BODY}@hub.example/x", "basic auth with a slash": f"https://me:pa/{BODY}@hub.example/x",
+    "pgp": f"-----BEGIN PGP PRIVATE KEY BLOCK-----\n{BODY}\n-----END PGP PRIVATE KEY BLOCK-----",
+    "ssh": f"-----BEGIN OPENSSH PRIVATE KEY-----\\n{BODY}\\n-----END OPENSSH PRIVATE KEY-----",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("token", TOKENS.values(), ids=TOKENS)
+@pytest.mark.parametrize("around", ["{}", "failed with {} today", '{{"note": "{}"}}', "({})"])
+def test_a_foreign_token_is_known_by_its_form(token: str, around: str) -> None:
+    left = scrubbed(around.format(token), [])
+    assert HIDDEN in left
+    assert BODY not in left
+    assert "EXAMPLE" not in left
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY asked",  # a hotkey
+        f"model starter@0123456789abcdef0123456789abcdef01234567, sha256 {SEED}",
+        '{"key": "5DtdtzBsUGLSkaWNKQWVNdfxT3ywxaFFgc1o8PkS5Y9e6YqD:8091"}',
+        "the task-force-of-street-photos-2026 and risk-assessment-of-all-models-1",
+        "roadwork_miner_requests_total{outcome=\"ok\",wire=\"dendrite\"} 1.0",
+        "uuid 123e4567-e89b-12d3-a456-426614174000 of block 0x1234abcd",
+        "https://huggingface.co/you/your-model",
+    ],
+)  # fmt: skip
+def test_what_a_helper_has_to_read_stays(text: str) -> None:
+    assert scrubbed(text, [f"0x{SEED[::-1]}", PHRASE, SECRET]) == text
 
 
 def test_json_stays_json() -> None:

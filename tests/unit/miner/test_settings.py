@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from detectors.config import read_config
+from detectors.errors import NoConfig
 from miner.cli.options import read_settings
 from miner.errors import ConfigurationError
 from miner.settings import Settings, environment_of, setting_names
@@ -84,14 +86,14 @@ def test_flag_beats_environment_beats_file_beats_default(env_file: Path, monkeyp
 
 
 def test_all_faults_are_said_at_once_with_key_value_and_what_is_allowed(env_file: Path) -> None:
-    env_file.write_text("NETUID=70000\nIMAGE_DETECTOR=Vit\nSUBTENSOR_NETWORK=mainnet\nIMAGE_DETECTOR_DEVICE=tpu\n")
+    env_file.write_text("NETUID=70000\nIMAGE_DETECTOR=Vitt\nSUBTENSOR_NETWORK=mainnet\nIMAGE_DETECTOR_DEVICE=tpu\n")
     with pytest.raises(ConfigurationError) as caught:
         Settings.load(env_file, miner_axon_port="http", subtensor_chain_endpoint="https://x")
     lines = str(caught.value).splitlines()
     assert len(lines) == 6
     for key, value, allowed in [
         ("NETUID", "70000", "65535"),
-        ("IMAGE_DETECTOR", "Vit", "ViT, YOLOClassifier"),
+        ("IMAGE_DETECTOR", "Vitt", "ViT, YOLOClassifier"),
         ("SUBTENSOR_NETWORK", "mainnet", "standalone, local, test, finney"),
         ("IMAGE_DETECTOR_DEVICE", "tpu", "cpu"),
         ("MINER_AXON_PORT", "http", "integer"),
@@ -216,7 +218,7 @@ def test_an_unknown_key_is_a_warning_with_the_nearest_match(env_file: Path) -> N
     assert any("SOMETHING_ELSE" in note and "did you mean" not in note for note in notes)
 
 
-@pytest.mark.parametrize("device", ["cuda", "auto", "CUDA"])
+@pytest.mark.parametrize("device", ["cuda", "auto", "CUDA", "cuda:0", "cuda:1", "gpu", "GPU:1", "mps"])
 def test_other_devices_fall_back_to_the_cpu_and_say_so(env_file: Path, device: str) -> None:
     env_file.write_text(f"IMAGE_DETECTOR_DEVICE={device}\n")
     (note,) = Settings.load(env_file).notes(env_file)
@@ -279,3 +281,137 @@ def test_what_is_no_list_of_hotkeys_with_ports_is_named(value: str, words: str) 
 def test_several_hotkeys_publish_their_own_ports() -> None:
     with pytest.raises(ConfigurationError, match="leave AXON_EXTERNAL_PORT empty"):
         Settings.load(wallet_hotkeys="first:8091", axon_external_port=9000)
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "meant"),
+    [
+        ("image_detector_device", "CPU", "cpu"),
+        ("image_detector_device", "cpu:0", "cpu"),
+        ("image_detector", "vit", "ViT"),
+        ("image_detector", "yoloclassifier", "YOLOClassifier"),
+        ("image_detector", "ENSEMBLE", "Ensemble"),
+        ("image_detector_backend", "ONNX", "onnx"),
+        ("image_detector_precision", "FP32", "fp32"),
+        ("subtensor_network", "Finney", "finney"),
+        ("recorder", "Meta", "meta"),
+        ("log_level", "warn", "WARNING"),
+        ("log_level", "WARN", "WARNING"),
+        ("log_level", "Trace", "DEBUG"),
+        ("log_level", "FATAL", "CRITICAL"),
+        ("log_level", "critical", "CRITICAL"),
+        ("log_level", "10", "DEBUG"),
+        ("log_level", "25", "WARNING"),
+        ("log_level", "50", "CRITICAL"),
+    ],
+)
+def test_a_word_counts_as_what_it_means(key: str, given: str, meant: str) -> None:
+    assert getattr(Settings.load(**{key: given}), key) == meant  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("key", "given"), [("log_level", "loud"), ("image_detector_device", "tpu:0")])
+def test_a_word_that_means_nothing_is_refused(key: str, given: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{key.upper()}={given}: "):
+        Settings.load(**{key: given})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "comment"),
+    [
+        ("NETUID", "323  # testnet", "# testnet"),
+        ("netuid", "323\t# testnet", "# testnet"),
+        ("MODEL_URL", " # The URL to your repository", "# The URL to your repository"),  # as docker hands it over
+        ("MODEL_URL", "# The URL to your repository", "# The URL to your repository"),  # as systemd does
+        ("WALLET_NAME", "mine #1 of 2", "#1 of 2"),
+        ("WALLET_NAME", '"mine" # the first', "# the first"),
+        ("REQUEST_DEADLINE", "9 # seconds", "# seconds"),
+        ("HF_HOME", "/data/hub # large", "# large"),
+    ],
+)
+def test_a_comment_that_came_along_into_the_environment_is_named(
+    monkeypatch: pytest.MonkeyPatch, key: str, value: str, comment: str
+) -> None:
+    monkeypatch.setenv(key, value)
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load(queue_depth="none")
+    told = [line for line in str(caught.value).splitlines() if "inline comment" in line]
+    assert len(told) == 1
+    assert told[0].startswith(f"{key}=")
+    assert comment in told[0]
+    assert [line.partition("=")[0] for line in str(caught.value).splitlines()] == [key, "QUEUE_DEPTH"]
+
+
+def test_a_secret_before_a_comment_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "abcdefgh123 # mine")
+    monkeypatch.setenv("SUBTENSOR_CHAIN_ENDPOINT", "wss://me:hunter2pw@node.example # mine")
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load()
+    assert len(str(caught.value).splitlines()) == 2
+    assert "abcdefgh123" not in str(caught.value)
+    assert "hunter2pw" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["my#wallet", "#1", "a#", "'two # words'"])
+def test_a_hash_that_no_space_precedes_is_part_of_the_value(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("WALLET_NAME", value)
+    assert Settings.load().wallet_name == value
+
+
+def test_a_flag_takes_the_place_of_a_value_with_a_comment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETUID", "323 # testnet")
+    assert Settings.load(netuid="72").netuid == 72
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://huggingface.co/you/your-model", "you/your-model", "huggingface.co/you/m", "https://a.example/x#y", ""],
+)
+def test_a_models_page_is_an_address_or_a_repository(url: str) -> None:
+    assert Settings.load(model_url=f" {url} ").model_url == url
+
+
+@pytest.mark.parametrize("url", ["# the URL", "https://huggingface.co/you/m # mine", "your page", "<URL>"])
+def test_what_is_no_models_page_never_reaches_a_validator(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^MODEL_URL="):
+        Settings.load(model_url=url)
+
+
+@pytest.mark.parametrize("key", ["image_detector_config", "shadow_detector_config"])
+def test_a_yaml_file_is_found_here_then_beside_the_settings_file_then_among_the_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    env_file = there / "miner.env"
+    env_file.write_text(f"{key.upper()}=starter.yaml\n")
+    monkeypatch.chdir(here)
+    assert getattr(Settings.load(env_file), key) == "starter.yaml"
+    (there / "starter.yaml").write_text("hf_repo: beside\n")
+    found = Settings.load(env_file)
+    assert getattr(found, key) == str(there / "starter.yaml")
+    assert environment_of(found)[key.upper()] == str(there / "starter.yaml"), "for children, which see no settings file"
+    (here / "starter.yaml").write_text("hf_repo: here\n")
+    assert getattr(Settings.load(env_file), key) == str(here / "starter.yaml")
+
+
+def test_of_a_yaml_file_that_is_nowhere_every_place_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env_file = tmp_path / "there" / "miner.env"
+    env_file.parent.mkdir()
+    env_file.write_text("IMAGE_DETECTOR_CONFIG=mine.yaml\n")
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.load(env_file)
+    with pytest.raises(NoConfig) as caught:
+        read_config(settings.detector_config)
+    told = settings.why_no_model(caught.value)
+    assert told.startswith("IMAGE_DETECTOR_CONFIG=mine.yaml: ")
+    assert {str(tmp_path), str(env_file.parent)} <= {word.strip(",;") for word in told.split()}
+    assert "starter.yaml" in told
+
+
+def test_without_a_home_the_paths_that_want_one_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    unknown = "~nobody-of-this-name"  # whose home is as unknown as one's own without HOME and passwd
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load(state_dir=f"{unknown}/state", image_detector_config=f"{unknown}/a.yaml")
+    assert [line.partition("=")[0] for line in str(caught.value).splitlines()] == ["IMAGE_DETECTOR_CONFIG", "STATE_DIR"]
