@@ -19,7 +19,7 @@ from detectors.image import decode
 from detectors.manifest import Manifest, Output, Parity, Source, sha256
 from detectors.pictures import known_picture
 from detectors.preprocess import from_processor_config
-from detectors.vit import PROCESSOR_FILE
+from detectors.processor_config import PROCESSOR_FILE
 from tests.process.sleeper import PICTURE_SECONDS
 
 OnBlack = Literal["nan", "error", "shape"]
