@@ -5,6 +5,7 @@ changes nothing.
 """
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -86,7 +87,7 @@ class Reloader:
             del loader, loaded
             await self._retire(old)
             del old
-            memory.give_back()
+            await asyncio.to_thread(_let_go)
 
     async def _prepare(self) -> tuple[ModelLoader, Loaded, Comparison | None]:
         loader = self.loader.beside(self._settings())
@@ -152,3 +153,13 @@ class Reloader:
         if error is not None:
             log.critical("a reload broke", exc_info=error)
             self._end(self.asked, False, f"{type(error).__name__}, see the log")
+
+
+def _let_go() -> None:
+    """Give the old model's memory back.
+
+    The tracebacks of requests that failed hold its frames, in cycles that only the collector finds: 30 MB and its
+    threads stayed for thousands of requests.
+    """
+    gc.collect()
+    memory.give_back()
