@@ -52,7 +52,7 @@ class Rank(NamedTuple):
 
 
 @dataclass(eq=False, slots=True)
-class Member:
+class QueuedRequest:
     """One request at a place."""
 
     caller: str
@@ -64,7 +64,7 @@ class Member:
 class Place:
     """A picture in the queue, and later in a slot, with the requests that want it scored: one, or twins."""
 
-    members: list[Member]
+    members: list[QueuedRequest]
     number: int  # of arrival
     came: float = 0.0
     ready: bool = False  # whether its body is there
@@ -162,13 +162,13 @@ class Queue:
         if place in self.waiting:
             self._resettle(place)
 
-    def step(self, now: float) -> tuple[list[Place], list[Member]]:
+    def step(self, now: float) -> tuple[list[Place], list[QueuedRequest]]:
         """Fill the slots; return those that start, and whoever can't be in time any more, as soon as that is clear.
 
         Of twins those leave who are too late for it, and the others keep the place. A place without a body takes no
         time from others here: it may never come.
         """
-        late: list[Member] = []
+        late: list[QueuedRequest] = []
         while drops := self._late(now, [place for place in self.waiting if place.ready], self.leeway):
             for place in drops:
                 late += self._drop_the_most_urgent(place)
@@ -190,7 +190,7 @@ class Queue:
             due = min(due, now + max(LOOK, self.pace))
         return due
 
-    def leave(self, place: Place, member: Member | None = None) -> None:
+    def leave(self, place: Place, member: QueuedRequest | None = None) -> None:
         """Have a member, or all of them, give their place up; without effect for one that is already gone."""
         if member is not None and member in place.members and len(place.members) > 1:
             place.members.remove(member)
@@ -203,7 +203,7 @@ class Queue:
         """Give a slot back."""
         self.running.remove(place)
 
-    def put_back(self, place: Place, members: Sequence[Member]) -> Place:
+    def put_back(self, place: Place, members: Sequence[QueuedRequest]) -> Place:
         """Give members of a place that ran in vain one of its own again: they were admitted, and wait for a slot."""
         again = Place(list(members), place.number, place.came, ready=True)
         self._insert(again)
@@ -253,7 +253,7 @@ class Queue:
         turn = own + sum(other.caller == caller for other in self.running)
         refusal, counts_from = self._refusals.get(caller, (0, 0.0))
         rank = Rank(turn, -stake, -refusal if now >= counts_from else 0)
-        place = Place([Member(caller, rank, deadline)], self._number, now)
+        place = Place([QueuedRequest(caller, rank, deadline)], self._number, now)
         displaced = []
         if len(self.waiting) >= self.depth:
             if not self.waiting[-1].yields_to(rank, now):
@@ -286,7 +286,7 @@ class Queue:
         place.settle()
         self._insert(place)
 
-    def _drop_the_most_urgent(self, place: Place) -> list[Member]:
+    def _drop_the_most_urgent(self, place: Place) -> list[QueuedRequest]:
         dropped = [member for member in place.members if member.deadline == place.deadline]
         if len(dropped) == len(place.members):
             self.waiting.remove(place)
@@ -296,7 +296,7 @@ class Queue:
         self._remember_refusals(dropped)
         return dropped
 
-    def _remember_refusals(self, members: Iterable[Member]) -> None:
+    def _remember_refusals(self, members: Iterable[QueuedRequest]) -> None:
         for member in members:
             self.remember_refusal(member.caller, member.deadline)
 

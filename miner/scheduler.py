@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from miner.errors import RefusalReason, Refused
-from miner.queue import Member, Place, Queue, Rank, refused
+from miner.queue import Place, Queue, QueuedRequest, Rank, refused
 
 
 class Ticket:
@@ -55,7 +55,7 @@ class Scheduler:
         self.queue = queue
         self.clock = clock
         self.admitted: Callable[[], None] = lambda: None  # told of every place given
-        self._tickets: dict[Member, Ticket] = {}  # of those that wait
+        self._tickets: dict[QueuedRequest, Ticket] = {}  # of those that wait
         self._starts: dict[Place, Callable[[], None]] = {}  # what to do when a place gets its slot
         self.veto: Callable[[], RefusalReason | None] = lambda: None  # asked while the gate is open
         self._closed: RefusalReason | None = "not_ready"

@@ -49,7 +49,7 @@ class Fault(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ReadLimits:
     """The most bytes that an answer may have: with scores, and with what there is to know of a model or a server."""
 
     scores: int
@@ -80,7 +80,7 @@ class BoundedClient(InferenceServerClient):  # type: ignore[misc]
     A compressed answer is small only until it is unpacked, and Triton's client unpacks all of it.
     """
 
-    def __init__(self, url: str, limits: Limits, context: ssl.SSLContext | None) -> None:
+    def __init__(self, url: str, limits: ReadLimits, context: ssl.SSLContext | None) -> None:
         super().__init__(url, conn_limit=CONNECTIONS, conn_timeout=None, ssl=context is not None, ssl_context=context)
         self._limits = limits
 
@@ -121,7 +121,7 @@ class Channel:
     def __init__(self, address: str, model: str, labels: Sequence[str]) -> None:
         scheme, _, rest = address.partition("://")
         context = ssl.create_default_context() if scheme == "https" else None
-        self._client = BoundedClient(rest.rstrip("/"), Limits.of(labels), context)
+        self._client = BoundedClient(rest.rstrip("/"), ReadLimits.of(labels), context)
         self._model = model
         self.is_binary = True  # arrays as they lie in memory, an extension of the protocol; else as JSON
 

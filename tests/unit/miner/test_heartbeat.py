@@ -13,7 +13,7 @@ from detectors.errors import DetectorError, InferenceError, ModelError, NoEndpoi
 from miner import systemd
 from miner.breaker import FAILURES
 from miner.heartbeat import States, beat, end
-from miner.queue import Member, Place, Queue, Rank
+from miner.queue import Place, Queue, QueuedRequest, Rank
 from miner.scheduler import Scheduler
 from miner.service import Service
 
@@ -87,7 +87,7 @@ def test_a_validators_picture_is_proof_enough() -> None:
 
 def test_a_slot_at_work_is_left_alone_and_is_no_proof_before_it_is_done() -> None:
     def occupied(scene: Scene) -> None:
-        scene.service.scheduler.queue.running.append(Place([Member("somebody", Rank(0, -1.0, 0), 1.0)], 0))
+        scene.service.scheduler.queue.running.append(Place([QueuedRequest("somebody", Rank(0, -1.0, 0), 1.0)], 0))
 
     scene = Scene().play(occupied, silent=True)
     assert scene.heard == 0

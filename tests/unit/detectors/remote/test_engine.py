@@ -13,7 +13,7 @@ from detectors.config import read_config
 from detectors.errors import DetectorConfigError, ModelError, NoEndpoint, OutOfTime
 from detectors.loading import load_detector
 from detectors.pictures import known_picture
-from detectors.remote.channel import Limits
+from detectors.remote.channel import ReadLimits
 from detectors.remote.endpoints import State
 from detectors.remote.options import EngineOptions
 from tests.models import photo
@@ -125,7 +125,7 @@ def test_a_picture_that_one_endpoint_loses_is_answered_by_another_in_time(scene:
         ("a list", "can't be read"),
         ("nested", "can't be read"),
         ("compressed", "compressed (gzip)"),
-        ("endless", f"more than the {Limits.of(LABELS).scores:,} bytes"),
+        ("endless", f"more than the {ReadLimits.of(LABELS).scores:,} bytes"),
         ("not finite", "not finite"),
     ],
 )
