@@ -49,7 +49,7 @@ def test_a_broken_node_costs_freshness_only(miner: tuple[LiveNode, Daemon], stre
         node.start()
     syncs_again(node, daemon)
     eventually(lambda: daemon.log.count("the chain is read again") == faults + 1)
-    eventually(lambda: daemon.log.count("the chain can't be read") == faults + 1, "said once")
+    eventually(lambda: daemon.log.count("the chain can't be read") == faults + 1)  # said once
     keeps_answering(daemon, street)
     assert of_chain(daemon)[1][:2] == ["None", "None"]
 
