@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 
 from starlette.applications import Starlette
@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from miner.axon import BTAUTH_PATH, SYNAPSES, btauth, legacy
-from miner.axon.body import UNPACKED, BodyReader, check_length, declared_length, unpack
+from miner.axon.body import SMALL, UNPACKED, BodyReader, check_length, declared_length, unpack
 from miner.axon.caller import Caller, StaleNonce, Wire, read_timeout
 from miner.axon.clock import ClockWatch
 from miner.axon.exchange import Exchange, Recorder, address_of
@@ -194,14 +194,18 @@ class Axon:
         return body
 
     async def _unpack(self, exchange: Exchange, ticket: Ticket, claim: Claim, body: bytearray) -> Picture:
-        """Return the photo in a body, which is let go; only that of one request is unpacked at a time."""
-        async with self.limits.unpacking:
+        """Return the photo in a body, which is let go; of large ones only one is unpacked at a time, in a thread."""
+        limits, small = self.limits, len(body) <= SMALL
+        async with nullcontext() if small else limits.unpacking:
             ticket.check()
             claim.grow(int(UNPACKED * len(body)))
-            lose, claim.lose = claim.lose, None  # a thread can't be made to let go
-            loop = asyncio.get_running_loop()
-            picture = await loop.run_in_executor(self.limits.unpacker, unpack, body, self.limits.max_pixels)
-            claim.lose = lose
+            if small:
+                picture = unpack(body, limits.max_pixels)
+            else:
+                lose, claim.lose = claim.lose, None  # a thread can't be made to let go
+                loop = asyncio.get_running_loop()
+                picture = await loop.run_in_executor(limits.unpacker, unpack, body, limits.max_pixels)
+                claim.lose = lose
         claim.shrink(len(picture.data))
         exchange.picture = picture
         exchange.lap("body")

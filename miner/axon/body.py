@@ -20,6 +20,7 @@ from miner.service import Picture
 PIECE = 2**16  # bytes by which a body of unknown length grows
 LEAST_RATE = 4096  # bytes a second of such a body
 BEHIND = 2  # times as slow as it would have to be at least
+SMALL = 256 * 2**10  # bytes of a body that takes less time to unpack than the way to a thread and back
 UNPACKED = 1.75  # bytes for each of a body while it is unpacked: its text and the photo
 MAX_DIGITS = 20  # of a length; Python makes no number of thousands, of zeros neither
 MAX_PARTS = 1000  # of a body's JSON; a synapse has about forty
@@ -182,4 +183,13 @@ def picture_of(body: bytes | bytearray) -> bytes:
         raise UnreadableImage("the image is not base64") from None
 
 
-__all__ = ["UNPACKED", "BodyReader", "ClientDisconnect", "check_length", "declared_length", "picture_of", "unpack"]
+__all__ = [
+    "SMALL",
+    "UNPACKED",
+    "BodyReader",
+    "ClientDisconnect",
+    "check_length",
+    "declared_length",
+    "picture_of",
+    "unpack",
+]
