@@ -120,7 +120,7 @@ def test_a_sure_gain_is_written_and_can_be_taken_back(folder: Path, tmp_path: Pa
     assert run("calibrate", tmp_path / "said.npz", "--branch", "other")[0] == 2
 
 
-def test_an_exported_folder_takes_a_spread_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+def test_an_exported_folder_takes_what_photos_say_of_it_and_nothing_else(folder: Path, tmp_path: Path) -> None:
     photos, yaml = fill(tmp_path / "photos", 6), tmp_path / "mine.yaml"
     yaml.write_text("model_folder: mine\n")
     store_calibration(folder, MAP)
@@ -132,7 +132,9 @@ def test_an_exported_folder_takes_a_spread_and_nothing_else(folder: Path, tmp_pa
     after = Manifest.read(folder)
     assert after.predictions is not None
     assert sum(after.predictions) == pytest.approx(1, abs=0.01)
-    assert after == before.model_copy(update={"predictions": after.predictions})
+    assert after.judged is not None
+    assert after.judged.photos == 12
+    assert after == before.model_copy(update={"predictions": after.predictions, "judged": after.judged})
 
     shipped = tmp_path / "shipped.yaml"
     shipped.write_text(f"model_folder: {SHIPPED}\n")

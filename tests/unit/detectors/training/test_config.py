@@ -35,6 +35,10 @@ def test_a_run_is_started_once_and_resumed_until_it_has_ended(tmp_path: Path) ->
     config, run = TrainConfig.make({"data": str(tmp_path / "photos")}), tmp_path / "run"
     with pytest.raises(DetectorConfigError, match="no run to resume"):
         open_run(run, None)
+    with pytest.raises(DetectorConfigError, match="there is no such folder"):
+        open_run(run, config)
+    assert not run.exists()
+    (tmp_path / "photos").mkdir()
     assert open_run(run, config) == config
     with pytest.raises(DetectorConfigError, match="holds a run already"):
         open_run(run, config)
@@ -46,6 +50,7 @@ def test_a_run_is_started_once_and_resumed_until_it_has_ended(tmp_path: Path) ->
 
 @pytest.mark.parametrize("reason", ["the time is over", "stopped by a signal"])
 def test_a_run_that_was_stopped_may_go_on(tmp_path: Path, reason: str) -> None:
+    (tmp_path / "photos").mkdir()
     config = open_run(tmp_path, TrainConfig.make({"data": str(tmp_path / "photos")}))
     (tmp_path / RESULTS_FILE).write_text(json.dumps({"ended": reason}))
     assert open_run(tmp_path, None) == config
