@@ -31,7 +31,7 @@ endif
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 19
 
-setup: $(VENV)/.serve ## Install what serving needs, pinned and hash-checked (about 300 MB)
+setup: $(VENV)/.serve ## Install what serving needs, pinned and hash-checked (about 360 MB)
 setup-all: $(VENV)/.all ## Install the exporters, torch and the development tools as well (about 2.2 GB)
 
 run: $(VENV)/.serve ## Run the miner (ENV_FILE=file, else ./miner.env; without one: no chain, the starter detector)
@@ -151,7 +151,7 @@ $(VENV)/.python:
 	@touch $@
 
 $(VENV)/.serve: $(VENV)/.python env/serve.txt pyproject.toml
-	@echo 'installing what serving needs, once (about 300 MB) …' >&2
+	@echo 'installing what serving needs, once (about 360 MB) …' >&2
 	@$(PIP) install --require-hashes -r env/serve.txt
 	@$(PIP) install --no-deps -e .
 	@touch $@

@@ -25,6 +25,8 @@ HOSTILE = (
 )  # fmt: skip
 STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2}  # bytes that Pillow takes for a pixel; 4 in all other modes
 CANVASES = 17  # bytes for a pixel that libwebp takes besides
+POINTERS = 16  # bytes for a row besides its pixels
+METADATA = 6  # bytes for each of the file, as if all of it were EXIF: as it is read, collected and looked through
 RESIZED = 4 * 512 * 512  # bytes of a square picture after the resize
 TURNS = {  # what EXIF's orientation asks for; 1 and all else: nothing
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -107,10 +109,17 @@ def memory_of(data: bytes, max_pixels: int = MAX_PIXELS) -> int:
         return 0
     stored = STORED.get(mode, 4)
     decoder = CANVASES if picture.format == "WEBP" else coefficients
+    turned = max(_rows(width, height, stored), _rows(height, width, stored)) if turns else 0
+    converted = max(_rows(width, height, 4), _rows(height, width, 4) if turns else 0) if mode != "RGB" else 0
     # The shorter side becomes a few hundred pixels, and the longer one as many times more as it is longer.
     resized = RESIZED * max(width, height) // min(width, height)
-    each = stored + max(decoder, stored * turns, 4 * (mode != "RGB"))
-    return width * height * each + min(resized, 4 * MAX_PIXELS) + 2 * len(data)
+    pixels = _rows(width, height, stored) + max(decoder * width * height, turned, converted)
+    return pixels + min(resized, 4 * MAX_PIXELS) + METADATA * len(data)
+
+
+def _rows(width: int, height: int, each: int) -> int:
+    """Return the bytes of a picture: Pillow fills up each row to four, and keeps a pointer to it."""
+    return height * ((width * each + 3) // 4 * 4 + POINTERS)
 
 
 def _upright(picture: Image.Image) -> Image.Image:

@@ -115,7 +115,7 @@ def is_without(label: str) -> bool:
 def shown(labels: Sequence[str], index: int) -> str:
     """Return in words which class counts, for wherever a model is shown."""
     more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
-    return f"class {index} {labels[index]!r} of {', '.join(labels[:SHOWN])}{more}"
+    return f"class {index} {labels[index]!r} of {', '.join(map(repr, labels[:SHOWN]))}{more}"
 
 
 def listed(labels: Mapping[int, str]) -> str:

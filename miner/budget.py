@@ -5,15 +5,20 @@ who ranks better, by the rank that places in the queue go by (`miner.queue`); a 
 Callers who have proved nothing rank behind everybody who has, and among themselves by what their address holds.
 """
 
+import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable
+from math import inf
 
 from miner.errors import Refused
 from miner.queue import Rank, refused
 
 MOST = 2**30  # bytes that requests take in all, however much is left
-UNPROVEN = 32 * 2**20  # bytes of the bodies of callers who have proved nothing
-LEAST = 64 * 2**10  # bytes that each of these counts for, however short it is
+UNPROVEN = 64 * 2**20  # bytes of the bodies of callers who have proved nothing
+LEAST = 512 * 2**10  # bytes that each of these counts for: what has been read of it before anybody asks, twice
+PAUSE = 0.02  # seconds between two tries
+STALE = 0.005  # seconds; a look at the machine that is older is taken again before somebody is refused
 ADDRESSES = 4096  # that have proved themselves and are remembered
 
 Standing = tuple[bool, Rank]  # whether it is unproven, and its rank; the larger loses first
@@ -34,6 +39,8 @@ class Budget:
         self._claims: dict[Claim, None] = {}  # as an ordered set: those that hold something
         self.held = 0
         self.short = False  # whether a claim was refused since the last look
+        self.reread: Callable[[], float] | None = None  # returns the bytes that are left now
+        self._seen = -inf  # when that was asked, on time.monotonic
 
     @property
     def free(self) -> float:
@@ -50,6 +57,11 @@ class Budget:
         self._capacity = min(self._most, left + used)
         self.short = False
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a picture that is worked on holds some, and will give it back."""
+        return any(claim.lose is None for claim in self._claims)
+
     def claim(self, rank: Rank | None, address: str = "") -> "Claim":
         """Return a claim that holds nothing yet; without a rank it is one of an unproven caller at this address."""
         return Claim(self, rank, address)
@@ -60,6 +72,9 @@ class Budget:
             count = max(count, LEAST - claim.bytes)
             over = sum(one.bytes for one in self._claims if one.rank is None) + count - self._most_unproven
             self._make_room(over, claim.standing(count), lambda one: one.rank is None)
+        if count > self.free and self.reread is not None and time.monotonic() - self._seen > STALE:
+            self._seen = time.monotonic()
+            self.see(self.reread(), self.used)
         self._make_room(count - self.free, claim.standing(count), lambda one: True)
         self._claims[claim] = None
         claim.bytes += count
@@ -124,6 +139,22 @@ class Claim:
             Refused: there are not so many for it.
         """
         self._budget.take(self, count)
+
+    async def obtain(self, count: int, until: float) -> None:
+        """Take `count` bytes more as soon as there are so many; what a running picture holds is waited for.
+
+        Raises:
+            Refused: there are not so many for it by `until`, on `time.monotonic`.
+        """
+        while True:
+            try:
+                self.grow(count)
+            except Refused:
+                if time.monotonic() >= until or not self._budget.is_busy:
+                    raise
+            else:
+                return
+            await asyncio.sleep(PAUSE)
 
     def fill(self, count: int) -> None:
         """Note that `count` bytes more of it are filled."""

@@ -55,6 +55,7 @@ class Health:
         self.allowed = allowed
         self.budget = budget or Budget()
         self.pressure = pressure or Pressure()
+        self.budget.reread = self.pressure.read_left
         self.clock = clock
         self._stuck = stuck
         self._changed = changed

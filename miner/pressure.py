@@ -35,6 +35,11 @@ class Pressure:
         else:
             self.obstacle = None
 
+    def read_left(self) -> float:
+        """Return the bytes that requests may take at this moment."""
+        room = self._read()
+        return room.left - reserve(room.limit)
+
 
 def reserve(limit: float) -> float:
     """Return the bytes that are kept free of a limit."""

@@ -22,6 +22,7 @@ from miner.errors import RefusalReason, Refused
 PACE_WEIGHT = 0.1  # of the newest measurement in the moving average of seconds a picture takes
 SLOWER = 3  # pictures in a row that all took longer than the average are no accident
 REMEMBERED = 4096  # callers whose last refusal is known
+ROUND = 9.0  # seconds after which a validator asks for another picture, at the earliest
 FRESH = 1.0  # seconds in which equals who ask at the same time may still change places
 LOOK = 0.1  # seconds between two looks at those who wait behind a picture that takes longer than usual
 
@@ -70,13 +71,15 @@ class Place:
     ready: bool = False  # whether its body is there
     started: float = 0.0  # when it got its slot
     deadline: float = field(init=False)  # of the most urgent member
+    last_deadline: float = field(init=False)  # of the most patient one
 
     def __post_init__(self) -> None:
         self.settle()
 
     def settle(self) -> None:
-        """Take rank and deadline from the members: the best rank of twins counts, and the earliest deadline."""
-        self.deadline = min(member.deadline for member in self.members)
+        """Take the deadlines from the members."""
+        deadlines = [member.deadline for member in self.members]
+        self.deadline, self.last_deadline = min(deadlines), max(deadlines)
 
     @property
     def caller(self) -> str:
@@ -136,11 +139,11 @@ class Queue:
             place, displaced = self._placed(now, caller, stake, deadline)
         except Refused as refusal:
             if refusal.reason != "share":  # which is of its own making
-                self.remember_refusal(caller, deadline)
+                self.remember_refusal(caller, deadline, now)
             raise
         for other in displaced:
             self.waiting.remove(other)
-            self._remember_refusals(other.members)
+            self._remember_refusals(other.members, now)
         self._insert(place)
         self._number += 1
         return place, displaced
@@ -171,7 +174,7 @@ class Queue:
         late: list[QueuedRequest] = []
         while drops := self._late(now, [place for place in self.waiting if place.ready], self.leeway):
             for place in drops:
-                late += self._drop_the_most_urgent(place)
+                late += self._drop_the_most_urgent(place, now)
         # The first that is ready need not be the first in the queue: a body may still be on its way.
         started = [place for place in self.waiting if place.ready][: self.slots - len(self.running)]
         for place in started:
@@ -209,14 +212,15 @@ class Queue:
         self._insert(again)
         return again
 
-    def remember_refusal(self, caller: str, deadline: float) -> None:
-        """Note that a caller was refused: among equals it goes first the next time.
+    def remember_refusal(self, caller: str, deadline: float, now: float) -> None:
+        """Note that a caller was refused: among equals it goes first in the next round.
 
-        That is a later round, once this request's deadline has passed: to ask again at once would else take a place
-        from an equal.
+        To ask again at once, or for what nobody could have answered, would else take a place from an equal.
         """
+        if now + self.pace > deadline:
+            return
         self._number += 1
-        self._refusals[caller] = self._number, deadline
+        self._refusals[caller] = self._number, max(deadline, now + ROUND)
         self._refusals.move_to_end(caller)
         while len(self._refusals) > REMEMBERED:
             self._refusals.popitem(last=False)
@@ -274,7 +278,9 @@ class Queue:
             late |= self._late(now, everybody, leeway) - self._late(now, others, leeway)
         if place in late or not all(other.yields_to(rank, now) for other in late):
             raise refused("deadline")
-        displaced += sorted(late, key=lambda one: one.order)
+        # Of twins, those who are late for it hear of it at the next step, and the others keep the place.
+        lost = [other for other in late if len(other.members) == 1 or other in self._late_whole(now, everybody)]
+        displaced += sorted(lost, key=lambda one: one.order)
         return place, displaced
 
     def _insert(self, place: Place) -> None:
@@ -286,19 +292,19 @@ class Queue:
         place.settle()
         self._insert(place)
 
-    def _drop_the_most_urgent(self, place: Place) -> list[QueuedRequest]:
+    def _drop_the_most_urgent(self, place: Place, now: float) -> list[QueuedRequest]:
         dropped = [member for member in place.members if member.deadline == place.deadline]
         if len(dropped) == len(place.members):
             self.waiting.remove(place)
         else:
             place.members = [member for member in place.members if member not in dropped]
             self._resettle(place)
-        self._remember_refusals(dropped)
+        self._remember_refusals(dropped, now)
         return dropped
 
-    def _remember_refusals(self, members: Iterable[QueuedRequest]) -> None:
+    def _remember_refusals(self, members: Iterable[QueuedRequest], now: float) -> None:
         for member in members:
-            self.remember_refusal(member.caller, member.deadline)
+            self.remember_refusal(member.caller, member.deadline, now)
 
     def _all_fit(self, now: float, queue: Sequence[Place], leeway: float) -> bool:
         """Say in one look that nobody of a queue will be late; False: `_late` has to look at each of them."""
@@ -313,6 +319,17 @@ class Queue:
         for place in queue:
             done = slots[0] + self.pace
             if done > place.deadline + leeway:
+                late.add(place)
+            else:
+                heapq.heapreplace(slots, done)
+        return late
+
+    def _late_whole(self, now: float, queue: Sequence[Place]) -> set[Place]:
+        """Return those of a queue of which not even the most patient member will be in time."""
+        slots, late = self._slots(now), set()
+        for place in queue:
+            done = slots[0] + self.pace
+            if done > place.last_deadline:
                 late.add(place)
             else:
                 heapq.heapreplace(slots, done)

@@ -60,6 +60,7 @@ class Scheduler:
         self.veto: Callable[[], RefusalReason | None] = lambda: None  # asked while the gate is open
         self._closed: RefusalReason | None = "not_ready"
         self._alarm: asyncio.TimerHandle | None = None
+        self._is_stepping = self._is_due = False
 
     @property
     def waiting(self) -> int:
@@ -135,19 +136,18 @@ class Scheduler:
         self._step()
 
     def put_back(self, tickets: list[Ticket], start: Callable[[], None]) -> Place:
-        """Have those line up again whose picture ran in vain for another's sake."""
+        """Have those line up again whose picture ran in vain for another's sake; they wait until its slot is free."""
         place = self.queue.put_back(tickets[0].place, [ticket.member for ticket in tickets])
         for ticket in tickets:
             ticket.place = place
             self._tickets[ticket.member] = ticket
         self._starts[place] = start
-        self._step()
         return place
 
     def refuse(self, ticket: Ticket, why: Refused) -> None:
         """Take a place away for another reason than the queue's; without effect for one that is already gone."""
         if self._tickets.pop(ticket.member, None) is not None:
-            self.queue.remember_refusal(ticket.member.caller, ticket.deadline)
+            self.queue.remember_refusal(ticket.member.caller, ticket.deadline, self.clock())
             self._give_up(ticket)
             ticket.refuse(why)
             self._step()
@@ -174,6 +174,20 @@ class Scheduler:
             raise refused(reason)
 
     def _step(self) -> None:
+        """Do what is due, until nothing is; a start that gives its slot back at once asks for another round."""
+        self._is_due = True
+        if self._is_stepping:
+            return
+        self._is_stepping = True
+        try:
+            while self._is_due:
+                self._is_due = False
+                self._step_once()
+        finally:
+            self._is_stepping = False
+        self._wait_for_the_next()
+
+    def _step_once(self) -> None:
         started, late = self.queue.step(self.clock())
         for member in late:
             ticket = self._tickets.pop(member)
@@ -185,7 +199,6 @@ class Scheduler:
                 self._tickets.pop(member)
         for start in [self._starts.pop(place) for place in started]:
             start()
-        self._wait_for_the_next()
 
     def _wait_for_the_next(self) -> None:
         """Whoever becomes late is told then, and not when the next slot is free."""

@@ -38,7 +38,7 @@ def overview(*entries: Entry, **changes: Any) -> Overview:
         identity=Identity(version="0.1.0", hotkey=HOTKEY, network="finney", netuid=72, port=8091, pid=4711),
         model=Model(
             detector="ViT", name="vit-base", revision="8a1f9c20be77d0411c", backend="onnx", precision="fp32",
-            threads=4, hash="1c1339ccaf4d", roadwork="class 1 'Roadwork' of None, Roadwork",
+            threads=4, hash="1c1339ccaf4d", roadwork="class 1 'Roadwork' of 'None', 'Roadwork'",
         ),
         reload=ReloadView(asked=0, done=0, ok=None, text="", at=None),
         queue=Queue(waiting=3, limit=32, running=1, slots=1, pace_seconds=1.13, estimate_seconds=4.52),

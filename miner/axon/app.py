@@ -18,7 +18,7 @@ from miner.axon import BTAUTH_PATH, SYNAPSES, btauth, legacy
 from miner.axon.body import SMALL, UNPACKED, BodyReader, check_length, declared_length, unpack
 from miner.axon.caller import Caller, StaleNonce, Wire, read_timeout
 from miner.axon.clock import ClockWatch
-from miner.axon.exchange import Exchange, Recorder, address_of
+from miner.axon.exchange import Exchange, Recorder, address_of, neighbourhood
 from miner.axon.limits import Limits
 from miner.axon.replay import SeenNonces
 from miner.budget import Claim
@@ -167,7 +167,7 @@ class Axon:
         deadline = self.limits.deadline(exchange.arrived, read_timeout(request.headers.get("timeout")))
         rank, address = scheduler.check(self._asker(claimed), stake, deadline), address_of(request)
         known = (address, claimed) in self.limits.proven
-        claim = exchange.claim = self.limits.budget.claim(rank if known else None, address)
+        claim = exchange.claim = self.limits.budget.claim(rank if known else None, neighbourhood(address))
         reader = BodyReader(request, self.limits, deadline, claim)
         claim.lose = reader.stop
         body = await self._read(exchange, reader)
@@ -198,7 +198,8 @@ class Axon:
         limits, small = self.limits, len(body) <= SMALL
         async with nullcontext() if small else limits.unpacking:
             ticket.check()
-            claim.grow(int(UNPACKED * len(body)))
+            await claim.obtain(int(UNPACKED * len(body)), ticket.deadline - 1.0)
+            ticket.check()
             if small:
                 picture = unpack(body, limits.max_pixels)
             else:

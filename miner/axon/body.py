@@ -21,7 +21,7 @@ PIECE = 2**16  # bytes by which a body of unknown length grows
 LEAST_RATE = 4096  # bytes a second of such a body
 BEHIND = 2  # times as slow as it would have to be at least
 SMALL = 256 * 2**10  # bytes of a body that takes less time to unpack than the way to a thread and back
-UNPACKED = 1.75  # bytes for each of a body while it is unpacked: its text and the photo
+UNPACKED = 6.25  # bytes for each of a body while it is unpacked: up to 4 of its text in Python, the photo, its metadata
 MAX_DIGITS = 20  # of a length; Python makes no number of thousands, of zeros neither
 MAX_PARTS = 1000  # of a body's JSON; a synapse has about forty
 
@@ -81,6 +81,11 @@ class BodyReader:
         self._scope: asyncio.Timeout | None = None
         self._why: RequestError | None = None
 
+    @property
+    def _patience(self) -> float:
+        """Until when memory is waited for, so that the body still has the time to come."""
+        return min(self._deadline, time.monotonic() + self._limits.body_stall) - 1.0
+
     def stop(self, why: RequestError) -> None:
         """Give up at once, for this reason: what is held of the body is wanted for another."""
         self._why = why
@@ -97,24 +102,45 @@ class BodyReader:
             Refused: there is no memory for it, or it was stopped.
             ClientDisconnect: the caller hung up.
         """
-        # At its full size at once where that is known: blocks that grow side by side leave holes in the heap.
-        size = self._length or 0
-        self._claim.grow(size)
-        body, stream, began, filled = bytearray(size), self._request.stream(), time.monotonic(), 0
-        while (chunk := await self._chunk(stream)) is not None:
-            end = filled + len(chunk)
-            if end > self._limits.max_body:
-                raise BodyTooLarge(f"the body has more than the allowed {self._limits.max_body} bytes")
-            if end > len(body):
-                more = max(end - len(body), PIECE)
-                self._claim.grow(more)
-                body.extend(bytes(more))
-            body[filled:end] = chunk
+        # Blocks that grow side by side leave holes in the heap: so one of the full size, or pieces.
+        if self._length is not None:
+            return await self._read_whole(self._length)
+        pieces: list[bytearray] = []
+        filled = 0
+        await self._claim.obtain(PIECE, self._patience)
+        async for chunk in self._chunks():
+            if filled + len(chunk) > self._claim.bytes:
+                self._claim.grow(max(PIECE, len(chunk)))
+            if not pieces or len(pieces[-1]) >= PIECE:
+                pieces.append(bytearray())
+            pieces[-1] += chunk
             self._claim.fill(len(chunk))
-            filled = end
-            self._check_pace(filled, began)
+            filled += len(chunk)
+        await self._claim.obtain(filled, self._patience)  # for the moment in which it is there twice
+        body = bytearray().join(pieces)
+        pieces.clear()
+        self._claim.shrink(filled)
+        return body
+
+    async def _read_whole(self, length: int) -> bytearray:
+        await self._claim.obtain(length, self._patience)
+        body, filled = bytearray(length), 0
+        async for chunk in self._chunks():
+            body[filled : filled + len(chunk)] = chunk
+            filled += len(chunk)
+            self._claim.fill(len(chunk))
         del body[filled:]
         return body
+
+    async def _chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield what comes, as long as it is not too much nor too slow."""
+        stream, began, filled = self._request.stream(), time.monotonic(), 0
+        while (chunk := await self._chunk(stream)) is not None:
+            filled += len(chunk)
+            if filled > self._limits.max_body:
+                raise BodyTooLarge(f"the body has more than the allowed {self._limits.max_body} bytes")
+            yield chunk
+            self._check_pace(filled, began)
 
     async def _chunk(self, stream: AsyncGenerator[bytes, None]) -> bytes | None:
         patience = min(self._limits.body_stall, self._deadline - time.monotonic())

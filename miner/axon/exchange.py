@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 
 from starlette.requests import Request
 
@@ -113,7 +114,8 @@ class Recorder:
 
     def _count_caller(self, caller: Caller) -> int | None:
         """Count by uid; only permits get a label of their own, so there are never many."""
-        self.metrics.last_request.set_to_current_time()
+        if caller.hotkey != self.chain.hotkey:  # `query` signs as ourselves, which shows nobody that we are reached
+            self.metrics.last_request.set_to_current_time()
         neuron = self.chain.snapshot.neurons.get(caller.hotkey)
         permitted = neuron is not None and neuron.validator_permit
         self.metrics.by_validator.labels(str(neuron.uid) if neuron is not None and permitted else OTHERS).inc()
@@ -141,3 +143,11 @@ def _record(
 def address_of(request: Request) -> str:
     """Return the caller's IP address."""
     return request.client.host if request.client is not None else ""
+
+
+def neighbourhood(address: str) -> str:
+    """Return what one caller can have many addresses of: of IPv6 a network of 64 bits, of IPv4 the address itself."""
+    try:
+        return str(ip_network(f"{address}/64", strict=False)) if ":" in address else address
+    except ValueError:  # a proxy's header can hold anything
+        return address

@@ -20,6 +20,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from miner.axon.client import another
 from miner.chain import standalone
 from tests.process.conftest import Settings, StartDaemon
 from tests.process.daemon import PATIENCE, Daemon, eventually
@@ -300,7 +301,8 @@ def test_no_room_is_said_in_json(start_daemon: StartDaemon, moods: Settings, whi
     with daemon.held():
         with ExitStack() as stack:
             for number in range(8):
-                raw = stack.enter_context(daemon.raw(daemon.validator.sign(white, Door(), timeout=str(PATIENCE))))
+                signed = daemon.validator.sign(another(white, number), Door(), timeout=str(PATIENCE))
+                raw = stack.enter_context(daemon.raw(signed))
                 raw.send_all()
                 eventually(lambda number=number: sum(daemon.load()) == number + 1)
             with RawRequest("127.0.0.1", daemon.port, Signed("/", {}, b"")) as one_more:

@@ -115,7 +115,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, model: str, key: str) -> 
 def test_all_wrong_settings_are_named_at_once(tmp_path: Path) -> None:
     wrong = {
         "MINER_AXON_PORT": "80910",
-        "IMAGE_DETECTOR": "VIT",
+        "IMAGE_DETECTOR": "VITT",
         "QUEUE_DEPTH": "none",
         "BLACKLIST_FORCE_VALIDATOR_PERMIT": "perhaps",
         "SUBTENSOR_NETWORK": "fineny",

@@ -181,6 +181,15 @@ print(peak() - before)
 """
 
 
+def peak_of(folder: Path, data: bytes) -> int:
+    """Return the bytes that decoding a picture takes in a process of its own."""
+    small, large = folder / "small", folder / "large"
+    small.write_bytes(photo(64, 64, kind="PNG"))
+    large.write_bytes(data)
+    command = [sys.executable, "-c", PEAK, str(small), str(large)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
 def smooth(mode: str) -> Image.Image:
     """Return a picture that is quick to compress and has something on it."""
     return Image.linear_gradient("L").resize((SIDE, SIDE)).convert("RGB").convert(mode)
@@ -214,14 +223,24 @@ def test_decoding_takes_no_more_memory_than_its_header_says(
         options = options | {"exif": exif.tobytes()}
     buffer = io.BytesIO()
     smooth(mode).save(buffer, kind, **options)
-    small, large = tmp_path / "small", tmp_path / "large"
-    small.write_bytes(photo(64, 64, kind="PNG"))
-    large.write_bytes(buffer.getvalue())
-    command = [sys.executable, "-c", PEAK, str(small), str(large)]
-    peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    peak = peak_of(tmp_path, buffer.getvalue())
     said = memory_of(buffer.getvalue())
     assert peak <= said
     assert said <= 3 * peak + 2**21  # and what fits is not refused for nothing
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_picture_of_many_rows_takes_more_than_its_pixels(tmp_path: Path, mode: str) -> None:
+    buffer = io.BytesIO()
+    Image.new(mode, (2, 3_000_000)).save(buffer, "PNG")
+    assert peak_of(tmp_path, buffer.getvalue()) <= memory_of(buffer.getvalue())
+
+
+def test_metadata_takes_memory_too(tmp_path: Path) -> None:
+    segment = b"\xff\xe1\xff\xff" + EXIF + b"MM\0*" + bytes(65535 - 2 - 10)
+    data = photo(640, 360)
+    data = data[:2] + segment * 100 + data[2:]
+    assert peak_of(tmp_path, data) <= memory_of(data)
 
 
 def test_a_bomb_of_34_bytes_is_known_by_its_header() -> None:

@@ -108,5 +108,5 @@ def test_names_speak_against_a_number(labels: dict[int, str], index: int, contra
 
 
 def test_which_class_counts_in_words() -> None:
-    assert shown(["no_roadwork", "Roadwork"], 1) == "class 1 'Roadwork' of no_roadwork, Roadwork"
-    assert shown([f"c{number}" for number in range(1000)], 500).endswith("c9 and 990 more")
+    assert shown(["no_roadwork", "Roadwork"], 1) == "class 1 'Roadwork' of 'no_roadwork', 'Roadwork'"
+    assert shown([f"c{number}" for number in range(1000)], 500).endswith("'c9' and 990 more")

@@ -1,12 +1,14 @@
 """Who gets the memory that is left, and who has to let it go."""
 
+import asyncio
+import time
 from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miner.budget import ADDRESSES, LEAST, Budget, Claim, ProvenAddresses
+from miner.budget import ADDRESSES, LEAST, PAUSE, STALE, Budget, Claim, ProvenAddresses
 from miner.errors import Refused
 from miner.queue import Rank
 
@@ -158,3 +160,31 @@ def test_an_address_is_known_with_its_hotkey_alone_and_not_for_ever() -> None:
     for number in range(ADDRESSES):
         proven.remember(str(number), "someone")
     assert ("192.0.2.1", "poor") not in proven
+
+
+def test_before_anybody_is_refused_the_machine_is_looked_at_again(budget: Budget, lost: list[Claim]) -> None:
+    left = [0.0, 40.0 * MEGABYTE]
+    budget.reread = lambda: left.pop(0)
+    budget.see(left=0, used=0)
+    with pytest.raises(Refused):
+        claim(budget, lost, 30, rank(1))
+    time.sleep(2 * STALE)
+    assert claim(budget, lost, 30, rank(1)).bytes == 30 * MEGABYTE
+    assert not left
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_what_a_running_picture_holds_is_waited_for(budget: Budget, lost: list[Claim], busy: bool) -> None:
+    async def act() -> None:
+        running = claim(budget, lost, 90, rank(1))
+        if busy:
+            running.lose = None
+        body = budget.claim(rank(1))
+        waiting = asyncio.ensure_future(body.obtain(50 * MEGABYTE, time.monotonic() + 60))
+        await asyncio.sleep(3 * PAUSE)
+        assert waiting.done() is not busy
+        running.shrink()
+        (end,) = await asyncio.gather(waiting, return_exceptions=True)
+        assert end is None if busy else isinstance(end, Refused)
+
+    asyncio.run(act())

@@ -121,6 +121,11 @@ def test_only_a_proven_caller_counts_as_having_asked(recorder: Recorder, metrics
     assert metrics.registry.get_sample_value(name) == pytest.approx(time.time(), abs=60)
 
 
+def test_a_query_of_our_own_shows_nobody_that_we_are_reached(recorder: Recorder, metrics: Metrics) -> None:
+    recorder.record(exchange(caller="own"), "refused", "the miner is not ready", None)
+    assert metrics.registry.get_sample_value("roadwork_miner_last_request_timestamp_seconds") == 0
+
+
 def test_a_long_message_is_cut(recorder: Recorder, history: History) -> None:
     recorder.record(exchange(), "bad_request", "x" * 10_000, None)
     assert len(history.recent()[0].reason) == 100

@@ -47,8 +47,8 @@ def test_list_says_which_class_counts_and_what_speaks_against_it(prepared: Path)
     output = made.output.model_copy(update={"index": 0, "labels": ["safe", "works"]})
     (folder / MANIFEST_FILE).write_text(made.model_copy(update={"output": output}).model_dump_json())
     starter, own = (line for line in models(prepared, "list").stdout.splitlines() if "pictures" in line)
-    assert "class 1 'Roadwork' of None, Roadwork" in starter
-    assert "class 0 'safe' of safe, works; class 0 is called 'safe'" in own
+    assert "class 1 'Roadwork' of 'None', 'Roadwork'" in starter
+    assert "class 0 'safe' of 'safe', 'works'; class 0 is called 'safe'" in own
 
 
 def test_list_says_what_a_comparison_could_not_show(prepared: Path) -> None:

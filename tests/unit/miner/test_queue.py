@@ -158,7 +158,7 @@ def test_among_equals_who_was_refused_last_goes_first() -> None:
 @pytest.mark.parametrize(("now", "yields"), [(0.3, True), (2.5, False)])
 def test_an_equal_yields_to_who_was_refused_only_while_it_is_fresh(now: float, yields: bool) -> None:
     queue = Queue(slots=1, pace=1.0)
-    queue.remember_refusal("owed", 0.0)
+    queue.remember_refusal("owed", -10.0, -100.0)
     waiting = admit(queue, "a", 5, deadline=now + 1.2)
     if yields:
         _, displaced = queue.admit(now, "owed", 5, now + 1.3)
@@ -177,7 +177,7 @@ def test_to_ask_again_at_once_takes_nothing_from_an_equal(queue: Queue) -> None:
 
 def test_to_have_been_refused_helps_nobody_past_a_higher_stake_or_with_a_second_request(queue: Queue) -> None:
     for name in ("rich", "other", "poor"):
-        queue.remember_refusal("poor", 0.0) if name == "poor" else admit(queue, name, 9)
+        queue.remember_refusal("poor", 60.0, -100.0) if name == "poor" else admit(queue, name, 9)
     admit(queue, "poor", 1)
     assert reason(queue, "poor", 1) == "queue_full"
     assert served(queue) == ["rich", "other", "poor"]
@@ -185,7 +185,7 @@ def test_to_have_been_refused_helps_nobody_past_a_higher_stake_or_with_a_second_
 
 def test_of_many_callers_who_were_refused_the_last_ones_are_known(queue: Queue) -> None:
     for number in range(REMEMBERED + 5):
-        queue.remember_refusal(str(number), 0.0)
+        queue.remember_refusal(str(number), 60.0, 0.0)
     assert len(queue._refusals) == REMEMBERED
     assert "0" not in queue._refusals
 
@@ -218,6 +218,31 @@ def test_a_twin_that_is_late_or_leaves_does_not_take_the_others_with_it(queue: Q
     assert hasty.members == [second]
     queue.release(running)
     assert queue.step(2.0) == ([hasty], [])
+
+
+@pytest.mark.parametrize("first_waits", [9.0, 3.2])
+def test_a_twin_of_less_patience_costs_nobody_else_the_place(first_waits: float) -> None:
+    queue = Queue(slots=1, pace=1.0)
+    admit(queue, "running", 1)
+    queue.step(0.0)
+    shared = admit(queue, "first", 1000, deadline=first_waits)
+    twin, _ = queue.admit(0.0, "twin", 1, 9.0 if first_waits < 9 else 3.2)
+    queue.join(twin, shared)
+    for number in range(3):
+        richer, displaced = queue.admit(0.0, f"richer {number}", 2000, 9.0)
+        richer.ready = True
+        assert not displaced
+    _, late = queue.step(0.0)
+    assert [member.deadline for member in late] == [3.2]
+    assert shared in queue.waiting
+
+
+def test_a_request_that_nobody_could_answer_buys_nothing(queue: Queue) -> None:
+    equal = admit(queue, "equal", 5, deadline=101.5, now=100.0)
+    with pytest.raises(Refused):
+        queue.admit(100.0, "sly", 5, 100.001)
+    assert reason(queue, "sly", 5, deadline=101.9, now=100.1) == "deadline"
+    assert queue.waiting == [equal]
 
 
 def test_a_twin_joins_a_picture_that_runs(queue: Queue) -> None:

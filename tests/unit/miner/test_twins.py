@@ -41,9 +41,9 @@ class Held:
 class Scene:
     """A service with one slot, and requests for it."""
 
-    def __init__(self, capacity: int = 2**30) -> None:
+    def __init__(self, capacity: int = 2**30, slots: int = 1) -> None:
         self.detector = Held()
-        self.scheduler = Scheduler(Queue(1, 0.01))
+        self.scheduler = Scheduler(Queue(slots, 0.01))
         self.scheduler.open()
         self.budget = Budget(most=capacity)
         self.service = Service(cast("Detector", self.detector), self.scheduler)
@@ -72,9 +72,9 @@ class Scene:
         self.detector.go.release(times)
 
 
-def play(act: Callable[[Scene], Coroutine[Any, Any, None]], capacity: int = 2**30) -> None:
+def play(act: Callable[[Scene], Coroutine[Any, Any, None]], capacity: int = 2**30, slots: int = 1) -> None:
     async def run() -> None:
-        scene = Scene(capacity)
+        scene = Scene(capacity, slots)
         await act(scene)
         assert (scene.scheduler.waiting, scene.scheduler.running, scene.scheduler._tickets) == (0, 0, {})
         assert (scene.service._works, scene.budget.held, scene.scheduler._starts) == ({}, 0, {})
@@ -231,3 +231,33 @@ def test_what_waits_gives_way_to_who_ranks_better_and_what_runs_does_not() -> No
         assert [isinstance(one, Answer) for one in await ends(running, rich)] == [True, True]
 
     play(act, capacity=1000)
+
+
+def reasons(ends: list[Answer | BaseException]) -> list[str]:
+    return [one.reason for one in ends if isinstance(one, Refused)]
+
+
+def test_twins_that_try_again_without_the_memory_for_it_leave_no_slot_behind() -> None:
+    async def act(scene: Scene) -> None:
+        tasks = [await scene.asks(str(number), memory=500) for number in range(2)]
+        await scene.working()
+        scene.budget.see(left=-(2**20), used=0)
+        scene.finish(InferenceError("not finite"))
+        first, second = await ends(*tasks)
+        assert isinstance(first, InferenceFailed)
+        assert reasons([second]) == ["memory"]
+
+    play(act, slots=2)
+
+
+def test_when_memory_is_gone_all_that_wait_are_told_however_many() -> None:
+    async def act(scene: Scene) -> None:
+        running = await scene.asks("running", b"another picture")
+        await scene.working()
+        waiting = [await scene.asks(str(number), b"%d" % number, memory=500) for number in range(500)]
+        scene.budget.see(left=-(2**20), used=0)
+        scene.finish()
+        assert isinstance(await running, Answer)
+        assert reasons(await ends(*waiting)) == ["memory"] * 500
+
+    play(act)
