@@ -1,6 +1,5 @@
 """The weights of a Hugging Face folder: which files transformers 4.57 would read, and what is in them."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.errors import ModelError
+from detectors.documents import LFS_POINTER, read_json
+from detectors.errors import ModelError, ModelFileError
 
 CONFIG_FILE = "config.json"
 SINGLE = "model.safetensors"
@@ -22,7 +22,6 @@ FIRST = (
     INDEX,
 )  # what has to be there to know the rest; never a pickle
 
-POINTER = b"version https://git-lfs"  # how the file begins that git-LFS leaves in place of a large one
 WRAPPED = re.compile(r"^(?:module\.|_orig_mod\.)+")  # before each name: of DataParallel, and of torch.compile
 FULL = {"F64", "F32", "F16", "BF16"}
 COUNTS = {"I64", "I32", "I16", "BOOL"}  # of buffers: positions, batches seen
@@ -182,18 +181,20 @@ def _named(folder: Path) -> str | None:
 def _config(folder: Path) -> dict[str, object]:
     """Return what config.json says, as far as it can be read; whether it is right is for others to say."""
     try:
-        values = json.loads((folder / CONFIG_FILE).read_bytes())
-    except (OSError, ValueError):
+        return read_json(folder / CONFIG_FILE)
+    except ModelError:
         return {}
-    return values if isinstance(values, dict) else {}
 
 
 def _shards(index: Path) -> list[str]:
     try:
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-        wrong = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{index} can't be read as an index of weights: {error!r}") from error
+        files = read_json(index)["weight_map"].values()
+        names = sorted({str(name) for name in files})
+    except (KeyError, AttributeError) as error:
+        raise ModelFileError(
+            f"{index}: weight_map: an object from the name of each tensor to that of its file is needed"
+        ) from error
+    wrong = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
     if wrong or not names:
         raise ModelError(f"{index} names {some(wrong) if wrong else 'no files'}: files of its own folder are allowed")
     return names
@@ -217,7 +218,7 @@ def _kinds(path: Path) -> dict[str, str]:
 
 def _refuse_pointer(path: Path) -> None:
     with path.open("rb") as file:
-        if file.read(len(POINTER)) == POINTER:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
             raise ModelError(
                 f"{path} is a git-LFS pointer in place of the weights: `git lfs pull` in its repository fetches them"
             )

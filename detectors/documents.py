@@ -21,6 +21,8 @@ Model = TypeVar("Model", bound=BaseModel)
 # What PyYAML's own constructors raise for a tag or a date that can't be one, and for nesting without end.
 BROKEN_YAML = (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
+LFS_POINTER = b"version https://git-lfs"  # how the file begins that git-LFS leaves in place of a large one
+
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 80
 _short.maxdict = _short.maxlist = _short.maxtuple = 8
@@ -41,10 +43,12 @@ def read_json(path: Path) -> dict[str, Any]:
         json.dumps(values, ensure_ascii=False).encode()  # half a character, such as \ud800, can be written nowhere
     except OSError as error:
         raise ModelError(f"{path} can't be read: {error.strerror or error}") from error
+    except ValueError as error:
+        if path.read_bytes().startswith(LFS_POINTER):
+            raise ModelFileError(f"{path} is a git-LFS pointer, not the file: fetch it with `git lfs pull`") from error
+        raise ModelFileError(f"{path}: can't be read as JSON: {first_line(error)}") from error
     except RecursionError as error:
         raise ModelFileError(f"{path}: can't be read as JSON: it is nested too deeply") from error
-    except ValueError as error:
-        raise ModelFileError(f"{path}: can't be read as JSON: {first_line(error)}") from error
     if not isinstance(values, dict):
         raise ModelFileError(f"{path}: an object of keys and values is needed; found {shown(values)}")
     return values

@@ -102,7 +102,8 @@ class MappedFiles:
         with self._lock:
             self._look()
             if self._fault is not None:
-                raise InferenceError(self._fault)
+                log.warning("a picture is not scored: %s", self._fault)
+                raise InferenceError("the model's files are being changed")  # without their path: a caller reads it
             self._readers += 1
         try:
             yield

@@ -152,6 +152,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """After an answer that did not need the whole body, wait for the rest of it only so long."""
         super().on_response_complete()
+        if self.cycle is not None and self.cycle.response_complete:
+            self.cycle.body = bytearray()  # what nobody asked for would stay for as long as the connection does
         if self._in_body and self.cycle.response_complete and self._patience is None:
             self._wait_for_bytes()
 

@@ -196,6 +196,14 @@ class Axon:
     async def _unpack(self, exchange: Exchange, ticket: Ticket, claim: Claim, body: bytearray) -> Picture:
         """Return the photo in a body, which is let go; of large ones only one is unpacked at a time, in a thread."""
         limits, small = self.limits, len(body) <= SMALL
+        lose = claim.lose
+
+        def let_go(why: Refused) -> None:
+            body.clear()  # which is wanted now, and not when it is this one's turn
+            if lose is not None:
+                lose(why)
+
+        claim.lose = let_go
         async with nullcontext() if small else limits.unpacking:
             ticket.check()
             await claim.obtain(int(UNPACKED * len(body)), ticket.deadline - 1.0)
@@ -203,10 +211,10 @@ class Axon:
             if small:
                 picture = unpack(body, limits.max_pixels)
             else:
-                lose, claim.lose = claim.lose, None  # a thread can't be made to let go
+                claim.lose = None  # a thread can't be made to let go
                 loop = asyncio.get_running_loop()
                 picture = await loop.run_in_executor(limits.unpacker, unpack, body, limits.max_pixels)
-                claim.lose = lose
+        claim.lose = lose
         claim.shrink(len(picture.data))
         exchange.picture = picture
         exchange.lap("body")

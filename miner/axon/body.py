@@ -78,6 +78,7 @@ class BodyReader:
         self._deadline = deadline
         self._claim = claim
         self._length = declared_length(request)
+        self._pieces: list[bytearray] = []
         self._scope: asyncio.Timeout | None = None
         self._why: RequestError | None = None
 
@@ -89,6 +90,8 @@ class BodyReader:
     def stop(self, why: RequestError) -> None:
         """Give up at once, for this reason: what is held of the body is wanted for another."""
         self._why = why
+        for piece in self._pieces:  # it is wanted now, and not when the reader wakes
+            piece.clear()
         if self._scope is not None:
             with contextlib.suppress(RuntimeError):  # it ends at this very moment
                 self._scope.reschedule(0)
@@ -105,8 +108,7 @@ class BodyReader:
         # Blocks that grow side by side leave holes in the heap: so one of the full size, or pieces.
         if self._length is not None:
             return await self._read_whole(self._length)
-        pieces: list[bytearray] = []
-        filled = 0
+        pieces, filled = self._pieces, 0
         await self._claim.obtain(PIECE, self._patience)
         async for chunk in self._chunks():
             if filled + len(chunk) > self._claim.bytes:
@@ -125,11 +127,13 @@ class BodyReader:
     async def _read_whole(self, length: int) -> bytearray:
         await self._claim.obtain(length, self._patience)
         body, filled = bytearray(length), 0
+        self._pieces.append(body)
         async for chunk in self._chunks():
             body[filled : filled + len(chunk)] = chunk
             filled += len(chunk)
             self._claim.fill(len(chunk))
         del body[filled:]
+        self._pieces.clear()
         return body
 
     async def _chunks(self) -> AsyncGenerator[bytes, None]:

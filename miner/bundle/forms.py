@@ -55,7 +55,9 @@ def spans_of(text: str, secrets: Iterable[str]) -> list[Span]:
             found += (_with_prefix(text, span) for span in digits.spans(digit[1].lower(), any_case=True))
         elif len(words) >= WORDS:
             found += letters.spans("".join(words), any_case=True)
-        known = [secret.encode(), *([bytes.fromhex(digit[1])] if digit and len(digit[1]) % 2 == 0 else [])]
+        known = [secret.encode()]
+        if digit:  # its digits alone too: with or without `0x` before them
+            known += [digit[1].encode(), *([bytes.fromhex(digit[1])] if len(digit[1]) % 2 == 0 else [])]
         for core in {core for data in known if len(data) >= LEAST for core in _cores(data)}:
             found += coded.spans(core)
     return merged(found)

@@ -225,8 +225,13 @@ async def read_reach(address: str, host: str, port: int, probe: str | None) -> R
     said: Any = None
     with contextlib.suppress(ValueError, RecursionError):
         said = json.loads(body)
-    if isinstance(said, dict) and said.get("reachable") is False:
+    reachable = said.get("reachable", True) if isinstance(said, dict) else True
+    if reachable is False:
         return ReachFacts(address, False, "the probe could not connect")
+    if reachable is not True:
+        return ReachFacts(address, None, f"it answered reachable={reachable!r}, which is neither true nor false"[:200])
+    if response.headers.get("content-type", "").startswith("text/html"):
+        return ReachFacts(address, None, "it answered with a web page, as a sign-in page does")
     return ReachFacts(address, True, "the probe could connect")
 
 
