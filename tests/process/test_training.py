@@ -49,6 +49,7 @@ class Training:
             )  # fmt: skip
 
     def resume(self) -> "Training":
+        self.log_file = self.log_file.with_name("log-resumed")  # the killed one's workers may still complain there
         self.process = self._start("--resume", str(self.run))
         return self
 
