@@ -65,7 +65,7 @@ def test_a_yolo_network_whose_first_class_is_roadwork(tmp_path: Path, weights: P
 def test_a_vit_obeys_the_same_keys(tmp_path: Path, key: str) -> None:
     make_vit(tmp_path / "vit", labels={0: "works", 1: "clear"})
     detector = exported("ViT", configured(tmp_path, f"hf_repo: vit\n{key}\n"), tmp_path / "models")
-    assert detector.manifest.output.words == "class 0 'works' of works, clear"
+    assert detector.manifest.output.words == "class 0 'works' of 'works', 'clear'"
 
 
 def test_keys_that_name_two_classes_are_refused(tmp_path: Path, weights: Path) -> None:
