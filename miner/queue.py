@@ -12,9 +12,10 @@ rank.
 import heapq
 from bisect import insort
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import ceil, inf, sqrt
+from operator import attrgetter
 from typing import NamedTuple
 
 from miner.errors import RefusalReason, Refused
@@ -279,8 +280,9 @@ class Queue:
         if place in late or not all(other.yields_to(rank, now) for other in late):
             raise refused("deadline")
         # Of twins, those who are late for it hear of it at the next step, and the others keep the place.
-        lost = [other for other in late if len(other.members) == 1 or other in self._late_whole(now, everybody)]
-        displaced += sorted(lost, key=lambda one: one.order)
+        if any(len(other.members) > 1 for other in late):
+            late &= self._late(now, everybody, 0.0, attrgetter("last_deadline"))
+        displaced += sorted(late, key=lambda one: one.order)
         return place, displaced
 
     def _insert(self, place: Place) -> None:
@@ -311,25 +313,17 @@ class Queue:
         last = max(self._slots(now)) + ceil(len(queue) / self.slots) * self.pace
         return last <= min(place.deadline for place in queue) + leeway
 
-    def _late(self, now: float, queue: Sequence[Place], leeway: float) -> set[Place]:
+    def _late(
+        self, now: float, queue: Sequence[Place], leeway: float,
+        deadline_of: Callable[[Place], float] = attrgetter("deadline"),
+    ) -> set[Place]:  # fmt: skip
         """Return those of a queue that will not be in time at this pace; they will be dropped, so they take no time."""
         if not queue or self._all_fit(now, queue, leeway):
             return set()
         slots, late = self._slots(now), set()
         for place in queue:
             done = slots[0] + self.pace
-            if done > place.deadline + leeway:
-                late.add(place)
-            else:
-                heapq.heapreplace(slots, done)
-        return late
-
-    def _late_whole(self, now: float, queue: Sequence[Place]) -> set[Place]:
-        """Return those of a queue of which not even the most patient member will be in time."""
-        slots, late = self._slots(now), set()
-        for place in queue:
-            done = slots[0] + self.pace
-            if done > place.last_deadline:
+            if done > deadline_of(place) + leeway:
                 late.add(place)
             else:
                 heapq.heapreplace(slots, done)
