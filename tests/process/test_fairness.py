@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,8 +112,7 @@ class Trickle:
     def send(self, port: int, signed: Signed, *, length: int = LARGEST, at_once: int = 0, source: str = "") -> None:
         """Begin a body of this length, of which some bytes come at once."""
         connection = socket.create_connection(("127.0.0.1", port), 30, (source or "127.0.0.1", 0))
-        raw = RawRequest.__new__(RawRequest)
-        raw.signed, raw.socket = signed, connection
+        raw = RawRequest.on(connection, signed)
         raw.send_head(length=length, and_then=b" " * at_once)
         thread = threading.Thread(target=self._drip, args=(raw,), daemon=True)
         thread.start()
@@ -229,4 +228,32 @@ def test_in_256_mebibytes_more_than_the_model_nothing_gets_the_process_killed(
             assert set(ends) <= {"200", "422", "503"}  # 422: too long for its width
             assert ends["200"] >= 6  # the large bodies, at least
             assert statuses(scene.ask(different(4, street), Door())) == {200: 4}
+            assert daemon.stop() == 0
+
+
+def test_a_flood_of_strangers_who_name_a_validator_gets_nothing_killed(
+    start_doomed: StartDaemon, street: bytes
+) -> None:
+    """Four hundred connections push bodies of no length; what is read of each before anybody asks counts too."""
+    with memory_group(4096 * MEBIBYTE) as group, ExitStack() as stack:
+        daemon = start_doomed(DEADLINE_CAP_SECONDS=PATIENCE).ready()
+        assert daemon.stop() == 0
+        daemon.prefix = group.prefix
+        with subnet(lambda **_: daemon.start(), 2) as scene:
+            assert statuses(scene.ask(different(2, street), Door())) == {200: 2}
+            group.limit(group.used + 256 * MEBIBYTE)
+            time.sleep(1)
+            named = scene.daemon.signer(scene.wallets[0])
+            flood = []
+            for number in range(400):
+                source = (f"127.0.0.{2 + number % 8}", 0)
+                connection = socket.create_connection(("127.0.0.1", daemon.port), 30, source)
+                raw = stack.enter_context(RawRequest.on(connection, scene.sign(named, SIGNED_REQUESTS)))
+                flood.append(raw.send_head())
+                connection.sendall(b"7fffffff\r\n")
+            until = time.monotonic() + 5
+            while flood and time.monotonic() < until:
+                flood = [raw for raw in flood if raw.takes_more()]
+                assert not daemon.ended, daemon.log
+            assert statuses(scene.ask(different(2, street), Door())) == {200: 2}
             assert daemon.stop() == 0

@@ -92,6 +92,13 @@ class RawRequest:
         self.signed = signed
         self.socket = socket.create_connection((host, port), timeout=120)
 
+    @classmethod
+    def on(cls, connection: socket.socket, signed: Signed) -> Self:
+        """Send a request on a connection of one's own, such as one from another address."""
+        raw = cls.__new__(cls)
+        raw.signed, raw.socket = signed, connection
+        return raw
+
     def __enter__(self) -> Self:
         return self
 
