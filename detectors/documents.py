@@ -63,10 +63,16 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     try:
         values = _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except (OSError, *BROKEN_YAML) as error:
-        raise DetectorConfigError(f"{path.name}: can't be read as YAML: {first_line(error)}") from error
+        raise DetectorConfigError(f"{path.name}: can't be read as YAML: {_fault_of_yaml(error)}") from error
     if not isinstance(values, dict):
         raise DetectorConfigError(f"{path.name}: a mapping of keys to values is needed; found {shown(values)}")
     return values
+
+
+def _fault_of_yaml(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return first_line(error)
 
 
 def validated(model: type[Model], values: Mapping[str, Any], path: Path) -> Model:

@@ -4,6 +4,7 @@ That detector asks a ViT, a YOLO classifier and a third network in Keras or torc
 small network of its own; the last two are pickles or programs for which there is no reader here.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,13 @@ def translated(path: Path, values: Mapping[str, Any], shipped: Path) -> str:
     return (
         f"{path.name}: {', '.join(sorted(FUSION_KEYS & values.keys()))}: an InceptionFusion of a fork, which is an "
         f"Ensemble here. Its third network and its fusion {third}are not read; `roadwork-miner fuse` fits a fusion of "
-        f"these two. Set IMAGE_DETECTOR=Ensemble, and write into {path.name}:\n{yaml.safe_dump(ours, sort_keys=False)}"
-    ).rstrip()
+        f"these two. Set IMAGE_DETECTOR=Ensemble, and write into {path.name}: {_on_one_line(ours)}"
+    )
+
+
+def _on_one_line(values: Mapping[str, Any]) -> str:
+    """Return the values as YAML that is pasted as it stands."""
+    return yaml.safe_dump(values, sort_keys=False, default_flow_style=True, width=math.inf).rstrip()
 
 
 def _vit(path: Path, name: str, shipped: Path) -> dict[str, Any]:

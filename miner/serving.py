@@ -80,7 +80,9 @@ def _bind(key: str, host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise CouldNotStart(f"{key}={port}: the port is taken by another process") from error
+            raise CouldNotStart(
+                f"{key}={port}: the port is taken by another process; `ss -ltnp` shows by which"
+            ) from error
         if error.errno == errno.EACCES:
             raise CouldNotStart(f"{key}={port}: the port needs more rights; one from 1024 on does not") from error
         raise ConfigurationError(f"{key}={port}: {host} can't be listened on: {error.strerror or error}") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import AliasChoices, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -110,6 +111,7 @@ class Settings(Fields):
         try:
             if env_file is not None and not env_file.is_file():
                 raise ConfigurationError(f"--env-file={env_file}: there is no such file")
+            _refuse_unreadable_lines(env_file)
             settings = cls(_env_file=env_file, **given)  # type: ignore[call-arg, arg-type]
         except ValidationError as error:
             told = [value for value, _ in commented]
@@ -194,6 +196,21 @@ def _is_file(place: Path) -> bool:
         return place.is_file()
     except PermissionError:  # of a folder that this user may not enter, such as the one that sudo was called in
         return False
+
+
+def _refuse_unreadable_lines(env_file: Path | None) -> None:
+    """Raise an error that names the lines that are no setting: python-dotenv would pass over them.
+
+    Their text is left out, which may be a secret's.
+    """
+    if env_file is None:
+        return
+    with env_file.open(encoding="utf-8") as file:
+        lines = [binding.original.line for binding in parse_stream(file) if binding.error]
+    if lines:
+        raise ConfigurationError(
+            "\n".join(f"{env_file}, line {line}: KEY=value is needed, or # before a comment" for line in lines)
+        )
 
 
 def _commented(flags: Container[str]) -> Iterator[tuple[str, str]]:

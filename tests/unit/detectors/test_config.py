@@ -43,7 +43,7 @@ def test_relative_paths_count_from_the_yaml_file(tmp_path: Path) -> None:
     [
         ("", "a mapping"),
         ("- a", "a mapping"),
-        ("a: [", "can't be read as YAML"),
+        ("a: 1\nb: [", "can't be read as YAML: line 2"),
         ("revision: main", "exactly one of hf_repo, weights_path, model_folder, branches is needed; found none"),
         ("hf_repo: a/b\nweights_path: c.pt", "found hf_repo and weights_path"),
         ("weights_path: c.pt\nroadwork_class_index: -1", "roadwork_class_index=-1"),

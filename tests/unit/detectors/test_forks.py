@@ -15,7 +15,7 @@ def translation(folder: Path, text: str) -> tuple[str, DetectorConfig]:
     path.write_text(text)
     with pytest.raises(DetectorConfigError) as caught:
         read_config(str(path))
-    words, _, yaml = str(caught.value).partition("\n")
+    words, _, yaml = str(caught.value).partition(f"into {path.name}: ")
     path.write_text(yaml)
     return words, read_config(str(path))
 

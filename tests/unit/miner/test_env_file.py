@@ -99,3 +99,14 @@ def test_make_keeps_the_services_name_for_services_and_minds_no_shells_own() -> 
             env=clean_environment(ENV="/home/me/.shrc"),
         )  # fmt: skip
         assert run.returncode == 0, run.stderr
+
+
+def test_a_line_that_is_no_setting_is_refused_by_its_number_and_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "miner.env").write_text(
+        '# fine\nLOG_LEVEL=INFO\nHF_TOKEN hf_notwithoutequals\nexport NETUID=323\nX="y\n'
+    )
+    run = miner(tmp_path, "models", "list")
+    assert run.returncode == 2
+    assert "hf_notwithoutequals" not in run.stderr
+    places = [key.rpartition(", ")[2] for key in keys_of(run)]
+    assert places == ["line 3", "line 5"]
