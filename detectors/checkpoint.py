@@ -1,5 +1,6 @@
 """The weights of a Hugging Face folder: which files transformers 4.57 would read, and what is in them."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,24 +9,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.documents import LFS_POINTER, read_json
+from detectors.documents import LFS_POINTER, read_json, shown, some
 from detectors.errors import ModelError, ModelFileError
+from detectors.model_config import CONFIG_FILE
+from detectors.processor_config import PROCESSOR_FILE
 
-CONFIG_FILE = "config.json"
+NAMED = "transformers_weights"  # the key of config.json that names the file
+SUFFIX = ".safetensors"
+LONGEST = 255  # bytes of a file's name, as Linux has it
 SINGLE = "model.safetensors"
-INDEX_SUFFIX = ".safetensors.index.json"
+INDEX_SUFFIX = SUFFIX + ".index.json"
 INDEX = "model" + INDEX_SUFFIX
-FIRST = (
-    CONFIG_FILE,
-    "preprocessor_config.json",
-    SINGLE,
-    INDEX,
-)  # what has to be there to know the rest; never a pickle
+FIRST = (CONFIG_FILE, PROCESSOR_FILE, SINGLE, INDEX)  # what has to be there to know the rest; never a pickle
 
 WRAPPED = re.compile(r"^(?:module\.|_orig_mod\.)+")  # before each name: of DataParallel, and of torch.compile
 FULL = {"F64", "F32", "F16", "BF16"}
 COUNTS = {"I64", "I32", "I16", "BOOL"}  # of buffers: positions, batches seen
-SHOWN = 4  # names in a message
 QUANTISED = (
     "a quantised checkpoint, which only its own library can read; export the one in 16 or 32 bits that it was made from"
 )
@@ -36,14 +35,13 @@ Array = NDArray[np.float32]
 def weight_names(folder: Path) -> list[str]:
     """Return the names of the files that the weights are read from, whether or not they are there yet.
 
-    A file that config.json names (`transformers_weights`) wins, then `model.safetensors`, then the index and its
-    shards. Empty: there is none of these.
+    A file that config.json names (`transformers_weights`) wins, even where it is not there; then `model.safetensors`,
+    then the index and its shards. Empty: there is none of these.
 
     Raises:
-        ModelError: the index can't be read.
+        ModelError: the index can't be read, or a name is that of no file here.
     """
-    found = [name for name in (_named(folder), SINGLE, INDEX) if name is not None]
-    first = next((name for name in found if (folder / name).is_file()), _named(folder))
+    first = _named(folder) or next((name for name in (SINGLE, INDEX) if (folder / name).is_file()), None)
     if first is None:
         return []
     if not first.endswith(INDEX_SUFFIX) or not (folder / first).is_file():
@@ -174,8 +172,22 @@ def refuse_missing(names: Sequence[str]) -> None:
 
 
 def _named(folder: Path) -> str | None:
-    name = _config(folder).get("transformers_weights")
-    return name if isinstance(name, str) and name.endswith((".safetensors", INDEX_SUFFIX)) else None
+    name = _config(folder).get(NAMED)
+    if name is None:
+        return None
+    if not isinstance(name, str) or not name.endswith((SUFFIX, INDEX_SUFFIX)) or not _is_within(name):
+        raise ModelFileError(
+            f"{folder / CONFIG_FILE}: {NAMED}={shown(name)}: a file of this folder that ends in {SUFFIX} or "
+            f"{INDEX_SUFFIX} is allowed"
+        )
+    return name
+
+
+def _is_within(name: str) -> bool:
+    """Return whether somebody else's file means one of its own folder, in a name that a disk can hold."""
+    path = Path(name)
+    is_own = bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    return is_own and name.isprintable() and len(os.fsencode(name)) <= LONGEST
 
 
 def _config(folder: Path) -> dict[str, object]:
@@ -194,7 +206,7 @@ def _shards(index: Path) -> list[str]:
         raise ModelFileError(
             f"{index}: weight_map: an object from the name of each tensor to that of its file is needed"
         ) from error
-    wrong = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
+    wrong = [shown(name) for name in names if not _is_within(name)]
     if wrong or not names:
         raise ModelError(f"{index} names {some(wrong) if wrong else 'no files'}: files of its own folder are allowed")
     return names
@@ -227,9 +239,3 @@ def _refuse_pointer(path: Path) -> None:
 def _in_words(kinds: Sequence[str]) -> str:
     names = {"F8": "8-bit floats", "F6": "6-bit floats", "F4": "4-bit floats", "I8": "8-bit integers", "U8": "bytes"}
     return ", ".join(f"{kind} ({names[kind[:2]]})" if kind[:2] in names else kind for kind in kinds)
-
-
-def some(names: Sequence[str]) -> str:
-    """Return names for a message, not too many."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -73,7 +73,7 @@ def find_config(name: str) -> Path:
     Raises:
         NoConfig: there is none.
     """
-    with _usable(f"no detector configuration {shown(name)}"):
+    with usable(f"no detector configuration {shown(name)}"):
         for candidate in (Path(name).expanduser(), SHIPPED / name):
             if candidate.is_file():
                 return candidate.resolve()
@@ -94,7 +94,7 @@ def read_config(name: str) -> DetectorConfig:
 def _read(path: Path) -> DetectorConfig:
     values = read_yaml(path)
     if FUSION_KEYS & values.keys():
-        with _usable(path.name):
+        with usable(path.name):
             raise DetectorConfigError(translated(path, values, SHIPPED))
     _warn_of_unknown(path, values)
     try:
@@ -135,9 +135,9 @@ def _complete(config: DetectorConfig, path: Path, where: str) -> DetectorConfig:
 def _branch(branch: DetectorConfig, path: Path, where: str) -> DetectorConfig:
     named = branch.config
     if named is not None:
-        with _usable(f"{where}: config={shown(named)}"):
+        with usable(f"{where}: config={shown(named)}"):
             path = find_config(str(path.parent / Path(named).expanduser()))
-        own = {key: value for key in (LABEL_KEY, INDEX_KEY) if (value := getattr(branch, key)) is not None}
+        own = {key: getattr(branch, key) for key in branch.model_fields_set - {"config"}}
         branch = _read(path).model_copy(update={"detector": branch.detector} | own)
     if branch.branches is not None:  # asked before they are read: a file may name itself
         raise DetectorConfigError(f"{where}: a branch can't have branches")
@@ -166,7 +166,7 @@ def _anchored(config: DetectorConfig) -> DetectorConfig:
     home = config.path.parent
     key = next(key for key in SOURCES if getattr(config, key) is not None)
     given = getattr(config, key)
-    with _usable(f"{config.path.name}: {key}={shown(str(given))}"):
+    with usable(f"{config.path.name}: {key}={shown(str(given))}"):
         local = (home / Path(given).expanduser()).resolve()
         is_folder = local.is_dir()
         if key != "hf_repo":
@@ -177,7 +177,7 @@ def _anchored(config: DetectorConfig) -> DetectorConfig:
 
 
 @contextmanager
-def _usable(where: str) -> Iterator[None]:
+def usable(where: str) -> Iterator[None]:
     """Say of a path that the system can't look at what it says: too long, a user who is not there, links in a ring."""
     try:
         yield

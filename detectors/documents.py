@@ -7,7 +7,7 @@ line names the file, the key, its value and what is allowed.
 import json
 import math
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -102,6 +102,12 @@ def shown(value: object) -> str:
     return _short.repr(value).encode("utf-8", "backslashreplace").decode()
 
 
+def some(names: Sequence[str], most: int = 4) -> str:
+    """Return names for a message, not too many."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of an error, or its kind where it says nothing."""
     lines = str(error).splitlines()
@@ -117,6 +123,14 @@ class _Loader(yaml.SafeLoader):
         if "\0" in value:
             raise ValueError(f"{shown(value)} has a NUL in it")
         return value
+
+    def construct_yaml_int(self, node: Any) -> int:
+        value = super().construct_yaml_int(node)
+        str(value)  # raises for what has too many digits to be printed, as a long hexadecimal number may
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def _finite(text: str) -> float:

@@ -11,9 +11,12 @@ from typing import Any
 
 import yaml
 
+from detectors.documents import shown
+
 VIT, YOLO, THIRD, KERAS = "vit_config", "yolo_weights_path", "googlenet_fusion_path", "use_keras"
 FUSION_KEYS = {VIT, YOLO, THIRD, KERAS}
 INDEX = "roadwork_class_index"  # of its YOLO branch
+LONGEST = 2000  # characters of what is to be pasted
 DEFAULTS = {VIT: "ViT_roadwork.yaml", YOLO: "best.pt"}
 
 
@@ -30,7 +33,7 @@ def translated(path: Path, values: Mapping[str, Any], shipped: Path) -> str:
         yolo[INDEX] = values[INDEX]
     branches = {"vit": {"detector": "ViT", **_vit(path, str(values.get(VIT) or DEFAULTS[VIT]), shipped)}, "yolo": yolo}
     ours = {"branches": branches, "fusion": {"kind": "mean", "branches": list(branches)}}
-    third = f"{THIRD}={values[THIRD]} " if values.get(THIRD) else ""
+    third = f"{THIRD}={shown(values[THIRD])} " if values.get(THIRD) else ""
     return (
         f"{path.name}: {', '.join(sorted(FUSION_KEYS & values.keys()))}: an InceptionFusion of a fork, which is an "
         f"Ensemble here. Its third network and its fusion {third}are not read; `roadwork-miner fuse` fits a fusion of "
@@ -39,8 +42,9 @@ def translated(path: Path, values: Mapping[str, Any], shipped: Path) -> str:
 
 
 def _on_one_line(values: Mapping[str, Any]) -> str:
-    """Return the values as YAML that is pasted as it stands."""
-    return yaml.safe_dump(values, sort_keys=False, default_flow_style=True, width=math.inf).rstrip()
+    """Return the values as YAML that is pasted as it stands, unless nobody could mean it."""
+    text = yaml.safe_dump(values, sort_keys=False, default_flow_style=True, width=math.inf).rstrip()
+    return text if len(text) <= LONGEST else shown(text)
 
 
 def _vit(path: Path, name: str, shipped: Path) -> dict[str, Any]:

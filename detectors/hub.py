@@ -25,11 +25,12 @@ def fetch(repo: str, revision: str, within: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    names, fetched = set(FIRST), set[str]()
+    names, fetched, wanted = set(FIRST), set[str](), revision
     try:
         for _ in range(ROUNDS):
             patterns = [glob.escape(f"{within}/{name}".removeprefix("/")) for name in sorted(names - fetched)]
-            snapshot = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+            snapshot = Path(snapshot_download(repo, revision=wanted, allow_patterns=patterns))
+            wanted = snapshot.name  # the commit: a branch may move between two rounds
             fetched |= names
             names = set(weight_names(snapshot / within))
             if names <= fetched:

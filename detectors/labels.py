@@ -7,6 +7,7 @@ A checkpoint's classes stand in the order of its training folders, so `roadwork,
 import re
 from collections.abc import Mapping, Sequence
 
+from detectors.documents import shown, some
 from detectors.errors import DetectorConfigError
 
 LABEL_KEY, INDEX_KEY = "roadwork_label", "roadwork_class_index"
@@ -48,7 +49,7 @@ def roadwork_index(labels: Mapping[int, str], label: str | None = None, index: i
         key = INDEX_KEY if index is not None else LABEL_KEY
         raise DetectorConfigError(
             f"{key}={chosen}: {fault}; {listed(labels)}: remove the key where the names are right; "
-            f"where they are wrong, write {LABEL_KEY}: {labels[chosen]!r}"
+            f"where they are wrong, write {LABEL_KEY}: {shown(labels[chosen])}"
         )
     return chosen
 
@@ -63,7 +64,7 @@ def chosen_index(labels: Mapping[int, str], label: str | None, index: int | None
     by_label = _named(labels, label) if label is not None else None
     if by_index is not None and by_label is not None and by_index != by_label:
         raise DetectorConfigError(
-            f"{INDEX_KEY}={index} and {LABEL_KEY}={label!r} are two classes; {listed(labels)}: remove one of the two"
+            f"{INDEX_KEY}={index} and {LABEL_KEY}={shown(label)} are two classes; {listed(labels)}: remove one of them"
         )
     return by_index if by_label is None else by_label
 
@@ -76,8 +77,8 @@ def refuse_constant(labels: Sequence[str], activation: str) -> None:
     """
     if len(labels) == 1 and activation != "sigmoid":
         raise DetectorConfigError(
-            f"the network has one class, {labels[0]!r}, and says 1.0 of every picture: one that knows roads without "
-            f"works as well is needed, or one whose single output goes through a sigmoid"
+            f"the network has one class, {shown(labels[0])}, and says 1.0 of every picture: one that knows roads "
+            f"without works as well is needed, or one whose single output goes through a sigmoid"
         )
 
 
@@ -89,10 +90,10 @@ def is_by_name(labels: Mapping[int, str], index: int, label: str | None) -> bool
 def contradiction(labels: Mapping[int, str], index: int) -> str:
     """Return in words why the names speak against an output's being roadwork, or nothing."""
     if is_without(labels[index]):
-        return f"class {index} is called {labels[index]!r}, which is a road without works"
+        return f"class {index} is called {shown(labels[index])}, which is a road without works"
     others = [other for other in labels if is_roadwork(labels[other])]
     if others and not is_roadwork(labels[index]):
-        return f"class {others[0]} is called {labels[others[0]]!r}, and class {index} {labels[index]!r}"
+        return f"class {others[0]} is called {shown(labels[others[0]])}, and class {index} {shown(labels[index])}"
     return ""
 
 
@@ -112,16 +113,14 @@ def is_without(label: str) -> bool:
     return glued is not None and joined[glued.end() :] in ROADWORK
 
 
-def shown(labels: Sequence[str], index: int) -> str:
+def words(labels: Sequence[str], index: int) -> str:
     """Return in words which class counts, for wherever a model is shown."""
-    more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
-    return f"class {index} {labels[index]!r} of {', '.join(map(repr, labels[:SHOWN]))}{more}"
+    return f"class {index} {shown(labels[index])} of {some([shown(label) for label in labels], SHOWN)}"
 
 
 def listed(labels: Mapping[int, str]) -> str:
     """Return the labels for a message."""
-    more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
-    return f"its labels are {', '.join(repr(labels[index]) for index in sorted(labels)[:SHOWN])}{more}"
+    return f"its labels are {some([shown(labels[index]) for index in sorted(labels)], SHOWN)}"
 
 
 def _found(labels: Mapping[int, str]) -> int:
@@ -149,7 +148,7 @@ def _named(labels: Mapping[int, str], label: str) -> int:
     found = exact or read or [index for index in labels if str(index) == label]
     if len(found) != 1:
         raise DetectorConfigError(
-            f"{len(found)} of the model's outputs have the label {label!r} ({LABEL_KEY}); {listed(labels)}"
+            f"{len(found)} of the model's outputs have the label {shown(label)} ({LABEL_KEY}); {listed(labels)}"
         )
     return found[0]
 

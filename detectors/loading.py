@@ -13,8 +13,8 @@ from detectors.base import Detector, ModelFiles, RunOptions
 from detectors.config import DetectorConfig
 from detectors.errors import DetectorConfigError, ModelError, NotPrepared
 from detectors.exporters.versions import is_outdated
-from detectors.labels import chosen_index, is_by_name
-from detectors.manifest import BranchModel, Manifest
+from detectors.labels import LABEL_KEY, chosen_index, contradiction, is_by_name
+from detectors.manifest import BranchModel, Manifest, same_branches
 from detectors.optimized import ensure_graph
 from detectors.registry import FUSED, RECIPES, backend_class, detector_class, network_class
 from detectors.weights import find_original, model_folder, variant_folder
@@ -88,11 +88,11 @@ def _load_ensemble(
     if options.engine is not None:
         raise DetectorConfigError(f"an {FUSED} runs its branches here: the backend 'remote' serves one graph")
     manifest.verify(model_folder(config, models_dir))
-    if manifest.branches != branch_models(config.branches, models_dir):
+    if not same_branches(manifest.branches, branch_models(config.branches, models_dir)):
         raise NotPrepared(f"a branch of {manifest.name} is not the one that it was prepared with")
     if precision != "fp32":
         folder, manifest = _variant(manifest, models_dir, precision, backend)
-        if manifest.branches != branch_models(config.branches, models_dir, precision, backend):
+        if not same_branches(manifest.branches, branch_models(config.branches, models_dir, precision, backend)):
             raise NotPrepared(f"a branch of {folder} is not the one that it was judged with")
     branches = load_branches(config.branches, models_dir, backend, options, precision)
     return Ensemble(manifest, branches, config.fusion, config.fallbacks, options)
@@ -137,14 +137,19 @@ def _variant(fp32: Manifest, models_dir: Path, precision: str, backend: str) -> 
 
 
 def check_class(config: DetectorConfig, manifest: Manifest) -> None:
-    """Compare the class that the configuration names, if it names one, with the one that was exported.
+    """Compare the class that the configuration names, or that the names do where it has no key, with the exported one.
 
     Raises:
-        NotPrepared: it names another, so that the model has to be exported again.
+        NotPrepared: it is another, so that the model has to be exported again.
         DetectorConfigError: the model has no such class, or is an exported folder, which can't be exported again.
     """
     output = manifest.output
-    wanted = chosen_index(dict(enumerate(output.labels)), config.roadwork_label, config.roadwork_class_index)
+    labels = dict(enumerate(output.labels))
+    wanted = chosen_index(labels, config.roadwork_label, config.roadwork_class_index)
+    if wanted is None and output.named and config.model_folder is None:  # by a key that is there no more
+        if fault := contradiction(labels, output.index):
+            raise NotPrepared(f"{config.path.name} names no class any more ({LABEL_KEY}); exported was class {fault}")
+        return
     if wanted in (None, output.index):
         return
     words = f"{config.path.name} names class {wanted} {output.labels[wanted]!r}; exported was {output.words}"
@@ -188,7 +193,10 @@ def remedy(config: DetectorConfig) -> str:
 def branch_model(manifest: Manifest) -> BranchModel:
     """Return what an ensemble remembers of a branch's model."""
     sums = hashlib.sha256(json.dumps(sorted(manifest.files.items())).encode()).hexdigest()
-    return BranchModel(detector=manifest.detector, name=manifest.name, revision=manifest.revision, sums=sums)
+    return BranchModel(
+        detector=manifest.detector, name=manifest.name, revision=manifest.revision, sums=sums,
+        index=manifest.output.index,
+    )  # fmt: skip
 
 
 def is_prepared(config: DetectorConfig, models_dir: Path) -> bool:
@@ -197,7 +205,7 @@ def is_prepared(config: DetectorConfig, models_dir: Path) -> bool:
         manifest = Manifest.read(model_folder(config, models_dir))
         for one in (config.branches or {"": config}).values():
             check_class(one, Manifest.read(model_folder(one, models_dir)))
-        return config.branches is None or manifest.branches == branch_models(config.branches, models_dir)
+        return config.branches is None or same_branches(manifest.branches, branch_models(config.branches, models_dir))
     except NotPrepared:
         return False
 
@@ -214,8 +222,8 @@ def has_variant(config: DetectorConfig, models_dir: Path, precision: str, backen
     try:
         fp32 = Manifest.read(model_folder(config, models_dir))
         _, variant = _variant(fp32, models_dir, precision, backend)
-        return config.branches is None or variant.branches == branch_models(
-            config.branches, models_dir, precision, backend
+        return config.branches is None or same_branches(
+            variant.branches, branch_models(config.branches, models_dir, precision, backend)
         )
     except NotPrepared:
         return False

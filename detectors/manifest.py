@@ -1,6 +1,7 @@
 """`manifest.json`: what is in a model's folder, where it came from, and what was measured on it."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -10,7 +11,7 @@ from detectors.backends import MANIFEST_FILE
 from detectors.calibration import Calibration, Share
 from detectors.documents import faults
 from detectors.errors import ModelError, NotPrepared
-from detectors.labels import contradiction, shown
+from detectors.labels import contradiction, words
 from detectors.quiet import LOUD
 
 NAME = MANIFEST_FILE
@@ -46,7 +47,7 @@ class Output(_Part):
     @property
     def words(self) -> str:
         """Which class counts as roadwork, for wherever the model is shown."""
-        return shown(self.labels, self.index)
+        return words(self.labels, self.index)
 
     @property
     def doubt(self) -> str:
@@ -120,6 +121,19 @@ class BranchModel(_Part):
     name: str
     revision: str
     sums: str  # SHA-256 of the sums of its files
+    index: int | None = None  # of the output that counts; None: written when nobody noted it
+
+    def is_same(self, other: "BranchModel") -> bool:
+        """Return whether both mean one model with one class."""
+        known = self.index if self.index is not None else other.index
+        return self.model_copy(update={"index": known}) == other
+
+
+def same_branches(old: Mapping[str, BranchModel] | None, new: Mapping[str, BranchModel] | None) -> bool:
+    """Return whether an ensemble's branches are those it was made with."""
+    if old is None or new is None:
+        return old is new
+    return old.keys() == new.keys() and all(old[name].is_same(new[name]) for name in old)
 
 
 Precision = Literal["fp32", "bf16", "int8"]

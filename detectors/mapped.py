@@ -137,14 +137,15 @@ class MappedFiles:
 
 
 def mapped_below(folders: Sequence[Path], maps: Path = MAPS) -> list[Path]:
-    """Return the files below these folders that this process has mapped."""
+    """Return the files below these folders that this process has mapped, those that links there mean among them."""
     roots = [os.path.realpath(folder) + os.sep for folder in folders]
+    linked = {os.path.realpath(path) for folder in folders for path in folder.rglob("*") if path.is_symlink()}
     try:
         lines = maps.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return []
     names = {fields[5] for line in lines if len(fields := line.split(maxsplit=5)) == 6}
-    return sorted(Path(name) for name in names if name.startswith(tuple(roots)))
+    return sorted(Path(name) for name in names if name.startswith(tuple(roots)) or name in linked)
 
 
 def _open(path: Path) -> Held | None:

@@ -47,9 +47,6 @@ class ModelConfig(BaseModel):
     num_labels: Positive | None = None
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
     hidden_act: str | None = "gelu"
-    image_size: Any = None  # a number or a pair; other networks have other ideas
-    dtype: Any = None
-    torch_dtype: Any = None  # its older name
     image_processor_type: str | None = None
     auto_map: dict[str, Any] | None = None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from detectors.backends import MODEL_FILE
 from detectors.calibration import Calibration
 from detectors.distribution import spread
-from detectors.manifest import NAME, Judged, Manifest
+from detectors.manifest import NAME, Judged, Manifest, same_branches
 from detectors.reversal import Sorting, sorting_of
 
 LARGE = 50_000_000  # bytes; smaller graphs stay one file
@@ -67,12 +67,18 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def keep_calibration(old: Path, new: Path) -> None:
-    """Take the calibration of a folder over into the one that takes its place, if it is the same model."""
+    """Take what was measured on photos over into the folder that takes a folder's place, if it is the same model."""
     if (old / NAME).is_file():
-        manifest = Manifest.read(old)
-        made = Manifest.read(new)
-        if (manifest.revision, manifest.output) == (made.revision, made.output):
-            store_calibration(new, manifest.calibration, manifest.predictions)
+        manifest, made = Manifest.read(old), Manifest.read(new)
+        if _is_same_model(manifest, made):
+            kept = {name: getattr(manifest, name) for name in ("calibration", "predictions", "judged")}
+            write_manifest(made.model_copy(update=kept), new)
+
+
+def _is_same_model(old: Manifest, new: Manifest) -> bool:
+    """Return whether two manifests' models answer alike; how the class was named makes no difference."""
+    outputs = [one.output.model_copy(update={"named": False}) for one in (old, new)]
+    return old.revision == new.revision and outputs[0] == outputs[1] and same_branches(old.branches, new.branches)
 
 
 def move_weights_out(folder: Path) -> None:

@@ -199,14 +199,19 @@ def _is_file(place: Path) -> bool:
 
 
 def _refuse_unreadable_lines(env_file: Path | None) -> None:
-    """Raise an error that names the lines that are no setting: python-dotenv would pass over them.
+    """Raise an error that names the lines that set nothing: python-dotenv would pass over them.
 
-    Their text is left out, which may be a secret's.
+    Their text is left out, which may be a secret's. What is not ours may stand alone (`export PATH`).
     """
     if env_file is None:
         return
+    names = setting_names()
     with env_file.open(encoding="utf-8") as file:
-        lines = [binding.original.line for binding in parse_stream(file) if binding.error]
+        lines = [
+            binding.original.line
+            for binding in parse_stream(file)
+            if binding.error or (binding.value is None and (binding.key or "").upper() in names)
+        ]
     if lines:
         raise ConfigurationError(
             "\n".join(f"{env_file}, line {line}: KEY=value is needed, or # before a comment" for line in lines)

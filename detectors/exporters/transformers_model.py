@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from detectors.checkpoint import (
-    CONFIG_FILE,
     SINGLE,
     inspect,
     model_type,
@@ -18,6 +17,7 @@ from detectors.checkpoint import (
 )
 from detectors.errors import library_errors
 from detectors.exporters.torchvision_cpu import ensure_torchvision
+from detectors.model_config import CONFIG_FILE
 
 WAY_OUT = "the folder has to load with AutoModelForImageClassification of transformers 4.57"
 COUNTERS = "num_batches_tracked"  # of batch norms, which no answer depends on

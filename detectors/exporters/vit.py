@@ -34,12 +34,12 @@ class ViTExporter(Exporter):
     @property
     def packages(self) -> tuple[str, ...]:
         """The plain graph needs neither torch nor optimum."""
-        return ("onnx",) if self._is_plain else ("torch", "transformers", "optimum", "onnx")
+        return ("onnx",) if self._config.is_plain_vit else ("torch", "transformers", "optimum", "onnx")
 
     @property
     def own_versions(self) -> dict[str, str]:
         """The plain graph is ours."""
-        return CURRENT if self._is_plain else {}
+        return CURRENT if self._config.is_plain_vit else {}
 
     @property
     def reference_name(self) -> str:
@@ -56,7 +56,7 @@ class ViTExporter(Exporter):
             log.warning("%s: %s", self.original, note)
         output = self._output
         *_, height, width = from_processor_config(self._processor).shape
-        if self._is_plain:
+        if self._config.is_plain_vit:
             import onnx
 
             from detectors.exporters.vit_graph import build_graph
@@ -130,32 +130,24 @@ class ViTExporter(Exporter):
         return ModelConfig.read(self.original)
 
     @property
-    def _labels(self) -> dict[int, str]:
-        return self._config.labels
-
-    @property
-    def _is_plain(self) -> bool:
-        return self._config.is_plain_vit
-
-    @property
     def _output(self) -> Output:
         """Which output counts; a sigmoid where transformers' ImageClassificationPipeline takes one.
 
         Of a single output it takes one whatever that was trained for: a single class is always 1, and a regression's
         value is no logit, so that its sigmoid would lie above 0.5 for every picture.
         """
-        problem, is_single = self._config.problem_type, len(self._labels) == 1
+        problem, is_single = self._config.problem_type, len(self._config.labels) == 1
         if is_single and problem == "regression":
             raise DetectorConfigError(
                 "the network has one output and config.json says problem_type='regression': its value is no "
                 "probability; 'multi_label_classification' is right for one that was trained with a sigmoid"
             )
         is_sigmoid = problem == "multi_label_classification" or (is_single and problem is None)
-        return self.output(self._labels, "sigmoid" if is_sigmoid else "softmax")
+        return self.output(self._config.labels, "sigmoid" if is_sigmoid else "softmax")
 
     @property
     def _without_torch(self) -> bool:
-        return self._is_plain and (find_spec("torch") is None or find_spec("transformers") is None)
+        return self._config.is_plain_vit and (find_spec("torch") is None or find_spec("transformers") is None)
 
 
 def fixed_size(model: Any, height: int, width: int) -> dict[str, Any] | None:

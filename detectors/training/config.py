@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from detectors.documents import faults, read_yaml
+from detectors.config import usable
+from detectors.documents import faults, read_yaml, shown
 from detectors.errors import DetectorConfigError
 from detectors.storing import write_safely
 
@@ -114,12 +115,18 @@ class TrainConfig(_Part):
         Raises:
             DetectorConfigError: one is missing.
         """
-        data = Path(self.data.removeprefix(HUB)).expanduser()
-        if not self.data.startswith(HUB) and not data.is_dir():
-            what = "is not a folder" if data.exists() else "there is no such folder"
-            raise DetectorConfigError(f"data={self.data}: {what}; one with roadwork and no_roadwork, or hf:DATASET")
-        if self.model.startswith(("/", ".", "~")) and not Path(self.model).expanduser().exists():
-            raise DetectorConfigError(f"model={self.model}: there is no such folder or file")
+        if not self.data.startswith(HUB):
+            with usable(f"data={shown(self.data)}"):
+                data = Path(self.data).expanduser()
+                is_folder, is_there = data.is_dir(), data.exists()
+            if not is_folder:
+                what = "is not a folder" if is_there else "there is no such folder"
+                raise DetectorConfigError(f"data={self.data}: {what}; one with roadwork and no_roadwork, or hf:DATASET")
+        if self.model.startswith(("/", ".", "~")):
+            with usable(f"model={shown(self.model)}"):
+                is_there = Path(self.model).expanduser().exists()
+            if not is_there:
+                raise DetectorConfigError(f"model={self.model}: there is no such folder or file")
 
     def to_yaml(self) -> str:
         """Return it as YAML, in the order of the fields."""

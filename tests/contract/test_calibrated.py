@@ -12,7 +12,7 @@ from detectors.calibration import Calibration
 from detectors.config import DetectorConfig
 from detectors.errors import DetectorConfigError
 from detectors.loading import load_detector
-from detectors.manifest import Manifest
+from detectors.manifest import BranchModel, Judged, Manifest
 from detectors.pictures import known_picture, many_pictures
 from detectors.precision.making import make_faster
 from detectors.precision.order import Order
@@ -67,11 +67,23 @@ def test_a_faster_variant_takes_over_what_its_model_has_now(folder: Path, tmp_pa
 
 def test_a_model_that_is_made_again_keeps_it_and_another_one_does_not(folder: Path, tmp_path: Path) -> None:
     store_calibration(folder, MAP)
-    for revision, kept in (("again", None), (Manifest.read(folder).revision, MAP)):
-        fresh = Path(shutil.copytree(SHIPPED, tmp_path / revision, ignore=shutil.ignore_patterns("optimized")))
-        Manifest.read(fresh).model_copy(update={"revision": revision}).write(fresh)
+    judged = Judged(photos=20, auc=0.2, reversed=True)
+    Manifest.read(folder).model_copy(update={"judged": judged}).write(folder)
+    one = Manifest.read(folder)
+    named, other = (one.output.model_copy(update=change) for change in ({"named": True}, {"index": 0}))
+    branch = {"a": BranchModel(detector="ViT", name="a", revision="r", sums="s", index=1)}
+    cases: list[tuple[dict[str, object], bool]] = [
+        ({"revision": "again"}, False), ({}, True), ({"output": named}, True), ({"output": other}, False),
+        ({"branches": branch}, False),
+    ]  # fmt: skip
+    for number, (change, is_same) in enumerate(cases):
+        ignored = shutil.ignore_patterns("optimized")
+        fresh = Path(shutil.copytree(SHIPPED, tmp_path / f"fresh{number}", ignore=ignored))
+        Manifest.read(fresh).model_copy(update={"revision": one.revision} | change).write(fresh)
+        before = Manifest.read(fresh)
         keep_calibration(folder, fresh)
-        assert Manifest.read(fresh).calibration == kept
+        kept = Manifest.read(fresh)
+        assert (kept.calibration, kept.judged) == ((MAP, judged) if is_same else (before.calibration, before.judged))
 
 
 def run(*arguments: object) -> tuple[int, str]:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from detectors.checkpoint import SINGLE, read_weights
+from detectors.checkpoint import SINGLE, read_weights, weight_files
 from detectors.config import DetectorConfig
-from detectors.errors import ModelError
+from detectors.errors import ModelError, ModelFileError
 from detectors.export import prepare
 from detectors.exporters.vit import ViTExporter
 from detectors.exporters.vit_numpy import numpy_reference
@@ -249,3 +249,28 @@ def test_the_made_pictures_of_every_shape_are_part_of_every_comparison(tmp_path:
     own = [photo(64, 64)]
     made = prepare("ViT", config_of(folder), tmp_path / "models", pictures=own)
     assert Manifest.read(made).parity.pictures == len(parity_pictures()) + len(own)
+
+
+def test_the_file_that_config_json_names_is_read_or_missed(model: Path) -> None:
+    rewrite(model, shift, "best.safetensors")
+    settle(model, transformers_weights="best.safetensors")
+    assert Path("best.safetensors") in [path.relative_to(model) for path in weight_files(model)]
+    named = export(model)
+    settle(model, transformers_weights=SINGLE)
+    assert export(model).known_answer != pytest.approx(named.known_answer, abs=1e-4)
+    settle(model, transformers_weights="gone.safetensors")
+    with pytest.raises(ModelError, match=r"holds no gone\.safetensors"):
+        weight_files(model)
+
+
+@pytest.mark.parametrize("name", ["../x.safetensors", "/x.safetensors", "model.bin", "x" * 300 + ".safetensors", 3])
+def test_a_name_that_is_no_file_of_the_folder_is_refused(model: Path, name: object) -> None:
+    settle(model, transformers_weights=name)
+    with pytest.raises(ModelFileError, match="transformers_weights="):
+        weight_files(model)
+    settle(model, transformers_weights=None)
+    (model / SINGLE).unlink()
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": str(name)}}))
+    if str(name) not in ("model.bin", "3"):  # there none is missing, it is not there
+        with pytest.raises(ModelError, match="files of its own folder"):
+            weight_files(model)

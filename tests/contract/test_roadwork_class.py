@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from detectors.errors import DetectorConfigError, NotPrepared
 from detectors.export import prepare
 from detectors.exporters.yolo import load_yolo
 from detectors.image import decode
-from detectors.loading import is_prepared, load_detector
+from detectors.loading import has_variant, is_prepared, load_detector
 from detectors.manifest import Manifest
 from detectors.pictures import parity_pictures
+from detectors.weights import variant_folder
 from tests.models import make_vit, make_yolo
 
 
@@ -123,3 +125,31 @@ def test_another_class_in_the_configuration_asks_for_another_export(tmp_path: Pa
     config = configured(tmp_path, f"model_folder: {folder}\nroadwork_label: two\n")
     with pytest.raises(DetectorConfigError, match="'two'"):
         load_detector("ViT", config, models, "onnx", RunOptions())
+
+
+def test_a_class_named_against_its_label_asks_for_another_export_once_the_key_is_gone(tmp_path: Path) -> None:
+    make_vit(tmp_path / "vit", labels={0: "safe", 1: "Roadwork"})
+    models = tmp_path / "models"
+    folder = prepare("ViT", configured(tmp_path, "hf_repo: vit\nroadwork_label: safe\n"), models)
+    assert Manifest.read(folder).output.index == 0
+    config = configured(tmp_path, "hf_repo: vit\n")
+    assert not is_prepared(config, models)
+    with pytest.raises(NotPrepared, match="'safe'"):
+        load_detector("ViT", config, models, "onnx", RunOptions())
+    prepare("ViT", config, models)
+    assert Manifest.read(folder).output.index == 1
+
+
+def test_a_faster_variant_of_another_class_is_not_served(tmp_path: Path) -> None:
+    make_vit(tmp_path / "vit", labels={0: "one", 1: "two"})
+    models = tmp_path / "models"
+    config = configured(tmp_path, "hf_repo: vit\nroadwork_class_index: 1\n")
+    fp32 = prepare("ViT", config, models)
+    faster = variant_folder(Manifest.read(fp32), models, "int8", "onnx")
+    shutil.copytree(fp32, faster)
+    assert has_variant(config, models, "int8", "onnx")
+    other = Manifest.read(fp32).output.model_copy(update={"index": 0})
+    Manifest.read(faster).model_copy(update={"output": other}).write(faster)
+    assert not has_variant(config, models, "int8", "onnx")
+    with pytest.raises(NotPrepared, match="another class"):
+        load_detector("ViT", config, models, "onnx", RunOptions(), "int8")

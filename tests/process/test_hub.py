@@ -1,5 +1,6 @@
 """Fetching a model: exactly its files, and a hub's refusal in its own words with what can be done."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -67,3 +68,15 @@ def test_a_download_takes_the_models_files_and_no_other(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert sorted(hub.fetched) == sorted(own)
     assert (tmp_path / "models" / "someone--roadwork" / COMMIT / "manifest.json").is_file()
+
+
+def test_the_weights_that_config_json_names_are_fetched_and_read(tmp_path: Path) -> None:
+    folder = write_stored_vit(tmp_path / "vit")
+    own = {path.name: path.read_bytes() for path in folder.iterdir()}
+    values = json.loads(own["config.json"]) | {"transformers_weights": "best.safetensors"}
+    files = own | {"config.json": json.dumps(values).encode(), "best.safetensors": own["model.safetensors"]}
+    broken = files | {"model.safetensors": b"not read"}
+    with serving(Hub(broken)) as hub:
+        done = download(tmp_path, hub)
+    assert done.returncode == 0, done.stderr
+    assert "best.safetensors" in hub.fetched

@@ -108,6 +108,16 @@ def test_a_branch_may_be_another_file(tmp_path: Path) -> None:
     assert found.detector == "YOLOClassifier"
 
 
+def test_keys_beside_another_file_win_over_those_in_it(tmp_path: Path) -> None:
+    (tmp_path / "vit.yaml").write_text("hf_repo: a/b\nrevision: abc\nroadwork_class_index: 0\n")
+    config = read_config(write(tmp_path, "branches:\n  v: {config: vit.yaml, letterbox: true, revision: def}\n"))
+    assert config.branches is not None
+    found = config.branches["v"]
+    assert (found.hf_repo, found.letterbox, found.revision, found.roadwork_class_index) == ("a/b", True, "def", 0)
+    with pytest.raises(DetectorConfigError, match="found hf_repo and weights_path"):
+        read_config(write(tmp_path, "branches:\n  v: {config: vit.yaml, weights_path: best.pt}\n"))
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [

@@ -26,7 +26,7 @@ def test_it_is_told_with_our_keys_and_its_values(tmp_path: Path) -> None:
         "vit_config: ViT_roadwork.yaml\nyolo_weights_path: runs/best.pt\ngooglenet_fusion_path: /w/inception_keras\n"
         "use_keras: true\nroadwork_class_index: 1\n",
     )
-    assert all(word in words for word in ("Ensemble", "googlenet_fusion_path=/w/inception_keras", "fuse"))
+    assert all(word in words for word in ("Ensemble", "googlenet_fusion_path='/w/inception_keras'", "fuse"))
     assert ours.branches is not None
     vit, yolo = ours.branches["vit"], ours.branches["yolo"]
     assert vit.hf_repo == read_config(str(SHIPPED / "ViT_roadwork.yaml")).hf_repo

@@ -50,6 +50,7 @@ DETECTORS: list[dict[str, Any]] = [
         "fusion": {"kind": "logistic", "branches": ["one", "two", "three"], "weights": [1, 2, 3], "bias": 0.5},
         "fallbacks": [{"branches": ["one"], "threshold": 0.4, "measured": MEASURED}],
     },
+    {"vit_config": "vit.yaml", "yolo_weights_path": "best.pt", "googlenet_fusion_path": "/w/fusion", "use_keras": True},
 ]
 MANIFEST = json.loads((Path(__file__).parents[3] / "detectors" / "starter" / "manifest.json").read_text())
 
@@ -71,8 +72,8 @@ anything = st.recursive(
 YAML_VALUES = [
     ".nan", "-.inf", "1e999", "!!int x", "!!int ''", "!!float x", "!!timestamp x", "!!bool x", "!!binary x",
     "!!set {a}", "!!python/object:os.system x", "2024-13-45", "2024-01-01T99:99:99Z", "&a [*a]", "&a {x: *a}", "*a",
-    "{", "[[", '"\\0"', '"\\uD800"', "? [1, 2]\n: 3", "~", "~nobody/x", "'" + "x" * 5000 + "'", "1" * 5000, "0o9",
-    "1:99:99", "<<: 3", "---", "[" * 2000,
+    "{", "[[", '"\\0"', '"\\uD800"', "? [1, 2]\n: 3", "~", "~nobody/x", "'" + "x" * 5000 + "'",
+    "1" * 5000, "0x" + "f" * 5000, "0o9", "1:99:99", "<<: 3", "---", "[" * 2000,
 ]  # fmt: skip
 
 

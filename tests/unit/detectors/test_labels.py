@@ -3,7 +3,7 @@
 import pytest
 
 from detectors.errors import DetectorConfigError
-from detectors.labels import contradiction, is_roadwork, is_without, roadwork_index, shown
+from detectors.labels import contradiction, is_roadwork, is_without, roadwork_index, words
 
 WORKS = [
     "Roadwork", "roadwork", "ROADWORKS", "road_work", "Road Works", "road-works", "RoadWork", "construction",
@@ -108,5 +108,14 @@ def test_names_speak_against_a_number(labels: dict[int, str], index: int, contra
 
 
 def test_which_class_counts_in_words() -> None:
-    assert shown(["no_roadwork", "Roadwork"], 1) == "class 1 'Roadwork' of 'no_roadwork', 'Roadwork'"
-    assert shown([f"c{number}" for number in range(1000)], 500).endswith("'c9' and 990 more")
+    assert words(["no_roadwork", "Roadwork"], 1) == "class 1 'Roadwork' of 'no_roadwork', 'Roadwork'"
+    assert words([f"c{number}" for number in range(1000)], 500).endswith("'c9' and 990 more")
+
+
+def test_a_label_of_any_length_is_told_on_a_short_line() -> None:
+    endless = {0: "x" * 100_000, 1: "two\nlines"}
+    with pytest.raises(DetectorConfigError) as caught:
+        roadwork_index(endless)
+    assert len(str(caught.value)) < 500
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(words(list(endless.values()), 0)) < 300

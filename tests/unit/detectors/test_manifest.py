@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from detectors.errors import ModelError, NotPrepared
-from detectors.manifest import Manifest, Output, Parity, Source, sha256
+from detectors.manifest import BranchModel, Manifest, Output, Parity, Source, same_branches, sha256
 
 
 @pytest.fixture
@@ -112,3 +112,14 @@ FULL = {
         },
     },
 }  # fmt: skip
+
+
+def test_a_branch_is_another_one_once_another_class_counts() -> None:
+    one = BranchModel(detector="ViT", name="a", revision="b", sums="c", index=1)
+    assert same_branches({"x": one}, {"x": one})
+    assert not same_branches({"x": one}, {"x": one.model_copy(update={"index": 0})})
+    assert not same_branches({"x": one}, {"y": one})
+    assert not same_branches(None, {"x": one})
+    old = one.model_copy(update={"index": None})  # as the versions before wrote it
+    assert same_branches({"x": old}, {"x": one})
+    assert not same_branches({"x": old}, {"x": one.model_copy(update={"sums": "d"})})

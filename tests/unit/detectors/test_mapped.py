@@ -93,3 +93,12 @@ def test_files_that_were_let_go_keep_nobody_waiting(path: Path, tmp_path: Path) 
     files.close()
     os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
     assert is_read(files)
+
+
+def test_what_a_link_means_is_found_too(path: Path, tmp_path: Path) -> None:
+    """As in a snapshot of the hub's cache, whose files lie beside it."""
+    snapshot = tmp_path / "snapshots" / "one"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.data").symlink_to(path)
+    assert mapped_below([snapshot]) == [path]
+    assert mapped_below([tmp_path / "snapshots"]) == [path]

@@ -103,10 +103,10 @@ def test_make_keeps_the_services_name_for_services_and_minds_no_shells_own() -> 
 
 def test_a_line_that_is_no_setting_is_refused_by_its_number_and_not_shown(tmp_path: Path) -> None:
     (tmp_path / "miner.env").write_text(
-        '# fine\nLOG_LEVEL=INFO\nHF_TOKEN hf_notwithoutequals\nexport NETUID=323\nX="y\n'
+        '# fine\nLOG_LEVEL=INFO\nHF_TOKEN hf_notwithoutequals\nexport NETUID=323\nexport PATH\nQUEUE_DEPTH\nX="y\n'
     )
     run = miner(tmp_path, "models", "list")
     assert run.returncode == 2
     assert "hf_notwithoutequals" not in run.stderr
     places = [key.rpartition(", ")[2] for key in keys_of(run)]
-    assert places == ["line 3", "line 5"]
+    assert places == ["line 3", "line 6", "line 7"]

@@ -78,3 +78,15 @@ def test_a_run_is_not_resumed_with_other_photos(tmp_path: Path) -> None:
     assert Chosen.read(tmp_path, "these") == chosen
     with pytest.raises(DetectorConfigError, match="the photos have changed"):
         Chosen.read(tmp_path, "others")
+
+
+@pytest.mark.parametrize("place", ["~nobody-of-this-name/p", "x" * 5000, "/" + "x" * 5000])
+@pytest.mark.parametrize("key", ["data", "model"])
+def test_a_place_that_can_be_none_is_named(tmp_path: Path, key: str, place: str) -> None:
+    values = {"data": str(tmp_path), "model": "tiny"} | {key: place}
+    if key == "model" and place.startswith("x"):  # a name of the hub's
+        TrainConfig.make(values).check_places()
+        return
+    with pytest.raises(DetectorConfigError, match=f"{key}="):
+        TrainConfig.make(values).check_places()
+    TrainConfig.make({"data": f"hf:{place}"}).check_places()  # one of the hub's names may be anything
