@@ -18,6 +18,9 @@ MAX_PIXELS = 25_000_000  # a 25 MP photo decodes to 75 MB; nothing larger is a s
 MIN_SIDE = 2  # pixels; a single one is no photo
 MAX_SCANS = 64  # of a JPEG, each over all its pixels: 42 bytes are 15 ms of a core at 25 MP. Encoders write up to 18
 MAX_READS = 50_000  # of a file: parsers written in Python take time and memory for each part, however small it is
+HEADER_READS = 4_000  # of these, up to its pixels: 10 ms. A camera's file takes some dozens
+MAX_PROFILES = 4  # of a PNG's colours, each unpacked to up to 1 MiB in 1 ms; one is allowed
+PNG, PROFILE = b"\x89PNG", b"iCCP"
 # What Pillow's parsers raise when they meet hostile bytes; `struct.error` and `zlib.error` are no `ValueError`.
 HOSTILE = (
     ArithmeticError, AttributeError, EOFError, LookupError, OSError, struct.error, SyntaxError, TypeError, ValueError,
@@ -48,10 +51,11 @@ class _Counted(io.BytesIO):
     """A file that can be read only so often."""
 
     reads = 0
+    most = HEADER_READS
 
     def read(self, size: int | None = -1, /) -> bytes:
         self.reads += 1
-        if self.reads > MAX_READS:
+        if self.reads > self.most:
             raise ImageError("the image's file has too many parts")
         return super().read(size)
 
@@ -68,7 +72,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
             take long.
     """
     try:
-        picture: Image.Image = _open(_Counted(data), formats=FORMATS)
+        file = _Counted(data)
+        picture = _opened(file, data)
         width, height = picture.size
         if width * height > max_pixels:
             raise ImageError(f"the image has {width}×{height} pixels; at most {max_pixels / 1e6:g} million are allowed")
@@ -76,6 +81,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
             raise ImageError(f"the image has {width}×{height} pixels, which shows nothing")
         if data.startswith(JPEG) and (scans := data.count(SCAN)) > MAX_SCANS:
             raise ImageError(f"the image has {scans} scans; at most {MAX_SCANS} are allowed")
+        file.most = MAX_READS
         picture.load()
         picture = _upright(picture)  # and not under another name: the one before would stay in memory meanwhile
         if picture.mode != "RGB":
@@ -99,7 +105,7 @@ def memory_of(data: bytes, max_pixels: int = MAX_PIXELS) -> int:
     copied, a progressive JPEG holds all its coefficients, and turning or converting a picture takes a second one.
     """
     try:
-        picture = _open(_Counted(data), formats=FORMATS)
+        picture = _opened(_Counted(data), data)
         (width, height), mode = picture.size, picture.mode
         if width * height > max_pixels or min(width, height) < MIN_SIDE:
             return 0
@@ -115,6 +121,13 @@ def memory_of(data: bytes, max_pixels: int = MAX_PIXELS) -> int:
     resized = RESIZED * max(width, height) // min(width, height)
     pixels = _rows(width, height, stored) + max(decoder * width * height, turned, converted)
     return pixels + min(resized, 4 * MAX_PIXELS) + METADATA * len(data)
+
+
+def _opened(file: _Counted, data: bytes) -> Image.Image:
+    """Read a picture's header; takes some milliseconds at most, whatever is in it."""
+    if data.startswith(PNG) and data.count(PROFILE) > MAX_PROFILES:
+        raise ImageError("the image has too many colour profiles")
+    return _open(file, formats=FORMATS)
 
 
 def _rows(width: int, height: int, each: int) -> int:

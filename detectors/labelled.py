@@ -74,7 +74,7 @@ def read_photos(folder: Path, tell: Tell = lambda _done, _of: None, workers: int
     """
     if not folder.is_dir():
         raise DetectorConfigError(f"{folder} is not a folder; one with the subfolders {_AND} is needed")
-    found_in = {kind: _pictures(folder, kind) for kind in CLASSES}
+    found_in = {kind: pictures_of(folder, kind) for kind in CLASSES}
     entries = [(folder, path, label) for label, kind in enumerate(CLASSES) for path in found_in[kind][0]]
     photos: list[Photo] = []
     skipped = [f"{kind}: {_in_words(others)}" for kind, (_, others) in found_in.items() if others]
@@ -105,8 +105,12 @@ def openable(folder: Path) -> Iterator[Path | str]:
         yield path if isinstance(found, Photo) else found
 
 
-def _pictures(folder: Path, kind: str) -> tuple[list[Path], Counter[str]]:
-    """Return the photos of a class, and how many files of each other format lie among them."""
+def pictures_of(folder: Path, kind: str) -> tuple[list[Path], Counter[str]]:
+    """Return the photos of a class, and how many files of each other format lie among them.
+
+    Raises:
+        DetectorConfigError: there is no folder of this class.
+    """
     if not (folder / kind).is_dir():
         raise DetectorConfigError(f"{folder} holds no folder {kind!r}; one folder a class is needed: {_AND}")
     files = sorted(path for path in (folder / kind).rglob("*") if path.is_file() and not path.name.startswith("."))

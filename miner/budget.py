@@ -7,7 +7,7 @@ Callers who have proved nothing rank behind everybody who has, and among themsel
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from math import inf
 
@@ -38,7 +38,9 @@ class Budget:
         self._capacity: float = most
         self._claims: dict[Claim, None] = {}  # as an ordered set: those that hold something
         self.held = 0
-        self.short = False  # whether a claim was refused since the last look
+        self._unproven: Counter[str] = Counter()  # bytes of those who have proved nothing, by address
+        self._all_unproven = 0
+        self.short = False  # whether the machine had not enough for a claim since the last look
         self.reread: Callable[[], float] | None = None  # returns the bytes that are left now
         self._seen = -inf  # when that was asked, on time.monotonic
 
@@ -70,28 +72,47 @@ class Budget:
         """Give `count` bytes to a claim; it raises as `Claim.grow`."""
         if claim.rank is None:
             count = max(count, LEAST - claim.bytes)
-            over = sum(one.bytes for one in self._claims if one.rank is None) + count - self._most_unproven
+            over = self._all_unproven + count - self._most_unproven
             self._make_room(over, claim.standing(count), lambda one: one.rank is None)
         # On the loop: it takes 0.8 ms, only when memory is short, and what a picture has just given back counts.
         if count > self.free and self.reread is not None and time.monotonic() - self._seen > STALE:
             self._seen = time.monotonic()
             self.see(self.reread(), self.used)
-        self._make_room(count - self.free, claim.standing(count), lambda one: True)
+        try:
+            self._make_room(count - self.free, claim.standing(count), lambda one: True)
+        except Refused:
+            self.short = True
+            raise
         self._claims[claim] = None
-        claim.bytes += count
-        self.held += count
+        self._note(claim, count)
 
     def give_back(self, claim: "Claim", left: int) -> None:
         """Take back all but `left` bytes of a claim."""
         left = min(left, claim.bytes)
-        self.held -= claim.bytes - left
-        claim.bytes = claim.used = left
+        self._note(claim, left - claim.bytes)
+        claim.used = left
         if not left:
             self._claims.pop(claim, None)
 
     def held_at(self, address: str) -> int:
         """Return the bytes that unproven callers at an address hold."""
-        return sum(claim.bytes for claim in self._claims if claim.rank is None and claim.address == address)
+        return self._unproven[address]
+
+    def prove(self, claim: "Claim") -> None:
+        """Count a claim's bytes no longer among those of unproven callers."""
+        self._note_unproven(claim, -claim.bytes)
+
+    def _note(self, claim: "Claim", more: int) -> None:
+        claim.bytes += more
+        self.held += more
+        self._note_unproven(claim, more)
+
+    def _note_unproven(self, claim: "Claim", more: int) -> None:
+        if claim.rank is None:
+            self._all_unproven += more
+            self._unproven[claim.address] += more
+            if not self._unproven[claim.address]:
+                del self._unproven[claim.address]
 
     def _make_room(self, needed: float, standing: Standing, among: "Callable[[Claim], bool]") -> None:
         """Take bytes from those who stand behind, the last first; from nobody if that were not enough.
@@ -109,7 +130,6 @@ class Budget:
             losers.append(one)
             needed -= one.bytes
         if needed > 0:
-            self.short = True
             raise refused("memory")
         for one in losers:
             self.give_back(one, 0)
@@ -121,11 +141,21 @@ class Claim:
 
     def __init__(self, budget: Budget, rank: Rank | None, address: str) -> None:
         self._budget = budget
-        self.rank = rank  # None while its caller has proved nothing
+        self._rank = rank
         self.address = address
         self.bytes = 0
         self.used = 0
         self.lose: Callable[[Refused], None] | None = None  # ends the request; None: nobody can take it away
+
+    @property
+    def rank(self) -> Rank | None:
+        """That of its request; None while its caller has proved nothing."""
+        return self._rank
+
+    @rank.setter
+    def rank(self, rank: Rank) -> None:
+        self._budget.prove(self)
+        self._rank = rank
 
     def standing(self, more: int = 0) -> Standing:
         """Return where it stands, if it held `more` bytes than it does."""
@@ -141,21 +171,37 @@ class Claim:
         """
         self._budget.take(self, count)
 
-    async def obtain(self, count: int, until: float) -> None:
-        """Take `count` bytes more as soon as there are so many; what a running picture holds is waited for.
+    def grow_or_wait(self, count: int, until: float) -> bool:
+        """Take `count` bytes more; False: a running picture may give them back, so try again after `PAUSE`.
+
+        Callers who have proved nothing don't wait: there may be hundreds of them.
 
         Raises:
             Refused: there are not so many for it by `until`, on `time.monotonic`.
         """
-        while True:
-            try:
-                self.grow(count)
-            except Refused:
-                if time.monotonic() >= until or not self._budget.is_busy:
-                    raise
-            else:
-                return
+        try:
+            self.grow(count)
+        except Refused:
+            if self._rank is None or time.monotonic() >= until or not self._budget.is_busy:
+                raise
+            return False
+        return True
+
+    async def obtain(self, count: int, until: float, check: Callable[[], None]) -> None:
+        """Take `count` bytes more as soon as there are so many; what a running picture holds is waited for.
+
+        Args:
+            count: how many.
+            until: when that makes no sense any more, on `time.monotonic`.
+            check: raises once the request has ended for another reason.
+
+        Raises:
+            Refused: there are not so many for it.
+        """
+        check()
+        while not self.grow_or_wait(count, until):
             await asyncio.sleep(PAUSE)
+            check()
 
     def fill(self, count: int) -> None:
         """Note that `count` bytes more of it are filled."""

@@ -257,7 +257,10 @@ class Background(QueueHandler):
 
     def _write(self, line: logging.LogRecord) -> None:
         for target in self._targets:
-            target.emit(line)  # without its lock, for which the end of the process would wait
+            try:
+                target.emit(line)  # without its lock, for which the end of the process would wait
+            except Exception:  # noqa: BLE001 - one that can't be put into words, or for want of memory: others follow
+                target.handleError(line)
 
     def _tell(self) -> None:
         lost, failed = self.lost, self._failed

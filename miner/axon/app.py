@@ -21,7 +21,7 @@ from miner.axon.clock import ClockWatch
 from miner.axon.exchange import Exchange, Recorder, address_of, neighbourhood
 from miner.axon.limits import Limits
 from miner.axon.replay import SeenNonces
-from miner.budget import Claim
+from miner.budget import PAUSE, Claim
 from miner.chain.base import Chain
 from miner.connections import vouch
 from miner.errors import Expired, Forbidden, InferenceFailed, Refused, RequestError, Unauthorised
@@ -195,7 +195,6 @@ class Axon:
 
     async def _unpack(self, exchange: Exchange, ticket: Ticket, claim: Claim, body: bytearray) -> Picture:
         """Return the photo in a body, which is let go; of large ones only one is unpacked at a time, in a thread."""
-        limits, small = self.limits, len(body) <= SMALL
         lose = claim.lose
 
         def let_go(why: Refused) -> None:
@@ -204,21 +203,28 @@ class Axon:
                 lose(why)
 
         claim.lose = let_go
-        async with nullcontext() if small else limits.unpacking:
-            ticket.check()
-            await claim.obtain(int(UNPACKED * len(body)), ticket.deadline - 1.0)
-            ticket.check()
-            if small:
-                picture = unpack(body, limits.max_pixels)
-            else:
-                claim.lose = None  # a thread can't be made to let go
-                loop = asyncio.get_running_loop()
-                picture = await loop.run_in_executor(limits.unpacker, unpack, body, limits.max_pixels)
+        while True:
+            picture = await self._unpack_if_there_is_memory(ticket, claim, body)
+            if picture is not None:
+                break
+            await asyncio.sleep(PAUSE)  # without the lock: who ranks better may get the memory
         claim.lose = lose
         claim.shrink(len(picture.data))
         exchange.picture = picture
         exchange.lap("body")
         return picture
+
+    async def _unpack_if_there_is_memory(self, ticket: Ticket, claim: Claim, body: bytearray) -> Picture | None:
+        limits, is_small = self.limits, len(body) <= SMALL
+        async with nullcontext() if is_small else limits.unpacking:
+            ticket.check()
+            if not claim.grow_or_wait(int(UNPACKED * len(body)), ticket.deadline - 1.0):
+                return None
+            if is_small:
+                return unpack(body, limits.max_pixels)
+            claim.lose = None  # a thread can't be made to let go
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(limits.unpacker, unpack, body, limits.max_pixels)
 
     def _count_refusal(self, exchange: Exchange, error: Refused) -> str:
         """Count a refusal and return the outcome.

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 
 import pybase64
 from pydantic import BaseModel, ValidationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from detectors.image import memory_of
 from miner.axon.limits import Limits
@@ -87,6 +87,10 @@ class BodyReader:
         """Until when memory is waited for, so that the body still has the time to come."""
         return min(self._deadline, time.monotonic() + self._limits.body_stall) - 1.0
 
+    def _check(self) -> None:
+        if self._why is not None:
+            raise self._why
+
     def stop(self, why: RequestError) -> None:
         """Give up at once, for this reason: what is held of the body is wanted for another."""
         self._why = why
@@ -109,7 +113,7 @@ class BodyReader:
         if self._length is not None:
             return await self._read_whole(self._length)
         pieces, filled = self._pieces, 0
-        await self._claim.obtain(PIECE, self._patience)
+        await self._claim.obtain(PIECE, self._patience, self._check)
         async for chunk in self._chunks():
             if filled + len(chunk) > self._claim.bytes:
                 self._claim.grow(max(PIECE, len(chunk)))
@@ -118,20 +122,21 @@ class BodyReader:
             pieces[-1] += chunk
             self._claim.fill(len(chunk))
             filled += len(chunk)
-        await self._claim.obtain(filled, self._patience)  # for the moment in which it is there twice
+        await self._claim.obtain(filled, self._patience, self._check)  # for the moment in which it is there twice
         body = bytearray().join(pieces)
         pieces.clear()
         self._claim.shrink(filled)
         return body
 
     async def _read_whole(self, length: int) -> bytearray:
-        await self._claim.obtain(length, self._patience)
+        await self._claim.obtain(length, self._patience, self._check)
         body, filled = bytearray(length), 0
         self._pieces.append(body)
         async for chunk in self._chunks():
             body[filled : filled + len(chunk)] = chunk
             filled += len(chunk)
             self._claim.fill(len(chunk))
+        self._check()
         del body[filled:]
         self._pieces.clear()
         return body
@@ -148,8 +153,7 @@ class BodyReader:
 
     async def _chunk(self, stream: AsyncGenerator[bytes, None]) -> bytes | None:
         patience = min(self._limits.body_stall, self._deadline - time.monotonic())
-        if self._why is not None:
-            raise self._why
+        self._check()
         try:
             async with asyncio.timeout(patience) as self._scope:
                 return await anext(stream, None)
@@ -211,15 +215,3 @@ def picture_of(body: bytes | bytearray) -> bytes:
         return base64.b64decode(image)
     except (binascii.Error, ValueError):
         raise UnreadableImage("the image is not base64") from None
-
-
-__all__ = [
-    "SMALL",
-    "UNPACKED",
-    "BodyReader",
-    "ClientDisconnect",
-    "check_length",
-    "declared_length",
-    "picture_of",
-    "unpack",
-]

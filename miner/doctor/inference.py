@@ -7,12 +7,12 @@ import asyncio
 import json
 import sys
 import time
-from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from detectors.errors import ImageError
-from detectors.labelled import CLASSES, SUFFIXES
+from detectors.errors import DetectorError
+from detectors.labelled import CLASSES, pictures_of
 from detectors.pictures import known_picture
 from detectors.reversal import ask_drawn
 from miner.errors import StartError
@@ -31,7 +31,8 @@ def measure(settings: Settings, count: int, budget: float, folder: str) -> dict[
         folder: of labelled photos; empty: drawings are asked about.
 
     Returns:
-        `seconds` of each picture, and `photos` as pairs of label and answer, or `drawn` as pairs of answers.
+        `seconds` of each picture, and `photos` as pairs of label and answer with those `unread` and why, or `drawn` as
+        pairs of answers.
 
     Raises:
         StartError: the model can't be loaded, fails its checks, or is too slow.
@@ -44,25 +45,26 @@ def measure(settings: Settings, count: int, budget: float, folder: str) -> dict[
         started = time.perf_counter()
         detector.predict(picture)
         seconds.append(time.perf_counter() - started)
-    photos, drawn = list[tuple[bool, float]](), list[tuple[float, float]]()
+    photos, unread, drawn = list[tuple[bool, float]](), list[str](), list[tuple[float, float]]()
     labelled = _in_turn(Path(folder)) if folder else []
     for path, label in labelled:
         if time.monotonic() - began > budget:
             break
-        with suppress(ImageError, OSError):
+        try:
             photos.append((label, detector.predict(path.read_bytes()).probability))
+        except (DetectorError, OSError) as error:
+            unread.append(f"{path.name}: {getattr(error, 'strerror', None) or error}")
     if not folder and time.monotonic() - began < budget:
         drawn += ask_drawn(lambda drawing: detector.judge(drawing).probability).pairs
     detector.close()
-    return {"seconds": seconds, "photos": photos, "drawn": drawn, "fault": ""}
+    return {"seconds": seconds, "photos": photos, "unread": unread, "drawn": drawn, "fault": ""}
 
 
 def _in_turn(folder: Path) -> list[tuple[Path, bool]]:
     """Return labelled photos, the classes in turn, so that the time is enough for some of both."""
-    clear, works = (
-        sorted(path for path in (folder / kind).rglob("*") if path.suffix.lower() in SUFFIXES) for kind in CLASSES
-    )
-    return [one for pair in zip(works, clear, strict=False) for one in zip(pair, (True, False), strict=True)]
+    clear, works = (pictures_of(folder, kind)[0] for kind in CLASSES)
+    both = [[(path, True) for path in works], [(path, False) for path in clear]]
+    return [one for pair in zip_longest(*both) for one in pair if one is not None]
 
 
 def main() -> None:
@@ -71,7 +73,7 @@ def main() -> None:
     try:
         answer = measure(Settings.load(), count, budget, folder)
     except StartError as error:
-        answer = {"seconds": [], "photos": [], "drawn": [], "fault": str(error)}
+        answer = {"seconds": [], "photos": [], "unread": [], "drawn": [], "fault": str(error)}
     sys.stdout.write(json.dumps(answer))
 
 

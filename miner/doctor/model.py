@@ -57,13 +57,16 @@ class ModelFacts:
 class InferenceFacts:
     """Seconds of pictures from bytes to probability; `fault` says why there are none.
 
-    `photos` are labels and answers of labelled photos, `drawn` answers to drawn roads without cones and with them.
+    `photos` are labels and answers of labelled photos in `folder`, and `unread` those that have no answer, with the
+    reason; `drawn` are answers to drawn roads without cones and with them.
     """
 
     seconds: Sequence[float] = field(default_factory=tuple)
     fault: str = ""
     photos: Sequence[tuple[bool, float]] = field(default_factory=tuple)
     drawn: Sequence[tuple[float, float]] = field(default_factory=tuple)
+    folder: str = ""
+    unread: Sequence[str] = field(default_factory=tuple)
 
 
 def read_model(settings: Settings) -> ModelFacts:
@@ -167,6 +170,13 @@ def judge_class(facts: ModelFacts, asked: InferenceFacts) -> Finding | None:
         return ok(name, f"{said}; {found.words}")
     if facts.doubt:
         return problem(name, f"{said}, but {facts.doubt}: it {LOOKS}", facts.remedy)
+    if asked.folder and not asked.fault:
+        counts = f"{labels.count(True)} roadwork and {labels.count(False)} no_roadwork photos were answered"
+        faults = f" ({len(asked.unread)} could not be: {asked.unread[0]})" if asked.unread else ""
+        return warning(
+            name, f"{said}, which --pictures={asked.folder} can't confirm: {counts}{faults}",
+            "some photos of both classes are needed, in the subfolders roadwork and no_roadwork",
+        )  # fmt: skip
     drawn = Drawn(asked.drawn)
     if drawn.is_reversed:
         return warning(
@@ -201,7 +211,8 @@ async def read_inference(settings: Settings, seconds: float, photos: Path | None
     except ValueError:
         return InferenceFacts(fault=f"it ended with exit code {child.returncode}")
     photos_said, drawn = ([tuple(pair) for pair in answer[key]] for key in ("photos", "drawn"))
-    return InferenceFacts(tuple(answer["seconds"]), answer["fault"], photos_said, drawn)
+    folder = str(photos) if photos is not None else ""
+    return InferenceFacts(tuple(answer["seconds"]), answer["fault"], photos_said, drawn, folder, answer["unread"])
 
 
 def judge_inference(facts: InferenceFacts | None, allowed: float) -> Finding:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from detectors.errors import ImageError
-from detectors.image import JPEG, MAX_READS, MAX_SCANS, SCAN, decode, memory_of
+from detectors.image import HEADER_READS, JPEG, MAX_PROFILES, MAX_READS, MAX_SCANS, SCAN, decode, memory_of
 from tests.models import ORIENTATION, photo
 
 EXIF = b"Exif\0\0"
@@ -253,3 +253,27 @@ def test_a_bomb_of_34_bytes_is_known_by_its_header() -> None:
 @pytest.mark.parametrize("data", [b"", b"no picture", png_header(6000, 6000), png_header(1, 1)], ids=len)
 def test_what_is_refused_unread_takes_nothing(data: bytes) -> None:
     assert memory_of(data) == 0
+
+
+def test_a_header_of_many_parts_is_refused_early_and_pixels_in_many_parts_are_not() -> None:
+    """A body's header is read on the event loop."""
+    header = with_chunks(png_chunk(b"prVt") * HEADER_READS)
+    assert memory_of(header) == 0
+    with pytest.raises(ImageError, match="too many parts"):
+        decode(header)
+    data = photo(40, 30, kind="PNG")
+    begin = data.index(b"IDAT") - 4
+    (length,) = struct.unpack(">I", data[begin : begin + 4])
+    pixels, rest = data[begin + 8 : begin + 8 + length], data[begin + 12 + length :]
+    parts = b"".join(png_chunk(b"IDAT", pixels[at : at + 1]) for at in range(length))
+    assert length > HEADER_READS / 3
+    assert decode(data[:begin] + parts + rest).tobytes() == decode(data).tobytes()
+
+
+def test_a_profile_is_unpacked_a_few_times_at_most() -> None:
+    profile = png_chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(2**20 - 10)))
+    assert memory_of(with_chunks(profile)) > 0
+    assert decode(with_chunks(profile)).size == (40, 30)
+    assert memory_of(with_chunks(profile * (MAX_PROFILES + 1))) == 0
+    with pytest.raises(ImageError, match="profiles"):
+        decode(with_chunks(profile * (MAX_PROFILES + 1)))

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from detectors.image import memory_of
 from miner.axon.body import PIECE, BodyReader, unpack
 from miner.axon.limits import Limits
-from miner.budget import Budget
+from miner.budget import PAUSE, Budget
 from miner.errors import BodyStalled, BodyTooLarge, Refused, RequestError
 from miner.queue import Rank, refused
 from tests.models import photo
@@ -107,3 +107,32 @@ def test_a_picture_comes_with_what_it_takes_to_decode_it() -> None:
     picture = unpack(body, 25_000_000)
     assert picture.data == data
     assert picture.memory == memory_of(data) > 4 * 640 * 360
+
+
+@pytest.mark.parametrize("length", [None, 150_000])
+def test_who_is_stopped_while_it_waits_for_memory_is_refused_and_not_read_as_empty(length: int | None) -> None:
+    async def run() -> object:
+        limits = Limits(max_body=200_000, body_stall=60.0, deadline_cap=3600.0, deadline_margin=0.5)
+        budget = Budget(most=400_000)
+        running = budget.claim(Rank(0, 0.0, 0))
+        running.grow(budget.free - 220_000 if length is None else budget.free)  # type: ignore[arg-type]
+        assert running.lose is None
+        pieces = [{"type": "http.request", "body": b"x" * 150_000, "more_body": False}]
+
+        async def receive() -> dict[str, object]:
+            return pieces.pop()
+
+        headers = [] if length is None else [(b"content-length", str(length).encode())]
+        request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
+        claim = budget.claim(Rank(0, 0.0, 0))
+        reader = BodyReader(request, limits, asyncio.get_running_loop().time() + 3600, claim)
+        reading = asyncio.ensure_future(reader.read())
+        await asyncio.sleep(3 * PAUSE)
+        assert not reading.done()
+        reader.stop(refused("evicted"))
+        (end,) = await asyncio.gather(reading, return_exceptions=True)
+        return end
+
+    end = asyncio.run(run())
+    assert isinstance(end, Refused)
+    assert end.reason == "evicted"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from miner.budget import ADDRESSES, LEAST, PAUSE, STALE, Budget, Claim, ProvenAddresses
 from miner.errors import Refused
-from miner.queue import Rank
+from miner.queue import Rank, refused
 
 MEGABYTE = 2**20
 
@@ -150,6 +150,9 @@ def test_in_any_story_the_sums_are_right_and_only_the_worse_lose(
         if ends:
             alive.pop(0).shrink()
         assert budget.held == sum(one.bytes for one in alive) <= 100
+        for address in {one.address for one in alive}:
+            held = sum(one.bytes for one in alive if one.rank is None and one.address == address)
+            assert budget.held_at(address) == held
 
 
 def test_an_address_is_known_with_its_hotkey_alone_and_not_for_ever() -> None:
@@ -180,7 +183,7 @@ def test_what_a_running_picture_holds_is_waited_for(budget: Budget, lost: list[C
         if busy:
             running.lose = None
         body = budget.claim(rank(1))
-        waiting = asyncio.ensure_future(body.obtain(50 * MEGABYTE, time.monotonic() + 60))
+        waiting = asyncio.ensure_future(body.obtain(50 * MEGABYTE, time.monotonic() + 60, lambda: None))
         await asyncio.sleep(3 * PAUSE)
         assert waiting.done() is not busy
         running.shrink()
@@ -188,3 +191,41 @@ def test_what_a_running_picture_holds_is_waited_for(budget: Budget, lost: list[C
         assert end is None if busy else isinstance(end, Refused)
 
     asyncio.run(act())
+
+
+def test_who_waits_for_memory_hears_at_once_that_its_request_has_ended(budget: Budget, lost: list[Claim]) -> None:
+    async def act() -> None:
+        claim(budget, lost, 90, rank(1)).lose = None
+        ended: list[Refused] = []
+
+        def check() -> None:
+            if ended:
+                raise ended[0]
+
+        body = budget.claim(rank(1))
+        waiting = asyncio.ensure_future(body.obtain(50 * MEGABYTE, time.monotonic() + 3600, check))
+        await asyncio.sleep(3 * PAUSE)
+        assert not waiting.done()
+        ended.append(refused("evicted"))
+        (end,) = await asyncio.gather(waiting, return_exceptions=True)
+        assert end is ended[0]
+        with pytest.raises(Refused):  # and one that had ended before takes nothing
+            await body.obtain(1, time.monotonic() + 3600, check)
+        assert body.bytes == 0
+
+    asyncio.run(act())
+
+
+def test_a_stranger_is_refused_without_a_wait(budget: Budget, lost: list[Claim]) -> None:
+    """Hundreds of them that ask again and again would keep the loop busy."""
+    claim(budget, lost, 90, rank(1)).lose = None
+    stranger = budget.claim(None, "address")
+    with pytest.raises(Refused):
+        asyncio.run(stranger.obtain(15 * MEGABYTE, time.monotonic() + 3600, lambda: None))
+
+
+def test_the_share_of_strangers_says_nothing_of_the_machine(budget: Budget, lost: list[Claim]) -> None:
+    claim(budget, lost, 15, None, "one")
+    with pytest.raises(Refused):
+        claim(budget, lost, 15, None, "one")
+    assert not budget.short

@@ -95,3 +95,25 @@ def run(settings: Settings, *command: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "miner", *command], capture_output=True, text=True, env=environment, timeout=PATIENCE,
         check=True,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("photos", [[], [(True, 0.9)]])
+def test_photos_that_tell_nothing_are_told(tmp_path: Path, photos: list[tuple[bool, float]]) -> None:
+    facts = read_model(settings_for(tmp_path, 1, UNNAMED))
+    asked = InferenceFacts(photos=photos, folder="/some/photos", unread=["a.jpg: the image can't be decoded"])
+    finding = judge_class(facts, asked)
+    assert finding is not None
+    assert finding.level == "warning"
+    assert all(part in finding.words for part in (f"{len(photos)} roadwork", "0 no_roadwork", "/some/photos", "a.jpg"))
+
+
+def test_photos_of_one_class_are_asked_and_what_is_no_photo_is_named(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, 1, UNNAMED)
+    photos = labelled_photos(tmp_path / "photos")
+    for path in (photos / "no_roadwork").iterdir():
+        path.unlink()
+    (photos / "roadwork" / "broken.jpg").write_bytes(b"no photo")
+    (photos / "roadwork" / "._hidden.jpg").write_bytes(b"of another system")
+    asked = asyncio.run(read_inference(settings, PATIENCE, photos))
+    assert {label for label, _ in asked.photos} == {True}
+    assert [one.partition(":")[0] for one in asked.unread] == ["broken.jpg"]

@@ -286,3 +286,16 @@ def test_a_report_goes_on_in_the_file_before(tmp_path: Path) -> None:
 def test_a_log_file_that_is_none_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigurationError, match=r"LOG_FILE="):
         LogFile.open(tmp_path / name, TextFormatter())
+
+
+def test_a_line_that_can_not_be_put_into_words_is_counted_and_others_follow(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        background = Background([DescriptorHandler(file.fileno(), JsonFormatter())])
+        logger = logging.Logger("of this test")
+        logger.addHandler(background)
+        logger.warning("odd", extra={"fields": {"a": object()}})
+        logger.warning("plain")
+        background.close()
+    assert background.lost == 1
+    assert "plain" in path.read_text()

@@ -1,0 +1,61 @@
+"""Bodies that wait for the memory to be unpacked, and whom they are in the way of."""
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.requests import Request
+
+from miner.axon.body import SMALL, UNPACKED
+from miner.axon.exchange import Exchange
+from miner.budget import PAUSE, Budget
+from miner.errors import Refused
+from miner.queue import refused
+from miner.service import Picture
+from tests.unit.miner.wire_in_process import Port
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[Port]:
+    port = Port(tmp_path)
+    yield port
+    port.close()
+
+
+def body_of(size: int) -> bytearray:
+    return bytearray(json.dumps({"image": base64.b64encode(b"x" * (size * 3 // 4)).decode()}), "ascii")
+
+
+def test_a_body_that_waits_for_memory_is_in_nobodys_way_and_hears_at_once_that_it_is_evicted(port: Port) -> None:
+    large, small = body_of(4 * SMALL), body_of(2 * SMALL)
+    budget = Budget(most=int(UNPACKED * len(small)) + len(small) + 10 * SMALL)
+    object.__setattr__(port.axon.limits, "budget", budget)
+    scheduler = port.service.scheduler
+
+    def begin(body: bytearray, stake: float) -> "tuple[asyncio.Task[Picture], object]":
+        ticket = scheduler.admit(f"of {stake}", stake, time.monotonic() + 3600)
+        request = Request({"type": "http", "method": "POST", "headers": []})
+        exchange = Exchange(request, "dendrite", time.monotonic())
+        unpacking = port.axon._unpack(exchange, ticket, budget.claim(ticket.rank), body)
+        return asyncio.ensure_future(unpacking), ticket
+
+    async def act() -> None:
+        running = budget.claim(None, "")
+        running._rank = scheduler.check("of the running one", 9.0, time.monotonic() + 3600)
+        running.grow(10 * SMALL)
+        low, ticket = begin(large, 1.0)
+        await asyncio.sleep(2 * PAUSE)
+        high, _ = begin(small, 5.0)
+        picture = await high
+        assert len(picture.data) == 2 * SMALL * 3 // 4
+        assert not low.done()
+        scheduler.refuse(ticket, refused("evicted"))  # type: ignore[arg-type]
+        (end,) = await asyncio.gather(low, return_exceptions=True)
+        assert isinstance(end, Refused)
+        assert end.reason == "evicted"
+
+    port.loop.run_until_complete(act())
