@@ -211,6 +211,11 @@ class Claim:
         """Give back all but `left` bytes, which are filled."""
         self._budget.give_back(self, left)
 
+    def release(self) -> None:
+        """Give back all; the request has ended, and whoever would have ended it is let go too."""
+        self.shrink()
+        self.lose = None
+
     def end(self, why: Refused) -> None:
         """End the request that has lost it."""
         if self.lose is not None:

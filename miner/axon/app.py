@@ -90,6 +90,8 @@ class Axon:
                 self.metrics.invalid_outputs.inc()
             elif isinstance(error, StaleNonce):
                 self._note_stale(error.caller)
+            # Its traceback holds the body, and a refused ticket holds it: until Python looks for cycles, otherwise.
+            error.with_traceback(None).__context__ = None
         except asyncio.CancelledError:  # the drain has run out of time
             late = refused("draining")
             outcome, reason, response = self._count_refusal(exchange, late), str(late), self._failure(exchange, late)
@@ -102,7 +104,7 @@ class Axon:
             outcome, reason, response = failed.outcome, str(failed), self._failure(exchange, failed)
         finally:
             if exchange.claim is not None:
-                exchange.claim.shrink()
+                exchange.claim.release()
         await response(scope, receive, send)
         self.recorder.record(exchange, outcome, reason, prediction)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import json
 import time
 from collections.abc import Iterator
@@ -10,11 +11,11 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 
-from miner.axon.body import SMALL, UNPACKED
+from miner.axon.body import SMALL, UNPACKED, BodyReader
 from miner.axon.exchange import Exchange
 from miner.budget import PAUSE, Budget
 from miner.errors import Refused
-from miner.queue import refused
+from miner.queue import MESSAGES, refused
 from miner.service import Picture
 from tests.unit.miner.wire_in_process import Port
 
@@ -59,3 +60,30 @@ def test_a_body_that_waits_for_memory_is_in_nobodys_way_and_hears_at_once_that_i
         assert end.reason == "evicted"
 
     port.loop.run_until_complete(act())
+
+
+@pytest.mark.parametrize("wire", ["dendrite", "btauth"])
+def test_what_was_read_of_a_refused_body_goes_at_once_and_not_when_python_looks_for_cycles(
+    port: Port, wire: str
+) -> None:
+    """Refused by the hundred, they held 250 MB, and the group of the process had no more."""
+    whole = port.request(wire, b"1f40\r\n" + b"x" * 4000, **{"content-length": None, "transfer-encoding": "chunked"})
+    budget = port.axon.limits.budget
+
+    def pieces() -> Iterator[bytes]:
+        yield whole
+        (claim,) = budget._claims
+        claim.end(refused("memory"))
+        yield b""
+
+    def readers() -> int:
+        return sum(type(one) is BodyReader for one in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = readers()
+        assert port.feed(pieces()) == [(503, {"message": MESSAGES["memory"]})]
+        assert readers() == before
+    finally:
+        gc.enable()
