@@ -99,16 +99,16 @@ $(BENCH)/yolo11n.env: | $(VENV)/.all
 	@mv $@.partial $@
 
 bench-axon: $(VENV)/.serve ## The axon's own ceiling: requests a second with a detector that answers at once (ARGS=--json)
-	@$(BIN)/python -m miner.bench.ceiling $(ARGS)
+	@$(BIN)/python -m tests.bench.axon $(ARGS)
 
 bench-keys: $(VENV)/.serve ## What more hotkeys cost: memory of one process for all, and of one for each (ENV_FILE=miner.env)
-	@$(BIN)/python -m miner.bench.keys $(WITH_ENV) $(ARGS)
+	@$(BIN)/python -m tests.bench.keys $(WITH_ENV) $(ARGS)
 
 bench-hop: $(VENV)/.all ## What the way to another machine costs (REMOTE_ENDPOINTS=… or ENV_FILE=miner.env; none: a server of its own)
-	@$(BIN)/python -m miner.bench.hop $(WITH_ENV) $(ARGS)
+	@$(BIN)/python -m tests.bench.hop $(WITH_ENV) $(ARGS)
 
 bench-shadow: $(VENV)/.serve ## What a shadow model costs live requests: with and without, in turn (ENV_FILE=miner.env)
-	@$(BIN)/python -m miner.bench.shadow $(WITH_ENV) $(ARGS)
+	@$(BIN)/python -m tests.bench.shadow $(WITH_ENV) $(ARGS)
 
 check: lint ## Lint, types and the quick tests
 	@$(BIN)/pytest -q tests/unit tests/contract

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detectors.errors import EngineError, InferenceError, ModelError
-from detectors.image import MAX_PIXELS, decode
-from detectors.manifest import Manifest
-from detectors.pictures import known_picture
+from detectors.models.manifest import Manifest
+from detectors.photos.image import MAX_PIXELS, decode
+from detectors.photos.synthetic import known_picture
 
 if TYPE_CHECKING:
     from detectors.remote.endpoints import Endpoint

@@ -9,8 +9,8 @@ from PIL import Image
 
 from detectors.base import Detector, Judgement, RunOptions
 from detectors.errors import DetectorError, EngineError, InferenceError, OutOfTime
-from detectors.fusion import Fusion
-from detectors.manifest import Manifest
+from detectors.models.fusion import Fusion
+from detectors.models.manifest import Manifest
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from detectors.backends.mapped import MappedFiles
 from detectors.base import Backend, Detector, Elsewhere, Judgement, ModelFiles, RunOptions
 from detectors.errors import InferenceError
-from detectors.image import decode
-from detectors.labels import refuse_constant
-from detectors.mapped import MappedFiles
-from detectors.pictures import known_picture
+from detectors.models.labels import refuse_constant
+from detectors.photos.image import decode
+from detectors.photos.synthetic import known_picture
 from detectors.preprocess import Preprocessing
 
 

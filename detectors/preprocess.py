@@ -13,8 +13,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from detectors.errors import ImageError, ModelFileError
-from detectors.image import MAX_PIXELS
-from detectors.processor_config import BILINEAR, LARGEST, NEAREST, PROCESSORS, ULTRALYTICS, ProcessorConfig, Triple
+from detectors.models.processor_config import (
+    BILINEAR,
+    LARGEST,
+    NEAREST,
+    PROCESSORS,
+    ULTRALYTICS,
+    ProcessorConfig,
+    Triple,
+)
+from detectors.photos.image import MAX_PIXELS
 
 CLIP, SIGLIP = "CLIPImageProcessor", "SiglipImageProcessor"
 CONVNEXT, EFFICIENTNET = "ConvNextImageProcessor", "EfficientNetImageProcessor"

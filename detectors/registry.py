@@ -8,9 +8,9 @@ from detectors.errors import DetectorConfigError
 
 if TYPE_CHECKING:
     from detectors.base import Backend, Detector
-    from detectors.exporters import Exporter
+    from detectors.export import Exporter
     from detectors.network import Network
-    from detectors.precision import Recipe
+    from detectors.quantize import Recipe
 
 DETECTORS = {
     "ViT": "detectors.vit:ViT",
@@ -18,8 +18,8 @@ DETECTORS = {
     "Ensemble": "detectors.ensemble:Ensemble",
 }
 EXPORTERS = {
-    "ViT": "detectors.exporters.vit:ViTExporter",
-    "YOLOClassifier": "detectors.exporters.yolo:YOLOExporter",
+    "ViT": "detectors.export.hf:ViTExporter",
+    "YOLOClassifier": "detectors.export.yolo:YOLOExporter",
 }
 BACKENDS = {
     "onnx": "detectors.backends.onnx:OnnxBackend",
@@ -31,12 +31,12 @@ PRECISIONS = ("fp32", "bf16", "int8")
 # How a faster precision is made, for the backend that runs it; each is tried, and measurement decides.
 RECIPES = {
     ("int8", "onnx"): {
-        "dynamic": "detectors.precision.onnx_int8:dynamic",
-        "static": "detectors.precision.onnx_int8:static",
-        "static, weights only": "detectors.precision.onnx_int8:static_weights",
+        "dynamic": "detectors.quantize.onnx_int8:dynamic",
+        "static": "detectors.quantize.onnx_int8:static",
+        "static, weights only": "detectors.quantize.onnx_int8:static_weights",
     },
-    ("int8", "openvino"): {"nncf": "detectors.precision.openvino:int8"},
-    ("bf16", "openvino"): {"bf16": "detectors.precision.openvino:bf16"},
+    ("int8", "openvino"): {"nncf": "detectors.quantize.openvino:int8"},
+    ("bf16", "openvino"): {"bf16": "detectors.quantize.openvino:bf16"},
 }
 DEFAULT_CONFIGS = {"ViT": "starter.yaml", "YOLOClassifier": "yolo_roadwork.yaml", "Ensemble": "pair_roadwork.yaml"}
 FUSED = "Ensemble"  # the one without a graph of its own: it asks others

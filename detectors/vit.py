@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from detectors.models.processor_config import ProcessorConfig
 from detectors.network import Network
 from detectors.preprocess import Preprocessing, from_processor_config
-from detectors.processor_config import ProcessorConfig
 
 
 class ViT(Network):

@@ -5,36 +5,37 @@ import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from miner import memory, signals, systemd
+from miner import signals, systemd
 from miner.axon.app import Axon
 from miner.axon.clock import ClockWatch
 from miner.axon.limits import Limits
+from miner.axon.request_log import Traffic
+from miner.axon.strangers import Strangers
 from miner.chain.base import Chain
-from miner.connections import Connections
 from miner.errors import StartError, Stuck
-from miner.health import Health
-from miner.heartbeat import States, beat, end
-from miner.hosts import own_names
-from miner.instance import alone
+from miner.http.connections import Connections
+from miner.http.server import listening
+from miner.identities import Seat, find_places_on_chain, leave_out, open_seats
+from miner.identities import in_words as why_none
+from miner.inference import allocator
+from miner.inference.health import Health
+from miner.inference.loader import ModelLoader, in_words, seconds_allowed
+from miner.inference.queue import Queue
+from miner.inference.reload import Reloader
+from miner.inference.scheduler import Scheduler
+from miner.inference.service import Service
+from miner.inference.threads import ThreadPlan
+from miner.inference.watchdog import States, beat, end
+from miner.lock import alone
 from miner.metrics import Metrics
-from miner.model import ModelLoader, in_words, seconds_allowed
-from miner.queue import Queue
 from miner.recorder import FOLDER
-from miner.recorder.flight import FlightRecorder, make_recorder
-from miner.reload import Reloader
-from miner.requests import guard_of, limits_of, rules_of
-from miner.scheduler import Scheduler
-from miner.seats import Seat, find_places_on_chain, leave_out, open_seats
-from miner.seats import in_words as why_none
-from miner.service import Service
-from miner.serving import listening
-from miner.settings import Settings
+from miner.recorder.recorder import FlightRecorder, make_recorder
+from miner.settings.hosts import own_names
+from miner.settings.requests import guard_of, limits_of, rules_of
+from miner.settings.settings import Settings
 from miner.shadow.keeper import ShadowKeeper
-from miner.status import status_app
-from miner.strangers import Strangers
-from miner.threads import ThreadPlan
-from miner.traffic import Traffic
-from miner.watch import Watch
+from miner.status.app import status_app
+from miner.status.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class Daemon:
             # Side by side: importing the SDK takes as long as checking and loading a large model.
             self.seats, loaded = await asyncio.gather(asyncio.to_thread(open_seats, settings), loader.load())
             loader.show(loaded)
-            memory.keep_pictures_together()
+            allocator.keep_pictures_together()
             plan = ThreadPlan(loaded.detector.options.slots, loaded.detector.options.threads)
             self.metrics.planned(plan)
             queue = Queue(
@@ -143,7 +144,7 @@ class Daemon:
             self._started = True
             self._start_shadow(stack)
             # What the start and the first request took, 13 MB; in a thread, for it can take a while.
-            loop.call_later(SETTLED, loop.run_in_executor, None, memory.give_back)
+            loop.call_later(SETTLED, loop.run_in_executor, None, allocator.give_back)
             await self._stop.wait()
         if self.stuck:
             raise Stuck(self.stuck)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from miner.machine import Memory, Throttling
+from detectors.machine import Memory, Throttling
 
 PREFIX = "roadwork_miner_"
 

@@ -18,7 +18,7 @@
         ├── Expired                503
         └── Refused                503, with a reason from a closed list
 
-The detectors have a tree of their own (`detectors.errors`); `miner.service` translates it.
+The detectors have a tree of their own (`detectors.errors`); `miner.inference.service` translates it.
 """
 
 from typing import ClassVar, Literal

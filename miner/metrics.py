@@ -17,16 +17,16 @@ from prometheus_client import (
 )
 
 from detectors.base import Detector
-from detectors.manifest import Manifest
+from detectors.machine import Memory, Throttling, read_memory, read_throttling
+from detectors.models.manifest import Manifest
 from miner import __version__
 from miner.axon.caller import Wire
 from miner.chain.base import ACTIVITY_CUTOFF
 from miner.collectors import PREFIX, Facts, KeptCount, MachineCollector
-from miner.connections import DropReason
-from miner.drift import WINDOW
 from miner.errors import RefusalReason
-from miner.machine import Memory, Throttling, read_memory, read_throttling
-from miner.threads import ThreadPlan, allowed_cores, cpu_quota
+from miner.http.connections import DropReason
+from miner.inference.threads import ThreadPlan, allowed_cores, cpu_quota
+from miner.status.drift import WINDOW
 
 OUTCOMES = (
     "ok", "refused", "expired", "unproven", "stalled", "unauthorised", "forbidden", "bad_request", "bad_image",

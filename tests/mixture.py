@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import httpx
 from PIL import Image
 
-from detectors.pictures import scene
+from detectors.photos.synthetic import scene
 from tests.process.daemon import PATIENCE, Daemon
 from tests.process.inspection import inspect_answer
 from tests.process.wire import DOORS, Door, Signed

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from detectors.exporters.torchvision_cpu import ensure_torchvision
-from detectors.pictures import scene
+from detectors.photos.synthetic import scene
+from detectors.torch_compat import ensure_torchvision
 
 LABELS = {0: "None", 1: "Roadwork"}
 ORIENTATION = 0x0112  # the EXIF tag
@@ -101,7 +101,7 @@ def make_yolo(path: Path, *, classes: int = 2, names: dict[int, str] | None = No
     Its class 1 stands for what differs between pictures, whatever the names say.
     """
     names = names or NAMES | {index: f"class {index}" for index in range(2, classes)}
-    from detectors.exporters.yolo import import_yolo
+    from detectors.export.yolo import import_yolo
 
     yolo = import_yolo()("yolo11n-cls.yaml", verbose=False)
     import torch

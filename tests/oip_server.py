@@ -17,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from detectors.base import Detector
-from detectors.oip import HEADER, Answer, OpenInference
+from detectors.remote.server import HEADER, Answer, OpenInference
 
 Mood = Literal[
     "well", "hangs", "fails", "busy", "rubbish", "not ready", "another model", "JSON only",

@@ -2,18 +2,8 @@
 
 from typing import Any
 
-from miner.history import Entry, History
-from miner.overview import (
-    ChainView,
-    Hour,
-    Identity,
-    MemoryUse,
-    Model,
-    Overview,
-    Queue,
-    ReloadView,
-    RequestView,
-)
+from miner.status.history import Entry, History
+from miner.status.overview import ChainView, Hour, Identity, MemoryUse, Model, Overview, Queue, ReloadView, RequestView
 
 NOW = 1_700_000_000.0
 MIB = 2**20

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from detectors.labelled import CLASSES
+from detectors.photos.labelled import CLASSES
 
 
 def patches(seed: int, *, cone: bool, width: int = 96, height: int = 72) -> Image.Image:

@@ -8,9 +8,9 @@ from pathlib import Path
 from PIL import Image
 
 from detectors.backends import MANIFEST_FILE
-from detectors.labelled import CLASSES
-from detectors.manifest import Manifest
-from detectors.pictures import drawn_pairs
+from detectors.models.manifest import Manifest
+from detectors.photos.labelled import CLASSES
+from detectors.photos.synthetic import drawn_pairs
 
 STARTER = Path(__file__).resolve().parents[1] / "detectors" / "starter"
 

@@ -7,7 +7,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 SIZE, LAYERS, INNER, PATCH, SIDE = 32, 2, 64, 16, 224
-# Probabilities of roadwork for `detectors.pictures.parity_pictures()`, by transformers and torch.
+# Probabilities of roadwork for `detectors.photos.synthetic.parity_pictures()`, by transformers and torch.
 ANSWERS = (0.796752, 0.842328, 0.620254, 0.670722, 0.483497, 0.641262, 0.144694, 0.492651)
 
 

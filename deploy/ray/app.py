@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from detectors.base import RunOptions
-from detectors.config import DetectorConfig
-from detectors.loading import load_detector
-from detectors.manifest import Manifest
-from detectors.oip import HEADER, Answer, OpenInference
+from detectors.load import load_detector
+from detectors.models.config import DetectorConfig
+from detectors.models.manifest import Manifest
+from detectors.remote.server import HEADER, Answer, OpenInference
 
 
 class Arguments(BaseModel):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from detectors.backends import MODEL_FILE
 from detectors.base import ModelFiles, RunOptions
 from detectors.errors import ModelError
-from detectors.storing import LARGE
+from detectors.files import LARGE
 
 
 class OnnxBackend:

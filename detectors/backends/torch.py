@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from detectors.base import ModelFiles, RunOptions
 from detectors.errors import ModelError
-from detectors.exporters.transformers_model import load_model
+from detectors.export.transformers_model import load_model
 
 Network = Callable[[Any], Any]
 
@@ -42,7 +42,7 @@ def load_transformers(folder: Path) -> Network:
 
 def load_ultralytics(path: Path) -> Network:
     """Load a `-cls` network that returns probabilities of shape (1, classes)."""
-    from detectors.exporters.yolo import load_yolo
+    from detectors.export.yolo import load_yolo
 
     model = load_yolo(path).model.eval().float()
     return lambda pixels: model(pixels)[0]

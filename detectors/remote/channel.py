@@ -22,7 +22,7 @@ from tritonclient.http import InferInput, InferRequestedOutput
 from tritonclient.http.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from detectors.addresses import shown_within
+from detectors.redact import shown_within
 from detectors.remote.endpoints import legible
 from detectors.remote.signature import TYPE, Signature
 

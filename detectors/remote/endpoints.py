@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from detectors.addresses import shown
+from detectors.redact import shown
 
 State = Literal["up", "suspect", "down"]
 STATES: tuple[State, ...] = get_args(State)

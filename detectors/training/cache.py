@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.storing import write_safely
+from detectors.files import write_safely
 from detectors.training.config import Augment
 
 Row = tuple[str, int]  # SHA-256 of the photo's file, number of the view

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from detectors.config import usable
-from detectors.documents import faults, read_yaml, shown
 from detectors.errors import DetectorConfigError
-from detectors.storing import write_safely
+from detectors.files import write_safely
+from detectors.models.config import usable
+from detectors.models.documents import faults, read_yaml, shown
 
 CONFIG_FILE = "config.yaml"
 HUB = "hf:"  # what a data set's name begins with

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detectors.labelled import Photo
+from detectors.photos.labelled import Photo
 from detectors.preprocess import Preprocessing
 from detectors.training.views import PLAIN, Views
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from detectors.labelled import Photo
+from detectors.console import Screen, duration
+from detectors.photos.labelled import Photo
 from detectors.preprocess import Preprocessing
+from detectors.training.budget import Probe, is_out_of_memory
 from detectors.training.cache import FeatureCache, Key, Row
-from detectors.training.classifier import head_of
 from detectors.training.config import TrainConfig
 from detectors.training.examples import load_pixels
-from detectors.training.machine import Probe, is_out_of_memory
-from detectors.training.screen import Screen, duration
+from detectors.training.hf_model import head_of
 from detectors.training.views import PLAIN, VERSION, Views
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from detectors.estimates import share_estimate
-from detectors.labelled import CLASSES, Photo, read_photos
-from detectors.training.folder import split
+from detectors.evaluation.estimates import share_estimate
+from detectors.photos.labelled import CLASSES, Photo, read_photos
+from detectors.training.dataset import split
 
 COUNT, SEED = 5, 0
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from detectors.console import Screen
 from detectors.errors import DetectorConfigError
-from detectors.storing import write_safely
+from detectors.files import write_safely
+from detectors.training.budget import Machine, Probe
 from detectors.training.config import CONFIG_FILE, TrainConfig
-from detectors.training.machine import Machine, Probe
-from detectors.training.screen import Screen
 from detectors.training.stopping import UNFINISHED
 
 CHOSEN_FILE, HISTORY_FILE, RESULTS_FILE = "chosen.json", "history.json", "results.json"

@@ -10,10 +10,10 @@ from torch import nn
 
 from detectors.errors import DetectorConfigError
 from detectors.preprocess import Preprocessing
-from detectors.training import classifier, sources
+from detectors.training import hf_model, sources
 from detectors.training.cache import FeatureCache, Row
+from detectors.training.dataset import DataSet
 from detectors.training.features import ViewPixels, cache_for, precompute, rows_of
-from detectors.training.folder import DataSet
 from detectors.training.job import Job
 from detectors.training.resources import ResourceLog
 from detectors.training.stopping import SIGNALLED, StoppedEarly, Stopping
@@ -57,9 +57,9 @@ def fill_cache(job: Job, device: str = "cpu") -> Filled:
         raise DetectorConfigError("--device=cuda: torch finds no GPU that it can use here")
     job.config.check_places()
     stopping = Stopping(job.config.max_hours, job.screen)
-    source = classifier.find_folder(job.config)
+    source = hf_model.find_folder(job.config)
     data = sources.read(job.config, job.cache / "photos", job.screen, job.machine.cores)
-    model = classifier.load(source.path, job.config.seed)
+    model = hf_model.load(source.path, job.config.seed)
     job.cache.mkdir(parents=True, exist_ok=True)
     return _fill(job, model, ViT.read_preprocessing(source.path), data, job.config.views, stopping, 1.0, device)
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from detectors.training.machine import Probe, Reading, advice
-from detectors.training.screen import Screen
+from detectors.console import Screen
+from detectors.training.budget import Probe, Reading, advice
 
 COLUMNS = (
     "seconds",

@@ -14,18 +14,20 @@ import torch
 from numpy.typing import NDArray
 
 from detectors.base import RunOptions
-from detectors.config import DetectorConfig
-from detectors.export import prepare
-from detectors.labelled import Photo
-from detectors.loading import load_detector
-from detectors.storing import store_spread, write_safely
-from detectors.training import evaluating, hub, plots, sources
-from detectors.training.asking import ask
-from detectors.training.card import model_card
-from detectors.training.evaluating import Figures, Flags, Floats
-from detectors.training.folder import DataSet
+from detectors.console import duration
+from detectors.evaluation import evaluate, plots
+from detectors.evaluation.asking import ask
+from detectors.evaluation.evaluate import Figures, Flags, Floats
+from detectors.export.export import prepare
+from detectors.files import store_spread, write_safely
+from detectors.load import load_detector
+from detectors.models.config import DetectorConfig
+from detectors.photos.labelled import Photo
+from detectors.training import data as hub
+from detectors.training import sources
+from detectors.training.dataset import DataSet
 from detectors.training.job import HISTORY_FILE, RESULTS_FILE, Job, Outcome
-from detectors.training.screen import duration
+from detectors.training.model_card import model_card
 from detectors.training.stopping import Stopping
 
 SERVED, YAML_FILE, CARD_FILE = "served", "detector.yaml", "README.md"
@@ -55,7 +57,7 @@ def run(job: Job) -> dict[str, object]:
     write_safely(job.run / HISTORY_FILE, json.dumps(list(outcome.history), indent=1).encode())
     served = _export(job, outcome, [photo for photo, _ in zip(data.val, range(PARITY_PHOTOS), strict=False)])
     parts = {name: _ask(job, served, name, photos) for name, photos in _kept_back(data).items() if photos}
-    figures = {name: evaluating.judge(*part) for name, part in parts.items()}
+    figures = {name: evaluate.judge(*part) for name, part in parts.items()}
     for name, row in figures.items():
         screen.say(f"{name}: {row.words}")
     last = "test" if data.test else "val"
@@ -91,9 +93,9 @@ def _pinned(job: Job) -> Job:
     """Write down the commits that branches stand for, so that a resumed run, or a repeated one, takes the same."""
     config = hub.pinned(job.config)
     if not config.is_yolo:
-        from detectors.training import classifier
+        from detectors.training import hf_model
 
-        config = classifier.pinned(config)
+        config = hf_model.pinned(config)
     if config != job.config:
         config.write(job.run)
     return dataclasses.replace(job, config=config)
@@ -137,7 +139,7 @@ def _trainer(job: Job) -> Callable[[Job, DataSet, str, Stopping], Outcome]:
         from detectors.training.yolo import train
 
         return train
-    from detectors.training.vit import train as train_vit
+    from detectors.training.hf import train as train_vit
 
     return train_vit
 

@@ -4,11 +4,11 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from detectors.labelled import CLASSES, Photo
+from detectors.console import Screen
+from detectors.photos.labelled import CLASSES, Photo
 from detectors.training.config import HUB, TrainConfig
-from detectors.training.folder import PARTS, DataSet, read_data_set
-from detectors.training.hub import fetch
-from detectors.training.screen import Screen
+from detectors.training.data import fetch
+from detectors.training.dataset import PARTS, DataSet, read_data_set
 
 QUICK = 16  # photos of each class and part, to prove the set-up with
 NAMED = 10  # photos alike to others, of which there may be thousands

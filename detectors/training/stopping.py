@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Self
 
+from detectors.console import Screen
 from detectors.errors import DetectorError
-from detectors.training.screen import Screen
 
 TIME_OVER, SIGNALLED = "the time is over", "stopped by a signal"
 UNFINISHED = (TIME_OVER, SIGNALLED)  # reasons after which `--resume` goes on

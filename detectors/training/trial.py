@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import nn
 
-from detectors.training.classifier import head_of
+from detectors.console import duration
+from detectors.training.budget import GB, first_micro_batch, loader_workers
+from detectors.training.hf_model import head_of
 from detectors.training.job import Chosen, Job
-from detectors.training.loop import fitting, measure_forward, measure_step
-from detectors.training.machine import GB, first_micro_batch, loader_workers
-from detectors.training.screen import duration
+from detectors.training.trainer import fitting, measure_forward, measure_step
 
 FORWARD = 1 / 3  # of a training step's time, which goes forward once and backward about twice
 LOADED = 4  # examples, to see how long one takes

@@ -5,19 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from detectors.image import decode
-from detectors.labelled import Photo
-from detectors.sending.distortions import (
-    SIDE,
-    SMALLEST,
-    blurred,
-    hidden,
-    letterbox,
-    noisy,
-    recompressed,
-    shrunk,
-    tilted,
-)
+from detectors.photos.distortions import SIDE, SMALLEST, blurred, hidden, letterbox, noisy, recompressed, shrunk, tilted
+from detectors.photos.image import decode
+from detectors.photos.labelled import Photo
 from detectors.training.config import Augment
 
 VERSION = 2  # goes up with every change of what a view looks like: cached features depend on it

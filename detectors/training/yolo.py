@@ -9,11 +9,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from detectors.errors import ModelError
 from detectors.preprocess import Preprocessing, from_processor_config
+from detectors.training.batching import MicroBatches, Pace, WeightedLoss
 from detectors.training.config import TrainConfig
+from detectors.training.dataset import DataSet
 from detectors.training.examples import PixelExamples
-from detectors.training.folder import DataSet
 from detectors.training.job import Chosen, Job, Outcome
-from detectors.training.micro import MicroBatches, Pace, WeightedLoss
 from detectors.training.resources import ResourceLog
 from detectors.training.schedule import class_weights
 from detectors.training.stopping import Stopping

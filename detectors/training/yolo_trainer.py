@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from detectors.estimates import reward_of
-from detectors.exporters.yolo import import_yolo
-from detectors.labelled import CLASSES
-from detectors.storing import flush
+from detectors.evaluation.estimates import reward_of
+from detectors.export.yolo import import_yolo
+from detectors.files import flush
+from detectors.photos.labelled import CLASSES
+from detectors.training.batching import MicroBatches, Pace, WeightedLoss, gradients
 from detectors.training.examples import EpochSampler, Example, PixelExamples, collate
-from detectors.training.micro import MicroBatches, Pace, WeightedLoss, gradients
 from detectors.training.schedule import ALL_DONE
 
 import_yolo()

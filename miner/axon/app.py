@@ -14,23 +14,23 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from miner.axon import BTAUTH_PATH, SYNAPSES, btauth, legacy
+from miner.axon import BTAUTH_PATH, SYNAPSES, btauth, dendrite
 from miner.axon.body import SMALL, UNPACKED, BodyReader, check_length, declared_length, unpack
 from miner.axon.caller import Caller, StaleNonce, Wire, read_timeout
 from miner.axon.clock import ClockWatch
-from miner.axon.exchange import Exchange, Recorder, address_of, neighbourhood
 from miner.axon.limits import Limits
-from miner.axon.replay import SeenNonces
-from miner.budget import PAUSE, Claim
+from miner.axon.nonces import SeenNonces
+from miner.axon.policy import Rules, judge
+from miner.axon.request import Exchange, Recorder, address_of, neighbourhood
 from miner.chain.base import Chain
-from miner.connections import vouch
 from miner.errors import Expired, Forbidden, InferenceFailed, Refused, RequestError, Unauthorised
-from miner.history import History
+from miner.http.connections import vouch
+from miner.inference.budget import PAUSE, Claim
+from miner.inference.queue import refused
+from miner.inference.scheduler import Ticket
+from miner.inference.service import Picture, Service
 from miner.metrics import Metrics
-from miner.policy import Rules, judge
-from miner.queue import refused
-from miner.scheduler import Ticket
-from miner.service import Picture, Service
+from miner.status.history import History
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Axon:
         self.model_url = model_url
         self.clock = clock or ClockWatch()
         self._seen: Mapping[Wire, SeenNonces] = {
-            "dendrite": SeenNonces(legacy.RETENTION_NS, self.clock.monotonic),
+            "dendrite": SeenNonces(dendrite.RETENTION_NS, self.clock.monotonic),
             "btauth": SeenNonces(btauth.RETENTION_NS, self.clock.monotonic),
         }
 
@@ -135,7 +135,7 @@ class Axon:
     async def _by_dendrite(self, exchange: Exchange) -> tuple[Ticket, Picture, Claim]:
         """The older wire: the headers prove the caller, so nothing of the body is read for strangers."""
         request = exchange.request
-        caller = legacy.authenticate(request.headers, self.hotkey, self.clock.now())
+        caller = dendrite.authenticate(request.headers, self.hotkey, self.clock.now())
         try:
             stake = self._judge(caller.hotkey)
         except Refused:
@@ -276,15 +276,15 @@ class Axon:
         if exchange.wire == "btauth":
             return JSONResponse({"prediction": prediction, "model_url": self.model_url})
         request = exchange.request
-        body = legacy.answer_body(
+        body = dendrite.answer_body(
             request.url.path.strip("/"), prediction, self.model_url, request.headers, self.hotkey, exchange.arrived
         )
-        return JSONResponse(body, headers=legacy.answer_headers(200, "Success", exchange.arrived))
+        return JSONResponse(body, headers=dendrite.answer_headers(200, "Success", exchange.arrived))
 
     def _failure(self, exchange: Exchange, error: RequestError) -> JSONResponse:
         headers = {}
         if exchange.wire == "dendrite":
-            headers = legacy.answer_headers(error.status, str(error), exchange.arrived)
+            headers = dendrite.answer_headers(error.status, str(error), exchange.arrived)
         if not exchange.body_read and not self._rest_is_small(exchange.request):
             headers["connection"] = "close"  # else the rest of an endless body would be read and thrown away
         return JSONResponse({"message": str(error)}, error.status, headers)

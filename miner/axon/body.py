@@ -11,11 +11,11 @@ import pybase64
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from detectors.image import memory_of
+from detectors.photos.image import memory_of
 from miner.axon.limits import Limits
-from miner.budget import Claim
 from miner.errors import BadRequest, BodyStalled, BodyTooLarge, RequestError, UnreadableImage
-from miner.service import Picture
+from miner.inference.budget import Claim
+from miner.inference.service import Picture
 
 PIECE = 2**16  # bytes by which a body of unknown length grows
 LEAST_RATE = 4096  # bytes a second of such a body

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median_low
 
-from miner import words
-from miner.axon import btauth, legacy
+from miner import formats
+from miner.axon import btauth, dendrite
 from miner.axon.caller import Caller, Window
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class ClockWatch:
         at = self.monotonic()
         if self._said_at is not None and at - self._said_at < PAUSE:
             return
-        off = words.age(abs(self.now() - caller.nonce) / SECOND)
+        off = formats.age(abs(self.now() - caller.nonce) / SECOND)
         reason = self.obstacle or "either clock may be wrong"
         log.warning(
             "%d signed requests of callers who may ask were refused for their time, the last off by %s: %s",
@@ -101,7 +101,7 @@ class ClockWatch:
             return None
         off = median_low(aheads) / SECOND
         side, look = ("ahead of", "stale") if off > 0 else ("behind", "as if from the future")
-        return f"this machine's clock is {words.age(abs(off))} {side} the validators': their requests look {look}"
+        return f"this machine's clock is {formats.age(abs(off))} {side} the validators': their requests look {look}"
 
     def look(self) -> None:
         """Look whether the clock was set, and say so."""
@@ -112,7 +112,7 @@ class ClockWatch:
         step = wall - before - self._offset
         if abs(step) >= STEP:
             where = "forward" if step > 0 else "back"
-            log.warning("the clock of this machine was set %s by %s", where, words.age(abs(step) / SECOND))
+            log.warning("the clock of this machine was set %s by %s", where, formats.age(abs(step) / SECOND))
         self._offset = wall - before
 
     async def watch(self) -> None:
@@ -135,4 +135,4 @@ class ClockWatch:
 
 def window_of(caller: Caller) -> Window:
     """Return how far its nonce may be from our clock."""
-    return btauth.WINDOW if caller.wire == "btauth" else legacy.window(caller.timeout)
+    return btauth.WINDOW if caller.wire == "btauth" else dendrite.window(caller.timeout)

@@ -4,8 +4,8 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from detectors.image import MAX_PIXELS
-from miner.budget import UNPROVEN, Budget, ProvenAddresses
+from detectors.photos.image import MAX_PIXELS
+from miner.inference.budget import UNPROVEN, Budget, ProvenAddresses
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from detectors.config import DetectorConfig
-from detectors.loading import has_variant
-from detectors.manifest import Manifest
+from detectors.load import has_variant
+from detectors.models.config import DetectorConfig
+from detectors.models.manifest import Manifest
+from detectors.models.sources import find_original
 from detectors.registry import PRECISIONS, exporter_class
-from detectors.weights import find_original
 from miner.errors import ConfigurationError
 
 # What a backend that runs here imports, and the extra that brings it; torch also needs the detector's library.

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from miner.bench.competitor import Competitor
+from miner.bench.client import Competitor
 from miner.bench.job import Burst
 
 TURN = 0.25  # seconds a turn should take: caches, pages and the library's threads are the competitor's own by then

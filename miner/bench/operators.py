@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from detectors.backends import MODEL_FILE
-from detectors.config import read_config
-from detectors.manifest import Manifest
-from detectors.optimized import ensure_graph
-from detectors.weights import model_folder, variant_folder
+from detectors.backends.ort_cache import ensure_graph
+from detectors.models.config import read_config
+from detectors.models.manifest import Manifest
+from detectors.models.sources import model_folder, variant_folder
 from miner.bench.job import Job
 from miner.errors import CouldNotStart
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from detectors.labelled import SUFFIXES, openable
-from detectors.pictures import scene
+from detectors.photos.labelled import SUFFIXES, openable
+from detectors.photos.synthetic import scene
 from miner.errors import ConfigurationError
 
 SIZES = ((224, 224), (1920, 1080))

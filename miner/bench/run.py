@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from detectors.quiet import others, spent
-from miner.bench.competitor import Worker
+from miner.bench.client import Worker
 from miner.bench.job import Job
+from miner.bench.machine import least_seconds, measure_rates
 from miner.bench.measure import Bound, Progress, Record, measure
 from miner.bench.report import Figures, largest_difference, level_of, medians_by_kind, most_at_once, ratios
-from miner.bench.yardstick import least_seconds, measure_rates
 from miner.errors import CouldNotStart
 
 LEVELS = (1, 2, 4, 10)

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from detectors.backends import MODEL_FILE
-from detectors.config import DetectorConfig
-from detectors.loading import class_words
-from detectors.manifest import Manifest
-from detectors.weights import model_folder
+from detectors.load import class_words
+from detectors.models.config import DetectorConfig
+from detectors.models.manifest import Manifest
+from detectors.models.sources import model_folder
 from miner.bench.entrants import Variant, reference_name
 from miner.bench.job import Job
-from miner.bench.yardstick import multiply_adds
-from miner.plans import cpu_model, library_versions, plan_of, stored_plan
-from miner.settings import Settings
-from miner.threads import ThreadPlan
+from miner.bench.machine import multiply_adds
+from miner.inference.plans import cpu_model, library_versions, plan_of, stored_plan
+from miner.inference.threads import ThreadPlan
+from miner.settings.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

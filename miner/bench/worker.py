@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from detectors.errors import DetectorError
-from miner import memory
+from detectors.machine import read_memory
 from miner.bench.job import Ask, Burst, Job, Loaded, to_dict
-from miner.machine import read_memory
+from miner.inference import allocator
 
 if TYPE_CHECKING:
-    from detectors.config import DetectorConfig
+    from detectors.models.config import DetectorConfig
 
 LARGE = ("torch", "transformers", "ultralytics", "optimum", "openvino", "onnxruntime", "bittensor")
 WARM = 3  # times each picture, before anything is measured
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def burst(pool: ThreadPoolExecutor, predict: Predict, pictures: list[tuple[int, bytes]]) -> Burst:
-    """Submit all pictures at once; they are worked off first come, first served, as in `miner.service`."""
+    """Submit all pictures at once; they are worked off first come, first served, as in `miner.inference.service`."""
 
     def timed(data: bytes) -> float:
         predict(data)
@@ -66,27 +66,27 @@ def burst(pool: ThreadPoolExecutor, predict: Predict, pictures: list[tuple[int, 
 
 
 def _load(job: Job) -> Predict:
-    from detectors.config import read_config
+    from detectors.models.config import read_config
 
     config = read_config(job.config)
     if job.kind == "reference":
         return _reference(job, config)
     from detectors.base import RunOptions
-    from detectors.loading import load_detector
+    from detectors.load import load_detector
 
-    memory.keep_large_blocks_apart()  # as the daemon does
+    allocator.keep_large_blocks_apart()  # as the daemon does
     options = RunOptions(job.slots, job.threads, job.arena)
     detector = load_detector(job.detector, config, Path(job.models_dir), job.backend, options, job.precision)
     detector.verify()  # what the daemon would refuse to serve is no competitor
-    memory.keep_pictures_together()
+    allocator.keep_pictures_together()
     return lambda data: detector.predict(data).probability
 
 
 def _reference(job: Job, config: "DetectorConfig") -> Predict:
     """Return the library's own pipeline; of an ensemble, its branches' own, fused as ours are."""
-    from detectors.manifest import Manifest
+    from detectors.models.manifest import Manifest
+    from detectors.models.sources import find_original, model_folder
     from detectors.registry import exporter_class
-    from detectors.weights import find_original, model_folder
 
     if config.branches is None:
         return exporter_class(job.detector)(find_original(config, job.revision).path, config).reference()

@@ -4,8 +4,8 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from miner.addresses import is_shown_whole
 from miner.chain.base import Neuron
+from miner.settings.secrets import is_shown_whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from miner.chain.base import ACTIVITY_CUTOFF, Neuron
 from miner.chain.client import ChainFault
-from miner.chain.reads import Published, neuron_of, read_published
+from miner.chain.queries import Published, neuron_of, read_published
 
 if TYPE_CHECKING:
     import bittensor

@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from miner.addresses import shown_within
 from miner.errors import MinerError
+from miner.settings.secrets import shown_within
 
 if TYPE_CHECKING:
     import bittensor

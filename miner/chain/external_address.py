@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import httpx
 
 from miner.errors import MinerError
-from miner.public_address import Address, why_not_public
+from miner.settings.public_address import Address, why_not_public
 
 SERVICES = (
     "https://checkip.amazonaws.com",

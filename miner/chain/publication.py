@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from miner.chain.client import one_line
 from miner.chain.external_address import AddressUnknown, find_external_ip
-from miner.chain.reads import Endpoint, Record, read_published, read_wait, serve
+from miner.chain.queries import Endpoint, Record, read_published, read_wait, serve
 from miner.errors import ConfigurationError
-from miner.public_address import why_not_public, why_unreachable
+from miner.settings.public_address import why_not_public, why_unreachable
 
 if TYPE_CHECKING:
     from bittensor import Wallet

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from miner.addresses import is_shown_whole
 from miner.chain.base import Neuron, Snapshot
+from miner.settings.secrets import is_shown_whole
 
 AHEAD_SECONDS = 60.0  # by which a clock may have been set back since; more is no time that ever was
 

@@ -20,8 +20,8 @@ from miner.cli import (
     train,
     tune,
 )
-from miner.cli.command import Command, Group, open_closed_streams, print_any_character
 from miner.cli.ending import errors_told
+from miner.cli.group import Command, Group, open_closed_streams, print_any_character
 
 app = typer.Typer(
     cls=Group,

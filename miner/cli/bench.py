@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miner.cli.bench_output import line_printer, print_all, progress_bar
+from miner.bench.progress import line_printer, print_all, progress_bar
+from miner.cli.common import Config, Detector, EnvFile, Json, Set, load_settings
 from miner.cli.ending import end_in_order_on_sigterm
-from miner.cli.options import Config, Detector, EnvFile, Json, Set, load_settings
-from miner.cli.preparing import prepare_fp32, start_errors
+from miner.cli.preparation import prepare_fp32, start_errors
 from miner.errors import ConfigurationError, CouldNotStart
-from miner.settings import Settings, environment_of
+from miner.settings.settings import Settings, environment_of
 
 if TYPE_CHECKING:
     from miner.bench.subject import Subject
@@ -104,7 +104,7 @@ def _measure(
     from miner.bench.report import MOST_VALIDATORS, choose, judge
     from miner.bench.run import as_json as figures_as_json
     from miner.bench.run import bench as run
-    from miner.cli.judging import say_left_out
+    from miner.cli.photos import say_left_out
 
     settings, deadline = subject.settings, _deadline(subject.settings)
     with tempfile.TemporaryDirectory() as made, ExitStack() as stack:
@@ -131,7 +131,7 @@ def _measure(
         }  # fmt: skip
         print(json.dumps(told))
     else:
-        from miner.bench.table import alone_table, burst_table, least_words
+        from miner.bench.output import alone_table, burst_table, least_words
 
         least = least_words(result.figures, result.least)
         print_all(subject, alone_table(result.figures), least, burst_table(result.figures, verdict), verdict.words)
@@ -145,7 +145,7 @@ def _measure(
 def _profile(subject: "Subject", as_json: bool) -> None:
     """Print the operators of each of the model's graphs."""
     from miner.bench.operators import profile as run
-    from miner.bench.table import operator_table
+    from miner.bench.output import operator_table
 
     jobs = [job for job in subject.jobs([], reference=False) if job.backend == "onnx"]
     if subject.config.branches is not None or not jobs:
@@ -170,7 +170,7 @@ def _measure_daemons(
     Each variant has its line as soon as it is measured, and what was measured is printed whatever ends the rest.
     """
     from miner.bench.daemon import DaemonFigures, Load, measure_daemon
-    from miner.bench.table import daemon_line, daemon_table
+    from miner.bench.output import daemon_line, daemon_table
 
     deadline, environment = _deadline(subject.settings), environment_of(subject.settings)
     load = Load(requests, concurrency, deadline + subject.settings.deadline_margin_seconds)
@@ -214,13 +214,13 @@ def _subject(
     settings: Settings, slots: int, threads: int, backends: list[str] | None, precisions: list[str] | None
 ) -> "Subject":
     """Return the configured model, prepared if it was not, and what is to be measured of it."""
-    from detectors.config import read_config
-    from detectors.loading import is_prepared
-    from detectors.manifest import Manifest
-    from detectors.weights import model_folder
+    from detectors.load import is_prepared
+    from detectors.models.config import read_config
+    from detectors.models.manifest import Manifest
+    from detectors.models.sources import model_folder
     from miner.bench.entrants import variants
     from miner.bench.subject import Subject
-    from miner.threads import allowed_cores, make_plan
+    from miner.inference.threads import allowed_cores, make_plan
 
     detector, cores = settings.image_detector, allowed_cores()
     with start_errors(settings):
@@ -247,7 +247,7 @@ def _has_reference(subject: "Subject") -> bool:
 
 def _deadline(settings: Settings) -> float:
     """Return the seconds after which an answer must be on its way."""
-    from miner.model import seconds_allowed
+    from miner.inference.loader import seconds_allowed
 
     return seconds_allowed(settings)
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miner.cli.judging import Models, find_models, open_model, progress_bar, read_labelled
-from miner.cli.options import EnvFile, Json, Set, load_settings
+from miner.cli.common import EnvFile, Json, Set, load_settings
+from miner.cli.photos import Models, find_models, open_model, progress_bar, read_labelled
 from miner.cli.training import training_errors
 
 if TYPE_CHECKING:
-    from detectors.config import DetectorConfig
+    from detectors.models.config import DetectorConfig
 
 
 def branches(
@@ -28,8 +28,8 @@ def branches(
     """
     settings = load_settings(env_file, set_)
     with training_errors():
-        from detectors.training.asking import ask_raw
-        from detectors.training.branch_file import BranchFile
+        from detectors.evaluation.asking import ask_raw
+        from detectors.evaluation.branch_file import BranchFile
 
         found: dict[str, DetectorConfig] = {}
         for name, config in find_models(settings, models).items():

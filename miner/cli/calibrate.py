@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miner.cli.judging import find_models, open_model, progress_bar, read_labelled
-from miner.cli.options import EnvFile, Json, Set, load_settings
+from miner.cli.common import EnvFile, Json, Set, load_settings
+from miner.cli.photos import find_models, open_model, progress_bar, read_labelled
 from miner.cli.training import training_errors
 from miner.errors import ConfigurationError
-from miner.settings import Settings
+from miner.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from detectors.calibration import Calibration
-    from detectors.config import DetectorConfig
-    from detectors.estimates import Estimate
-    from detectors.training.thresholds import Flags, Floats, Groups
+    from detectors.evaluation.estimates import Estimate
+    from detectors.evaluation.thresholds import Flags, Floats, Groups
+    from detectors.models.calibration import Calibration
+    from detectors.models.config import DetectorConfig
 
 
 def calibrate(
@@ -50,8 +50,8 @@ def calibrate(
             if not dry_run:
                 _store(settings, known, None, None)
             return
-        from detectors.distribution import spread
-        from detectors.training.thresholds import calibrate as find
+        from detectors.evaluation.thresholds import calibrate as find
+        from detectors.models.histogram import spread
 
         from_file = data.suffix == ".npz"
         # A file of anybody's may be measured without a model; it is written only where one is named.
@@ -73,7 +73,7 @@ def _target(settings: Settings, model: str | None, *, writes: bool) -> "Detector
     Raises:
         ConfigurationError: it would be written, and is the one that ships with the package.
     """
-    from detectors.config import SHIPPED
+    from detectors.models.config import SHIPPED
 
     ((name, config),) = find_models(settings, [model] if model is not None else None).items()
     if writes and config.model_folder is not None and SHIPPED.parent in config.model_folder.parents:
@@ -84,7 +84,7 @@ def _target(settings: Settings, model: str | None, *, writes: bool) -> "Detector
 
 
 def _from_file(path: Path, branch: str | None) -> "tuple[Flags, Floats, Groups | None]":
-    from detectors.training.branch_file import BranchFile
+    from detectors.evaluation.branch_file import BranchFile
 
     found = BranchFile.read(path)
     if branch is None and len(found.branches) == 1:
@@ -98,7 +98,7 @@ def _from_file(path: Path, branch: str | None) -> "tuple[Flags, Floats, Groups |
 def _from_photos(
     settings: Settings, config: "DetectorConfig | None", folder: Path
 ) -> "tuple[Flags, Floats, Groups | None]":
-    from detectors.training.asking import ask_raw
+    from detectors.evaluation.asking import ask_raw
 
     assert config is not None
     photos = read_labelled(folder)
@@ -111,8 +111,8 @@ def _from_photos(
 def _store(
     settings: Settings, config: "DetectorConfig", calibration: "Calibration | None", shares: list[float] | None
 ) -> None:
-    from detectors.storing import store_calibration
-    from detectors.weights import model_folder
+    from detectors.files import store_calibration
+    from detectors.models.sources import model_folder
 
     folder = model_folder(config, settings.models_dir)
     try:

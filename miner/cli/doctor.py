@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from miner.cli.common import Config, Detector, EnvFile, Json, Key, Service, Set, file_of, read_settings
 from miner.cli.ending import leave
-from miner.cli.options import Config, Detector, EnvFile, Json, Key, Service, Set, file_of, read_settings
 from miner.errors import ConfigurationError
-from miner.settings import Settings
+from miner.settings.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
 
     from miner.doctor.checkup import CheckUp
-    from miner.doctor.report import Finding
+    from miner.doctor.findings import Finding
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
@@ -49,10 +49,10 @@ def doctor(
     """Look at everything that keeps requests or rewards away, and say what to do. Exit code 1 on a problem."""
     from rich.console import Console
 
-    from detectors.labelled import is_labelled
-    from miner.doctor.files import judge_settings, look_at_settings
+    from detectors.photos.labelled import is_labelled
+    from miner.doctor.findings import verdict
     from miner.doctor.patience import judged
-    from miner.doctor.report import verdict
+    from miner.doctor.settings import judge_settings, look_at_settings
 
     if pictures is not None and not is_labelled(pictures):
         raise ConfigurationError(
@@ -100,7 +100,7 @@ def _settings(
 
 
 async def _examine(checkup: "CheckUp", status: "Status", console: "Console | None") -> list["Finding"]:
-    from miner.doctor.report import Finding
+    from miner.doctor.findings import Finding
 
     findings = []
     async for seen in checkup.examine():

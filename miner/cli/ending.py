@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from miner import systemd
 from miner.errors import StartError
-from miner.selftest import is_at_work
+from miner.inference.background import is_at_work
 
 
 def tell(error: StartError) -> None:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from miner.cli.judging import Models, find_models, open_model, progress_bar, read_labelled
-from miner.cli.options import EnvFile, Json, Set, load_settings
+from miner.cli.common import EnvFile, Json, Set, load_settings
+from miner.cli.photos import Models, find_models, open_model, progress_bar, read_labelled
 from miner.cli.training import training_errors
 from miner.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from detectors.estimates import Estimate
-    from detectors.labelled import Photos
-    from detectors.training.evaluating import Figures
+    from detectors.evaluation.estimates import Estimate
+    from detectors.evaluation.evaluate import Figures
+    from detectors.photos.labelled import Photos
 
 
 def evaluate(
@@ -44,9 +44,9 @@ def evaluate(
     if plot is not None and plot.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ConfigurationError(f"--plot={plot}: a name that ends with .png, .svg or .pdf is allowed")
     with training_errors():
-        from detectors.sending.changes import VIEWS
-        from detectors.training import evaluating
-        from detectors.training.asking import AS_IT_IS, Sending, ask
+        from detectors.evaluation import evaluate as evaluating
+        from detectors.evaluation.asking import AS_IT_IS, Sending, ask
+        from detectors.photos.changes import VIEWS
 
         found = find_models(settings, models)
         photos = read_labelled(data)
@@ -67,7 +67,7 @@ def evaluate(
         classes = {name: detector.roadwork for name, detector in detectors.items()}
         warned = evaluating.warnings(classes, figures[first])
         if plot is not None:
-            from detectors.training.judgement_plot import draw
+            from detectors.evaluation.judgement_plot import draw
 
             draw(photos.labels, said[first], plot)
     if as_json:
@@ -102,7 +102,7 @@ def _show(figures: "dict[str, dict[str, Figures]]", best: str, gains: "dict[str,
     from rich.console import Console
     from rich.table import Table
 
-    from detectors.training.evaluating import in_words
+    from detectors.evaluation.evaluate import in_words
 
     columns = ("accuracy (95 %)", "MCC", "precision", "recall", "AUC", "Brier", "expected reward (95 %)", "ms")
     table = Table("model", "photos sent", *columns)

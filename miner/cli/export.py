@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from miner.cli.options import Config, Detector, EnvFile, Set, load_settings
-from miner.cli.preparing import prepare_faster, prepare_fp32, put_into_repository, read_photos, start_errors
+from miner.cli.common import Config, Detector, EnvFile, Set, load_settings
+from miner.cli.preparation import prepare_faster, prepare_fp32, put_into_repository, read_photos, start_errors
 from miner.errors import ConfigurationError
 
 
@@ -36,9 +36,9 @@ def export(
     """
     if layout is not None and out is None:
         raise ConfigurationError(f"--layout={layout}: needs --out, the folder of the repository")
-    from detectors.config import read_config
-    from detectors.loading import is_prepared
-    from detectors.weights import model_folder
+    from detectors.load import is_prepared
+    from detectors.models.config import read_config
+    from detectors.models.sources import model_folder
 
     settings = load_settings(
         env_file, set_, image_detector=detector, image_detector_config=config, image_detector_backend=backend

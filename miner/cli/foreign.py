@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from miner.addresses import shown_within
+from miner.settings.secrets import shown_within
 
 # By flag: the setting that takes its value.
 VALUES: dict[str, str] = {

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miner.cli.options import Json
+from miner.cli.common import Json
 from miner.cli.training import training_errors
 
 if TYPE_CHECKING:
-    from detectors.fusion import Fusion
-    from detectors.training.branch_file import BranchFile
-    from detectors.training.combining import Row
+    from detectors.evaluation.branch_file import BranchFile
+    from detectors.evaluation.combine import Row
+    from detectors.models.fusion import Fusion
 
 
 def fuse(
@@ -33,9 +33,9 @@ def fuse(
     validators draw them. Combinations of some of the branches become fallbacks where they beat no answer.
     """
     with training_errors():
-        from detectors.training.branch_file import BranchFile
-        from detectors.training.combining import choose, fit, measure, measured
-        from detectors.training.writing import write_ensemble
+        from detectors.evaluation.branch_file import BranchFile
+        from detectors.evaluation.combine import choose, fit, measure, measured
+        from detectors.evaluation.writing import write_ensemble
 
         found = BranchFile.read(file)
         rows = measure(
@@ -67,7 +67,7 @@ def fuse(
 
 def _fallbacks(rows: "list[Row]", chosen: "Row", found: "BranchFile") -> "list[Row]":
     """Return the best of each proper part of the chosen branches, the larger parts first."""
-    from detectors.training.combining import choose
+    from detectors.evaluation.combine import choose
 
     parts = {row.way.branches for row in rows if set(row.way.branches) < set(chosen.way.branches)}
     each = [choose([row for row in rows if row.way.branches == part], found.labels) for part in parts]

@@ -9,12 +9,12 @@ import typer
 
 from detectors.backends import MANIFEST_FILE as NAME
 from detectors.backends import MODEL_FILE
-from miner.cli.command import Command
-from miner.cli.options import Config, Detector, EnvFile, Json, Service, Set, load_settings
-from miner.settings import AUTO
+from miner.cli.common import Config, Detector, EnvFile, Json, Service, Set, load_settings
+from miner.cli.group import Command
+from miner.settings.settings import AUTO
 
 if TYPE_CHECKING:
-    from detectors.manifest import Manifest
+    from detectors.models.manifest import Manifest
 
 MAX_FLIPS = 0.005
 
@@ -34,12 +34,12 @@ def download(
 
     A local folder needs no network; with HF_HUB_OFFLINE=1 the hub's cache (HF_HOME) is used alone.
     """
-    from detectors.config import read_config
-    from detectors.loading import has_variant, is_prepared
-    from detectors.optimized import ensure_graph
-    from detectors.variants import prepared_folders
-    from detectors.weights import model_folder, pins
-    from miner.cli.preparing import prepare_faster, prepare_fp32, start_errors
+    from detectors.backends.ort_cache import ensure_graph
+    from detectors.load import has_variant, is_prepared
+    from detectors.models.config import read_config
+    from detectors.models.sources import model_folder, pins
+    from detectors.quantize.variants import prepared_folders
+    from miner.cli.preparation import prepare_faster, prepare_fp32, start_errors
 
     settings = load_settings(env_file, set_, service, image_detector=detector, image_detector_config=config)
     with start_errors(settings):
@@ -68,8 +68,8 @@ def list_(env_file: EnvFile = None, service: Service = None, as_json: Json = Fal
     from rich.console import Console
     from rich.table import Table
 
-    from detectors.loading import judged_doubt
-    from detectors.manifest import Manifest
+    from detectors.load import judged_doubt
+    from detectors.models.manifest import Manifest
 
     settings = load_settings(env_file, set_, service)
     folders = sorted(path.parent for path in settings.models_dir.glob(f"*/*/{NAME}"))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from miner.cli import branches
-from miner.cli.command import Command
-from miner.cli.options import Json
+from miner.cli.common import Json
+from miner.cli.group import Command
 from miner.cli.training import CACHE, cache_folder, make_probe, make_screen, parse, read_machine, training_errors
 
 if TYPE_CHECKING:

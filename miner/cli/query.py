@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from miner.cli.options import EnvFile, Json, Key, Service, Set, load_settings
+from miner.cli.common import EnvFile, Json, Key, Service, Set, load_settings
 from miner.errors import ConfigurationError
-from miner.settings import Settings
+from miner.settings.settings import Settings
 
 if TYPE_CHECKING:
     from bittensor import Wallet
@@ -46,7 +46,7 @@ def query(
     photos = [_read(path) for path in images]
     signer = _signer(settings, wallet)
     from miner.axon.client import Client
-    from miner.seats import own_wallet
+    from miner.identities import own_wallet
 
     hotkey = receiver or own_wallet(settings).hotkey.ss58_address
     address = f"http://{f'[{host}]' if ':' in host else host}:{port or settings.miner_axon_port}"
@@ -115,7 +115,7 @@ def _signer(settings: Settings, wallet: str | None) -> "Wallet":
 
         standalone_file(settings.state_dir)
         return own_wallet(settings.state_dir, "validator")
-    from miner.seats import own_wallet as miners_wallet
+    from miner.identities import own_wallet as miners_wallet
 
     return miners_wallet(settings)
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miner.cli.options import EnvFile, Json, Service, Set, load_settings
+from miner.cli.common import EnvFile, Json, Service, Set, load_settings
 from miner.errors import CouldNotStart
 
 if TYPE_CHECKING:
-    from miner.overview import ReloadView
+    from miner.status.overview import ReloadView
 
 LOOK_SECONDS = 0.2
 
@@ -33,7 +33,7 @@ def reload(
     import httpx
 
     from miner.cli.top import PATIENCE, address_of, fetch
-    from miner.instance import holder
+    from miner.lock import holder
 
     pid = holder(settings.state_dir)
     if pid is None:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from miner.cli.common import EnvFile, Service, Set, file_of, load_settings
 from miner.cli.ending import leave
-from miner.cli.options import EnvFile, Service, Set, file_of, load_settings
 from miner.cli.top import address_of
 from miner.errors import ConfigurationError
-from miner.settings import Settings, secrets_of_environment
+from miner.settings.settings import Settings, secrets_of_environment
 
 if TYPE_CHECKING:
-    from miner.doctor.report import Finding
+    from miner.doctor.findings import Finding
 
 ENDING = ".tar.gz"
 
@@ -39,24 +39,24 @@ def report(
     path = out or Path(time.strftime(f"roadwork-miner-report-%Y%m%d-%H%M%S{ENDING}"))
     if not path.name.endswith(ENDING) or not path.absolute().parent.is_dir():
         raise ConfigurationError(f"--out={path}: a name in an existing folder that ends in {ENDING} is allowed")
-    from miner.bundle import parts
-    from miner.bundle.archive import write_archive
-    from miner.bundle.secrets import key_files, secrets_in, secrets_of_addresses, shown_settings
+    from miner.support import bundle
+    from miner.support.archive import write_archive
+    from miner.support.secrets import key_files, secrets_in, secrets_of_addresses, shown_settings
 
     try:
         own = settings.log_file
-        logged = parts.kept_log_text(own) if log is None and own is not None else parts.log_text(log)
+        logged = bundle.kept_log_text(own) if log is None and own is not None else bundle.log_text(log)
     except OSError as error:
         raise ConfigurationError(f"--log={log}: can't be read: {error.strerror or error}") from error
     address = address_of(settings)
     texts = {
         "settings.json": json.dumps(shown_settings(settings), indent=2),
         "notes.txt": "\n".join(settings.notes(env_file)),
-        "versions.json": parts.versions_text(),
-        "metrics.txt": parts.asked(address, "/metrics"),
-        "status.json": parts.asked(address, "/status"),
+        "versions.json": bundle.versions_text(),
+        "metrics.txt": bundle.asked(address, "/metrics"),
+        "status.json": bundle.asked(address, "/status"),
         "log.txt": logged,
-        **parts.recorded_texts(settings.state_dir),
+        **bundle.recorded_texts(settings.state_dir),
         "doctor.json": _findings(settings, env_file),
     }
     secrets = [
@@ -72,10 +72,10 @@ def report(
 def _findings(settings: Settings, env_file: Path | None) -> str:
     from rich.console import Console
 
-    from miner.bundle.parts import findings_text
     from miner.doctor.checkup import CheckUp
-    from miner.doctor.files import judge_settings, look_at_settings
-    from miner.doctor.report import Finding
+    from miner.doctor.findings import Finding
+    from miner.doctor.settings import judge_settings, look_at_settings
+    from miner.support.bundle import findings_text
 
     logging.getLogger("miner").setLevel(logging.CRITICAL)  # what the parts would log is what the lines say
     checkup = CheckUp(settings)

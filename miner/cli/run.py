@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from miner import logs
-from miner.checks import BACKEND_CHOICES
+from miner.cli.common import Config, Detector, EnvFile, Set, load_settings, read_settings
 from miner.cli.ending import leave
-from miner.cli.options import Config, Detector, EnvFile, Set, load_settings, read_settings
 from miner.errors import Stuck
+from miner.settings.validators import BACKEND_CHOICES
 
 
 def run(
@@ -47,10 +47,10 @@ def run(
     logs.in_background(settings.log_format, settings.log_file)
     if sys.stderr is not None:
         faulthandler.enable()  # what a library dies of, such as a mapped file that was cut short, is said
-    from miner import memory
-    from miner.model import ModelLoader
+    from miner.inference import allocator
+    from miner.inference.loader import ModelLoader
 
-    memory.keep_large_blocks_apart()
+    allocator.keep_large_blocks_apart()
     loader = ModelLoader(settings)
     loader.begin()
     # Side by side with the model: importing all of this takes as long.

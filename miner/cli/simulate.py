@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from miner.cli.common import Config, Detector, EnvFile, Json, Set, load_settings
 from miner.cli.ending import end_in_order_on_sigterm
-from miner.cli.options import Config, Detector, EnvFile, Json, Set, load_settings
 from miner.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -85,12 +85,12 @@ def simulate(
         from miner.bench.plot import check_plot
 
         check_plot(plot)
-    from miner.cli.judging import say_left_out
-    from miner.cli.simulating import in_json, play_through, send_again, show
+    from miner.cli.photos import say_left_out
+    from miner.simulate.miners import WIRES, own_miner, running_miner
+    from miner.simulate.progress import in_json, play_through, send_again, show
     from miner.simulate.replay import callers, recorded_photos
     from miner.simulate.run import Play
     from miner.simulate.schedule import Subnet
-    from miner.simulate.target import WIRES, own_miner, running_miner
 
     recorded, without = recorded_photos(replay) if replay is not None else ([], 0)
     if recorded:
@@ -137,7 +137,7 @@ def _is_given(context: typer.Context, name: str) -> bool:
 
 
 def _photos(data: Path | None, *, quiet: bool) -> "list[Photo]":
-    from miner.cli.judging import read_labelled
+    from miner.cli.photos import read_labelled
     from miner.simulate.photos import labelled_photos, made_photos
 
     if data is not None:

@@ -5,20 +5,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miner.errors import ConfigurationError
-from miner.settings import Settings
+from miner.settings.settings import Settings
 
 if TYPE_CHECKING:
     from detectors.base import Detector
-    from detectors.config import DetectorConfig
-    from detectors.precision.photos import Photos
-    from detectors.reversal import Sorting
+    from detectors.evaluation.reversal import Sorting
+    from detectors.models.config import DetectorConfig
+    from detectors.quantize.photos import Photos
 
 
 def open_folder(settings: Settings, config: "DetectorConfig", folder: Path) -> "Detector":
     """Load what was exported into a folder, which need not be where the configuration looks for it."""
     from detectors.base import ModelFiles, RunOptions
-    from detectors.loading import load_detector
-    from detectors.manifest import Manifest
+    from detectors.load import load_detector
+    from detectors.models.manifest import Manifest
     from detectors.registry import backend_class, network_class
 
     manifest = Manifest.read(folder)
@@ -32,7 +32,7 @@ def record_spread(
     settings: Settings, config: "DetectorConfig", folder: Path, photos: Sequence[bytes], labels: Sequence[bool]
 ) -> "Sorting":
     """Write into a model's manifest how its predictions of labelled photos are spread; return how it sorts them."""
-    from detectors.storing import store_spread
+    from detectors.files import store_spread
 
     detector = open_folder(settings, config, folder)
     return store_spread(folder, [detector.predict(photo).probability for photo in photos], labels)
@@ -47,8 +47,8 @@ def check_class(settings: Settings, config: "DetectorConfig", folder: Path, sort
         folder: of the exported model.
         sorting: of labelled photos, where there are any; else drawings are asked about.
     """
-    from detectors.loading import class_doubt, remedy
-    from detectors.reversal import ask_drawn
+    from detectors.evaluation.reversal import ask_drawn
+    from detectors.load import class_doubt, remedy
 
     detector = open_folder(settings, config, folder)
     yield f"roadwork = {detector.roadwork}"
@@ -66,8 +66,8 @@ def record_spread_alone(
     Raises:
         ConfigurationError: the folder is the package's own, or the photos are not labelled.
     """
-    from detectors.config import SHIPPED
-    from detectors.manifest import Manifest
+    from detectors.models.config import SHIPPED
+    from detectors.models.manifest import Manifest
 
     assert config.model_folder is not None
     Manifest.read(config.model_folder)

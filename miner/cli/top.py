@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miner.cli.options import EnvFile, Json, Service, Set, load_settings
+from miner.cli.common import EnvFile, Json, Service, Set, load_settings
 from miner.errors import CouldNotStart
-from miner.settings import Settings
+from miner.settings.settings import Settings
 
 if TYPE_CHECKING:
     import httpx
 
-    from miner.overview import Overview
+    from miner.status.overview import Overview
 
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - listened on; asked at its own end
 PATIENCE = 10.0  # seconds
@@ -53,7 +53,7 @@ def fetch(client: "httpx.Client") -> "Overview":
     import httpx
     from pydantic import ValidationError
 
-    from miner.overview import Overview
+    from miner.status.overview import Overview
 
     try:
         return Overview.model_validate_json(client.get("/status").raise_for_status().content)
@@ -67,7 +67,7 @@ def _show(client: "httpx.Client", overview: "Overview", once: bool, interval: fl
     from rich.console import Console
     from rich.live import Live
 
-    from miner.cli.screen import lost, screen
+    from miner.status.terminal import lost, screen
 
     console = Console()
     if once or not console.is_terminal:

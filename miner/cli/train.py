@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from miner.cli.options import Json
+from miner.cli.common import Json
 from miner.cli.training import CACHE, cache_folder, make_probe, make_screen, parse, read_machine, training_errors
 from miner.errors import ConfigurationError
 

@@ -13,8 +13,8 @@ import yaml
 from miner.errors import ConfigurationError, CouldNotStart
 
 if TYPE_CHECKING:
-    from detectors.training.machine import Machine, Probe, Reading
-    from detectors.training.screen import Screen
+    from detectors.console import Screen
+    from detectors.training.budget import Machine, Probe, Reading
 
 CACHE = Path("~/.cache/roadwork-miner/training")
 
@@ -37,16 +37,16 @@ def make_screen() -> "Screen":
     """Return what says things on stderr, so that stdout holds results alone."""
     from rich.console import Console
 
-    from detectors.training.screen import Screen
+    from detectors.console import Screen
 
     return Screen(Console(file=sys.stderr, soft_wrap=True))
 
 
 def read_machine() -> "Machine":
     """Read what this process may use."""
-    from detectors.training.machine import Machine
-    from miner.machine import read_cpu
-    from miner.threads import allowed_cores, cpu_quota
+    from detectors.machine import read_cpu
+    from detectors.training.budget import Machine
+    from miner.inference.threads import allowed_cores, cpu_quota
 
     reading = make_probe()()
     cpu, features = read_cpu()
@@ -57,9 +57,9 @@ def make_probe() -> "Probe":
     """Return what reads memory, swap and throttling now; limits of a cgroup count as the machine's end."""
     import psutil
 
-    from detectors.training.machine import Reading
-    from miner.machine import read_memory, read_throttling
-    from miner.memory import give_back
+    from detectors.machine import read_memory, read_throttling
+    from detectors.training.budget import Reading
+    from miner.inference.allocator import give_back
 
     whole = float(psutil.virtual_memory().total)
 
@@ -98,7 +98,7 @@ def parse(assignments: list[str] | None, flags: dict[str, Any]) -> dict[str, Any
     Raises:
         ConfigurationError: no `=`, no YAML behind it, or an inner key of what has none.
     """
-    from detectors.documents import BROKEN_YAML, first_line
+    from detectors.models.documents import BROKEN_YAML, first_line
 
     values: dict[str, Any] = {}
     for assignment in assignments or []:
@@ -127,7 +127,7 @@ def training_errors(hint: str = "") -> Iterator[None]:
         hint: what to do after a failure of the machine, such as a full disk.
     """
     from detectors.errors import DetectorConfigError, DetectorError
-    from detectors.training.machine import is_out_of_memory
+    from detectors.training.budget import is_out_of_memory
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miner.cli.options import Config, Detector, EnvFile, Json, Set, load_settings
+from miner.cli.common import Config, Detector, EnvFile, Json, Set, load_settings
 from miner.errors import ConfigurationError, CouldNotStart
 
 if TYPE_CHECKING:
-    from miner.tuning import Row
+    from miner.bench.tuning import Row
 
 
 def tune(
@@ -33,17 +33,17 @@ def tune(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from detectors.config import read_config
-    from detectors.manifest import Manifest
-    from detectors.weights import model_folder
-    from miner import tuning
+    from detectors.models.config import read_config
+    from detectors.models.manifest import Manifest
+    from detectors.models.sources import model_folder
+    from miner.bench import tuning
     from miner.bench.entrants import variants
     from miner.bench.job import Job
     from miner.bench.pictures import made_pictures
-    from miner.cli.preparing import start_errors
-    from miner.plans import folders, key_of, writable, write_plan
-    from miner.settings import AUTO, environment_of
-    from miner.threads import allowed_cores
+    from miner.cli.preparation import start_errors
+    from miner.inference.plans import folders, key_of, writable, write_plan
+    from miner.inference.threads import allowed_cores
+    from miner.settings.settings import AUTO, environment_of
 
     settings = load_settings(env_file, set_, image_detector=detector, image_detector_config=config)
     if settings.is_remote:
@@ -113,7 +113,7 @@ def _show(rows: "list[Row]", chosen: "Row", left_out: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from miner.tuning import BURST
+    from miner.bench.tuning import BURST
 
     table = Table("way to serve", "alone, ms", f"{BURST} at once, ms", "memory, MB")
     for row in rows:

@@ -3,17 +3,17 @@
 import re
 from dataclasses import dataclass
 
-from miner.addresses import shown
+from miner.axon.policy import Rules, judge
 from miner.chain import base
 from miner.chain.base import Snapshot
 from miner.chain.changes import register_command
 from miner.chain.checkup import Head, Subnet
-from miner.chain.reads import Endpoint
-from miner.doctor.report import Finding, ok, problem, warning
-from miner.doctor.running import in_words
+from miner.chain.queries import Endpoint
+from miner.doctor.daemon import in_words
+from miner.doctor.findings import Finding, ok, problem, warning
 from miner.errors import Forbidden
-from miner.policy import Rules, judge
-from miner.public_address import why_unreachable
+from miner.settings.public_address import why_unreachable
+from miner.settings.secrets import shown
 
 UNREADABLE = "an answer that can't be read"  # as `miner.chain.client` puts it
 BURNED_ALL = 0.99  # of the miners' part

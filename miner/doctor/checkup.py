@@ -13,13 +13,14 @@ from pathlib import Path
 from miner.chain.checkup import read_head, read_standing
 from miner.chain.client import CLOSE_SECONDS, GRACE_SECONDS, ChainClient, ChainFault
 from miner.chain.external_address import AddressUnknown, find_external_ip
-from miner.chain.reads import Endpoint
-from miner.doctor import chain, clock, files, machine, model, running
+from miner.chain.queries import Endpoint
+from miner.doctor import chain, clock, daemon, machine, model
+from miner.doctor import settings as files
+from miner.doctor.findings import Finding, ok
 from miner.doctor.patience import asked_in_time, in_time, judged, late
-from miner.doctor.report import Finding, ok
-from miner.model import seconds_allowed
-from miner.requests import rules_of
-from miner.settings import Settings
+from miner.inference.loader import seconds_allowed
+from miner.settings.requests import rules_of
+from miner.settings.settings import Settings
 
 # In all 55 s at the worst; the pictures are timed while others are waited for.
 WALLET_SECONDS = 6.0  # an encrypted key takes two
@@ -60,7 +61,7 @@ class CheckUp:
 
         yield Step("the machine and the model's sums")
         miner = await in_time(
-            partial(running.read_running, settings), LOCAL_SECONDS, lambda words: running.RunningFacts(fault=words)
+            partial(daemon.read_running, settings), LOCAL_SECONDS, lambda words: daemon.RunningFacts(fault=words)
         )
         self.is_running, self.clock_ahead = miner.running, miner.clock_ahead
         prepared = await self._read_model()
@@ -77,9 +78,9 @@ class CheckUp:
         try:
             chain_findings, registered, address = await self._examine_chain(wallet.hotkey)
             port = await in_time(
-                partial(running.read_port, settings, running=miner.running),
+                partial(daemon.read_port, settings, running=miner.running),
                 LOCAL_SECONDS,
-                lambda words: running.PortFacts(settings.miner_axon_host, settings.miner_axon_port, words),
+                lambda words: daemon.PortFacts(settings.miner_axon_host, settings.miner_axon_port, words),
             )
             reach = await self._reach(address)
             for judgement in await measuring:
@@ -87,10 +88,10 @@ class CheckUp:
         finally:
             measuring.cancel()
         now = time.time()
-        yield judged("miner", lambda: running.judge_running(miner, wallet.hotkey, registered=registered))
-        yield judged("port", lambda: running.judge_port(port, running=miner.running))
-        yield judged("reachable", lambda: running.judge_reach(reach, miner, now, wallet.hotkey, self._host))
-        yield judged("asked", lambda: running.judge_asked(miner, now))
+        yield judged("miner", lambda: daemon.judge_running(miner, wallet.hotkey, registered=registered))
+        yield judged("port", lambda: daemon.judge_port(port, running=miner.running))
+        yield judged("reachable", lambda: daemon.judge_reach(reach, miner, now, wallet.hotkey, self._host))
+        yield judged("asked", lambda: daemon.judge_asked(miner, now))
         for finding in chain_findings:
             yield finding
 
@@ -126,13 +127,13 @@ class CheckUp:
     def _host(self) -> str | None:
         return None if self.settings.is_standalone else self.settings.miner_axon_host
 
-    async def _reach(self, address: Endpoint | str) -> running.ReachFacts:
+    async def _reach(self, address: Endpoint | str) -> daemon.ReachFacts:
         if isinstance(address, str):
-            return running.ReachFacts(f"ADDRESS:{self.settings.axon_external_port or self.settings.miner_axon_port}")
+            return daemon.ReachFacts(f"ADDRESS:{self.settings.axon_external_port or self.settings.miner_axon_port}")
         return await asked_in_time(
-            partial(running.read_reach, str(address), str(address.ip), address.port, self.probe),
-            running.PROBE_SECONDS,
-            lambda words: running.ReachFacts(str(address), None, words),
+            partial(daemon.read_reach, str(address), str(address.ip), address.port, self.probe),
+            daemon.PROBE_SECONDS,
+            lambda words: daemon.ReachFacts(str(address), None, words),
         )
 
     async def _examine_chain(self, hotkey: str) -> tuple[list[Finding], bool | None, Endpoint | str]:

@@ -10,7 +10,7 @@ import httpx
 
 from miner.chain.checkup import Head
 from miner.chain.external_address import SERVICES
-from miner.doctor.report import Finding, ok, problem, warning
+from miner.doctor.findings import Finding, ok, problem, warning
 
 AHEAD_LIMIT = 11.0  # seconds; 4 and the validators' 9, less the time a request is on its way
 BEHIND_LIMIT = 4.0

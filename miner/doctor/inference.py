@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from detectors.errors import DetectorError
-from detectors.labelled import CLASSES, pictures_of
-from detectors.pictures import known_picture
-from detectors.reversal import ask_drawn
+from detectors.evaluation.reversal import ask_drawn
+from detectors.photos.labelled import CLASSES, pictures_of
+from detectors.photos.synthetic import known_picture
 from miner.errors import StartError
+from miner.inference.loader import ModelLoader
 from miner.metrics import Metrics
-from miner.model import ModelLoader
-from miner.settings import Settings
+from miner.settings.settings import Settings
 
 
 def measure(settings: Settings, count: int, budget: float, folder: str) -> dict[str, Any]:

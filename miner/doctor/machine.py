@@ -7,11 +7,11 @@ from pathlib import Path
 
 import psutil
 
-from miner.doctor.report import Finding, ok, problem, warning
-from miner.doctor.running import RunningFacts
-from miner.machine import Memory, read_memory
-from miner.settings import Settings
-from miner.threads import ThreadPlan, allowed_cores, cpu_quota, make_plan
+from detectors.machine import Memory, read_memory
+from miner.doctor.daemon import RunningFacts
+from miner.doctor.findings import Finding, ok, problem, warning
+from miner.inference.threads import ThreadPlan, allowed_cores, cpu_quota, make_plan
+from miner.settings.settings import Settings
 
 MB, GB = 10**6, 10**9
 BASE_BYTES = 350 * MB  # the process without a model: the interpreter, the SDK, onnxruntime

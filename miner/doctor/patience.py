@@ -10,8 +10,8 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from miner.addresses import shown_within
-from miner.doctor.report import Finding, problem
+from miner.doctor.findings import Finding, problem
+from miner.settings.secrets import shown_within
 
 T = TypeVar("T")
 

@@ -2,10 +2,10 @@
 
 import contextlib
 
-from detectors.config import find_config
 from detectors.errors import DetectorConfigError, DetectorError
-from miner.plans import measured_backend
-from miner.settings import AUTO, REMOTE, Settings
+from detectors.models.config import find_config
+from miner.inference.plans import measured_backend
+from miner.settings.settings import AUTO, REMOTE, Settings
 from miner.shadow.shadow import Job
 
 

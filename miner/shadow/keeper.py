@@ -4,9 +4,9 @@ import asyncio
 import logging
 from collections import Counter
 
+from miner.inference.scheduler import Scheduler
 from miner.metrics import Metrics
-from miner.scheduler import Scheduler
-from miner.settings import Settings, environment_of
+from miner.settings.settings import Settings, environment_of
 from miner.shadow.choice import is_served, job_of
 from miner.shadow.shadow import Shadow
 

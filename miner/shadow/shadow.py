@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from detectors.distribution import TENTHS, tenth_of
+from detectors.models.histogram import TENTHS, tenth_of
 from miner.errors import MinerError
 from miner.shadow import LENGTH
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from detectors.base import Detector, RunOptions
-from detectors.config import read_config
 from detectors.errors import DetectorError
-from detectors.loading import load_detector
+from detectors.load import load_detector
+from detectors.models.config import read_config
 from miner.shadow import LENGTH
 
 PR_SET_PDEATHSIG = 1

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from detectors.labelled import Photos
-from detectors.pictures import scene
+from detectors.photos.labelled import Photos
+from detectors.photos.synthetic import scene
 
 MADE = 40
 SIZE = (640, 360)  # pixels, of the made ones

@@ -6,7 +6,7 @@ from pathlib import Path
 from miner.errors import CouldNotStart
 from miner.simulate.report import OUTCOMES, Report
 from miner.simulate.schedule import Request
-from miner.simulate.sending import Answer
+from miner.simulate.sender import Answer
 
 COLOURS = dict(zip(OUTCOMES, ("C0", "C3", "C1", "C7", "C4"), strict=True))
 

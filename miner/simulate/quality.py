@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.estimates import Estimate, estimate_of, share_estimate
-from detectors.reward import expected_reward, expected_rewards, matthews
+from detectors.evaluation.estimates import Estimate, estimate_of, share_estimate
+from detectors.evaluation.reward import expected_reward, expected_rewards, matthews
 
 THRESHOLDS = 199  # tried
 LEAST = 4  # photos of each class, before a threshold is looked for

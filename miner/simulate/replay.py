@@ -11,7 +11,7 @@ from miner.errors import ConfigurationError
 from miner.recorder.records import IMAGES, MAGIC, Record, read_records
 from miner.simulate.keys import wait_until_known
 from miner.simulate.run import on_interrupt, wait_until_there
-from miner.simulate.sending import Answer, Sending, send_all
+from miner.simulate.sender import Answer, Sending, send_all
 
 ENDINGS = (*MAGIC.values(), ".bin")
 

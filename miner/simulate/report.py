@@ -11,7 +11,7 @@ from miner.bench.report import percentiles
 from miner.simulate.quality import Quality, Shift, best_shift, expected, quality_of
 from miner.simulate.schedule import Request
 from miner.simulate.scoring import Tally, score_all
-from miner.simulate.sending import Answer, Outcome
+from miner.simulate.sender import Answer, Outcome
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from detectors.sending.eras import Era, prepare
+from detectors.photos.transforms import Era, prepare
 from miner.axon.client import Client
 from miner.errors import CouldNotStart
 from miner.simulate.keys import wait_until_known
 from miner.simulate.photos import Photo
 from miner.simulate.report import Report, summed_up
 from miner.simulate.schedule import HAND, Request, Subnet, plan
-from miner.simulate.sending import Answer, Sending, judged, send_all
+from miner.simulate.sender import Answer, Sending, judged, send_all
 
 PROBES = 5  # lone requests that tell the miner's pace
 SHARE = 0.2  # of the miner's time that a subnet at the chosen speed asks for

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from detectors.reward import History
+from detectors.evaluation.reward import History
 from miner.simulate.schedule import Request
-from miner.simulate.sending import Answer
+from miner.simulate.sender import Answer
 
 
 @dataclass(slots=True)

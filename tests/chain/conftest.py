@@ -11,8 +11,8 @@ import pytest
 from bittensor.keyfiles import Keypair
 
 from miner.chain.publication import Axon
-from miner.chain.reader import SubnetReader
 from miner.chain.subtensor import SubtensorChain
+from miner.chain.sync import SubnetReader
 from tests.chain.golden import golden
 from tests.chain.node import Node
 

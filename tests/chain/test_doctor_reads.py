@@ -11,7 +11,7 @@ import pytest
 
 from miner.chain.checkup import read_head, read_standing
 from miner.chain.client import ChainClient, ChainFault
-from miner.chain.reads import Endpoint
+from miner.chain.queries import Endpoint
 from tests.chain.conftest import NETUID, key
 from tests.chain.node import Node
 

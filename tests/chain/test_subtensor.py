@@ -101,8 +101,8 @@ async def test_a_new_uid_is_noticed(node: Node, chain_of, caplog) -> None:
 
 
 async def test_a_subnet_that_does_not_exist_is_named(node: Node, wallet, tmp_path) -> None:
-    from miner.chain.reader import SubnetReader
     from miner.chain.subtensor import SubtensorChain
+    from miner.chain.sync import SubnetReader
 
     reader = SubnetReader(node.url, 999, tmp_path / "state", sync_seconds=0.05)
     chain = SubtensorChain(reader, wallet)

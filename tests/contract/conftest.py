@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from detectors.config import SHIPPED, DetectorConfig, read_config
-from detectors.export import prepare
-from detectors.fusion import Fusion
+from detectors.export.export import prepare
+from detectors.models.config import SHIPPED, DetectorConfig, read_config
+from detectors.models.fusion import Fusion
+from detectors.models.sources import find_original, model_folder
 from detectors.registry import DETECTORS, EXPORTERS, exporter_class
-from detectors.weights import find_original, model_folder
 from tests.models import make_pair, make_vit, make_yolo
 
 

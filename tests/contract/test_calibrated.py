@@ -8,20 +8,20 @@ import pytest
 from typer.testing import CliRunner
 
 from detectors.base import RunOptions
-from detectors.calibration import Calibration
-from detectors.config import DetectorConfig
 from detectors.errors import DetectorConfigError
-from detectors.loading import load_detector
-from detectors.manifest import BranchModel, Judged, Manifest
-from detectors.pictures import known_picture, many_pictures
-from detectors.precision.making import make_faster
-from detectors.precision.order import Order
-from detectors.precision.photos import Photos
-from detectors.sending.changes import VIEWS
-from detectors.storing import keep_calibration, store_calibration
+from detectors.files import keep_calibration, store_calibration
+from detectors.load import load_detector
+from detectors.models.calibration import Calibration
+from detectors.models.config import DetectorConfig
+from detectors.models.manifest import BranchModel, Judged, Manifest
+from detectors.photos.changes import VIEWS
+from detectors.photos.synthetic import known_picture, many_pictures
+from detectors.quantize.order import Order
+from detectors.quantize.photos import Photos
+from detectors.quantize.quantize import make_faster
 from miner.cli import app
-from miner.cli.judging import find_models
-from miner.settings import Settings
+from miner.cli.photos import find_models
+from miner.settings.settings import Settings
 from tests.photos import fill
 
 SHIPPED = Path(__file__).resolve().parents[2] / "detectors" / "starter"

@@ -11,16 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from detectors.checkpoint import SINGLE, read_weights, weight_files
-from detectors.config import DetectorConfig
 from detectors.errors import ModelError, ModelFileError
-from detectors.export import prepare
-from detectors.exporters.vit import ViTExporter
-from detectors.exporters.vit_numpy import numpy_reference
-from detectors.manifest import Manifest
-from detectors.pictures import parity_pictures
+from detectors.export.export import prepare
+from detectors.export.hf import ViTExporter
+from detectors.export.hf_numpy import numpy_reference
+from detectors.models.checkpoint import SINGLE, read_weights, weight_files
+from detectors.models.config import DetectorConfig
+from detectors.models.manifest import Manifest
+from detectors.models.sources import model_folder
+from detectors.photos.synthetic import parity_pictures
 from detectors.vit import ViT
-from detectors.weights import model_folder
 from tests.models import make_resnet, make_vit, photo
 
 Tensors = dict[str, torch.Tensor]

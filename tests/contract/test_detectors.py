@@ -11,9 +11,9 @@ import pytest
 from detectors.backends import MODEL_FILE
 from detectors.base import Detector, RunOptions
 from detectors.errors import DetectorConfigError, ImageError, InferenceError, ModelError, NotPrepared
-from detectors.export import prepare
-from detectors.loading import is_prepared, load_detector
-from detectors.manifest import Manifest
+from detectors.export.export import prepare
+from detectors.load import is_prepared, load_detector
+from detectors.models.manifest import Manifest
 from detectors.registry import BACKENDS, DETECTORS, backend_class, detector_class, exporter_class
 from detectors.remote.options import EngineOptions
 from tests.contract.conftest import Prepared

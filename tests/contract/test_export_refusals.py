@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from detectors.config import DetectorConfig
 from detectors.errors import DetectorConfigError, ModelError
-from detectors.export import prepare
+from detectors.export.export import prepare
+from detectors.models.config import DetectorConfig
 from tests.models import make_vit, make_yolo
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detectors.config import DetectorConfig, read_config
 from detectors.errors import DetectorConfigError
-from detectors.export import prepare
-from detectors.exporters.torchvision_cpu import ensure_torchvision
-from detectors.manifest import Manifest
-from detectors.pictures import scene
-from detectors.processor_config import ProcessorConfig
+from detectors.export.export import prepare
+from detectors.models.config import DetectorConfig, read_config
+from detectors.models.manifest import Manifest
+from detectors.models.processor_config import ProcessorConfig
+from detectors.photos.synthetic import scene
+from detectors.torch_compat import ensure_torchvision
 from detectors.vit import ViT
 from miner.cli import main
 from tests.models import make_vit

@@ -8,18 +8,18 @@ import yaml
 
 from detectors import registry
 from detectors.base import RunOptions
-from detectors.config import DetectorConfig, read_config
 from detectors.ensemble import Ensemble
 from detectors.errors import ModelError, NotPrepared
-from detectors.export import prepare
-from detectors.image import decode
-from detectors.loading import branch_model, has_variant, load_detector
-from detectors.manifest import Manifest, Precision
-from detectors.pictures import many_pictures
-from detectors.precision.fused import make_faster_ensemble
-from detectors.precision.order import Order
-from detectors.precision.photos import Photos
-from detectors.weights import model_folder, variant_folder
+from detectors.export.export import prepare
+from detectors.load import branch_model, has_variant, load_detector
+from detectors.models.config import DetectorConfig, read_config
+from detectors.models.manifest import Manifest, Precision
+from detectors.models.sources import model_folder, variant_folder
+from detectors.photos.image import decode
+from detectors.photos.synthetic import many_pictures
+from detectors.quantize.ensemble import make_faster_ensemble
+from detectors.quantize.order import Order
+from detectors.quantize.photos import Photos
 from miner.bench.job import Job
 from miner.bench.worker import _load
 from tests.contract.test_precisions import WAYS

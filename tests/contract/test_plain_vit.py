@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from detectors.base import RunOptions
-from detectors.config import DetectorConfig
 from detectors.errors import ModelError
-from detectors.export import prepare
-from detectors.exporters.versions import PLAIN, is_outdated
-from detectors.exporters.vit import ViTExporter
-from detectors.exporters.vit_numpy import numpy_reference
-from detectors.loading import load_detector
-from detectors.manifest import Manifest
-from detectors.pictures import parity_pictures
+from detectors.export.export import prepare
+from detectors.export.hf import ViTExporter
+from detectors.export.hf_numpy import numpy_reference
+from detectors.export.versions import PLAIN, is_outdated
+from detectors.load import load_detector
+from detectors.models.config import DetectorConfig
+from detectors.models.manifest import Manifest
+from detectors.photos.synthetic import parity_pictures
 from detectors.vit import ViT
 from tests.models import make_vit, photo
 from tests.stored_vit import ANSWERS, write_stored_vit

@@ -12,19 +12,19 @@ from onnx import numpy_helper
 from detectors import registry
 from detectors.backends import MODEL_FILE
 from detectors.base import RunOptions
-from detectors.config import DetectorConfig
 from detectors.errors import DetectorConfigError, ModelError, NotPrepared
-from detectors.loading import load_detector
-from detectors.manifest import Manifest, Precision
-from detectors.pictures import many_pictures
-from detectors.precision import Inputs, Recipe
-from detectors.precision.making import make_faster
-from detectors.precision.onnx_int8 import dynamic
-from detectors.precision.openvino import cpu_has_bf16
-from detectors.precision.order import Order
-from detectors.precision.photos import Photos
-from detectors.precision.sensitivity import most_sensitive_layers
-from detectors.precision.timing import compare
+from detectors.load import load_detector
+from detectors.models.config import DetectorConfig
+from detectors.models.manifest import Manifest, Precision
+from detectors.photos.synthetic import many_pictures
+from detectors.quantize import Inputs, Recipe
+from detectors.quantize.onnx_int8 import dynamic
+from detectors.quantize.openvino import cpu_has_bf16
+from detectors.quantize.order import Order
+from detectors.quantize.photos import Photos
+from detectors.quantize.quantize import make_faster
+from detectors.quantize.sensitivity import most_sensitive_layers
+from detectors.quantize.timing import compare
 from detectors.quiet import LOUD
 
 STARTER = Path(__file__).resolve().parents[2] / "detectors" / "starter"

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from detectors.base import Detector, RunOptions
-from detectors.config import DetectorConfig, read_config
 from detectors.errors import DetectorConfigError, NotPrepared
-from detectors.export import prepare
-from detectors.exporters.yolo import load_yolo
-from detectors.image import decode
-from detectors.loading import has_variant, is_prepared, load_detector
-from detectors.manifest import Manifest
-from detectors.pictures import parity_pictures
-from detectors.weights import variant_folder
+from detectors.export.export import prepare
+from detectors.export.yolo import load_yolo
+from detectors.load import has_variant, is_prepared, load_detector
+from detectors.models.config import DetectorConfig, read_config
+from detectors.models.manifest import Manifest
+from detectors.models.sources import variant_folder
+from detectors.photos.image import decode
+from detectors.photos.synthetic import parity_pictures
 from tests.models import make_vit, make_yolo
 
 

@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from detectors.base import RunOptions
-from detectors.config import read_config
-from detectors.loading import load_detector
+from detectors.load import load_detector
+from detectors.models.config import read_config
 from miner.axon import BTAUTH_PATH
 from miner.axon.body import picture_of
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from detectors.manifest import NAME
+from detectors.models.manifest import NAME
 from tests.models import photo
 from tests.process.daemon import PATIENCE, Daemon
 from tests.process.graphs import write_model

@@ -19,7 +19,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from miner.chain import standalone
-from miner.settings import setting_names
+from miner.settings.settings import setting_names
 from tests.process.inspection import inspect_answer
 from tests.process.sleeper import HOLD_WHITE, MOOD
 from tests.process.wire import Door, RawRequest, Signed, Signer

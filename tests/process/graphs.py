@@ -15,11 +15,11 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from detectors.backends import MODEL_FILE
-from detectors.image import decode
-from detectors.manifest import Manifest, Output, Parity, Source, sha256
-from detectors.pictures import known_picture
+from detectors.models.manifest import Manifest, Output, Parity, Source, sha256
+from detectors.models.processor_config import PROCESSOR_FILE
+from detectors.photos.image import decode
+from detectors.photos.synthetic import known_picture
 from detectors.preprocess import from_processor_config
-from detectors.processor_config import PROCESSOR_FILE
 from tests.process.sleeper import PICTURE_SECONDS
 
 OnBlack = Literal["nan", "error", "shape"]

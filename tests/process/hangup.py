@@ -10,8 +10,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 MOMENTS = {
-    "miner.cli", "typer", "pydantic", "miner.settings", "miner.cli.run", "miner.model", "onnxruntime", "uvloop",
-    "miner.app", "uvicorn", "starlette", "prometheus_client",
+    "miner.cli", "typer", "pydantic", "miner.settings.settings", "miner.cli.run", "miner.inference.loader",
+    "onnxruntime", "uvloop", "miner.app", "uvicorn", "starlette", "prometheus_client",
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from miner.machine import cgroup_folders
+from detectors.machine import cgroup_folders
 
 LIMIT_FILES = ("memory.max", "memory.limit_in_bytes")  # of version 2 and 1
 USAGE_FILES = ("memory.current", "memory.usage_in_bytes")

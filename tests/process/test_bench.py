@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
-from detectors.manifest import Manifest
-from miner.bench.competitor import Worker
+from detectors.models.manifest import Manifest
+from miner.bench.client import Worker
 from miner.bench.job import Job
 from miner.errors import CouldNotStart
 from tests.models import make_vit
@@ -210,7 +210,7 @@ def test_what_was_measured_is_kept_when_a_bench_of_daemons_is_stopped(tmp_path: 
 
 def test_the_ceiling_of_the_axon_is_measured_with_its_profile() -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "miner.bench.ceiling", "--requests", "200", "--rounds", "1", "--json"],
+        [sys.executable, "-m", "tests.bench.axon", "--requests", "200", "--rounds", "1", "--json"],
         capture_output=True, text=True, timeout=PATIENCE, env=clean_environment(), check=True,
     )  # fmt: skip
     found = figures(run)
@@ -223,7 +223,7 @@ def test_the_ceiling_of_the_axon_is_measured_with_its_profile() -> None:
 
 def test_the_memory_of_several_hotkeys_is_measured_beside_processes_of_their_own() -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "miner.bench.keys", "--keys", "2", "--processes", "1", "--requests", "4", "--json"],
+        [sys.executable, "-m", "tests.bench.keys", "--keys", "2", "--processes", "1", "--requests", "4", "--json"],
         capture_output=True, text=True, timeout=PATIENCE, env=clean_environment(), check=True,
     )  # fmt: skip
     together, apart = json.loads(run.stdout)
@@ -236,7 +236,7 @@ def test_the_memory_of_several_hotkeys_is_measured_beside_processes_of_their_own
 def test_a_daemon_that_does_not_start_is_one_line_and_exit_code_3(tmp_path: Path) -> None:
     (tmp_path / "gone.yaml").write_text("model_folder: gone\n")
     run = subprocess.run(
-        [sys.executable, "-m", "miner.bench.keys", "--keys", "1", "--processes", "0"], capture_output=True, text=True,
+        [sys.executable, "-m", "tests.bench.keys", "--keys", "1", "--processes", "0"], capture_output=True, text=True,
         timeout=PATIENCE, env=clean_environment(IMAGE_DETECTOR_CONFIG=str(tmp_path / "gone.yaml")),
     )  # fmt: skip
     assert run.returncode == 3, run.stderr
@@ -245,7 +245,7 @@ def test_a_daemon_that_does_not_start_is_one_line_and_exit_code_3(tmp_path: Path
 
 
 def test_the_way_to_another_machine_is_measured_beside_the_graph_here(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "miner.bench.hop", "--requests", "5", "--json"]
+    command = [sys.executable, "-m", "tests.bench.hop", "--requests", "5", "--json"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=clean_environment(), check=True)
     found = figures(run)
     assert (found["model"], found["endpoints"], found["requests"]) == ("starter", [], 5)

@@ -11,8 +11,8 @@ PROGRAM = """
 import signal, threading
 from pathlib import Path
 from detectors.base import RunOptions
-from detectors.config import read_config
-from detectors.loading import load_detector
+from detectors.models.config import read_config
+from detectors.load import load_detector
 
 config = read_config("starter.yaml")
 held = [load_detector("ViT", config, Path("models"), "openvino", RunOptions())]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from detectors.config import DetectorConfig
 from detectors.errors import ModelError
+from detectors.models.config import DetectorConfig
 from detectors.registry import exporter_class
 from tests.models import make_vit, make_yolo
 from tests.process.conftest import StartDaemon

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from miner.overview import KeyView
-from miner.page import render
+from miner.status.overview import KeyView
+from miner.status.page import render
 from tests.overviews import HOTKEY, entry, overview
 from tests.process.browser import Browser
 from tests.process.conftest import Settings, StartDaemon, daemons, go_on

@@ -30,9 +30,9 @@ ASK = """
 import json, sys
 from pathlib import Path
 from detectors.base import RunOptions
-from detectors.config import read_config
-from detectors.loading import load_detector
-from detectors.pictures import parity_pictures
+from detectors.models.config import read_config
+from detectors.load import load_detector
+from detectors.photos.synthetic import parity_pictures
 
 detector = load_detector("ViT", read_config(sys.argv[1]), Path(sys.argv[2]), "onnx", RunOptions())
 print(json.dumps([detector.predict(picture).probability for picture in parity_pictures()]))

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from detectors.base import RunOptions
-from detectors.config import read_config
-from detectors.loading import load_detector
+from detectors.load import load_detector
+from detectors.models.config import read_config
 from miner.axon.client import another
 from tests.expressions import REMOTE, panel_expressions, selectors
 from tests.oip_server import OipServer

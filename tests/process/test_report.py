@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from miner.settings import Settings
+from miner.settings.settings import Settings
 from tests.process.conftest import StartDaemon
 from tests.process.daemon import PATIENCE, Daemon, eventually
 from tests.process.inspection import probability_of

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from detectors.base import Detector, RunOptions
-from detectors.config import read_config
-from detectors.labelled import read_photos
-from detectors.loading import load_detector
-from detectors.sending.eras import Era
+from detectors.load import load_detector
+from detectors.models.config import read_config
+from detectors.photos.labelled import read_photos
+from detectors.photos.transforms import Era
 from miner.simulate.photos import labelled_photos
 from miner.simulate.run import Play
 from miner.simulate.schedule import Subnet, plan

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from detectors.base import Detector, RunOptions
-from detectors.config import read_config
-from detectors.labelled import CLASSES
-from detectors.loading import load_detector
-from detectors.sending.eras import prepare
+from detectors.load import load_detector
+from detectors.models.config import read_config
+from detectors.photos.labelled import CLASSES
+from detectors.photos.transforms import prepare
 from tests.oip_server import OipServer
 from tests.photos import patches
 from tests.process.daemon import eventually, free_port

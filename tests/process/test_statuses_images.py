@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from detectors.pictures import scene
+from detectors.photos.synthetic import scene
 from tests.models import photo
 from tests.process.conftest import StartDaemon, plain
 from tests.process.daemon import Daemon

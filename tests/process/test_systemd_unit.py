@@ -10,9 +10,9 @@ import pytest
 
 from miner.chain.client import CLOSE_SECONDS, GRACE_SECONDS
 from miner.cli import installed
-from miner.selftest import LAST_SECONDS
-from miner.serving import CLOSING_SECONDS
-from miner.settings import Settings
+from miner.http.server import CLOSING_SECONDS
+from miner.inference.background import LAST_SECONDS
+from miner.settings.settings import Settings
 from tests import tools
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from miner.plan import Plan
+from miner.inference.plan import Plan
 from tests.process.daemon import Daemon, eventually
 
 EXPORT = ("export", "--precision", "int8", "--backend", "onnx", "--max-flips", "0.2")

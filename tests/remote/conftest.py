@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from detectors.config import DetectorConfig
-from detectors.export import prepare
+from detectors.export.export import prepare
+from detectors.models.config import DetectorConfig
 from tests.models import make_yolo
 from tests.process.conftest import SHIPPED, StartDaemon, daemons
 from tests.process.environments import environment

@@ -47,7 +47,9 @@ def test_a_validator_is_answered(unit: Unit) -> None:
 
 
 def test_log_lines_arrive_as_fields_of_the_journal(unit: Unit) -> None:
-    listed = unit.machine.run("journalctl", "-u", unit.name, "--no-pager", "-o", "json", "LOGGER=miner.heartbeat")
+    listed = unit.machine.run(
+        "journalctl", "-u", unit.name, "--no-pager", "-o", "json", "LOGGER=miner.inference.watchdog"
+    )
     entries = [json.loads(line) for line in listed.splitlines()]
     (ready,) = [entry for entry in entries if entry["MESSAGE"].startswith("ready: ")]
     assert (ready["PRIORITY"], ready["SYSLOG_IDENTIFIER"]) == ("6", "roadwork-miner")

@@ -15,24 +15,25 @@ FORBIDDEN = [
     ("detectors", "prometheus_client"),
     ("detectors", "bittensor"),
     ("detectors", "starlette"),
-    ("detectors.sending", "detectors"),
+    ("detectors.photos", "detectors.base"),
+    ("detectors.photos", "detectors.models"),
     ("miner", "detectors.training"),
-    ("miner.queue", "miner.axon"),
-    ("miner.queue", "detectors"),
-    ("miner.scheduler", "miner.axon"),
-    ("miner.scheduler", "detectors"),
-    ("miner.policy", "miner.axon"),
-    ("miner.service", "miner.axon"),
-    ("miner.service", "miner.chain"),
+    ("miner.inference.queue", "miner.axon"),
+    ("miner.inference.queue", "detectors"),
+    ("miner.inference.scheduler", "miner.axon"),
+    ("miner.inference.scheduler", "detectors"),
+    ("miner.axon.policy", "miner.axon"),
+    ("miner.inference.service", "miner.axon"),
+    ("miner.inference.service", "miner.chain"),
     ("miner.chain", "miner.axon"),
     ("miner.chain", "detectors"),
-    ("miner.threads", "miner"),
-    ("miner.status", "miner.axon"),
+    ("miner.inference.threads", "miner"),
+    ("miner.status.app", "miner.axon"),
 ]
 
 # The commands that train and judge, and what they share; `detectors.training` is nobody else's.
 TRAINERS = {
-    "miner.cli.branches", "miner.cli.calibrate", "miner.cli.evaluate", "miner.cli.fuse", "miner.cli.judging",
+    "miner.cli.branches", "miner.cli.calibrate", "miner.cli.evaluate", "miner.cli.fuse", "miner.cli.photos",
     "miner.cli.precompute", "miner.cli.train", "miner.cli.training",
 }  # fmt: skip
 
@@ -80,12 +81,12 @@ def test_every_package_is_installed() -> None:
 
 def test_the_environment_is_read_in_one_place() -> None:
     allowed = {
-        "miner.settings",  # all of ours
+        "miner.settings.settings",  # all of ours
         "miner.systemd",  # NOTIFY_SOCKET, systemd's own protocol
         "detectors",  # keeps libraries from reporting to their makers, before any is imported
-        "detectors.exporters.yolo",  # sets what ultralytics reads at its import
+        "detectors.export.yolo",  # sets what ultralytics reads at its import
         "miner.chain.client",  # sets where the SDK caches the chain's metadata
-        "miner.cli.preparing",  # sets how much transformers says
+        "miner.cli.preparation",  # sets how much transformers says
         "miner.cli.training",  # the same
     }
     readers = {name for name, path in modules().items() if {"os.environ", "os.getenv"} & _attributes(path)}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from detectors.layouts import MOUNTED
+from detectors.export.serving_repos import MOUNTED
 from tests.expressions import DEPLOY
 
 

@@ -7,8 +7,8 @@ import yaml
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from miner.inference.remote import RemoteMetrics
 from miner.metrics import Metrics
-from miner.remote import RemoteMetrics
 from tests.expressions import (
     DEPLOY,
     MAIN,

@@ -9,9 +9,9 @@ from PIL import Image
 from detectors.base import Detector, Judgement, RunOptions
 from detectors.ensemble import Ensemble
 from detectors.errors import EngineError, ImageError, InferenceError, ModelError, OutOfTime
-from detectors.fusion import Fusion, Measured
-from detectors.manifest import Manifest, Output, Parity, Source
-from detectors.pictures import known_picture
+from detectors.models.fusion import Fusion, Measured
+from detectors.models.manifest import Manifest, Output, Parity, Source
+from detectors.photos.synthetic import known_picture
 
 PICTURE = Image.new("RGB", (32, 24))
 MANIFEST = Manifest(
@@ -121,7 +121,7 @@ def test_failing_and_recovering_are_logged_once_each(caplog: pytest.LogCaptureFi
 
 
 def test_the_calibration_comes_after_the_fusion() -> None:
-    from detectors.calibration import Calibration
+    from detectors.models.calibration import Calibration
 
     manifest = MANIFEST.model_copy(update={"calibration": Calibration(threshold=0.8)})
     branches = {"a": Branch(0.9), "b": Branch(0.7)}

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from detectors.errors import ImageError, ModelError, ModelFileError
-from detectors.exporters.torchvision_cpu import ensure_torchvision
-from detectors.pictures import scene
+from detectors.models.processor_config import SLOW_ONLY
+from detectors.photos.synthetic import scene
 from detectors.preprocess import PROCESSORS, Preprocessing, from_processor_config
-from detectors.processor_config import SLOW_ONLY
+from detectors.torch_compat import ensure_torchvision
 
 SIZES = [(224, 224), (1920, 1080), (1080, 1920), (301, 225), (97, 131), (256, 256)]
 HUGGING_FACE = [name for name in PROCESSORS if name != "UltralyticsClassify"]
@@ -120,7 +120,7 @@ def test_any_file_is_served_as_transformers_does_or_refused(
 
 @pytest.mark.parametrize("size", [224, 225, 640])
 def test_equals_the_transforms_of_ultralytics(size: int) -> None:
-    from detectors.exporters.yolo import _processor_config, import_yolo
+    from detectors.export.yolo import _processor_config, import_yolo
 
     import_yolo()
     from ultralytics.data.augment import classify_transforms

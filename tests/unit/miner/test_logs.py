@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from miner import logs, systemd
-from miner.bundle import parts
 from miner.errors import ConfigurationError
 from miner.logs import Background, DescriptorHandler, JournalHandler, JsonFormatter, LogFile, TextFormatter, redact
+from miner.support import bundle
 
 SEED = "0x" + "a1" * 32
 SIGNATURE = "b2" * 64
@@ -262,24 +262,24 @@ def test_a_reader_that_went_away_costs_lines_and_nothing_else() -> None:
 def test_a_log_file_is_turned_over_and_a_report_takes_its_end(tmp_path: Path) -> None:
     path = tmp_path / "miner.log"
     handler = LogFile.open(path, TextFormatter())
-    assert parts.kept_log_text(path).endswith(f"the log of process {os.getpid()}\n")
+    assert bundle.kept_log_text(path).endswith(f"the log of process {os.getpid()}\n")
     for number in range(5 * logs.FILE_BYTES // 10**6):
         handler.handle(record(f"{number} " + "word " * 200_000))
     handler.handle(record("the last"))
     handler.close()
     assert {file.name for file in tmp_path.iterdir()} == {"miner.log", *(f"miner.log.{number}" for number in (1, 2, 3))}
-    text = parts.kept_log_text(path)
-    assert len(text) <= parts.LAST_BYTES
+    text = bundle.kept_log_text(path)
+    assert len(text) <= bundle.LAST_BYTES
     assert text.endswith("the last\n")
-    assert parts.kept_log_text(tmp_path / "other.log").startswith("LOG_FILE=")
+    assert bundle.kept_log_text(tmp_path / "other.log").startswith("LOG_FILE=")
 
 
 def test_a_report_goes_on_in_the_file_before(tmp_path: Path) -> None:
     path = tmp_path / "miner.log"
     path.write_text("third\n")
     (tmp_path / "miner.log.1").write_text("first\nsecond\n")
-    assert parts.kept_log_text(path) == "first\nsecond\nthird\n"
-    assert parts.kept_log_text(path, 13) == "second\nthird\n"
+    assert bundle.kept_log_text(path) == "first\nsecond\nthird\n"
+    assert bundle.kept_log_text(path, 13) == "second\nthird\n"
 
 
 @pytest.mark.parametrize("name", ["missing/miner.log", "."])

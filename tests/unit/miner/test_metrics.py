@@ -6,8 +6,8 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from detectors.manifest import Manifest, Output, Parity, Source
-from miner.machine import Memory, Throttling
+from detectors.machine import Memory, Throttling
+from detectors.models.manifest import Manifest, Output, Parity, Source
 from miner.metrics import BUCKETS, OUTCOMES, REMAINING_BUCKETS, STAGES, TENTHS, Metrics, graph_hash
 
 

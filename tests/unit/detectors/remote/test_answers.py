@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from detectors.base import RunOptions
-from detectors.config import read_config
-from detectors.loading import load_detector
-from detectors.oip import OpenInference
+from detectors.load import load_detector
+from detectors.models.config import read_config
+from detectors.remote.server import OpenInference
 
 MIB = 2**20
 MUCH = 60 * MIB  # bytes that are sent, unless the reader has gone before
@@ -26,9 +26,9 @@ ASK = """
 import json, resource, sys
 from pathlib import Path
 from detectors.base import RunOptions
-from detectors.config import read_config
+from detectors.models.config import read_config
 from detectors.errors import ModelError
-from detectors.loading import load_detector
+from detectors.load import load_detector
 from detectors.remote.options import EngineOptions
 
 def ask(address):

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from detectors.base import Detector, RunOptions
-from detectors.config import read_config
 from detectors.errors import DetectorConfigError, ModelError, NoEndpoint, OutOfTime
-from detectors.loading import load_detector
-from detectors.pictures import known_picture
+from detectors.load import load_detector
+from detectors.models.config import read_config
+from detectors.photos.synthetic import known_picture
 from detectors.remote.channel import ReadLimits
 from detectors.remote.endpoints import State
 from detectors.remote.options import EngineOptions

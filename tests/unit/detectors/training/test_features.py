@@ -11,13 +11,13 @@ pytest.importorskip("torch")
 
 import torch
 
-from detectors.labelled import read_photos
+from detectors.console import Screen
+from detectors.photos.labelled import read_photos
 from detectors.preprocess import from_processor_config
+from detectors.training.budget import GB, Reading
 from detectors.training.cache import FeatureCache
 from detectors.training.config import Augment
 from detectors.training.features import ViewPixels, precompute, rows_of
-from detectors.training.machine import GB, Reading
-from detectors.training.screen import Screen
 from detectors.training.views import Views
 from tests.photos import fill
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from detectors.labelled import read_photos
-from detectors.training.folder import read_data_set
+from detectors.photos.labelled import read_photos
+from detectors.training.dataset import read_data_set
 from detectors.training.folds import folds, pooled, write
 from tests.photos import fill, patches
 

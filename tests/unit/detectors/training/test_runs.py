@@ -17,17 +17,17 @@ pytest.importorskip("torch")
 import torch
 from safetensors.torch import load_file
 
-from detectors.manifest import Manifest
-from detectors.training import classifier, sources
+from detectors.console import Screen
+from detectors.models.manifest import Manifest
+from detectors.training import hf_model, sources
+from detectors.training.budget import GB, Machine, Reading
+from detectors.training.checkpoints import COMPLETE
 from detectors.training.config import TrainConfig
+from detectors.training.hf import train
 from detectors.training.job import Job, Outcome, open_run
-from detectors.training.keeping import COMPLETE
-from detectors.training.machine import GB, Machine, Reading
 from detectors.training.precomputing import features_of
 from detectors.training.run import run
-from detectors.training.screen import Screen
 from detectors.training.stopping import TIME_OVER, StoppedEarly, Stopping
-from detectors.training.vit import train
 from detectors.vit import ViT
 from miner.cli import app
 from miner.errors import ConfigurationError
@@ -150,7 +150,7 @@ def test_time_for_features_ends_with_the_views_that_are_whole(photos: Path, vit:
     values = {"data": str(photos), "model": str(vit), "views": 3, "micro_batch": 1}
     job = start(tmp_path / "run", screen, values)
     data = sources.read(job.config, tmp_path, screen, 1)
-    model, preprocessing = classifier.load(vit, 3), ViT.read_preprocessing(vit)
+    model, preprocessing = hf_model.load(vit, 3), ViT.read_preprocessing(vit)
     ticks = iter(range(10**6))
     hours = (len(data.train + data.val + data.test) + 1.5 * len(data.train)) / 3600 / 0.9
 

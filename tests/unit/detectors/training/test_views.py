@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops, ImageOps
 
-from detectors.labelled import read_photos
-from detectors.sending.distortions import SIDE
+from detectors.photos.distortions import SIDE
+from detectors.photos.labelled import read_photos
 from detectors.training.config import Augment
 from detectors.training.views import Views, changed
 from tests.photos import fill, patches

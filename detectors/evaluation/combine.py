@@ -1,0 +1,166 @@
+"""Every way to make one answer of several branches, each judged by cross-validation, and the choice among them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.evaluation.estimates import Estimate, rates, reward_estimate, reward_gain, reward_of
+from detectors.evaluation.reward import matthews
+from detectors.evaluation.thresholds import FOLDS, Flags, Floats, Groups, Numbers, best_threshold, judged
+from detectors.models.calibration import log_odds
+from detectors.models.fusion import Fusion, Kind, Measured
+
+UNITS = 4  # hidden units of the mlp
+STEPS = 10  # of a weight from 0 to 1
+
+Branches = Mapping[str, Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to combine some of the branches; `moved`: with a threshold of its own, otherwise 0.5."""
+
+    kind: Kind
+    branches: tuple[str, ...]
+    moved: bool
+
+    @property
+    def words(self) -> str:
+        """The way in a few words."""
+        alone = self.branches[0] if len(self.branches) == 1 else f"{self.kind} of {' + '.join(self.branches)}"
+        return f"{alone}, {'own threshold' if self.moved else 'at 0.5'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a way was measured to be worth on photos that it was not fitted to."""
+
+    way: Way
+    said: NDArray[np.bool_]
+    accuracy: float  # with both classes weighed alike, as validators draw them
+    mcc: float  # the same
+    reward: Estimate
+    gain: Estimate  # of reward, over the first way
+
+
+def ways(branches: Sequence[str]) -> Iterator[Way]:
+    """Yield all ways, the simplest first: fewer branches, then fewer things to fit."""
+    for name in branches:
+        yield Way("mean", (name,), moved=False)
+    for name in branches:
+        yield Way("mean", (name,), moved=True)
+    for count in range(2, len(branches) + 1):
+        for some in combinations(branches, count):
+            yield Way("mean", some, moved=False)
+            for kind in ("mean", "weighted", "logistic", "mlp"):
+                yield Way(kind, some, moved=True)
+
+
+def fit(way: Way, labels: Flags, probabilities: Branches, seed: int = 0) -> Fusion:
+    """Fit a way to photos."""
+    values = np.stack([np.asarray(probabilities[name], dtype=np.float64) for name in way.branches], axis=-1)
+    fusion = FITTERS[way.kind](list(way.branches), labels, values, seed)
+    if not way.moved:
+        return fusion
+    return fusion.model_copy(update={"threshold": best_threshold(labels, fusion.combined(values))})
+
+
+def measure(
+    labels: Flags, probabilities: Branches, count: int = FOLDS, seed: int = 0,
+    tell: Callable[[str], None] = lambda _: None, groups: Groups | None = None,
+) -> list[Row]:  # fmt: skip
+    """Judge every way by cross-validation on the same folds; photos of one group are in one of them.
+
+    Raises:
+        DetectorConfigError: too few photos for so many folds.
+    """
+    rows: list[Row] = []
+    for way in ways(list(probabilities)):
+        tell(way.words)
+
+        def fitted(seen: Numbers, way: Way = way) -> Callable[[Numbers], Flags]:
+            fusion = fit(way, labels[seen], {name: values[seen] for name, values in probabilities.items()}, seed)
+            return lambda held: fusion({name: probabilities[name][held] for name in way.branches}) > 0.5
+
+        said = (
+            judged(labels, fitted, count, seed, groups)
+            if way.moved
+            else fitted(np.arange(len(labels)))(np.arange(len(labels)))
+        )
+        first = rows[0].said if rows else said
+        found, spared = rates(labels, said)
+        mcc = matthews(found, spared, 1 - spared, 1 - found)
+        reward, gain = reward_estimate(labels, said, seed=seed), reward_gain(labels, first, said, seed=seed)
+        rows.append(Row(way, said, (found + spared) / 2, mcc, reward, gain))
+    return rows
+
+
+def choose(rows: Sequence[Row], labels: Flags) -> Row:
+    """Return the simplest way within one standard error of the best (Breiman et al., CART, 1984), in pairs."""
+    best = max(rows, key=lambda row: row.reward.value)
+    for row in rows:
+        gain = reward_gain(labels, row.said, best.said)
+        if gain.value <= (gain.high - gain.low) / (2 * 1.96):
+            return row
+    return best
+
+
+def measured(row: Row, photos: int) -> Measured:
+    """Return what goes into the YAML file beside the fitted way."""
+    figures = (row.accuracy, row.mcc, row.reward.value, row.reward.low, row.reward.high)
+    accuracy, mcc, reward, low, high = (round(figure, 4) for figure in figures)
+    return Measured(photos=photos, accuracy=accuracy, mcc=mcc, reward=reward, reward_low=low, reward_high=high)
+
+
+def _mean(names: list[str], labels: Flags, values: Floats, seed: int) -> Fusion:
+    return Fusion(branches=names)
+
+
+def _weighted(names: list[str], labels: Flags, values: Floats, seed: int) -> Fusion:
+    """Try weights in tenths, each with its own threshold."""
+    best, most = np.full(len(names), 1 / len(names)), -1.0
+    for parts in _shares(len(names), STEPS):
+        weights = np.array(parts) / STEPS
+        combined = values @ weights
+        reward = reward_of(labels, combined > best_threshold(labels, combined))
+        if reward > most:
+            best, most = weights, reward
+    return Fusion(kind="weighted", branches=names, weights=best.tolist())
+
+
+def _shares(count: int, steps: int) -> Iterator[tuple[int, ...]]:
+    if count == 1:
+        yield (steps,)
+        return
+    for first in range(steps + 1):
+        yield from ((first, *rest) for rest in _shares(count - 1, steps - first))
+
+
+def _logistic(names: list[str], labels: Flags, values: Floats, seed: int) -> Fusion:
+    from sklearn.linear_model import LogisticRegression
+
+    line = LogisticRegression(class_weight="balanced").fit(log_odds(values), labels)
+    return Fusion(kind="logistic", branches=names, weights=line.coef_[0].tolist(), bias=float(line.intercept_[0]))
+
+
+def _mlp(names: list[str], labels: Flags, values: Floats, seed: int) -> Fusion:
+    from sklearn.neural_network import MLPClassifier
+
+    network = MLPClassifier((UNITS,), activation="tanh", solver="lbfgs", alpha=0.1, max_iter=1000, random_state=seed)
+    network.fit(log_odds(values), labels)
+    (inner, outer), (inner_bias, outer_bias) = network.coefs_, network.intercepts_
+    hidden = np.concatenate([inner.T, inner_bias[:, np.newaxis]], axis=1)
+    return Fusion(
+        kind="mlp", branches=names, weights=outer[:, 0].tolist(), bias=float(outer_bias[0]), hidden=hidden.tolist()
+    )
+
+
+FITTERS: dict[Kind, Callable[[list[str], Flags, Floats, int], Fusion]] = {
+    "mean": _mean,
+    "weighted": _weighted,
+    "logistic": _logistic,
+    "mlp": _mlp,
+}

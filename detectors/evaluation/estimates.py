@@ -1,0 +1,139 @@
+"""How sure a figure is that was measured on so many photos: intervals, and differences in pairs by the bootstrap."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.evaluation.reward import LONG, SHORT, expected_reward, expected_rewards
+
+RESAMPLES = 1000
+PLAYS = 400  # which take longer than resamples
+ROUNDS = 5000  # of the play that an interval allows for: what a validator pays varies from week to week, too
+COVERED = (2.5, 97.5)  # percentiles: a 95 % interval
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether zero is within the interval: of a difference, that it may be chance."""
+        return self.low <= 0 <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+def rates(labels: Flags, said: Flags) -> tuple[float, float]:
+    """Return the shares of works found and of clear roads spared; 0.5 for a class without photos."""
+    return (
+        float(np.mean(said[labels])) if labels.any() else 0.5,
+        float(np.mean(~said[~labels])) if (~labels).any() else 0.5,
+    )
+
+
+def reward_of(labels: Flags, said: Flags) -> float:
+    """Return the expected reward of answers to labelled photos, whatever share of them shows works."""
+    return expected_reward(*rates(labels, said))
+
+
+def reward_estimate(
+    labels: Flags, said: Flags, resamples: int = PLAYS, rounds: int = ROUNDS, seed: int = 0
+) -> Estimate:
+    """Return the expected reward; its interval allows for other photos and for one play of so many rounds.
+
+    Both rates are drawn as these photos make them likely (Jeffreys' posterior): unlike a bootstrap, that leaves room
+    for mistakes where none was seen.
+    """
+    random = np.random.default_rng(seed)
+    found, spared = _likely(said[labels], resamples, random), _likely(~said[~labels], resamples, random)
+    means = [play(s, q, rounds, random).mean() for s, q in zip(found, spared, strict=True)]
+    return estimate_of(reward_of(labels, said), np.array(means))
+
+
+def share_estimate(right: Flags, effective: float | None = None) -> Estimate:
+    """Return the mean of flags, such as an accuracy, with Wilson's interval.
+
+    Args:
+        right: the flags.
+        effective: how many independent ones they are worth; default: all.
+    """
+    share, count, z = float(right.mean()), effective or len(right), 1.96
+    middle, half = share + z**2 / (2 * count), z * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    scale = 1 + z**2 / count
+    return Estimate(share, max(0.0, float((middle - half) / scale)), min(1.0, float((middle + half) / scale)))
+
+
+def reward_gain(labels: Flags, before: Flags, after: Flags, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """Return how much more expected reward `after` earns; in pairs, since both judged the same photos.
+
+    Of the long run: what a validator happens to draw hits both alike.
+    """
+    found, spared = resampled_rates(labels, np.stack([before, after]), resamples, seed)
+    rewards = [expected_rewards(s, q) for s, q in zip(found, spared, strict=True)]
+    return estimate_of(reward_of(labels, after) - reward_of(labels, before), rewards[1] - rewards[0])
+
+
+def resampled_rates(labels: Flags, said: NDArray[np.bool_], resamples: int, seed: int) -> tuple[Floats, Floats]:
+    """Return both rates for other photos as likely as these, drawn in each class.
+
+    Args:
+        labels: shape (photos,).
+        said: answers of several detectors, shape (detectors, photos).
+        resamples: how many times photos are drawn; every detector sees the same draw.
+        seed: of the draws.
+
+    Returns:
+        Works found and clear roads spared, each of shape (detectors, resamples).
+    """
+    random = np.random.default_rng(seed)
+    found = _resampled_means(said[:, labels], resamples, random)
+    return found, _resampled_means(~said[:, ~labels], resamples, random)
+
+
+def play(sensitivity: float, specificity: float, rounds: int, random: np.random.Generator) -> Floats:
+    """Play rounds with full windows, and return what each of them pays; shape (rounds,)."""
+    works = random.random(rounds + LONG) < 0.5
+    right = random.random(rounds + LONG) < np.where(works, sensitivity, specificity)
+    said = works == right
+
+    def window(flags: Flags, length: int) -> Floats:
+        sums = np.concatenate([[0], np.cumsum(flags)])
+        return np.asarray((sums[length:] - sums[:-length])[-rounds:], dtype=np.float64)
+
+    tp, tn = window(works & said, LONG), window(~works & ~said, LONG)
+    fp, fn = window(~works & said, LONG), window(works & ~said, LONG)
+    scale = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    mcc = np.divide(tp * tn - fp * fn, scale, out=np.zeros_like(scale), where=scale > 0)
+    return np.asarray((0.5 * np.maximum(mcc, 0) + 0.5 * window(right, SHORT) / SHORT) ** 3)
+
+
+def _resampled_means(flags: NDArray[np.bool_], resamples: int, random: np.random.Generator) -> Floats:
+    detectors, photos = flags.shape
+    if not photos:
+        return np.full((detectors, resamples), 0.5)
+    draws = (flags[:, random.integers(photos, size=photos)].mean(axis=1) for _ in range(resamples))
+    return np.stack(list(draws), axis=1)
+
+
+def _likely(right: Flags, draws: int, random: np.random.Generator) -> Floats:
+    hits = float(right.sum())
+    return np.asarray(random.beta(hits + 0.5, len(right) - hits + 0.5, draws))
+
+
+def estimate_of(value: float, draws: Floats) -> Estimate:
+    """Return a figure with the interval that 95 % of its draws fall into, stretched to the figure.
+
+    Without a mistake seen the figure is the most there is, and more than draws that allow for some.
+    """
+    low, high = np.percentile(draws, COVERED)
+    return Estimate(value, min(value, float(low)), max(value, float(high)))

@@ -1,0 +1,151 @@
+"""Original weights to a model folder that serves without torch; refused when the answers differ."""
+
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from detectors.backends.ort_cache import ensure_graph
+from detectors.base import ModelFiles, RunOptions
+from detectors.errors import DetectorConfigError, InferenceError, ModelError, library_errors
+from detectors.export import Exporter
+from detectors.files import keep_calibration, move_into_place, move_weights_out, package_versions
+from detectors.models.config import DetectorConfig
+from detectors.models.manifest import Manifest, Parity, Source, sha256
+from detectors.models.sources import Original, find_original, model_name, remember_revision
+from detectors.photos.image import decode
+from detectors.photos.synthetic import known_picture, parity_pictures
+from detectors.registry import backend_class, exporter_class, network_class
+
+MAX_DIFFERENCE = 1e-3
+WAY_OUT = "an architecture that is known to work, such as a ViT, ConvNeXt, DINOv2 or YOLO11-cls, is the way out"
+
+Progress = Callable[[str], None]
+
+
+def prepare(
+    detector: str,
+    config: DetectorConfig,
+    models_dir: Path,
+    *,
+    out: Path | None = None,
+    pictures: Sequence[bytes] | None = None,
+    force: bool = True,
+    progress: Progress = lambda _: None,
+) -> Path:
+    """Fetch, export, compare with the library's own pipeline, and put the folder into its place.
+
+    Args:
+        detector: a name in the registry.
+        config: where the weights come from.
+        models_dir: holds `<name>/<revision>/`.
+        out: another place for the folder.
+        pictures: encoded photos for the parity check, besides the made ones.
+        force: of an ensemble, also the branches that are there already.
+        progress: told each step in words.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ModelError: the weights can't be got or exported, or the answers differ by more than `MAX_DIFFERENCE`.
+        DetectorConfigError: the model has no such roadwork output as is configured.
+    """
+    if config.branches is not None:
+        return _prepare_branches(config, models_dir, out, pictures, force, progress)
+    progress(f"finding {config.source}")
+    original = find_original(config)
+    folder = out or models_dir / model_name(config) / original.revision
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        exporter = exporter_class(detector)(original.path, config)
+        _fill(partial, detector, exporter, original, model_name(config), pictures, progress)
+        keep_calibration(folder, partial)
+        move_into_place(partial, folder)
+        remember_revision(config, models_dir, original.revision)
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"exporting for {detector} needs the package {error.name!r}, which is not installed; `make setup-all` does"
+        ) from error
+    except OSError as error:
+        if error.filename is not None and Path(error.filename).is_relative_to(original.path):
+            raise ModelError(f"{error.filename} can't be read: {error.strerror or error}") from error
+        raise ModelError(f"{folder} can't be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    progress("optimising for this machine")
+    ensure_graph(folder, Manifest.read(folder))
+    return folder
+
+
+def _prepare_branches(
+    config: DetectorConfig, models_dir: Path, out: Path | None, pictures: Sequence[bytes] | None, force: bool,
+    progress: Progress,
+) -> Path:  # fmt: skip
+    from detectors.export.ensemble import prepare_ensemble
+
+    if out is not None:
+        raise DetectorConfigError(f"{config.path.name} has branches: they go into MODELS_DIR, not into one folder")
+
+    def one(detector: str, branch: DetectorConfig) -> Path:
+        return prepare(detector, branch, models_dir, pictures=pictures, progress=progress)
+
+    return prepare_ensemble(config, models_dir, one, force=force, progress=progress)
+
+
+def _fill(
+    folder: Path,
+    detector: str,
+    exporter: Exporter,
+    original: Original,
+    name: str,
+    pictures: Sequence[bytes] | None,
+    progress: Progress,
+) -> None:
+    progress("exporting to ONNX")
+    kind = exporter.kind
+    with library_errors(f"a {kind} can't be exported to ONNX by {', '.join(exporter.packages)}", WAY_OUT):
+        output = exporter.write(folder)
+    move_weights_out(folder)
+    files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    draft = Manifest(
+        name=name,
+        revision=original.revision,
+        detector=detector,
+        source=Source(origin=original.origin, revision=original.revision),
+        output=output,
+        files=files,
+        known_answer=0.0,
+        parity=Parity(reference=exporter.reference_name, pictures=0, max_difference=0.0, mean_difference=0.0),
+        made_with=package_versions((*exporter.packages, "onnxruntime")) | exporter.own_versions,
+    )
+    exported = network_class(detector)(ModelFiles(folder, draft, None), backend_class("onnx"), RunOptions())
+    progress(f"comparing with {exporter.reference_name}")
+    # The made ones are of every shape, 16:9 above all: own photos of one shape would not show a wrong resize or crop.
+    photos = [*parity_pictures(), *(pictures or ())]
+    try:
+        with library_errors(f"a {kind} can't be asked by {exporter.reference_name}", WAY_OUT):
+            reference = exporter.reference()
+            expected = [reference(photo) for photo in photos]
+            differences = [
+                abs(exported.predict(photo).probability - value) for photo, value in zip(photos, expected, strict=True)
+            ]
+            known = exported.judge(decode(known_picture())).probability
+    except InferenceError as error:
+        raise ModelError(f"the exported {kind} has no answer to a picture of the comparison: {error}") from error
+    if not all(math.isfinite(value) for value in expected):
+        raise ModelError(f"{exporter.reference_name} has no number for a picture: the weights of this {kind} overflow")
+    if not max(differences) <= MAX_DIFFERENCE:  # a NaN is refused too
+        raise ModelError(
+            f"the exported model's probabilities differ from {exporter.reference_name}'s by up to "
+            f"{max(differences):.2g} on {len(photos)} pictures; at most {MAX_DIFFERENCE} is allowed"
+        )
+    parity = Parity(
+        reference=exporter.reference_name,
+        pictures=len(photos),
+        max_difference=max(differences),
+        mean_difference=sum(differences) / len(differences),
+    )
+    draft.model_copy(update={"known_answer": known, "parity": parity}).write(folder)

@@ -1,0 +1,1 @@
+"""Model files: configuration, manifest, original weights and what a folder says of its classes."""

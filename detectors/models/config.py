@@ -1,0 +1,185 @@
+"""A detector's YAML file, with the keys of StreetVision's own."""
+
+import difflib
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from detectors.errors import DetectorConfigError, NoConfig
+from detectors.models.documents import faults, read_yaml, shown
+from detectors.models.forks import FUSION_KEYS, translated
+from detectors.models.fusion import WORTH_ANSWERING, Fusion
+from detectors.models.labels import INDEX_KEY, LABEL_KEY
+
+log = logging.getLogger(__name__)
+
+SHIPPED = Path(__file__).parents[1] / "configs"
+SOURCES = ("hf_repo", "weights_path", "model_folder", "branches")
+
+
+class DetectorConfig(BaseModel):
+    """Where a detector's model comes from and what its outputs mean. Exactly one of the sources is set."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=False, coerce_numbers_to_str=True)
+
+    hf_repo: str | None = Field(None, description="a Hugging Face repository, or a local folder of the same files")
+    revision: str = Field("main", description="branch, tag or, better, commit of hf_repo")
+    subfolder: str | None = Field(None, description="the folder of the model within hf_repo")
+    weights_path: Path | None = Field(None, description="an Ultralytics .pt file")
+    model_folder: Path | None = Field(None, description="a folder that `roadwork-miner export` has written")
+    roadwork_label: str | None = Field(None, description="the class that means roadwork, by name or number")
+    roadwork_class_index: int | None = Field(None, ge=0, description="the class that means roadwork, by number")
+    letterbox: bool = Field(False, description="fit the whole picture between black bars, in place of resize and crop")
+    branches: dict[str, "DetectorConfig"] | None = Field(None, description="of an Ensemble: its models, by a name")
+    fusion: Fusion | None = Field(None, description="of an Ensemble: how they become one; default: their mean")
+    fallbacks: list[Fusion] = Field(
+        default_factory=list, description="of an Ensemble: what answers when a branch fails, each with its measurement"
+    )
+    detector: str = Field("ViT", description="of a branch: ViT or YOLOClassifier")
+    config: str | None = Field(None, description="of a branch: a YAML file in place of these keys")
+    config_name: str | None = Field(None, description="of the original files; not needed")
+    weights: str | None = Field(None, description="of the original files; not needed")
+    path: Path = Field(Path(), exclude=True, description="the YAML file itself")
+
+    @field_validator("roadwork_label", mode="before")
+    @classmethod
+    def _truth_as_text(cls, value: object) -> object:
+        # A label of true or false, as a config.json may have it and YAML reads it; numbers become text by themselves.
+        return str(value) if isinstance(value, bool) else value
+
+    @field_validator("subfolder")
+    @classmethod
+    def _within(cls, value: str | None) -> str | None:
+        if value is not None and (PurePosixPath(value).is_absolute() or ".." in PurePosixPath(value).parts):
+            raise ValueError("a folder within the repository is allowed")
+        return value
+
+    @property
+    def source(self) -> str:
+        """The source in words, for messages."""
+        if self.branches is not None:
+            return " + ".join(branch.source for branch in self.branches.values())
+        within = f"/{self.subfolder}" if self.subfolder else ""
+        return f"{self.hf_repo}{within}" if self.hf_repo is not None else str(self.weights_path or self.model_folder)
+
+
+def find_config(name: str) -> Path:
+    """Find a YAML file by path, or by name among the shipped ones.
+
+    Raises:
+        NoConfig: there is none.
+    """
+    with usable(f"no detector configuration {shown(name)}"):
+        for candidate in (Path(name).expanduser(), SHIPPED / name):
+            if candidate.is_file():
+                return candidate.resolve()
+    shipped = ", ".join(sorted(path.name for path in SHIPPED.glob("*.yaml")))
+    raise NoConfig(f"no detector configuration {name!r}; give a path to a YAML file, or one of: {shipped}")
+
+
+def read_config(name: str) -> DetectorConfig:
+    """Read and validate a YAML file; relative paths in it are taken from its own folder.
+
+    Raises:
+        DetectorConfigError: missing, not YAML, a wrong value, or not exactly one source.
+    """
+    path = find_config(name)
+    return _complete(_read(path), path, path.name)
+
+
+def _read(path: Path) -> DetectorConfig:
+    values = read_yaml(path)
+    if FUSION_KEYS & values.keys():
+        with usable(path.name):
+            raise DetectorConfigError(translated(path, values, SHIPPED))
+    _warn_of_unknown(path, values)
+    try:
+        return DetectorConfig(**{str(key): value for key, value in values.items()} | {"path": path})
+    except ValidationError as error:
+        raise DetectorConfigError(f"{path.name}: {faults(error)}") from error
+
+
+def _warn_of_unknown(path: Path, values: Mapping[Any, Any]) -> None:
+    known = [key for key in DetectorConfig.model_fields if key != "path"]
+    branches = values.get("branches")
+    nested = [branch for branch in branches.values() if isinstance(branch, dict)] if isinstance(branches, dict) else []
+    for key in [*values, *(key for branch in nested for key in branch)]:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            log.warning("%s: unknown key %s%s", path.name, key, f" (did you mean {near[0]}?)" if near else "")
+
+
+def _complete(config: DetectorConfig, path: Path, where: str) -> DetectorConfig:
+    """Check the sources, make paths absolute, and read what branches name."""
+    sources = [key for key in SOURCES if getattr(config, key) is not None]
+    if len(sources) != 1:
+        found = " and ".join(sources) or "none"
+        raise DetectorConfigError(f"{where}: exactly one of {', '.join(SOURCES)} is needed; found {found}")
+    if config.subfolder is not None and config.hf_repo is None:
+        raise DetectorConfigError(f"{where}: subfolder={config.subfolder}: only hf_repo has subfolders")
+    if config.branches is None:
+        return _anchored(config.model_copy(update={"path": path}))
+    for key in (LABEL_KEY, INDEX_KEY):
+        if (value := getattr(config, key)) is not None:
+            raise DetectorConfigError(f"{where}: {key}={value}: each of the branches has a class of its own")
+    branches = {name: _branch(branch, path, f"{where}: branches.{name}") for name, branch in config.branches.items()}
+    fusion = config.fusion or Fusion(branches=list(branches))
+    _check_fusions(fusion, config.fallbacks, set(branches), where)
+    return config.model_copy(update={"branches": branches, "fusion": fusion})
+
+
+def _branch(branch: DetectorConfig, path: Path, where: str) -> DetectorConfig:
+    named = branch.config
+    if named is not None:
+        with usable(f"{where}: config={shown(named)}"):
+            path = find_config(str(path.parent / Path(named).expanduser()))
+        own = {key: getattr(branch, key) for key in branch.model_fields_set - {"config"}}
+        branch = _read(path).model_copy(update={"detector": branch.detector} | own)
+    if branch.branches is not None:  # asked before they are read: a file may name itself
+        raise DetectorConfigError(f"{where}: a branch can't have branches")
+    return _complete(branch, path, where if named is None else path.name)
+
+
+def _check_fusions(fusion: Fusion, fallbacks: list[Fusion], branches: set[str], where: str) -> None:
+    if set(fusion.branches) != branches:
+        raise DetectorConfigError(
+            f"{where}: fusion.branches={fusion.branches}: all branches are needed, and no other: {sorted(branches)}"
+        )
+    for fallback in fallbacks:
+        if not set(fallback.branches) < branches:
+            raise DetectorConfigError(
+                f"{where}: fallbacks.branches={fallback.branches}: some of these are needed: {sorted(branches)}"
+            )
+        if not fallback.is_worth_answering:
+            raise DetectorConfigError(
+                f"{where}: the fallback {fallback.words} was not measured to be better than no answer: "
+                f"`roadwork-miner fuse` writes `measured`, and an accuracy above {WORTH_ANSWERING} in it is needed"
+            )
+
+
+def _anchored(config: DetectorConfig) -> DetectorConfig:
+    """Make paths absolute; a `hf_repo` that is a folder on this disk counts as one."""
+    home = config.path.parent
+    key = next(key for key in SOURCES if getattr(config, key) is not None)
+    given = getattr(config, key)
+    with usable(f"{config.path.name}: {key}={shown(str(given))}"):
+        local = (home / Path(given).expanduser()).resolve()
+        is_folder = local.is_dir()
+        if key != "hf_repo":
+            return config.model_copy(update={key: local})
+        if is_folder or given.startswith(("/", ".", "~")):
+            return config.model_copy(update={key: str(local)})
+    return config
+
+
+@contextmanager
+def usable(where: str) -> Iterator[None]:
+    """Say of a path that the system can't look at what it says: too long, a user who is not there, links in a ring."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DetectorConfigError(f"{where}: {getattr(error, 'strerror', None) or error}") from error

@@ -1,0 +1,212 @@
+"""`manifest.json`: what is in a model's folder, where it came from, and what was measured on it."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from detectors.backends import MANIFEST_FILE
+from detectors.errors import ModelError, NotPrepared
+from detectors.models.calibration import Calibration, Share
+from detectors.models.documents import faults
+from detectors.models.labels import contradiction, words
+from detectors.quiet import LOUD
+
+NAME = MANIFEST_FILE
+NUMPY = "numpy"  # the reference where there is no torch
+BLOCK = 16 * 2**20  # bytes that are hashed at a time
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Source(_Part):
+    """Where the weights came from: a repository at a commit, or a local path with a fingerprint."""
+
+    origin: str
+    revision: str
+
+
+class Output(_Part):
+    """Which of the graph's outputs means roadwork, and what turns it into a probability."""
+
+    index: int = Field(ge=0)
+    labels: list[str]
+    activation: Literal["softmax", "sigmoid", "none"]
+    named: bool = False  # whether the configuration called the class by its name, whatever that says
+
+    @model_validator(mode="after")
+    def _within(self) -> Self:
+        if self.index >= len(self.labels):
+            raise ValueError(f"output.index={self.index}: there are {len(self.labels)} labels")
+        return self
+
+    @property
+    def words(self) -> str:
+        """Which class counts as roadwork, for wherever the model is shown."""
+        return words(self.labels, self.index)
+
+    @property
+    def doubt(self) -> str:
+        """Why that class is likely the wrong one by the labels' names, or nothing."""
+        return "" if self.named else contradiction(dict(enumerate(self.labels)), self.index)
+
+
+class Parity(_Part):
+    """How far the exported graph's probabilities were from the library's own pipeline."""
+
+    reference: str
+    pictures: int
+    max_difference: float
+    mean_difference: float
+
+    @property
+    def caveat(self) -> str:
+        """What the comparison can't show, or nothing: numpy gets its pictures from the code that serves."""
+        return "compared with numpy only, which shares the preprocessing" if self.reference == NUMPY else ""
+
+
+class Labelled(_Part):
+    """What the faster graph costs on labelled pictures."""
+
+    pictures: int
+    accuracy_fp32: float
+    accuracy: float
+    reward_fp32: float
+    reward: float
+
+
+class Judged(_Part):
+    """What the model said of labelled photos when it was exported with some."""
+
+    photos: int
+    auc: float = Field(ge=0, le=1)
+    reversed: bool  # under 0.5 by more than chance
+
+
+class Gate(_Part):
+    """How far a faster precision's probabilities were from fp32's, and what was done to get there."""
+
+    recipe: str  # how the graph was made, such as "dynamic"
+    kept_fp32: list[str]  # layers left in fp32
+    pictures: int
+    max_difference: float
+    mean_difference: float
+    flips: float  # share of pictures on the other side of the threshold
+    seconds: float  # median of a run
+    seconds_fp32: float
+    labelled: Labelled | None = None
+    made_pictures: bool = False  # made by arithmetic, not photos
+    answers: tuple[float, float] | None = None  # the least and the largest of fp32's over these pictures
+    others: Share | None = None  # of the CPU's time that other programs had while it was timed; None: nobody looked
+
+    @property
+    def speed(self) -> float | None:
+        """Its time as a share of fp32's; None where other programs kept that from being measured."""
+        if self.others is not None and self.others > LOUD:
+            return None
+        return self.seconds / max(self.seconds_fp32, 1e-9)
+
+
+Tenths = Annotated[list[Share], Field(min_length=10, max_length=10)]
+
+
+class BranchModel(_Part):
+    """A model that an ensemble asks: its kind, and what identifies its graph."""
+
+    detector: str
+    name: str
+    revision: str
+    sums: str  # SHA-256 of the sums of its files
+    index: int | None = None  # of the output that counts; None: written when nobody noted it
+
+    def is_same(self, other: "BranchModel") -> bool:
+        """Return whether both mean one model with one class."""
+        known = self.index if self.index is not None else other.index
+        return self.model_copy(update={"index": known}) == other
+
+
+def same_branches(old: Mapping[str, BranchModel] | None, new: Mapping[str, BranchModel] | None) -> bool:
+    """Return whether an ensemble's branches are those it was made with."""
+    if old is None or new is None:
+        return old is new
+    return old.keys() == new.keys() and all(old[name].is_same(new[name]) for name in old)
+
+
+Precision = Literal["fp32", "bf16", "int8"]
+
+
+class Manifest(_Part):
+    """The contract of a model folder; `detectors.load` verifies every line of it before the first request."""
+
+    format: Literal[1] = 1
+    name: str
+    revision: str
+    detector: str
+    precision: Precision = "fp32"
+    backend: str = "any"  # the one that can run it
+    threshold: Share = 0.5
+    source: Source
+    output: Output
+    files: dict[str, str]  # file name -> sha256
+    known_answer: Share  # the probability of `detectors.photos.synthetic.known_picture()`, before any calibration
+    parity: Parity
+    gate: Gate | None = None  # of precisions other than fp32
+    predictions: Tenths | None = None  # shares of what it said of photos it was not trained on, half of them roadwork
+    judged: Judged | None = None  # by labelled photos
+    calibration: Calibration | None = None  # of the fp32 folder alone; its faster variants take it over
+    branches: dict[str, BranchModel] | None = None  # of an ensemble; of its faster variant, those of its branches
+    made_with: dict[str, str]  # package -> version
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the manifest of `folder`.
+
+        Raises:
+            NotPrepared: there is none.
+            ModelError: it can't be read.
+        """
+        path = folder / NAME
+        if not path.is_file():
+            raise NotPrepared(f"{folder} holds no {NAME}")
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise ModelError(f"{path} can't be read: {faults(error)}") from error
+        except OSError as error:
+            raise ModelError(f"{path} can't be read: {error.strerror or error}") from error
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest into `folder`."""
+        (folder / NAME).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    def verify(self, folder: Path, but: str | None = None) -> None:
+        """Compare every file with its sum; those whose names begin with `but` are passed over.
+
+        Raises:
+            ModelError: a file is missing or differs; the message names it.
+        """
+        for name, expected in self.files.items():
+            if but is not None and name.startswith(but):
+                continue
+            path = folder / name
+            if not path.is_file():
+                raise ModelError(f"{path} is missing")
+            if sha256(path) != expected:
+                raise ModelError(f"{path} does not match its sum in {NAME}; remove the folder and make it again")
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex.
+
+    In large blocks: the interpreter's lock is released for each, and while other threads import modules, as at a start,
+    each time costs up to 5 ms to get it back. `hashlib.file_digest` takes 256 KiB at a time.
+    """
+    found, block = hashlib.sha256(), memoryview(bytearray(min(BLOCK, path.stat().st_size + 1)))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(block):
+            found.update(block[:size])
+    return found.hexdigest()

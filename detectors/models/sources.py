@@ -1,0 +1,138 @@
+"""Original weights: where they are, which revision they have, and getting them there."""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectors.errors import DetectorConfigError, ModelError
+from detectors.models.checkpoint import revision_files, weight_files
+from detectors.models.config import SHIPPED, DetectorConfig
+from detectors.models.hub import fetch
+from detectors.models.manifest import Manifest, sha256
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """The original weights on this disk: a folder or a file, its origin in words, and its revision."""
+
+    path: Path
+    origin: str
+    revision: str
+
+
+def model_folder(config: DetectorConfig, models_dir: Path) -> Path:
+    """Say where the exported model is, or will be, without asking a network: `models/<name>/<revision>/`.
+
+    Raises:
+        DetectorConfigError: the local weights that the configuration names do not exist.
+    """
+    if config.model_folder is not None:
+        return config.model_folder
+    if config.branches is not None:
+        return models_dir / model_name(config) / fused_revision(config, models_dir)
+    return models_dir / model_name(config) / known_revision(config, models_dir)
+
+
+def variant_folder(manifest: Manifest, models_dir: Path, precision: str, backend: str) -> Path:
+    """Say where a faster variant of a model is, or will be; fp32 has one folder for all backends."""
+    return models_dir / manifest.name / f"{manifest.revision}.{precision}-{backend}"
+
+
+def model_name(config: DetectorConfig) -> str:
+    """Return a file name for the model: of its repository, or of its folder or file; of an ensemble's YAML file."""
+    source = str(config.path) if config.branches is not None else config.source
+    name = source if is_hub(config) else Path(source).stem
+    # Other preprocessing is another model, though of the same weights.
+    return re.sub(r"[^A-Za-z0-9._-]+", "--", name) + ("--letterbox" if config.letterbox else "")
+
+
+def is_hub(config: DetectorConfig) -> bool:
+    """Return whether the weights come from the Hugging Face hub."""
+    return config.hf_repo is not None and not Path(config.hf_repo).is_absolute()
+
+
+def known_revision(config: DetectorConfig, models_dir: Path) -> str:
+    """Return the revision as far as it can be known from this disk: a branch is the commit it last resolved to."""
+    if not is_hub(config):
+        return _fingerprint(Path(config.source))
+    if COMMIT.fullmatch(config.revision):
+        return config.revision
+    ref = _ref(config, models_dir)
+    return ref.read_text(encoding="utf-8").strip() if ref.is_file() else config.revision
+
+
+def fused_revision(config: DetectorConfig, models_dir: Path) -> str:
+    """Return a revision for an ensemble: of its branches' models and of how they become one."""
+    assert config.branches is not None
+    assert config.fusion is not None
+    folders = {name: model_folder(branch, models_dir) for name, branch in config.branches.items()}
+    facts = [[name, config.branches[name].detector, *folder.parts[-2:]] for name, folder in folders.items()]
+    fusions = [fusion.model_dump_json() for fusion in (config.fusion, *config.fallbacks)]
+    return "fused-" + hashlib.sha256(repr([facts, fusions]).encode()).hexdigest()[:12]
+
+
+def find_original(config: DetectorConfig, revision: str | None = None) -> Original:
+    """Find the original weights on this disk, or get them from the hub, at a pinned commit.
+
+    `HF_HOME`, `HF_TOKEN` and `HF_HUB_OFFLINE` mean what they mean to huggingface_hub.
+
+    Raises:
+        ModelError: they can't be found, got or verified.
+    """
+    if not is_hub(config):
+        path = Path(config.source)
+        return Original(path, path.name, _fingerprint(path))
+    repo, wanted, within = str(config.hf_repo), revision or config.revision, config.subfolder or ""
+    snapshot = fetch(repo, wanted, within)
+    _verify_blobs(weight_files(snapshot / within))
+    return Original(snapshot / within, config.source, snapshot.name)
+
+
+def remember_revision(config: DetectorConfig, models_dir: Path, commit: str) -> None:
+    """Write down which commit a branch resolved to, so that the next start needs no network."""
+    if is_hub(config) and not COMMIT.fullmatch(config.revision):
+        ref = _ref(config, models_dir)
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        partial = ref.with_suffix(".partial")
+        partial.write_text(commit + "\n", encoding="utf-8")
+        partial.replace(ref)
+
+
+def pins(config: DetectorConfig, models_dir: Path) -> list[str]:
+    """Say for each branch that was resolved to a commit, of the whole and of an ensemble's models, how it is pinned."""
+    found = []
+    for part in (config.branches or {"": config}).values():
+        commit = known_revision(part, models_dir) if is_hub(part) else ""
+        if COMMIT.fullmatch(commit) and commit != part.revision:
+            file = f"a copy of {part.path.name}" if part.path.parent == SHIPPED else str(part.path)
+            found.append(f"resolved {part.revision} to {commit}; put revision: {commit} into {file}")
+    return found
+
+
+def _ref(config: DetectorConfig, models_dir: Path) -> Path:
+    return models_dir / model_name(config) / "refs" / config.revision.replace("/", "--")
+
+
+def _verify_blobs(files: Iterable[Path]) -> None:
+    """Compare the large files with their sums: the hub's cache names each after its SHA-256."""
+    for path in files:
+        expected = path.resolve().name
+        if re.fullmatch(r"[0-9a-f]{64}", expected) and sha256(path) != expected:
+            raise ModelError(f"{path} is damaged; remove it and fetch it again")
+
+
+def _fingerprint(path: Path) -> str:
+    """Return a revision for local weights, from names, sizes and times: hashing 350 MB at every start is too slow."""
+    if path.is_dir():
+        files = revision_files(path)
+    elif path.is_file():
+        files = [path]
+    else:
+        raise DetectorConfigError(f"the model {path} does not exist")
+    facts = [(file.name, os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in files]  # noqa: PTH116
+    return "local-" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]

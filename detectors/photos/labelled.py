@@ -1,0 +1,136 @@
+"""Photos in folders: labelled ones, in `FOLDER/roadwork` and `FOLDER/no_roadwork`, are read by one rule wherever.
+
+A photo that can't be opened is left out and named, as is one whose very file lies in both classes.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.errors import DetectorConfigError, ImageError
+from detectors.photos.image import decode
+from detectors.photos.likeness import groups, thumbnail
+
+CLASSES = ("no_roadwork", "roadwork")  # folders, in the order of the labels
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+_AND = " and ".join(CLASSES)
+
+Tell = Callable[[int, int], None]  # so many photos are done, of so many
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A photo that can be decoded.
+
+    Attributes:
+        path: of its file.
+        name: what people call it: its path below the folder that was read, as `roadwork/a.jpg`.
+        label: 1 = roadwork.
+        digest: SHA-256 of its file.
+        thumbnail: to tell near-identical photos by.
+    """
+
+    path: Path
+    name: str
+    label: int
+    digest: str
+    thumbnail: NDArray[np.uint8] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Photos:
+    """Photos of both classes, and what was left out with the reason: `roadwork/a.jpg: the image can't be decoded`."""
+
+    photos: list[Photo]
+    skipped: list[str]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Labels in the order of the photos."""
+        return np.array([photo.label for photo in self.photos], dtype=np.int64)
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """Numbers of the groups of near-identical photos, in the order of the photos."""
+        return groups([photo.thumbnail for photo in self.photos])
+
+
+def is_labelled(folder: Path) -> bool:
+    """Return whether a folder has a subfolder for each class."""
+    return all((folder / kind).is_dir() for kind in CLASSES)
+
+
+def read_photos(folder: Path, tell: Tell = lambda _done, _of: None, workers: int = 2) -> Photos:
+    """Read the photos of both classes, in an order that depends on their contents alone.
+
+    Raises:
+        DetectorConfigError: a class has no folder, or no photo that can be decoded.
+    """
+    if not folder.is_dir():
+        raise DetectorConfigError(f"{folder} is not a folder; one with the subfolders {_AND} is needed")
+    found_in = {kind: pictures_of(folder, kind) for kind in CLASSES}
+    entries = [(folder, path, label) for label, kind in enumerate(CLASSES) for path in found_in[kind][0]]
+    photos: list[Photo] = []
+    skipped = [f"{kind}: {_in_words(others)}" for kind, (_, others) in found_in.items() if others]
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for done, found in enumerate(pool.map(_read, entries), 1):
+            if isinstance(found, Photo):
+                photos.append(found)
+            else:
+                skipped.append(found)
+            tell(done, len(entries))
+    both = {photo.digest for photo in photos if photo.label} & {photo.digest for photo in photos if not photo.label}
+    skipped += [f"{photo.name}: the same file is in the other class" for photo in photos if photo.digest in both]
+    kept = sorted((photo for photo in photos if photo.digest not in both), key=lambda p: (p.digest, p.path.name))
+    for label, kind in enumerate(CLASSES):
+        if not any(photo.label == label for photo in kept):
+            faults = f" ({'; '.join(skipped[:3])})" if skipped else ""
+            raise DetectorConfigError(
+                f"{folder / kind} holds no photo that can be opened{faults}; both classes are needed, "
+                f"as {', '.join(SUFFIXES)} files"
+            )
+    return Photos(kept, skipped)
+
+
+def openable(folder: Path) -> Iterator[Path | str]:
+    """Yield every photo below a folder, labelled or not, by name; of one that can't be opened a line that says why."""
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
+        found = _read((folder, path, 0))
+        yield path if isinstance(found, Photo) else found
+
+
+def pictures_of(folder: Path, kind: str) -> tuple[list[Path], Counter[str]]:
+    """Return the photos of a class, and how many files of each other format lie among them.
+
+    Raises:
+        DetectorConfigError: there is no folder of this class.
+    """
+    if not (folder / kind).is_dir():
+        raise DetectorConfigError(f"{folder} holds no folder {kind!r}; one folder a class is needed: {_AND}")
+    files = sorted(path for path in (folder / kind).rglob("*") if path.is_file() and not path.name.startswith("."))
+    others = Counter(path.suffix.lower() or "no suffix" for path in files)
+    pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
+    return pictures, Counter({suffix: count for suffix, count in others.items() if suffix not in SUFFIXES})
+
+
+def _in_words(others: Counter[str]) -> str:
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common())
+    return f"{others.total()} file{'s' * (others.total() != 1)} of other formats ({kinds})"
+
+
+def _read(entry: tuple[Path, Path, int]) -> Photo | str:
+    folder, path, label = entry
+    name = path.relative_to(folder).as_posix()
+    try:
+        data = path.read_bytes()
+        return Photo(path, name, label, hashlib.sha256(data).hexdigest(), thumbnail(decode(data)))
+    except ImageError as error:
+        return f"{name}: {error}"
+    except OSError as error:
+        return f"{name}: {error.strerror or error}"

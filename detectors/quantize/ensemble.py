@@ -1,0 +1,111 @@
+"""A faster precision of an ensemble: each branch's own, and a gate for what they say together."""
+
+import shutil
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from detectors.base import Detector, RunOptions
+from detectors.ensemble import Ensemble
+from detectors.errors import ModelError
+from detectors.files import move_into_place
+from detectors.load import branch_models, load_branches
+from detectors.models.config import DetectorConfig
+from detectors.models.manifest import NAME, Gate, Manifest
+from detectors.models.sources import model_folder, variant_folder
+from detectors.quantize import gate
+from detectors.quantize.order import Order
+from detectors.quantize.photos import Photos
+from detectors.quantize.quantize import make_faster
+from detectors.quiet import others, spent
+
+
+def make_faster_ensemble(config: DetectorConfig, order: Order) -> Path:
+    """Make the faster variant of every branch and judge their fused answers; return the folder of the judgement.
+
+    Raises:
+        ModelError: a branch has no such variant, or too many of the fused answers change sides.
+    """
+    assert config.branches is not None
+    precision, backend, models_dir, options = order.precision, order.backend, order.models_dir, order.options
+    manifest = Manifest.read(model_folder(config, models_dir))
+    target = variant_folder(manifest, models_dir, precision, backend)
+    (target / NAME).unlink(missing_ok=True)  # of other variants than those that come now
+    for name, branch in config.branches.items():
+        order.progress(f"branch {name}")
+        make_faster(model_folder(branch, models_dir), order)
+    order.progress("what the branches say together")
+    plain = load_branches(config.branches, models_dir, "onnx", options, "fp32")
+    faster = load_branches(config.branches, models_dir, backend, options, precision)
+    _, photos = order.photos.split()  # not those that the branches are calibrated on
+    judged = _judge(config, manifest, plain, faster, photos)
+    if judged.flips > order.max_flips:
+        raise ModelError(
+            f"{precision} for {backend}: {judged.flips:.1%} of the pictures are on the other side of the threshold "
+            f"once the branches are fused, and at most {order.max_flips:.1%} may be"
+        )
+    made = manifest.model_copy(
+        update={
+            "precision": precision,
+            "backend": backend,
+            "files": {},
+            "known_answer": _known_answer(config, faster),
+            "calibration": None,  # the fp32 folder's counts, whenever it was made
+            "gate": judged,
+            "branches": branch_models(config.branches, models_dir, precision, backend),
+        }
+    )
+    _put(made, target)
+    return target
+
+
+def _judge(
+    config: DetectorConfig,
+    manifest: Manifest,
+    plain: Mapping[str, Detector],
+    faster: Mapping[str, Detector],
+    photos: Photos,
+) -> Gate:
+    """Compare the fused answers, mapped as they will be sent."""
+    assert config.fusion is not None
+    ensembles = [Ensemble(manifest, branches, config.fusion, (), RunOptions()) for branches in (plain, faster)]
+    before = spent(())
+    said = [[ensemble.predict(data) for ensemble in ensembles] for data in photos.data]
+    busy = others(before, spent(()))
+    answers = np.array([[prediction.probability for prediction in row] for row in said])
+    seconds = [statistics.median(row[number].infer for row in said) for number in (0, 1)]
+    gates = {name: branch.manifest.gate for name, branch in faster.items()}
+    largest, mean = gate.differences(answers[:, 0], answers[:, 1])
+    return Gate(
+        recipe=" + ".join(one.recipe for one in gates.values() if one is not None),
+        kept_fp32=[f"{name}: {layer}" for name, one in gates.items() if one is not None for layer in one.kept_fp32],
+        pictures=len(answers),
+        max_difference=largest,
+        mean_difference=mean,
+        flips=gate.flips(answers[:, 0], answers[:, 1], manifest.threshold),
+        seconds=seconds[1],
+        seconds_fp32=seconds[0],
+        labelled=gate.labelled(answers[:, 0], answers[:, 1], photos.labels, manifest.threshold),
+        made_pictures=photos.made,
+        answers=(float(answers[:, 0].min()), float(answers[:, 0].max())),
+        others=busy,
+    )
+
+
+def _known_answer(config: DetectorConfig, branches: Mapping[str, Detector]) -> float:
+    assert config.fusion is not None
+    return float(config.fusion({name: branch.manifest.known_answer for name, branch in branches.items()}))
+
+
+def _put(manifest: Manifest, target: Path) -> None:
+    partial = target.with_name(target.name + ".partial")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        manifest.write(partial)
+        move_into_place(partial, target)
+    except OSError as error:
+        raise ModelError(f"{target} can't be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,83 @@
+"""The gate: what a faster graph's answers cost, and whether that is too much. Pure."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.evaluation.reward import expected_reward
+from detectors.models.manifest import Gate, Labelled
+
+Probabilities = NDArray[np.float64]
+NEAR = 1.1  # within a tenth of the fastest, the more faithful one is taken
+LITTLE = 0.1  # of probability; answers that vary less tell pictures hardly apart
+
+
+def flips(fp32: Probabilities, faster: Probabilities, threshold: float) -> float:
+    """Return the share of pictures that change sides; a NaN counts as changed."""
+    return float(np.mean(~((fp32 > threshold) == (faster > threshold)) | ~np.isfinite(faster)))
+
+
+def differences(fp32: Probabilities, faster: Probabilities) -> tuple[float, float]:
+    """Return the largest and the mean difference of probability."""
+    difference = np.abs(fp32 - faster)
+    return float(difference.max()), float(difference.mean())
+
+
+def labelled(
+    fp32: Probabilities, faster: Probabilities, labels: Sequence[bool] | None, threshold: float
+) -> Labelled | None:
+    """Return accuracy and expected reward of both, where labels are given; True is roadwork."""
+    if labels is None:
+        return None
+    truth = np.array(labels, dtype=bool)
+    (accuracy_fp32, reward_fp32), (accuracy, reward) = (_worth(p > threshold, truth) for p in (fp32, faster))
+    return Labelled(
+        pictures=len(truth),
+        accuracy_fp32=accuracy_fp32,
+        accuracy=accuracy,
+        reward_fp32=reward_fp32,
+        reward=reward,
+    )
+
+
+def best(gates: Mapping[str, Gate]) -> str:
+    """Return the name of the fastest, in times of fp32 in the same rounds, or of a more faithful one nearly as fast.
+
+    Where a machine was too busy to tell, it is the most faithful of all: noise decides nothing.
+    """
+    speeds = {name: gate.speed for name, gate in gates.items()}
+    known = {name: speed for name, speed in speeds.items() if speed is not None}
+    limit = min(known.values()) * NEAR if len(known) == len(gates) else None
+    near = [name for name in gates if limit is None or known[name] <= limit]
+    return min(near, key=lambda name: gates[name].mean_difference)
+
+
+def speed_in_words(gate: Gate) -> str:
+    """Return how fast a graph is, as far as it was measured."""
+    return f"{gate.speed:.2f} of fp32's time" if gate.speed is not None else "of a speed that could not be measured"
+
+
+def doubts(gate: Gate) -> list[str]:
+    """Return why the judgement proves less than it seems."""
+    found = []
+    if gate.made_pictures:
+        found.append("judged on made pictures, not on photos: give --pictures")
+    if gate.speed is None:
+        found.append(
+            f"how fast it is could not be measured: other programs had {gate.others:.0%} of the CPU's time; make it "
+            "again on a quiet machine, or have `roadwork-miner tune` measure"
+        )
+    if gate.answers is not None and gate.answers[1] - gate.answers[0] < LITTLE:
+        low, high = gate.answers
+        found.append(
+            f"unproven: the model's answers hardly vary over the judged pictures ({low:.2f} to {high:.2f}), so that "
+            "none changes sides says little"
+        )
+    return found
+
+
+def _worth(said: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[float, float]:
+    sensitivity = float(np.mean(said[truth])) if truth.any() else 0.5
+    specificity = float(np.mean(~said[~truth])) if (~truth).any() else 0.5
+    return float(np.mean(said == truth)), expected_reward(sensitivity, specificity)

@@ -1,0 +1,148 @@
+"""A Hugging Face image classifier with two classes: found, loaded, given adapters, and saved again."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from detectors.errors import ModelError
+from detectors.models.config import DetectorConfig
+from detectors.models.model_config import CONFIG_FILE, ModelConfig
+from detectors.models.processor_config import PROCESSOR_FILE
+from detectors.models.sources import Original, find_original
+from detectors.torch_compat import ensure_torchvision
+from detectors.training.config import TrainConfig
+
+ensure_torchvision()
+from transformers import AutoConfig, AutoModelForImageClassification  # noqa: E402
+
+LABELS = {0: "None", 1: "Roadwork"}  # as StreetVision's own model has them
+SIZES = {
+    "tiny": "facebook/deit-tiny-patch16-224",  # 6 million parameters
+    "small": "facebook/deit-small-patch16-224",  # 22
+    "base": "google/vit-base-patch16-224",  # 87
+}
+
+
+def find_folder(config: TrainConfig) -> Original:
+    """Find the folder of the model to start from; a name of a size or of a repository is fetched from the hub.
+
+    Its revision is the commit that a branch of a repository stands for; that of a folder is the configured one.
+
+    Raises:
+        ModelError: it can't be found or fetched, or lacks a file.
+        ModelFileError: its config.json is wrong.
+    """
+    local = Path(config.model).expanduser()
+    if local.is_dir():
+        found = Original(local.resolve(), local.name, config.revision)
+    elif config.model.startswith(("/", ".", "~")):
+        raise ModelError(f"{local} is not a folder")
+    else:
+        source = DetectorConfig.model_validate({"hf_repo": SIZES.get(config.model, config.model)})
+        try:
+            found = find_original(source.model_copy(update={"revision": config.revision}))
+        except ModelError as error:
+            if config.model in SIZES:
+                raise
+            raise ModelError(f"{error}; nor is there a folder {config.model} here") from error
+    for name in (CONFIG_FILE, PROCESSOR_FILE):
+        if not (found.path / name).is_file():
+            raise ModelError(f"{found.path} holds no {name}")
+    ModelConfig.read(found.path)  # what is wrong with it is said in our words, before transformers meets it
+    return found
+
+
+def pinned(config: TrainConfig) -> TrainConfig:
+    """Return the configuration with the commit that its repository's branch has now.
+
+    Raises:
+        ModelError: the model can't be found or fetched.
+    """
+    return config.model_copy(update={"revision": find_folder(config).revision})
+
+
+def has_weights(folder: Path) -> bool:
+    """Return whether there are weights; a folder with a config.json alone starts from random ones."""
+    return any(folder.glob("*.safetensors"))
+
+
+def load(folder: Path, seed: int) -> nn.Module:
+    """Load the network with two outputs; one that has others, or none, gets a new last layer.
+
+    Raises:
+        ModelError: it can't be loaded.
+    """
+    torch.manual_seed(seed)
+    names = {"id2label": LABELS, "label2id": {label: index for index, label in LABELS.items()}}
+    try:
+        if not has_weights(folder):
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, **names)
+            model = AutoModelForImageClassification.from_config(config)
+        else:
+            model = AutoModelForImageClassification.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, ignore_mismatched_sizes=True, **names
+            )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"{folder} can't be loaded: {str(error).splitlines()[0]}") from error
+    model.config.problem_type = "single_label_classification"
+    if has_weights(folder) and ModelConfig.read(folder).id2label != LABELS:
+        head_of(model).reset_parameters()  # two outputs of other meaning are no start
+    trained: nn.Module = model
+    return trained
+
+
+def head_name(model: nn.Module) -> str:
+    """Return the name of the last linear layer with one output a class: its input are the features.
+
+    Raises:
+        ModelError: there is none.
+    """
+    names: list[str] = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == len(LABELS)
+    ]
+    if not names:
+        raise ModelError(f"{type(model).__name__} has no linear layer with {len(LABELS)} outputs to train")
+    return names[-1]
+
+
+def head_of(model: nn.Module) -> nn.Linear:
+    """Return that layer."""
+    layer = model.get_submodule(head_name(model))
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+def logits_of(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Run a network of transformers, of peft, or a plain one; shape (photos, classes), fp32."""
+    output = model(inputs)
+    logits: Tensor = output if isinstance(output, Tensor) else output.logits
+    return logits.float()
+
+
+def with_adapters(model: nn.Module, rank: int, seed: int) -> nn.Module:
+    """Freeze the network and add low-rank adapters to its linear layers, or to its convolutions if it has no others."""
+    from peft import LoraConfig, get_peft_model
+
+    head = head_name(model)
+    named = [(name, module) for name, module in model.named_modules() if name != head]
+    targets = [name for name, module in named if isinstance(module, nn.Linear)]
+    targets = targets or [name for name, module in named if isinstance(module, nn.Conv2d) and module.groups == 1]
+    torch.manual_seed(seed)
+    adapters = LoraConfig(
+        r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules=targets, modules_to_save=[head]
+    )
+    adapted: nn.Module = get_peft_model(model, adapters)
+    return adapted
+
+
+def save(model: nn.Module, source: Path, folder: Path) -> None:
+    """Write what `ViT` serves: config.json, model.safetensors, and the preprocessing of the model it came from."""
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(folder)
+    shutil.copyfile(source / PROCESSOR_FILE, folder / PROCESSOR_FILE)

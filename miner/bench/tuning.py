@@ -1,0 +1,167 @@
+"""Finding the plan for this machine: variants first, then the split of the best one, each measured in turn."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+
+from miner.bench.client import Worker
+from miner.bench.job import Job
+from miner.errors import CouldNotStart
+from miner.inference.plan import Plan
+from miner.inference.threads import ThreadPlan
+
+BURST = 8  # requests at once: about as many validators as ask a miner in the same moment
+ALONE = 2  # lone requests a round
+ROUNDS, LEAST_ROUNDS = 12, 2
+MAX_DIFFERENCE = 1e-3  # of probability, between two backends at fp32
+NEAR = 1.05  # within a twentieth of the fastest, the one with less memory is taken
+EQUAL = 0.95  # of the time; above that the memory decided
+ARENA = {True: ", arena", False: ", no arena", None: ""}
+VARIANTS_SHARE = 0.6  # of the time; the rest is for the splits
+
+Progress = Callable[[str], None]
+Clock = Callable[[], float]
+Start = Callable[[Job, Mapping[str, str], float], Worker]
+
+
+@dataclass(slots=True)
+class Row:
+    """What was measured of one way to serve: medians in seconds, resident memory in bytes."""
+
+    job: Job
+    resident: float
+    probabilities: list[float]
+    alone: list[float] = field(default_factory=list)
+    bursts: list[float] = field(default_factory=list)
+
+    @property
+    def score(self) -> float:
+        """Seconds a lone request waits, plus a picture's share of a burst: both count, as both happen."""
+        return statistics.median(self.alone) + statistics.median(self.bursts) / BURST
+
+    @property
+    def words(self) -> str:
+        """The way to serve, in words."""
+        return in_words(self.job)
+
+
+def in_words(job: Job) -> str:
+    """Return a way to serve in words."""
+    return f"{job.name}, {ThreadPlan(job.slots, job.threads)}{ARENA[job.arena]}"
+
+
+def measure(
+    jobs: Sequence[Job],
+    environment: Mapping[str, str],
+    deadline: float,
+    progress: Progress,
+    start: Start = Worker,
+    clock: Clock = time.monotonic,
+) -> tuple[list[Row], list[str]]:
+    """Measure ways to serve, interleaved round by round, until `deadline`; return rows and what failed.
+
+    What does not fit into the time is left out and named: each that takes part leaves time for rounds of all.
+    """
+    faults: list[str] = []
+    with ExitStack() as stack:
+        running: list[tuple[Worker, Row]] = []
+        for job in jobs:
+            until = deadline - LEAST_ROUNDS * sum(seconds_of_round(worker.pace) for worker, _ in running)
+            if clock() > until:
+                faults.append(f"{in_words(job)}: no time left")
+                continue
+            progress(f"loading {in_words(job)}")
+            try:
+                worker = stack.enter_context(start(job, environment, until))
+            except CouldNotStart as error:
+                faults.append(f"{in_words(job)}: {str(error).removeprefix(f'{job.name}: ')}")
+                continue
+            seconds = LEAST_ROUNDS * seconds_of_round(worker.pace)
+            if clock() + seconds > until:
+                faults.append(f"{in_words(job)}: no time left: measuring it takes {seconds:.1f} s")
+                continue
+            running.append((worker, Row(job, worker.loaded.warm_bytes, worker.loaded.probabilities)))
+        for number in range(ROUNDS):
+            seconds = sum(seconds_of_round(worker.pace) for worker, _ in running)
+            if number and clock() + seconds > deadline:
+                break
+            running = [pair for pair in running if _take_turn(*pair, deadline, progress, faults)]
+    return [row for _, row in running], faults
+
+
+def seconds_of_round(pace: float) -> float:
+    """Return about how long one way to serve is measured in a round, from the seconds a picture takes."""
+    return pace * (ALONE + BURST)
+
+
+def _take_turn(worker: Worker, row: Row, deadline: float, progress: Progress, faults: list[str]) -> bool:
+    """Measure a way to serve once; return whether it stays in the race."""
+    progress(f"measuring {row.words}")
+    try:
+        alone, bursts = worker.turn(1, ALONE, deadline), worker.turn(BURST, 1, deadline)
+    except CouldNotStart as error:
+        if not row.bursts:
+            faults.append(f"{row.words}: {str(error).removeprefix(f'{row.job.name}: ')}")
+        return bool(row.bursts)
+    row.alone += [one.seconds for one in alone]
+    row.bursts += [one.seconds for one in bursts]
+    return True
+
+
+def faithful(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows but those at fp32 whose answers differ from the first's; other precisions passed their gate."""
+    first = rows[0].probabilities
+    return [
+        row
+        for row in rows
+        if row.job.precision != "fp32"
+        or all(abs(a - b) <= MAX_DIFFERENCE for a, b in zip(row.probabilities, first, strict=True))
+    ]
+
+
+def best(rows: Sequence[Row]) -> Row:
+    """Return the fastest, or one nearly as fast that holds less memory."""
+    limit = min(row.score for row in rows) * NEAR
+    return min((row for row in rows if row.score <= limit), key=lambda row: row.resident)
+
+
+def splits(cores: int) -> list[ThreadPlan]:
+    """Return the ways to share out cores: all for one picture, one for each, and halves."""
+    counts = {1, cores} | ({2} if cores >= 4 else set())
+    return [ThreadPlan(slots, max(1, cores // slots)) for slots in sorted(counts)]
+
+
+def ways(baseline: Job, leader: Job, cores: int) -> list[Job]:
+    """Return the ways to serve the leader, after the baseline: only what is measured in the same rounds compares."""
+    more = [
+        replace(leader, slots=split.slots, threads=split.threads, arena=arena)
+        for split in splits(cores)
+        for arena in ((True, False) if leader.backend == "onnx" else (None,))
+    ]
+    return [baseline, *(job for job in more if job != baseline)]
+
+
+def decide(variants: Sequence[Row], found: Sequence[Row]) -> tuple[Row, Row]:
+    """Return the row to serve by, and the row of the default way that was measured in the same rounds.
+
+    Args:
+        variants: of the first measurement; at least one.
+        found: of the second, of `ways`.
+    """
+    default = next((row for row in found if row.job == variants[0].job), None)
+    if default is None:  # it was left out, or all were
+        return best(faithful(variants)), variants[0]
+    return best(found), default
+
+
+def plan_of(row: Row, default: Row) -> Plan:
+    """Return the plan for the chosen row, with the reason in words."""
+    job, ratio = row.job, row.score / default.score
+    words = f"tuned: {ratio:.2f} of the time of {default.words}"
+    if job == default.job:
+        words = "tuned: nothing here is faster"
+    elif ratio > EQUAL and row.resident < default.resident:
+        words = f"tuned: as fast as {default.words}, in {(default.resident - row.resident) / 1e6:.0f} MB less"
+    return Plan(job.backend, job.precision, job.slots, job.threads, job.arena, words)

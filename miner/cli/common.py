@@ -1,0 +1,143 @@
+"""Options that several commands share, and what every command does first."""
+
+import logging
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from miner import logs
+from miner.cli.installed import settings_file, unit_settings
+from miner.errors import ConfigurationError
+from miner.settings.choices import nearest
+from miner.settings.secrets import shown_within
+from miner.settings.settings import Settings, lend_home, lend_to_hub, setting_names
+
+EnvFile = Annotated[Path | None, typer.Option("--env-file", help="Settings file, as StreetVision's; else ./miner.env.")]
+Service = Annotated[
+    str | None,
+    typer.Option("--service", metavar="NAME", help="The service roadwork-miner@NAME: its settings, key and folders."),
+]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting; wins over environment and file.")
+]
+Detector = Annotated[str | None, typer.Option(help="ViT, YOLOClassifier or Ensemble.")]
+Config = Annotated[str | None, typer.Option(help="YAML file of the detector: a path, or the name of a shipped one.")]
+Key = Annotated[str | None, typer.Option("--key", metavar="NAME", help="Which of WALLET_HOTKEYS; default: the first.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+OWN = Path("miner.env")  # of the folder in which a command is called
+LARGEST = 2**20  # bytes of a settings file that comes through a pipe
+
+
+def chosen_file(given: Path | str | None, service: str | None, *, refused: bool) -> Path | None:
+    """Return the settings file of a command: the one that is given, else the miner.env of this folder, which is said.
+
+    Without this, a miner whose operator left the flag out would run on throwaway keys. What comes through a pipe is
+    kept, to be read again.
+
+    Args:
+        given: of --env-file.
+        service: of --service, which has a file of its own.
+        refused: whether --no-env-file is given.
+
+    Raises:
+        ConfigurationError: both flags are given, or the pipe can't be read.
+    """
+    if given is not None:
+        if refused:
+            raise ConfigurationError(f"--env-file={given}: --no-env-file refuses it; give one of the two")
+        return _kept(Path(given))
+    try:
+        found = OWN.is_file()
+    except PermissionError:  # this user may not enter the folder
+        found = False
+    if refused or service is not None or not found:
+        return None
+    print(f"settings from {OWN.absolute()}, as there is no --env-file; --no-env-file refuses it", file=sys.stderr)
+    return OWN.absolute()
+
+
+def _kept(file: Path) -> Path:
+    """Return a file that can be read again and again; of a pipe, such as that of `<(…)`, a copy in memory."""
+    try:
+        mode = file.stat().st_mode
+        if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
+            return file
+        with file.open("rb") as pipe:
+            text = pipe.read(LARGEST + 1)
+    except FileNotFoundError:
+        return file  # the settings say it
+    except OSError as error:
+        raise ConfigurationError(f"--env-file={file}: can't be read: {error.strerror or error}") from error
+    if len(text) > LARGEST:
+        raise ConfigurationError(f"--env-file={file}: at most {LARGEST} bytes are read from a pipe")
+    descriptor = os.memfd_create("miner.env")
+    with os.fdopen(os.dup(descriptor), "wb") as copy:
+        copy.write(text)
+    return Path(f"/proc/self/fd/{descriptor}")
+
+
+def file_of(env_file: Path | None, service: str | None) -> Path | None:
+    """Return the settings file.
+
+    Raises:
+        ConfigurationError: there is no such service, or both are given.
+    """
+    if service is None:
+        return env_file
+    if env_file is not None:
+        raise ConfigurationError(f"--service={service}: it has a settings file of its own; leave --env-file out")
+    return settings_file(service)
+
+
+def load_settings(
+    env_file: Path | None, assignments: list[str] | None, service: str | None = None, **flags: object
+) -> Settings:
+    """Read the settings, set up logging, and say what the operator should know.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+    """
+    env_file = file_of(env_file, service)
+    settings = read_settings(env_file, assignments, service, **flags)
+    logs.set_up(settings.log_level, settings.log_format)
+    for note in settings.notes(env_file):
+        logging.getLogger("miner").warning("%s", note)
+    return settings
+
+
+def read_settings(
+    env_file: Path | None, assignments: list[str] | None, service: str | None = None, **flags: object
+) -> Settings:
+    """Read the settings; those that the unit of a service sets win over its file, as they do for the service.
+
+    Raises:
+        ConfigurationError: settings are wrong; all faults at once.
+    """
+    values: dict[str, object] = dict(unit_settings(service)) if service is not None else {}
+    faults: list[str] = []
+    names = setting_names()
+    for assignment in assignments or []:
+        key, equals, value = assignment.partition("=")
+        if key.upper() in names and equals:
+            values[key.lower()] = value
+        elif key.upper() in names:
+            faults.append(f"--set {shown_within(assignment)}: {key.upper()}=VALUE is needed")
+        else:
+            near = nearest(key.upper(), names)
+            hint = f"; did you mean {near}?" if near else ""
+            faults.append(f"--set {shown_within(assignment)}: there is no such setting{hint}")
+    values |= {key: value for key, value in flags.items() if value is not None}
+    try:
+        settings = Settings.load(env_file, **values)
+    except ConfigurationError as error:
+        raise ConfigurationError("\n".join([*faults, str(error)])) from error
+    if faults:
+        raise ConfigurationError("\n".join(faults))
+    lend_to_hub(env_file)
+    lend_home(settings)
+    return settings

@@ -1,0 +1,230 @@
+"""What `models` and `export` share: photos, progress, and the detectors' errors as the command line's."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from miner.cli.spread import check_class, record_spread, record_spread_alone
+from miner.errors import ConfigurationError, CouldNotStart
+from miner.settings.settings import AUTO, Settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from detectors.base import RunOptions
+    from detectors.evaluation.reversal import Sorting
+    from detectors.export.serving_repos import Layout
+    from detectors.models.config import DetectorConfig
+    from detectors.models.manifest import Gate, Precision
+    from detectors.quantize.photos import Photos
+
+
+def read_photos(folder: Path) -> "Photos":
+    """Read the photos below a folder; in subfolders `roadwork` and `no_roadwork` they count as labelled.
+
+    Raises:
+        ConfigurationError: there are none that can be opened.
+    """
+    from detectors.photos.labelled import is_labelled
+    from detectors.quantize.photos import Photos
+    from miner.bench.pictures import own_pictures
+    from miner.cli.photos import read_labelled, say_left_out
+
+    if is_labelled(folder):
+        labelled = read_labelled(folder, "--pictures").photos
+        return Photos([photo.path.read_bytes() for photo in labelled], [photo.label == 1 for photo in labelled])
+    pictures = own_pictures(folder, most=None)
+    say_left_out(pictures.left_out)
+    return Photos([path.read_bytes() for path in pictures.paths])
+
+
+def prepare_fp32(
+    settings: Settings, out: Path | None = None, photos: "Photos | None" = None, *, force: bool = True
+) -> Path:
+    """Fetch and export the configured model, with a spinner that names the step; return its folder."""
+    from detectors.export.export import prepare
+    from detectors.models.config import read_config
+    from detectors.models.manifest import Manifest
+
+    config = read_config(settings.detector_config)
+    with _steps() as (console, progress):
+        if config.model_folder is not None:  # exported before: only its spread can be new
+            if out is not None:
+                raise ConfigurationError(f"--out={out}: {config.path.name} names an exported folder: copy that instead")
+            noted = record_spread_alone(settings, config, photos, progress)
+            console.print(f"{config.model_folder}: its predictions' spread is noted")
+            for line in check_class(settings, config, config.model_folder, noted):
+                console.print(line, markup=False)
+            return config.model_folder
+        folder = prepare(
+            settings.image_detector,
+            config,
+            settings.models_dir,
+            out=out,
+            pictures=photos.data if photos is not None else None,
+            force=force,
+            progress=progress,
+        )
+        sorting: Sorting | None = None
+        if photos is not None and photos.labels is not None and len(set(photos.labels)) > 1:
+            progress("noting the spread of its predictions")
+            sorting = record_spread(settings, config, folder, photos.data, photos.labels)
+        parity = Manifest.read(folder).parity
+        console.print(
+            f"{folder}: within {parity.max_difference:.1e} of {parity.reference} on {parity.pictures} pictures"
+            + (f"; {parity.caveat}" if parity.caveat else "")
+        )
+        progress("asking what it takes for roadwork")
+        for line in check_class(settings, config, folder, sorting):
+            console.print(line, markup=False)
+    return folder
+
+
+def prepare_faster(
+    settings: Settings, config: "DetectorConfig", precision: "Precision", max_flips: float, photos: "Photos | None"
+) -> None:
+    """Make a faster variant of the prepared model for the configured backend, or for all that are installed.
+
+    Of an ensemble it is each branch's, and what they say together has to get through the gate as well.
+    """
+    from detectors.base import RunOptions
+    from detectors.errors import InferenceError, ModelError
+    from detectors.models.manifest import Manifest
+    from detectors.models.sources import model_folder
+    from detectors.quantize.ensemble import make_faster_ensemble
+    from detectors.quantize.gate import doubts
+    from detectors.quantize.order import Order
+    from detectors.quantize.photos import Photos
+    from detectors.quantize.quantize import make_faster
+    from detectors.quantize.variants import is_installed
+    from detectors.registry import RECIPES
+    from miner.inference.threads import allowed_cores
+
+    chosen = settings.image_detector_backend
+    backends = [backend for kind, backend in RECIPES if kind == precision and chosen in (AUTO, backend)]
+    installed = [backend for backend in backends if is_installed(backend)]
+    if not installed:
+        wanted = f"the package {backends[0]!r} (extra `openvino`)" if backends else f"another backend than {chosen!r}"
+        raise ConfigurationError(f"--precision={precision}: needs {wanted}")
+    refusals: list[str] = []
+    models_dir, options = settings.models_dir, RunOptions(1, allowed_cores())
+    photos = photos or Photos.by_arithmetic()
+    with _steps() as (console, progress):
+        for backend in installed:
+            try:
+                order = Order(precision, backend, models_dir, options, photos, max_flips, progress)
+                if config.branches is not None:
+                    target = make_faster_ensemble(config, order)
+                else:
+                    target = make_faster(model_folder(config, models_dir), order)
+            except (ModelError, InferenceError) as error:
+                refusals.append(str(error))
+                console.print(f"{backend}: {error}")
+                continue
+            made = Manifest.read(target).gate
+            assert made is not None
+            console.print(f"{target}: {_gate_in_words(made)}")
+            for doubt in doubts(made):
+                console.print(f"warning: {doubt}")
+        if len(refusals) == len(installed):
+            raise CouldNotStart("; ".join(refusals))
+        _compare_backends(console, progress, config, precision, models_dir, options)
+
+
+def _compare_backends(
+    console: "Console", progress: Callable[[str], None], config: "DetectorConfig", precision: "Precision",
+    models_dir: Path, options: "RunOptions",
+) -> None:  # fmt: skip
+    """Measure a precision's backends in turn, if there are several, and say which `auto` takes from now on."""
+    from detectors.errors import library_errors
+    from detectors.models.manifest import Manifest
+    from detectors.models.sources import model_folder
+    from detectors.quantize.gate import speed_in_words
+    from detectors.quantize.timing import compare
+    from detectors.quantize.variants import measured_best, of_precision
+
+    folders = of_precision(config, models_dir, precision)
+    if len(folders) < 2:
+        return
+    if config.branches is None:  # the parts of an ensemble were measured beside fp32's as a whole
+        progress("measuring the backends in turn")
+        with library_errors(f"{' and '.join(folders)} can't be compared", "--backend makes it for one alone"):
+            compare(model_folder(config, models_dir), folders, options)
+    gates = {backend: Manifest.read(folder).gate for backend, folder in folders.items()}
+    words = [f"{name} {speed_in_words(gate)}, differing by {gate.mean_difference:.1e}"
+             for name, gate in gates.items() if gate is not None]  # fmt: skip
+    console.print(f"{precision} is served by {measured_best(config, models_dir, precision)}: {'; '.join(words)}")
+
+
+def put_into_repository(
+    settings: Settings, folder: Path, precision: "Precision", layout: "Layout", repository: Path
+) -> Path:
+    """Put an fp32 folder, or the faster variant of it that is there already, into another server's repository."""
+    from detectors.export.serving_repos import write_layout
+    from detectors.models.manifest import Manifest
+    from detectors.models.sources import variant_folder
+    from miner.inference.threads import allowed_cores
+
+    if precision != "fp32":
+        chosen = settings.image_detector_backend
+        backend = chosen if chosen != AUTO else "onnx" if layout == "triton" else "openvino"
+        folder = variant_folder(Manifest.read(folder), settings.models_dir, precision, backend)
+    return write_layout(layout, folder, repository, settings.inference_threads or allowed_cores())
+
+
+def _gate_in_words(gate: "Gate") -> str:
+    from detectors.quantize.gate import speed_in_words
+
+    kept = f", {len(gate.kept_fp32)} layers in fp32" if gate.kept_fp32 else ""
+    line = (
+        f"{gate.recipe}{kept}, {speed_in_words(gate)}, probabilities within "
+        f"{gate.max_difference:.1e} (mean {gate.mean_difference:.1e}); {gate.flips:.2%} of {gate.pictures} flip"
+    )
+    if gate.labelled is not None:
+        found = gate.labelled
+        line += (
+            f"; accuracy {found.accuracy:.1%} (fp32 {found.accuracy_fp32:.1%}), "
+            f"expected reward {found.reward:.2f} (fp32 {found.reward_fp32:.2f})"
+        )
+    return line
+
+
+@contextmanager
+def _steps() -> "Iterator[tuple[Console, Callable[[str], None]]]":
+    """Show steps as they come, and hold the libraries' own chatter back."""
+    from rich.console import Console
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    for name in ("optimum", "nncf"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore", FutureWarning)
+    console = Console(file=sys.stderr, soft_wrap=True)
+    with console.status("…") as status:
+
+        def progress(step: str) -> None:
+            console.print(f"· {step}")
+            status.update(step)
+
+        yield console, progress
+
+
+@contextmanager
+def start_errors(settings: Settings) -> Iterator[None]:
+    """Turn the detectors' errors into the command line's, and those of a disk that is full or not ours."""
+    from detectors.errors import DetectorConfigError, ImageError, ModelError
+
+    try:
+        yield
+    except (DetectorConfigError, ImageError) as error:
+        raise ConfigurationError(settings.why_no_model(error)) from error
+    except ModelError as error:
+        raise CouldNotStart(str(error)) from error
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise CouldNotStart(f"{error.filename}: {error.strerror}") from error

@@ -1,0 +1,139 @@
+"""The hotkeys that are served: each with its wallet, its place on the chain and its port; all with one model."""
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from miner.chain.base import Chain
+from miner.errors import ConfigurationError, StartError
+from miner.settings.public_address import PUBLIC_NETWORKS
+from miner.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from bittensor import Wallet
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Seat:
+    """One hotkey; what is wrong with it leaves the others serving."""
+
+    settings: Settings  # as if it were alone
+    wallet: "Wallet | None" = None
+    chain: Chain | None = None
+    fault: str | None = None  # of its key or its port
+
+    @property
+    def name(self) -> str:
+        """The hotkey's name in its wallet."""
+        return self.settings.wallet_hotkey
+
+    @property
+    def hotkey(self) -> str:
+        """Its ss58 address; empty: it could not be read."""
+        return self.wallet.hotkey.ss58_address if self.wallet is not None else ""
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why its validators are not answered, or None."""
+        return self.fault or (self.chain.obstacle if self.chain is not None else "the chain is not read yet")
+
+
+def open_seats(settings: Settings) -> list[Seat]:
+    """Open each hotkey's file; blocks while an encrypted one is opened.
+
+    Raises:
+        StartError: none of them can be served; of several, one that can't be is left out and said.
+    """
+    seats = [Seat(one) for one in settings.each_key()]
+    taken: dict[str, str] = {}  # address -> name
+    for seat in seats:
+        try:
+            wallet = own_wallet(seat.settings)
+        except StartError as error:
+            if len(seats) == 1:
+                raise
+            leave_out(seat, str(error))
+            continue
+        address = wallet.hotkey.ss58_address
+        if address in taken:
+            leave_out(seat, f"WALLET_HOTKEYS: {seat.name} is the same key as {taken[address]}")
+        else:
+            taken[address] = seat.name
+            seat.wallet = wallet
+    if not taken:
+        raise ConfigurationError("\n".join(seat.fault or "" for seat in seats))
+    return seats
+
+
+def leave_out(seat: Seat, fault: str) -> None:
+    """Go on without this hotkey."""
+    seat.fault = fault
+    log.error("hotkey %s is not served: %s", seat.name, fault)
+
+
+def in_words(seats: list[Seat]) -> str | None:
+    """Return why no validator at all is answered, or None; one hotkey that serves is enough to be ready."""
+    obstacles = [seat.obstacle for seat in seats]
+    if None in obstacles:
+        return None
+    if len(seats) == 1:
+        return obstacles[0]
+    return "; ".join(f"{seat.name}: {obstacle}" for seat, obstacle in zip(seats, obstacles, strict=True))
+
+
+def own_wallet(settings: Settings) -> "Wallet":
+    """Return the miner's wallet: a throwaway one in standalone mode, for each name of a hotkey.
+
+    Raises:
+        StartError: there is none, or it can't sign.
+    """
+    if settings.is_standalone:
+        from miner.chain import standalone
+
+        name = settings.wallet_hotkey
+        return standalone.own_wallet(settings.state_dir, "miner" if name == "default" else f"miner-{name}")
+    from miner.chain.wallet import load_hotkey
+
+    return load_hotkey(
+        settings.wallet_path,
+        settings.wallet_name,
+        settings.wallet_hotkey,
+        settings.wallet_hotkey_password_file,
+        settings.wallet_hotkey_file,
+    )
+
+
+def find_places_on_chain(settings: Settings, seats: list[Seat]) -> None:
+    """Give each hotkey its side of the chain that the settings name; they share one connection and one snapshot."""
+    if settings.is_standalone:
+        from miner.chain.standalone import StandaloneChain, standalone_file
+
+        path = settings.standalone_file or standalone_file(settings.state_dir)
+        for seat in seats:
+            if seat.wallet is not None:
+                seat.chain = StandaloneChain(path, seat.hotkey)
+        return
+    from miner.chain.publication import Axon as PublishedAxon
+    from miner.chain.subtensor import SubtensorChain
+    from miner.chain.sync import SubnetReader
+
+    reader = SubnetReader(
+        settings.chain_address,
+        settings.netuid,
+        settings.state_dir,
+        sync_seconds=settings.chain_sync_seconds,
+        max_age_seconds=settings.chain_max_age_hours * 3600,
+    )
+    for seat in seats:
+        if seat.wallet is not None:
+            own = seat.settings
+            axon = PublishedAxon(
+                own.axon_external_port or own.miner_axon_port,
+                ip=settings.axon_external_ip or None,
+                host=settings.miner_axon_host,
+                own_chain=settings.subtensor_network not in PUBLIC_NETWORKS,
+                metrics_port=settings.status_port if settings.publish_metrics else None,
+            )
+            seat.chain = SubtensorChain(reader, seat.wallet, axon)

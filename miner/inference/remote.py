@@ -1,0 +1,92 @@
+"""The remote backend as the operator sees it: its options from the settings, its metrics by endpoint."""
+
+from collections.abc import Callable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from detectors.base import Elsewhere
+from detectors.remote.endpoints import STATES, Endpoint, State
+from detectors.remote.options import EngineOptions, Observer
+from miner.collectors import PREFIX
+from miner.metrics import BUCKETS
+from miner.settings.secrets import shown
+from miner.settings.settings import Settings
+
+REMOTE_BUCKETS = (0.001, 0.0025, *BUCKETS)
+
+
+def addresses(settings: Settings) -> tuple[str, ...]:
+    """Return the endpoints of checked settings."""
+    return tuple(settings.remote_endpoints.split(","))
+
+
+def engine_options(settings: Settings, cores: int, observer: Observer) -> EngineOptions:
+    """Return what the backend is told."""
+    return EngineOptions(
+        addresses(settings),
+        settings.remote_model,
+        None if settings.remote_fallback == "refuse" else settings.remote_fallback,
+        settings.inference_threads or cores,
+        observer,
+    )
+
+
+class RemoteMetrics:
+    """What becomes of the pictures sent elsewhere, by the endpoint's place in the operator's list; only if chosen."""
+
+    def __init__(self, registry: CollectorRegistry, endpoints: Sequence[str]) -> None:
+        label, prefix = ("endpoint",), PREFIX + "remote_"
+        self._answers = Counter(f"{prefix}answers", "Pictures that an endpoint scored.", label, registry=registry)
+        self._failures = Counter(
+            f"{prefix}failures", "Pictures that it did not; most are scored elsewhere.", label, registry=registry
+        )
+        self._seconds = Histogram(
+            f"{prefix}duration_seconds", "Time of a scored picture, the way there and back included.", label,
+            buckets=REMOTE_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self._busy = Gauge(f"{prefix}busy", "Pictures on their way to an endpoint.", label, registry=registry)
+        self._up = Gauge(f"{prefix}up", "1 while an endpoint is asked.", label, registry=registry)
+        self._changes = Counter(
+            f"{prefix}state_changes", "Times that an endpoint came to be asked (up), doubted or left alone.",
+            (*label, "state"), registry=registry,
+        )  # fmt: skip
+        self._local = Counter(
+            f"{prefix}served_locally", "Pictures scored here, as no endpoint could be asked.", registry=registry
+        )
+        info = Gauge(
+            f"{prefix}endpoint_info", "Scheme, host and port of an endpoint.", ("endpoint", "address"),
+            registry=registry,
+        )  # fmt: skip
+        for index, address in enumerate(endpoints):
+            info.labels(str(index), shown(address)).set(1)
+            for metric in (self._answers, self._failures, self._seconds, self._busy, self._up):
+                metric.labels(str(index))
+            for state in STATES:
+                self._changes.labels(str(index), state)
+
+    def see(self, backend: Elsewhere) -> None:
+        """Show the endpoints of this backend from now on."""
+        for endpoint in backend.endpoints:
+            self._busy.labels(str(endpoint.index)).set_function(_reader(endpoint, lambda one: one.busy))
+            self._up.labels(str(endpoint.index)).set_function(_reader(endpoint, lambda one: one.state != "down"))
+
+    def answered(self, index: int, seconds: float) -> None:
+        """Count a picture."""
+        self._answers.labels(str(index)).inc()
+        self._seconds.labels(str(index)).observe(seconds)
+
+    def failed(self, index: int) -> None:
+        """Count a failure."""
+        self._failures.labels(str(index)).inc()
+
+    def changed(self, index: int, state: State) -> None:
+        """Count a change of an endpoint's state."""
+        self._changes.labels(str(index), state).inc()
+
+    def served_locally(self) -> None:
+        """Count a picture of our own."""
+        self._local.inc()
+
+
+def _reader(endpoint: Endpoint, read: Callable[[Endpoint], float]) -> Callable[[], float]:
+    return lambda: read(endpoint)

@@ -1,0 +1,1 @@
+"""What the operator sees: `/status`, the page, `/metrics` and the terminal, from one overview."""

@@ -1,0 +1,105 @@
+"""The cards of the page and of `roadwork-miner top`: what both show of queue, memory, chain, models, made once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from miner.formats import age, bars, duration, number, share, size
+from miner.status.overview import ChainView, MemoryUse, Model, Overview, Queue, ShadowView
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """A part of a whole, to be drawn; from `worry` on it is bad."""
+
+    value: float
+    most: float
+    worry: float = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A name and a value, as plain text."""
+
+    name: str
+    value: str
+    meter: Meter | None = None
+    is_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """Rows, and a text below them; without rows, the text in place of them."""
+
+    title: str
+    rows: Sequence[Row] = ()
+    note: str = ""
+
+
+def cards(overview: Overview) -> list[Card]:
+    """Return the cards in their order; that of the shadow only where one is wanted."""
+    found = [
+        _queue(overview.queue) if overview.queue is not None else Card("Queue", note="not there yet"),
+        _memory(overview.memory),
+        _chain(overview.chain) if overview.chain is not None else Card("Chain", note="not read yet"),
+        _model(overview.model) if overview.model is not None else Card("Model", note="not loaded yet"),
+    ]
+    return [*found, _shadow(overview.shadow)] if overview.shadow is not None else found
+
+
+def _queue(queue: Queue) -> Card:
+    rows = [
+        Row("running", f"{queue.running} of {queue.slots}", Meter(queue.running, queue.slots, worry=2.0)),
+        Row("waiting", f"{queue.waiting} of {queue.limit}", Meter(queue.waiting, queue.limit)),
+        Row("per picture", duration(queue.pace_seconds)),
+        Row("next answer in", duration(queue.estimate_seconds)),
+    ]
+    return Card("Queue", rows)
+
+
+def _memory(memory: MemoryUse) -> Card:
+    used, limit = memory.cgroup_usage, memory.cgroup_limit
+    rows = [
+        Row("resident", size(memory.resident)),
+        Row("proportional", size(memory.proportional)),
+        Row("peak", size(memory.peak)),
+        Row("cgroup", f"{size(used)} of {size(limit)}", Meter(used, limit)) if limit else Row("cgroup's limit", "none"),
+        Row("machine free", size(memory.machine_available)),
+        Row("CPU held back", age(memory.throttled_seconds) if memory.throttled_seconds else "never"),
+    ]
+    return Card("Memory and CPU", rows)
+
+
+def _chain(chain: ChainView) -> Card:
+    rows = [
+        Row("block", number(chain.block)),
+        Row("snapshot's age", age(chain.age_seconds)),
+        Row("stake", number(chain.stake, 2)),
+        Row("incentive", number(chain.incentive, 5)),
+        Row("trust", number(chain.trust, 4)),
+        Row("validators", f"{chain.validators} of {chain.neurons}"),
+    ]
+    return Card("Chain", rows, "; ".join(filter(None, (chain.fault, chain.publication))))
+
+
+def _model(model: Model) -> Card:
+    rows = [
+        Row("name", model.name),
+        Row("detector", model.detector),
+        Row("revision", model.revision[:14], is_code=True),
+        Row("runs on", f"{model.backend}, {model.precision}"),
+        Row("threads", str(model.threads)),
+        Row("hash", model.hash, is_code=True),
+    ]
+    return Card("Model", rows, f"roadwork = {model.roadwork}" if model.roadwork else "")
+
+
+def _shadow(shadow: ShadowView) -> Card:
+    rows = [
+        Row("name", shadow.name or f"{shadow.config}: not loaded"),
+        Row("same side", share(shadow.agreement)),
+        Row("of", number(shadow.compared) + (f", {shadow.failed} failed" if shadow.failed else "")),
+        Row("CPU per picture", duration(shadow.seconds)),
+        Row("predictions, 0 to 1", bars(shadow.tenths), is_code=True),
+        Row("of the model served", bars(shadow.tenths_served), is_code=True),
+    ]
+    return Card("Shadow", rows)

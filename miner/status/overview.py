@@ -1,0 +1,201 @@
+"""What the page for people and `roadwork-miner top` show: one object, the page's own source and `/status` as JSON."""
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from miner.status.history import Entry, History, Minute, quantile
+
+MISSED = ("refused", "expired", "failed")  # what a validator counts as no answer
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Identity(_Part):
+    """Who this miner is."""
+
+    version: str
+    hotkey: str
+    network: str
+    netuid: int
+    port: int
+    pid: int
+
+
+class Model(_Part):
+    """The model that serves."""
+
+    detector: str
+    name: str
+    revision: str
+    backend: str
+    precision: str
+    threads: int
+    hash: str
+    roadwork: str = ""  # the class that counts; older miners don't say
+
+
+class ReloadView(_Part):
+    """How often another model was asked for, how many of these are seen to, and how the last one ended, in words."""
+
+    asked: int
+    done: int
+    ok: bool | None
+    text: str
+    at: float | None
+
+
+class Queue(_Part):
+    """The scheduler at this moment; seconds until a request that came now would be answered."""
+
+    waiting: int
+    limit: int
+    running: int
+    slots: int
+    pace_seconds: float
+    estimate_seconds: float
+
+
+class MemoryUse(_Part):
+    """Bytes; a limit of None: there is none."""
+
+    resident: float
+    proportional: float
+    peak: float
+    cgroup_usage: float
+    cgroup_limit: float | None
+    machine_available: float
+    throttled_seconds: float
+
+
+class ChainView(_Part):
+    """Our place on the chain, as of the last snapshot."""
+
+    block: int
+    age_seconds: float | None
+    fault: str | None  # why it is not fresh
+    uid: int | None
+    neurons: int
+    validators: int
+    stake: float | None
+    incentive: float | None
+    trust: float | None
+    publication: str
+
+
+class KeyView(_Part):
+    """One of our hotkeys."""
+
+    name: str  # in its wallet
+    hotkey: str  # empty: it could not be read
+    port: int
+    obstacle: str | None
+    uid: int | None
+    incentive: float | None
+    publication: str
+
+
+class MinuteView(_Part):
+    """One minute of the hour."""
+
+    at: int  # seconds since 1970
+    outcomes: dict[str, int]
+    p50: float | None
+    p95: float | None
+    longest: float
+
+    @classmethod
+    def of(cls, minute: Minute) -> Self:
+        """Sum a minute up."""
+        return cls(
+            at=minute.number * 60,
+            outcomes=dict(minute.outcomes),
+            p50=quantile([minute], 0.5),
+            p95=quantile([minute], 0.95),
+            longest=minute.longest,
+        )
+
+
+class Hour(_Part):
+    """The last sixty minutes."""
+
+    minutes: list[MinuteView]
+    outcomes: dict[str, int]
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    longest: float
+
+    @classmethod
+    def of(cls, history: History) -> Self:
+        """Sum the hour up."""
+        minutes = history.hour()
+        outcomes: dict[str, int] = {}
+        for minute in minutes:
+            for outcome, count in minute.outcomes.items():
+                outcomes[outcome] = outcomes.get(outcome, 0) + count
+        p50, p95, p99 = (quantile(minutes, share) for share in (0.5, 0.95, 0.99))
+        longest = max(minute.longest for minute in minutes)
+        views = [MinuteView.of(minute) for minute in minutes]
+        return cls(minutes=views, outcomes=outcomes, p50=p50, p95=p95, p99=p99, longest=longest)
+
+    @property
+    def answered_share(self) -> float | None:
+        """Of the requests that a validator may send, the share answered in time."""
+        good = self.outcomes.get("ok", 0)
+        asked = good + sum(self.outcomes.get(outcome, 0) for outcome in MISSED)
+        return good / asked if asked else None
+
+
+class RequestView(_Part):
+    """One of the last requests."""
+
+    at: float
+    uid: int | None
+    wire: str
+    outcome: str
+    reason: str
+    seconds: float
+    prediction: float | None
+
+    @classmethod
+    def of(cls, entry: Entry) -> Self:
+        """Take an entry of the history."""
+        return cls(**{name: getattr(entry, name) for name in cls.model_fields})
+
+
+class ShadowView(_Part):
+    """The second model: how often it agreed, and its CPU seconds for a picture; a name of None: it is not loaded.
+
+    Its predictions are counted by tenths, and those of the model that serves, of the same pictures.
+    """
+
+    name: str | None
+    config: str
+    compared: int
+    agreement: float | None
+    failed: int
+    seconds: float | None
+    tenths: list[int] = []
+    tenths_served: list[int] = []
+
+
+class Overview(_Part):
+    """The miner at one moment; parts that are not there yet are None."""
+
+    now: float
+    started: float
+    ready: bool
+    obstacle: str | None
+    identity: Identity
+    model: Model | None
+    reload: ReloadView | None  # None: the first model is not there yet
+    queue: Queue | None
+    shadow: ShadowView | None = None  # where none is wanted
+    memory: MemoryUse
+    chain: ChainView | None  # of the first hotkey
+    keys: list[KeyView] = []
+    hour: Hour
+    recent: list[RequestView]

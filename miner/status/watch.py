@@ -1,0 +1,165 @@
+"""What the metrics and the page read where it is kept, at the moment they are asked."""
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from math import nan
+
+from miner import __version__, logs
+from miner.axon.clock import ClockWatch
+from miner.chain.base import Chain
+from miner.identities import Seat
+from miner.inference.reload import Reloader
+from miner.inference.service import Service
+from miner.metrics import OUTCOMES, Metrics
+from miner.recorder.recorder import FlightRecorder
+from miner.settings.settings import Settings
+from miner.settings.validators import VALIDATORS_WAIT
+from miner.shadow.keeper import ShadowKeeper
+from miner.status.drift import Drift
+from miner.status.history import History
+from miner.status.overview import Hour, Identity, MemoryUse, Overview, RequestView
+from miner.status.views import (
+    active,
+    chain_view,
+    finite,
+    key_view,
+    model_view,
+    number_of,
+    queue_view,
+    reload_view,
+    shadow_view,
+    validators,
+)
+
+
+class Watch:
+    """Looks at the parts of a daemon as they come into being."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, obstacle: Callable[[], str | None]) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.obstacle = obstacle
+        self.history = History()
+        self.service: Service | None = None
+        self.seats: list[Seat] = []
+        self.shadows: ShadowKeeper | None = None
+        self.drift = Drift(lambda: self.service.detector.manifest.predictions if self.service is not None else None)
+        metrics.drift.set_function(lambda: self.drift.index)
+        self.reloader: Reloader | None = None
+        metrics.ready.set_function(lambda: float(obstacle() is None))
+        metrics.log_dropped.set_function(logs.dropped)
+
+    def see_service(self, service: Service) -> None:
+        """Show the queue and the model from now on."""
+        self.service = service
+        metrics, scheduler = self.metrics, service.scheduler
+        metrics.queue_depth.set_function(lambda: scheduler.waiting)
+        metrics.queue_limit.set_function(lambda: scheduler.queue.places(VALIDATORS_WAIT))
+        metrics.running.set_function(lambda: scheduler.running)
+        metrics.pace.set_function(lambda: scheduler.queue.pace)
+
+    def see_clock(self, clock: ClockWatch) -> None:
+        """Show how our clock stands to the callers' from now on."""
+        self.metrics.clock_ahead.set_function(lambda: nan if (ahead := clock.ahead) is None else ahead)
+
+    def see_shadows(self, shadows: ShadowKeeper) -> None:
+        """Show the second model from now on."""
+        self.shadows = shadows
+
+    def see_flight(self, flight: FlightRecorder) -> None:
+        """Show what is recorded from now on."""
+        metrics, counts = self.metrics, flight.counts
+        metrics.recorded.set_function(lambda: counts.written)
+        metrics.unrecorded.set_function(lambda: counts.behind, "behind")
+        metrics.unrecorded.set_function(lambda: counts.disk, "disk")
+        metrics.recorder_bytes.set_function(lambda: flight.ring.bytes)
+
+    def see_reloader(self, reloader: Reloader) -> None:
+        """Show how reloads end from now on."""
+        self.reloader = reloader
+
+    def see_seats(self, seats: list[Seat]) -> None:
+        """Show who we are, and our places on the chain, from now on."""
+        self.seats = seats
+        for seat in seats:
+            self.metrics.hotkey_ready.labels(seat.name).set_function(partial(self._is_ready, seat))
+            if seat.chain is not None:
+                self._see_own(seat.name, seat.chain)
+        chain, metrics = self.chain, self.metrics
+        if chain is None:
+            return
+        metrics.chain_block.set_function(lambda: chain.snapshot.block)
+        metrics.chain_age.set_function(lambda: chain.age)
+        metrics.chain_neurons.set_function(lambda: len(chain.snapshot.neurons))
+        metrics.chain_validators.set_function(lambda: len(validators(chain)))
+        metrics.chain_validators_active.set_function(lambda: active(chain))
+        metrics.chain_syncs.set_function(lambda: chain.syncs)
+        metrics.chain_failures.set_function(lambda: chain.failures)
+
+    @property
+    def chain(self) -> Chain | None:
+        """The chain as the first hotkey sees it; what is not its own is the same for all."""
+        return next((seat.chain for seat in self.seats if seat.chain is not None), None)
+
+    def _is_ready(self, seat: Seat) -> float:
+        return float((seat.obstacle or self.obstacle()) is None)
+
+    def obstacles(self) -> dict[str, str | None]:
+        """Return for each of several hotkeys why its validators are not answered, or None; by its name."""
+        general = self.obstacle()
+        return {seat.name: seat.obstacle or general for seat in self.seats} if len(self.seats) > 1 else {}
+
+    def freshness(self) -> dict[str, float | str | None]:
+        """Return how old what we know of the chain is, and why, and whether we stand there; empty before a look."""
+        chain = self.chain
+        if chain is None:
+            return {}
+        return {"age_seconds": finite(chain.age), "fault": chain.fault, "publication": chain.publication}
+
+    def _see_own(self, name: str, chain: Chain) -> None:
+        self.metrics.hotkeys.add(lambda: (name, chain.hotkey, "" if chain.uid is None else str(chain.uid)))
+        metrics, hotkey, number = self.metrics, chain.hotkey, partial(number_of, chain)
+        metrics.identity.labels(hotkey, self.settings.shown_network, str(self.settings.netuid)).set(1)
+        metrics.chain_uid.labels(hotkey).set_function(lambda: -1 if chain.uid is None else chain.uid)
+        metrics.chain_registered.labels(hotkey).set_function(lambda: chain.uid is not None)
+        metrics.chain_published.labels(hotkey).set_function(lambda: chain.publication.startswith("published"))
+        metrics.chain_stake.labels(hotkey).set_function(lambda: number(lambda own: own.stake))
+        metrics.chain_incentive.labels(hotkey).set_function(lambda: number(lambda own: own.incentive))
+        metrics.chain_trust.labels(hotkey).set_function(lambda: number(lambda own: own.trust))
+        for outcome in OUTCOMES:
+            metrics.by_hotkey.labels(hotkey, outcome)
+
+    def count_from_zero(self) -> None:
+        """Export a zero for each validator there is, so that its first request is an increase too."""
+        chain = self.chain
+        for neuron in validators(chain) if chain is not None else []:
+            self.metrics.by_validator.labels(str(neuron.uid))
+
+    def overview(self, memory: MemoryUse) -> Overview:
+        """Return all of it, for people; with what the kernel says of memory, which is read off the event loop."""
+        obstacle, chain = self.obstacle(), self.chain
+        return Overview(
+            now=time.time(),
+            started=self.metrics.started,
+            ready=obstacle is None,
+            obstacle=obstacle,
+            identity=Identity(
+                version=__version__,
+                hotkey=chain.hotkey if chain is not None else "",
+                network=self.settings.shown_network,
+                netuid=self.settings.netuid,
+                port=self.seats[0].settings.miner_axon_port if self.seats else self.settings.miner_axon_port,
+                pid=os.getpid(),
+            ),
+            model=model_view(self.service) if self.service is not None else None,
+            reload=reload_view(self.reloader) if self.reloader is not None else None,
+            queue=queue_view(self.service) if self.service is not None else None,
+            shadow=shadow_view(self.shadows.shadow) if self.shadows is not None else None,
+            memory=memory,
+            chain=chain_view(chain) if chain is not None else None,
+            keys=[key_view(seat) for seat in self.seats],
+            hour=Hour.of(self.history),
+            recent=[RequestView.of(entry) for entry in self.history.recent()],
+        )

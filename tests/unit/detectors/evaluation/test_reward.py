@@ -1,0 +1,105 @@
+"""The validators' formula, held against an implementation of its own by scikit-learn."""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, matthews_corrcoef
+
+from detectors.evaluation.estimates import play
+from detectors.evaluation.reward import ALPHA, History, expected_reward, expected_rewards, rewards
+
+Rounds = list[tuple[float | None, bool]]
+predictions = st.one_of(st.none(), st.sampled_from([0.0, 0.25, 0.5, np.nextafter(0.5, 1), 1.0]), st.floats(0, 1))
+histories = st.lists(st.tuples(predictions, st.booleans()), max_size=260)
+
+
+def window(rounds: Rounds, length: int) -> tuple[list[int], list[int]]:
+    """Return labels and rounded predictions of the last rounds, without those that were missed."""
+    kept = [(float(np.round(p)), label) for p, label in rounds[-length:] if p is not None]
+    return [int(label) for _, label in kept], [int(p) for p, _ in kept]
+
+
+def paid_for_the_last(rounds: Rounds) -> float:
+    """Compute what the last round of a history pays, as the subnet's repository does, with scikit-learn."""
+    if rounds[-1][0] is None:
+        return 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of windows with one class
+        labels, said = window(rounds, 100)
+        mcc = max(0.0, matthews_corrcoef(labels, said)) if len(set(labels)) > 1 else 0.0
+        accuracy = accuracy_score(*window(rounds, 10))
+    return float((0.5 * mcc + 0.5 * accuracy) ** 3)
+
+
+@given(histories)
+@settings(max_examples=150, deadline=None)
+def test_every_round_pays_what_scikit_learn_says(rounds: Rounds) -> None:
+    paid = rewards(rounds)
+    checked = range(len(rounds)) if len(rounds) < 20 else [0, 9, 10, len(rounds) // 2, len(rounds) - 1]
+    for index in checked:
+        assert paid[index] == pytest.approx(paid_for_the_last(rounds[: index + 1]), abs=1e-12)
+
+
+def test_exactly_one_half_is_a_no() -> None:
+    assert History().take(0.5, label=False) == pytest.approx(0.125)  # the MCC of one class is 0
+    assert History().take(0.5, label=True) == 0
+
+
+def test_a_missed_round_pays_nothing_and_pushes_an_old_one_out() -> None:
+    history = History()
+    wrong = [history.take(1.0, label=False)] + [history.take(0.0, label=False) for _ in range(9)]
+    assert wrong[-1] == pytest.approx(0.45**3)
+    assert history.take(None, label=False) == 0
+    assert history.take(0.0, label=False) == pytest.approx(0.125)  # the wrong one is not among the last ten any more
+
+
+def test_a_nan_spoils_a_hundred_rounds() -> None:
+    history = History()
+    rounds: Rounds = [(float(number % 2), number % 2 == 1) for number in range(210)]
+    paid = [history.take(float("nan") if number == 100 else p, label) for number, (p, label) in enumerate(rounds)]
+    assert paid[99] == pytest.approx(1.0)
+    assert paid[109] == 0
+    assert paid[110] == pytest.approx(0.125)
+    assert paid[199] == pytest.approx(0.125)
+    assert paid[200] == pytest.approx(1.0)
+
+
+def test_the_score_follows_slowly() -> None:
+    history = History()
+    first = history.take(0.0, label=False)
+    assert history.score == pytest.approx(ALPHA * first)
+    history.take(None, label=False)
+    assert history.score == pytest.approx(ALPHA * first * (1 - ALPHA))
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "reward"), [(0.99, 0.97), (0.97, 0.90), (0.95, 0.82), (0.90, 0.64), (0.80, 0.35), (0.70, 0.19)]
+)
+def test_the_expected_reward_is_the_documented_one(accuracy: float, reward: float) -> None:
+    assert expected_reward(accuracy, accuracy) == pytest.approx(reward, abs=0.03)
+
+
+@pytest.mark.parametrize(("found", "spared"), [(0.95, 0.95), (0.99, 0.7), (0.6, 0.9), (0.5, 0.5), (1.0, 0.0)])
+def test_the_expected_reward_is_the_mean_of_a_long_play(found: float, spared: float) -> None:
+    paid = play(found, spared, 200_000, np.random.default_rng(1))
+    assert expected_reward(found, spared) == pytest.approx(paid.mean(), abs=0.006)
+
+
+def test_a_play_pays_round_by_round_what_a_history_pays() -> None:
+    seen, seed = play(0.9, 0.8, 50, np.random.default_rng(3)), np.random.default_rng(3)
+    works = seed.random(150) < 0.5
+    right = seed.random(150) < np.where(works, 0.9, 0.8)
+    paid = rewards([(float(label == hit), bool(label)) for label, hit in zip(works, right, strict=True)])
+    assert paid[100:] == pytest.approx(seen.tolist())
+
+
+def test_missed_rounds_pay_nothing() -> None:
+    assert expected_reward(0.9, 0.9, missed=0.1) == pytest.approx(0.9 * expected_reward(0.9, 0.9))
+
+
+def test_perfection_pays_one_and_a_guess_next_to_nothing() -> None:
+    assert expected_rewards([1.0, 0.5], [1.0, 0.5]) == pytest.approx([1.0, 0.03], abs=0.02)
+    assert expected_reward(0.0, 1.0) == pytest.approx(0.02, abs=0.01)

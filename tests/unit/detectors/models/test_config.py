@@ -1,0 +1,174 @@
+"""YAML files of detectors."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from detectors.errors import DetectorConfigError
+from detectors.models.config import SHIPPED, read_config
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_shipped_ones_are_found_by_name() -> None:
+    for path in SHIPPED.glob("*.yaml"):
+        assert read_config(path.name).path == path
+
+
+def test_the_original_keys_work(tmp_path: Path) -> None:
+    config = read_config(write(tmp_path, "hf_repo: 'a/b'\nconfig_name: 'config.yaml'\nweights: 'model.safetensors'\n"))
+    assert (config.hf_repo, config.revision, config.roadwork_label) == ("a/b", "main", None)
+    config = read_config(write(tmp_path, "weights_path: best.pt\nroadwork_class_index: 0\nroadwork_label: 0\n"))
+    assert (config.weights_path, config.roadwork_class_index, config.roadwork_label) == (tmp_path / "best.pt", 0, "0")
+
+
+def test_a_revision_of_digits_only_needs_no_quotes(tmp_path: Path) -> None:
+    digits = "12345678901234567890" * 2
+    assert read_config(write(tmp_path, f"hf_repo: a/b\nrevision: {digits}\n")).revision == digits
+
+
+def test_relative_paths_count_from_the_yaml_file(tmp_path: Path) -> None:
+    (tmp_path / "vit").mkdir()
+    assert read_config(write(tmp_path, "hf_repo: vit\n")).hf_repo == str(tmp_path / "vit")
+    assert read_config(write(tmp_path, "model_folder: ./x\n")).model_folder == tmp_path / "x"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "a mapping"),
+        ("- a", "a mapping"),
+        ("a: 1\nb: [", "can't be read as YAML: line 2"),
+        ("revision: main", "exactly one of hf_repo, weights_path, model_folder, branches is needed; found none"),
+        ("hf_repo: a/b\nweights_path: c.pt", "found hf_repo and weights_path"),
+        ("weights_path: c.pt\nroadwork_class_index: -1", "roadwork_class_index=-1"),
+        ("weights_path: c.pt\nroadwork_class_index: one", "roadwork_class_index='one'"),
+    ],
+)
+def test_a_wrong_file_is_a_fault_in_one_line(tmp_path: Path, text: str, fault: str) -> None:
+    with pytest.raises(DetectorConfigError) as caught:
+        read_config(write(tmp_path, text))
+    assert fault in str(caught.value)
+    assert "mine.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_names_the_shipped_ones() -> None:
+    with pytest.raises(DetectorConfigError, match=r"no detector configuration 'nosuch.yaml'; .*starter.yaml"):
+        read_config("nosuch.yaml")
+
+
+def test_an_unknown_key_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        read_config(write(tmp_path, "hf_repo: a/b\nrevison: abc\n"))
+    assert "unknown key revison (did you mean revision?)" in caplog.text
+
+
+PAIR = """
+branches:
+  one: {hf_repo: a/b, subfolder: one, letterbox: true}
+  two: {detector: YOLOClassifier, weights_path: two.pt}
+"""
+MEASURED = "measured: {photos: 9, accuracy: %s, mcc: 0.5, reward: 0.4, reward_low: 0.3, reward_high: 0.5}"
+
+
+def test_branches_are_configurations_of_their_own_and_their_mean_is_the_default(tmp_path: Path) -> None:
+    config = read_config(write(tmp_path, PAIR))
+    assert config.branches is not None
+    one, two = config.branches.values()
+    assert (one.source, one.letterbox, one.detector) == ("a/b/one", True, "ViT")
+    assert (two.weights_path, two.detector) == (tmp_path / "two.pt", "YOLOClassifier")
+    assert config.fusion is not None
+    assert config.fusion.words == "mean of one + two"
+    assert config.source == f"a/b/one + {tmp_path / 'two.pt'}"
+
+
+def test_the_class_of_an_ensemble_is_each_branchs_own(tmp_path: Path) -> None:
+    with pytest.raises(DetectorConfigError, match="roadwork_label=works"):
+        read_config(write(tmp_path, f"{PAIR}roadwork_label: works\n"))
+    (tmp_path / "yolo.yaml").write_text("weights_path: best.pt\nroadwork_class_index: 0\n")
+    config = read_config(write(tmp_path, "branches:\n  y: {config: yolo.yaml, roadwork_class_index: 1}\n"))
+    assert config.branches is not None
+    assert config.branches["y"].roadwork_class_index == 1
+
+
+def test_a_branch_may_be_another_file(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "yolo.yaml").write_text("weights_path: best.pt\nroadwork_class_index: 0\n")
+    text = "branches:\n  y: {detector: YOLOClassifier, config: sub/yolo.yaml}\n  v: {hf_repo: a/b}\n"
+    config = read_config(write(tmp_path, text))
+    assert config.branches is not None
+    found = config.branches["y"]
+    assert (found.weights_path, found.roadwork_class_index) == (tmp_path / "sub" / "best.pt", 0)
+    assert found.detector == "YOLOClassifier"
+
+
+def test_keys_beside_another_file_win_over_those_in_it(tmp_path: Path) -> None:
+    (tmp_path / "vit.yaml").write_text("hf_repo: a/b\nrevision: abc\nroadwork_class_index: 0\n")
+    config = read_config(write(tmp_path, "branches:\n  v: {config: vit.yaml, letterbox: true, revision: def}\n"))
+    assert config.branches is not None
+    found = config.branches["v"]
+    assert (found.hf_repo, found.letterbox, found.revision, found.roadwork_class_index) == ("a/b", True, "def", 0)
+    with pytest.raises(DetectorConfigError, match="found hf_repo and weights_path"):
+        read_config(write(tmp_path, "branches:\n  v: {config: vit.yaml, weights_path: best.pt}\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("hf_repo: a/b\nsubfolder: ../c", "subfolder='../c'"),
+        ("weights_path: c.pt\nsubfolder: c", "only hf_repo has subfolders"),
+        ("branches:\n  one: {}", "branches.one: exactly one of"),
+        ("branches:\n  one: {branches: {two: {hf_repo: a/b}}}", "a branch can't have branches"),
+        (PAIR + "fusion: {branches: [one]}", "all branches are needed"),
+        (PAIR + "fusion: {branches: [one, two], threshold: 2}", "fusion.threshold=2"),
+        (PAIR + "fallbacks: [{branches: [one, two]}]", "some of these are needed"),
+        (PAIR + "fallbacks: [{branches: [one]}]", "not measured to be better than no answer"),
+        (PAIR + "fallbacks: [{branches: [one], " + MEASURED % 0.7 + "}]", "above 0.75"),
+    ],
+)
+def test_a_wrong_ensemble_is_a_fault_in_one_line(tmp_path: Path, text: str, fault: str) -> None:
+    with pytest.raises(DetectorConfigError) as caught:
+        read_config(write(tmp_path, text))
+    assert fault in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_measured_fallback_is_taken(tmp_path: Path) -> None:
+    config = read_config(write(tmp_path, PAIR + "fallbacks: [{branches: [one], " + MEASURED % 0.8 + "}]"))
+    assert [fallback.words for fallback in config.fallbacks] == ["one"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "revision: 2024-13-45", "hf_repo: !!int x", "hf_repo: !!timestamp x", "hf_repo: !!bool x", "[" * 5000,
+        'hf_repo: "\\0"', 'hf_repo: "\\uD800"', "hf_repo: ~nobody-of-this-name/x",
+        "weights_path: ~nobody-of-this-name/x", "{hf_repo: a/b, fusion: x}",
+        f"weights_path: {'x' * 5000}", "hf_repo: [[[[1]]]]", "branches: [a]", "branches: {~: {hf_repo: a/b}}",
+        "branches: &a {one: {branches: *a}}", "branches: {one: {config: mine.yaml}}", "branches: {one: 3}",
+        "branches: {one: {config: ~nobody-of-this-name/x}}", "letterbox: maybe\nhf_repo: a/b",
+    ],
+)  # fmt: skip
+def test_a_file_of_any_kind_is_a_fault_in_one_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DetectorConfigError) as caught:
+        read_config(write(tmp_path, text))
+    assert "mine.yaml" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/mine.yaml", "x" * 5000])
+def test_a_name_that_can_be_no_file_is_refused(name: str) -> None:
+    with pytest.raises(DetectorConfigError, match="no detector configuration"):
+        read_config(name)
+
+
+@pytest.mark.parametrize(("written", "label"), [("1", "1"), ("true", "True"), ("0.5", "0.5"), ("'true'", "true")])
+def test_a_label_needs_no_quotes(tmp_path: Path, written: str, label: str) -> None:
+    assert read_config(write(tmp_path, f"hf_repo: a/b\nroadwork_label: {written}\n")).roadwork_label == label

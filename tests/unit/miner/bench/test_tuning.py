@@ -1,0 +1,148 @@
+"""Which way to serve is chosen."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from miner.bench.job import Burst, Job, Loaded
+from miner.bench.tuning import Row, best, decide, faithful, measure, plan_of, splits, ways
+from miner.errors import CouldNotStart
+from miner.inference.threads import ThreadPlan
+
+
+def row(backend: str, precision: str, alone: float, burst: float, resident: float = 1.0, p: float = 0.5) -> Row:
+    job = Job(
+        kind="ours", detector="ViT", config="x.yaml", revision="", models_dir="", backend=backend, precision=precision,
+        slots=1, threads=2, pictures=[],
+    )  # fmt: skip
+    return Row(job, resident, [p], [alone] * 3, [burst] * 3)
+
+
+def test_both_a_lone_request_and_a_burst_count() -> None:
+    quick_alone, quick_together = row("onnx", "fp32", 1.0, 16.0), row("openvino", "fp32", 1.5, 8.0)
+    assert quick_alone.score == 3.0
+    assert best([quick_alone, quick_together]) is quick_together
+
+
+def test_among_nearly_equals_less_memory_wins() -> None:
+    fast, lean, slow = row("onnx", "fp32", 1, 8, 900), row("onnx", "fp32", 1.02, 8, 400), row("onnx", "fp32", 2, 8, 1)
+    assert best([fast, lean, slow]) is lean
+
+
+def test_a_backend_that_answers_differently_at_fp32_is_left_out() -> None:
+    rows = [row("onnx", "fp32", 3, 3), row("openvino", "fp32", 1, 1, p=0.502), row("openvino", "int8", 2, 2, p=0.51)]
+    assert faithful(rows) == [rows[0], rows[2]]
+
+
+@pytest.mark.parametrize(
+    ("cores", "expected"),
+    [(1, [(1, 1)]), (2, [(1, 2), (2, 1)]), (4, [(1, 4), (2, 2), (4, 1)]), (6, [(1, 6), (2, 3), (6, 1)])],
+)
+def test_splits_fill_the_cores(cores: int, expected: list[tuple[int, int]]) -> None:
+    assert splits(cores) == [ThreadPlan(*pair) for pair in expected]
+
+
+def test_the_plan_says_why() -> None:
+    default, chosen = row("onnx", "fp32", 4, 8), row("openvino", "int8", 1, 1.6)
+    assert plan_of(chosen, default).why == "tuned: 0.24 of the time of onnx fp32, 1 slot × 2 threads"
+    # By value: it was measured again, beside the ways to split the machine.
+    assert plan_of(row("onnx", "fp32", 4.1, 8), default).why == "tuned: nothing here is faster"
+    lean, fat = row("onnx", "int8", 4.1, 8, 300e6), row("onnx", "fp32", 4, 8, 400e6)
+    assert plan_of(lean, fat).why == "tuned: as fast as onnx fp32, 1 slot × 2 threads, in 100 MB less"
+
+
+def test_what_is_compared_was_measured_in_the_same_rounds() -> None:
+    variants = [row("onnx", "fp32", 4, 8), row("onnx", "int8", 1, 2)]
+    noisy = [row("onnx", "fp32", 8, 16), row("onnx", "int8", 2, 4)]  # a busy machine, by then
+    chosen, default = decide(variants, noisy)
+    assert plan_of(chosen, default).why == plan_of(*reversed(variants)).why
+    assert (chosen, default) == (noisy[1], noisy[0])
+
+
+@pytest.mark.parametrize("found", [[], [row("onnx", "int8", 1, 2)]])
+def test_without_the_default_among_the_splits_the_variants_decide(found: list[Row]) -> None:
+    variants = [row("onnx", "fp32", 4, 8), row("onnx", "int8", 1, 2)]
+    assert decide(variants, found) == (variants[1], variants[0])
+
+
+def test_the_default_is_measured_again_first_and_once() -> None:
+    default = row("openvino", "fp32", 1, 1).job
+    jobs = ways(default, default, 2)
+    assert jobs == [default, replace(default, slots=2, threads=1)]
+    leader = row("onnx", "int8", 1, 1).job
+    assert ways(default, leader, 2)[0] == default
+    assert len(ways(default, leader, 2)) == 5
+
+
+class Clockwork:
+    """Workers whose pictures take a time by the clock that only they move."""
+
+    def __init__(self, loading: float, pace: float) -> None:
+        self.now, self.loading, self.pace = 0.0, loading, pace
+        self.latest = 0.0
+
+    def __call__(self, job: Job, environment: Mapping[str, str], until: float) -> Any:
+        self._spend(self.loading, until)
+        return FakeWorker(self)
+
+    def _spend(self, seconds: float, until: float) -> None:
+        self.now = min(self.now + seconds, until)
+        if self.now == until:
+            raise CouldNotStart("not done in the time there was")
+
+    def measure(self, count: int, deadline: float) -> tuple[list[Row], list[str]]:
+        jobs = [replace(row("onnx", "fp32", 1, 1).job, slots=slots) for slots in range(1, count + 1)]
+        return measure(jobs, {}, deadline, lambda _: None, self, lambda: self.now)
+
+
+class FakeWorker(nullcontext[None]):
+    def __init__(self, clockwork: Clockwork) -> None:
+        super().__init__(self)  # type: ignore[arg-type]
+        self.clockwork, self.pace = clockwork, clockwork.pace
+        self.loaded = Loaded(0, 0, self.pace, 0, 100.0, [0.5], [])
+
+    def turn(self, at_once: int, bursts: int, until: float) -> list[Burst]:
+        self.clockwork._spend(self.pace * at_once * bursts, until)
+        return [Burst([], [], self.pace * at_once)] * bursts
+
+
+def test_all_rounds_are_measured_where_there_is_time() -> None:
+    rows, left_out = Clockwork(loading=1, pace=0.01).measure(2, deadline=60)
+    assert [len(found.bursts) for found in rows] == [12, 12]
+    assert left_out == []
+    assert rows[0].score == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize(
+    ("loading", "pace", "rows", "words"),
+    [
+        (1, 0.5, 3, "measuring it takes 10.0 s"),  # the fourth has no place
+        (1, 5.0, 0, "measuring it takes 100.0 s"),
+        (70, 0.01, 0, "not done in the time"),  # hangs, or loads for ever
+        (25, 0.01, 1, "not done in the time"),
+    ],
+)
+def test_the_time_is_kept_and_what_does_not_fit_is_named(loading: float, pace: float, rows: int, words: str) -> None:
+    clockwork = Clockwork(loading, pace)
+    found, left_out = clockwork.measure(4, deadline=36)
+    assert clockwork.now <= 36
+    assert len(found) == rows
+    assert len(left_out) == 4 - rows
+    assert words in "; ".join(left_out)
+    assert "onnx fp32, 4 slots × 2 threads" in left_out[-1]
+
+
+def test_a_worker_that_breaks_is_left_out_and_the_others_are_measured() -> None:
+    class Breaking(Clockwork):
+        def __call__(self, job: Job, environment: Mapping[str, str], until: float) -> Any:
+            worker = super().__call__(job, environment, until)
+            if job.slots == 2:
+                worker.turn = lambda *_: (_ for _ in ()).throw(CouldNotStart("onnx fp32: its process ended with -9"))
+            return worker
+
+    rows, left_out = Breaking(1, 0.01).measure(3, deadline=36)
+    assert [found.job.slots for found in rows] == [1, 3]
+    assert left_out == ["onnx fp32, 2 slots × 2 threads: its process ended with -9"]

@@ -1,0 +1,57 @@
+"""What `roadwork-miner models` says of models that are on this disk."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from detectors.backends import MANIFEST_FILE
+from detectors.models.manifest import NUMPY, Manifest
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+STARTER = Path(__file__).resolve().parents[4] / "detectors" / "starter"
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    """A repository's branch that was prepared here before, on a machine without torch."""
+    name = tmp_path / "models" / "someone--roadwork"
+    shutil.copytree(STARTER, name / COMMIT)
+    made = Manifest.read(name / COMMIT)
+    update = {"parity": made.parity.model_copy(update={"reference": NUMPY})}
+    (name / COMMIT / MANIFEST_FILE).write_text(made.model_copy(update=update).model_dump_json())
+    (name / "refs").mkdir()
+    (name / "refs" / "main").write_text(COMMIT)
+    (tmp_path / "own.yaml").write_text("hf_repo: someone/roadwork\n")
+    return tmp_path
+
+
+def models(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    settings = {"MODELS_DIR": str(folder / "models"), "IMAGE_DETECTOR_CONFIG": str(folder / "own.yaml")}
+    command = [sys.executable, "-m", "miner", "models", *arguments]
+    environment = os.environ | settings | {"COLUMNS": "300"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=True)
+
+
+def test_download_tells_the_commit_and_how_to_pin_it(prepared: Path) -> None:
+    told = models(prepared, "download").stderr.splitlines()
+    assert f"resolved main to {COMMIT}; put revision: {COMMIT} into {prepared / 'own.yaml'}" in told
+
+
+def test_list_says_which_class_counts_and_what_speaks_against_it(prepared: Path) -> None:
+    folder = prepared / "models" / "someone--roadwork" / COMMIT
+    made = Manifest.read(folder)
+    output = made.output.model_copy(update={"index": 0, "labels": ["safe", "works"]})
+    (folder / MANIFEST_FILE).write_text(made.model_copy(update={"output": output}).model_dump_json())
+    starter, own = (line for line in models(prepared, "list").stdout.splitlines() if "pictures" in line)
+    assert "class 1 'Roadwork' of 'None', 'Roadwork'" in starter
+    assert "class 0 'safe' of 'safe', 'works'; class 0 is called 'safe'" in own
+
+
+def test_list_says_what_a_comparison_could_not_show(prepared: Path) -> None:
+    starter, own = (line for line in models(prepared, "list").stdout.splitlines() if "pictures" in line)
+    assert "compared with numpy only, which shares the preprocessing" in own
+    assert "numpy" not in starter

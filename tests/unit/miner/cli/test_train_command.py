@@ -1,0 +1,107 @@
+"""`roadwork-miner train`: what it takes from the command line."""
+
+import errno
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import yaml
+
+from detectors.training.budget import GB, Reading
+from detectors.training.config import TrainConfig
+from miner.cli.training import parse, patient, training_errors
+from miner.errors import ConfigurationError, CouldNotStart
+from tests.process.daemon import clean_environment
+
+
+def train(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "miner", "train", *arguments],
+        capture_output=True, text=True, env=clean_environment(), cwd=folder,
+    )  # fmt: skip
+
+
+def test_settings_of_a_file_are_overruled_one_by_one_and_printed(tmp_path: Path) -> None:
+    TrainConfig.make({"data": "there", "epochs": 7, "augment": {"noise": 0.9}}).write(tmp_path)
+    done = train(
+        tmp_path, "here", "--config", str(tmp_path / "config.yaml"), "--set", "augment.blur=0", "--set", "views=3",
+        "--batch-size", "16", "--print-config",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    values = yaml.safe_load(done.stdout)
+    assert (values["data"], values["epochs"], values["views"], values["batch_size"]) == ("here", 7, 3, 16)
+    assert (values["augment"]["blur"], values["augment"]["noise"]) == (0, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(["nowhere", "--out", "run"], "data=nowhere: there is no such folder", id="no folder of photos"),
+        pytest.param(["./nowhere", "--out", "run"], "data=./nowhere: there is no such", id="a relative one"),
+        pytest.param([".", "--model", "./mine", "--out", "run"], "model=./mine: there is no such", id="no model"),
+        pytest.param([], "no photos: name their folder", id="no photos"),
+        pytest.param(["photos"], "--out: name the run's folder", id="no run"),
+        pytest.param(["photos", "--out", "run", "--epochs", "0"], "epochs=0: ", id="a wrong value"),
+        pytest.param(["photos", "--set", "epoch=1", "--out", "run"], "epoch=1: ", id="an unknown key"),
+        pytest.param(["--resume", "nowhere"], "no config.yaml in there", id="nothing to resume"),
+        pytest.param(["--resume", "run", "--epochs", "3"], "no other setting counts", id="resumed with settings"),
+    ],
+)
+def test_what_can_not_be_is_refused_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = train(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "assignments", [["views=["], ["views=2024-13-45"], ["views=!!int x"], ["augment=1", "augment.blur=0"]]
+)
+def test_a_setting_that_is_no_yaml_or_has_no_inner_ones_is_refused(assignments: list[str]) -> None:
+    with pytest.raises(ConfigurationError, match=f"--set {re.escape(assignments[-1])}: "):
+        parse(assignments, {})
+
+
+def test_inner_settings_keep_their_neighbours() -> None:
+    assert parse(["augment.blur=0", "augment.flip=0.1", "views=2"], {"seed": 1, "model": None}) == {
+        "augment": {"blur": 0, "flip": 0.1},
+        "views": 2,
+        "seed": 1,
+    }
+    with pytest.raises(ConfigurationError, match="key=value is needed"):
+        parse(["views"], {})
+
+
+def test_memory_that_is_free_but_not_given_back_yet_is_not_short() -> None:
+    readings = [Reading(resident=GB, available=available * GB, memory=16 * GB) for available in (8, 1, 9)]
+    released = []
+    probe = patient(lambda: readings.pop(0), lambda: released.append(len(readings)))
+    assert (probe().available, released) == (8 * GB, [])
+    assert (probe().available, released) == (9 * GB, [1])
+
+
+FULL_MEMORY = "memory is full even with one photo at a time: stop other programs, or choose a smaller --model; do this"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), FULL_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"), FULL_MEMORY),
+        (OSError(errno.ENOSPC, "No space left on device", "run/a"), "No space left on device: 'run/a'; do this"),
+    ],
+)
+def test_a_machine_that_has_too_little_is_told_in_one_line(error: Exception, words: str) -> None:
+    with warnings.catch_warnings(), pytest.raises(CouldNotStart) as raised, training_errors(hint="do this"):
+        raise error
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_error_of_the_program_keeps_its_traceback() -> None:
+    with warnings.catch_warnings(), pytest.raises(RuntimeError, match="shapes differ"), training_errors():
+        raise RuntimeError("shapes differ")

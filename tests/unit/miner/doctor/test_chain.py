@@ -1,0 +1,253 @@
+"""The check-up's judgements of the chain, as tables: facts in, a line out."""
+
+import re
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from miner.axon.policy import Rules
+from miner.chain.base import Neuron
+from miner.chain.checkup import Head, Member, Subnet
+from miner.chain.queries import Endpoint, Published
+from miner.doctor import chain, clock
+from miner.doctor.findings import Finding, Level
+
+GB = 10**9
+
+
+def member(uid: int, hotkey: str, incentive: float = 0.0, *, permit: bool = False, update: int = 0) -> Member:
+    neuron = Neuron(uid, hotkey, 10.0 * permit, permit, incentive=incentive, last_update=update)
+    return Member(neuron, f"cold-{hotkey}", int(incentive * 1e6))
+
+
+OURS = Endpoint(ip_address("1.2.3.4"), 8091)
+PRIVATE = Endpoint(ip_address("192.168.1.20"), 8091)
+SIXTH = Endpoint(ip_address("2600::1"), 8091)
+SUBNET = Subnet(
+    block=10_000,
+    members=[
+        member(0, "owner"),
+        member(1, "validator", permit=True, update=9_900),
+        member(2, "other", 0.6),
+        member(3, "ours", 0.4),
+    ],
+    owner_hotkey="owner",
+    owner_coldkey="cold-owner",
+    burned=0.0,
+    cutoff=5000,
+    immune_blocks=300,
+    published=Published(OURS, 9_000),
+)
+HEAD = Head(spec_version=461, block=10_000, block_seconds=12.0, ahead=3.0, slack=6.0)
+CHAIN = chain.ChainFacts("finney", HEAD, SUBNET)
+WHO = chain.Identity(72, "wallet", "ours", "finney")
+NOBODY = replace(WHO, hotkey="")
+DARK = chain.ChainFacts("finney", fault="no answer within 20 s")
+
+
+def on(**changes: object) -> chain.ChainFacts:
+    return replace(CHAIN, subnet=replace(SUBNET, **changes))  # type: ignore[arg-type]
+
+
+def paid(*incentives: float) -> chain.ChainFacts:
+    return on(
+        members=[
+            replace(one, neuron=replace(one.neuron, incentive=share), emission=int(share * 100))
+            for one, share in zip(SUBNET.members, incentives, strict=True)
+        ]
+    )
+
+
+def expect(finding: Finding, level: Level, words: str) -> None:
+    assert finding.level == level, finding
+    assert re.search(words, finding.words), finding
+    assert bool(finding.todo) or level != "problem"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "services", "level"),
+    [
+        (-3, 3, None, "ok"),
+        (1, 7, None, "ok"),
+        (6, 12, None, "warning"),  # perhaps it is 12 s
+        (12, 18, None, "problem"),
+        (-9, -3, None, "warning"),
+        (-10, -4.5, None, "problem"),
+        (54, 60, 0.3, "ok"),  # the node is behind, not we
+        (-3, 3, 1.9, "ok"),
+        (-3, 3, 2.5, "warning"),
+        (-3, 3, 12, "problem"),
+        (-3, 3, -4.5, "problem"),
+    ],
+)
+def test_clock(low: float, high: float, services: float | None, level: Level) -> None:
+    finding = clock.judge_clock(replace(HEAD, ahead=high, slack=high - low), services)
+    expect(finding, level, r"\d s (ahead|behind) of (the chain|web services)")
+
+
+def test_a_clock_that_nothing_was_compared_with() -> None:
+    expect(clock.judge_clock(None, None), "warning", "not compared")
+    expect(clock.judge_clock(None, 0.2), "ok", r"0\.2 s ahead of web services")
+
+
+@pytest.mark.parametrize(
+    ("services", "callers", "level"),
+    [
+        (None, 3600, "problem"),
+        (3600, 3600, "problem"),
+        (None, -5, "problem"),
+        (0.2, 3600, "warning"),
+        (0.2, 0.4, "ok"),
+        (12, 0.4, "problem"),
+    ],
+)
+def test_what_those_who_asked_the_running_miner_say_of_its_clock(
+    services: float | None, callers: float, level: Level
+) -> None:
+    expect(clock.judge_clock(None, services, callers), level, r"\d s (ahead|behind) of (the callers|web services)")
+
+
+@pytest.mark.parametrize(
+    ("facts", "level", "words"),
+    [
+        (CHAIN, "ok", "2 of 4 have incentive, 0% of it is burned"),
+        (paid(0, 0, 0, 0), "problem", "halted"),
+        (paid(1, 0, 0, 0), "problem", "burning: 100%"),
+        (paid(0.995, 0, 0.005, 0), "problem", "burning: (99|100)%"),
+        (paid(0.9, 0, 0.05, 0.05), "warning", "90% of it is burned"),
+        (paid(0.1, 0, 0.5, 0.4), "ok", "10% of it is burned"),
+        (paid(0, 0, 1, 0), "problem", "all incentive goes to uid 2"),
+        (paid(0, 0, 0, 1), "ok", "1 of 4"),  # it goes to us
+        (on(burned=1.0), "problem", "burning: 100%"),
+        (on(owner_hotkey="", owner_coldkey="cold-other", members=SUBNET.members[:3]), "problem", "burning: 100%"),
+        (on(members=[replace(one, emission=0) for one in SUBNET.members]), "problem", "emits nothing"),
+        (on(block=20_000), "warning", "no validator is active"),
+        (DARK, "warning", "not read"),
+    ],
+)
+def test_pay(facts: chain.ChainFacts, level: Level, words: str) -> None:
+    expect(chain.judge_pay(facts, WHO), level, words)
+
+
+@pytest.mark.parametrize(
+    ("facts", "level", "words"),
+    [
+        (CHAIN, "ok", r"1 of 1 with a permit were active in the last 5000 blocks \(17 h\)"),
+        (on(block=14_900), "ok", "1 of 1"),
+        (on(block=14_901), "problem", "0 of 1"),
+        (on(members=SUBNET.members[2:]), "problem", "0 of 0"),
+        (DARK, "warning", "not read"),
+    ],
+)
+def test_validators(facts: chain.ChainFacts, level: Level, words: str) -> None:
+    expect(chain.judge_validators(facts), level, words)
+
+
+@pytest.mark.parametrize(
+    ("facts", "rules", "level"),
+    [
+        (CHAIN, Rules(), "ok"),
+        (CHAIN, Rules(min_stake=10.5), "problem"),
+        (CHAIN, Rules(deny=frozenset({"validator"})), "problem"),
+        (on(members=[*SUBNET.members, member(9, "big", permit=True, update=9_999)]), Rules(True, False, 10.0), "ok"),
+        (
+            on(members=[*SUBNET.members, member(9, "shut out", permit=True, update=9_999)]),
+            Rules(deny=frozenset({"shut out"})),
+            "warning",
+        ),
+        (on(block=20_000), Rules(), "warning"),
+        (DARK, Rules(), "warning"),
+    ],
+)
+def test_rules(facts: chain.ChainFacts, rules: Rules, level: Level) -> None:
+    assert chain.judge_rules(facts, rules).level == level
+
+
+@pytest.mark.parametrize(
+    ("facts", "who", "level", "words"),
+    [
+        (CHAIN, WHO, "ok", "uid 3 of 4 on subnet 72"),
+        (CHAIN, replace(WHO, hotkey="stranger"), "problem", "not registered on subnet 72 of finney"),
+        (CHAIN, NOBODY, "warning", "without a hotkey"),
+        (DARK, WHO, "warning", "not read"),
+    ],
+)
+def test_registration(facts: chain.ChainFacts, who: chain.Identity, level: Level, words: str) -> None:
+    finding = chain.judge_registration(facts, who)
+    expect(finding, level, words)
+    if level == "problem":
+        assert "btcli subnet register --netuid 72 --wallet wallet --hotkey stranger --network finney" in finding.todo
+
+
+@pytest.mark.parametrize(
+    ("facts", "who", "level", "words"),
+    [
+        (CHAIN, WHO, "ok", r"incentive 0\.4000, rank 2 of 4; immune for 60 min"),
+        (on(immune_blocks=-5), WHO, "ok", "no longer immune"),
+        (replace(paid(0, 0, 1, 0)), WHO, "ok", "immune for"),
+        (replace(CHAIN, subnet=replace(paid(0, 0, 1, 0).subnet or SUBNET, immune_blocks=0)), WHO, "warning", "rank 2"),
+        (CHAIN, replace(WHO, hotkey="stranger"), "warning", "not registered"),
+        (CHAIN, NOBODY, "warning", "without a hotkey"),
+        (DARK, WHO, "warning", "not read"),
+    ],
+)
+def test_standing(facts: chain.ChainFacts, who: chain.Identity, level: Level, words: str) -> None:
+    expect(chain.judge_standing(facts, who), level, words)
+
+
+@pytest.mark.parametrize(
+    ("published", "ours", "is_running", "level", "words"),
+    [
+        (OURS, OURS, True, "ok", r"1\.2\.3\.4:8091, published at block 9000"),
+        (replace(OURS, protocol=0), OURS, True, "ok", "published"),
+        (OURS, replace(OURS, port=8092), True, "problem", r"has 1\.2\.3\.4:8091, this machine is 1\.2\.3\.4:8092"),
+        (OURS, replace(OURS, ip=ip_address("5.6.7.8")), False, "problem", "this machine is 5"),
+        (None, OURS, True, "problem", "the chain has none"),
+        (None, OURS, False, "warning", "none on chain yet"),
+        (OURS, "none of 5 services could tell", True, "problem", "none of 5 services could tell"),
+        (PRIVATE, OURS, True, "problem", r"has 192\.168\.1\.20:8091 \(a private address, .*this machine is 1\.2\.3\.4"),
+        (SIXTH, OURS, True, "problem", r"has \[2600::1\]:8091 \(an IPv6 address, .*this machine is 1\.2\.3\.4:8091"),
+        (PRIVATE, "none of 5 services could tell", True, "problem", r"has 192\.168\.1\.20:8091 \(a private address"),
+    ],
+)  # fmt: skip
+def test_address(published: Endpoint | None, ours: Endpoint | str, is_running: bool, level: Level, words: str) -> None:
+    facts = on(published=Published(published, 9000))
+    expect(chain.judge_address(facts, WHO, ours, "0.0.0.0", running=is_running), level, words)
+
+
+@pytest.mark.parametrize("address", ["192.168.1.20", "0.0.0.0", "127.0.0.1", "169.254.3.4", "fe80::1", "2600::1"])
+@pytest.mark.parametrize("is_running", [True, False])
+def test_an_address_that_nobody_reaches_is_promised_to_nobody(address: str, is_running: bool) -> None:
+    """Whether it stands on chain, or not yet, or the chain was never read, or the hotkey is not registered."""
+    ours = Endpoint(ip_address(address), 8091)
+    stands, none = on(published=Published(ours, 9000)), on(published=Published(None, 0))
+    for facts in (stands, none, DARK):
+        for who in (WHO, NOBODY, replace(WHO, hotkey="stranger")):
+            finding = chain.judge_address(facts, who, ours, "0.0.0.0", running=is_running)
+            expect(finding, "problem", "^" + re.escape(f"{ours}: "))
+            assert "AXON_EXTERNAL_IP" in finding.todo
+
+
+def test_an_ipv6_address_is_as_good_where_it_is_listened_on() -> None:
+    for host in ("::", "2600::1"):
+        facts = on(published=Published(SIXTH, 9000))
+        expect(chain.judge_address(facts, WHO, SIXTH, host, running=True), "ok", r"\[2600::1\]:8091, published")
+
+
+@pytest.mark.parametrize(
+    ("facts", "version", "chain_level", "sdk_level"),
+    [
+        (CHAIN, "11.3.0", "ok", "ok"),
+        (CHAIN, "11.10.2", "ok", "ok"),
+        (CHAIN, "11.2.9", "ok", "problem"),
+        (CHAIN, "10.5.0", "ok", "problem"),
+        (CHAIN, "12.0.0", "ok", "problem"),
+        (DARK, "11.3.0", "problem", "warning"),
+        (replace(CHAIN, subnet=None, fault="an answer that can't be read (X: y)"), "11.3.0", "ok", "problem"),
+        (replace(CHAIN, subnet=None, fault="subnet 72 does not exist there"), "11.3.0", "problem", "ok"),
+    ],
+)
+def test_chain_and_sdk(facts: chain.ChainFacts, version: str, chain_level: Level, sdk_level: Level) -> None:
+    assert chain.judge_chain(facts).level == chain_level
+    assert chain.judge_sdk(facts, version).level == sdk_level

@@ -1,0 +1,112 @@
+"""What metrics and page read of the parts of a daemon, from before they are there."""
+
+from math import inf, isnan
+from types import MappingProxyType
+from typing import ClassVar
+
+import pytest
+
+from miner.chain.base import EMPTY, Neuron, Snapshot
+from miner.identities import Seat
+from miner.metrics import Metrics
+from miner.settings.settings import Settings
+from miner.status.views import memory_view
+from miner.status.watch import Watch
+
+
+class FakeChain:
+    """A chain that was never read, until it is."""
+
+    obstacle: ClassVar[str | None] = None
+    fault: str | None = None
+    age = inf
+    publication = "not published: not tried yet"
+    syncs = failures = 0
+
+    hotkey = "own"
+
+    def __init__(self) -> None:
+        self.snapshot = EMPTY
+
+    @property
+    def uid(self) -> int | None:
+        return self.snapshot.uid_of(self.hotkey)
+
+    def read(self) -> None:
+        neurons = {
+            "own": Neuron(4, "own", 12.5, False, incentive=0.25, trust=0.5),
+            "v": Neuron(9, "v", 1000.0, True, last_update=7000),
+            "asleep": Neuron(10, "asleep", 1000.0, True, last_update=2000),
+        }
+        self.snapshot = Snapshot(7700, 0.0, MappingProxyType(neurons))
+        self.age, self.publication = 3.0, "published 203.0.113.7:8091"
+        self.syncs, self.failures = 5, 2
+
+    async def start(self) -> None: ...
+
+    async def publish(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+@pytest.fixture
+def watch() -> Watch:
+    return Watch(Settings(), Metrics(), lambda: "starting")
+
+
+def value(watch: Watch, name: str, /, **labels: str) -> float | None:
+    found: float | None = watch.metrics.registry.get_sample_value(f"roadwork_miner_{name}", labels)
+    return found
+
+
+def test_a_daemon_that_has_just_started(watch: Watch) -> None:
+    shown = watch.overview(memory_view())
+    assert (shown.ready, shown.obstacle) == (False, "starting")
+    assert (shown.model, shown.queue, shown.chain) == (None, None, None)
+    assert shown.memory.resident > 0
+    assert value(watch, "ready") == 0
+
+
+def test_a_chain_that_was_never_read_has_no_numbers_rather_than_wrong_ones(watch: Watch) -> None:
+    watch.see_seats([Seat(watch.settings, chain=FakeChain())])
+    assert value(watch, "chain_age_seconds") == inf
+    assert value(watch, "chain_registered", hotkey="own") == 0
+    assert value(watch, "chain_syncs_total") == 0
+    assert value(watch, "chain_uid", hotkey="own") == -1
+    assert value(watch, "hotkey_info", name="default", hotkey="own", uid="") == 1
+    stake = value(watch, "chain_stake", hotkey="own")
+    assert stake is not None
+    assert isnan(stake)
+    shown = watch.overview(memory_view()).chain
+    assert shown is not None
+    assert (shown.age_seconds, shown.stake, shown.uid) == (None, None, None)
+    assert watch.overview(memory_view()).model_dump_json()  # infinity is no JSON
+
+
+def test_a_chain_that_is_read_is_shown_from_then_on(watch: Watch) -> None:
+    chain = FakeChain()
+    watch.see_seats([Seat(watch.settings, chain=chain)])
+    chain.read()
+    watch.count_from_zero()
+    assert value(watch, "chain_age_seconds") == 3
+    assert value(watch, "chain_block") == 7700
+    assert value(watch, "chain_uid", hotkey="own") == 4
+    assert value(watch, "hotkey_info", name="default", hotkey="own", uid="4") == 1
+    assert value(watch, "hotkey_info", name="default", hotkey="own", uid="") is None
+    assert value(watch, "chain_registered", hotkey="own") == 1
+    assert value(watch, "chain_published", hotkey="own") == 1
+    assert value(watch, "chain_stake", hotkey="own") == 12.5
+    assert value(watch, "chain_incentive", hotkey="own") == 0.25
+    assert value(watch, "chain_trust", hotkey="own") == 0.5
+    assert value(watch, "chain_neurons") == 3
+    assert value(watch, "chain_validators") == 2
+    assert value(watch, "chain_validators_active") == 1
+    assert value(watch, "chain_syncs_total") == 5
+    assert value(watch, "chain_failures_total") == 2
+    assert value(watch, "validator_requests_total", uid="9") == 0
+    assert value(watch, "identity_info", hotkey="own", network="standalone", netuid="323") == 1
+    shown = watch.overview(memory_view()).chain
+    assert shown is not None
+    assert shown.publication == "published 203.0.113.7:8091"
+    assert watch.freshness() == {"age_seconds": 3, "fault": None, "publication": shown.publication}
+    assert (shown.incentive, shown.trust) == (0.25, 0.5)
