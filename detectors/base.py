@@ -17,8 +17,7 @@ from detectors.photos.image import MAX_PIXELS, decode
 from detectors.photos.synthetic import known_picture
 
 if TYPE_CHECKING:
-    from detectors.remote.endpoints import Endpoint
-    from detectors.remote.options import EngineOptions
+    from detectors.remote.endpoints import Endpoint, EngineOptions
 
 NEAR_ENOUGH = 1.0  # seconds; a cold run that takes longer is done again, warm, before a model counts as slow
 KNOWN_ANSWER_TOLERANCE = 1e-3  # between CPUs; a swapped label or a damaged file is far outside

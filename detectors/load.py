@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from detectors.backends import MODEL_FILE
 from detectors.backends.ort_cache import ensure_graph
 from detectors.base import Detector, ModelFiles, RunOptions
 from detectors.errors import DetectorConfigError, ModelError, NotPrepared
-from detectors.export.versions import is_outdated
+from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig
 from detectors.models.labels import LABEL_KEY, chosen_index, contradiction, is_by_name
-from detectors.models.manifest import BranchModel, Manifest, same_branches
+from detectors.models.manifest import BranchModel, Manifest, is_outdated, same_branches
 from detectors.models.sources import find_original, model_folder, variant_folder
 from detectors.registry import FUSED, RECIPES, backend_class, detector_class, network_class
 

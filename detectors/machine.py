@@ -1,9 +1,12 @@
 """What the kernel says of this process and its cgroup (v1 and v2): memory, and CPU time that was held back."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
+
+import psutil
 
 MEMORY_FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))  # versions 2, 1
 NO_LIMIT = 2**60  # bytes; version 1 writes "none" as the largest multiple of a page
@@ -164,3 +167,91 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
+
+
+LOUD = 0.1  # of the machine's CPU time; more than this in other hands, and figures are of little worth
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """CPU seconds until a moment: of all cores, of those idle, and of our own processes."""
+
+    total: float
+    idle: float
+    own: float
+
+
+def spent(pids: Sequence[int]) -> Spent:
+    """Read the clocks; this process counts as ours."""
+    times = psutil.cpu_times()
+    own = 0.0
+    for pid in (os.getpid(), *pids):
+        used = psutil.Process(pid).cpu_times()
+        own += used.user + used.system
+    # Guests are in `user` already.
+    total = times.user + times.nice + times.system + times.idle + times.iowait + times.irq + times.softirq + times.steal
+    return Spent(total, times.idle + times.iowait, own)
+
+
+def others(before: Spent, after: Spent) -> float:
+    """Return the share of the machine's CPU time that went to other programs or was stolen by the host; 0 to 1."""
+    total = after.total - before.total
+    if total <= 0:
+        return 0.0
+    foreign = total - (after.idle - before.idle) - (after.own - before.own)
+    return min(1.0, max(0.0, foreign / total))
+
+
+def allowed_cores(root: Path = Path("/"), affinity: int | None = None) -> int:
+    """Return the whole cores this process may use: the smaller of its affinity mask and its cgroup's quota.
+
+    The mask does not show a quota, and a thread more than the quota allows is throttled, so the quota is rounded down.
+
+    Args:
+        root: where `/proc` and `/sys/fs/cgroup` are.
+        affinity: the size of the mask; the process's own if None.
+    """
+    mask = affinity if affinity is not None else len(os.sched_getaffinity(0))
+    quota = cpu_quota(root)
+    return max(1, mask if quota is None else min(mask, int(quota)))
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Return the CPU quota in cores, the smallest of the process's cgroup and its parents (v1 and v2), or None."""
+    quotas = []
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            base = root / "sys/fs/cgroup"
+            read = _quota_v2
+        elif "cpu" in controllers.split(","):
+            base = next(
+                (path for name in ("cpu", "cpu,cpuacct") if (path := root / "sys/fs/cgroup" / name).is_dir()), root
+            )
+            read = _quota_v1
+        else:
+            continue
+        # Inside a container the group's path may be the host's and not be there: then only the top is ours.
+        folder = base / group.lstrip("/")
+        while True:
+            quotas.append(read(folder))
+            if folder == base or base not in folder.parents:
+                break
+            folder = folder.parent
+    found = [quota for quota in quotas if quota is not None]
+    return min(found) if found else None
+
+
+def _quota_v2(folder: Path) -> float | None:
+    lines = _lines(folder / "cpu.max")
+    if not lines or lines[0].split()[0] == "max":
+        return None
+    quota, period = lines[0].split()
+    return int(quota) / int(period)
+
+
+def _quota_v1(folder: Path) -> float | None:
+    quota, period = _lines(folder / "cpu.cfs_quota_us"), _lines(folder / "cpu.cfs_period_us")
+    if not quota or not period or int(quota[0]) <= 0:
+        return None
+    return int(quota[0]) / int(period[0])

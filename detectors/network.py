@@ -1,20 +1,166 @@
 """A detector with one graph: preprocessing, a run, and which of the outputs means roadwork."""
 
+import fcntl
+import logging
+import os
+import signal
+import threading
 import time
 from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detectors.backends.mapped import MappedFiles
 from detectors.base import Backend, Detector, Elsewhere, Judgement, ModelFiles, RunOptions
 from detectors.errors import InferenceError
+from detectors.models.hf_config import ProcessorConfig
 from detectors.models.labels import refuse_constant
 from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture
-from detectors.preprocess import Preprocessing
+from detectors.preprocess import Preprocessing, from_processor_config
+
+log = logging.getLogger(__name__)
+
+MAPS = Path("/proc/self/maps")
+
+
+@dataclass(slots=True)
+class Held:
+    """A mapped file, open: what it was like when it was mapped, and whether the kernel keeps writers waiting."""
+
+    path: Path
+    descriptor: int
+    size: int
+    changed: int  # nanoseconds
+    leased: bool = False
+    leasable: bool = False  # as far as was tried
+
+    @property
+    def is_same(self) -> bool:
+        """Whether nothing was written since; another file of the same name is none of our business."""
+        now = os.fstat(self.descriptor)
+        return (now.st_size, now.st_mtime_ns) == (self.size, self.changed)
+
+    def lease(self) -> bool:
+        """Ask the kernel to keep writers waiting; return whether it does."""
+        with suppress(OSError):
+            fcntl.fcntl(self.descriptor, fcntl.F_SETSIG, signal.SIGURG)  # which nobody minds; SIGIO would end us
+            fcntl.fcntl(self.descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            self.leased = self.leasable = True
+        return self.leased
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a writer waits."""
+        return self.leased and fcntl.fcntl(self.descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK
+
+    def let_go(self) -> None:
+        """Let writers go on."""
+        if self.leased:
+            self.leased = False
+            with suppress(OSError):
+                fcntl.fcntl(self.descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+
+class MappedFiles:
+    """The files below some folders that this process has mapped.
+
+    Safe to use from several threads. Until `hold` there are no leases: only who looks again and again may have them.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._files = [held for path in mapped_below(folders) if (held := _open(path)) is not None]
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._is_holding = False
+        self._fault: str | None = None
+
+    def hold(self) -> None:
+        """Keep writers waiting from now on, until `look` has seen them and nobody reads."""
+        with self._lock:
+            self._is_holding = True
+            bare = [str(held.path) for held in self._files if not held.lease()]
+        if bare:
+            log.info(
+                "%s: mapped, and another user's or on a disk without leases: who cuts it short ends this process",
+                ", ".join(bare),
+            )
+
+    def look(self) -> str | None:
+        """Look at the files; return why none of them may be read, or None."""
+        with self._lock:
+            self._look()
+            return self._fault
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Read the mapped files.
+
+        Raises:
+            InferenceError: one of them has changed, or is about to.
+        """
+        with self._lock:
+            self._look()
+            if self._fault is not None:
+                log.warning("a picture is not scored: %s", self._fault)
+                raise InferenceError("the model's files are being changed")  # without their path: a caller reads it
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._readers -= 1
+
+    def close(self) -> None:
+        """Let them go."""
+        with self._lock:
+            for held in self._files:
+                os.close(held.descriptor)  # and the lease with it
+            self._files = []
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _look(self) -> None:
+        changed = next((held for held in self._files if not held.is_same), None)
+        wanted = next((held for held in self._files if held.is_wanted), None)
+        if changed is not None:
+            self._fault = f"the model's file {changed.path} was changed while it is served"
+        elif wanted is not None:
+            self._fault = f"the model's file {wanted.path} is being opened for writing while it is served"
+        elif self._fault is not None and all(held.leased or held.lease() or not held.leasable for held in self._files):
+            self._fault = None  # who opened it has closed it again, and left it as it was
+        if self._fault is not None and self._readers == 0:
+            for held in self._files:
+                if held is changed or held.is_wanted:
+                    held.let_go()
+
+
+def mapped_below(folders: Sequence[Path], maps: Path = MAPS) -> list[Path]:
+    """Return the files below these folders that this process has mapped, those that links there mean among them."""
+    roots = [os.path.realpath(folder) + os.sep for folder in folders]
+    linked = {os.path.realpath(path) for folder in folders for path in folder.rglob("*") if path.is_symlink()}
+    try:
+        lines = maps.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return []
+    names = {fields[5] for line in lines if len(fields := line.split(maxsplit=5)) == 6}
+    return sorted(Path(name) for name in names if name.startswith(tuple(roots)) or name in linked)
+
+
+def _open(path: Path) -> Held | None:
+    """Open a mapped file; None where another one has taken its place, which nobody serves."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    now = os.fstat(descriptor)
+    return Held(path, descriptor, now.st_size, now.st_mtime_ns)
 
 
 class Network(Detector):
@@ -84,3 +230,16 @@ class Network(Detector):
 
     def _check_scores(self, scores: NDArray[np.float32]) -> None:
         self._check(self.probability(scores))
+
+
+class ViT(Network):
+    """A Hugging Face image classifier with its published image processor."""
+
+    @staticmethod
+    def read_preprocessing(folder: Path) -> Preprocessing:
+        """Read `preprocessor_config.json`."""
+        return from_processor_config(ProcessorConfig.read(folder))
+
+
+class YOLOClassifier(ViT):
+    """An Ultralytics `-cls` network; its export writes the preprocessing in a Hugging Face model's words."""

@@ -13,15 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from detectors.errors import ImageError, ModelFileError
-from detectors.models.processor_config import (
-    BILINEAR,
-    LARGEST,
-    NEAREST,
-    PROCESSORS,
-    ULTRALYTICS,
-    ProcessorConfig,
-    Triple,
-)
+from detectors.models.hf_config import BILINEAR, LARGEST, NEAREST, PROCESSORS, ULTRALYTICS, ProcessorConfig, Triple
 from detectors.photos.image import MAX_PIXELS
 
 CLIP, SIGLIP = "CLIPImageProcessor", "SiglipImageProcessor"

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from detectors.quantize import Recipe
 
 DETECTORS = {
-    "ViT": "detectors.vit:ViT",
-    "YOLOClassifier": "detectors.yolo:YOLOClassifier",
+    "ViT": "detectors.network:ViT",
+    "YOLOClassifier": "detectors.network:YOLOClassifier",
     "Ensemble": "detectors.ensemble:Ensemble",
 }
 EXPORTERS = {
@@ -31,12 +31,12 @@ PRECISIONS = ("fp32", "bf16", "int8")
 # How a faster precision is made, for the backend that runs it; each is tried, and measurement decides.
 RECIPES = {
     ("int8", "onnx"): {
-        "dynamic": "detectors.quantize.onnx_int8:dynamic",
-        "static": "detectors.quantize.onnx_int8:static",
-        "static, weights only": "detectors.quantize.onnx_int8:static_weights",
+        "dynamic": "detectors.quantize.recipes:dynamic",
+        "static": "detectors.quantize.recipes:static",
+        "static, weights only": "detectors.quantize.recipes:static_weights",
     },
-    ("int8", "openvino"): {"nncf": "detectors.quantize.openvino:int8"},
-    ("bf16", "openvino"): {"bf16": "detectors.quantize.openvino:bf16"},
+    ("int8", "openvino"): {"nncf": "detectors.quantize.recipes:int8"},
+    ("bf16", "openvino"): {"bf16": "detectors.quantize.recipes:bf16"},
 }
 DEFAULT_CONFIGS = {"ViT": "starter.yaml", "YOLOClassifier": "yolo_roadwork.yaml", "Ensemble": "pair_roadwork.yaml"}
 FUSED = "Ensemble"  # the one without a graph of its own: it asks others

@@ -10,7 +10,7 @@ from types import FrameType
 def main() -> None:
     """Run a command; the daemon is deaf to SIGHUP from here on, which would end it while it imports for a second."""
     if sys.argv[1:2] == ["run"]:
-        signal.signal(signal.SIGHUP, _ignore)  # until `miner.signals` listens
+        signal.signal(signal.SIGHUP, _ignore)  # until `miner.app` listens
     from miner.cli import main as run_command
 
     run_command()

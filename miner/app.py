@@ -2,42 +2,64 @@
 
 import asyncio
 import logging
+import os
+import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from miner import signals, systemd
+from miner import systemd
 from miner.axon.app import Axon
+from miner.axon.body import Limits
+from miner.axon.caller import Rules
 from miner.axon.clock import ClockWatch
-from miner.axon.limits import Limits
-from miner.axon.request_log import Traffic
-from miner.axon.strangers import Strangers
 from miner.chain.base import Chain
 from miner.errors import StartError, Stuck
-from miner.http.connections import Connections
+from miner.http.connections import Connections, Guard
 from miner.http.server import listening
 from miner.identities import Seat, find_places_on_chain, leave_out, open_seats
 from miner.identities import in_words as why_none
-from miner.inference import allocator
+from miner.inference import memory
 from miner.inference.health import Health
 from miner.inference.loader import ModelLoader, in_words, seconds_allowed
+from miner.inference.plan import ThreadPlan
 from miner.inference.queue import Queue
 from miner.inference.reload import Reloader
 from miner.inference.scheduler import Scheduler
 from miner.inference.service import Service
-from miner.inference.threads import ThreadPlan
 from miner.inference.watchdog import States, beat, end
 from miner.lock import alone
 from miner.metrics import Metrics
 from miner.recorder import FOLDER
-from miner.recorder.recorder import FlightRecorder, make_recorder
-from miner.settings.hosts import own_names
-from miner.settings.requests import guard_of, limits_of, rules_of
+from miner.recorder.recorder import make_recorder
+from miner.recorder.records import RequestListener
+from miner.settings.addresses import own_names
 from miner.settings.settings import Settings
-from miner.shadow.keeper import ShadowKeeper
+from miner.shadow.shadow import ShadowKeeper
 from miner.status.app import status_app
+from miner.status.request_log import AbuseLog, RequestLog
 from miner.status.watch import Watch
 
 log = logging.getLogger(__name__)
+
+
+def listen(stop: asyncio.Event, is_started: Callable[[], bool], reload: Callable[[], None]) -> None:
+    """Listen from now on; a start that is not over yet is cancelled, as there is nothing to drain."""
+    loop, main = asyncio.get_running_loop(), asyncio.current_task()
+    assert main is not None
+
+    def ask_to_stop(number: int) -> None:
+        if stop.is_set():
+            log.warning("stopped at once, on a second signal")
+            logging.shutdown()
+            os._exit(128 + number)
+        stop.set()
+        if not is_started():
+            main.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ask_to_stop, number)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+
 
 SETTLED = 2.0  # seconds after the start
 UNWATCHED_SECONDS = 60.0  # without a watchdog: a quiet model proves itself twice in these all the same
@@ -56,7 +78,6 @@ class Daemon:
         self.service: Service | None = None
         self.health: Health | None = None
         self.reloader: Reloader | None = None
-        self.shadows: ShadowKeeper | None = None
         self.watch = Watch(settings, self.metrics, self.why_not_ready)
         self.clock = ClockWatch()
         self.watch.see_clock(self.clock)
@@ -76,7 +97,7 @@ class Daemon:
         settings = self.settings
         loop = asyncio.get_running_loop()
         self.metrics.tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
-        signals.listen(self._stop, lambda: self._started, self.reload)
+        listen(self._stop, lambda: self._started, self.reload)
         async with AsyncExitStack() as stack:
             stack.enter_context(alone(settings.state_dir))
             watch = self.watch
@@ -95,9 +116,9 @@ class Daemon:
             # Side by side: importing the SDK takes as long as checking and loading a large model.
             self.seats, loaded = await asyncio.gather(asyncio.to_thread(open_seats, settings), loader.load())
             loader.show(loaded)
-            allocator.keep_pictures_together()
+            memory.keep_pictures_together()
             plan = ThreadPlan(loaded.detector.options.slots, loaded.detector.options.threads)
-            self.metrics.planned(plan)
+            self.metrics.planned(plan.slots, plan.threads)
             queue = Queue(
                 plan.slots, loaded.pace, settings.queue_depth, settings.queue_share,
                 # The answers' way gets the other half at least.
@@ -107,7 +128,7 @@ class Daemon:
             self.service = Service(loaded.detector, scheduler)
             del loaded  # a reload shall free it
             stack.callback(self.service.close)
-            limits, rules = limits_of(settings), rules_of(settings)
+            limits, rules = Limits.of(settings), Rules.of(settings)
             stack.callback(limits.unpacker.shutdown, wait=False)
             self._look_after(self.service, loader, limits, stack)
 
@@ -119,21 +140,13 @@ class Daemon:
                 await chain.start()
             self.watch.count_from_zero()
 
-            connections = Connections(guard_of(settings), lambda reason: self.metrics.dropped.labels(reason).inc())
+            connections = Connections(Guard.of(settings), lambda reason: self.metrics.dropped.labels(reason).inc())
             self.metrics.connections.set_function(lambda: len(connections))
-            flight = self._start_recorder(stack)
-            strangers, traffic, history = Strangers(), Traffic(), self.watch.history
-            stack.callback(traffic.tell)
+            shadows = self._shadow(self.service, stack)
+            listeners = self._listeners(shadows, stack)
             for seat in self.seats:
                 if seat.chain is not None:
-                    axon = Axon(
-                        self.service, seat.chain, rules, limits, self.metrics, history, settings.model_url, self.clock
-                    )
-                    axon.recorder.ended = strangers.saw
-                    axon.recorder.proven = traffic.saw
-                    axon.recorder.predicted = self._predicted
-                    if flight is not None:
-                        axon.recorder.keep = flight.take
+                    axon = Axon(self.service, seat.chain, rules, limits, listeners, settings.model_url, self.clock)
                     await self._listen(stack, seat, axon, connections)
             scheduler.open()
             self.obstacle = None
@@ -142,9 +155,9 @@ class Daemon:
                 await chain.publish()
             self.states.started(lambda: self._summary(plan))
             self._started = True
-            self._start_shadow(stack)
+            shadows.begin(loader.settings)
             # What the start and the first request took, 13 MB; in a thread, for it can take a while.
-            loop.call_later(SETTLED, loop.run_in_executor, None, allocator.give_back)
+            loop.call_later(SETTLED, loop.run_in_executor, None, memory.give_back)
             await self._stop.wait()
         if self.stuck:
             raise Stuck(self.stuck)
@@ -209,9 +222,21 @@ class Daemon:
             log.warning("requests were still running after %.0f s; leaving them", seconds)
             self.hung = True
 
-    def _start_recorder(self, stack: AsyncExitStack) -> FlightRecorder | None:
-        """Have ended requests written down from now on, if that is wanted."""
-        settings = self.settings
+    def _shadow(self, service: Service, stack: AsyncExitStack) -> ShadowKeeper:
+        """Return the keeper of the second model, which a reload may begin or end."""
+        assert self.reloader is not None
+        shadows = ShadowKeeper(service.scheduler, self.metrics)
+        stack.push_async_callback(shadows.end)
+        self.reloader.replaced = shadows.renew
+        self.watch.see_shadows(shadows)
+        return shadows
+
+    def _listeners(self, shadows: ShadowKeeper, stack: AsyncExitStack) -> list[RequestListener]:
+        """Return whoever is told of ended requests."""
+        settings, requests = self.settings, RequestLog()
+        stack.callback(requests.tell)
+        history, drift = self.watch.history, self.watch.drift
+        listeners: list[RequestListener] = [self.metrics, history, drift, shadows, AbuseLog(), requests]
         flight = make_recorder(
             settings.recorder,
             settings.state_dir / FOLDER,
@@ -222,23 +247,8 @@ class Daemon:
             flight.start()
             stack.callback(flight.close)
             self.watch.see_flight(flight)
-        return flight
-
-    def _predicted(self, prediction: float, picture: bytes | None) -> None:
-        """Show a prediction to those who watch the model."""
-        self.watch.drift.take(prediction)
-        if self.shadows is not None:
-            self.shadows.offer(prediction, picture)
-
-    def _start_shadow(self, stack: AsyncExitStack) -> None:
-        """Have a second model score a sample in idle time from now on, if that is wanted, or once a reload wants it."""
-        assert self.service is not None
-        assert self.reloader is not None
-        self.shadows = ShadowKeeper(self.service.scheduler, self.metrics)
-        stack.push_async_callback(self.shadows.end)
-        self.shadows.begin(self.reloader.loader.settings)
-        self.reloader.replaced = self.shadows.renew
-        self.watch.see_shadows(self.shadows)
+            listeners.append(flight)
+        return listeners
 
     def _summary(self, plan: ThreadPlan) -> str:
         """Return in one line what is served, where and as whom."""

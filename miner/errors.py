@@ -135,3 +135,24 @@ class Refused(RequestError):
     def __init__(self, reason: RefusalReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+MESSAGES: dict[RefusalReason, str] = {
+    "queue_full": "the queue is full",
+    "share": "your requests hold their share of the queue",
+    "deadline": "no answer in time is possible",
+    "evicted": "the place went to a caller of a better rank: of more stake, refused last, or with fewer requests here",
+    "late": "the deadline can no longer be met",
+    "not_ready": "the miner is not ready",
+    "draining": "the miner is shutting down",
+    "memory": "memory is short at the moment",
+    "no_endpoint": "no machine that could score the picture is within reach",
+}
+
+
+def refused(reason: RefusalReason) -> Refused:
+    """Make the refusal for a reason."""
+    return Refused(reason, MESSAGES[reason])
+
+
+DropReason = Literal["crowded", "slow", "malformed"]

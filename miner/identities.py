@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from miner.chain.base import Chain
 from miner.errors import ConfigurationError, StartError
-from miner.settings.public_address import PUBLIC_NETWORKS
+from miner.settings.addresses import PUBLIC_NETWORKS
 from miner.settings.settings import Settings
 
 if TYPE_CHECKING:

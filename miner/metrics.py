@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import inf
 from typing import get_args
 
@@ -15,23 +15,86 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from detectors.base import Detector
-from detectors.machine import Memory, Throttling, read_memory, read_throttling
+from detectors.machine import Memory, Throttling, allowed_cores, cpu_quota, read_memory, read_throttling
 from detectors.models.manifest import Manifest
 from miner import __version__
-from miner.axon.caller import Wire
 from miner.chain.base import ACTIVITY_CUTOFF
-from miner.collectors import PREFIX, Facts, KeptCount, MachineCollector
-from miner.errors import RefusalReason
-from miner.http.connections import DropReason
-from miner.inference.threads import ThreadPlan, allowed_cores, cpu_quota
-from miner.status.drift import WINDOW
+from miner.errors import DropReason, RefusalReason
+from miner.recorder.records import OUTCOMES, RequestRecord, Wire
 
-OUTCOMES = (
-    "ok", "refused", "expired", "unproven", "stalled", "unauthorised", "forbidden", "bad_request", "bad_image",
-    "failed", "cancelled", "not_found",
-)  # fmt: skip
+PREFIX = "roadwork_miner_"
+
+
+class KeptCount(Collector):
+    """A counter that is kept elsewhere, read at the scrape; with a label, one for each of its values."""
+
+    def __init__(self, name: str, text: str, label: str = "", values: tuple[str, ...] = ("",)) -> None:
+        self._name = name
+        self._text = text
+        self._labels = (label,) if label else ()
+        self._reads: dict[str, Callable[[], float]] = dict.fromkeys(values, lambda: 0.0)
+
+    def set_function(self, read: Callable[[], float], value: str = "") -> None:
+        """Read it there from now on."""
+        self._reads[value] = read
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield its values."""
+        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
+        for value, read in self._reads.items():
+            family.add_metric((value,) if self._labels else (), read())
+        yield family
+
+
+class Facts(Collector):
+    """Ones whose labels say what is the case, read at the scrape: what was the case before is then gone."""
+
+    def __init__(self, name: str, text: str, labels: tuple[str, ...]) -> None:
+        self._name = name
+        self._text = text
+        self._labels = labels
+        self._reads: list[Callable[[], tuple[str, ...]]] = []
+
+    def add(self, read: Callable[[], tuple[str, ...]]) -> None:
+        """Have one more, whose labels are read there."""
+        self._reads.append(read)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all of them."""
+        family = GaugeMetricFamily(self._name, self._text, labels=self._labels)
+        for read in self._reads:
+            family.add_metric(read(), 1)
+        yield family
+
+
+class MachineCollector(Collector):
+    """What the kernel counts, read at the scrape."""
+
+    def __init__(self, memory: Callable[[], Memory], throttling: Callable[[], Throttling]) -> None:
+        self._memory = memory
+        self._throttling = throttling
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield memory and throttling."""
+        memory, throttling = self._memory(), self._throttling()
+        family = GaugeMetricFamily(
+            PREFIX + "memory_bytes", "Memory of this process, its cgroup and the machine.", labels=("kind",)
+        )
+        for kind in Memory.__slots__:
+            family.add_metric((kind,), getattr(memory, kind))
+        yield family
+        for name, text, value in (
+            ("cpu_periods", "Scheduler periods under the cgroup's CPU quota.", throttling.periods),
+            ("cpu_throttled_periods", "Periods that ran into the quota.", throttling.throttled),
+            ("cpu_throttled_seconds", "Time the cgroup's tasks were held back.", throttling.seconds),
+        ):
+            yield CounterMetricFamily(PREFIX + name, text, value=value)
+
+
 STAGES = ("verify", "body", "queue", "decode", "preprocess", "infer", "respond")
 # With an edge at 9 s, where validators stop waiting.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 4.5, 6, 7.5, 9, 12)
@@ -89,7 +152,7 @@ class Metrics:
         self.predictions = histogram("prediction", "Probabilities answered.", (), TENTHS)
         self.drift = gauge(
             "prediction_drift",
-            f"Population stability index of the last {WINDOW} predictions against the manifest's; NaN: not known.",
+            "Population stability index of the last predictions against the manifest's; NaN: not known.",
         )
         self.invalid_outputs = counter("invalid_outputs", "Outputs of the model that were no probability; not sent.")
         self.last_request = gauge("last_request_timestamp_seconds", "When a proven caller last asked; 0: never.")
@@ -183,10 +246,43 @@ class Metrics:
         self.chain_incentive = gauge("chain_incentive", "Our share of the incentive, 0 to 1; NaN: not known.", ours)
         self.chain_trust = gauge("chain_trust", "Our trust, 0 to 1; NaN: not known.", ours)
 
-    def planned(self, plan: ThreadPlan) -> None:
+    def request_ended(self, record: RequestRecord, photo: bytes | None = None) -> None:
+        """Count a request that ended."""
+        self.requests.labels(record.wire, record.outcome).inc()
+        if record.wire == "none":
+            return
+        self.by_hotkey.labels(record.hotkey, record.outcome).inc()
+        self.duration.labels(record.outcome).observe(record.seconds)
+        if record.refusal is not None:
+            self.refusals.labels(record.refusal).inc()
+        if record.is_invalid:
+            self.invalid_outputs.inc()
+        if record.caller:
+            self._count_caller(record)
+        if record.prediction is not None:
+            self._measure(record, record.prediction)
+        elif record.outcome == "expired":
+            self.remaining.observe(0.0)
+
+    def _count_caller(self, record: RequestRecord) -> None:
+        """Count by uid; only permits get a label of their own, so there are never many."""
+        if record.caller != record.hotkey:  # `query` signs as ourselves, which shows nobody that we are reached
+            self.last_request.set_to_current_time()
+        self.by_validator.labels(str(record.uid) if record.is_permitted else OTHERS).inc()
+
+    def _measure(self, record: RequestRecord, prediction: float) -> None:
+        for stage, seconds in record.stages.items():
+            self.stage.labels(stage).observe(seconds)
+        self.predictions.observe(prediction)
+        if record.is_shared:
+            self.shared.inc()
+        assert record.timeout is not None
+        self.remaining.observe(max(0.0, record.timeout - record.seconds))
+
+    def planned(self, slots: int, threads: int) -> None:
         """Show the plan of slots and threads."""
-        self.slots.set(plan.slots)
-        self.threads.set(plan.threads)
+        self.slots.set(slots)
+        self.threads.set(threads)
 
     def loaded(self, detector: Detector, load_seconds: float, warmup_seconds: float) -> None:
         """Show the model that serves from now on."""

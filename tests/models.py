@@ -101,7 +101,7 @@ def make_yolo(path: Path, *, classes: int = 2, names: dict[int, str] | None = No
     Its class 1 stands for what differs between pictures, whatever the names say.
     """
     names = names or NAMES | {index: f"class {index}" for index in range(2, classes)}
-    from detectors.export.yolo import import_yolo
+    from detectors.backends.torch import import_yolo
 
     yolo = import_yolo()("yolo11n-cls.yaml", verbose=False)
     import torch

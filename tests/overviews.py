@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from miner.status.history import Entry, History
+from miner.recorder.records import RequestRecord
+from miner.status.history import History
 from miner.status.overview import ChainView, Hour, Identity, MemoryUse, Model, Overview, Queue, ReloadView, RequestView
 
 NOW = 1_700_000_000.0
@@ -10,16 +11,18 @@ MIB = 2**20
 HOTKEY = "5GQUUNo4EWYX3s8xzVH2W7gWfhge7UGnQHCrHLoCvJtzYErW"
 
 
-def entry(outcome: str = "ok", *, seconds: float = 1.2, reason: str = "", uid: int | None = 17) -> Entry:
+def entry(outcome: str = "ok", *, seconds: float = 1.2, reason: str = "", uid: int | None = 17) -> RequestRecord:
     prediction = 0.8454 if outcome in ("ok", "expired") else None
-    return Entry(NOW - 5, uid, "dendrite", outcome, reason, seconds, prediction)
+    return RequestRecord(
+        NOW - 5, uid, "dendrite", outcome, reason, seconds, prediction=prediction, caller=HOTKEY
+    )  # fmt: skip
 
 
-def overview(*entries: Entry, **changes: Any) -> Overview:
+def overview(*entries: RequestRecord, **changes: Any) -> Overview:
     """Return a miner on mainnet that is well; changes replace parts of it."""
     history = History(clock=lambda: NOW)
     for one in entries:
-        history.add(one)
+        history.request_ended(one)
     whole = Overview(
         now=NOW,
         started=NOW - 86400 * 3,

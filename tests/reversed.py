@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from detectors.backends import MANIFEST_FILE
+from detectors.models import MANIFEST_FILE
 from detectors.models.manifest import Manifest
 from detectors.photos.labelled import CLASSES
 from detectors.photos.synthetic import drawn_pairs

@@ -6,10 +6,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from detectors.backends import MODEL_FILE
 from detectors.base import ModelFiles, RunOptions
 from detectors.errors import ModelError
-from detectors.files import LARGE
+from detectors.models import MODEL_FILE
+from detectors.models.store import LARGE
 
 
 class OnnxBackend:

@@ -7,9 +7,9 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from detectors.backends import IR_FILE, MODEL_FILE
 from detectors.base import ModelFiles, RunOptions
 from detectors.errors import ModelError
+from detectors.models import IR_FILE, MODEL_FILE
 
 
 @functools.cache

@@ -17,9 +17,9 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from detectors.backends import MODEL_FILE
-from detectors.files import LARGE
+from detectors.models import MODEL_FILE
 from detectors.models.manifest import Manifest, sha256
+from detectors.models.store import LARGE
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def ensure_graph(folder: Path, manifest: Manifest) -> Path | None:
             )  # fmt: skip
         return None
     manifest.verify(folder)
-    command = [sys.executable, "-m", "detectors.backends.ort_cache", folder]
+    command = [sys.executable, "-m", "detectors.backends.ort_cache", str(folder)]
     done = subprocess.run(command, check=False, capture_output=True)  # noqa: S603
     if done.returncode != 0:
         log.warning("no optimised graph for %s: %s", folder, done.stderr.decode(errors="replace").strip()[-200:])

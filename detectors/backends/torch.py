@@ -1,6 +1,11 @@
 """PyTorch: the reference path, on the original weights."""
 
+import logging
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +14,18 @@ import torch
 from numpy.typing import NDArray
 
 from detectors.base import ModelFiles, RunOptions
-from detectors.errors import ModelError
-from detectors.export.transformers_model import load_model
+from detectors.errors import ModelError, library_errors
+from detectors.models.checkpoint import (
+    SINGLE,
+    inspect,
+    model_type,
+    refuse_missing,
+    refuse_unfinished,
+    unwrapped,
+    weight_files,
+)
+from detectors.models.hf_config import CONFIG_FILE
+from detectors.torch_compat import ensure_torchvision
 
 Network = Callable[[Any], Any]
 
@@ -42,10 +57,78 @@ def load_transformers(folder: Path) -> Network:
 
 def load_ultralytics(path: Path) -> Network:
     """Load a `-cls` network that returns probabilities of shape (1, classes)."""
-    from detectors.export.yolo import load_yolo
-
     model = load_yolo(path).model.eval().float()
     return lambda pixels: model(pixels)[0]
 
 
 LOADERS: dict[str, Callable[[Path], Network]] = {"ViT": load_transformers, "YOLOClassifier": load_ultralytics}
+
+
+WAY_OUT = "the folder has to load with AutoModelForImageClassification of transformers 4.57"
+COUNTERS = "num_batches_tracked"  # of batch norms, which no answer depends on
+
+
+def load_model(folder: Path, **options: Any) -> Any:
+    """Return the network, ready to answer.
+
+    In fp32 whatever the file or config.json says: what it is compared with is in fp32 too.
+
+    Raises:
+        ModelError: the weights can't be read, don't fit, lack something, or hold what is no number.
+    """
+    wrapped = bool(inspect(folder).wrappers)
+    ensure_torchvision()
+    with ExitStack() as stack, library_errors(f"a {model_type(folder)} can't be loaded by transformers", WAY_OUT):
+        from transformers import AutoModelForImageClassification
+
+        if wrapped:
+            folder = _unwrapped_copy(folder, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        model, found = AutoModelForImageClassification.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+        named = [*model.named_parameters(), *model.named_buffers()]
+        unfinished = [name for name, value in named if value.is_floating_point() and not value.isfinite().all()]
+    refuse_missing(sorted(name for name in found["missing_keys"] if not name.endswith(COUNTERS)))
+    refuse_unfinished(unfinished)
+    return model.eval()
+
+
+def _unwrapped_copy(folder: Path, copy: Path) -> Path:
+    """Write the weights by the names that the network has for them; transformers' own renaming comes too late."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = {unwrapped(name): value for path in weight_files(folder) for name, value in load_file(path).items()}
+    save_file(tensors, copy / SINGLE, metadata={"format": "pt"})
+    shutil.copyfile(folder / CONFIG_FILE, copy / CONFIG_FILE)
+    return copy
+
+
+def import_yolo() -> Any:
+    """Return the class `ultralytics.YOLO`, kept from installing packages and from writing into the home folder."""
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+    os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.gettempdir())
+    ensure_torchvision()
+    from ultralytics import YOLO
+
+    logging.getLogger("ultralytics").setLevel(logging.ERROR)
+    return YOLO
+
+
+def load_yolo(path: Path) -> Any:
+    """Load a `-cls` checkpoint as `ultralytics.YOLO`.
+
+    Raises:
+        ModelError: it is not a `.pt` file, can't be read, or is not a classifier.
+    """
+    if path.suffix != ".pt" or not path.is_file():
+        raise ModelError(f"{path} is not an Ultralytics .pt file (weights_path)")
+    with library_errors(f"{path} can't be read by ultralytics", "a -cls checkpoint that it has written is needed"):
+        model = import_yolo()(path)
+    if model.task != "classify":
+        raise ModelError(f"{path} is a YOLO network for the task {model.task!r}; a classifier (-cls) is needed")
+    return model

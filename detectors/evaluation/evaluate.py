@@ -1,15 +1,22 @@
 """How good detectors are on labelled photos, and whether one is better than another or only luckier."""
 
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.base import Detector
+from detectors.errors import DetectorError, ModelError
 from detectors.evaluation.estimates import Estimate, rates, reward_estimate, reward_gain, reward_of, share_estimate
-from detectors.evaluation.reversal import sorting_of
+from detectors.models.reversal import sorting_of
+from detectors.photos.image import decode
+from detectors.photos.labelled import Photo
+from detectors.photos.synthetic import many_pictures
+from detectors.photos.transforms import View, sent
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -103,3 +110,117 @@ def in_words(best: str, gains: Mapping[str, Estimate]) -> list[str]:
         else f"{best} is better than {name}: {gain.value:.3f} more reward ({gain.low:+.3f} to {gain.high:+.3f})"
         for name, gain in gains.items()
     ]
+
+
+AS_IT_IS: Final = "as it is"  # the very file
+Sending = View | Literal["as it is"]
+Tell = Callable[[], None]  # one photo is done
+
+
+def ask(
+    detector: Detector, photos: Sequence[Photo], view: Sending = AS_IT_IS, seed: int = 0, tell: Tell = lambda: None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what a detector would send for each photo, and the seconds each took; two of shape (photos,).
+
+    Args:
+        detector: is asked.
+        photos: are asked about.
+        view: how they are sent: as it is, or as a validator may send it.
+        seed: of what a view leaves to chance.
+        tell: is called after each photo.
+    """
+    answers, seconds = [], []
+    for photo in photos:
+        data = bytes_sent(photo, view, seed)
+        started = time.perf_counter()
+        answers.append(detector.predict(data).probability)
+        seconds.append(time.perf_counter() - started)
+        tell()
+    return np.array(answers), np.array(seconds)
+
+
+def bytes_sent(photo: Photo, view: Sending, seed: int) -> bytes:
+    """Return what a validator would send of a photo; it follows from view, seed and the photo's content."""
+    data = photo.path.read_bytes()
+    if view == AS_IT_IS:
+        return data
+    return sent(data, view, np.random.default_rng((seed, int(photo.digest[:15], 16))))
+
+
+def ask_raw(detectors: Sequence[Detector], photos: Sequence[Photo], tell: Tell = lambda: None) -> NDArray[np.float64]:
+    """Return what models say before any calibration, shape (detectors, photos); each photo is decoded once."""
+    said = np.empty((len(detectors), len(photos)))
+    for column, photo in enumerate(photos):
+        picture = decode(photo.path.read_bytes())
+        for row, detector in enumerate(detectors):
+            said[row, column] = detector.judge(picture).probability
+        tell()
+    return said
+
+
+PICTURES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A picture, and the probability it was answered with."""
+
+    data: bytes
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Differences of probability over some pictures; flips: pictures on the other side of 0.5."""
+
+    pictures: int
+    mean: float
+    largest: float
+    flips: int
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        return (
+            f"beside the old model on {self.pictures} picture{'s' * (self.pictures != 1)}: "
+            f"probabilities differ by {self.mean:.4f} on average and "
+            f"{self.largest:.4f} at most, {self.flips} change sides"
+        )
+
+
+def compare(old: Detector, new: Detector, seen: Sequence[Seen], seconds: float) -> Comparison | None:
+    """Compare on pictures that the old model has answered, then on made ones, up to `PICTURES` and for a while.
+
+    A picture that the old model has no answer to does not count; None: it had none to any.
+
+    Args:
+        old: the model that serves.
+        new: the one that is to take its place.
+        seen: recent pictures.
+        seconds: after which no further picture is begun.
+
+    Raises:
+        ModelError: the new model has no probability for a picture.
+    """
+    pictures: list[Seen | bytes] = [*seen[-PICTURES:], *many_pictures(max(0, PICTURES - len(seen)))]
+    until, pairs = time.monotonic() + seconds, list[tuple[float, float]]()
+    for picture in pictures:
+        if pairs and time.monotonic() > until:
+            break
+        try:
+            was = picture if isinstance(picture, Seen) else Seen(picture, old.predict(picture).probability)
+        except DetectorError:
+            continue
+        try:
+            pairs.append((was.probability, new.predict(was.data).probability))
+        except DetectorError as error:
+            raise ModelError(
+                f"the model {new.manifest.name} has no answer to a picture of the comparison: {error}"
+            ) from error
+    return sum_up(pairs) if pairs else None
+
+
+def sum_up(pairs: Sequence[tuple[float, float]]) -> Comparison:
+    """Return the differences of pairs of probabilities; like validators, 0.5 itself counts as no roadwork."""
+    differences = [abs(before - after) for before, after in pairs]
+    flips = sum((before > 0.5) != (after > 0.5) for before, after in pairs)
+    return Comparison(len(pairs), sum(differences) / len(pairs), max(differences), flips)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from detectors.base import Detector, RunOptions
 from detectors.ensemble import Ensemble
-from detectors.files import keep_calibration, move_into_place, package_versions
 from detectors.load import branch_model, is_prepared, load_branches
 from detectors.models.config import DetectorConfig
 from detectors.models.manifest import Manifest, Output, Parity, Source, sha256
 from detectors.models.sources import model_folder, model_name
+from detectors.models.store import keep_calibration, move_into_place, package_versions
 from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture
 from detectors.registry import FUSED

@@ -9,10 +9,10 @@ from detectors.backends.ort_cache import ensure_graph
 from detectors.base import ModelFiles, RunOptions
 from detectors.errors import DetectorConfigError, InferenceError, ModelError, library_errors
 from detectors.export import Exporter
-from detectors.files import keep_calibration, move_into_place, move_weights_out, package_versions
 from detectors.models.config import DetectorConfig
 from detectors.models.manifest import Manifest, Parity, Source, sha256
 from detectors.models.sources import Original, find_original, model_name, remember_revision
+from detectors.models.store import keep_calibration, move_into_place, move_weights_out, package_versions
 from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture, parity_pictures
 from detectors.registry import backend_class, exporter_class, network_class

@@ -9,15 +9,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from detectors.backends import MODEL_FILE
 from detectors.errors import DetectorConfigError, ModelError
 from detectors.export import Exporter
-from detectors.export.transformers_model import load_model
-from detectors.export.versions import CURRENT
-from detectors.models.checkpoint import inspect, model_type
-from detectors.models.manifest import NUMPY, Output
-from detectors.models.model_config import CONFIG_FILE, ModelConfig
-from detectors.models.processor_config import PROCESSOR_FILE, PROCESSORS, ProcessorConfig
+from detectors.models import MODEL_FILE
+from detectors.models.checkpoint import (
+    inspect,
+    model_type,
+)
+from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, PROCESSORS, ModelConfig, ProcessorConfig
+from detectors.models.manifest import CURRENT, NUMPY, Output
 from detectors.preprocess import from_processor_config
 
 log = logging.getLogger(__name__)
@@ -72,10 +72,12 @@ class ViTExporter(Exporter):
         """Return `transformers.pipeline("image-classification")`, read as the reference miner reads it."""
         output = self._output
         if self._without_torch:
-            from detectors.export.hf_numpy import numpy_reference
+            from detectors.export.hf_graph import numpy_reference
 
             preprocessing, multiple = from_processor_config(self._processor), output.activation == "sigmoid"
             return numpy_reference(self.original, preprocessing, output.index, multiple)
+        from detectors.backends.torch import load_model
+
         model = load_model(self.original)
         from transformers import pipeline
 
@@ -106,6 +108,8 @@ class ViTExporter(Exporter):
         return getattr(transformers, name)(**{key: values[key] for key in PROCESSORS[name]})
 
     def _export_with_optimum(self, folder: Path, height: int, width: int) -> None:
+        from detectors.backends.torch import load_model
+
         model = load_model(self.original, attn_implementation="eager")  # sdpa's guards cost 9 % of the graph's time
         from optimum.exporters.onnx import onnx_export_from_model
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import onnx
 
-from detectors.backends import IR_FILE, MODEL_FILE
 from detectors.errors import ModelError
+from detectors.models import IR_FILE, MODEL_FILE
 from detectors.models.manifest import Manifest
 
 Layout = Literal["ovms", "triton"]

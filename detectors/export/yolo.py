@@ -3,8 +3,6 @@
 import contextlib
 import io
 import json
-import logging
-import os
 import shutil
 import tempfile
 import warnings
@@ -14,39 +12,12 @@ from typing import Any
 
 from PIL import Image
 
-from detectors.backends import MODEL_FILE
-from detectors.errors import ModelError, library_errors
+from detectors.errors import ModelError
 from detectors.export import Exporter
+from detectors.models import MODEL_FILE
+from detectors.models.hf_config import PROCESSOR_FILE
 from detectors.models.manifest import Output
-from detectors.models.processor_config import PROCESSOR_FILE
 from detectors.preprocess import from_processor_config
-from detectors.torch_compat import ensure_torchvision
-
-
-def import_yolo() -> Any:
-    """Return the class `ultralytics.YOLO`, kept from installing packages and from writing into the home folder."""
-    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
-    os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.gettempdir())
-    ensure_torchvision()
-    from ultralytics import YOLO
-
-    logging.getLogger("ultralytics").setLevel(logging.ERROR)
-    return YOLO
-
-
-def load_yolo(path: Path) -> Any:
-    """Load a `-cls` checkpoint as `ultralytics.YOLO`.
-
-    Raises:
-        ModelError: it is not a `.pt` file, can't be read, or is not a classifier.
-    """
-    if path.suffix != ".pt" or not path.is_file():
-        raise ModelError(f"{path} is not an Ultralytics .pt file (weights_path)")
-    with library_errors(f"{path} can't be read by ultralytics", "a -cls checkpoint that it has written is needed"):
-        model = import_yolo()(path)
-    if model.task != "classify":
-        raise ModelError(f"{path} is a YOLO network for the task {model.task!r}; a classifier (-cls) is needed")
-    return model
 
 
 class YOLOExporter(Exporter):
@@ -69,6 +40,8 @@ class YOLOExporter(Exporter):
 
     def write(self, folder: Path) -> Output:
         """Write `model.onnx` and `preprocessor_config.json`."""
+        from detectors.backends.torch import load_yolo  # torch may not be there to be asked for its name
+
         model = load_yolo(self.original)
         output = self._output(model)
         # Ultralytics decides on size and transforms at the first prediction, so ask it rather than guess.
@@ -90,6 +63,8 @@ class YOLOExporter(Exporter):
 
     def reference(self) -> Callable[[bytes], float]:
         """Return `YOLO.predict`, read as the reference miner reads it."""
+        from detectors.backends.torch import load_yolo
+
         model = load_yolo(self.original)
         index = self._output(model).index
         model.predict(Image.new("RGB", (64, 64)), verbose=False, device="cpu")

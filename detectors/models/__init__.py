@@ -1,1 +1,5 @@
 """Model files: configuration, manifest, original weights and what a folder says of its classes."""
+
+MODEL_FILE = "model.onnx"
+IR_FILE = "model.xml"  # OpenVINO's own format, with its weights in model.bin
+MANIFEST_FILE = "manifest.json"

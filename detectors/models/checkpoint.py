@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from detectors.errors import ModelError, ModelFileError
 from detectors.models.documents import LFS_POINTER, read_json, shown, some
-from detectors.models.model_config import CONFIG_FILE
-from detectors.models.processor_config import PROCESSOR_FILE
+from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE
 
 NAMED = "transformers_weights"  # the key of config.json that names the file
 SUFFIX = ".safetensors"

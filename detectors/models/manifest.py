@@ -7,12 +7,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from detectors.backends import MANIFEST_FILE
 from detectors.errors import ModelError, NotPrepared
+from detectors.machine import LOUD
+from detectors.models import MANIFEST_FILE
 from detectors.models.calibration import Calibration, Share
 from detectors.models.documents import faults
 from detectors.models.labels import contradiction, words
-from detectors.quiet import LOUD
 
 NAME = MANIFEST_FILE
 NUMPY = "numpy"  # the reference where there is no torch
@@ -210,3 +210,14 @@ def sha256(path: Path) -> str:
         while size := file.readinto(block):
             found.update(block[:size])
     return found.hexdigest()
+
+
+PLAIN = "plain ViT graph"  # in a manifest's `made_with`
+CURRENT = {PLAIN: "2"}  # 2: the last layer computes the first token alone
+
+
+def is_outdated(manifest: Manifest) -> bool:
+    """Return whether an older version than ours made this graph, or the graph that this one was made from."""
+    made = manifest.made_with
+    is_plain = manifest.detector == "ViT" and "onnx" in made and "optimum" not in made
+    return is_plain and made.get(PLAIN) != CURRENT[PLAIN]

@@ -10,16 +10,14 @@ import numpy as np
 from detectors.base import Detector, RunOptions
 from detectors.ensemble import Ensemble
 from detectors.errors import ModelError
-from detectors.files import move_into_place
 from detectors.load import branch_models, load_branches
+from detectors.machine import others, spent
 from detectors.models.config import DetectorConfig
 from detectors.models.manifest import NAME, Gate, Manifest
 from detectors.models.sources import model_folder, variant_folder
+from detectors.models.store import move_into_place
 from detectors.quantize import gate
-from detectors.quantize.order import Order
-from detectors.quantize.photos import Photos
-from detectors.quantize.quantize import make_faster
-from detectors.quiet import others, spent
+from detectors.quantize.quantize import Order, Photos, make_faster
 
 
 def make_faster_ensemble(config: DetectorConfig, order: Order) -> Path:

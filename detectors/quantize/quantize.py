@@ -1,28 +1,154 @@
 """From an fp32 folder to a faster one: every recipe is tried, the gate judges, measurement chooses."""
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
-from detectors.backends import MODEL_FILE
 from detectors.backends.ort_cache import ensure_graph
-from detectors.base import ModelFiles
+from detectors.base import ModelFiles, RunOptions
 from detectors.errors import InferenceError, ModelError, library_errors
-from detectors.files import move_into_place, package_versions
+from detectors.models import MODEL_FILE
 from detectors.models.manifest import Gate, Manifest, Precision, sha256
 from detectors.models.sources import variant_folder
+from detectors.models.store import move_into_place, package_versions
 from detectors.network import Network
 from detectors.photos.image import decode
-from detectors.photos.synthetic import known_picture
-from detectors.quantize import Recipe, gate
-from detectors.quantize.order import Order
-from detectors.quantize.photos import Photos
-from detectors.quantize.sensitivity import most_sensitive_layers
-from detectors.quantize.timing import interleaved
+from detectors.photos.synthetic import known_picture, many_pictures
+from detectors.quantize import WEIGHTED, Inputs, Recipe, gate
+from detectors.quantize.gate import interleaved
 from detectors.registry import backend_class, network_class, recipes
+
+CALIBRATION = 32  # pictures; ranges hardly widen with more
+SHARE = 3  # one of so many is calibrated on, where there are few
+MADE = SHARE * CALIBRATION
+
+
+@dataclass(frozen=True, slots=True)
+class Photos:
+    """Encoded photos for calibration and for the gate, and, if known, whether each shows roadwork."""
+
+    data: Sequence[bytes]
+    labels: Sequence[bool] | None = None
+    made: bool = False  # by arithmetic
+
+    @classmethod
+    def by_arithmetic(cls) -> Self:
+        """Return made ones, for want of photos."""
+        return cls(many_pictures(MADE), made=True)
+
+    def split(self) -> tuple[Self, Self]:
+        """Return those to calibrate on and those to judge on; a lone one has to do for both.
+
+        A graph looks better on what it was calibrated on. Spread over all, which may be sorted by class.
+        """
+        step = max(SHARE, len(self.data) // CALIBRATION)
+        chosen = range(0, len(self.data), step)[:CALIBRATION]
+        others = [number for number in range(len(self.data)) if number not in chosen]
+        return self._only(chosen), self._only(others or chosen)
+
+    def _only(self, numbers: Sequence[int]) -> Self:
+        labels = None if self.labels is None else [self.labels[number] for number in numbers]
+        return type(self)([self.data[number] for number in numbers], labels, self.made)
+
+
+SAMPLES = 4  # pictures; the order of the layers is the same with more
+
+Array = NDArray[np.float32]
+
+
+def most_sensitive_layers(path: Path, inputs: Inputs, layers: Sequence[str] = WEIGHTED) -> list[str]:
+    """Return the names of a graph's nodes of these operators that have weights, the one eight bits hurt most first.
+
+    A layer's own error is the relative error of its output when its weights (per output channel) and its input (per
+    tensor) are rounded to eight bits, and everything before it is exact.
+    """
+    model = onnx.load(path)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes = [node for node in model.graph.node if node.op_type in layers and node.input[1] in weights]
+    activations = _record(path, model, sorted({node.input[0] for node in nodes}), inputs[:SAMPLES])
+    errors = {}
+    for node in nodes:
+        weight = numpy_helper.to_array(weights[node.input[1]]).astype(np.float32)
+        axis = 0 if node.op_type == "Conv" else weight.ndim - 1
+        run = _single(model, node, weights)
+        total, wrong = 0.0, 0.0
+        for value in activations[node.input[0]]:
+            exact = run(value, weight)
+            wrong += float(np.square(exact - run(_rounded(value), _rounded(weight, axis))).sum())
+            total += float(np.square(exact).sum())
+        errors[node.name] = wrong / max(total, 1e-30)
+    return sorted(errors, key=lambda name: -errors[name])
+
+
+def _record(path: Path, model: Any, names: list[str], inputs: Inputs) -> dict[str, list[Array]]:
+    """Run the graph and return what flows along the named edges, for each input."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    given = {value.name for value in probe.graph.input}
+    probe.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names if name not in given
+    )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # A graph of more than 2 GB can't be handed over in memory; weights in a file of their own stay where they are.
+    session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    (entry,) = (value.name for value in session.get_inputs())
+    found: dict[str, list[Array]] = {name: [] for name in names}
+    outputs = [name for name in names if name != entry]
+    for value in inputs:
+        for name, result in zip(outputs, session.run(outputs, {entry: value}), strict=True):
+            found[name].append(result)
+        if entry in found:
+            found[entry].append(value)
+    return found
+
+
+def _single(model: Any, node: Any, weights: dict[str, Any]) -> Any:
+    """Return the one layer as a function of its input and its weights."""
+    free = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in (node.input[0], node.input[1])]
+    rest = [weights[name] for name in node.input[2:] if name in weights]
+    out = [helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None)]
+    graph = helper.make_graph([node], "layer", free, out, rest)
+    single = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    session = onnxruntime.InferenceSession(single.SerializeToString(), providers=["CPUExecutionProvider"])
+    return lambda value, weight: session.run(None, {node.input[0]: value, node.input[1]: weight})[0]
+
+
+def _rounded(value: Array, axis: int | None = None) -> Array:
+    """Round to 255 symmetric steps, per slice along `axis` or over all."""
+    others = tuple(number for number in range(value.ndim) if number != axis) if axis is not None else None
+    step = np.maximum(np.abs(value).max(axis=others, keepdims=True), 1e-12) / 127
+    return np.asarray(np.round(value / step) * step, dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A precision for a backend.
+
+    Attributes:
+        models_dir: where the variant comes to lie.
+        options: threads to measure with.
+        photos: to calibrate on, and others to judge on.
+        max_flips: share of the pictures that may change sides.
+        progress: is told each step.
+    """
+
+    precision: Precision
+    backend: str
+    models_dir: Path
+    options: RunOptions
+    photos: Photos = field(default_factory=Photos.by_arithmetic)
+    max_flips: float = 0.005
+    progress: Callable[[str], None] = lambda _: None
+
 
 KEEP = (0, 2, 4, 8, 16)  # layers left in fp32, tried in turn
 

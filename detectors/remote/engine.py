@@ -15,10 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.errors import DetectorError, NoEndpoint, OutOfTime
-from detectors.remote.channel import Channel, Fault
-from detectors.remote.endpoints import MARGIN, Endpoint, State, choose, is_patient, time_limit
-from detectors.remote.options import Observer
-from detectors.remote.signature import Signature, read_signature
+from detectors.remote.channel import Channel, Fault, Signature, read_signature
+from detectors.remote.endpoints import MARGIN, Endpoint, Observer, State, choose, is_patient, time_limit
 
 log = logging.getLogger(__name__)
 

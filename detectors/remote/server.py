@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.network import Network
-from detectors.remote.signature import TYPE
+from detectors.remote.channel import TYPE
 
 HEADER = "inference-header-content-length"  # bytes of JSON before the first array
 INPUT, OUTPUT = "pixel_values", "scores"

@@ -3,16 +3,89 @@
 Either `DIR/roadwork` and `DIR/no_roadwork`, or the same two in `DIR/train` and optionally `DIR/val` and `DIR/test`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance, ImageOps
+from torch import Tensor
 
 from detectors.errors import DetectorConfigError
-from detectors.photos.labelled import CLASSES, Photo, Tell, read_photos
-from detectors.photos.likeness import groups
+from detectors.photos.image import decode
+from detectors.photos.labelled import CLASSES, Photo, Tell, groups, read_photos
+from detectors.photos.transforms import SIDE, SMALLEST, blurred, hidden, letterbox, noisy, recompressed, shrunk, tilted
+from detectors.preprocess import Preprocessing
+from detectors.training.config import Augment
+
+VERSION = 2  # goes up with every change of what a view looks like: cached features depend on it
+PLAIN = 0  # the number of the view that is the photo itself
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """Every view of every photo; two of the same seed show the same."""
+
+    augment: Augment
+    seed: int
+
+    def view(self, photo: Photo, number: int) -> Image.Image:
+        """Return a view of a photo, RGB; number 0 is the photo as it is.
+
+        Raises:
+            ImageError: the file has changed since it was read first.
+        """
+        picture = decode(photo.path.read_bytes())
+        if number == PLAIN:
+            return picture
+        return changed(picture, self.augment, np.random.default_rng((self.seed, int(photo.digest[:15], 16), number)))
+
+
+def changed(picture: Image.Image, augment: Augment, random: np.random.Generator) -> Image.Image:
+    """Draw the changes and make them, in the order in which they befall a photo: taken, squared, distorted, sent."""
+    # One draw for each switch, always, so that a switch turned off leaves the others' draws as they are.
+    drawn = dict(zip(type(augment).model_fields, random.random(len(type(augment).model_fields)), strict=True))
+    happening = {name for name, value in drawn.items() if value < getattr(augment, name)}
+    if "flip" in happening:
+        picture = ImageOps.mirror(picture)
+    if "upside_down" in happening:
+        picture = ImageOps.flip(picture)
+    if "rotate" in happening:
+        picture = tilted(picture, random)
+    if "crop" in happening:
+        picture = _cropped(picture, random)
+    if "light" in happening:
+        for kind in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+            picture = kind(picture).enhance(float(random.uniform(0.65, 1.4)))
+    if "letterbox" in happening:
+        picture = letterbox(picture)
+    elif happening & {"shrink", "blocks", "noise", "blur"}:
+        # Validators distort small pictures: at a camera's size, little of it would be left for the network to see.
+        picture = ImageOps.contain(picture, (SIDE, SIDE))
+    if "shrink" in happening:
+        picture = shrunk(picture, random.uniform(1.0, 3.0))
+    if "blocks" in happening:
+        picture = hidden(picture, int(random.integers(8, 33)), random)
+    if "noise" in happening:
+        picture = noisy(picture, random.uniform(0.0002, 0.0025), random)
+    if "blur" in happening:
+        picture = blurred(picture, random.uniform(0.3, 1.5))
+    if "jpeg" in happening:
+        picture = recompressed(picture, int(random.integers(30, 96)))
+    return picture
+
+
+def _cropped(picture: Image.Image, random: np.random.Generator) -> Image.Image:
+    share, stretch = random.uniform(SMALLEST, 1.0), np.exp(random.uniform(-0.2, 0.2))
+    width = max(1, int(min(1.0, np.sqrt(share) * stretch) * picture.width))
+    height = max(1, int(min(1.0, np.sqrt(share) / stretch) * picture.height))
+    left, top = int(random.integers(picture.width - width + 1)), int(random.integers(picture.height - height + 1))
+    return picture.crop((left, top, left + width, top + height))
+
 
 PARTS = ("train", "val", "test")
 
@@ -121,3 +194,69 @@ def split(photos: Sequence[Photo], shares: dict[str, float], seed: int) -> dict[
                     f"the {count} photo{'s' * (count != 1)} of the class {kind!r} are too few to leave one for {name!r}"
                 )
     return {name: sorted(members, key=lambda photo: photo.digest) for name, members in parts.items()}
+
+
+Example = dict[str, Any]
+
+
+def load_pixels(photo: Photo, view: int, views: Views, preprocessing: Preprocessing) -> Tensor:
+    """Return a view of a photo as the network takes it when it serves, shape (3, height, width)."""
+    return torch.from_numpy(preprocessing(views.view(photo, view))[0])
+
+
+class PixelExamples:
+    """Photos; number `epoch · photos + index` is a new view in each epoch, but the plain one where `plain` is set."""
+
+    def __init__(self, photos: Sequence[Photo], views: Views, preprocessing: Preprocessing, *, plain: bool) -> None:
+        self.photos, self._views, self._preprocessing, self._plain = photos, views, preprocessing, plain
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, number: int) -> Example:
+        epoch, index = divmod(number, len(self.photos))
+        photo = self.photos[index]
+        view = PLAIN if self._plain else epoch + 1
+        return {"inputs": load_pixels(photo, view, self._views, self._preprocessing), "labels": photo.label}
+
+
+class FeatureExamples:
+    """Cached features, shape (photos, views, width); the views of a photo take turns from epoch to epoch."""
+
+    def __init__(self, features: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+        self._features, self._labels = torch.from_numpy(features), labels
+
+    def __len__(self) -> int:
+        return len(self._features)
+
+    def __getitem__(self, number: int) -> Example:
+        epoch, index = divmod(number, len(self))
+        view = (epoch + index) % self._features.shape[1]
+        return {"inputs": self._features[index, view], "labels": int(self._labels[index])}
+
+
+class EpochSampler:
+    """Numbers of an epoch's examples, in an order that follows from seed and epoch alone."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self._size, self._seed = size, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch is next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng((self._seed, self.epoch)).permutation(self._size)
+        return iter((self.epoch * self._size + order).tolist())
+
+
+def collate(examples: Sequence[Example]) -> dict[str, Tensor]:
+    """Put examples into one batch."""
+    return {
+        "inputs": torch.stack([example["inputs"] for example in examples]),
+        "labels": torch.tensor([example["labels"] for example in examples]),
+    }

@@ -1,23 +1,114 @@
 """Features of photos and of their changed views, from a frozen network; computed once, then read from the cache."""
 
 import hashlib
+import io
+import json
 import time
+import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from detectors.console import Screen, duration
+from detectors.errors import DetectorConfigError
+from detectors.files import write_safely
+from detectors.network import ViT
 from detectors.photos.labelled import Photo
 from detectors.preprocess import Preprocessing
-from detectors.training.budget import Probe, is_out_of_memory
-from detectors.training.cache import FeatureCache, Key, Row
-from detectors.training.config import TrainConfig
-from detectors.training.examples import load_pixels
+from detectors.training import hf_model
+from detectors.training.budget import Probe, ResourceLog, is_out_of_memory
+from detectors.training.config import Augment, TrainConfig
+from detectors.training.data import open_dataset
+from detectors.training.dataset import PLAIN, VERSION, DataSet, Views, load_pixels
 from detectors.training.hf_model import head_of
-from detectors.training.views import PLAIN, VERSION, Views
+from detectors.training.job import Job
+from detectors.training.schedule import SIGNALLED, StoppedEarly, Stopping
+from detectors.training.trainer import choose_for_features
+
+Row = tuple[str, int]  # SHA-256 of the photo's file, number of the view
+SHARD = 4096  # rows in a file
+SECONDS = 60.0  # from one file to the next at most: what a kill may cost
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What features depend on, besides the photo: the network, its preprocessing, and how views are drawn."""
+
+    weights: str  # SHA-256 of all weights
+    preprocessing: str  # in words
+    views_version: int
+    augment: Augment
+    seed: int
+
+    def folder(self, cache: Path, name: str) -> Path:
+        """Say where these features are: `<cache>/<name>-<sum>`."""
+        facts = [self.weights, self.preprocessing, self.views_version, self.augment.model_dump(), self.seed]
+        return cache / f"{name}-{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]}"
+
+
+class FeatureCache:
+    """The features of one folder, in memory."""
+
+    def __init__(
+        self, folder: Path, warn: Callable[[str], None] = lambda _: None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.folder, self._clock, self._written = folder, clock, clock()
+        self._rows: dict[Row, NDArray[np.float32]] = {}
+        self._fresh: list[Row] = []
+        for path in sorted(folder.glob("features-*.npz")):
+            try:
+                self._rows |= _read(path)
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                warn(f"{path} can't be read ({error}); what it held is calculated again")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def missing(self, rows: Sequence[Row]) -> list[Row]:
+        """Return the rows that are not there, in their order."""
+        return [row for row in dict.fromkeys(rows) if row not in self._rows]
+
+    def add(self, rows: Sequence[Row], features: NDArray[np.float32]) -> None:
+        """Take features in, shape (rows, width); written once they fill a file or a minute has passed."""
+        self._rows.update(zip(rows, features, strict=True))
+        self._fresh += rows
+        if len(self._fresh) >= SHARD or self._clock() - self._written >= SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is not on disk yet."""
+        self._written = self._clock()
+        if not self._fresh:
+            return
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            digests=np.array([digest for digest, _ in self._fresh]),
+            views=np.array([view for _, view in self._fresh], dtype=np.int32),
+            features=np.stack([self._rows[row] for row in self._fresh]),
+        )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        data = buffer.getvalue()
+        write_safely(self.folder / f"features-{hashlib.sha256(data).hexdigest()[:16]}.npz", data)
+        self._fresh = []
+
+    def matrix(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+        """Return features in the order of the rows, shape (rows, width)."""
+        return np.stack([self._rows[row] for row in rows])
+
+
+def _read(path: Path) -> dict[Row, NDArray[np.float32]]:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        features = file["features"]
+        rows = zip(file["digests"].tolist(), file["views"].tolist(), strict=True)
+        return {(str(digest), int(view)): row for (digest, view), row in zip(rows, features, strict=True)}
 
 
 def cache_for(
@@ -112,3 +203,101 @@ def _weights_sum(model: nn.Module) -> str:
             total.update(name.encode())
             total.update(value.detach().contiguous().numpy().tobytes())
     return total.hexdigest()
+
+
+RESOURCES = "resources.csv"
+SHARE = 0.9  # of the time, for the features: what is left is ample for a last layer
+
+
+class Features(NamedTuple):
+    """Features of each part, shape (photos, views, width), and how many changed views those to learn from have."""
+
+    parts: list[NDArray[np.float32]]
+    views: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A cache, how many of its rows are new, how many are still missing, and why it stopped."""
+
+    cache: FeatureCache
+    fresh: int
+    missing: int
+    why: str | None
+
+
+def fill_cache(job: Job, device: str = "cpu") -> Filled:
+    """Compute what the cache lacks for this training.
+
+    Args:
+        job: names the photos, the network, the views and the cache; its run's folder holds no more than a log.
+        device: of torch: `cpu`, or `cuda` where there is one.
+
+    Raises:
+        DetectorConfigError: the photos are wrong, or there is no such device.
+        ModelError: the network can't be found or loaded.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DetectorConfigError("--device=cuda: torch finds no GPU that it can use here")
+    job.config.check_places()
+    stopping = Stopping(job.config.max_hours, job.screen)
+    source = hf_model.find_folder(job.config)
+    data = open_dataset(job.config, job.cache / "photos", job.screen, job.machine.cores)
+    model = hf_model.load(source.path, job.config.seed)
+    job.cache.mkdir(parents=True, exist_ok=True)
+    return _fill(job, model, ViT.read_preprocessing(source.path), data, job.config.views, stopping, 1.0, device)
+
+
+def features_of(
+    job: Job, model: nn.Module, preprocessing: Preprocessing, data: DataSet, stopping: Stopping, views: int
+) -> Features:
+    """Return the features of each part; the cache has them, or gets them.
+
+    Where time ends before all views are there, it is those of which every photo's is; none is lost for the next run.
+
+    Raises:
+        StoppedEarly: not even the photos as they are have features yet, or a signal came.
+    """
+    filled = _fill(job, model, preprocessing, data, views, stopping, SHARE)
+    while views >= PLAIN and filled.cache.missing(_rows(data, views)):
+        views -= 1
+    if filled.missing and (views < PLAIN or filled.why == SIGNALLED):
+        raise StoppedEarly(f"{filled.why}: {filled.missing} features are missing yet; those there are kept")
+    if filled.missing:
+        job.screen.warn(f"{filled.why} for features: going on with {views} of {job.config.views} changed views")
+    nothing = np.empty((0, 1, 1), np.float32)
+    parts = [
+        filled.cache.matrix(rows_of(part, count)).reshape(len(part), count + 1, -1) if part else nothing
+        for part, count in ((data.train, views), (data.val, 0), (data.test, 0))
+    ]
+    return Features(parts, views)
+
+
+def _rows(data: DataSet, views: int) -> list[Row]:
+    """Return what a training needs: all photos as they are first, then view by view, so that fewer views may do."""
+    return [
+        *((photo.digest, PLAIN) for part in (data.train, data.val, data.test) for photo in part),
+        *((photo.digest, view) for view in range(PLAIN + 1, views + 1) for photo in data.train),
+    ]
+
+
+def _fill(
+    job: Job, model: nn.Module, preprocessing: Preprocessing, data: DataSet, views: int, stopping: Stopping,
+    share: float, device: str = "cpu",
+) -> Filled:  # fmt: skip
+    config = job.config
+    cache = cache_for(config, model, preprocessing, job.cache, job.screen)
+    rows = list(dict.fromkeys(_rows(data, views)))
+    missing = cache.missing(rows)
+    job.screen.say(f"features: {len(rows) - len(missing)} of {len(rows)} are cached in {cache.folder}")
+    if not missing:
+        return Filled(cache, 0, 0, None)
+    photos = [*data.train, *data.val, *data.test]
+    wanted = ViewPixels(photos, missing, Views(config.augment, config.seed), preprocessing)
+    with stopping, ResourceLog(job.run / RESOURCES, job.probe, job.screen):
+        micro_batch, workers = choose_for_features(job, model, wanted, preprocessing.shape[1:], device)
+        done = precompute(
+            model, wanted, cache, job.screen, job.probe, micro_batch, workers, device,
+            lambda: stopping.reason_within(share),
+        )  # fmt: skip
+    return Filled(cache, done, len(missing) - done, stopping.reason_within(share))

@@ -9,24 +9,65 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from detectors.network import ViT
 from detectors.training import checkpoints as keeping
 from detectors.training import hf_model
-from detectors.training.averaging import Averaged, Averaging
 from detectors.training.batching import MicroBatches, Pace, WeightedLoss
-from detectors.training.dataset import DataSet
-from detectors.training.examples import FeatureExamples, PixelExamples, collate
+from detectors.training.budget import ResourceLog
+from detectors.training.dataset import DataSet, FeatureExamples, PixelExamples, Views, collate
+from detectors.training.features import RESOURCES, features_of
 from detectors.training.job import Chosen, Job, Outcome
-from detectors.training.monitor import Progress
-from detectors.training.precomputing import RESOURCES, features_of
-from detectors.training.resources import ResourceLog
-from detectors.training.schedule import class_weights, make_schedule, why_ended
-from detectors.training.stopping import Stopping
-from detectors.training.trainer import MicroBatchTrainer, validation
-from detectors.training.trial import choose, choose_for_head
-from detectors.training.views import Views
-from detectors.vit import ViT
+from detectors.training.schedule import Stopping, class_weights, make_schedule, why_ended
+from detectors.training.trainer import Averaged, Averaging, MicroBatchTrainer, choose, choose_for_head, validation
 
 from transformers import PrinterCallback, TrainerState, TrainingArguments  # isort: skip
+from contextlib import ExitStack
+
+from detectors.console import Screen
+
+from transformers import TrainerCallback, TrainerControl  # isort: skip
+
+
+class Progress(TrainerCallback):  # type: ignore[misc]
+    """A bar over all steps with loss and accuracy, and a line for each epoch."""
+
+    def __init__(self, screen: Screen, pace: Pace) -> None:
+        self._screen, self._pace = screen, pace
+        self._stack = ExitStack()
+        self._loss = float("nan")
+        self._update: Any = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Open the bar."""
+        if state.global_step:
+            self._screen.say(f"resuming at step {state.global_step} of {state.max_steps}")
+        self._update = self._stack.enter_context(self._screen.bar("training", state.max_steps))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Move the bar."""
+        words = f"loss {self._loss:.3f}, accuracy {self._pace.accuracy:.0%}"
+        self._update(state.global_step, words)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any
+    ) -> None:
+        """Take the loss for the bar."""
+        self._loss = logs.get("loss", self._loss)
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
+    ) -> None:
+        """Print the epoch's line."""
+        self._screen.say(
+            f"epoch {round(state.epoch or 0)} of {args.num_train_epochs:.0f}: loss {self._loss:.3f}; validation: "
+            f"loss {metrics['eval_loss']:.3f}, accuracy {metrics['eval_accuracy']:.1%}, "
+            f"expected reward {metrics['eval_reward']:.2f}"
+        )
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Close the bar."""
+        self._stack.close()
+
 
 CHECKPOINTS, TENSORBOARD, MODEL = "checkpoints", "tensorboard", "model"
 

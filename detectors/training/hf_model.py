@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from detectors.errors import ModelError
 from detectors.models.config import DetectorConfig
-from detectors.models.model_config import CONFIG_FILE, ModelConfig
-from detectors.models.processor_config import PROCESSOR_FILE
+from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, ModelConfig
 from detectors.models.sources import Original, find_original
 from detectors.torch_compat import ensure_torchvision
 from detectors.training.config import TrainConfig

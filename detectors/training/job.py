@@ -11,7 +11,7 @@ from detectors.errors import DetectorConfigError
 from detectors.files import write_safely
 from detectors.training.budget import Machine, Probe
 from detectors.training.config import CONFIG_FILE, TrainConfig
-from detectors.training.stopping import UNFINISHED
+from detectors.training.schedule import UNFINISHED
 
 CHOSEN_FILE, HISTORY_FILE, RESULTS_FILE = "chosen.json", "history.json", "results.json"
 

@@ -1,25 +1,212 @@
 """`YOLOClassifier`: an Ultralytics classification network, from weights or from scratch, by Ultralytics' trainer."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
+from detectors.backends.torch import import_yolo
 from detectors.errors import ModelError
+from detectors.evaluation.estimates import reward_of
+from detectors.files import flush
+from detectors.photos.labelled import CLASSES
 from detectors.preprocess import Preprocessing, from_processor_config
-from detectors.training.batching import MicroBatches, Pace, WeightedLoss
+from detectors.training.batching import MicroBatches, Pace, WeightedLoss, gradients
+from detectors.training.budget import ResourceLog
 from detectors.training.config import TrainConfig
-from detectors.training.dataset import DataSet
-from detectors.training.examples import PixelExamples
+from detectors.training.dataset import DataSet, EpochSampler, Example, PixelExamples, Views, collate
 from detectors.training.job import Chosen, Job, Outcome
-from detectors.training.resources import ResourceLog
-from detectors.training.schedule import class_weights
-from detectors.training.stopping import Stopping
-from detectors.training.trial import choose
-from detectors.training.views import Views
-from detectors.training.yolo_trainer import EXACT, RoadworkTrainer, ended_state
+from detectors.training.schedule import ALL_DONE, Stopping, class_weights
+from detectors.training.trainer import choose
+
+import_yolo()
+from ultralytics.models.yolo.classify import ClassificationTrainer  # noqa: E402
+
+EXACT = "exact.pt"  # the whole state at the end of an epoch
+
+
+def ended_state(exact: Path) -> dict[str, Any] | None:
+    """Return the last state of a training that has come to its end, so that a resumed one has nothing to train."""
+    if not exact.is_file():
+        return None
+    state: dict[str, Any] = torch.load(exact, weights_only=True)
+    return state if state.get("why") is not None else None
+
+
+class RoadworkTrainer(ClassificationTrainer):  # type: ignore[misc]
+    """Trains on our photos; everything about an epoch follows from the state at its start."""
+
+    best_fitness: float | None
+    last: Path
+    best: Path
+    train_loader: Any
+
+    def __init__(
+        self,
+        overrides: dict[str, Any],
+        *,
+        train: PixelExamples,
+        val: PixelExamples,
+        loss: WeightedLoss,
+        parts: Callable[[Any], tuple[MicroBatches, int, str]],
+        pace: Pace,
+        stop: Callable[[], str | None],
+        tell: Callable[["RoadworkTrainer"], None],
+        limit: int,
+        threads: int,
+    ) -> None:
+        self._examples = {"train": train, "val": val}
+        self._weighted, self._choose, self._pace, self._limit = loss, parts, pace, limit
+        self._reason, self._tell, self._threads = stop, tell, threads
+        self.history: list[dict[str, float]] = []
+        self.why, self._workers = ALL_DONE, 0
+        super().__init__(overrides=overrides)
+        self.add_callback("on_pretrain_routine_end", lambda _: self._begin())
+        self.add_callback("on_train_epoch_start", lambda _: self._begin_epoch())
+        self.add_callback("on_train_batch_start", lambda _: pace.busy())
+        self.add_callback("on_train_batch_end", lambda _: self._end_batch())
+        self.add_callback("on_fit_epoch_end", lambda _: self._end_epoch())
+
+    @property
+    def exact(self) -> Path:
+        """Where the whole state is."""
+        return Path(self.wdir) / EXACT
+
+    def get_dataset(self) -> dict[str, Any]:
+        """Describe the photos, which are there already."""
+        names = dict(enumerate(CLASSES))
+        return {"train": "train", "val": "val", "test": None, "nc": len(names), "names": names, "channels": 3}
+
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """Load our photos, those to learn from in an order that follows from seed and epoch."""
+        examples = self._examples[mode]
+        sampler = EpochSampler(len(examples), self.args.seed) if mode == "train" else None
+        return DataLoader(examples, batch_size, sampler=sampler, num_workers=self._workers, collate_fn=_collate)
+
+    def validate(self) -> tuple[dict[str, float], float]:
+        """Judge by the expected reward; of equal ones, the lower loss is better."""
+        best = self.best_fitness
+        metrics, _ = super().validate()
+        labels = torch.cat(self.validator.targets).numpy() == 1
+        said = torch.cat(self.validator.pred)[:, 0].numpy() == 1
+        loss = float(metrics.get("val/loss", 0.0))
+        figures = {"eval_loss": loss, "eval_accuracy": float((said == labels).mean())}
+        figures["eval_reward"] = reward_of(labels, said)
+        self.history += [
+            {"epoch": self.epoch + 1.0, "loss": float(sum(self.tloss.values()))},
+            {"epoch": self.epoch + 1.0, **figures},
+        ]
+        fitness = figures["eval_reward"] - min(loss, 1.0) / 100
+        self.best_fitness = fitness if best is None else max(best, fitness)
+        return metrics, fitness
+
+    def save_model(self) -> bool:
+        """Write Ultralytics' checkpoints so that a kill leaves the old ones or the new ones."""
+        last, best = self.last, self.best
+        self.last, self.best = (path.with_suffix(".partial") for path in (last, best))
+        super().save_model()
+        for partial, path in ((self.last, last), (self.best, best)):
+            if partial.exists():
+                flush(partial)
+                partial.replace(path)
+        self.last, self.best = last, best
+        kept = {int(path.stem.removeprefix("epoch")): path for path in self.wdir.glob("epoch*.pt")}
+        for epoch in sorted(kept)[: -self._limit]:
+            kept[epoch].unlink()
+        return True
+
+    @property
+    def micro_batch(self) -> int:
+        """Photos in memory at once, as it has come down to."""
+        return self._parts.size
+
+    @property
+    def loader_processes(self) -> int:
+        """How many load photos."""
+        return self._workers
+
+    def final_eval(self) -> None:
+        """Leave the judging to the caller."""
+
+    def _begin(self) -> None:
+        """Before the first step: choose the micro-batch, and go back to where a killed run was."""
+        torch.set_num_threads(self._threads)  # Ultralytics has set its own number
+        self._parts, self._workers, self.precision = self._choose(self.model)
+        if self._workers:  # which were not known when the loaders were made, and a loader's can't be changed
+            self.train_loader = self.get_dataloader("train", self.train_loader.batch_size)
+        if self.exact.is_file():
+            state = torch.load(self.exact, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.ema.ema.load_state_dict(state["ema"])
+            self.ema.updates = state["updates"]
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.start_epoch = state["epoch"] + 1
+            self.scheduler.last_epoch = self.start_epoch - 1
+            self.best_fitness, self.history = state["best_fitness"], state["history"]
+            self.stopper.best_fitness, self.stopper.best_epoch = state["stopper"]
+            self._parts.size = min(self._parts.size, state["micro_batch"])
+        self.model.criterion = self.model.init_criterion()  # asked for after each epoch
+        self.model.loss = self._loss_in_parts
+
+    def _begin_epoch(self) -> None:
+        torch.manual_seed(self.args.seed + self.epoch)
+        self.train_loader.sampler.set_epoch(self.epoch)
+        self._pace.idle()
+
+    def _loss_in_parts(self, batch: dict[str, Tensor], preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add up a batch's gradients, and return a loss whose own backward pass adds nothing."""
+        pictures, labels = batch["img"], batch["cls"]
+
+        def logits(part: slice) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+                scores: Tensor = self.model(pictures[part])
+            return scores.float()
+
+        loss = gradients(
+            self.model, logits, labels, self._weighted, self._parts, self._pace, lambda share: share.backward()
+        )
+        return loss.clone().requires_grad_(), {"loss": loss}
+
+    def _end_batch(self) -> None:
+        self._pace.idle()
+        self._tell(self)
+        reason = self._reason()
+        if reason is not None:
+            self.why, self.stop = reason, True
+
+    def _end_epoch(self) -> None:
+        if self.stop and self.epoch + 1 < self.epochs and self.why == ALL_DONE:
+            self.why = f"no better validation in {self.args.patience} epochs"
+        self._tell(self)
+        if self._reason() is not None:
+            return  # an epoch that was broken off is begun again
+        state = {
+            "model": self.model.state_dict(),
+            "ema": self.ema.ema.state_dict(),
+            "updates": self.ema.updates,
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "best_fitness": self.best_fitness,
+            "stopper": (self.stopper.best_fitness, self.stopper.best_epoch),
+            "history": self.history,
+            "micro_batch": self._parts.size,
+            "why": self.why if self.stop else None,
+        }
+        partial = self.exact.with_suffix(".partial")
+        torch.save(state, partial)
+        flush(partial)
+        partial.replace(self.exact)
+
+
+def _collate(examples: list[Example]) -> dict[str, Tensor]:
+    batch = collate(examples)
+    return {"img": batch["inputs"], "cls": batch["labels"]}
+
 
 SIZES = {"tiny": "yolo11n-cls.pt", "small": "yolo11s-cls.pt", "base": "yolo11m-cls.pt"}
 SIDE = 224  # pixels, of the validators' pictures

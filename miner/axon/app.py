@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 
@@ -15,22 +15,27 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from miner.axon import BTAUTH_PATH, SYNAPSES, btauth, dendrite
-from miner.axon.body import SMALL, UNPACKED, BodyReader, check_length, declared_length, unpack
-from miner.axon.caller import Caller, StaleNonce, Wire, read_timeout
+from miner.axon.body import SMALL, UNPACKED, BodyReader, Limits, check_length, declared_length, unpack
+from miner.axon.caller import Caller, Rules, StaleNonce, judge, read_timeout
 from miner.axon.clock import ClockWatch
-from miner.axon.limits import Limits
 from miner.axon.nonces import SeenNonces
-from miner.axon.policy import Rules, judge
-from miner.axon.request import Exchange, Recorder, address_of, neighbourhood
+from miner.axon.request import Exchange, address_of, neighbourhood
 from miner.chain.base import Chain
-from miner.errors import Expired, Forbidden, InferenceFailed, Refused, RequestError, Unauthorised
+from miner.errors import (
+    Expired,
+    Forbidden,
+    InferenceCrashed,
+    InferenceFailed,
+    Refused,
+    RequestError,
+    Unauthorised,
+    refused,
+)
 from miner.http.connections import vouch
-from miner.inference.budget import PAUSE, Claim
-from miner.inference.queue import refused
+from miner.inference.memory import PAUSE, Claim
 from miner.inference.scheduler import Ticket
 from miner.inference.service import Picture, Service
-from miner.metrics import Metrics
-from miner.status.history import History
+from miner.recorder.records import RequestListener, RequestRecord, Wire
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +49,7 @@ class Axon:
         chain: Chain,
         rules: Rules,
         limits: Limits,
-        metrics: Metrics,
-        history: History,
+        listeners: Sequence[RequestListener] = (),
         model_url: str = "",
         clock: ClockWatch | None = None,
     ) -> None:
@@ -54,8 +58,7 @@ class Axon:
         self.hotkey = chain.hotkey
         self.rules = rules
         self.limits = limits
-        self.metrics = metrics
-        self.recorder = Recorder(metrics, history, chain)
+        self.listeners = listeners
         self.model_url = model_url
         self.clock = clock or ClockWatch()
         self._seen: Mapping[Wire, SeenNonces] = {
@@ -78,35 +81,51 @@ class Axon:
         request = Request(scope, receive)
         is_btauth = btauth.VERSION_HEADER in request.headers or request.url.path == BTAUTH_PATH
         exchange = Exchange(request, "btauth" if is_btauth else "dendrite", time.monotonic())
-        outcome, reason, prediction = "cancelled", "", None
+        prediction, failure = None, None
         try:
             prediction = await self._answer(exchange)
-            outcome, response = "ok", self._success(exchange, prediction)
         except RequestError as error:
-            outcome, reason, response = error.outcome, str(error), self._failure(exchange, error)
-            if isinstance(error, Refused):
-                outcome = self._count_refusal(exchange, error)
-            elif isinstance(error, InferenceFailed):
-                self.metrics.invalid_outputs.inc()
-            elif isinstance(error, StaleNonce):
+            failure = error
+            if isinstance(error, StaleNonce):
                 self._note_stale(error.caller)
             # Its traceback holds the body, and a refused ticket holds it: until Python looks for cycles, otherwise.
             error.with_traceback(None).__context__ = None
         except asyncio.CancelledError:  # the drain has run out of time
-            late = refused("draining")
-            outcome, reason, response = self._count_refusal(exchange, late), str(late), self._failure(exchange, late)
+            failure = refused("draining")
         except ClientDisconnect:
-            self.recorder.record(exchange, outcome, "the caller hung up", None)
+            self._tell(exchange, exchange.ended(self.chain, "cancelled", "the caller hung up"))
             return
         except Exception:
             log.exception("a request failed")
-            failed = InferenceFailed("the request failed")
-            outcome, reason, response = failed.outcome, str(failed), self._failure(exchange, failed)
+            failure = InferenceCrashed("the request failed")
         finally:
             if exchange.claim is not None:
                 exchange.claim.release()
+        if prediction is not None:
+            response = self._success(exchange, prediction)
+        else:
+            assert failure is not None
+            response = self._failure(exchange, failure)
         await response(scope, receive, send)
-        self.recorder.record(exchange, outcome, reason, prediction)
+        self._tell(exchange, self._record(exchange, prediction, failure))
+
+    def _record(self, exchange: Exchange, prediction: float | None, failure: RequestError | None) -> RequestRecord:
+        """Return the record of a request that is answered.
+
+        Of a refusal that came before the caller proved anything, nobody knows whose request it was: a stranger who
+        names a validator must set off no alert of ours.
+        """
+        if failure is None:
+            return exchange.ended(self.chain, "ok", prediction=prediction)
+        refusal = failure.reason if isinstance(failure, Refused) else None
+        outcome = "unproven" if refusal is not None and exchange.caller is None else failure.outcome
+        is_invalid = isinstance(failure, InferenceFailed)
+        return exchange.ended(self.chain, outcome, str(failure), refusal=refusal, is_invalid=is_invalid)
+
+    def _tell(self, exchange: Exchange, record: RequestRecord) -> None:
+        photo = exchange.picture.data if exchange.picture is not None else None
+        for listener in self.listeners:
+            listener.request_ended(record, photo)
 
     async def _answer(self, exchange: Exchange) -> float:
         """Return the probability of roadwork for a request that may be answered."""
@@ -228,17 +247,6 @@ class Axon:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(limits.unpacker, unpack, body, limits.max_pixels)
 
-    def _count_refusal(self, exchange: Exchange, error: Refused) -> str:
-        """Count a refusal and return the outcome.
-
-        Of one that came before its caller proved anything, nobody knows whose it was: a stranger who names a validator
-        must set off no alert of ours.
-        """
-        if exchange.caller is None:
-            return "unproven"
-        self.metrics.refusals.labels(error.reason).inc()
-        return error.outcome
-
     def _asker(self, hotkey: str) -> str:
         """Return a caller to the queue: of another hotkey of ours it may ask as much, so no key of ours is favoured."""
         return f"{hotkey} {self.hotkey}"
@@ -298,5 +306,8 @@ class Axon:
 
     async def _no_route(self, request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        self.recorder.record_no_route(request)
+        address = address_of(request)
+        record = RequestRecord(time.time(), None, "none", "not_found", "", 0.0, hotkey=self.hotkey, address=address)
+        for listener in self.listeners:
+            listener.request_ended(record, None)
         return JSONResponse({"message": error.detail.lower()}, error.status_code, error.headers)

@@ -6,16 +6,59 @@ import binascii
 import contextlib
 import time
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Self
 
 import pybase64
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from detectors.photos.image import memory_of
-from miner.axon.limits import Limits
+from detectors.photos.image import MAX_PIXELS, memory_of
 from miner.errors import BadRequest, BodyStalled, BodyTooLarge, RequestError, UnreadableImage
-from miner.inference.budget import Claim
+from miner.inference.memory import UNPROVEN, Budget, Claim, ProvenAddresses
 from miner.inference.service import Picture
+from miner.settings.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of all our hotkeys, so that several hold no more in memory than one."""
+
+    max_body: int
+    body_stall: float
+    deadline_cap: float
+    deadline_margin: float
+    max_pixels: int = MAX_PIXELS
+    budget: Budget = field(init=False)
+    proven: ProvenAddresses = field(init=False, default_factory=ProvenAddresses)
+    # One body at a time is unpacked, which takes twice its size for some milliseconds.
+    unpacking: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+    unpacker: ThreadPoolExecutor = field(init=False, default_factory=lambda: ThreadPoolExecutor(1, "unpacking"))
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return those that the operator has set."""
+        return cls(
+            settings.max_body_bytes,
+            settings.body_stall_seconds,
+            settings.deadline_cap_seconds,
+            settings.deadline_margin_seconds,
+            settings.max_image_pixels,
+        )
+
+    def __post_init__(self) -> None:
+        # Two of the largest bodies of strangers, so that one is not in the way of another.
+        object.__setattr__(self, "budget", Budget(unproven=max(UNPROVEN, 2 * self.max_body)))
+
+    def patience(self, arrived: float, timeout: float) -> float:
+        """Return when the caller stops waiting, or we for it, on the clock of `arrived`."""
+        return arrived + min(timeout, self.deadline_cap)
+
+    def deadline(self, arrived: float, timeout: float) -> float:
+        """Return when the answer must be on its way."""
+        return self.patience(arrived, timeout) - self.deadline_margin
+
 
 PIECE = 2**16  # bytes by which a body of unknown length grows
 LEAST_RATE = 4096  # bytes a second of such a body

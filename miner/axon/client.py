@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 import httpx
 
 from miner.axon import BTAUTH_PATH
-from miner.axon.caller import Wire
+from miner.recorder.records import Wire
 
 if TYPE_CHECKING:
     from bittensor import Wallet

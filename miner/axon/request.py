@@ -1,20 +1,17 @@
-"""One request on its way through, and what is written down at its end."""
+"""One request on its way through, and its record at the end."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 
 from starlette.requests import Request
 
-from miner.axon.caller import Caller, Wire
-from miner.axon.request_log import tell_of
+from miner.axon.caller import Caller
 from miner.chain.base import Chain
-from miner.inference.budget import Claim
+from miner.errors import RefusalReason
+from miner.inference.memory import Claim
 from miner.inference.service import Answer, Picture
-from miner.metrics import OTHERS, Metrics
-from miner.recorder.records import Record
-from miner.status.history import Entry, History
+from miner.recorder.records import RequestRecord, Wire
 
 
 @dataclass(slots=True)
@@ -58,86 +55,42 @@ class Exchange:
         """Seconds from the arrival to the end of the last lap."""
         return self.marked - self.arrived
 
-
-class Recorder:
-    """Writes an ended request into the metrics and the history."""
-
-    def __init__(self, metrics: Metrics, history: History, chain: Chain) -> None:
-        self.metrics = metrics
-        self.history = history
-        self.chain = chain
-        self.ended: Callable[[str, str], None] = lambda address, outcome: None  # told of every request
-        self.proven: Callable[[Entry], None] = lambda entry: None  # told of those whose callers are proven
-        # Told of every prediction, and of what photo.
-        self.predicted: Callable[[float, bytes | None], None] = lambda prediction, picture: None
-        self.keep: Callable[[Record, bytes | None], None] | None = None  # given a record of each, and its photo
-
-    def record(self, exchange: Exchange, outcome: str, reason: str, prediction: float | None) -> None:
-        """Count a request; one that is answered after its caller's patience is "expired", sent or not."""
-        exchange.lap("respond")
-        if prediction is not None and self._measure(exchange, prediction) < 0:
-            outcome, reason = "expired", "answered after the caller's deadline"
-        elif outcome == "expired":
-            self.metrics.remaining.observe(0.0)
-        self.metrics.requests.labels(exchange.wire, outcome).inc()
-        self.metrics.by_hotkey.labels(self.chain.hotkey, outcome).inc()
-        self.metrics.duration.labels(outcome).observe(exchange.elapsed)
-        uid = self._count_caller(exchange.caller) if exchange.caller is not None else None
-        entry = Entry(time.time(), uid, exchange.wire, outcome, reason[:100], exchange.elapsed, prediction)
-        self.history.add(entry, proven=exchange.caller is not None)
-        if self.keep is not None:
-            record = _record(exchange, uid, outcome, reason, prediction, self.chain.hotkey)
-            self.keep(record, exchange.picture.data if exchange.picture is not None else None)
-        self.ended(address_of(exchange.request), outcome)
-        if exchange.caller is not None:
-            self.proven(entry)
-        tell_of(entry, exchange.caller.hotkey if exchange.caller is not None else None)
-
-    def record_no_route(self, request: Request) -> None:
-        """Count a request for a path that is none; it stays out of the history."""
-        self.metrics.requests.labels("none", "not_found").inc()
-        self.ended(address_of(request), "not_found")
-
-    def _measure(self, exchange: Exchange, prediction: float) -> float:
-        """Observe an answered request; return the seconds its caller would still have waited."""
-        assert exchange.caller is not None
-        for stage, seconds in exchange.seconds.items():
-            self.metrics.stage.labels(stage).observe(seconds)
-        self.metrics.predictions.observe(prediction)
-        if exchange.shared:
-            self.metrics.shared.inc()
-        else:
-            self.predicted(prediction, exchange.picture.data if exchange.picture is not None else None)
-        left = exchange.caller.timeout - exchange.elapsed
-        self.metrics.remaining.observe(max(0.0, left))
-        return left
-
-    def _count_caller(self, caller: Caller) -> int | None:
-        """Count by uid; only permits get a label of their own, so there are never many."""
-        if caller.hotkey != self.chain.hotkey:  # `query` signs as ourselves, which shows nobody that we are reached
-            self.metrics.last_request.set_to_current_time()
-        neuron = self.chain.snapshot.neurons.get(caller.hotkey)
-        permitted = neuron is not None and neuron.validator_permit
-        self.metrics.by_validator.labels(str(neuron.uid) if neuron is not None and permitted else OTHERS).inc()
-        return neuron.uid if neuron is not None else None
-
-
-def _record(
-    exchange: Exchange, uid: int | None, outcome: str, reason: str, prediction: float | None, hotkey: str
-) -> Record:
-    return Record(
-        at=time.time(),
-        uid=uid,
-        wire=exchange.wire,
-        outcome=outcome,
-        reason=reason[:100],
-        seconds=exchange.elapsed,
-        stages=exchange.seconds,
-        timeout=exchange.caller.timeout if exchange.caller is not None else None,
-        body_bytes=exchange.body_bytes,
-        prediction=prediction,
-        hotkey=hotkey,
-    )
+    def ended(
+        self,
+        chain: Chain,
+        outcome: str,
+        reason: str = "",
+        prediction: float | None = None,
+        refusal: RefusalReason | None = None,
+        *,
+        is_invalid: bool = False,
+    ) -> RequestRecord:
+        """Return its record; one that was answered after its caller's patience is "expired", sent or not."""
+        self.lap("respond")
+        caller, neuron = self.caller, None
+        if caller is not None:
+            neuron = chain.snapshot.neurons.get(caller.hotkey)
+            if prediction is not None and caller.timeout < self.elapsed:
+                outcome, reason = "expired", "answered after the caller's deadline"
+        return RequestRecord(
+            at=time.time(),
+            uid=neuron.uid if neuron is not None else None,
+            wire=self.wire,
+            outcome=outcome,
+            reason=reason[:100],
+            seconds=self.elapsed,
+            stages=self.seconds,
+            timeout=caller.timeout if caller is not None else None,
+            body_bytes=self.body_bytes,
+            prediction=prediction,
+            hotkey=chain.hotkey,
+            caller=caller.hotkey if caller is not None else "",
+            address=address_of(self.request),
+            is_permitted=neuron is not None and neuron.validator_permit,
+            is_shared=self.shared,
+            refusal=refusal if caller is not None else None,
+            is_invalid=is_invalid,
+        )
 
 
 def address_of(request: Request) -> str:

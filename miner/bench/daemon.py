@@ -10,9 +10,9 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 from miner.axon.client import Client, Reply, another
-from miner.bench.pictures import made_jpeg
 from miner.bench.process import HOST, MinerProcess
 from miner.bench.report import percentiles
+from miner.bench.subject import made_jpeg
 from miner.errors import CouldNotStart
 
 STARTS = 3  # measured at most, after one that fills caches

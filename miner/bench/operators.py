@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from detectors.backends import MODEL_FILE
 from detectors.backends.ort_cache import ensure_graph
+from detectors.models import MODEL_FILE
 from detectors.models.config import read_config
 from detectors.models.manifest import Manifest
 from detectors.models.sources import model_folder, variant_folder
-from miner.bench.job import Job
+from miner.bench.worker import Job
 from miner.errors import CouldNotStart
 
 WARM, RUNS = 5, 20  # pictures

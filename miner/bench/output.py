@@ -1,12 +1,24 @@
 """The figures as tables for people."""
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from miner.bench.daemon import DaemonFigures
 from miner.bench.operators import Operator
 from miner.bench.report import Figures, Verdict
+from miner.errors import ConfigurationError, CouldNotStart
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from miner.bench.client import Progress
+    from miner.bench.subject import Subject
 
 
 def alone_table(all_figures: Sequence[Figures]) -> Table:
@@ -105,3 +117,97 @@ def milliseconds(seconds: float) -> str:
 def megabytes(count: float) -> str:
     """Return whole megabytes."""
     return f"{count / 1e6:.0f}"
+
+
+def check_plot(path: Path) -> None:
+    """Say before anything is measured that nothing could be drawn.
+
+    Raises:
+        ConfigurationError: matplotlib is not installed, or the folder is not there.
+    """
+    if find_spec("matplotlib") is None:
+        raise ConfigurationError(
+            f"--plot={path}: needs the package 'matplotlib' (extra `plot`; `make setup-all` installs it)"
+        )
+    if not path.absolute().parent.is_dir():
+        raise ConfigurationError(f"--plot={path}: there is no such folder")
+    if path.suffix.lower() != ".png":
+        raise ConfigurationError(f"--plot={path}: a file name that ends in .png is allowed")
+
+
+def draw(all_figures: Sequence[Figures], deadline: float, title: str, path: Path) -> None:
+    """Draw latencies over the number at once, with the deadline, and the memory.
+
+    Raises:
+        CouldNotStart: the file can't be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    times, memory = figure.subplots(1, 2, width_ratios=(3, 2))
+    colours = [f"C{number}" for number in range(len(all_figures))]
+    for figures, colour in zip(all_figures, colours, strict=True):
+        at_once = [level.at_once for level in figures.levels]
+        times.plot(at_once, [level.p50 for level in figures.levels], "o-", color=colour, label=figures.name)
+        times.plot(at_once, [level.p99 for level in figures.levels], ":", color=colour)
+    times.axhline(deadline, color="black", linewidth=1)
+    times.annotate(f"deadline, {deadline:g} s", (at_once[0], deadline), va="bottom")
+    times.set(xscale="log", yscale="log", xlabel="requests at once", ylabel="seconds (— p50, ··· p99)", title=title)
+    times.set_xticks(at_once, [str(number) for number in at_once])
+    times.minorticks_off()
+    times.legend()
+    names = [figures.name for figures in all_figures]
+    memory.barh(names, [figures.peak_bytes / 1e6 for figures in all_figures], color=colours, alpha=0.3)
+    memory.barh(names, [figures.loaded.warm_bytes / 1e6 for figures in all_figures], color=colours)
+    memory.invert_yaxis()
+    memory.set(xlabel="resident, MB (pale: peak)")
+    try:
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        raise CouldNotStart(f"--plot={path}: can't be written: {error.strerror or error}") from error
+
+
+WIDTH = 200  # of a table that goes into a file
+
+
+def print_all(subject: "Subject", *parts: object) -> None:
+    """Print what a bench is of, and then its tables and words."""
+    from rich.console import Console
+
+    facts = subject.facts()
+    out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
+    out.print(f"{facts['model']}: {subject.split} on {facts['cpu']}; {', '.join(facts['libraries'])}")
+    out.print(f"roadwork = {facts['roadwork']}", markup=False)
+    for part in parts:
+        out.print(part)
+
+
+def line_printer(*, to_stderr: bool) -> "Callable[[Console, str], None]":
+    """Return what prints a line while the bar moves: above it, or into the file or pipe that stdout is, at once.
+
+    Called before there is a bar, which takes what is written to stdout for its own console.
+    """
+    out = sys.stdout
+
+    def say(console: "Console", line: str) -> None:
+        if to_stderr or out.isatty():
+            console.print(line, highlight=False, markup=False)
+        else:
+            print(line, file=out, flush=True)
+
+    return say
+
+
+@contextmanager
+def progress_bar() -> "Iterator[tuple[Console, Progress]]":
+    """Give a console on stderr, and a function that is told each step and the share that is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(file=sys.stderr, soft_wrap=True)
+    columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("…", total=1.0)
+        yield console, lambda text, share: bar.update(task, description=text, completed=share)

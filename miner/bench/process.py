@@ -19,8 +19,8 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from miner.chain.standalone import own_wallet, standalone_file
-from miner.collectors import PREFIX
 from miner.errors import CouldNotStart
+from miner.metrics import PREFIX
 
 PATIENCE = 600.0  # seconds until the daemon answers: a first start may have to prepare the model
 STOP = 30.0  # seconds

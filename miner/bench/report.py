@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miner.bench.job import Burst, Job, Loaded
+from miner.bench.worker import Burst, Job, Loaded
 
 MOST_VALIDATORS = 4096  # a subnet has 256 places; more is no answer anybody needs
 

@@ -7,12 +7,11 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from detectors.quiet import others, spent
-from miner.bench.client import Worker
-from miner.bench.job import Job
+from detectors.machine import others, spent
+from miner.bench.client import Bound, Progress, Record, Worker, measure
 from miner.bench.machine import least_seconds, measure_rates
-from miner.bench.measure import Bound, Progress, Record, measure
 from miner.bench.report import Figures, largest_difference, level_of, medians_by_kind, most_at_once, ratios
+from miner.bench.worker import Job
 from miner.errors import CouldNotStart
 
 LEVELS = (1, 2, 4, 10)

@@ -1,20 +1,117 @@
 """What a bench is of: the configured model, its variants, and the threads they get."""
 
+import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from detectors.backends import MODEL_FILE
-from detectors.load import class_words
+from PIL import Image
+
+from detectors.load import class_words, has_variant
+from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig
 from detectors.models.manifest import Manifest
-from detectors.models.sources import model_folder
-from miner.bench.entrants import Variant, reference_name
-from miner.bench.job import Job
+from detectors.models.sources import find_original, model_folder
+from detectors.photos.labelled import SUFFIXES, openable
+from detectors.photos.synthetic import scene
+from detectors.registry import PRECISIONS, exporter_class
 from miner.bench.machine import multiply_adds
-from miner.inference.plans import cpu_model, library_versions, plan_of, stored_plan
-from miner.inference.threads import ThreadPlan
+from miner.bench.worker import Job
+from miner.errors import ConfigurationError
+from miner.inference.plan import ThreadPlan, cpu_model, library_versions, plan_of, stored_plan
 from miner.settings.settings import Settings
+
+# What a backend that runs here imports, and the extra that brings it; torch also needs the detector's library.
+PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
+LIBRARIES = {"ViT": ("transformers", "export"), "YOLOClassifier": ("ultralytics", "yolo")}
+
+Variant = tuple[str, str]  # backend, precision
+
+
+def variants(
+    detector: str,
+    config: DetectorConfig,
+    manifest: Manifest,
+    models_dir: Path,
+    backends: Sequence[str] | None,
+    precisions: Sequence[str] | None,
+) -> list[Variant]:
+    """Return what is to be measured: all that is there, or what was asked for.
+
+    Raises:
+        ConfigurationError: a name is unknown, or what was asked for is not there.
+    """
+    check_names("--backends", backends or (), tuple(PACKAGES))
+    check_names("--precisions", precisions or (), PRECISIONS)
+    for backend in backends or ():
+        if (lack := missing(backend, detector, config)) is not None:
+            raise ConfigurationError(f"--backends={backend}: {lack}")
+    usable = list(backends or (name for name in PACKAGES if missing(name, detector, config) is None))
+    found = [
+        (backend, precision)
+        for precision in precisions or PRECISIONS
+        for backend in usable
+        if has_variant(config, models_dir, precision, backend)
+    ]
+    for precision in precisions or ():
+        if precision not in {kind for _, kind in found}:
+            raise ConfigurationError(
+                f"--precisions={precision}: not prepared for {manifest.name} and {', '.join(usable)}; "
+                f"`roadwork-miner export --precision {precision}` makes it"
+            )
+    return found
+
+
+def missing(backend: str, detector: str, config: DetectorConfig) -> str | None:
+    """Return what a backend lacks here, or None; for an ensemble, what it lacks for any branch."""
+    if config.branches is not None:
+        lacks = (missing(backend, branch.detector, branch) for branch in config.branches.values())
+        return next((lack for lack in lacks if lack is not None), None)
+    if find_spec(PACKAGES[backend]) is None:
+        extra = "openvino" if backend == "openvino" else LIBRARIES[detector][1]
+        return f"needs the package {PACKAGES[backend]!r} (extra `{extra}`; `make setup-all` installs it)"
+    return lacks_library(detector, config) if backend == "torch" else None
+
+
+def lacks_library(detector: str, config: DetectorConfig) -> str | None:
+    """Return what the model's own library needs and is not here, or None; for an ensemble, for any branch."""
+    if config.branches is not None:
+        lacks = (lacks_library(branch.detector, branch) for branch in config.branches.values())
+        return next((lack for lack in lacks if lack is not None), None)
+    library, extra = LIBRARIES[detector]
+    for package in ("torch", library):
+        if find_spec(package) is None:
+            return f"needs the package {package!r} (extra `{extra}`; `make setup-all` installs it)"
+    if config.model_folder is not None:
+        return f"needs the original weights (hf_repo or weights_path), and {config.path.name} names an exported model"
+    return None
+
+
+def reference_name(detector: str, config: DetectorConfig, revision: str) -> str:
+    """Return what the model's own library calls its pipeline; an ensemble has those of its branches.
+
+    Raises:
+        ConfigurationError: it can't be run here.
+    """
+    if (lack := lacks_library(detector, config)) is not None:
+        raise ConfigurationError(f"--reference: {lack}")
+    if config.branches is not None:
+        return "its branches' libraries"
+    return exporter_class(detector)(find_original(config, revision).path, config).reference_name
+
+
+def check_names(option: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse an unknown name.
+
+    Raises:
+        ConfigurationError: the message lists the known ones.
+    """
+    for name in names:
+        if name not in known:
+            raise ConfigurationError(f"{option}={name}: known: {', '.join(known)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +174,49 @@ class Subject:
             threads=self.split.threads,
             pictures=list(pictures),
         )
+
+
+SIZES = ((224, 224), (1920, 1080))
+MOST = 64  # of an operator's photos; each is read into every worker
+QUALITY = 90
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Files, what each is counted as, and which could not be opened and why."""
+
+    paths: list[Path]
+    kinds: list[str]
+    left_out: list[str] = field(default_factory=list)
+
+
+def made_pictures(folder: Path, sizes: Sequence[tuple[int, int]] = SIZES) -> Pictures:
+    """Write a JPEG of each size into `folder`."""
+    paths = []
+    for width, height in sizes:
+        path = folder / f"{width}x{height}.jpg"
+        path.write_bytes(made_jpeg(width, height))
+        paths.append(path)
+    return Pictures(paths, [f"{width}×{height}" for width, height in sizes])
+
+
+def made_jpeg(width: int, height: int) -> bytes:
+    """Return an encoded street-like picture; 320×240 is about 20 kB."""
+    buffer = io.BytesIO()
+    Image.fromarray(scene(width, height, seed=3)).save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
+
+
+def own_pictures(folder: Path, most: int | None = MOST) -> Pictures:
+    """Find an operator's photos, labelled or not; None: all of them.
+
+    Raises:
+        ConfigurationError: there are none that can be opened.
+    """
+    found = list(islice(openable(folder), most))
+    paths = [one.resolve() for one in found if isinstance(one, Path)]
+    left_out = [one for one in found if isinstance(one, str)]
+    if not paths:
+        faults = f" that can be opened ({'; '.join(left_out[:3])})" if left_out else ""
+        raise ConfigurationError(f"--pictures={folder}: no {', '.join(SUFFIXES)} file in that folder{faults}")
+    return Pictures(paths, ["photo"] * len(paths), left_out)

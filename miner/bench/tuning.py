@@ -7,10 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 from miner.bench.client import Worker
-from miner.bench.job import Job
+from miner.bench.worker import Job
 from miner.errors import CouldNotStart
-from miner.inference.plan import Plan
-from miner.inference.threads import ThreadPlan
+from miner.inference.plan import Plan, ThreadPlan
 
 BURST = 8  # requests at once: about as many validators as ask a miner in the same moment
 ALONE = 2  # lone requests a round

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from miner.errors import MinerError
-from miner.settings.secrets import shown_within
+from miner.settings.addresses import shown_within
 
 if TYPE_CHECKING:
     import bittensor

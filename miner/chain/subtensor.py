@@ -7,12 +7,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from miner.chain.base import Snapshot
-from miner.chain.changes import Sight, changes, register_command
 from miner.chain.client import ChainFault
 from miner.chain.publication import Axon, Publisher
 from miner.chain.queries import Subnet
-from miner.chain.sync import SubnetReader
-from miner.settings.secrets import shown
+from miner.chain.sync import Sight, SubnetReader, changes, register_command
+from miner.settings.addresses import shown
 
 if TYPE_CHECKING:
     from bittensor import Wallet

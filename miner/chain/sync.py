@@ -1,21 +1,112 @@
 """The reading of a subnet, again and again: one for all our hotkeys on it."""
 
 import asyncio
+import hashlib
+import json
 import logging
+import math
+import os
 import random
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from miner.chain.base import EMPTY, Snapshot
+from miner.chain.base import EMPTY, Neuron, Snapshot
 from miner.chain.client import ChainClient, ChainFault, Operation
 from miner.chain.queries import Subnet, read_subnet
-from miner.chain.store import SnapshotStore
-from miner.settings.secrets import shown
+from miner.settings.addresses import is_shown_whole, shown
+
+AHEAD_SECONDS = 60.0  # by which a clock may have been set back since; more is no time that ever was
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotStore:
+    """One file for each network and subnet."""
+
+    state_dir: Path
+    network: str
+    netuid: int
+
+    @property
+    def name(self) -> str:
+        """What the network is called here: the hash of an address that holds what nobody else may see."""
+        if is_shown_whole(self.network):
+            return self.network
+        return hashlib.sha256(self.network.encode()).hexdigest()[:16]
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies; a ws:// address becomes part of its name."""
+        network = re.sub(r"[^a-zA-Z0-9.]+", "-", self.name).strip("-")
+        return self.state_dir / f"chain-{network}-{self.netuid}.json"
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Replace the file as a whole.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        neurons = [
+            [n.uid, n.hotkey, n.stake, n.validator_permit, n.incentive, n.trust, n.last_update]
+            for n in snapshot.neurons.values()
+        ]
+        content = {
+            "network": self.name,
+            "netuid": self.netuid,
+            "block": snapshot.block,
+            "taken_at": snapshot.taken_at,
+            "neurons": neurons,
+        }
+        self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial = self.path.with_suffix(".partial")
+        with partial.open("w", encoding="utf-8") as file:
+            json.dump(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.path)
+
+    def load(self, now: float) -> Snapshot | None:
+        """Return what was stored by `now`, in seconds since 1970; None where there is nothing.
+
+        Raises:
+            ValueError: the file is broken, or another chain's, or of a time that is still to come.
+            OSError: it can't be read.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            if (content["network"], content["netuid"]) != (self.name, self.netuid):
+                raise ValueError("it belongs to another network or subnet")
+            rows = [_neuron(*row) for row in content["neurons"]]
+            neurons = {neuron.hotkey: neuron for neuron in rows}
+            taken_at = _finite(content["taken_at"])
+            if taken_at > now + AHEAD_SECONDS:
+                raise ValueError(f"taken_at={taken_at:.0f} is {(taken_at - now) / 3600:.1f} h ahead of the clock")
+            return Snapshot(block=int(content["block"]), taken_at=taken_at, neurons=MappingProxyType(neurons))
+        except (KeyError, TypeError, OverflowError, RecursionError) as error:
+            raise ValueError(f"it is not what was stored: {error}") from error
+
+
+def _neuron(uid: int, hotkey: str, stake: float, permit: bool, *scores: float) -> Neuron:
+    incentive, trust, last_update = scores or (math.nan, math.nan, 0)  # older files end before them
+    if scores:
+        incentive, trust = _finite(incentive), _finite(trust)
+    return Neuron(int(uid), str(hotkey), _finite(stake), bool(permit), incentive, trust, int(last_update))
+
+
+def _finite(value: float) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is no number that was stored")
+    return number
+
 
 log = logging.getLogger(__name__)
 
@@ -240,3 +331,47 @@ def _report(task: asyncio.Task[None]) -> None:
     error = None if task.cancelled() else task.exception()
     if error is not None:
         log.critical("the chain is no longer read", exc_info=error)
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """One read, as far as it concerns us."""
+
+    uid: int | None  # ours
+    neurons: Mapping[str, Neuron]  # by hotkey
+    coldkeys: Mapping[str, str]  # by hotkey
+
+
+def changes(before: Sight | None, now: Sight, hotkey: str) -> Iterator[tuple[int, str]]:
+    """Yield a logging level and a line for each change of state."""
+    if before is None:
+        permits = sum(neuron.validator_permit for neuron in now.neurons.values())
+        who = f"our uid is {now.uid}" if now.uid is not None else f"hotkey {hotkey} is not registered"
+        yield (
+            logging.INFO if now.uid is not None else logging.WARNING,
+            f"{len(now.neurons)} neurons, {permits} with a permit; {who}",
+        )
+    elif before.uid is None and now.uid is not None:
+        yield logging.INFO, f"registered; our uid is {now.uid}"
+    elif before.uid is not None and now.uid is None:
+        yield logging.WARNING, _lost(before, now, hotkey)
+    elif before.uid != now.uid:
+        yield logging.WARNING, f"our uid changed from {before.uid} to {now.uid}"
+
+
+def _lost(before: Sight, now: Sight, hotkey: str) -> str:
+    heir = next((neuron.hotkey for neuron in now.neurons.values() if neuron.uid == before.uid), None)
+    if heir is None:
+        return f"deregistered; nobody has our uid {before.uid} yet"
+    if now.coldkeys.get(heir) == before.coldkeys.get(hotkey):
+        return f"our hotkey was swapped: uid {before.uid} belongs to {heir} now, of the same coldkey; set WALLET_HOTKEY"
+    return f"deregistered; our uid {before.uid} belongs to {heir} now"
+
+
+def register_command(netuid: int, wallet: str, hotkey: str, network: str) -> str:
+    """Return the command that registers a hotkey; by its address, since its file need not be where the coldkey is.
+
+    A network whose address holds what nobody else may see is left for the operator to fill in.
+    """
+    network = network if is_shown_whole(network) else "YOUR_ENDPOINT"
+    return f"btcli subnet register --netuid {netuid} --wallet {wallet} --hotkey {hotkey} --network {network}"

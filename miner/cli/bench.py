@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miner.bench.progress import line_printer, print_all, progress_bar
-from miner.cli.common import Config, Detector, EnvFile, Json, Set, load_settings
-from miner.cli.ending import end_in_order_on_sigterm
+from miner.bench.output import line_printer, print_all, progress_bar
+from miner.cli.common import Config, Detector, EnvFile, Json, Set, end_in_order_on_sigterm, load_settings
 from miner.cli.preparation import prepare_fp32, start_errors
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.settings.settings import Settings, environment_of
@@ -61,7 +60,7 @@ def bench(
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Also draw the figures.")] = None,
     set_: Set = None,
 ) -> None:
-    """Measure the configured model: all competitors in turn, a little at a time, on the same number of threads.
+    """Measure the configured model: all competitors in turn, on the same number of threads.
 
     Exit code 1 if the p99 at --concurrency misses the validators' deadline.
     """
@@ -74,7 +73,7 @@ def bench(
         unfit = ", ".join(name for name, is_given in others.items() if is_given)
         raise ConfigurationError(f"{'--daemon' if daemon else '--profile'}: without {unfit}")
     if plot is not None:
-        from miner.bench.plot import check_plot
+        from miner.bench.output import check_plot
 
         check_plot(plot)
     end_in_order_on_sigterm()
@@ -99,12 +98,12 @@ def _measure(
     bound: tuple[float | None, int | None], as_json: bool, plot: Path | None,
 ) -> bool:  # fmt: skip
     """Measure the model alone, print, and return whether the deadline is met."""
-    from detectors.quiet import LOUD
-    from miner.bench.pictures import made_pictures, own_pictures
+    from detectors.machine import LOUD
     from miner.bench.report import MOST_VALIDATORS, choose, judge
     from miner.bench.run import as_json as figures_as_json
     from miner.bench.run import bench as run
-    from miner.cli.photos import say_left_out
+    from miner.bench.subject import made_pictures, own_pictures
+    from miner.cli.training import say_left_out
 
     settings, deadline = subject.settings, _deadline(subject.settings)
     with tempfile.TemporaryDirectory() as made, ExitStack() as stack:
@@ -136,7 +135,7 @@ def _measure(
         least = least_words(result.figures, result.least)
         print_all(subject, alone_table(result.figures), least, burst_table(result.figures, verdict), verdict.words)
     if plot is not None:
-        from miner.bench.plot import draw
+        from miner.bench.output import draw
 
         draw(result.figures, deadline, f"{subject.manifest.name}, {subject.split}", plot)
     return verdict.met
@@ -215,12 +214,12 @@ def _subject(
 ) -> "Subject":
     """Return the configured model, prepared if it was not, and what is to be measured of it."""
     from detectors.load import is_prepared
+    from detectors.machine import allowed_cores
     from detectors.models.config import read_config
     from detectors.models.manifest import Manifest
     from detectors.models.sources import model_folder
-    from miner.bench.entrants import variants
-    from miner.bench.subject import Subject
-    from miner.inference.threads import allowed_cores, make_plan
+    from miner.bench.subject import Subject, variants
+    from miner.inference.plan import make_plan
 
     detector, cores = settings.image_detector, allowed_cores()
     with start_errors(settings):
@@ -237,7 +236,7 @@ def _subject(
 
 def _has_reference(subject: "Subject") -> bool:
     """Return whether the model's own library can take part; if not, say what it lacks."""
-    from miner.bench.entrants import lacks_library
+    from miner.bench.subject import lacks_library
 
     lack = lacks_library(subject.settings.image_detector, subject.config)
     if lack is not None:

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from miner.cli.common import EnvFile, Json, Set, load_settings
-from miner.cli.photos import find_models, open_model, progress_bar, read_labelled
-from miner.cli.training import training_errors
+from miner.cli.training import find_models, open_model, progress_bar, read_labelled, training_errors
 from miner.errors import ConfigurationError
 from miner.settings.settings import Settings
 
 if TYPE_CHECKING:
+    from detectors.evaluation.combine import Flags, Floats, Groups
     from detectors.evaluation.estimates import Estimate
-    from detectors.evaluation.thresholds import Flags, Floats, Groups
     from detectors.models.calibration import Calibration
     from detectors.models.config import DetectorConfig
 
@@ -36,7 +35,7 @@ def calibrate(
     as_json: Json = False,
     set_: Set = None,
 ) -> None:
-    """Find the threshold that earns most, and write it into the model's manifest, so that 0.5 is the best decision.
+    """Find the threshold that earns most, and store it, so that 0.5 is the best decision.
 
     The gain is measured by cross-validation. Exit code 1, and nothing written, if it may be chance. Faster precisions
     of the model take the map over; a running miner does on SIGHUP.
@@ -50,8 +49,8 @@ def calibrate(
             if not dry_run:
                 _store(settings, known, None, None)
             return
-        from detectors.evaluation.thresholds import calibrate as find
-        from detectors.models.histogram import spread
+        from detectors.evaluation.combine import calibrate as find
+        from detectors.models.calibration import spread
 
         from_file = data.suffix == ".npz"
         # A file of anybody's may be measured without a model; it is written only where one is named.
@@ -98,7 +97,7 @@ def _from_file(path: Path, branch: str | None) -> "tuple[Flags, Floats, Groups |
 def _from_photos(
     settings: Settings, config: "DetectorConfig | None", folder: Path
 ) -> "tuple[Flags, Floats, Groups | None]":
-    from detectors.evaluation.asking import ask_raw
+    from detectors.evaluation.evaluate import ask_raw
 
     assert config is not None
     photos = read_labelled(folder)
@@ -111,8 +110,8 @@ def _from_photos(
 def _store(
     settings: Settings, config: "DetectorConfig", calibration: "Calibration | None", shares: list[float] | None
 ) -> None:
-    from detectors.files import store_calibration
     from detectors.models.sources import model_folder
+    from detectors.models.store import store_calibration
 
     folder = model_folder(config, settings.models_dir)
     try:

@@ -2,19 +2,60 @@
 
 import logging
 import os
+import re
+import signal
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from miner import logs
-from miner.cli.installed import settings_file, unit_settings
-from miner.errors import ConfigurationError
-from miner.settings.choices import nearest
-from miner.settings.secrets import shown_within
+from miner import logs, systemd
+from miner.errors import ConfigurationError, StartError
+from miner.inference.background import is_at_work
+from miner.settings.addresses import shown_within
 from miner.settings.settings import Settings, lend_home, lend_to_hub, setting_names
+from miner.settings.validators import nearest
+
+ETC = Path("etc/roadwork-miner")
+STATE = Path("var/lib/roadwork-miner")
+MODELS = Path("opt/roadwork-miner/models")
+CREDENTIALS = Path("run/credentials")
+NAME = re.compile(r"[a-z][a-z0-9]*")  # as the installer allows
+
+
+def settings_file(service: str, root: Path = Path("/")) -> Path:
+    """Return the settings file of a service.
+
+    Raises:
+        ConfigurationError: there is none, or this user may not read it.
+    """
+    file = root / ETC / f"{service}.env"
+    if not NAME.fullmatch(service) or not file.exists():
+        found = ", ".join(sorted(path.stem for path in (root / ETC).glob("*.env"))) or "none"
+        raise ConfigurationError(f"--service={service}: there is no {file}; installed: {found}")
+    if not os.access(file, os.R_OK):
+        raise ConfigurationError(f"--service={service}: {file} is for root to read: call this with sudo")
+    return file
+
+
+def unit_settings(service: str, root: Path = Path("/")) -> dict[str, str]:
+    """Return what the unit sets: of a key the file that systemd copies, of several keys the copies, while it runs."""
+    keys = root / ETC / f"{service}.hotkey"
+    copies = root / CREDENTIALS / f"roadwork-miner@{service}.service"
+    passwords = keys.with_name(f"{service}.hotkey-password")
+    if any(copies.glob("hotkey_*")):  # as systemd names the files of a folder
+        keys, passwords = copies / "hotkey", copies / "hotkey-password"
+    return {
+        "wallet_hotkey_file": str(keys),
+        "wallet_hotkey_password_file": str(passwords),
+        "state_dir": str(root / STATE / service),
+        "models_dir": str(root / MODELS),
+    }
+
 
 EnvFile = Annotated[Path | None, typer.Option("--env-file", help="Settings file, as StreetVision's; else ./miner.env.")]
 Service = Annotated[
@@ -141,3 +182,37 @@ def read_settings(
     lend_to_hub(env_file)
     lend_home(settings)
     return settings
+
+
+def tell(error: StartError) -> None:
+    """Print one line for each fault."""
+    for handler in logging.getLogger().handlers:  # what was logged before is read before
+        handler.flush()
+    level = "<3>" if systemd.is_journal(sys.stderr) else ""  # the journal's mark of an error
+    for line in str(error).splitlines():
+        print(f"{level}error: {line}", file=sys.stderr)
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """End with one line a fault where an error is meant for the operator, and an exit code that says whose it is."""
+    try:
+        yield
+    except StartError as error:
+        tell(error)
+        leave(error.exit_code)
+
+
+def end_in_order_on_sigterm() -> None:
+    """Have SIGTERM unwind this process as an error does, so that no process that it started outlives it."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
+
+def leave(code: int, *, hung: bool = False) -> NoReturn:
+    """End the process; at once if a thread hangs in the model, for which Python would wait, or which it would crash."""
+    if hung or is_at_work():
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

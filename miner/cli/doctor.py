@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miner.cli.common import Config, Detector, EnvFile, Json, Key, Service, Set, file_of, read_settings
-from miner.cli.ending import leave
+from miner.cli.common import Config, Detector, EnvFile, Json, Key, Service, Set, file_of, leave, read_settings
 from miner.errors import ConfigurationError
 from miner.settings.settings import Settings
 
@@ -46,12 +45,14 @@ def doctor(
     as_json: Json = False,
     set_: Set = None,
 ) -> None:
-    """Look at everything that keeps requests or rewards away, and say what to do. Exit code 1 on a problem."""
+    """Look at everything that keeps requests or rewards away, and say what to do.
+
+    Exit code 1 on a problem.
+    """
     from rich.console import Console
 
     from detectors.photos.labelled import is_labelled
-    from miner.doctor.findings import verdict
-    from miner.doctor.patience import judged
+    from miner.doctor.findings import judged, verdict
     from miner.doctor.settings import judge_settings, look_at_settings
 
     if pictures is not None and not is_labelled(pictures):

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from miner.cli.common import EnvFile, Json, Set, load_settings
-from miner.cli.photos import Models, find_models, open_model, progress_bar, read_labelled
-from miner.cli.training import training_errors
+from miner.cli.training import Models, find_models, open_model, progress_bar, read_labelled, training_errors
 from miner.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def evaluate(
     as_json: Json = False,
     set_: Set = None,
 ) -> None:
-    """Measure one or several models on the same photos: figures, expected reward with its interval, time.
+    """Measure models on the same photos: figures, expected reward with its interval, time.
 
     Which is better is judged in pairs, photo by photo, so a difference can be more than noise where intervals overlap.
     """
@@ -45,8 +44,8 @@ def evaluate(
         raise ConfigurationError(f"--plot={plot}: a name that ends with .png, .svg or .pdf is allowed")
     with training_errors():
         from detectors.evaluation import evaluate as evaluating
-        from detectors.evaluation.asking import AS_IT_IS, Sending, ask
-        from detectors.photos.changes import VIEWS
+        from detectors.evaluation.evaluate import AS_IT_IS, Sending, ask
+        from detectors.photos.transforms import VIEWS
 
         found = find_models(settings, models)
         photos = read_labelled(data)
@@ -67,7 +66,7 @@ def evaluate(
         classes = {name: detector.roadwork for name, detector in detectors.items()}
         warned = evaluating.warnings(classes, figures[first])
         if plot is not None:
-            from detectors.evaluation.judgement_plot import draw
+            from detectors.evaluation.plots import draw
 
             draw(photos.labels, said[first], plot)
     if as_json:

@@ -30,8 +30,9 @@ def export(
     ] = None,
     set_: Set = None,
 ) -> None:
-    """Export the configured model to ONNX; refused when its answers differ from the library's by more than 1e-3.
+    """Export the configured model to ONNX.
 
+    Refused when its answers differ from the library's by more than 1e-3.
     A faster precision is calibrated and compared with fp32 on the pictures, and refused when too many change sides.
     """
     if layout is not None and out is None:

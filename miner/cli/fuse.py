@@ -27,15 +27,14 @@ def fuse(
     seed: Annotated[int, typer.Option(min=0, help="Of folds and resamples.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Judge every combination of the branches by cross-validation, choose one, and write it into an ensemble's file.
+    """Judge every combination of the branches by cross-validation, and write the best down.
 
     The simplest within one standard error of the best is chosen. Accuracy and MCC weigh both classes alike, as
     validators draw them. Combinations of some of the branches become fallbacks where they beat no answer.
     """
     with training_errors():
-        from detectors.evaluation.branch_file import BranchFile
+        from detectors.evaluation.branch_file import BranchFile, write_ensemble
         from detectors.evaluation.combine import choose, fit, measure, measured
-        from detectors.evaluation.writing import write_ensemble
 
         found = BranchFile.read(file)
         rows = measure(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from detectors.backends import MANIFEST_FILE as NAME
-from detectors.backends import MODEL_FILE
+from detectors.models import MANIFEST_FILE as NAME
+from detectors.models import MODEL_FILE
 from miner.cli.common import Config, Detector, EnvFile, Json, Service, Set, load_settings
 from miner.cli.group import Command
 from miner.settings.settings import AUTO
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MAX_FLIPS = 0.005
 
-app = typer.Typer(help="Fetch, export and list models.", no_args_is_help=True)
+app = typer.Typer(help="Fetch, export and list models.", no_args_is_help=True, add_completion=False)
 
 
 @app.command(cls=Command)

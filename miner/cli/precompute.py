@@ -8,16 +8,65 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from miner.cli import branches
-from miner.cli.common import Json
+from miner.cli.common import EnvFile, Json, Set, load_settings
 from miner.cli.group import Command
-from miner.cli.training import CACHE, cache_folder, make_probe, make_screen, parse, read_machine, training_errors
+from miner.cli.training import (
+    CACHE,
+    Models,
+    cache_folder,
+    find_models,
+    make_probe,
+    make_screen,
+    open_model,
+    parse,
+    progress_bar,
+    read_labelled,
+    read_machine,
+    training_errors,
+)
 
 if TYPE_CHECKING:
+    from detectors.models.config import DetectorConfig
     from detectors.training.config import TrainConfig
 
-app = typer.Typer(help="Calculate once, in a file, what training and fusing need.", no_args_is_help=True)
-app.command("branches", cls=Command)(branches.branches)
+
+def branches(
+    data: Annotated[Path, typer.Argument(help="Folder with `roadwork` and `no_roadwork`, not used in training.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.npz", help="Where the probabilities go.")],
+    models: Models = None,
+    env_file: EnvFile = None,
+    as_json: Json = False,
+    set_: Set = None,
+) -> None:
+    """Ask each model (of an ensemble: each branch) about every photo, and write one array for each, and the labels.
+
+    Probabilities are the models' own, before any calibration. The file is small: `fuse` then needs no model in memory.
+    """
+    settings = load_settings(env_file, set_)
+    with training_errors():
+        from detectors.evaluation.branch_file import BranchFile
+        from detectors.evaluation.evaluate import ask_raw
+
+        found: dict[str, DetectorConfig] = {}
+        for name, config in find_models(settings, models).items():
+            found |= config.branches if config.branches is not None else {name: config}
+        photos = read_labelled(data)
+        detectors = [open_model(settings, config) for config in found.values()]
+        with progress_bar("asking", len(photos.photos)) as tell:
+            said = ask_raw(detectors, photos.photos, tell)
+        sources = {name: config.model_dump(mode="json", exclude_defaults=True) for name, config in found.items()}
+        written = dict(zip(found, said, strict=True))
+        BranchFile(photos.labels == 1, written, sources, photos.groups).write(out)
+    facts = {"file": str(out), "photos": len(photos.photos), "branches": list(found)}
+    print(
+        json.dumps(facts) if as_json else f"{out}: {', '.join(found)} on {len(photos.photos)} photos; now: fuse {out}"
+    )
+
+
+app = typer.Typer(
+    help="Calculate once, in a file, what training and fusing need.", no_args_is_help=True, add_completion=False
+)
+app.command("branches", cls=Command)(branches)
 
 
 @app.command(cls=Command)
@@ -39,8 +88,8 @@ def features(
     """
     with training_errors():
         from detectors.training.config import TrainConfig
+        from detectors.training.features import fill_cache
         from detectors.training.job import Job
-        from detectors.training.precomputing import fill_cache
 
         given = parse(set_, {"data": data, "model": model, "seed": seed, "micro_batch": micro_batch})
         base = TrainConfig.read(config).model_dump() if config is not None else {}

@@ -4,24 +4,93 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from miner.cli.spread import check_class, record_spread, record_spread_alone
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.settings.settings import AUTO, Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from detectors.base import RunOptions
-    from detectors.evaluation.reversal import Sorting
+    from detectors.base import Detector, RunOptions
     from detectors.export.serving_repos import Layout
     from detectors.models.config import DetectorConfig
     from detectors.models.manifest import Gate, Precision
-    from detectors.quantize.photos import Photos
+    from detectors.models.reversal import Sorting
+    from detectors.quantize.quantize import Photos
+
+
+def open_folder(settings: Settings, config: "DetectorConfig", folder: Path) -> "Detector":
+    """Load what was exported into a folder, which need not be where the configuration looks for it."""
+    from detectors.base import ModelFiles, RunOptions
+    from detectors.load import load_detector
+    from detectors.models.manifest import Manifest
+    from detectors.registry import backend_class, network_class
+
+    manifest = Manifest.read(folder)
+    name = manifest.detector
+    if config.branches is not None:
+        return load_detector(name, config, settings.models_dir, "onnx", RunOptions())
+    return network_class(name)(ModelFiles(folder, manifest), backend_class("onnx"), RunOptions())
+
+
+def record_spread(
+    settings: Settings, config: "DetectorConfig", folder: Path, photos: Sequence[bytes], labels: Sequence[bool]
+) -> "Sorting":
+    """Write into a model's manifest how its predictions of labelled photos are spread; return how it sorts them."""
+    from detectors.models.store import store_spread
+
+    detector = open_folder(settings, config, folder)
+    return store_spread(folder, [detector.predict(photo).probability for photo in photos], labels)
+
+
+def check_class(settings: Settings, config: "DetectorConfig", folder: Path, sorting: "Sorting | None") -> Iterator[str]:
+    """Say which class of a model counts as roadwork, and what speaks for or against it.
+
+    Args:
+        settings: of the miner.
+        config: of the model.
+        folder: of the exported model.
+        sorting: of labelled photos, where there are any; else drawings are asked about.
+    """
+    from detectors.load import class_doubt, remedy
+    from detectors.models.reversal import ask_drawn
+
+    detector = open_folder(settings, config, folder)
+    yield f"roadwork = {detector.roadwork}"
+    if doubt := class_doubt(config, detector.manifest):
+        yield f"warning: {doubt}: its answers are likely reversed; {remedy(config)}"
+    found = sorting or ask_drawn(lambda picture: detector.judge(picture).probability)
+    yield f"warning: {found.words}; {remedy(config)}" if found.is_reversed else found.words
+
+
+def record_spread_alone(
+    settings: Settings, config: "DetectorConfig", photos: "Photos | None", progress: Callable[[str], None]
+) -> "Sorting":
+    """Do so for a configuration that names an exported folder.
+
+    Raises:
+        ConfigurationError: the folder is the package's own, or the photos are not labelled.
+    """
+    from detectors.models.config import SHIPPED
+    from detectors.models.manifest import Manifest
+
+    assert config.model_folder is not None
+    Manifest.read(config.model_folder)
+    if SHIPPED.parent in config.model_folder.parents:
+        raise ConfigurationError(
+            f"{config.model_folder} ships with the package and is not changed: copy it, and name the copy"
+        )
+    if photos is None or photos.labels is None or len(set(photos.labels)) < 2:
+        raise ConfigurationError(
+            f"{config.path.name} names an exported folder, which needs no export; --pictures with subfolders roadwork "
+            f"and no_roadwork notes the spread of its predictions"
+        )
+    progress("noting the spread of its predictions")
+    return record_spread(settings, config, config.model_folder, photos.data, photos.labels)
 
 
 def read_photos(folder: Path) -> "Photos":
@@ -31,9 +100,9 @@ def read_photos(folder: Path) -> "Photos":
         ConfigurationError: there are none that can be opened.
     """
     from detectors.photos.labelled import is_labelled
-    from detectors.quantize.photos import Photos
-    from miner.bench.pictures import own_pictures
-    from miner.cli.photos import read_labelled, say_left_out
+    from detectors.quantize.quantize import Photos
+    from miner.bench.subject import own_pictures
+    from miner.cli.training import read_labelled, say_left_out
 
     if is_labelled(folder):
         labelled = read_labelled(folder, "--pictures").photos
@@ -94,16 +163,14 @@ def prepare_faster(
     """
     from detectors.base import RunOptions
     from detectors.errors import InferenceError, ModelError
+    from detectors.machine import allowed_cores
     from detectors.models.manifest import Manifest
     from detectors.models.sources import model_folder
     from detectors.quantize.ensemble import make_faster_ensemble
     from detectors.quantize.gate import doubts
-    from detectors.quantize.order import Order
-    from detectors.quantize.photos import Photos
-    from detectors.quantize.quantize import make_faster
+    from detectors.quantize.quantize import Order, Photos, make_faster
     from detectors.quantize.variants import is_installed
     from detectors.registry import RECIPES
-    from miner.inference.threads import allowed_cores
 
     chosen = settings.image_detector_backend
     backends = [backend for kind, backend in RECIPES if kind == precision and chosen in (AUTO, backend)]
@@ -144,8 +211,7 @@ def _compare_backends(
     from detectors.errors import library_errors
     from detectors.models.manifest import Manifest
     from detectors.models.sources import model_folder
-    from detectors.quantize.gate import speed_in_words
-    from detectors.quantize.timing import compare
+    from detectors.quantize.gate import compare, speed_in_words
     from detectors.quantize.variants import measured_best, of_precision
 
     folders = of_precision(config, models_dir, precision)
@@ -166,9 +232,9 @@ def put_into_repository(
 ) -> Path:
     """Put an fp32 folder, or the faster variant of it that is there already, into another server's repository."""
     from detectors.export.serving_repos import write_layout
+    from detectors.machine import allowed_cores
     from detectors.models.manifest import Manifest
     from detectors.models.sources import variant_folder
-    from miner.inference.threads import allowed_cores
 
     if precision != "fp32":
         chosen = settings.image_detector_backend

@@ -41,7 +41,10 @@ def query(
     as_json: Json = False,
     set_: Set = None,
 ) -> None:
-    """Ask a miner about photos as a validator would. Exit code 1 if a request got no prediction."""
+    """Ask a miner about photos as a validator would.
+
+    Exit code 1 if a request got no prediction.
+    """
     settings = load_settings(env_file, set_, service).of_key(key)
     photos = [_read(path) for path in images]
     signer = _signer(settings, wallet)

@@ -23,7 +23,7 @@ def reload(
     as_json: Json = False,
     set_: Set = None,
 ) -> None:
-    """Load the model again in the running miner, which goes on with the old one unless the new one passes its checks.
+    """Load the model again in the running miner; the old one serves until the new one is checked.
 
     The miner reads its settings file again and takes from it what chooses the model and its shadow: IMAGE_DETECTOR and
     IMAGE_DETECTOR_CONFIG, _BACKEND and _PRECISION, SHADOW_DETECTOR, SHADOW_DETECTOR_CONFIG and SHADOW_SAMPLE. Exit code

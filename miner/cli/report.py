@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miner.cli.common import EnvFile, Service, Set, file_of, load_settings
-from miner.cli.ending import leave
+from miner.cli.common import EnvFile, Service, Set, file_of, leave, load_settings
 from miner.cli.top import address_of
 from miner.errors import ConfigurationError
 from miner.settings.settings import Settings, secrets_of_environment
@@ -33,15 +32,15 @@ def report(
     service: Service = None,
     set_: Set = None,
 ) -> None:
-    """Bundle settings, findings, metrics, versions, recorded requests and the log; no key, no secret, no photo."""
+    """Bundle settings, findings, metrics, versions, requests and the log; no secret, no photo."""
     settings = load_settings(env_file, set_, service)
     env_file = file_of(env_file, service)
     path = out or Path(time.strftime(f"roadwork-miner-report-%Y%m%d-%H%M%S{ENDING}"))
     if not path.name.endswith(ENDING) or not path.absolute().parent.is_dir():
         raise ConfigurationError(f"--out={path}: a name in an existing folder that ends in {ENDING} is allowed")
     from miner.support import bundle
-    from miner.support.archive import write_archive
-    from miner.support.secrets import key_files, secrets_in, secrets_of_addresses, shown_settings
+    from miner.support.bundle import write_archive
+    from miner.support.scrub import key_files, secrets_in, secrets_of_addresses, shown_settings
 
     try:
         own = settings.log_file

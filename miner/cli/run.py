@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 from miner import logs
-from miner.cli.common import Config, Detector, EnvFile, Set, load_settings, read_settings
-from miner.cli.ending import leave
+from miner.cli.common import Config, Detector, EnvFile, Set, leave, load_settings, read_settings
 from miner.errors import Stuck
 from miner.settings.validators import BACKEND_CHOICES
 
@@ -47,10 +46,10 @@ def run(
     logs.in_background(settings.log_format, settings.log_file)
     if sys.stderr is not None:
         faulthandler.enable()  # what a library dies of, such as a mapped file that was cut short, is said
-    from miner.inference import allocator
+    from miner.inference import memory
     from miner.inference.loader import ModelLoader
 
-    allocator.keep_large_blocks_apart()
+    memory.keep_large_blocks_apart()
     loader = ModelLoader(settings)
     loader.begin()
     # Side by side with the model: importing all of this takes as long.

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from miner.cli.common import Config, Detector, EnvFile, Json, Set, load_settings
-from miner.cli.ending import end_in_order_on_sigterm
+from miner.cli.common import Config, Detector, EnvFile, Json, Set, end_in_order_on_sigterm, load_settings
 from miner.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from miner.simulate.photos import Photo
+    from miner.simulate.run import Photo
 
 ROUNDS = 100
 MOST_VALIDATORS = 256
@@ -71,7 +70,10 @@ def simulate(
     as_json: Json = False,
     set_: Set = None,
 ) -> None:
-    """Play a subnet's validators against a miner, and say what it would earn. Exit code 1 if nothing was answered."""
+    """Play a subnet's validators against a miner, and say what it would earn.
+
+    Exit code 1 if nothing was answered.
+    """
     settings = load_settings(env_file, set_, image_detector=detector, image_detector_config=config)
     if hotkey is not None and address is None:
         raise ConfigurationError(f"--hotkey={hotkey}: goes with --address only")
@@ -82,12 +84,12 @@ def simulate(
     if replay is not None:
         _refuse_what_is_recorded(context, replay)
     if plot is not None:
-        from miner.bench.plot import check_plot
+        from miner.bench.output import check_plot
 
         check_plot(plot)
-    from miner.cli.photos import say_left_out
+    from miner.cli.training import say_left_out
     from miner.simulate.miners import WIRES, own_miner, running_miner
-    from miner.simulate.progress import in_json, play_through, send_again, show
+    from miner.simulate.output import in_json, play_through, send_again, show
     from miner.simulate.replay import callers, recorded_photos
     from miner.simulate.run import Play
     from miner.simulate.schedule import Subnet
@@ -116,7 +118,7 @@ def simulate(
     else:
         show(played, target)
     if plot is not None:
-        from miner.simulate.plot import draw
+        from miner.simulate.output import draw
 
         draw(played.report, played.requests, played.answers, timeout, plot)
     if not played.report.outcomes["answered"]:
@@ -137,8 +139,8 @@ def _is_given(context: typer.Context, name: str) -> bool:
 
 
 def _photos(data: Path | None, *, quiet: bool) -> "list[Photo]":
-    from miner.cli.photos import read_labelled
-    from miner.simulate.photos import labelled_photos, made_photos
+    from miner.cli.training import read_labelled
+    from miner.simulate.run import labelled_photos, made_photos
 
     if data is not None:
         return labelled_photos(read_labelled(data, "--data"))

@@ -26,7 +26,10 @@ def top(
     as_json: Json = False,
     set_: Set = None,
 ) -> None:
-    """Show the running miner: state, latency, outcomes, queue, memory, chain, the last requests. Ctrl-C ends it."""
+    """Show the running miner: state, latency, outcomes, queue, memory, chain, the last requests.
+
+    Ctrl-C ends it.
+    """
     settings = load_settings(env_file, set_, service)
     import httpx
 

@@ -25,7 +25,7 @@ def tune(
     as_json: Json = False,
     set_: Set = None,
 ) -> None:
-    """Measure the installed backends, the prepared precisions and the split of the cores; store the plan.
+    """Measure backends, prepared precisions and splits of the cores; store the best as the plan.
 
     The next start reads the plan in milliseconds and says what it chose. Another model, a precision made anew, another
     CPU, quota or library version asks for another plan.
@@ -33,16 +33,15 @@ def tune(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    from detectors.machine import allowed_cores
     from detectors.models.config import read_config
     from detectors.models.manifest import Manifest
     from detectors.models.sources import model_folder
     from miner.bench import tuning
-    from miner.bench.entrants import variants
-    from miner.bench.job import Job
-    from miner.bench.pictures import made_pictures
+    from miner.bench.subject import made_pictures, variants
+    from miner.bench.worker import Job
     from miner.cli.preparation import start_errors
-    from miner.inference.plans import folders, key_of, writable, write_plan
-    from miner.inference.threads import allowed_cores
+    from miner.inference.plan import folders, key_of, writable, write_plan
     from miner.settings.settings import AUTO, environment_of
 
     settings = load_settings(env_file, set_, image_detector=detector, image_detector_config=config)

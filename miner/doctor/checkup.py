@@ -10,16 +10,14 @@ from importlib.metadata import version
 from ipaddress import ip_address
 from pathlib import Path
 
-from miner.chain.checkup import read_head, read_standing
+from miner.axon.caller import Rules
 from miner.chain.client import CLOSE_SECONDS, GRACE_SECONDS, ChainClient, ChainFault
-from miner.chain.external_address import AddressUnknown, find_external_ip
-from miner.chain.queries import Endpoint
-from miner.doctor import chain, clock, daemon, machine, model
+from miner.chain.publication import AddressUnknown, find_external_ip
+from miner.chain.queries import Endpoint, read_head, read_standing
+from miner.doctor import chain, daemon, machine, model
 from miner.doctor import settings as files
-from miner.doctor.findings import Finding, ok
-from miner.doctor.patience import asked_in_time, in_time, judged, late
+from miner.doctor.findings import Finding, asked_in_time, in_time, judged, late, ok
 from miner.inference.loader import seconds_allowed
-from miner.settings.requests import rules_of
 from miner.settings.settings import Settings
 
 # In all 55 s at the worst; the pictures are timed while others are waited for.
@@ -147,12 +145,12 @@ class CheckUp:
         judges = {
             "chain": lambda: chain.judge_chain(facts),
             "sdk": lambda: chain.judge_sdk(facts, version("bittensor")),
-            "clock": lambda: clock.judge_clock(facts.head, services, self.clock_ahead),
+            "clock": lambda: chain.judge_clock(facts.head, services, self.clock_ahead),
             "registration": lambda: chain.judge_registration(facts, who),
             "standing": lambda: chain.judge_standing(facts, who),
             "address": lambda: chain.judge_address(facts, who, ours, settings.miner_axon_host, running=self.is_running),
             "validators": lambda: chain.judge_validators(facts),
-            "rules": lambda: chain.judge_rules(facts, rules_of(settings)),
+            "rules": lambda: chain.judge_rules(facts, Rules.of(settings)),
             "pay": lambda: chain.judge_pay(facts, who),
         }
         registered = chain.own_uid(facts.subnet, hotkey) is not None if facts.subnet is not None else None
@@ -188,7 +186,7 @@ async def _ask_services(settings: Settings) -> float | None:
     """Compare clocks with the services that the miner asks for its address; none where it asks none."""
     if settings.axon_external_ip:
         return None
-    return await asked_in_time(clock.ask_services, SERVICES_SECONDS, lambda _: None)
+    return await asked_in_time(chain.ask_services, SERVICES_SECONDS, lambda _: None)
 
 
 async def _own_address(settings: Settings) -> Endpoint | str:

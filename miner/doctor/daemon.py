@@ -13,7 +13,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from miner.doctor.findings import Finding, ok, problem, warning
-from miner.inference.threads import ThreadPlan
+from miner.inference.plan import ThreadPlan
 from miner.settings.settings import Settings
 from miner.settings.validators import is_loopback
 

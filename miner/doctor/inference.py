@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from detectors.errors import DetectorError
-from detectors.evaluation.reversal import ask_drawn
+from detectors.models.reversal import ask_drawn
 from detectors.photos.labelled import CLASSES, pictures_of
 from detectors.photos.synthetic import known_picture
 from miner.errors import StartError

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import psutil
 
-from detectors.machine import Memory, read_memory
+from detectors.machine import Memory, allowed_cores, cpu_quota, read_memory
 from miner.doctor.daemon import RunningFacts
 from miner.doctor.findings import Finding, ok, problem, warning
-from miner.inference.threads import ThreadPlan, allowed_cores, cpu_quota, make_plan
+from miner.inference.plan import ThreadPlan, make_plan
 from miner.settings.settings import Settings
 
 MB, GB = 10**6, 10**9

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from detectors.errors import DetectorConfigError, ModelError, NotPrepared
-from detectors.evaluation.reversal import LOOKS, Drawn, sorting_of
 from detectors.load import check_class, class_doubt, class_words, judged_doubt, remedy
 from detectors.models.config import read_config
 from detectors.models.manifest import NAME, Manifest
+from detectors.models.reversal import LOOKS, Drawn, sorting_of
 from detectors.models.sources import COMMIT, is_hub, model_folder, pins
 from miner.doctor.findings import Finding, ok, problem, warning
 from miner.settings.settings import Settings, environment_of

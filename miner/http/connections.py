@@ -1,14 +1,22 @@
 """Who may stay connected: limits in all and for each address, and who goes first when there is no room."""
 
+import logging
+import resource
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol, Self
 
 from starlette.types import Scope
 
-DropReason = Literal["crowded", "slow", "malformed"]
+from miner.errors import DropReason
+from miner.settings.settings import Settings
 
 VOUCH = "roadwork_miner.vouch"  # an extension of the ASGI scope
+
+
+log = logging.getLogger(__name__)
+
+OTHER_FILES = 128  # that may be open besides connections: those one too many, models, the chain, the operator's port
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +28,30 @@ class Guard:
     header_seconds: float = 10.0  # from a connection, or a request's first byte, to the end of its headers
     write_seconds: float = 10.0  # for a caller to take an answer
     outside: int = 64  # one too many, and still told so
+
+    @classmethod
+    def of(cls, settings: Settings, open_files: int | None = None) -> Self:
+        """Return what the operator has set, but no more than files may be open, or none would get in.
+
+        Where few may be open, half of them are connections: an idle miner itself has about 20 open.
+
+        Args:
+            settings: the operator's.
+            open_files: how many files this process may have open; None: as the kernel says.
+        """
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if open_files is None else open_files
+        wanted = settings.max_connections
+        if limit == resource.RLIM_INFINITY:
+            limit = wanted + OTHER_FILES
+        others = min(OTHER_FILES, limit // 2)
+        allowed = min(wanted, max(1, limit - others))
+        if allowed < wanted:
+            log.warning(
+                "MAX_CONNECTIONS=%d: held at %d, as only %d files may be open (ulimit -n)", wanted, allowed, limit
+            )
+        patience = settings.header_seconds
+        outside = cls().outside if others == OTHER_FILES else limit // 8
+        return cls(allowed, settings.max_connections_per_address, patience, patience, outside)
 
 
 class Connection(Protocol):

@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Self
 from detectors.base import Detector, RunOptions
 from detectors.errors import DetectorConfigError, DetectorError, NotPrepared
 from detectors.load import has_variant, load_detector
+from detectors.machine import allowed_cores
 from detectors.models.config import read_config
 from miner.errors import ConfigurationError, CouldNotStart, StartError
 from miner.inference.background import begin_on_a_thread, on_a_thread
-from miner.inference.plan import Plan
-from miner.inference.plans import plan_of, stored_plan
-from miner.inference.threads import allowed_cores
+from miner.inference.plan import Plan, plan_of, stored_plan
 from miner.settings.settings import Settings, environment_of
 from miner.settings.validators import VALIDATORS_WAIT
 
@@ -35,7 +34,7 @@ log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 2**16  # of a child's output
 WRITE_SECONDS = 1.0  # for which a log may take nothing
-ERROR = "error: "  # as `miner.cli.ending` begins such a line
+ERROR = "error: "  # as `miner.cli.common` begins such a line
 LOAD_SECONDS = 120.0  # for the sums, and for the graph to be optimised
 
 

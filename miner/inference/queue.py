@@ -5,7 +5,7 @@ caller's second request in a row waits behind the first ones of all others, or o
 would starve everybody below it. Validators ask one thing at a time, so between them the stake alone decides, and among
 equals who was refused last: else the same ones would be refused in every round.
 
-How many may wait follows from the pace and their patience. Memory is asked for elsewhere (`miner.inference.budget`),
+How many may wait follows from the pace and their patience. Memory is asked for elsewhere (`miner.inference.memory`),
 by the same rank.
 """
 
@@ -18,7 +18,7 @@ from math import ceil, inf, sqrt
 from operator import attrgetter
 from typing import NamedTuple
 
-from miner.errors import RefusalReason, Refused
+from miner.errors import Refused, refused
 
 PACE_WEIGHT = 0.1  # of the newest measurement in the moving average of seconds a picture takes
 SLOWER = 3  # pictures in a row that all took longer than the average are no accident
@@ -26,23 +26,6 @@ REMEMBERED = 4096  # callers whose last refusal is known
 ROUND = 9.0  # seconds after which a validator asks for another picture, at the earliest
 FRESH = 1.0  # seconds in which equals who ask at the same time may still change places
 LOOK = 0.1  # seconds between two looks at those who wait behind a picture that takes longer than usual
-
-MESSAGES: dict[RefusalReason, str] = {
-    "queue_full": "the queue is full",
-    "share": "your requests hold their share of the queue",
-    "deadline": "no answer in time is possible",
-    "evicted": "the place went to a caller of a better rank: of more stake, refused last, or with fewer requests here",
-    "late": "the deadline can no longer be met",
-    "not_ready": "the miner is not ready",
-    "draining": "the miner is shutting down",
-    "memory": "memory is short at the moment",
-    "no_endpoint": "no machine that could score the picture is within reach",
-}
-
-
-def refused(reason: RefusalReason) -> Refused:
-    """Make the refusal for a reason."""
-    return Refused(reason, MESSAGES[reason])
 
 
 class Rank(NamedTuple):

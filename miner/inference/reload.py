@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from detectors.base import Detector
 from detectors.errors import DetectorError
-from detectors.evaluation.comparison import Comparison, compare
+from detectors.evaluation.evaluate import Comparison, compare
 from miner.errors import ConfigurationError, CouldNotStart, StartError
-from miner.inference import allocator
+from miner.inference import memory
 from miner.inference.background import on_a_thread
 from miner.inference.loader import Loaded, ModelLoader, in_words
 from miner.inference.service import Service
@@ -91,11 +91,11 @@ class Reloader:
 
     async def _prepare(self) -> tuple[ModelLoader, Loaded, Comparison | None]:
         loader = self.loader.beside(self._settings())
-        allocator.keep_large_blocks_apart()
+        memory.keep_large_blocks_apart()
         try:
             loaded = await loader.load()
         finally:
-            allocator.keep_pictures_together()
+            memory.keep_pictures_together()
         old = self.service.detector
         recent = list(self.service.recent)
         try:
@@ -162,4 +162,4 @@ def _let_go() -> None:
     threads stayed for thousands of requests.
     """
     gc.collect()
-    allocator.give_back()
+    memory.give_back()

@@ -5,11 +5,9 @@ from collections.abc import Callable, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from detectors.base import Elsewhere
-from detectors.remote.endpoints import STATES, Endpoint, State
-from detectors.remote.options import EngineOptions, Observer
-from miner.collectors import PREFIX
-from miner.metrics import BUCKETS
-from miner.settings.secrets import shown
+from detectors.remote.endpoints import STATES, Endpoint, EngineOptions, Observer, State
+from miner.metrics import BUCKETS, PREFIX
+from miner.settings.addresses import shown
 from miner.settings.settings import Settings
 
 REMOTE_BUCKETS = (0.001, 0.0025, *BUCKETS)

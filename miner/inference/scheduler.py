@@ -9,8 +9,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from miner.errors import RefusalReason, Refused
-from miner.inference.queue import Place, Queue, QueuedRequest, Rank, refused
+from miner.errors import RefusalReason, Refused, refused
+from miner.inference.queue import Place, Queue, QueuedRequest, Rank
 
 
 class Ticket:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from miner.recorder import Mode
-from miner.recorder.records import Record, image_name
+from miner.recorder.records import RequestRecord, image_name
 from miner.recorder.storage import Ring
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class FlightRecorder:
         self.counts = Counts()
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[Record, bytes | None]] = deque()
+        self._waiting: deque[tuple[RequestRecord, bytes | None]] = deque()
         self._bytes = 0
         self._wake = threading.Event()
         self._ending = False
@@ -53,14 +53,16 @@ class FlightRecorder:
         """Write from now on."""
         self._thread.start()
 
-    def take(self, record: Record, picture: bytes | None) -> None:
+    def request_ended(self, record: RequestRecord, photo: bytes | None = None) -> None:
         """Hand a record over; never waits."""
-        size = len(picture) if picture is not None else 0
+        if record.wire == "none":
+            return
+        size = len(photo) if photo is not None else 0
         with self._lock:
             if len(self._waiting) >= WAITING or self._bytes + size > WAITING_BYTES:
                 self.counts.behind += 1
                 return
-            self._waiting.append((record, picture))
+            self._waiting.append((record, photo))
             self._bytes += size
         self._wake.set()
 
@@ -82,7 +84,7 @@ class FlightRecorder:
             self._on_disk(self.ring.trim)
         self.ring.close()
 
-    def _write(self, record: Record, picture: bytes | None) -> None:
+    def _write(self, record: RequestRecord, picture: bytes | None) -> None:
         if self._monotonic() < self._rest_until:
             self.counts.disk += 1
             return
@@ -91,7 +93,7 @@ class FlightRecorder:
         else:
             self.counts.disk += 1
 
-    def _put(self, record: Record, picture: bytes | None) -> None:
+    def _put(self, record: RequestRecord, picture: bytes | None) -> None:
         if picture is not None:
             image = hashlib.sha256(picture).hexdigest()
             record = replace(record, image=image, image_bytes=len(picture))

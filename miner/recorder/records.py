@@ -1,4 +1,4 @@
-"""One recorded request, and how it is written and read: a line of JSON."""
+"""The record of a request: what every listener is told at its end, and what of it is written as a line of JSON."""
 
 import json
 import math
@@ -6,19 +6,26 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Protocol, Self
 
-from miner.errors import ConfigurationError
+from miner.errors import ConfigurationError, RefusalReason
 
+Wire = Literal["dendrite", "btauth"]
+OUTCOMES = (
+    "ok", "refused", "expired", "unproven", "stalled", "unauthorised", "forbidden", "bad_request", "bad_image",
+    "failed", "cancelled", "not_found",
+)  # fmt: skip
 SEGMENTS = "requests-*.jsonl"
 IMAGES = "images"
 # How a file begins, and its ending.
 MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp"}
 
+UNWRITTEN = ("caller", "address", "is_permitted", "is_shared", "refusal", "is_invalid")
+
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """A request that ended; of the caller neither hotkey nor address nor signature is kept.
+class RequestRecord:
+    """A request that ended. On disk neither the caller's hotkey nor its address nor its signature is kept.
 
     Attributes:
         at: seconds since 1970, at its end.
@@ -27,11 +34,16 @@ class Record:
         seconds: from its arrival to its end; `stages` adds up to it.
         body_bytes: of the request's body, as far as it was read.
         image_bytes, image: size and SHA-256 of the photo; 0 and empty where it was not unpacked.
+        caller, address: the caller's hotkey, empty until it has proved itself, and its IP address.
+        is_permitted: whether the caller has a validator permit.
+        is_shared: whether it was answered by the inference of an equal picture's request.
+        refusal: why a caller who has proved itself was refused.
+        is_invalid: whether the model's output was no probability.
     """
 
     at: float
     uid: int | None
-    wire: str
+    wire: Wire | Literal["none"]  # "none": a path that there is not
     outcome: str
     reason: str
     seconds: float
@@ -42,10 +54,16 @@ class Record:
     image: str = ""
     prediction: float | None = None
     hotkey: str = ""
+    caller: str = ""
+    address: str = ""
+    is_permitted: bool = False
+    is_shared: bool = False
+    refusal: RefusalReason | None = None
+    is_invalid: bool = False
 
     def line(self) -> bytes:
         """Return the record as a line; microseconds are enough."""
-        fields = asdict(self) | {
+        fields = {name: value for name, value in asdict(self).items() if name not in UNWRITTEN} | {
             "at": round(self.at, 3),
             "seconds": round(self.seconds, 6),
             "stages": {stage: round(seconds, 6) for stage, seconds in self.stages.items()},
@@ -61,6 +79,13 @@ class Record:
             return record if math.isfinite(record.at) and math.isfinite(record.seconds) else None
         except (ValueError, TypeError):
             return None
+
+
+class RequestListener(Protocol):
+    """Whoever wants to know of requests that ended; told on the event loop, so it must not wait."""
+
+    def request_ended(self, record: RequestRecord, photo: bytes | None) -> None:
+        """Take notice of a request, and of its encoded photo once that was unpacked."""
 
 
 def image_name(image: str, data: bytes) -> str:
@@ -88,10 +113,10 @@ def began(segment: Path) -> float | None:
         OSError: it can't be read.
     """
     with segment.open("rb") as file:
-        return next((record.at for line in file if (record := Record.read(line)) is not None), None)
+        return next((record.at for line in file if (record := RequestRecord.read(line)) is not None), None)
 
 
-def read_records(path: Path) -> Iterator[Record]:
+def read_records(path: Path) -> Iterator[RequestRecord]:
     """Yield the records of a folder or file in their order; torn lines are passed over.
 
     A recorder may be writing there: the line it writes is passed over, and so is a segment that it removes meanwhile.
@@ -99,5 +124,5 @@ def read_records(path: Path) -> Iterator[Record]:
     for segment in segments(path):
         with suppress(FileNotFoundError), segment.open("rb") as file:
             for line in file:
-                if (record := Record.read(line)) is not None:
+                if (record := RequestRecord.read(line)) is not None:
                     yield record

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field
 from pydantic_settings import BaseSettings
 
-from detectors.remote.options import check_addresses
+from detectors.remote.endpoints import check_addresses
 from miner.logs import LogFormat
 from miner.recorder import Mode
 from miner.settings import validators
-from miner.settings.hosts import check_names
+from miner.settings.addresses import check_names
 from miner.settings.hotkeys import check_hotkeys, check_places
 from miner.settings.validators import AUTO
 

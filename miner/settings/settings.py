@@ -17,12 +17,10 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSe
 from detectors.errors import NoConfig
 from detectors.registry import DEFAULT_CONFIGS
 from miner.errors import ConfigurationError
-from miner.settings.choices import nearest
+from miner.settings.addresses import ADDRESSES, HIDDEN, shown, shown_each, shown_within, why_unreachable
 from miner.settings.fields import Fields
 from miner.settings.hotkeys import Place, split_places
-from miner.settings.public_address import why_unreachable
-from miner.settings.secrets import ADDRESSES, HIDDEN, shown, shown_each, shown_within
-from miner.settings.validators import AUTO, REMOTE, is_loopback
+from miner.settings.validators import AUTO, REMOTE, is_loopback, nearest
 
 __all__ = [
     "AUTO", "REMOTE", "Settings", "environment_of", "lend_home", "lend_to_hub", "secrets_of_environment",

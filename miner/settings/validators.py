@@ -3,16 +3,36 @@
 A check beside another setting stands at the later of the two and is its fault, so it is told together with all others.
 """
 
+import difflib
 import re
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
 from pydantic import ValidationInfo
 
 from detectors.registry import BACKENDS, DETECTORS, FUSED, PRECISIONS
-from miner.settings.choices import one_of
+from miner.settings.addresses import PUBLIC_NETWORKS, why_unreachable
 from miner.settings.hotkeys import split_places
-from miner.settings.public_address import PUBLIC_NETWORKS, why_unreachable
+
+
+def one_of(value: str, allowed: Sequence[str]) -> str:
+    """Return the name as the list spells it; large and small letters are the same.
+
+    Raises:
+        ValueError: it is not allowed; the message lists what is, and what is near.
+    """
+    spelt = next((name for name in allowed if name.lower() == value.strip().lower()), None)
+    if spelt is None:
+        near = nearest(value, allowed)
+        raise ValueError(f"allowed: {', '.join(allowed)}" + (f" (did you mean {near}?)" if near else ""))
+    return spelt
+
+
+def nearest(value: str, allowed: Sequence[str]) -> str | None:
+    """Return the name that was probably meant, or None."""
+    return next(iter(difflib.get_close_matches(value, allowed, n=1)), None)
+
 
 AUTO = "auto"
 REMOTE = "remote"

@@ -5,6 +5,7 @@ until the queue has been empty for a while. So a live request shares the cores w
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -12,15 +13,22 @@ import signal
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from detectors.models.histogram import TENTHS, tenth_of
+from detectors.errors import DetectorConfigError, DetectorError
+from detectors.models.calibration import TENTHS, tenth_of
+from detectors.models.config import find_config
 from miner.errors import MinerError
+from miner.inference.plan import measured_backend
+from miner.inference.scheduler import Scheduler
+from miner.metrics import Metrics
+from miner.recorder.records import RequestRecord
+from miner.settings.settings import AUTO, REMOTE, Settings, environment_of
 from miner.shadow import LENGTH
 
 log = logging.getLogger(__name__)
@@ -197,3 +205,92 @@ class Shadow:
         assert self._child is not None
         with suppress(ProcessLookupError):
             os.kill(self._child.pid, number)
+
+
+class ShadowKeeper:
+    """Keeps the shadow's task, and the metrics, which go on counting over all shadows."""
+
+    def __init__(self, scheduler: Scheduler, metrics: Metrics) -> None:
+        self.shadow: Shadow | None = None
+        self._scheduler = scheduler
+        self._metrics = metrics
+        self._task: asyncio.Task[None] | None = None
+        self._past: Counter[str] = Counter()  # what earlier shadows have compared
+        scheduler.admitted = self.hold
+        metrics.shadow_up.set_function(lambda: self.shadow is not None and self.shadow.name is not None)
+        metrics.shadow_compared.set_function(lambda: self._compared()["same"], "same")
+        metrics.shadow_compared.set_function(lambda: self._compared()["different"], "different")
+        metrics.shadow_compared.set_function(lambda: self._compared()["failed"], "failed")
+
+    def request_ended(self, record: RequestRecord, photo: bytes | None = None) -> None:
+        """Show the shadow a photo that the model was asked about for this request."""
+        if self.shadow is not None and record.prediction is not None and not record.is_shared:
+            self.shadow.offer(record.prediction, photo)
+
+    def hold(self) -> None:
+        """A request was admitted."""
+        if self.shadow is not None:
+            self.shadow.hold()
+
+    def begin(self, settings: Settings) -> None:
+        """Have the settings' second model score from now on, if they name one."""
+        job = job_of(settings)
+        if job is None:
+            return
+        scheduler = self._scheduler
+        self.shadow = Shadow(
+            job, settings.shadow_sample, lambda: bool(scheduler.waiting + scheduler.running), self._scored
+        )
+        self._task = asyncio.create_task(self.shadow.run(environment_of(settings)), name="shadow")
+
+    async def renew(self, settings: Settings) -> None:
+        """Another model serves: what was compared with the old one is past, and one that took its place has no use."""
+        await self.end()
+        job = job_of(settings)
+        if job is not None and is_served(job, settings):
+            log.info("the shadow model %s is the one that serves now: it scores no more", job.config)
+        else:
+            self.begin(settings)
+
+    async def end(self) -> None:
+        """End the shadow and its process."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        self._past, self.shadow, self._task = self._compared(), None, None
+
+    def _compared(self) -> Counter[str]:
+        if self.shadow is None:
+            return self._past
+        tally = self.shadow.tally
+        return self._past + Counter(same=tally.same, different=tally.different, failed=tally.failed)
+
+    def _scored(self, probability: float, seconds: float) -> None:
+        self._metrics.shadow_predictions.observe(probability)
+        self._metrics.shadow_seconds.observe(seconds)
+
+
+def job_of(settings: Settings) -> Job | None:
+    """Return the second model, run as the first one is, but on this machine; None when none is wanted."""
+    if not settings.shadow_detector_config or not settings.shadow_sample:
+        return None
+    backend, precision = settings.image_detector_backend, settings.image_detector_precision
+    measured = None
+    with contextlib.suppress(DetectorError):  # loading will say it
+        measured = measured_backend(settings, settings.shadow_detector_config)
+    return Job(
+        detector=settings.shadow_detector or settings.image_detector,
+        config=settings.shadow_detector_config,
+        models_dir=str(settings.models_dir),
+        backend=measured or ("onnx" if backend in (AUTO, REMOTE) else backend),
+        precision="fp32" if precision == AUTO else precision,
+    )
+
+
+def is_served(job: Job, settings: Settings) -> bool:
+    """Return whether the second model is the first one."""
+    try:
+        places = find_config(job.config), find_config(settings.detector_config)
+    except DetectorConfigError:
+        return False
+    return job.detector == settings.image_detector and places[0] == places[1]

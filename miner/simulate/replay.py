@@ -8,8 +8,8 @@ from pathlib import Path
 from miner.axon.client import Client
 from miner.bench.report import percentiles
 from miner.errors import ConfigurationError
-from miner.recorder.records import IMAGES, MAGIC, Record, read_records
-from miner.simulate.keys import wait_until_known
+from miner.recorder.records import IMAGES, MAGIC, RequestRecord, read_records
+from miner.simulate.miners import wait_until_known
 from miner.simulate.run import on_interrupt, wait_until_there
 from miner.simulate.sender import Answer, Sending, send_all
 
@@ -20,7 +20,7 @@ ENDINGS = (*MAGIC.values(), ".bin")
 class Recorded:
     """A record, and the file of its photo."""
 
-    record: Record
+    record: RequestRecord
     path: Path
 
     def read(self) -> bytes | None:

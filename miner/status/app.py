@@ -15,10 +15,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from miner.settings.hosts import strange_name
-from miner.status.overview import MemoryUse, Overview
+from miner.settings.addresses import strange_name
+from miner.status.overview import MemoryUse, Overview, memory_view
 from miner.status.page import CONTENT_SECURITY_POLICY, render
-from miner.status.views import memory_view
 
 SHOWN_CHARACTERS = 100  # of a name that somebody made up
 

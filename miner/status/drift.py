@@ -4,7 +4,8 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from detectors.models.histogram import TENTHS, stability_index, tenth_of
+from detectors.models.calibration import TENTHS, stability_index, tenth_of
+from miner.recorder.records import RequestRecord
 
 WINDOW = 500  # predictions
 LEAST = 200  # before anything is said: fewer are spread by chance alone
@@ -22,8 +23,12 @@ class Drift:
         self._expected: Sequence[float] | None = None
         self._last: deque[int] = deque(maxlen=window)
 
-    def take(self, prediction: float) -> None:
-        """Add a prediction."""
+    def request_ended(self, record: RequestRecord, photo: bytes | None = None) -> None:
+        """Add the prediction of a request, if the model made it for this one."""
+        if record.prediction is not None and not record.is_shared:
+            self._take(record.prediction)
+
+    def _take(self, prediction: float) -> None:
         expected = self._read()
         if expected is not self._expected:
             self._expected = expected

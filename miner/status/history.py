@@ -9,24 +9,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from miner.recorder.records import RequestRecord
+
 RECENT = 20
 OF_STRANGERS = 5  # of them at most: who proves nothing pushes no validator off the page
 MINUTES = 60
 # Durations are counted in bins that grow by a tenth: 0.1 ms to 40 s, so a quantile is right within a tenth.
 FIRST_BIN, GROWTH, BINS = 1e-4, 1.1, 136
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One request that ended."""
-
-    at: float  # seconds since 1970
-    uid: int | None  # of the caller, if proven and registered
-    wire: str
-    outcome: str  # of metrics.OUTCOMES
-    reason: str
-    seconds: float
-    prediction: float | None
 
 
 @dataclass(slots=True)
@@ -38,12 +27,12 @@ class Minute:
     bins: Counter[int] = field(default_factory=Counter)  # at most BINS keys
     longest: float = 0.0
 
-    def take(self, entry: Entry) -> None:
+    def take(self, record: RequestRecord) -> None:
         """Count a request that ended."""
-        self.outcomes[entry.outcome] += 1
-        if entry.prediction is not None:
-            self.bins[_bin(entry.seconds)] += 1
-            self.longest = max(self.longest, entry.seconds)
+        self.outcomes[record.outcome] += 1
+        if record.prediction is not None:
+            self.bins[_bin(record.seconds)] += 1
+            self.longest = max(self.longest, record.seconds)
 
 
 class History:
@@ -52,24 +41,26 @@ class History:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
         # Numbered, to be put in order again.
-        self._proven: deque[tuple[int, Entry]] = deque(maxlen=RECENT)
-        self._strangers: deque[tuple[int, Entry]] = deque(maxlen=OF_STRANGERS)
+        self._proven: deque[tuple[int, RequestRecord]] = deque(maxlen=RECENT)
+        self._strangers: deque[tuple[int, RequestRecord]] = deque(maxlen=OF_STRANGERS)
         self._count = 0
         self._minutes: deque[Minute] = deque(maxlen=MINUTES)
 
-    def add(self, entry: Entry, *, proven: bool = True) -> None:
-        """Take an ended request in; `proven`: of a caller who has proven who it is."""
+    def request_ended(self, record: RequestRecord, photo: bytes | None = None) -> None:
+        """Take an ended request in; paths that there are not are no requests."""
+        if record.wire == "none":
+            return
         self._count += 1
-        (self._proven if proven else self._strangers).append((self._count, entry))
+        (self._proven if record.caller else self._strangers).append((self._count, record))
         number = int(self.clock() // 60)
         if not self._minutes or self._minutes[-1].number < number:
             self._minutes.append(Minute(number))
-        self._minutes[-1].take(entry)  # a clock set back adds to the newest minute
+        self._minutes[-1].take(record)  # a clock set back adds to the newest minute
 
-    def recent(self) -> list[Entry]:
+    def recent(self) -> list[RequestRecord]:
         """Return the last requests, the newest first."""
         numbered = sorted((*self._proven, *self._strangers), key=lambda pair: -pair[0])
-        return [entry for _, entry in numbered[:RECENT]]
+        return [record for _, record in numbered[:RECENT]]
 
     def hour(self) -> list[Minute]:
         """Return the last 60 minutes, empty ones too, the current one last."""

@@ -12,15 +12,20 @@ from miner.chain.base import Chain
 from miner.identities import Seat
 from miner.inference.reload import Reloader
 from miner.inference.service import Service
-from miner.metrics import OUTCOMES, Metrics
+from miner.metrics import Metrics
 from miner.recorder.recorder import FlightRecorder
+from miner.recorder.records import OUTCOMES
 from miner.settings.settings import Settings
 from miner.settings.validators import VALIDATORS_WAIT
-from miner.shadow.keeper import ShadowKeeper
+from miner.shadow.shadow import ShadowKeeper
 from miner.status.drift import Drift
 from miner.status.history import History
-from miner.status.overview import Hour, Identity, MemoryUse, Overview, RequestView
-from miner.status.views import (
+from miner.status.overview import (
+    Hour,
+    Identity,
+    MemoryUse,
+    Overview,
+    RequestView,
     active,
     chain_view,
     finite,

@@ -1,25 +1,30 @@
 """The parts of a report, as texts; each says itself where it could not be had."""
 
+import io
 import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import tarfile
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import distributions
 from pathlib import Path
 
 import httpx
 
+from detectors.machine import allowed_cores
 from miner import __version__
 from miner.doctor.findings import Finding, verdict
-from miner.inference.plans import cpu_model
-from miner.inference.threads import allowed_cores
+from miner.errors import CouldNotStart
+from miner.inference.plan import cpu_model
 from miner.recorder import FOLDER
 from miner.recorder.records import SEGMENTS
 from miner.settings.settings import Settings
+from miner.support.scrub import scrubbed
 
 PATIENCE = 5.0  # seconds for the operator's port
 LOG_LINES = 5000  # of the journal
@@ -122,3 +127,22 @@ def last_lines(path: Path, most: int) -> str:
         if start:
             file.readline()
         return file.read(most).decode("utf-8", errors="replace")
+
+
+def write_archive(path: Path, texts: Mapping[str, str], secrets: Sequence[str]) -> None:
+    """Write the texts as files of a `tar.gz`, in a folder of the archive's name.
+
+    Raises:
+        CouldNotStart: the file can't be written.
+    """
+    folder, now = path.name.removesuffix(".tar.gz"), int(time.time())
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
+            for name, text in texts.items():
+                data = scrubbed(text, secrets).encode()
+                member = tarfile.TarInfo(f"{folder}/{name}")
+                member.size, member.mtime, member.mode = len(data), now, 0o600
+                archive.addfile(member, io.BytesIO(data))
+    except OSError as error:
+        raise CouldNotStart(f"--out={path}: can't be written: {error.strerror or error}") from error

@@ -1,18 +1,101 @@
 """The sieve that every text of a report goes through: known secrets, what is named like one or has the shape of one."""
 
+import base64
 import json
+import os
 import re
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
+from typing import Any, Literal, get_origin
 
-from miner.settings.secrets import HIDDEN
-from miner.support.forms import ESCAPES, Span, spans_of
-from miner.support.forms import WORDS as PHRASE
+from miner.settings.addresses import ADDRESSES, HIDDEN, secrets_within, shown_each
+from miner.settings.fields import Fields
+
+ESCAPES = r"\\[nrt]"  # a line's end within JSON
+LEAST = 8  # bytes of a secret that is looked for in base64, of which fewer would be found by chance
+PHRASE_WORDS = 12  # of the shortest recovery phrase
+HEX = re.compile(r"(?:0x)?([0-9a-fA-F]{32,})")
+
+Span = tuple[int, int]
+
+
+class Reduced:
+    """A text without the characters that don't count, and where each that does stands in it."""
+
+    def __init__(self, text: str, counting: str) -> None:
+        """Keep the runs that a class of characters, such as `[a-z]`, matches; an escaped line's end is none."""
+        kept = [run for run in re.finditer(rf"{ESCAPES}|(?P<kept>{counting}+)", text) if run["kept"]]
+        self.text = "".join(run[0] for run in kept)
+        self.lower = self.text.lower()  # as long: it is all ASCII
+        self._starts = [run.start() for run in kept]
+        self._offsets = [0]
+        for run in kept:
+            self._offsets.append(self._offsets[-1] + len(run[0]))
+
+    def spans(self, form: str, *, any_case: bool = False) -> Iterator[Span]:
+        """Yield where a form stands in the whole text."""
+        text = self.lower if any_case else self.text
+        at = text.find(form)
+        while at >= 0:
+            yield self._place(at), self._place(at + len(form) - 1) + 1
+            at = text.find(form, at + len(form))
+
+    def _place(self, index: int) -> int:
+        run = bisect_right(self._offsets, index) - 1
+        return self._starts[run] + index - self._offsets[run]
+
+
+def spans_of(text: str, secrets: Iterable[str]) -> list[Span]:
+    """Return where secrets stand in a text, in any of these forms; in order, and none within another."""
+    letters, digits = Reduced(text, "[A-Za-z]"), Reduced(text, "[0-9A-Za-z]")
+    coded = Reduced(text.replace("-", "+").replace("_", "/"), "[A-Za-z0-9+/]")  # the alphabet for addresses too
+    found: list[Span] = []
+    for secret in secrets:
+        digit = HEX.fullmatch(secret)
+        words = re.findall(r"[a-z]+", secret.lower())
+        if digit:
+            found += (_with_prefix(text, span) for span in digits.spans(digit[1].lower(), any_case=True))
+        elif len(words) >= PHRASE_WORDS:
+            found += letters.spans("".join(words), any_case=True)
+        known = [secret.encode()]
+        if digit:  # its digits alone too: with or without `0x` before them
+            known += [digit[1].encode(), *([bytes.fromhex(digit[1])] if len(digit[1]) % 2 == 0 else [])]
+        for core in {core for data in known if len(data) >= LEAST for core in _cores(data)}:
+            found += coded.spans(core)
+    return merged(found)
+
+
+def merged(spans: Iterable[Span]) -> list[Span]:
+    """Return the spans in order, those that touch as one."""
+    whole: list[Span] = []
+    for start, end in sorted(spans):
+        if whole and start <= whole[-1][1]:
+            whole[-1] = whole[-1][0], max(end, whole[-1][1])
+        else:
+            whole.append((start, end))
+    return whole
+
+
+def _with_prefix(text: str, span: Span) -> Span:
+    start, end = span
+    return (start - 2 if text[max(0, start - 2) : start].lower() == "0x" else start), end
+
+
+def _cores(data: bytes) -> Iterator[str]:
+    """Yield what stands in base64 for certain, by where among three bytes the secret begins."""
+    for shift in range(3):
+        whole = base64.b64encode(bytes(shift) + data).decode().rstrip("=")
+        first = (0, 2, 3)[shift]  # characters that also tell of what stands before
+        last = 0 if (shift + len(data)) % 3 == 0 else 1  # and of what stands behind
+        yield whole[first : len(whole) - last]
+
 
 SHORTEST = 6  # characters; a shorter one would blot out half of every text
-WORDS = "hdaccount/wordlist/english.txt"  # of BIP-39, in eth_account, which bittensor brings
+WORD_LIST = "hdaccount/wordlist/english.txt"  # of BIP-39, in eth_account, which bittensor brings
 
 # Tokens that their makers gave a form to be known by. A detector off the shelf finds them by entropy, and takes hotkeys
 # and commits along, which whoever helps has to read; without it, it passes half of these over.
@@ -52,7 +135,7 @@ COUNT = r"\d{1,10}\b"
 QUOTED = r"\\\"(?:(?!\\\")[^\n])*(?:\\\")?|\"(?:[^\"\\\n]|\\.)*\"?|'[^'\n]*'?"
 TO_THE_END = r"(?:(?!\\?\"\s*(?:[,}\]]|$))[^\n])+"  # of the line, or of the JSON string that the text is
 KEPT = rf"{re.escape(HIDDEN)}|(?:null|none|true|false)\b"
-RUN = re.compile(rf"\b[a-z]{{3,8}}(?:(?:\s|{ESCAPES}|,)+[a-z]{{3,8}}\b){{{PHRASE - 1},}}")
+RUN = re.compile(rf"\b[a-z]{{3,8}}(?:(?:\s|{ESCAPES}|,)+[a-z]{{3,8}}\b){{{PHRASE_WORDS - 1},}}")
 WORD = re.compile(rf"{ESCAPES}|(?P<word>[A-Za-z]+)")
 APART = 32  # characters between two words of a phrase that is numbered, quoted, or in a table
 
@@ -135,7 +218,7 @@ def _phrases(text: str, known: frozenset[str]) -> list[Span]:
 
 
 def _whole(run: Sequence[Span]) -> list[Span]:
-    return [(run[0][0], run[-1][1])] if len(run) >= PHRASE else []
+    return [(run[0][0], run[-1][1])] if len(run) >= PHRASE_WORDS else []
 
 
 @lru_cache(maxsize=1)
@@ -143,7 +226,84 @@ def _phrase_words() -> frozenset[str] | None:
     """Return the words that recovery phrases are made of, if a package here has them."""
     package = find_spec("eth_account")
     for place in (package.submodule_search_locations or []) if package is not None else []:
-        file = Path(place) / WORDS
+        file = Path(place) / WORD_LIST
         if file.is_file():
             return frozenset(file.read_text(encoding="utf-8").split())
     return None
+
+
+SET = "(set, not shown)"
+LARGEST = 2**16  # bytes of a key file
+MOST = 10_000  # files in a wallets folder; who named another folder by mistake shall not wait for all of it
+PUBLIC = ("accountId", "publicKey", "ss58Address", "address", "cryptoType", "encoding", "meta")  # of a key file
+
+# Free text that is harmless; numbers, switches and closed lists always are, and all else is hidden.
+HARMLESS = {
+    "image_detector", "image_detector_config", "image_detector_backend", "image_detector_precision", "wallet_name",
+    "wallet_hotkey", "wallet_hotkeys", "wallet_path", "miner_axon_host", "axon_external_ip", "blacklist_allow_hotkeys",
+    "blacklist_deny_hotkeys", "status_host", "status_allowed_hosts", "state_dir", "models_dir", "standalone_file",
+    "remote_model", "shadow_detector", "shadow_detector_config", "video_detector", "video_detector_config",
+    "video_detector_device",
+}  # fmt: skip
+
+
+def shown_settings(settings: Fields) -> dict[str, Any]:
+    """Return the settings by name, with what could be a secret hidden."""
+    return {name.upper(): _shown(name, getattr(settings, name)) for name in type(settings).model_fields}
+
+
+def _shown(name: str, value: Any) -> Any:
+    if value is None or value == "" or isinstance(value, (bool, int, float)):
+        return value
+    if name in ADDRESSES:
+        return shown_each(str(value))
+    is_closed = get_origin(Fields.model_fields[name].annotation) is Literal
+    return str(value) if name in HARMLESS or is_closed else SET
+
+
+def secrets_of_addresses(settings: Fields) -> Iterator[str]:
+    """Yield what the addresses hold that others may not see; the model's page is there to be seen."""
+    for name in ADDRESSES - {"model_url"}:
+        for address in str(getattr(settings, name)).split(","):
+            yield from secrets_within(address)
+
+
+def secrets_in(files: Iterable[Path]) -> Iterator[str]:
+    """Yield the secrets of key and password files: each text in a key's JSON but the public ones, or the whole file."""
+    for file in files:
+        try:
+            data = file.read_bytes() if file.stat().st_size <= LARGEST else b""
+            text = data.decode("utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            continue
+        try:
+            content = json.loads(text)
+        except ValueError:
+            content = text
+        yield from _texts_of(content if isinstance(content, dict) else text)
+
+
+def _texts_of(content: Any) -> Iterator[str]:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            if key not in PUBLIC:
+                yield from _texts_of(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _texts_of(value)
+    else:
+        yield str(content)
+
+
+def key_files(settings: Fields) -> list[Path]:
+    """Return every file of this machine that may hold a secret of the miner."""
+    named = [settings.wallet_hotkey_file, settings.wallet_hotkey_password_file]
+    folders = [settings.wallet_path, settings.state_dir / "wallets"]  # also the wallets that serve no request here
+    found = [path for folder in folders for path in islice(_files_below(folder), MOST)]
+    return [path for path in [*named, *found] if path is not None and not path.name.endswith("pub.txt")]
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield every file there is to be seen: what may not be entered is passed over."""
+    for place, _, names in os.walk(folder):
+        yield from (Path(place) / name for name in names)

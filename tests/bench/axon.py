@@ -27,7 +27,7 @@ from rich.table import Table
 
 from miner.axon.client import Client, another
 from miner.chain.standalone import own_wallet, standalone_file
-from miner.cli.ending import end_in_order_on_sigterm, errors_told
+from miner.cli.common import end_in_order_on_sigterm, errors_told
 from miner.errors import CouldNotStart
 from tests.bench.options import parser_of, print_figures
 

@@ -19,13 +19,13 @@ from starlette.routing import Route
 from detectors.base import Detector, RunOptions
 from detectors.errors import DetectorConfigError
 from detectors.load import load_detector
+from detectors.machine import allowed_cores
 from detectors.models.config import read_config
 from detectors.network import Network
-from detectors.remote.options import EngineOptions
+from detectors.remote.endpoints import EngineOptions
 from detectors.remote.server import HEADER, OpenInference
-from miner.cli.ending import errors_told
+from miner.cli.common import errors_told
 from miner.cli.preparation import start_errors
-from miner.inference.threads import allowed_cores
 from miner.settings.settings import Settings
 
 

@@ -19,11 +19,11 @@ import httpx
 from detectors.base import Detector
 from detectors.errors import EngineError
 from detectors.redact import shown
-from detectors.remote.options import EngineOptions
-from miner.bench.pictures import made_jpeg
+from detectors.remote.endpoints import EngineOptions
 from miner.bench.process import HOST
 from miner.bench.report import percentiles
-from miner.cli.ending import end_in_order_on_sigterm, errors_told
+from miner.bench.subject import made_jpeg
+from miner.cli.common import end_in_order_on_sigterm, errors_told
 from miner.errors import CouldNotStart
 from miner.settings.settings import Settings, environment_of
 from tests.bench.engine import load

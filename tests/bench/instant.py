@@ -18,8 +18,8 @@ from PIL import Image
 
 from detectors.base import Detector, Judgement, Prediction
 from miner.axon.app import Axon
-from miner.axon.limits import Limits
-from miner.axon.policy import Rules
+from miner.axon.body import Limits
+from miner.axon.caller import Rules
 from miner.chain.standalone import StandaloneChain, own_wallet, standalone_file
 from miner.http.server import listening
 from miner.inference.queue import Queue
@@ -49,7 +49,7 @@ async def serve(state: Path, port: int, profiler: cProfile.Profile) -> None:
     service = Service(_AtOnce(), scheduler)
     limits = Limits(max_body=16 * 2**20, body_stall=3.0, deadline_cap=12.0, deadline_margin=0.5)
     chain = StandaloneChain(standalone_file(state), hotkey)
-    axon = Axon(service, chain, Rules(), limits, Metrics(), History())
+    axon = Axon(service, chain, Rules(), limits, [Metrics(), History()])
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)

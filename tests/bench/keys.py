@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from miner.axon.client import Client
-from miner.bench.pictures import made_jpeg
 from miner.bench.process import HOST, MinerProcess
+from miner.bench.subject import made_jpeg
 from miner.chain.standalone import own_wallet
-from miner.cli.ending import end_in_order_on_sigterm, errors_told
+from miner.cli.common import end_in_order_on_sigterm, errors_told
 from miner.errors import CouldNotStart
 from miner.settings.settings import Settings, environment_of
 from tests.bench.options import add_env_file, parser_of, print_figures, print_table

@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.progress import track
 
 from miner.axon.client import Client, Reply, another
-from miner.bench.pictures import made_jpeg
 from miner.bench.process import MinerProcess
 from miner.bench.report import percentiles
-from miner.cli.ending import end_in_order_on_sigterm, errors_told
+from miner.bench.subject import made_jpeg
+from miner.cli.common import end_in_order_on_sigterm, errors_told
 from miner.errors import CouldNotStart
 from miner.settings.settings import Settings, environment_of
 from tests.bench.options import add_env_file, parser_of, print_figures, print_table

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from miner.chain.changes import register_command
+from miner.chain.sync import register_command
 from miner.chain.wallet import load_hotkey
 from miner.errors import ConfigurationError
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from miner.chain.checkup import read_head, read_standing
 from miner.chain.client import ChainClient, ChainFault
-from miner.chain.queries import Endpoint
+from miner.chain.queries import Endpoint, read_head, read_standing
 from tests.chain.conftest import NETUID, key
 from tests.chain.node import Node
 

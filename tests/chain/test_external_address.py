@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from miner.chain.external_address import AddressUnknown, find_external_ip
+from miner.chain.publication import AddressUnknown, find_external_ip
 
 STALL = "stall"
 

@@ -6,8 +6,7 @@ import logging
 
 import pytest
 
-from miner.chain.external_address import AddressUnknown
-from miner.chain.publication import Axon
+from miner.chain.publication import AddressUnknown, Axon
 from miner.errors import ConfigurationError
 from tests.chain.conftest import NETUID, eventually, impatient, key
 from tests.chain.node import Node

@@ -9,18 +9,16 @@ from typer.testing import CliRunner
 
 from detectors.base import RunOptions
 from detectors.errors import DetectorConfigError
-from detectors.files import keep_calibration, store_calibration
 from detectors.load import load_detector
 from detectors.models.calibration import Calibration
 from detectors.models.config import DetectorConfig
 from detectors.models.manifest import BranchModel, Judged, Manifest
-from detectors.photos.changes import VIEWS
+from detectors.models.store import keep_calibration, store_calibration
 from detectors.photos.synthetic import known_picture, many_pictures
-from detectors.quantize.order import Order
-from detectors.quantize.photos import Photos
-from detectors.quantize.quantize import make_faster
+from detectors.photos.transforms import VIEWS
+from detectors.quantize.quantize import Order, Photos, make_faster
 from miner.cli import app
-from miner.cli.photos import find_models
+from miner.cli.training import find_models
 from miner.settings.settings import Settings
 from tests.photos import fill
 

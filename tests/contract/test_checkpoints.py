@@ -14,13 +14,13 @@ from safetensors.torch import load_file, save_file
 from detectors.errors import ModelError, ModelFileError
 from detectors.export.export import prepare
 from detectors.export.hf import ViTExporter
-from detectors.export.hf_numpy import numpy_reference
+from detectors.export.hf_graph import numpy_reference
 from detectors.models.checkpoint import SINGLE, read_weights, weight_files
 from detectors.models.config import DetectorConfig
 from detectors.models.manifest import Manifest
 from detectors.models.sources import model_folder
+from detectors.network import ViT
 from detectors.photos.synthetic import parity_pictures
-from detectors.vit import ViT
 from tests.models import make_resnet, make_vit, photo
 
 Tensors = dict[str, torch.Tensor]

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detectors.backends import MODEL_FILE
 from detectors.base import Detector, RunOptions
 from detectors.errors import DetectorConfigError, ImageError, InferenceError, ModelError, NotPrepared
 from detectors.export.export import prepare
 from detectors.load import is_prepared, load_detector
+from detectors.models import MODEL_FILE
 from detectors.models.manifest import Manifest
 from detectors.registry import BACKENDS, DETECTORS, backend_class, detector_class, exporter_class
-from detectors.remote.options import EngineOptions
+from detectors.remote.endpoints import EngineOptions
 from tests.contract.conftest import Prepared
 from tests.models import photo
 from tests.oip_server import OipServer

@@ -13,11 +13,11 @@ from PIL import Image
 from detectors.errors import DetectorConfigError
 from detectors.export.export import prepare
 from detectors.models.config import DetectorConfig, read_config
+from detectors.models.hf_config import ProcessorConfig
 from detectors.models.manifest import Manifest
-from detectors.models.processor_config import ProcessorConfig
+from detectors.network import ViT
 from detectors.photos.synthetic import scene
 from detectors.torch_compat import ensure_torchvision
-from detectors.vit import ViT
 from miner.cli import main
 from tests.models import make_vit
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from detectors.backends import MODEL_FILE, ort_cache
+from detectors.backends import ort_cache
 from detectors.base import RunOptions
-from detectors.files import LARGE
 from detectors.load import load_detector
+from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig
 from detectors.models.manifest import Manifest
+from detectors.models.store import LARGE
 
 STARTER = Path(__file__).resolve().parents[2] / "detectors" / "starter"
 

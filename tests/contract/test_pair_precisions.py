@@ -18,10 +18,8 @@ from detectors.models.sources import model_folder, variant_folder
 from detectors.photos.image import decode
 from detectors.photos.synthetic import many_pictures
 from detectors.quantize.ensemble import make_faster_ensemble
-from detectors.quantize.order import Order
-from detectors.quantize.photos import Photos
-from miner.bench.job import Job
-from miner.bench.worker import _load
+from detectors.quantize.quantize import Order, Photos
+from miner.bench.worker import Job, _load
 from tests.contract.test_precisions import WAYS
 
 DATA = many_pictures(16)

@@ -11,13 +11,12 @@ from detectors.base import RunOptions
 from detectors.errors import ModelError
 from detectors.export.export import prepare
 from detectors.export.hf import ViTExporter
-from detectors.export.hf_numpy import numpy_reference
-from detectors.export.versions import PLAIN, is_outdated
+from detectors.export.hf_graph import numpy_reference
 from detectors.load import load_detector
 from detectors.models.config import DetectorConfig
-from detectors.models.manifest import Manifest
+from detectors.models.manifest import PLAIN, Manifest, is_outdated
+from detectors.network import ViT
 from detectors.photos.synthetic import parity_pictures
-from detectors.vit import ViT
 from tests.models import make_vit, photo
 from tests.stored_vit import ANSWERS, write_stored_vit
 

@@ -10,22 +10,18 @@ import pytest
 from onnx import numpy_helper
 
 from detectors import registry
-from detectors.backends import MODEL_FILE
 from detectors.base import RunOptions
 from detectors.errors import DetectorConfigError, ModelError, NotPrepared
 from detectors.load import load_detector
+from detectors.machine import LOUD
+from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig
 from detectors.models.manifest import Manifest, Precision
 from detectors.photos.synthetic import many_pictures
 from detectors.quantize import Inputs, Recipe
-from detectors.quantize.onnx_int8 import dynamic
-from detectors.quantize.openvino import cpu_has_bf16
-from detectors.quantize.order import Order
-from detectors.quantize.photos import Photos
-from detectors.quantize.quantize import make_faster
-from detectors.quantize.sensitivity import most_sensitive_layers
-from detectors.quantize.timing import compare
-from detectors.quiet import LOUD
+from detectors.quantize.gate import compare
+from detectors.quantize.quantize import Order, Photos, make_faster, most_sensitive_layers
+from detectors.quantize.recipes import cpu_has_bf16, dynamic
 
 STARTER = Path(__file__).resolve().parents[2] / "detectors" / "starter"
 CONFIG = DetectorConfig(model_folder=STARTER, path=STARTER / "starter.yaml")

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detectors.backends.torch import load_yolo
 from detectors.base import Detector, RunOptions
 from detectors.errors import DetectorConfigError, NotPrepared
 from detectors.export.export import prepare
-from detectors.export.yolo import load_yolo
 from detectors.load import has_variant, is_prepared, load_detector
 from detectors.models.config import DetectorConfig, read_config
 from detectors.models.manifest import Manifest

@@ -14,9 +14,9 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from detectors.backends import MODEL_FILE
+from detectors.models import MODEL_FILE
+from detectors.models.hf_config import PROCESSOR_FILE
 from detectors.models.manifest import Manifest, Output, Parity, Source, sha256
-from detectors.models.processor_config import PROCESSOR_FILE
 from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture
 from detectors.preprocess import from_processor_config

@@ -14,7 +14,7 @@ import pytest
 
 from detectors.models.manifest import Manifest
 from miner.bench.client import Worker
-from miner.bench.job import Job
+from miner.bench.worker import Job
 from miner.errors import CouldNotStart
 from tests.models import make_vit
 from tests.process.daemon import PATIENCE, clean_environment, eventually

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from detectors.backends import MODEL_FILE
+from detectors.models import MODEL_FILE
 from tests.process.conftest import StartDaemon
 from tests.process.daemon import Daemon, eventually
 from tests.process.graphs import write_model

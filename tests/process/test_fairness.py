@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from miner.chain import standalone
-from miner.inference.queue import MESSAGES
+from miner.errors import MESSAGES
 from tests.process.conftest import StartDaemon
 from tests.process.daemon import PATIENCE, Daemon, eventually, free_port
 from tests.process.graphs import write_model

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from miner.inference.breaker import FAILURES
 from miner.inference.queue import SLOWER
+from miner.inference.service import FAILURES
 from tests.process.conftest import Settings, StartDaemon
 from tests.process.daemon import Daemon, eventually
 from tests.process.graphs import OnBlack, write_model

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from detectors.backends import MODEL_FILE
+from detectors.models import MODEL_FILE
 from tests.process.conftest import Settings, StartDaemon, go_on
 from tests.process.daemon import PATIENCE, Daemon, clean_environment, eventually, free_port
 from tests.process.graphs import write_model

@@ -63,7 +63,7 @@ def test_each_line_is_a_json_object_with_the_same_names(talkative: Daemon, stree
     requests = eventually(lambda: [line for line in lines_of(talkative) if line["level"] == "debug"])
     lines = lines_of(talkative)
     assert {tuple(line)[:4] for line in lines} == {("time", "level", "logger", "message")}
-    (request,) = [line for line in requests if line["logger"] == "miner.axon.request_log"]
+    (request,) = [line for line in requests if line["logger"] == "miner.status.request_log"]
     assert (request["uid"], request["outcome"], request["wire"]) == (1, "ok", "dendrite")
     assert 0 <= request["prediction"] <= 1
     assert request["seconds"] > 0
@@ -156,7 +156,7 @@ def test_a_log_file_has_what_the_log_has_and_a_line_for_what_came(
     assert daemon.stop() == 0
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     assert lines[1:] == lines_of(daemon)
-    (told,) = [line for line in lines if line["logger"] == "miner.axon.request_log"]
+    (told,) = [line for line in lines if line["logger"] == "miner.status.request_log"]
     assert {name: told[name] for name in ("level", "asked", "answered", "refused", "late", "validators")} == {
         "level": "info", "asked": 4, "answered": 4, "refused": 0, "late": 0, "validators": 1,
     }  # fmt: skip

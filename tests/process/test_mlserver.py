@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from detectors.backends import MODEL_FILE
+from detectors.models import MODEL_FILE
 from tests.process.conftest import SHIPPED, StartDaemon
 from tests.process.daemon import PATIENCE, Daemon, clean_environment, eventually, free_port
 from tests.process.environments import environment

@@ -12,7 +12,7 @@ import pytest
 from miner.axon.client import Client
 from miner.metrics import STAGES
 from miner.recorder import FOLDER
-from miner.recorder.records import SEGMENTS, Record, read_records
+from miner.recorder.records import SEGMENTS, RequestRecord, read_records
 from miner.simulate.replay import recorded_photos, replay
 from tests.models import photo
 from tests.process.conftest import StartDaemon
@@ -22,7 +22,7 @@ from tests.process.simulating import simulate
 from tests.process.wire import Door
 
 
-def recorded(daemon: Daemon, count: int) -> list[Record]:
+def recorded(daemon: Daemon, count: int) -> list[RequestRecord]:
     eventually(lambda: daemon.metric("recorder_records_total") >= count)
     return list(read_records(daemon.state / FOLDER))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from detectors.backends import MODEL_FILE
+from detectors.models import MODEL_FILE
 from tests.process.conftest import StartDaemon, daemons
 from tests.process.daemon import PATIENCE, Daemon, eventually
 from tests.process.graphs import write_model

@@ -15,8 +15,7 @@ from detectors.load import load_detector
 from detectors.models.config import read_config
 from detectors.photos.labelled import read_photos
 from detectors.photos.transforms import Era
-from miner.simulate.photos import labelled_photos
-from miner.simulate.run import Play
+from miner.simulate.run import Play, labelled_photos
 from miner.simulate.schedule import Subnet, plan
 from tests.models import photo
 from tests.process.daemon import PATIENCE, Daemon, clean_environment, free_port

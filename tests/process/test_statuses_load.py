@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from miner.chain import standalone
-from miner.inference.queue import MESSAGES
+from miner.errors import MESSAGES
 from tests.process.conftest import Settings, StartDaemon
 from tests.process.daemon import PATIENCE, Daemon, eventually
 from tests.process.inspection import message_of, probability_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from miner.chain.client import CLOSE_SECONDS, GRACE_SECONDS
-from miner.cli import installed
+from miner.cli import common
 from miner.http.server import CLOSING_SECONDS
 from miner.inference.background import LAST_SECONDS
 from miner.settings.settings import Settings
@@ -97,8 +97,8 @@ def test_the_commands_of_a_service_look_where_the_unit_does() -> None:
         for key, text in given.items()
         if key.lower() in Settings.model_fields
     }
-    assert installed.unit_settings("testnet") == wanted
-    assert str(Path("/") / installed.ETC / "testnet.env") == filled(value("ExecStart").split()[-1])
+    assert common.unit_settings("testnet") == wanted
+    assert str(Path("/") / common.ETC / "testnet.env") == filled(value("ExecStart").split()[-1])
 
 
 @pytest.mark.parametrize("script", ["install.sh", "uninstall.sh", "common.sh"])
@@ -120,9 +120,9 @@ def python() -> str:
 
 def test_a_dry_run_prints_every_step_and_takes_none(python: str) -> None:
     before = {path for top in ("/opt", "/etc/systemd/system", "/etc") for path in Path(top).iterdir()}
-    installed = run("make", "install-service", "ENV=testnet", "DRY_RUN=1", PYTHON=python)
-    assert installed.returncode == 0, installed.stderr
-    steps = [line for line in installed.stdout.splitlines() if line.startswith("+ ")]
+    made = run("make", "install-service", "ENV=testnet", "DRY_RUN=1", PYTHON=python)
+    assert made.returncode == 0, made.stderr
+    steps = [line for line in made.stdout.splitlines() if line.startswith("+ ")]
     assert "+ chmod 640 /etc/roadwork-miner/testnet.env" in steps
     for part in ("venv", "--require-hashes", "testnet.env", UNIT.name, "daemon-reload", "current-testnet", "restart"):
         assert any(part in step for step in steps), part

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import httpx
 
-from miner.axon.caller import Wire
 from miner.axon.client import Client
+from miner.recorder.records import Wire
 from tests.process.inspection import inspect_answer
 
 if TYPE_CHECKING:

@@ -1,76 +1,101 @@
-"""The arrows between the packages."""
+"""The rooms of the house, and the arrows between them."""
 
 import ast
 import tomllib
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.house import ROOT, cycles, graph, imports, modules, room_of, rooms, top
 
-# Who must not know whom. `miner.app` is the composition root and knows everybody.
-FORBIDDEN = [
-    ("detectors", "miner"),
-    ("detectors", "prometheus_client"),
-    ("detectors", "bittensor"),
-    ("detectors", "starlette"),
-    ("detectors.photos", "detectors.base"),
-    ("detectors.photos", "detectors.models"),
-    ("miner", "detectors.training"),
-    ("miner.inference.queue", "miner.axon"),
-    ("miner.inference.queue", "detectors"),
-    ("miner.inference.scheduler", "miner.axon"),
-    ("miner.inference.scheduler", "detectors"),
-    ("miner.axon.policy", "miner.axon"),
-    ("miner.inference.service", "miner.axon"),
-    ("miner.inference.service", "miner.chain"),
-    ("miner.chain", "miner.axon"),
-    ("miner.chain", "detectors"),
-    ("miner.inference.threads", "miner"),
-    ("miner.status.app", "miner.axon"),
-]
-
-# The commands that train and judge, and what they share; `detectors.training` is nobody else's.
-TRAINERS = {
-    "miner.cli.branches", "miner.cli.calibrate", "miner.cli.evaluate", "miner.cli.fuse", "miner.cli.photos",
-    "miner.cli.precompute", "miner.cli.train", "miner.cli.training",
-}  # fmt: skip
-
-
-def modules() -> dict[str, Path]:
-    found = {}
-    for package in ("miner", "detectors"):
-        for path in (ROOT / package).rglob("*.py"):
-            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-            found[name.removesuffix(".__init__")] = path
-    return found
+# A room may import from those above it in its list, and from itself. `miner` may import from `detectors`, never the
+# other way round.
+ORDER = {
+    "detectors": """
+        errors redact registry torch_compat machine console files photos models preprocess base network remote ensemble
+        backends evaluation load export quantize training
+    """,
+    "miner": """
+        errors formats systemd lock logs recorder settings http chain identities metrics inference axon shadow status
+        app doctor bench support simulate cli __main__
+    """,
+}
+# Packages that nothing but these rooms may import, as they are large or not there.
+ONLY = {
+    "bittensor": {"miner.axon", "miner.bench", "miner.chain", "miner.cli", "miner.identities", "miner.simulate"},
+    "prometheus_client": {"miner.bench", "miner.doctor", "miner.inference", "miner.metrics", "miner.status"},
+    "starlette": {"miner.axon", "miner.http", "miner.status"},
+    "torch": {
+        "detectors.backends",
+        "detectors.evaluation",
+        "detectors.export",
+        "detectors.quantize",
+        "detectors.torch_compat",
+        "detectors.training",
+        "miner.bench",
+    },
+    "detectors.training": {"miner.cli"},
+}
+LARGEST = 400  # lines of a module
+MOST_MODULES = 12  # of a package; a command each, a part of training each are more
+MOST = {"miner": 22, "detectors": 24}  # entries at the top
 
 
-def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import"
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+@pytest.mark.parametrize("package", ORDER)
+def test_every_room_stands_in_the_order(package: str) -> None:
+    standing = [f"{package}.{name}" for name in ORDER[package].split()]
+    assert set(standing) == {room_of(name) for name in modules() if name.startswith(package + ".")}
+    assert len(standing) == len(set(standing))
 
 
-def within(name: str, package: str) -> bool:
-    return name == package or name.startswith(package + ".")
+@pytest.mark.parametrize("package", ORDER)
+def test_rooms_import_from_those_above_them(package: str) -> None:
+    above: set[str] = set()
+    for name in ORDER[package].split():
+        room = f"{package}.{name}"
+        wrong = {target for target in rooms(graph())[room] if target.startswith(package + ".")} - above
+        assert not wrong, f"{room} imports from {wrong}"
+        above.add(room)
 
 
-@pytest.mark.parametrize(("who", "whom"), FORBIDDEN)
-def test_the_arrows_point_one_way(who: str, whom: str) -> None:
-    guilty = [
-        f"{name} imports {target}"
-        for name, path in modules().items()
-        if within(name, who) and not (whom == "detectors.training" and name in TRAINERS)
-        for target in imports(path)
-        if within(target, whom) and not within(target, who)
-    ]
-    assert not guilty
+def test_the_detectors_know_nothing_of_the_miner() -> None:
+    below = {name: targets for name, targets in graph().items() if name.startswith("detectors")}
+    assert not {name for name, targets in below.items() if any(target.startswith("miner") for target in targets)}
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert cycles(graph()) == []
+
+
+@pytest.mark.parametrize("package", ONLY)
+def test_what_is_heavy_is_imported_in_few_rooms(package: str) -> None:
+    known = modules()
+    found = {
+        room_of(name)
+        for name, path in known.items()
+        for target in imports(path, known)
+        if (target == package or target.startswith(package + ".")) and not name.startswith(package)
+    }
+    assert found <= ONLY[package]
+
+
+def test_the_queue_decides_without_a_loop_a_clock_or_a_model() -> None:
+    known = modules()
+    assert set(imports(known["miner.inference.queue"], known)) & set(known) == {"miner.errors"}
+
+
+@pytest.mark.parametrize("package", MOST)
+def test_the_top_of_a_package_can_be_held_in_the_head(package: str) -> None:
+    assert len(top(package)) <= MOST[package], top(package)
+
+
+def test_files_and_packages_stay_small() -> None:
+    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in modules().items()}
+    assert not [name for name, count in lines.items() if count > LARGEST]
+    inside = Counter(name.rpartition(".")[0] for name, path in modules().items() if path.name != "__init__.py")
+    crowded = {name for name, count in inside.items() if count > MOST_MODULES}
+    assert crowded <= {"miner.cli", "detectors.training"}
 
 
 def test_every_package_is_installed() -> None:
@@ -84,7 +109,7 @@ def test_the_environment_is_read_in_one_place() -> None:
         "miner.settings.settings",  # all of ours
         "miner.systemd",  # NOTIFY_SOCKET, systemd's own protocol
         "detectors",  # keeps libraries from reporting to their makers, before any is imported
-        "detectors.export.yolo",  # sets what ultralytics reads at its import
+        "detectors.backends.torch",  # sets what ultralytics reads at its import
         "miner.chain.client",  # sets where the SDK caches the chain's metadata
         "miner.cli.preparation",  # sets how much transformers says
         "miner.cli.training",  # the same

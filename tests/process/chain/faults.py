@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from miner.inference.threads import allowed_cores
+from detectors.machine import allowed_cores
 from tests.process.chain.checkup import Setup
 from tests.process.chain.live_node import NETUID, OWN_UID, SHARES
 from tests.process.conftest import SHIPPED

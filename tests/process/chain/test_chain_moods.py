@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from miner.chain.store import SnapshotStore
+from miner.chain.sync import SnapshotStore
 from tests.process.chain.conftest import miners
 from tests.process.chain.live_node import NETUID, SUBMIT, LiveNode, healthy_node
 from tests.process.chain.scene import START, keeps_answering, of_chain, register, settled, syncs_again, why_not

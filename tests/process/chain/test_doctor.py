@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from miner.inference.threads import allowed_cores
+from detectors.machine import allowed_cores
 from tests.process.chain.checkup import Setup
 from tests.process.chain.faults import FAULTS
 from tests.process.chain.live_node import EXTERNAL_IP, OWN_UID, SECRETS

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from detectors.errors import ImageError, ModelError, ModelFileError
-from detectors.models.processor_config import SLOW_ONLY
+from detectors.models.hf_config import SLOW_ONLY
 from detectors.photos.synthetic import scene
 from detectors.preprocess import PROCESSORS, Preprocessing, from_processor_config
 from detectors.torch_compat import ensure_torchvision
@@ -120,7 +120,8 @@ def test_any_file_is_served_as_transformers_does_or_refused(
 
 @pytest.mark.parametrize("size", [224, 225, 640])
 def test_equals_the_transforms_of_ultralytics(size: int) -> None:
-    from detectors.export.yolo import _processor_config, import_yolo
+    from detectors.backends.torch import import_yolo
+    from detectors.export.yolo import _processor_config
 
     import_yolo()
     from ultralytics.data.augment import classify_transforms

@@ -8,7 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from detectors.machine import Memory, Throttling
 from detectors.models.manifest import Manifest, Output, Parity, Source
-from miner.metrics import BUCKETS, OUTCOMES, REMAINING_BUCKETS, STAGES, TENTHS, Metrics, graph_hash
+from miner.metrics import BUCKETS, REMAINING_BUCKETS, STAGES, TENTHS, Metrics, graph_hash
+from miner.recorder.records import OUTCOMES
 
 
 def families(metrics: Metrics | None = None) -> dict[str, list[dict[str, str]]]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from detectors.backends.mapped import MappedFiles, mapped_below
 from detectors.errors import InferenceError
+from detectors.network import MappedFiles, mapped_below
 
 SIZE = 3 * mmap.PAGESIZE
 

@@ -7,7 +7,7 @@ import pytest
 
 from detectors.base import Detector, Prediction
 from detectors.errors import InferenceError, ModelError
-from detectors.evaluation.comparison import PICTURES, Comparison, Seen, compare, sum_up
+from detectors.evaluation.evaluate import PICTURES, Comparison, Seen, compare, sum_up
 
 
 class FakeDetector:

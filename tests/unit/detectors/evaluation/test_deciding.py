@@ -8,12 +8,21 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 from detectors.errors import DetectorConfigError
-from detectors.evaluation.branch_file import BranchFile
-from detectors.evaluation.combine import Way, choose, fit, measure, measured, ways
+from detectors.evaluation.branch_file import BranchFile, write_ensemble
+from detectors.evaluation.combine import (
+    Way,
+    best_temperature,
+    best_threshold,
+    calibrate,
+    choose,
+    fit,
+    folds,
+    measure,
+    measured,
+    ways,
+)
 from detectors.evaluation.estimates import reward_of
 from detectors.evaluation.evaluate import in_words, judge, leads, warnings
-from detectors.evaluation.thresholds import best_temperature, best_threshold, calibrate, folds
-from detectors.evaluation.writing import write_ensemble
 from detectors.models.calibration import log_odds, logistic
 from detectors.models.config import read_config
 from detectors.models.fusion import Fusion

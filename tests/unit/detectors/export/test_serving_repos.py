@@ -11,9 +11,9 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import TYPE_FP32, ModelConfig, ModelInstanceGroup
 
-from detectors.backends import MODEL_FILE
 from detectors.errors import ModelError
 from detectors.export.serving_repos import write_layout
+from detectors.models import MODEL_FILE
 from detectors.models.manifest import NAME, Manifest, sha256
 
 STARTER = Path(__file__).resolve().parents[4] / "detectors" / "starter"

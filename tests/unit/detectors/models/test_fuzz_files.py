@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from detectors.errors import DetectorError
 from detectors.models.config import read_config
+from detectors.models.hf_config import MODEL_TYPES, PROCESSORS, ModelConfig, ProcessorConfig, ViTConfig
 from detectors.models.manifest import Manifest
-from detectors.models.model_config import ModelConfig, ViTConfig
-from detectors.models.processor_config import MODEL_TYPES, PROCESSORS, ProcessorConfig
 from detectors.photos.image import MAX_PIXELS
 from detectors.preprocess import from_processor_config
 from tests.mutations import Damage, damaged, damages

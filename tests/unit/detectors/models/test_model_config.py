@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from detectors.errors import DetectorConfigError, ModelError, ModelFileError
-from detectors.models.model_config import ModelConfig, ViTConfig
+from detectors.models.hf_config import ModelConfig, ViTConfig
 
 TWO = {"0": "None", "1": "Roadwork"}
 

@@ -6,8 +6,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detectors.photos.changes import CHANGES, VIEWS, View, sent
-from detectors.photos.transforms import DISTORTIONS, ERAS, LEVELS, Era, augmented, opened, prepare
+from detectors.photos.transforms import (
+    CHANGES,
+    DISTORTIONS,
+    ERAS,
+    LEVELS,
+    VIEWS,
+    Era,
+    View,
+    augmented,
+    opened,
+    prepare,
+    sent,
+)
 from tests.models import photo
 
 

@@ -6,7 +6,7 @@ import pytest
 from detectors.evaluation.reward import expected_reward
 from detectors.models.manifest import Gate
 from detectors.quantize import gate
-from detectors.quantize.photos import Photos
+from detectors.quantize.quantize import Photos
 
 FP32 = np.array([0.1, 0.4, 0.6, 0.9])
 

@@ -29,7 +29,7 @@ from detectors.base import RunOptions
 from detectors.models.config import read_config
 from detectors.errors import ModelError
 from detectors.load import load_detector
-from detectors.remote.options import EngineOptions
+from detectors.remote.endpoints import EngineOptions
 
 def ask(address):
     options = RunOptions(engine=EngineOptions((address,)))

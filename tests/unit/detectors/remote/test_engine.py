@@ -14,8 +14,7 @@ from detectors.load import load_detector
 from detectors.models.config import read_config
 from detectors.photos.synthetic import known_picture
 from detectors.remote.channel import ReadLimits
-from detectors.remote.endpoints import State
-from detectors.remote.options import EngineOptions
+from detectors.remote.endpoints import EngineOptions, State
 from tests.models import photo
 from tests.oip_server import Mood, OipServer
 

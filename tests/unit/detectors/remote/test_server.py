@@ -13,8 +13,8 @@ from tritonclient.http import InferenceServerClient, InferInput, InferRequestedO
 from detectors.base import Backend, Detector, RunOptions
 from detectors.load import load_detector
 from detectors.models.config import read_config
+from detectors.remote.channel import read_signature
 from detectors.remote.server import HEADER, INPUT, OUTPUT, OpenInference
-from detectors.remote.signature import read_signature
 
 INFER = "/v2/models/starter/infer"
 ARRAY = np.random.default_rng(0).normal(size=(1, 3, 160, 160)).astype(np.float32)

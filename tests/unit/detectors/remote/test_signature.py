@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from detectors.errors import ModelError
-from detectors.remote.options import check_addresses
-from detectors.remote.signature import Signature, read_signature
+from detectors.remote.channel import Signature, read_signature
+from detectors.remote.endpoints import check_addresses
 
 SHAPE, LABELS = (1, 3, 160, 160), ("None", "Roadwork")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detectors.training.cache import FeatureCache, Key, Row
 from detectors.training.config import Augment
+from detectors.training.features import FeatureCache, Key, Row
 
 ROWS: list[Row] = [("a" * 64, 0), ("a" * 64, 1), ("b" * 64, 0)]
 FEATURES = np.arange(12, dtype=np.float32).reshape(3, 4)

@@ -15,10 +15,9 @@ from detectors.console import Screen
 from detectors.photos.labelled import read_photos
 from detectors.preprocess import from_processor_config
 from detectors.training.budget import GB, Reading
-from detectors.training.cache import FeatureCache
 from detectors.training.config import Augment
-from detectors.training.features import ViewPixels, precompute, rows_of
-from detectors.training.views import Views
+from detectors.training.dataset import Views
+from detectors.training.features import FeatureCache, ViewPixels, precompute, rows_of
 from tests.photos import fill
 
 SMALL = from_processor_config({"image_processor_type": "ViTImageProcessor", "size": {"height": 8, "width": 8}})

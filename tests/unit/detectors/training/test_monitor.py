@@ -12,9 +12,8 @@ import pytest
 from rich.console import Console
 
 from detectors.console import Screen
-from detectors.training.budget import GB, Reading
-from detectors.training.resources import COLUMNS, ResourceLog
-from detectors.training.stopping import Stopping
+from detectors.training.budget import COLUMNS, GB, Reading, ResourceLog
+from detectors.training.schedule import Stopping
 
 
 def test_rows_are_written_from_entry_to_exit_and_by_a_resumed_run_as_well(tmp_path: Path) -> None:

@@ -19,16 +19,17 @@ from safetensors.torch import load_file
 
 from detectors.console import Screen
 from detectors.models.manifest import Manifest
-from detectors.training import hf_model, sources
+from detectors.network import ViT
+from detectors.training import hf_model
 from detectors.training.budget import GB, Machine, Reading
 from detectors.training.checkpoints import COMPLETE
 from detectors.training.config import TrainConfig
+from detectors.training.data import fingerprint, open_dataset
+from detectors.training.features import features_of
 from detectors.training.hf import train
 from detectors.training.job import Job, Outcome, open_run
-from detectors.training.precomputing import features_of
 from detectors.training.run import run
-from detectors.training.stopping import TIME_OVER, StoppedEarly, Stopping
-from detectors.vit import ViT
+from detectors.training.schedule import TIME_OVER, StoppedEarly, Stopping
 from miner.cli import app
 from miner.errors import ConfigurationError
 from tests.models import make_resnet, make_vit
@@ -105,8 +106,8 @@ def start(folder: Path, screen: Spy, values: dict[str, object] | None = None) ->
 def learn(folder: Path, screen: Spy, values: dict[str, object] | None = None) -> Outcome:
     """Train, and export nothing."""
     job = start(folder, screen, values)
-    data = sources.read(job.config, folder, screen, 1)
-    return train(job, data, sources.sum_of(data), Stopping(None, screen))
+    data = open_dataset(job.config, folder, screen, 1)
+    return train(job, data, fingerprint(data), Stopping(None, screen))
 
 
 def test_a_quick_run_says_what_it_will_take_and_ends_with_what_serves(photos: Path, vit: Path, tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_time_for_features_ends_with_the_views_that_are_whole(photos: Path, vit:
     screen = Spy()
     values = {"data": str(photos), "model": str(vit), "views": 3, "micro_batch": 1}
     job = start(tmp_path / "run", screen, values)
-    data = sources.read(job.config, tmp_path, screen, 1)
+    data = open_dataset(job.config, tmp_path, screen, 1)
     model, preprocessing = hf_model.load(vit, 3), ViT.read_preprocessing(vit)
     ticks = iter(range(10**6))
     hours = (len(data.train + data.val + data.test) + 1.5 * len(data.train)) / 3600 / 0.9

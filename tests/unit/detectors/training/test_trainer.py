@@ -7,8 +7,8 @@ pytest.importorskip("transformers")
 import torch
 from torch import nn
 
-from detectors.training.averaging import Averaged
 from detectors.training.checkpoints import trained
+from detectors.training.trainer import Averaged
 
 
 def network() -> Averaged:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops, ImageOps
 
-from detectors.photos.distortions import SIDE
 from detectors.photos.labelled import read_photos
+from detectors.photos.transforms import SIDE
 from detectors.training.config import Augment
-from detectors.training.views import Views, changed
+from detectors.training.dataset import Views, changed
 from tests.photos import fill, patches
 
 OFF = Augment(**dict.fromkeys(Augment.model_fields, 0.0))

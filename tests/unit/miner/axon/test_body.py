@@ -9,11 +9,10 @@ import pytest
 from starlette.requests import Request
 
 from detectors.photos.image import memory_of
-from miner.axon.body import PIECE, BodyReader, unpack
-from miner.axon.limits import Limits
-from miner.errors import BodyStalled, BodyTooLarge, Refused, RequestError
-from miner.inference.budget import PAUSE, Budget
-from miner.inference.queue import Rank, refused
+from miner.axon.body import PIECE, BodyReader, Limits, unpack
+from miner.errors import BodyStalled, BodyTooLarge, Refused, RequestError, refused
+from miner.inference.memory import PAUSE, Budget
+from miner.inference.queue import Rank
 from tests.models import photo
 
 Step = tuple[float, int]  # a pause, then so many bytes

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from miner.axon import BTAUTH_PATH
-from miner.axon.caller import Caller, Wire
+from miner.axon.caller import Caller
 from miner.axon.clock import ENOUGH, ClockWatch
 from miner.chain.standalone import own_wallet
+from miner.recorder.records import Wire
 from tests.unit.miner.axon.wire_in_process import Port
 
 SECOND = 10**9

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from miner.axon.policy import Rules, judge
+from miner.axon.caller import Rules, judge
 from miner.chain.base import Neuron, Snapshot
 from miner.errors import Forbidden
 

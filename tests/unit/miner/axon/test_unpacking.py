@@ -13,9 +13,8 @@ from starlette.requests import Request
 
 from miner.axon.body import SMALL, UNPACKED, BodyReader
 from miner.axon.request import Exchange
-from miner.errors import Refused
-from miner.inference.budget import PAUSE, Budget
-from miner.inference.queue import MESSAGES, refused
+from miner.errors import MESSAGES, Refused, refused
+from miner.inference.memory import PAUSE, Budget
 from miner.inference.service import Picture
 from tests.unit.miner.axon.wire_in_process import Port
 

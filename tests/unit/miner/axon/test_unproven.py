@@ -5,10 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from miner.axon.caller import Wire
+from miner.recorder.records import RequestRecord, Wire
 from tests.unit.miner.axon.wire_in_process import Port
 
 BODY = b'{"image": "aGk="}'
+
+
+class Told:
+    def __init__(self) -> None:
+        self.outcomes: list[str] = []
+
+    def request_ended(self, record: RequestRecord, photo: bytes | None) -> None:
+        self.outcomes.append(record.outcome)
 
 
 @pytest.fixture
@@ -19,12 +27,12 @@ def port(tmp_path: Path) -> Iterator[Port]:
 
 
 def count(port: Port, name: str, **labels: str) -> float | None:
-    return port.axon.metrics.registry.get_sample_value(f"roadwork_miner_{name}", labels)
+    return port.metrics.registry.get_sample_value(f"roadwork_miner_{name}", labels)
 
 
 def test_who_only_names_a_validator_sets_off_no_alert(port: Port) -> None:
-    told: list[str] = []
-    port.axon.recorder.ended = lambda address, outcome: told.append(outcome)
+    told = Told()
+    port.listeners.append(told)
     request = port.request("btauth", BODY, timeout="0.1", **{"x-bittensor-signature": "0x00"})
     for _ in range(5):
         assert port.feed([request]) == [(503, {"message": "no answer in time is possible"})]
@@ -32,7 +40,7 @@ def test_who_only_names_a_validator_sets_off_no_alert(port: Port) -> None:
     assert count(port, "requests_total", wire="btauth", outcome="refused") == 0
     assert count(port, "refusals_total", reason="deadline") == 0
     assert count(port, "last_request_timestamp_seconds") == 0
-    assert told == ["unproven"] * 5
+    assert told.outcomes == ["unproven"] * 5
 
 
 def test_a_validator_whose_headers_prove_it_is_refused_by_name(port: Port) -> None:

@@ -16,10 +16,10 @@ from uvicorn.server import ServerState
 from detectors.base import Detector, Prediction
 from miner.axon import BTAUTH_PATH
 from miner.axon.app import Axon
+from miner.axon.body import Limits
+from miner.axon.caller import Rules
 from miner.axon.client import Client
 from miner.axon.clock import ClockWatch
-from miner.axon.limits import Limits
-from miner.axon.policy import Rules
 from miner.chain.base import Neuron, Snapshot
 from miner.chain.standalone import own_wallet
 from miner.http.connections import Connections, Guard
@@ -28,6 +28,7 @@ from miner.inference.queue import Queue
 from miner.inference.scheduler import Scheduler
 from miner.inference.service import Service
 from miner.metrics import Metrics
+from miner.recorder.records import RequestListener
 from miner.status.history import History
 
 MAX_BODY = 20_000
@@ -126,7 +127,9 @@ class Port:
         self.service = Service(cast("Detector", AtOnce()), scheduler)
         limits = Limits(max_body=MAX_BODY, body_stall=60.0, deadline_cap=12.0, deadline_margin=0.5)
         chain = OneValidator(miner, validator)
-        self.axon = Axon(self.service, chain, Rules(), limits, Metrics(), History(), clock=clock)  # type: ignore[arg-type]
+        self.metrics = Metrics()
+        self.listeners: list[RequestListener] = [self.metrics, History()]
+        self.axon = Axon(self.service, chain, Rules(), limits, self.listeners, clock=clock)  # type: ignore[arg-type]
         self.config = Config(self.axon.asgi(), http="httptools", ws="none", lifespan="off", log_config=None)
         self.connections = Connections(Guard())
         self.complaints = Complaints()

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from miner.bench.job import Burst
-from miner.bench.measure import ALONE, MOST, Bound, bursts_in_turn, measure
+from miner.bench.client import ALONE, MOST, Bound, bursts_in_turn, measure
+from miner.bench.worker import Burst
 
 
 class Clock:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from miner.bench.pictures import own_pictures
+from miner.bench.subject import own_pictures
 from miner.cli.preparation import read_photos
 from miner.errors import ConfigurationError
 from tests.photos import fill

@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from detectors.quiet import Spent, others
-from miner.bench.job import Burst, Job, Loaded
+from detectors.machine import Spent, others
 from miner.bench.report import (
     MOST_VALIDATORS,
     Alone,
@@ -21,6 +20,7 @@ from miner.bench.report import (
     percentiles,
     ratios,
 )
+from miner.bench.worker import Burst, Job, Loaded
 
 DEADLINE = 8.5
 

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from detectors.backends import MANIFEST_FILE
+from detectors.models import MANIFEST_FILE
 from detectors.models.config import DetectorConfig, read_config
 from detectors.models.manifest import Manifest
-from miner.bench import entrants, plot
-from miner.bench.entrants import variants
-from miner.bench.pictures import made_jpeg, own_pictures
+from miner.bench import output, subject
+from miner.bench.subject import made_jpeg, own_pictures, variants
 from miner.errors import ConfigurationError
 from tests.unit.miner.bench.test_report import figures
 
@@ -60,35 +59,35 @@ def test_what_is_asked_for_and_not_there_is_a_clear_error(
 
 
 def test_a_backend_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(entrants.PACKAGES, "openvino", "no_such_package")
-    assert entrants.missing("openvino", "ViT", STARTER) == (
+    monkeypatch.setitem(subject.PACKAGES, "openvino", "no_such_package")
+    assert subject.missing("openvino", "ViT", STARTER) == (
         "needs the package 'no_such_package' (extra `openvino`; `make setup-all` installs it)"
     )
-    assert entrants.missing("onnx", "ViT", STARTER) is None
+    assert subject.missing("onnx", "ViT", STARTER) is None
 
 
 def test_the_reference_needs_the_original_weights() -> None:
     with pytest.raises(ConfigurationError, match="--reference: needs "):
-        entrants.reference_name("ViT", DetectorConfig(model_folder=Path("/nowhere"), path=Path("own.yaml")), "main")
+        subject.reference_name("ViT", DetectorConfig(model_folder=Path("/nowhere"), path=Path("own.yaml")), "main")
 
 
 def test_a_plot_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"--plot="):
-        plot.check_plot(tmp_path / "none" / "x.png")
+        output.check_plot(tmp_path / "none" / "x.png")
     with pytest.raises(ConfigurationError, match=r"--plot="):
-        plot.check_plot(tmp_path / "x.txt")
+        output.check_plot(tmp_path / "x.txt")
 
 
 def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plot, "find_spec", lambda _: None)
+    monkeypatch.setattr(output, "find_spec", lambda _: None)
     with pytest.raises(ConfigurationError, match=r"needs the package 'matplotlib' \(extra `plot`"):
-        plot.check_plot(tmp_path / "x.png")
+        output.check_plot(tmp_path / "x.png")
 
 
 def test_a_plot_is_a_png(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / "x.png"
-    plot.draw([figures("onnx"), figures("onnx", "int8")], 8.5, "a model", path)
+    output.draw([figures("onnx"), figures("onnx", "int8")], 8.5, "a model", path)
     assert path.read_bytes().startswith(b"\x89PNG")
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from miner.bench.job import Burst, Job, Loaded
 from miner.bench.tuning import Row, best, decide, faithful, measure, plan_of, splits, ways
+from miner.bench.worker import Burst, Job, Loaded
 from miner.errors import CouldNotStart
-from miner.inference.threads import ThreadPlan
+from miner.inference.plan import ThreadPlan
 
 
 def row(backend: str, precision: str, alone: float, burst: float, resident: float = 1.0, p: float = 0.5) -> Row:

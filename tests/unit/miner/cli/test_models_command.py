@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from detectors.backends import MANIFEST_FILE
+from detectors.models import MANIFEST_FILE
 from detectors.models.manifest import NUMPY, Manifest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

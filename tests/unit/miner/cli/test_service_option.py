@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from miner.cli.common import file_of
-from miner.cli.installed import CREDENTIALS, ETC, settings_file, unit_settings
+from miner.cli.common import CREDENTIALS, ETC, file_of, settings_file, unit_settings
 from miner.errors import ConfigurationError
 
 

@@ -6,11 +6,10 @@ from ipaddress import ip_address
 
 import pytest
 
-from miner.axon.policy import Rules
+from miner.axon.caller import Rules
 from miner.chain.base import Neuron
-from miner.chain.checkup import Head, Member, Subnet
-from miner.chain.queries import Endpoint, Published
-from miner.doctor import chain, clock
+from miner.chain.queries import Endpoint, Head, Member, Metagraph, Published
+from miner.doctor import chain
 from miner.doctor.findings import Finding, Level
 
 GB = 10**9
@@ -24,7 +23,7 @@ def member(uid: int, hotkey: str, incentive: float = 0.0, *, permit: bool = Fals
 OURS = Endpoint(ip_address("1.2.3.4"), 8091)
 PRIVATE = Endpoint(ip_address("192.168.1.20"), 8091)
 SIXTH = Endpoint(ip_address("2600::1"), 8091)
-SUBNET = Subnet(
+SUBNET = Metagraph(
     block=10_000,
     members=[
         member(0, "owner"),
@@ -82,13 +81,13 @@ def expect(finding: Finding, level: Level, words: str) -> None:
     ],
 )
 def test_clock(low: float, high: float, services: float | None, level: Level) -> None:
-    finding = clock.judge_clock(replace(HEAD, ahead=high, slack=high - low), services)
+    finding = chain.judge_clock(replace(HEAD, ahead=high, slack=high - low), services)
     expect(finding, level, r"\d s (ahead|behind) of (the chain|web services)")
 
 
 def test_a_clock_that_nothing_was_compared_with() -> None:
-    expect(clock.judge_clock(None, None), "warning", "not compared")
-    expect(clock.judge_clock(None, 0.2), "ok", r"0\.2 s ahead of web services")
+    expect(chain.judge_clock(None, None), "warning", "not compared")
+    expect(chain.judge_clock(None, 0.2), "ok", r"0\.2 s ahead of web services")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +104,7 @@ def test_a_clock_that_nothing_was_compared_with() -> None:
 def test_what_those_who_asked_the_running_miner_say_of_its_clock(
     services: float | None, callers: float, level: Level
 ) -> None:
-    expect(clock.judge_clock(None, services, callers), level, r"\d s (ahead|behind) of (the callers|web services)")
+    expect(chain.judge_clock(None, services, callers), level, r"\d s (ahead|behind) of (the callers|web services)")
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,10 @@ from urllib.parse import unquote
 import pytest
 
 from miner.chain import standalone
-from miner.chain.external_address import AddressUnknown, find_external_ip
-from miner.doctor import checkup, clock, daemon, machine
+from miner.chain.publication import AddressUnknown, find_external_ip
+from miner.doctor import chain, checkup, daemon, machine
 from miner.doctor import settings as files
-from miner.doctor.findings import Finding
-from miner.doctor.patience import asked_in_time, in_time, judged
+from miner.doctor.findings import Finding, asked_in_time, in_time, judged
 from miner.settings.settings import Settings
 from tests.process.daemon import free_port
 
@@ -81,7 +80,7 @@ async def _no_address(services: list[str]) -> str:
         return "unknown"
 
 
-@pytest.mark.parametrize("asked", [partial(clock.ask_services, seconds=AT_ONCE), _no_address])
+@pytest.mark.parametrize("asked", [partial(chain.ask_services, seconds=AT_ONCE), _no_address])
 def test_a_dead_name_server_holds_nobody_up(asked: Callable[[list[str]], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The system's look-up of a name goes on for a minute, and nothing can end it."""
     looking, servers_answer = threading.Event(), threading.Event()
@@ -103,7 +102,7 @@ def test_a_dead_name_server_holds_nobody_up(asked: Callable[[list[str]], Any], m
 def test_the_command_ends_while_a_name_is_still_looked_up() -> None:
     code = """if True:
         import concurrent.futures, threading
-        from miner.cli.ending import leave
+        from miner.cli.common import leave
         concurrent.futures.ThreadPoolExecutor().submit(threading.Event().wait)
         print("told")
         leave(3, hung=True)

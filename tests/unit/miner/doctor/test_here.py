@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
-from detectors.machine import Memory
+from detectors.machine import Memory, allowed_cores
 from detectors.models.manifest import Manifest
 from miner.doctor import daemon, machine, model, settings
 from miner.doctor.findings import Finding, Level, ok, problem, verdict, warning
-from miner.inference.threads import ThreadPlan, allowed_cores
+from miner.inference.plan import ThreadPlan
 from miner.metrics import Metrics
 from miner.settings.settings import Settings
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from miner.http.connections import Connections, DropReason, Guard, vouch, who_goes
+from miner.errors import DropReason
+from miner.http.connections import Connections, Guard, vouch, who_goes
 
 
 class Line:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from uvicorn.server import ServerState
 
-from miner.http.connections import Connections, DropReason, Guard
-from miner.http.lingering import LINGER_BYTES
-from miner.http.protocol import MAX_HEADERS, GuardedProtocol
+from miner.errors import DropReason
+from miner.http.connections import Connections, Guard
+from miner.http.protocol import LINGER_BYTES, MAX_HEADERS, GuardedProtocol
 from tests.unit.miner.axon.wire_in_process import Port, Wire, answers
 
 PATIENCE = 0.05  # seconds for headers
@@ -135,7 +135,7 @@ def test_after_a_refusal_what_still_comes_is_thrown_away_for_a_moment(
     port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A socket closed on unread bytes resets the connection, and the caller may never read why."""
-    monkeypatch.setattr("miner.http.lingering.LINGER_SECONDS", PATIENCE)
+    monkeypatch.setattr("miner.http.protocol.LINGER_SECONDS", PATIENCE)
     line = Line(port)
     assert line.send(b"POST /ImageSynapse HTTP/1.1\r\ncontent-length: 30000\r\n\r\n")[0][0] == 401
     assert line.send(b"a" * 1000) == [(401, "the header bt_header_dendrite_nonce is missing")]

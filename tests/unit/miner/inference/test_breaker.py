@@ -2,7 +2,7 @@
 
 import pytest
 
-from miner.inference.breaker import FAILURES, FIRST_PAUSE, LAST_PAUSE, Breaker
+from miner.inference.service import FAILURES, FIRST_PAUSE, LAST_PAUSE, Breaker
 
 
 class Clock:

@@ -10,12 +10,10 @@ from detectors.base import Detector
 from detectors.errors import ModelError
 from detectors.machine import Headroom
 from miner.inference.background import is_at_work
-from miner.inference.breaker import FAILURES, FIRST_PAUSE, LAST_PAUSE
-from miner.inference.health import AGAIN_SECONDS, CHANGED_SECONDS, STUCK_SECONDS, TEST_SECONDS, Health
-from miner.inference.pressure import Pressure
+from miner.inference.health import AGAIN_SECONDS, CHANGED_SECONDS, STUCK_SECONDS, TEST_SECONDS, Health, Pressure
 from miner.inference.queue import Queue
 from miner.inference.scheduler import Scheduler
-from miner.inference.service import Service
+from miner.inference.service import FAILURES, FIRST_PAUSE, LAST_PAUSE, Service
 
 HANG, ALLOWED = 30.0, 8.5
 

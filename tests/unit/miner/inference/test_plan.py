@@ -11,8 +11,9 @@ import pytest
 from detectors.models.manifest import Gate, Manifest
 from detectors.models.sources import variant_folder
 from miner.errors import CouldNotStart
-from miner.inference.plan import Plan, choose
-from miner.inference.plans import (
+from miner.inference.plan import (
+    Plan,
+    choose,
     cpu_model,
     folders,
     key_of,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from detectors.machine import Headroom, read_headroom
-from miner.inference.pressure import LEAST, MEBIBYTE, MOST, Pressure, is_short, reserve
+from miner.inference.health import LEAST, MEBIBYTE, MOST, Pressure, is_short, reserve
 from tests.unit.detectors.test_machine import tree
 
 GIGABYTE = 2**30

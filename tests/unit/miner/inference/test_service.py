@@ -11,11 +11,10 @@ import pytest
 from detectors.base import Detector, Prediction
 from detectors.errors import DetectorError, ImageError, InferenceError
 from miner.errors import InferenceCrashed, InferenceFailed, RequestError, UnreadableImage
-from miner.inference.breaker import FAILURES
-from miner.inference.budget import Budget
+from miner.inference.memory import Budget
 from miner.inference.queue import Queue
 from miner.inference.scheduler import Scheduler
-from miner.inference.service import KEPT_BYTES, Answer, Picture, Service
+from miner.inference.service import FAILURES, KEPT_BYTES, Answer, Picture, Service
 
 GOOD = Prediction(0.75, 0.0, 0.0, 0.0)
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from miner.inference.threads import ThreadPlan, allowed_cores, cpu_quota, make_plan
+from detectors.machine import allowed_cores, cpu_quota
+from miner.inference.plan import ThreadPlan, make_plan
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:

@@ -10,7 +10,7 @@ import pytest
 from detectors.base import Detector, Prediction
 from detectors.errors import ImageError, InferenceError
 from miner.errors import InferenceFailed, Refused, UnreadableImage
-from miner.inference.budget import Budget
+from miner.inference.memory import Budget
 from miner.inference.queue import Queue
 from miner.inference.scheduler import Scheduler, Ticket
 from miner.inference.service import Answer, Picture, Service

@@ -11,10 +11,9 @@ import pytest
 from detectors.base import Detector
 from detectors.errors import DetectorError, InferenceError, ModelError, NoEndpoint
 from miner import systemd
-from miner.inference.breaker import FAILURES
 from miner.inference.queue import Place, Queue, QueuedRequest, Rank
 from miner.inference.scheduler import Scheduler
-from miner.inference.service import Service
+from miner.inference.service import FAILURES, Service
 from miner.inference.watchdog import States, beat, end
 
 ALLOWED = 0.1  # seconds

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from miner.recorder.recorder import WAITING, FlightRecorder, make_recorder
-from miner.recorder.records import IMAGES, SEGMENTS, Record, image_name, read_records
+from miner.recorder.records import IMAGES, SEGMENTS, RequestRecord, image_name, read_records
 from miner.recorder.storage import LEAST_FREE, SHARE, Ring
 from tests.process.daemon import eventually
 
 NOW = round(time.time(), 3)
-RECORD = Record(NOW, 7, "dendrite", "ok", "", 0.25, {"queue": 0.1, "infer": 0.15}, 9.0, 500, 400, "", 0.75, "5F")
+RECORD = RequestRecord(NOW, 7, "dendrite", "ok", "", 0.25, {"queue": 0.1, "infer": 0.15}, 9.0, 500, 400, "", 0.75, "5F")
 MB = 10**6
 HOUR = 3600.0
 
@@ -42,7 +42,7 @@ def make_ring() -> Iterator[Callable[..., Ring]]:
         ring.close()
 
 
-def write(ring: Ring, record: Record, at: float = NOW) -> None:
+def write(ring: Ring, record: RequestRecord, at: float = NOW) -> None:
     ring.append(replace(record, at=at).line(), at)
 
 
@@ -222,12 +222,12 @@ def test_a_full_disk_costs_records_and_nothing_else(
     flight = FlightRecorder(make_ring(tmp_path, MB, HOUR, free=lambda _: free[0]), images=True, monotonic=clock)
     flight.start()
     for number in range(3):
-        flight.take(RECORD, b"photo")
+        flight.request_ended(RECORD, b"photo")
         eventually(lambda number=number: flight.counts.disk == number + 1)
     assert caplog.text.count("can't write") == 1  # said once
     free[0] = 2 * LEAST_FREE
     clock.now += 11
-    flight.take(RECORD, b"photo")
+    flight.request_ended(RECORD, b"photo")
     eventually(lambda: flight.counts.written == 1)
     flight.close()
     assert "writes again" in caplog.text
@@ -246,10 +246,10 @@ def test_a_slow_disk_is_not_waited_for(make_ring: Callable[..., Ring], tmp_path:
 
     flight = FlightRecorder(make_ring(tmp_path, MB, HOUR, free=free), images=False)
     flight.start()
-    flight.take(RECORD, None)
+    flight.request_ended(RECORD, None)
     begun.wait()
     for _ in range(WAITING + 10):
-        flight.take(RECORD, None)
+        flight.request_ended(RECORD, None)
     assert flight.counts.behind == 10
     holding.set()
     flight.close()
@@ -259,7 +259,7 @@ def test_a_slow_disk_is_not_waited_for(make_ring: Callable[..., Ring], tmp_path:
 def test_without_images_only_their_hash_is_kept(make_ring: Callable[..., Ring], tmp_path: Path) -> None:
     flight = FlightRecorder(make_ring(tmp_path, MB, HOUR), images=False)
     flight.start()
-    flight.take(RECORD, b"\xff\xd8\xffphoto")
+    flight.request_ended(RECORD, b"\xff\xd8\xffphoto")
     flight.close()
     (record,) = read_records(tmp_path)
     assert (len(record.image), record.image_bytes) == (64, 8)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from miner.settings.secrets import HIDDEN, is_shown_whole, secrets_within, shown, shown_each, shown_within
+from miner.settings.addresses import HIDDEN, is_shown_whole, secrets_within, shown, shown_each, shown_within
 
 
 @pytest.mark.parametrize(

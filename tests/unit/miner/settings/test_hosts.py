@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from miner.errors import ConfigurationError
 from miner.http.server import listening
-from miner.settings.hosts import own_names, strange_name
+from miner.settings.addresses import own_names, strange_name
 from miner.settings.settings import Settings, setting_names
 from miner.status.app import status_app
 from miner.status.overview import MemoryUse, Overview

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 from bittensor.keyfiles import Keypair
 
-from miner.axon.policy import Rules
+from miner.axon.caller import Rules
 from miner.errors import ConfigurationError
 from miner.settings.hotkeys import check_hotkeys, is_hotkey, split_hotkeys
-from miner.settings.requests import rules_of
 from miner.settings.settings import Settings
 
 ALICE, BOB = (Keypair.create_from_seed(number.to_bytes(32, "big"), 1).ss58_address for number in (1, 2))
@@ -60,8 +59,8 @@ def test_the_settings_make_the_rules(tmp_path: Path) -> None:
         "BLACKLIST_MIN_STAKE=2.5   # alpha\n"
         f"BLACKLIST_ALLOW_HOTKEYS={ALICE}, {BOB}   # friends\nBLACKLIST_DENY_HOTKEYS={BOB}\n"
     )
-    assert rules_of(Settings.load(file)) == Rules(False, True, 2.5, frozenset({ALICE, BOB}), frozenset({BOB}))
-    assert rules_of(Settings.load()) == Rules()
+    assert Rules.of(Settings.load(file)) == Rules(False, True, 2.5, frozenset({ALICE, BOB}), frozenset({BOB}))
+    assert Rules.of(Settings.load()) == Rules()
 
 
 def test_a_wrong_hotkey_is_named() -> None:

@@ -19,9 +19,7 @@ from miner.inference.scheduler import Scheduler
 from miner.metrics import Metrics
 from miner.settings.settings import Settings, environment_of
 from miner.shadow import worker
-from miner.shadow.choice import job_of
-from miner.shadow.keeper import ShadowKeeper
-from miner.shadow.shadow import KEPT, Job, Shadow, Tally
+from miner.shadow.shadow import KEPT, Job, Shadow, ShadowKeeper, Tally, job_of
 from miner.shadow.worker import NICE
 from tests.models import photo
 from tests.process.daemon import PATIENCE

@@ -6,7 +6,7 @@ import pytest
 
 from miner.chain.standalone import StandaloneChain, own_wallet, read_file, standalone_file
 from miner.errors import ConfigurationError
-from miner.simulate.keys import make_known, throwaway_keys
+from miner.simulate.miners import make_known, throwaway_keys
 
 MINER = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
 

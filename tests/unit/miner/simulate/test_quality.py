@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from miner.simulate.quality import best_shift, best_threshold, quality_of
+from miner.simulate.report import best_shift, best_threshold, quality_of
 
 Floats = NDArray[np.float64]
 MODELS = 40  # that are played with photos of their own

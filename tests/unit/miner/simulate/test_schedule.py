@@ -10,8 +10,7 @@ import pytest
 
 from detectors.photos.transforms import ERAS, Era, opened, prepare
 from miner.errors import CouldNotStart
-from miner.simulate.photos import Photo, made_photos
-from miner.simulate.run import Play
+from miner.simulate.run import Photo, Play, made_photos
 from miner.simulate.schedule import AT_ONCE, HAND, STAGGER, TASK, Request, Subnet, own_rounds, plan
 
 LABELS = [True] * 3 + [False] * 5

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 
 from miner.axon.client import Reply
-from miner.simulate.report import summed_up
+from miner.simulate.report import score_all, summed_up, truth
 from miner.simulate.schedule import Request
-from miner.simulate.scoring import score_all, truth
 from miner.simulate.sender import Answer, judged
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from detectors.models.calibration import spread, stability_index, tenth_of
 from detectors.models.config import read_config
-from detectors.models.histogram import spread, stability_index, tenth_of
 from detectors.models.manifest import Manifest
-from miner.cli.spread import record_spread
+from miner.cli.preparation import record_spread
+from miner.recorder.records import RequestRecord
 from miner.settings.settings import Settings
 from miner.status.drift import LEAST, WINDOW, Drift
 from tests.models import photo
@@ -22,6 +23,10 @@ STARTER = Path(__file__).resolve().parents[4] / "detectors" / "starter"
 @pytest.mark.parametrize(("probability", "tenth"), [(0.0, 0), (0.0999, 0), (0.1, 1), (0.5, 5), (0.999, 9), (1.0, 9)])
 def test_a_probability_has_a_tenth(probability: float, tenth: int) -> None:
     assert tenth_of(probability) == tenth
+
+
+def predicted(probability: float) -> RequestRecord:
+    return RequestRecord(0.0, 7, "dendrite", "ok", "", 0.1, prediction=probability)
 
 
 def test_the_spread_weighs_both_labels_alike() -> None:
@@ -61,7 +66,7 @@ def test_chance_alone_stays_far_below_the_alert() -> None:
 
 def drifted(window: Drift, probability: float, count: int) -> float:
     for _ in range(count):
-        window.take(probability)
+        window.request_ended(predicted(probability))
     return window.index
 
 
@@ -75,7 +80,7 @@ def test_only_the_last_predictions_count() -> None:
     window = Drift(lambda: EVEN)
     drifted(window, 0.95, WINDOW)
     for number in range(WINDOW):
-        window.take(number % 10 / 10 + 0.05)
+        window.request_ended(predicted(number % 10 / 10 + 0.05))
     assert window.index == pytest.approx(0, abs=0.01)
 
 

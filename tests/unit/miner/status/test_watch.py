@@ -10,7 +10,7 @@ from miner.chain.base import EMPTY, Neuron, Snapshot
 from miner.identities import Seat
 from miner.metrics import Metrics
 from miner.settings.settings import Settings
-from miner.status.views import memory_view
+from miner.status.overview import memory_view
 from miner.status.watch import Watch
 
 

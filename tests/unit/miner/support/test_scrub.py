@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from miner.settings.secrets import ADDRESSES, HIDDEN
+from miner.settings.addresses import ADDRESSES, HIDDEN
 from miner.settings.settings import Settings
 from miner.support import scrub
-from miner.support.scrub import scrubbed
-from miner.support.secrets import HARMLESS, SET, key_files, secrets_in, secrets_of_addresses, shown_settings
+from miner.support.scrub import HARMLESS, SET, key_files, scrubbed, secrets_in, secrets_of_addresses, shown_settings
 
 PHRASE = "abandon ability able about above absent absorb abstract absurd abuse access accident"
 

@@ -1,0 +1,383 @@
+"""`preprocessor_config.json` of a Hugging Face model, as transformers 4.57 reads it.
+
+The file names an image processor of transformers and overrides some of its defaults. There are three of each: the slow
+one, by its bare name; `…Fast`, which works on tensors; and `…Pil`, by which transformers 5 means its slow one. They
+differ in defaults, in what they take for a size, and in what they make of `null`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+
+from detectors.errors import ModelFileError
+from detectors.models.documents import read_json, shown, validated
+
+CONFIG_FILE = "config.json"
+UNNAMED = 2  # classes of a file that names none
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+def _labels(value: object) -> object:
+    """Return labels by the number of their output; a file has numbers as text, and may have any kind of label."""
+    if value is None:
+        return None
+    allowed = 'an object from each output\'s number, "0" and up, to its label is allowed'
+    if not isinstance(value, dict) or not value:
+        raise ValueError(allowed)
+    try:
+        labels = {int(number): label for number, label in value.items()}
+    except (TypeError, ValueError) as error:
+        swapped = all(type(number) is int for number in value.values())
+        raise ValueError(f"{allowed}{'; this is a label2id' if swapped else ''}") from error
+    if sorted(labels) != list(range(len(value))):
+        raise ValueError(f"{allowed}, and {len(value)} labels have the numbers 0 to {len(value) - 1}")
+    if not all(isinstance(label, str | int | float) for label in labels.values()):
+        raise ValueError(f"{allowed}; a label is text, a number, true or false")
+    return {number: str(label) for number, label in sorted(labels.items())}
+
+
+class ModelConfig(BaseModel):
+    """The part of a `config.json` that every image classifier has."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, protected_namespaces=())
+
+    architectures: list[str] | None = None
+    model_type: str | None = None
+    id2label: Annotated[dict[int, str] | None, BeforeValidator(_labels)] = None
+    label2id: dict[str, Any] | None = None
+    num_labels: Positive | None = None
+    problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
+    hidden_act: str | None = "gelu"
+    image_processor_type: str | None = None
+    auto_map: dict[str, Any] | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the `config.json` of `folder`.
+
+        Raises:
+            ModelError: it can't be read.
+            ModelFileError: a value is not what its key allows.
+        """
+        path = folder / CONFIG_FILE
+        return validated(cls, read_json(path), path)
+
+    @model_validator(mode="after")
+    def _labels_agree(self) -> Self:
+        if self.id2label is not None and self.num_labels not in (None, len(self.id2label)):
+            raise ValueError(f"num_labels={self.num_labels}: id2label has {len(self.id2label)} labels")
+        labels = list(self.labels.values())
+        for label, number in (
+            self.label2id or {}
+        ).items():  # nothing reads it, but it may show labels the wrong way round
+            if labels.count(label) == 1 and str(number) != str(labels.index(label)):
+                raise ValueError(f"label2id.{label}={shown(number)}: id2label has it as {labels.index(label)}")
+        return self
+
+    @property
+    def labels(self) -> dict[int, str]:
+        """The label of each output, in their order; without names, those that transformers makes up."""
+        if self.id2label is not None:
+            return self.id2label
+        return {number: f"LABEL_{number}" for number in range(self.num_labels or UNNAMED)}
+
+    @property
+    def is_plain_vit(self) -> bool:
+        """Whether this is the ViT that `detectors.export.hf_graph` knows."""
+        return self.architectures == ["ViTForImageClassification"] and self.hidden_act == "gelu"
+
+
+class ViTConfig(ModelConfig):
+    """The shape of a plain ViT, with transformers' defaults for what its file leaves out."""
+
+    patch_size: Positive = 16
+    hidden_size: Positive = 768
+    num_hidden_layers: Positive = 12
+    num_attention_heads: Positive = 12
+    num_channels: Literal[3] = 3
+    layer_norm_eps: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-12
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"num_attention_heads={self.num_attention_heads}: a divisor of hidden_size={self.hidden_size} is needed"
+            )
+        return self
+
+
+PROCESSOR_FILE = "preprocessor_config.json"
+ULTRALYTICS = "UltralyticsClassify"
+
+NEAREST, BILINEAR, BICUBIC = 0, 2, 3  # Pillow's numbers
+STANDARD = (0.5, 0.5, 0.5)
+OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+LARGEST = 4096  # pixels a side; no network looks at more
+SIZES = (  # the keys that transformers allows together
+    {"height", "width"},
+    {"shortest_edge"},
+    {"shortest_edge", "longest_edge"},
+    {"longest_edge"},
+    {"max_height", "max_width"},
+)
+
+Variant = Literal["slow", "fast", "pil"]
+Triple = tuple[float, float, float]
+
+
+def _defaults(
+    size: dict[str, int], resample: int, mean: Triple, std: Triple, crop: int | None = None
+) -> dict[str, Any]:
+    return {
+        "do_resize": True,
+        "size": size,
+        "resample": resample,
+        "do_center_crop": crop is not None,
+        "crop_size": crop,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": mean,
+        "image_std": std,
+    }
+
+
+# Defaults of transformers' slow processors, for the keys that a published file leaves out; tests compare them with it.
+PROCESSORS: dict[str, dict[str, Any]] = {
+    "ViTImageProcessor": _defaults({"height": 224, "width": 224}, BILINEAR, STANDARD, STANDARD),
+    "DeiTImageProcessor": _defaults({"height": 256, "width": 256}, BICUBIC, STANDARD, STANDARD, 224),
+    "BeitImageProcessor": _defaults({"height": 256, "width": 256}, BICUBIC, STANDARD, STANDARD, 224),
+    "ConvNextImageProcessor": _defaults({"shortest_edge": 384}, BILINEAR, STANDARD, STANDARD) | {"crop_pct": 224 / 256},
+    "BitImageProcessor": _defaults({"shortest_edge": 224}, BICUBIC, OPENAI_MEAN, OPENAI_STD, 224),
+    "CLIPImageProcessor": _defaults({"shortest_edge": 224}, BICUBIC, OPENAI_MEAN, OPENAI_STD, 224),
+    "ViTHybridImageProcessor": _defaults({"shortest_edge": 224}, BICUBIC, OPENAI_MEAN, OPENAI_STD, 224),
+    "SiglipImageProcessor": _defaults({"height": 224, "width": 224}, BICUBIC, STANDARD, STANDARD),
+    "MobileNetV1ImageProcessor": _defaults({"shortest_edge": 256}, BILINEAR, STANDARD, STANDARD, 224),
+    "MobileNetV2ImageProcessor": _defaults({"shortest_edge": 256}, BILINEAR, STANDARD, STANDARD, 224),
+    "EfficientNetImageProcessor": _defaults({"height": 346, "width": 346}, NEAREST, STANDARD, STANDARD)
+    | {"crop_size": 289, "rescale_offset": False, "include_top": True},
+    # Not of transformers: what `ultralytics.data.augment.classify_transforms` does, in the same words.
+    ULTRALYTICS: _defaults({"shortest_edge": 224}, BILINEAR, (0.0,) * 3, (1.0,) * 3, 224),
+}
+# Where the other two differ.
+NEWER = {"BeitImageProcessor": {"size": {"height": 224, "width": 224}, "do_center_crop": False}}
+PIL = {"ConvNextImageProcessor": {"resample": BICUBIC}, "EfficientNetImageProcessor": {"resample": BICUBIC}}
+SLOW_ONLY = ("ViTHybridImageProcessor", ULTRALYTICS)
+# A file that names no processor means that of its network, by config.json's model_type; the slow one.
+MODEL_TYPES = {
+    "beit": "BeitImageProcessor",
+    "bit": "BitImageProcessor",
+    "clip": "CLIPImageProcessor",
+    "convnext": "ConvNextImageProcessor",
+    "convnextv2": "ConvNextImageProcessor",
+    "cvt": "ConvNextImageProcessor",
+    "data2vec-vision": "BeitImageProcessor",
+    "deit": "DeiTImageProcessor",
+    "dinat": "ViTImageProcessor",
+    "dinov2": "BitImageProcessor",
+    "efficientnet": "EfficientNetImageProcessor",
+    "focalnet": "BitImageProcessor",
+    "hiera": "BitImageProcessor",
+    "ijepa": "ViTImageProcessor",
+    "metaclip_2": "CLIPImageProcessor",
+    "mobilenet_v1": "MobileNetV1ImageProcessor",
+    "mobilenet_v2": "MobileNetV2ImageProcessor",
+    "nat": "ViTImageProcessor",
+    "regnet": "ConvNextImageProcessor",
+    "resnet": "ConvNextImageProcessor",
+    "siglip": "SiglipImageProcessor",
+    "swiftformer": "ViTImageProcessor",
+    "swin": "ViTImageProcessor",
+    "swinv2": "ViTImageProcessor",
+    "van": "ConvNextImageProcessor",
+    "vit": "ViTImageProcessor",
+    "vit_hybrid": "ViTHybridImageProcessor",
+    "vit_msn": "ViTImageProcessor",
+}
+
+
+def _allowed(words: str) -> WrapValidator:
+    """Say in one sentence what a key may hold, where its type has several forms."""
+
+    def check(value: object, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise ValueError(words) from error
+
+    return WrapValidator(check)
+
+
+def _known_keys(size: Any) -> Any:
+    if isinstance(size, dict) and set(size) not in SIZES:
+        raise ValueError
+    return size
+
+
+def _three(values: float | list[float] | None) -> list[float] | None:
+    return [values] * 3 if isinstance(values, float | int) else values
+
+
+Side = Annotated[int, Field(ge=1, le=LARGEST)]
+Size = Annotated[
+    Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | dict[str, Side] | None,
+    AfterValidator(_known_keys),
+    _allowed(
+        f"a whole number from 1 to {LARGEST} (pixels), [height, width], or an object of height and width, of "
+        "shortest_edge, or of what else transformers calls a size, is allowed"
+    ),
+]
+Number = Annotated[float, Field(ge=-1e6, le=1e6)]
+Divisor = Annotated[float, Field(ge=1e-6, le=1e6)]
+Mean = Annotated[
+    Number | Annotated[list[Number], Field(min_length=3, max_length=3)] | None,
+    AfterValidator(_three),
+    _allowed("a number, or three of them for red, green and blue, is allowed"),
+]
+Deviation = Annotated[
+    Divisor | Annotated[list[Divisor], Field(min_length=3, max_length=3)] | None,
+    AfterValidator(_three),
+    _allowed("a number from 0.000001 to 1000000, or three of them for red, green and blue, is allowed"),
+]
+Filter = Annotated[
+    Annotated[int, Field(ge=0, le=5)] | None,
+    _allowed("0 (nearest), 1 (lanczos), 2 (bilinear), 3 (bicubic), 4 (box) or 5 (hamming) is allowed"),
+]
+
+
+class ProcessorConfig(BaseModel):
+    """What a `preprocessor_config.json` says. Keys that no image classifier's processor reads may hold anything."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    image_processor_type: str | None = None
+    feature_extractor_type: str | None = None  # its older name
+    auto_map: dict[str, Any] | None = None
+    do_resize: bool | None = None
+    size: Size = None
+    default_to_square: bool | None = None
+    use_square_size: bool | None = None
+    resample: Filter = None
+    do_center_crop: bool | None = None
+    crop_size: Size = None
+    crop_pct: Divisor | None = None
+    do_rescale: bool | None = None
+    rescale_factor: Divisor | None = None
+    rescale_offset: bool | None = None
+    do_normalize: bool | None = None
+    image_mean: Mean = None
+    image_std: Deviation = None
+    include_top: bool | None = None
+    do_pad: bool | None = None
+    pad_size: Size = None
+    letterbox: bool = False  # ours, not of transformers
+
+    _path: Path = PrivateAttr(default=Path(PROCESSOR_FILE))
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the `preprocessor_config.json` of `folder`, and its `config.json` where the first names no processor.
+
+        Raises:
+            ModelError: a file can't be read.
+            ModelFileError: a value is not what its key allows.
+        """
+        path = folder / PROCESSOR_FILE
+        values = read_json(path)
+        nested = values.get("image_processor", values)  # where a processor of several parts was saved
+        if not isinstance(nested, dict):
+            raise ModelFileError(f"{path}: image_processor={shown(nested)}: an object of keys and values is allowed")
+        return cls.of(nested, path)._named(folder)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], path: Path = Path(PROCESSOR_FILE)) -> Self:
+        """Take the values of such a file.
+
+        Raises:
+            ModelFileError: a value is not what its key allows.
+        """
+        config = validated(cls, values, path)
+        config._path = path
+        return config
+
+    def _named(self, folder: Path) -> Self:
+        """Return a configuration that names its processor, by the rules of transformers' AutoImageProcessor."""
+        if self.image_processor_type is not None:
+            return self
+        own = "the processor is code of the model's own, which is not run"
+        if "AutoImageProcessor" in (self.auto_map or {}):
+            raise self.refusal("auto_map", self.auto_map, own)
+        if self.feature_extractor_type is not None:
+            return self
+        model = ModelConfig.read(folder)
+        if "AutoImageProcessor" in (model.auto_map or {}):
+            raise self.refusal("auto_map", model.auto_map, own)
+        name = model.image_processor_type or MODEL_TYPES.get(model.model_type or "")
+        if name is None:
+            raise self.refusal(
+                "image_processor_type",
+                None,
+                f"one of {', '.join(PROCESSORS)} is needed, since the model_type {model.model_type!r} stands for none",
+            )
+        return self.model_copy(update={"image_processor_type": name})
+
+    def with_letterbox(self) -> Self:
+        """Return the same with our letterbox in place of its resize and its crop."""
+        return self.model_copy(update={"letterbox": True})
+
+    def write(self, folder: Path) -> None:
+        """Write the values into the `preprocessor_config.json` of `folder`."""
+        text = self.model_dump_json(indent=2, exclude_unset=True)
+        (folder / PROCESSOR_FILE).write_text(text + "\n", encoding="utf-8")
+
+    @property
+    def kind(self) -> tuple[str, Variant]:
+        """The slow processor's name, and which of the three it is.
+
+        Raises:
+            ModelFileError: it is not known here.
+        """
+        older = self.image_processor_type is None and self.feature_extractor_type is not None
+        key = "feature_extractor_type" if older else "image_processor_type"
+        given = getattr(self, key)
+        name = (given or "").replace("FeatureExtractor", "ImageProcessor")
+        slow = name.removesuffix("Fast") if name.endswith("Fast") else name.removesuffix("Pil")
+        if slow not in PROCESSORS or slow == ULTRALYTICS != name:
+            known = ", ".join(PROCESSORS)
+            raise self.refusal(
+                key, given, f"unknown image processor {name!r}; known: {known}, and their …Fast and …Pil"
+            )
+        if name == slow or slow in SLOW_ONLY:
+            return slow, "slow"
+        return slow, "fast" if name.endswith("Fast") else "pil"
+
+    def values(self) -> dict[str, Any]:
+        """Return every key with its value, defaults of the named processor where the file has none.
+
+        `null` means "not set" to a slow processor's sizes, means and deviations; for everything else it is a value.
+        """
+        name, variant = self.kind
+        defaults = PROCESSORS[name]
+        if variant != "slow":
+            defaults = defaults | NEWER.get(name, {}) | (PIL.get(name, {}) if variant == "pil" else {})
+        unset = ("size", "crop_size", "crop_pct", "image_mean", "image_std") if variant == "slow" else ()
+        given = {key: getattr(self, key) for key in self.model_fields_set & type(self).model_fields.keys()}
+        return defaults | {key: value for key, value in given.items() if value is not None or key not in unset}
+
+    def refusal(self, key: str, value: object, why: str) -> ModelFileError:
+        """Return the error for a value, given or by default, that the named processor can't be served with."""
+        return ModelFileError(f"{self._path}: {key}={shown(value)}: {why}")

@@ -1,0 +1,90 @@
+"""Model folders: how a prepared one is put into place, and what is written into its manifest later."""
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from detectors.files import write_safely
+from detectors.models import MODEL_FILE
+from detectors.models.calibration import Calibration, spread
+from detectors.models.manifest import NAME, Judged, Manifest, same_branches
+from detectors.models.reversal import Sorting, sorting_of
+
+LARGE = 50_000_000  # bytes; smaller graphs stay one file
+
+
+def move_into_place(partial: Path, folder: Path) -> None:
+    """Move the files, the manifest last: without it a folder counts as not prepared."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / NAME).unlink(missing_ok=True)
+    for path in sorted(partial.iterdir(), key=lambda path: path.name == NAME):
+        path.replace(folder / path.name)
+
+
+def store_calibration(folder: Path, calibration: Calibration | None, predictions: list[float] | None = None) -> None:
+    """Write a calibration into a folder's manifest, or take the one there out of it.
+
+    `predictions` is the spread of mapped probabilities; None forgets the spread, which is that of another map.
+    """
+    update = {"calibration": calibration, "predictions": predictions}
+    write_manifest(Manifest.read(folder).model_copy(update=update), folder)
+
+
+def store_spread(folder: Path, probabilities: Sequence[float], labels: Sequence[bool]) -> Sorting:
+    """Write into a manifest how a model's answers to labelled photos are spread, and how well they sort them."""
+    found = sorting_of(labels, probabilities)
+    update = {
+        "predictions": [round(share, 4) for share in spread(probabilities, labels)],
+        "judged": Judged(photos=found.photos, auc=round(found.auc, 4), reversed=found.is_reversed),
+    }
+    write_manifest(Manifest.read(folder).model_copy(update=update), folder)
+    return found
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Replace a folder's manifest."""
+    write_safely(folder / NAME, (manifest.model_dump_json(indent=2) + "\n").encode())
+
+
+def keep_calibration(old: Path, new: Path) -> None:
+    """Take what was measured on photos over into the folder that takes a folder's place, if it is the same model."""
+    if (old / NAME).is_file():
+        manifest, made = Manifest.read(old), Manifest.read(new)
+        if _is_same_model(manifest, made):
+            kept = {name: getattr(manifest, name) for name in ("calibration", "predictions", "judged")}
+            write_manifest(made.model_copy(update=kept), new)
+
+
+def _is_same_model(old: Manifest, new: Manifest) -> bool:
+    """Return whether two manifests' models answer alike; how the class was named makes no difference."""
+    outputs = [one.output.model_copy(update={"named": False}) for one in (old, new)]
+    return old.revision == new.revision and outputs[0] == outputs[1] and same_branches(old.branches, new.branches)
+
+
+def move_weights_out(folder: Path) -> None:
+    """Put a large graph's weights into a file of their own, which the runtime maps instead of copying.
+
+    Inline weights cost half as much memory again (609 MB instead of 437 MB for a ViT-base).
+    """
+    path = folder / MODEL_FILE
+    if path.stat().st_size < LARGE:
+        return
+    import onnx
+
+    graph = onnx.load(path)
+    path.unlink()
+    data = path.name + ".data"
+    onnx.save_model(graph, path, save_as_external_data=True, location=data, size_threshold=1024)
+    (folder / data).chmod(0o644)  # onnx writes it for the owner alone
+
+
+def package_versions(packages: Sequence[str]) -> dict[str, str]:
+    """Return the installed version of each package."""
+    return {package: _version(package) for package in packages}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

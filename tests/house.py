@@ -1,0 +1,132 @@
+"""The shape of the house in numbers: `python -m tests.house`; the architecture test holds the code to it."""
+
+import ast
+import json
+import statistics
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("miner", "detectors")
+
+Graph = Mapping[str, set[str]]
+
+
+@cache
+def modules(root: Path = ROOT) -> dict[str, Path]:
+    """Return the product's modules, by their dotted names."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            name = ".".join(path.relative_to(root).with_suffix("").parts)
+            found[name.removesuffix(".__init__")] = path
+    return found
+
+
+def imports(path: Path, known: Mapping[str, Path]) -> Iterator[str]:
+    """Yield what a module imports anywhere; an import for annotations alone is none."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typed = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typed:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in known else node.module or ""
+
+
+@cache
+def graph(root: Path = ROOT) -> dict[str, set[str]]:
+    """Return which modules of ours each module imports."""
+    known = modules(root)
+    return {name: {one for one in imports(path, known) if one in known} - {name} for name, path in known.items()}
+
+
+def room_of(module: str) -> str:
+    """Return the room of a module: the package or module below `miner` or `detectors` that it is in."""
+    return ".".join(module.split(".")[:2])
+
+
+def rooms(files: Graph) -> dict[str, set[str]]:
+    """Return which rooms each room imports from."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for name, targets in files.items():
+        found[room_of(name)] |= {room_of(target) for target in targets} - {room_of(name)}
+    return found
+
+
+def cycles(of: Graph) -> list[list[str]]:
+    """Return the sets of nodes that import each other in a circle (Tarjan's strongly connected components)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for target in of.get(node, ()):
+            if target not in index:
+                visit(target)
+            if target in stack:
+                low[node] = min(low[node], low[target])
+        if low[node] == index[node]:
+            circle = [stack.pop()]
+            while circle[-1] != node:
+                circle.append(stack.pop())
+            if len(circle) > 1:
+                found.append(sorted(circle))
+
+    for node in of:
+        if node not in index:
+            visit(node)
+    return found
+
+
+def public_classes(root: Path = ROOT) -> Counter[str]:
+    """Count the public classes by name."""
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in modules(root).values())
+    return Counter(
+        node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef) and node.name[0] != "_"
+    )
+
+
+def top(package: str, root: Path = ROOT) -> list[str]:
+    """Return the entries at the top of a package, data folders too."""
+    return sorted(path.name for path in (root / package).iterdir() if path.name not in ("__init__.py", "__pycache__"))
+
+
+def counts(root: Path = ROOT) -> dict[str, object]:
+    """Return the figures of the house."""
+    files = graph(root)
+    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in modules(root).items()}
+    importers = Counter(target for targets in files.values() for target in targets)
+    largest = max(lines, key=lambda name: lines[name])
+    return {
+        "files": len(lines),
+        "lines": sum(lines.values()),
+        "median file": int(statistics.median(lines.values())),
+        "largest file": f"{largest} ({lines[largest]})",
+        **{f"entries at the top of {package}/": len(top(package, root)) for package in PACKAGES},
+        "rooms": len(rooms(files)),
+        "files with one importer": sum(count == 1 for count in importers.values()),
+        "public class names defined twice": sum(count > 1 for count in public_classes(root).values()),
+        "cycles of files": len(cycles(files)),
+        "cycles of rooms": len(cycles(rooms(files))),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(counts(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT), indent=1))
