@@ -115,7 +115,7 @@ def find_places_on_chain(settings: Settings, seats: list[Seat]) -> None:
             if seat.wallet is not None:
                 seat.chain = StandaloneChain(path, seat.hotkey)
         return
-    from miner.chain.publication import Axon as PublishedAxon
+    from miner.chain.publication import PublicAddress as PublishedAxon
     from miner.chain.subtensor import SubtensorChain
     from miner.chain.sync import SubnetReader
 

@@ -10,7 +10,6 @@ costs lines, which are counted, and never holds up or ends anything.
 
 import copy
 import errno
-import json
 import logging
 import os
 import queue
@@ -26,6 +25,8 @@ from datetime import UTC, datetime
 from logging.handlers import QueueHandler, RotatingFileHandler
 from pathlib import Path
 from typing import IO, Any, Literal
+
+from pythonjsonlogger import json
 
 from miner import systemd
 from miner.errors import ConfigurationError, CouldNotStart
@@ -73,7 +74,7 @@ def in_background(form: LogFormat, file: Path | None = None, stream: IO[str] | N
         CouldNotStart: it can't be written now.
     """
     stream = stream or sys.stderr  # None: closed by whoever started us
-    targets: list[Target] = [LogFile.open(file, _formatter(form))] if file is not None else []
+    targets: list[LogHandler] = [LogFile.open(file, _formatter(form))] if file is not None else []
     if _is_for_journal(form, stream):
         targets.append(JournalHandler(JOURNAL))
     elif stream is not None:
@@ -112,27 +113,27 @@ class TextFormatter(logging.Formatter):
         return redact(super().format(record))
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(json.JsonFormatter):
     """A JSON object on one line: time (UTC), level, logger, message and the line's own fields.
 
     An error that was not expected has its traceback too.
     """
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": redact(record.getMessage()),
-        }
-        traceback = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else None)
-        if traceback:
-            line["traceback"] = redact(traceback)
-        return json.dumps(line | _fields(record) | line, ensure_ascii=False)  # a field takes no name of ours
+    def __init__(self) -> None:
+        names = {"levelname": "level", "name": "logger", "exc_info": "traceback"}
+        super().__init__("{levelname}{name}{message}", style="{", rename_fields=names, json_ensure_ascii=False)
+
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        """Add the fields in our order, with nothing in them that could be a key; a line's own take no name of ours."""
+        found: dict[str, Any] = {}
+        super().add_fields(found, record, message_dict)
+        log_data["time"] = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        log_data["level"] = found["level"].lower()
+        log_data |= {name: redact(found[name]) for name in ("logger", "message", "traceback") if found.get(name)}
+        log_data |= {name: value for name, value in _fields(record).items() if name not in log_data}
 
 
-class Target(logging.Handler):
+class LogHandler(logging.Handler):
     """Where lines end; what can't be written is counted, and never told where it could block."""
 
     failed = 0
@@ -142,7 +143,7 @@ class Target(logging.Handler):
         self.failed += 1
 
 
-class DescriptorHandler(Target):
+class DescriptorHandler(LogHandler):
     """Lines straight to a file descriptor.
 
     Not to its Python stream: a thread that is stuck in one holds its lock, and the interpreter dies of that at its end.
@@ -166,7 +167,7 @@ class DescriptorHandler(Target):
             self.handleError(record)
 
 
-class LogFile(RotatingFileHandler, Target):
+class LogFile(RotatingFileHandler, LogHandler):
     """A file that is turned over when it is large."""
 
     @classmethod
@@ -194,7 +195,7 @@ class LogFile(RotatingFileHandler, Target):
 class Background(QueueHandler):
     """Hands lines to a thread that writes them; when too many wait, lines are dropped and counted."""
 
-    def __init__(self, targets: list[Target], size: int = QUEUED_LINES, end_seconds: float = END_SECONDS) -> None:
+    def __init__(self, targets: list[LogHandler], size: int = QUEUED_LINES, end_seconds: float = END_SECONDS) -> None:
         self._lines: queue.Queue[logging.LogRecord | threading.Event | None] = queue.Queue(size)
         super().__init__(self._lines)
         self._targets = targets
@@ -271,7 +272,7 @@ class Background(QueueHandler):
             self._told, self._told_at = lost + self._failed - failed, time.monotonic()
 
 
-class JournalHandler(Target):
+class JournalHandler(LogHandler):
     """Entries with fields: MESSAGE (of any number of lines), PRIORITY, LOGGER, and MINER_… for those of the line.
 
     The journal knows time and unit.

@@ -4,7 +4,17 @@ from typing import Any
 
 from miner.recorder.records import RequestRecord
 from miner.status.history import History
-from miner.status.overview import ChainView, Hour, Identity, MemoryUse, Model, Overview, Queue, ReloadView, RequestView
+from miner.status.overview import (
+    ChainView,
+    Hour,
+    Identity,
+    MemoryUse,
+    Model,
+    Overview,
+    QueueView,
+    ReloadView,
+    RequestView,
+)
 
 NOW = 1_700_000_000.0
 MIB = 2**20
@@ -34,7 +44,7 @@ def overview(*entries: RequestRecord, **changes: Any) -> Overview:
             threads=4, hash="1c1339ccaf4d", roadwork="class 1 'Roadwork' of 'None', 'Roadwork'",
         ),
         reload=ReloadView(asked=0, done=0, ok=None, text="", at=None),
-        queue=Queue(waiting=3, limit=32, running=1, slots=1, pace_seconds=1.13, estimate_seconds=4.52),
+        queue=QueueView(waiting=3, limit=32, running=1, slots=1, pace_seconds=1.13, estimate_seconds=4.52),
         memory=MemoryUse(
             resident=812 * MIB, proportional=790 * MIB, peak=1010 * MIB, cgroup_usage=1126 * MIB,
             cgroup_limit=2048 * MIB, machine_available=3300 * MIB, throttled_seconds=0,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from miner.bench.worker import Ask, Burst, Job, Loaded, to_dict
+from miner.bench.worker import Ask, BenchJob, Burst, WorkerReady, to_dict
 from miner.errors import CouldNotStart
 
 PATIENCE = 10.0  # seconds for a worker to end
@@ -38,7 +38,7 @@ class Competitor(Protocol):
 class Worker:
     """A `python -m miner.bench.worker` that has loaded its model."""
 
-    def __init__(self, job: Job, environment: Mapping[str, str], until: float | None = None) -> None:
+    def __init__(self, job: BenchJob, environment: Mapping[str, str], until: float | None = None) -> None:
         """Start it and wait until it is warm.
 
         Args:
@@ -57,7 +57,7 @@ class Worker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._chatter, text=True, env=dict(environment),
         )  # fmt: skip
         try:
-            self.loaded = Loaded(**self._ask(to_dict(job), until))
+            self.loaded = WorkerReady(**self._ask(to_dict(job), until))
         except BaseException:
             self.close()
             raise

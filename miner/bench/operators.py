@@ -13,7 +13,7 @@ from detectors.models import MODEL_FILE
 from detectors.models.config import read_config
 from detectors.models.manifest import Manifest
 from detectors.models.sources import model_folder, variant_folder
-from miner.bench.worker import Job
+from miner.bench.worker import BenchJob
 from miner.errors import CouldNotStart
 
 WARM, RUNS = 5, 20  # pictures
@@ -29,7 +29,7 @@ class Operator:
     calls: int
 
 
-def profile(job: Job, environment: Mapping[str, str]) -> list[Operator]:
+def profile(job: BenchJob, environment: Mapping[str, str]) -> list[Operator]:
     """Return the operators of a job's graph on onnxruntime, the longest first, measured in another process.
 
     Raises:
@@ -63,7 +63,7 @@ def sum_up(events: Sequence[Mapping[str, object]], runs: int) -> list[Operator]:
     return sorted(operators, key=lambda one: -one.seconds)
 
 
-def _run(job: Job) -> list[Operator]:
+def _run(job: BenchJob) -> list[Operator]:
     import numpy as np
     import onnxruntime
 
@@ -89,4 +89,4 @@ def _run(job: Job) -> list[Operator]:
 
 
 if __name__ == "__main__":
-    json.dump([asdict(one) for one in _run(Job(**json.load(sys.stdin)))], sys.stdout)
+    json.dump([asdict(one) for one in _run(BenchJob(**json.load(sys.stdin)))], sys.stdout)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from miner.bench.daemon import DaemonFigures
 from miner.bench.operators import Operator
-from miner.bench.report import Figures, Verdict
+from miner.bench.report import BurstVerdict, Figures
 from miner.errors import ConfigurationError, CouldNotStart
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def least_words(all_figures: Sequence[Figures], least: Mapping[str, float]) -> s
     return f"at this CPU's own pace of matrix products a picture takes at least (share of {base.name}): {each}"
 
 
-def burst_table(all_figures: Sequence[Figures], verdict: Verdict) -> Table:
+def burst_table(all_figures: Sequence[Figures], verdict: BurstVerdict) -> Table:
     """Several pictures at once: percentiles, pictures a second, and how many validators that is enough for."""
     table = Table(title="p50 / p95 / p99 in ms", title_justify="left")
     table.add_column("")

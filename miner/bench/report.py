@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miner.bench.worker import Burst, Job, Loaded
+from miner.bench.worker import BenchJob, Burst, WorkerReady
 
 MOST_VALIDATORS = 4096  # a subnet has 256 places; more is no answer anybody needs
 
@@ -37,8 +37,8 @@ class Figures:
     """What was measured of one competitor; bytes, seconds."""
 
     name: str
-    job: Job
-    loaded: Loaded
+    job: BenchJob
+    loaded: WorkerReady
     peak_bytes: float
     alone: dict[str, Alone]  # by kind of picture
     levels: list[Level]
@@ -57,7 +57,7 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class BurstVerdict:
     """Whether the asked burst is answered in time by the competitor that counts, and in words."""
 
     name: str
@@ -121,7 +121,7 @@ def most_at_once(levels: Sequence[Level], deadline: float) -> int:
     return most
 
 
-def judge(figures: Figures, at_once: int, deadline: float, queue_depth: int) -> Verdict:
+def judge(figures: Figures, at_once: int, deadline: float, queue_depth: int) -> BurstVerdict:
     """Hold the competitor that counts against the deadline, in seconds from the arrival."""
     p99 = figures.level(at_once).p99
     met = p99 <= deadline
@@ -132,7 +132,7 @@ def judge(figures: Figures, at_once: int, deadline: float, queue_depth: int) -> 
     words += f": p99 at {at_once} at once is {p99:.3g} s, and answers must be on their way after {deadline:g} s"
     if not met:
         words += "; that is too late"
-    return Verdict(figures.name, at_once, p99, deadline, met, words)
+    return BurstVerdict(figures.name, at_once, p99, deadline, met, words)
 
 
 def choose(all_figures: Sequence[Figures], served: tuple[str, str], at_once: int) -> Figures:

@@ -11,7 +11,7 @@ from detectors.machine import others, spent
 from miner.bench.client import Bound, Progress, Record, Worker, measure
 from miner.bench.machine import least_seconds, measure_rates
 from miner.bench.report import Figures, largest_difference, level_of, medians_by_kind, most_at_once, ratios
-from miner.bench.worker import Job
+from miner.bench.worker import BenchJob
 from miner.errors import CouldNotStart
 
 LEVELS = (1, 2, 4, 10)
@@ -30,7 +30,7 @@ class Result:
 
 
 def bench(
-    jobs: Sequence[Job],
+    jobs: Sequence[BenchJob],
     kinds: Sequence[str],
     work: int,
     at_once: int,

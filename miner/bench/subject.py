@@ -19,7 +19,7 @@ from detectors.photos.labelled import SUFFIXES, openable
 from detectors.photos.synthetic import scene
 from detectors.registry import PRECISIONS, exporter_class
 from miner.bench.machine import multiply_adds
-from miner.bench.worker import Job
+from miner.bench.worker import BenchJob
 from miner.errors import ConfigurationError
 from miner.inference.plan import ThreadPlan, cpu_model, library_versions, plan_of, stored_plan
 from miner.settings.settings import Settings
@@ -125,7 +125,7 @@ class Subject:
     cores: int
     split: ThreadPlan
 
-    def jobs(self, pictures: Sequence[str], *, reference: bool) -> list[Job]:
+    def jobs(self, pictures: Sequence[str], *, reference: bool) -> list[BenchJob]:
         """Return a job for each competitor; the first is what all others are compared with."""
         found = [self._job(backend, precision, pictures) for backend, precision in self.variants]
         if reference:
@@ -160,9 +160,9 @@ class Subject:
             "libraries": library_versions(), "slots": self.split.slots, "threads": self.split.threads,
         }  # fmt: skip
 
-    def _job(self, backend: str, precision: str, pictures: Sequence[str], *, is_reference: bool = False) -> Job:
+    def _job(self, backend: str, precision: str, pictures: Sequence[str], *, is_reference: bool = False) -> BenchJob:
         settings = self.settings
-        return Job(
+        return BenchJob(
             kind="reference" if is_reference else "ours",
             detector=settings.image_detector,
             config=settings.detector_config,

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 from miner.bench.client import Worker
-from miner.bench.worker import Job
+from miner.bench.worker import BenchJob
 from miner.errors import CouldNotStart
 from miner.inference.plan import Plan, ThreadPlan
 
@@ -22,14 +22,14 @@ VARIANTS_SHARE = 0.6  # of the time; the rest is for the splits
 
 Progress = Callable[[str], None]
 Clock = Callable[[], float]
-Start = Callable[[Job, Mapping[str, str], float], Worker]
+Start = Callable[[BenchJob, Mapping[str, str], float], Worker]
 
 
 @dataclass(slots=True)
 class Row:
     """What was measured of one way to serve: medians in seconds, resident memory in bytes."""
 
-    job: Job
+    job: BenchJob
     resident: float
     probabilities: list[float]
     alone: list[float] = field(default_factory=list)
@@ -46,13 +46,13 @@ class Row:
         return in_words(self.job)
 
 
-def in_words(job: Job) -> str:
+def in_words(job: BenchJob) -> str:
     """Return a way to serve in words."""
     return f"{job.name}, {ThreadPlan(job.slots, job.threads)}{ARENA[job.arena]}"
 
 
 def measure(
-    jobs: Sequence[Job],
+    jobs: Sequence[BenchJob],
     environment: Mapping[str, str],
     deadline: float,
     progress: Progress,
@@ -132,7 +132,7 @@ def splits(cores: int) -> list[ThreadPlan]:
     return [ThreadPlan(slots, max(1, cores // slots)) for slots in sorted(counts)]
 
 
-def ways(baseline: Job, leader: Job, cores: int) -> list[Job]:
+def ways(baseline: BenchJob, leader: BenchJob, cores: int) -> list[BenchJob]:
     """Return the ways to serve the leader, after the baseline: only what is measured in the same rounds compares."""
     more = [
         replace(leader, slots=split.slots, threads=split.threads, arena=arena)

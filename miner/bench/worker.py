@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class BenchJob:
     """A competitor: a backend of ours at a precision, or the model's own library."""
 
     kind: Literal["ours", "reference"]
@@ -43,7 +43,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class WorkerReady:
     """A worker that is ready to be measured."""
 
     load_seconds: float  # from the start of the process: interpreter, imports, sums, graph
@@ -72,7 +72,7 @@ class Burst:
     seconds: float  # until the last was done
 
 
-def to_dict(line: Job | Loaded | Ask | Burst) -> dict[str, object]:
+def to_dict(line: BenchJob | WorkerReady | Ask | Burst) -> dict[str, object]:
     """Return a line as what JSON knows."""
     return asdict(line)
 
@@ -88,7 +88,7 @@ def main() -> None:
     started = float(sys.argv[1])  # on time.monotonic, which all processes share
     with os.fdopen(os.dup(1), "w") as out:
         os.dup2(2, 1)  # libraries print
-        job = Job(**json.loads(sys.stdin.readline()))
+        job = BenchJob(**json.loads(sys.stdin.readline()))
         pictures = [Path(path).read_bytes() for path in job.pictures]
         try:
             predict = _load(job)
@@ -100,7 +100,7 @@ def main() -> None:
                 pace = _warm_up(pool, predict, job, pictures)
                 imported = [name for name in LARGE if name in sys.modules]
                 warm = read_memory().resident
-                _say(out, to_dict(Loaded(loaded, first, pace, resident, warm, answers, imported)))
+                _say(out, to_dict(WorkerReady(loaded, first, pace, resident, warm, answers, imported)))
                 _serve(out, pool, predict, pictures)
         except (DetectorError, ModuleNotFoundError) as error:
             _say(out, {"fault": str(error)})
@@ -123,7 +123,7 @@ def burst(pool: ThreadPoolExecutor, predict: Predict, pictures: list[tuple[int, 
     return Burst(latencies, [number for number, _ in pictures], max(done) - submitted[0])
 
 
-def _load(job: Job) -> Predict:
+def _load(job: BenchJob) -> Predict:
     from detectors.models.config import read_config
 
     config = read_config(job.config)
@@ -140,7 +140,7 @@ def _load(job: Job) -> Predict:
     return lambda data: detector.predict(data).probability
 
 
-def _reference(job: Job, config: "DetectorConfig") -> Predict:
+def _reference(job: BenchJob, config: "DetectorConfig") -> Predict:
     """Return the library's own pipeline; of an ensemble, its branches' own, fused as ours are."""
     from detectors.models.manifest import Manifest
     from detectors.models.sources import find_original, model_folder
@@ -156,7 +156,7 @@ def _reference(job: Job, config: "DetectorConfig") -> Predict:
     return lambda data: float(fusion({name: pipeline(data) for name, pipeline in each.items()}))
 
 
-def _warm_up(pool: ThreadPoolExecutor, predict: Predict, job: Job, pictures: list[bytes]) -> float:
+def _warm_up(pool: ThreadPoolExecutor, predict: Predict, job: BenchJob, pictures: list[bytes]) -> float:
     """Use every thread, and return the seconds a picture takes alone."""
     if job.kind == "reference":
         import torch

@@ -113,7 +113,7 @@ PATIENCE = 4.0  # times the usual limit: an extrinsic waits for one or two block
 
 
 @dataclass(frozen=True, slots=True)
-class Axon:
+class PublicAddress:
     """Where validators shall find us; `ip` None: as the world sees us, looked up again every `lookup_seconds`."""
 
     port: int
@@ -134,9 +134,9 @@ class Axon:
 
 
 class Publisher:
-    """Keeps what an `Axon` names published; `step` is called after every good read of the chain."""
+    """Keeps what an `PublicAddress` names published; `step` is called after every good read of the chain."""
 
-    def __init__(self, axon: Axon, netuid: int, wallet: "Wallet", monotonic: Clock) -> None:
+    def __init__(self, axon: PublicAddress, netuid: int, wallet: "Wallet", monotonic: Clock) -> None:
         self.axon = axon
         self._netuid, self._hotkey = netuid, wallet.hotkey.ss58_address
         self._monotonic = monotonic

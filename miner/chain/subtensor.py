@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from miner.chain.base import Snapshot
 from miner.chain.client import ChainFault
-from miner.chain.publication import Axon, Publisher
+from miner.chain.publication import PublicAddress, Publisher
 from miner.chain.queries import Subnet
 from miner.chain.sync import Sight, SubnetReader, changes, register_command
 from miner.settings.addresses import shown
@@ -26,7 +26,7 @@ class SubtensorChain:
         self,
         reader: SubnetReader,
         wallet: "Wallet",
-        axon: Axon | None = None,
+        axon: PublicAddress | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.reader = reader

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -17,7 +17,8 @@ from miner import logs, systemd
 from miner.errors import ConfigurationError, StartError
 from miner.inference.background import is_at_work
 from miner.settings.addresses import shown_within
-from miner.settings.settings import Settings, lend_home, lend_to_hub, setting_names
+from miner.settings.env_file import lend_to_hub
+from miner.settings.settings import Settings, lend_home, setting_names
 from miner.settings.validators import nearest
 
 ETC = Path("etc/roadwork-miner")
@@ -57,6 +58,13 @@ def unit_settings(service: str, root: Path = Path("/")) -> dict[str, str]:
     }
 
 
+def of_setting(name: str, words: str) -> Any:
+    """Return an option that takes the place of a setting, whose name in the environment and default its help names."""
+    default = Settings.model_fields[name].default
+    shown = f", default {default}" if default not in (None, "") else ""
+    return typer.Option(help=f"{words} ({name.upper()}{shown}).")
+
+
 EnvFile = Annotated[Path | None, typer.Option("--env-file", help="Settings file, as StreetVision's; else ./miner.env.")]
 Service = Annotated[
     str | None,
@@ -65,8 +73,10 @@ Service = Annotated[
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting; wins over environment and file.")
 ]
-Detector = Annotated[str | None, typer.Option(help="ViT, YOLOClassifier or Ensemble.")]
-Config = Annotated[str | None, typer.Option(help="YAML file of the detector: a path, or the name of a shipped one.")]
+Detector = Annotated[str | None, of_setting("image_detector", "ViT, YOLOClassifier or Ensemble")]
+Config = Annotated[
+    str | None, of_setting("image_detector_config", "YAML file of the detector: a path, or the name of a shipped one")
+]
 Key = Annotated[str | None, typer.Option("--key", metavar="NAME", help="Which of WALLET_HOTKEYS; default: the first.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

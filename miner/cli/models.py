@@ -11,7 +11,7 @@ from detectors.models import MANIFEST_FILE as NAME
 from detectors.models import MODEL_FILE
 from miner.cli.common import Config, Detector, EnvFile, Json, Service, Set, load_settings
 from miner.cli.group import Command
-from miner.settings.settings import AUTO
+from miner.settings.validators import AUTO
 
 if TYPE_CHECKING:
     from detectors.models.manifest import Manifest

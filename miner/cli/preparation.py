@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miner.errors import ConfigurationError, CouldNotStart
-from miner.settings.settings import AUTO, Settings
+from miner.settings.settings import Settings
+from miner.settings.validators import AUTO
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,7 +13,8 @@ import typer
 from miner.cli.common import EnvFile, Service, Set, file_of, leave, load_settings
 from miner.cli.top import address_of
 from miner.errors import ConfigurationError
-from miner.settings.settings import Settings, secrets_of_environment
+from miner.settings.env_file import secrets_of_environment
+from miner.settings.settings import Settings, setting_names
 
 if TYPE_CHECKING:
     from miner.doctor.findings import Finding
@@ -61,7 +62,7 @@ def report(
     secrets = [
         *secrets_in(key_files(settings)),
         *secrets_of_addresses(settings),
-        *secrets_of_environment(env_file),
+        *secrets_of_environment(setting_names(), env_file),
     ]
     write_archive(path, texts, secrets)
     print(f"{path}: {len(texts)} files; look it through before you hand it on: tar -xzf {path}")

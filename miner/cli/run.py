@@ -7,24 +7,22 @@ import logging
 import sys
 from typing import Annotated
 
-import typer
-
 from miner import logs
-from miner.cli.common import Config, Detector, EnvFile, Set, leave, load_settings, read_settings
+from miner.cli.common import Config, Detector, EnvFile, Set, leave, load_settings, of_setting, read_settings
 from miner.errors import Stuck
 from miner.settings.validators import BACKEND_CHOICES
 
 
 def run(
     env_file: EnvFile = None,
-    network: Annotated[str | None, typer.Option(help="standalone, test, finney, local or ws://…")] = None,
-    netuid: Annotated[str | None, typer.Option(help="72 on mainnet, 323 on testnet.")] = None,
-    port: Annotated[str | None, typer.Option(help="Port the validators ask.")] = None,
-    status_port: Annotated[str | None, typer.Option(help="The operator's port.")] = None,
+    network: Annotated[str | None, of_setting("subtensor_network", "standalone, test, finney, local or ws://…")] = None,
+    netuid: Annotated[str | None, of_setting("netuid", "72 on mainnet, 323 on testnet")] = None,
+    port: Annotated[str | None, of_setting("miner_axon_port", "Port the validators ask")] = None,
+    status_port: Annotated[str | None, of_setting("status_port", "The operator's port")] = None,
     detector: Detector = None,
     config: Config = None,
-    backend: Annotated[str | None, typer.Option(help=f"One of {', '.join(BACKEND_CHOICES)}.")] = None,
-    log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING, ERROR or CRITICAL.")] = None,
+    backend: Annotated[str | None, of_setting("image_detector_backend", f"One of {', '.join(BACKEND_CHOICES)}")] = None,
+    log_level: Annotated[str | None, of_setting("log_level", "DEBUG, INFO, WARNING, ERROR or CRITICAL")] = None,
     set_: Set = None,
 ) -> None:
     """Answer validators until SIGTERM. SIGHUP reloads the model.

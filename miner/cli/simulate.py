@@ -92,13 +92,13 @@ def simulate(
     from miner.simulate.output import in_json, play_through, send_again, show
     from miner.simulate.replay import callers, recorded_photos
     from miner.simulate.run import Play
-    from miner.simulate.schedule import Subnet
+    from miner.simulate.schedule import SimulatedSubnet
 
     recorded, without = recorded_photos(replay) if replay is not None else ([], 0)
     if recorded:
         validators = min(MOST_VALIDATORS, callers(recorded))
     most = rounds or (ROUNDS if duration is None else 10**6)
-    subnet = Subnet(validators, miners, most, interval, organic)
+    subnet = SimulatedSubnet(validators, miners, most, interval, organic)
     what = Play(subnet, [] if recorded else _photos(data, quiet=as_json), era, seed, speed, duration)
     end_in_order_on_sigterm()
     logging.getLogger("miner.chain.standalone").setLevel(logging.WARNING)  # throwaway keys are no news here

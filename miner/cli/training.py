@@ -210,7 +210,7 @@ def open_model(settings: Settings, config: "DetectorConfig", precision: str = "f
     from detectors.export.export import prepare
     from detectors.load import is_prepared, load_detector
     from detectors.machine import allowed_cores
-    from miner.settings.settings import AUTO
+    from miner.settings.validators import AUTO
 
     if config.model_folder is None and not is_prepared(config, settings.models_dir):
         prepare(config.detector, config, settings.models_dir, force=False, progress=_say)

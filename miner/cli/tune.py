@@ -39,10 +39,11 @@ def tune(
     from detectors.models.sources import model_folder
     from miner.bench import tuning
     from miner.bench.subject import made_pictures, variants
-    from miner.bench.worker import Job
+    from miner.bench.worker import BenchJob
     from miner.cli.preparation import start_errors
     from miner.inference.plan import folders, key_of, writable, write_plan
-    from miner.settings.settings import AUTO, environment_of
+    from miner.settings.settings import environment_of
+    from miner.settings.validators import AUTO
 
     settings = load_settings(env_file, set_, image_detector=detector, image_detector_config=config)
     if settings.is_remote:
@@ -59,7 +60,7 @@ def tune(
         found = [variant for variant in found if variant[0] != "torch"] or found
         pictures = [str(path) for path in made_pictures(Path(scratch)).paths]
         jobs = [
-            Job(
+            BenchJob(
                 kind="ours",
                 detector=settings.image_detector,
                 config=settings.detector_config,

@@ -41,7 +41,7 @@ class ChainFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ChainIdentity:
     """Who we are there."""
 
     netuid: int
@@ -79,7 +79,7 @@ def judge_sdk(facts: ChainFacts, version: str) -> Finding:
     return ok(name, said)
 
 
-def judge_registration(facts: ChainFacts, who: Identity) -> Finding:
+def judge_registration(facts: ChainFacts, who: ChainIdentity) -> Finding:
     """Judge whether we have a uid."""
     name = "registration"
     if facts.subnet is None:
@@ -96,7 +96,7 @@ def judge_registration(facts: ChainFacts, who: Identity) -> Finding:
     return ok(name, f"uid {uid} of {len(facts.subnet.members)} on subnet {who.netuid}")
 
 
-def judge_standing(facts: ChainFacts, who: Identity) -> Finding:
+def judge_standing(facts: ChainFacts, who: ChainIdentity) -> Finding:
     """Judge whether we are about to be replaced: whoever has the least, and is no longer immune, goes first."""
     name = "standing"
     if facts.subnet is None or facts.head is None:
@@ -114,7 +114,7 @@ def judge_standing(facts: ChainFacts, who: Identity) -> Finding:
     return ok(name, words)
 
 
-def judge_address(facts: ChainFacts, who: Identity, ours: Endpoint | str, host: str, *, running: bool) -> Finding:
+def judge_address(facts: ChainFacts, who: ChainIdentity, ours: Endpoint | str, host: str, *, running: bool) -> Finding:
     """Judge whether validators find us; `ours` is a text where our address could not be found out.
 
     What nobody could reach is a problem before anything else is: a registration would be paid for in vain.
@@ -181,7 +181,7 @@ def judge_rules(facts: ChainFacts, rules: Rules) -> Finding:
     return ok(name, words) if let_in == len(active) else warning(name, words, todo)
 
 
-def judge_pay(facts: ChainFacts, who: Identity) -> Finding:
+def judge_pay(facts: ChainFacts, who: ChainIdentity) -> Finding:
     """Judge whether miners are paid: what goes to the owner's keys is burned, and halted scoring pays nobody."""
     name = "pay"
     if facts.subnet is None:

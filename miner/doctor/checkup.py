@@ -141,7 +141,7 @@ class CheckUp:
         facts, services, ours = await asyncio.gather(
             _read_chain(settings, hotkey), _ask_services(settings), _own_address(settings)
         )
-        who = chain.Identity(settings.netuid, settings.wallet_name, hotkey, settings.chain_address)
+        who = chain.ChainIdentity(settings.netuid, settings.wallet_name, hotkey, settings.chain_address)
         judges = {
             "chain": lambda: chain.judge_chain(facts),
             "sdk": lambda: chain.judge_sdk(facts, version("bittensor")),

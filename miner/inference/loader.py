@@ -48,7 +48,7 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedModel:
     """A detector, verified and warm, the seconds that one picture takes, and those of loading and of warming up."""
 
     detector: Detector
@@ -87,14 +87,14 @@ class ModelLoader:
         other.settings = settings
         return other
 
-    def show(self, loaded: Loaded) -> None:
+    def show(self, loaded: LoadedModel) -> None:
         """Show the model that serves from now on."""
         assert self.metrics is not None
         self.metrics.loaded(loaded.detector, loaded.load_seconds, loaded.warmup_seconds)
         if self.remote is not None and loaded.detector.elsewhere is not None:
             self.remote.see(loaded.detector.elsewhere)
 
-    async def load(self) -> Loaded:
+    async def load(self) -> LoadedModel:
         """Return the configured model.
 
         Raises:
@@ -112,7 +112,7 @@ class ModelLoader:
         self._check_pace(loaded)
         return loaded
 
-    async def _load(self) -> Loaded:
+    async def _load(self) -> LoadedModel:
         limit = self.patience
         opening: Callable[[], Opened] = self._open if self._begun is None else self._begun.result
         self._begun = None
@@ -132,7 +132,7 @@ class ModelLoader:
         except DetectorError as error:
             raise CouldNotStart(str(error)) from error
         detector.hold()  # `Health` looks again and again
-        return Loaded(detector, pace, opened.seconds, time.monotonic() - began)
+        return LoadedModel(detector, pace, opened.seconds, time.monotonic() - began)
 
     @property
     def patience(self) -> float:
@@ -201,7 +201,7 @@ class ModelLoader:
             reason = _why_it_failed(output, code).removeprefix(where)
             raise kind(f"{where}`roadwork-miner {' '.join(command)}` failed: {reason}")
 
-    def _check_pace(self, loaded: Loaded) -> None:
+    def _check_pace(self, loaded: LoadedModel) -> None:
         allowed = seconds_allowed(self.settings)
         if loaded.pace > allowed:
             loaded.detector.close()

@@ -18,7 +18,8 @@ from detectors.models.documents import faults
 from detectors.quantize.variants import Sums, measured_best, model_sums
 from detectors.registry import BACKENDS, PRECISIONS
 from miner.errors import CouldNotStart
-from miner.settings.settings import AUTO, REMOTE, Settings
+from miner.settings.settings import Settings
+from miner.settings.validators import AUTO, REMOTE
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from detectors.evaluation.evaluate import Comparison, compare
 from miner.errors import ConfigurationError, CouldNotStart, StartError
 from miner.inference import memory
 from miner.inference.background import on_a_thread
-from miner.inference.loader import Loaded, ModelLoader, in_words
+from miner.inference.loader import LoadedModel, ModelLoader, in_words
 from miner.inference.service import Service
 from miner.metrics import Metrics
 from miner.settings.settings import Settings
@@ -89,7 +89,7 @@ class Reloader:
             del old
             await asyncio.to_thread(_let_go)
 
-    async def _prepare(self) -> tuple[ModelLoader, Loaded, Comparison | None]:
+    async def _prepare(self) -> tuple[ModelLoader, LoadedModel, Comparison | None]:
         loader = self.loader.beside(self._settings())
         memory.keep_large_blocks_apart()
         try:

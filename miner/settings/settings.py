@@ -1,46 +1,210 @@
-"""The only reader of the environment: flag > environment > `--env-file` > default, into one frozen object.
-
-StreetVision's own `miner.env` works as it is, inline comments included.
-"""
+"""The settings: flag > environment > `--env-file` > default, into one frozen object; the only reader of all four."""
 
 import os
-import re
-from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from dotenv import dotenv_values
-from dotenv.parser import parse_stream
-from pydantic import AliasChoices, PrivateAttr, ValidationError
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from detectors.errors import NoConfig
 from detectors.registry import DEFAULT_CONFIGS
+from detectors.remote.endpoints import check_addresses
 from miner.errors import ConfigurationError
-from miner.settings.addresses import ADDRESSES, HIDDEN, shown, shown_each, shown_within, why_unreachable
-from miner.settings.fields import Fields
-from miner.settings.hotkeys import Place, split_places
-from miner.settings.validators import AUTO, REMOTE, is_loopback, nearest
+from miner.logs import LogFormat
+from miner.recorder import Mode
+from miner.settings import validators
+from miner.settings.addresses import ADDRESSES, check_names, shown, shown_each, shown_within, why_unreachable
+from miner.settings.env_file import commented, key_notes, refuse_unreadable_lines
+from miner.settings.hotkeys import Place, check_hotkeys, check_places, split_places
+from miner.settings.validators import AUTO, REMOTE, is_loopback
 
-__all__ = [
-    "AUTO", "REMOTE", "Settings", "environment_of", "lend_home", "lend_to_hub", "secrets_of_environment",
-    "setting_names", "settings_table",
-]  # fmt: skip
-
-HUB = "HF_"  # HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, …: huggingface_hub's own
-# What python-dotenv takes for a comment outside quotes. systemd drops the space before one that is all there is.
-COMMENT = re.compile(r"^#\s.*|\s+#.*")
-QUOTED = re.compile(r"\s*(?:'[^']*'|\"[^\"]*\")\s*")
 CONFIGS = ("image_detector_config", "shadow_detector_config")
-HUB_TOKEN = "HF_TOKEN"  # noqa: S105 - a key
-OLD_TOKENS = ("HUGGING_FACE_TOKEN", "HUGGINGFACE_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
-SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "MNEMONIC", "API_KEY", "PRIVATE")
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+Folder = Annotated[Path, AfterValidator(validators.at_home)]
+File = Annotated[Path | None, AfterValidator(validators.at_home)]
+Config = Annotated[str, AfterValidator(validators.config_at_home)]
+Hotkeys = Annotated[str, AfterValidator(check_hotkeys)]
 
 
-class Settings(Fields):
-    """Every setting, read once; the README's table is made from this class."""
+class Settings(BaseSettings):
+    """Every setting, its default and what it is for, read once; `env/README.md` has its table."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, case_sensitive=False)
+
+    image_detector: Annotated[str, AfterValidator(validators.known_detector)] = Field(
+        "ViT", description="`ViT` (any Hugging Face image classifier), `YOLOClassifier`, or `Ensemble` (several)"
+    )
+    image_detector_config: Config = Field(
+        "",
+        description="YAML file of the detector: a path (relative: from here, or from the settings file), or the name "
+        "of a shipped one; empty: the detector's default",
+    )
+    image_detector_device: Annotated[Literal["cpu", "cuda", "mps", "auto"], BeforeValidator(validators.device)] = Field(
+        "cpu", description="`cpu`; `cuda` (`cuda:0`, `gpu`), `mps` and `auto` are accepted, run on the CPU and say so"
+    )
+    image_detector_backend: Annotated[str, AfterValidator(validators.known_backend)] = Field(
+        AUTO,
+        description="`auto` (as `roadwork-miner tune` found, else `onnx`), `onnx`, `openvino`, `torch` or `remote`",
+    )
+    image_detector_precision: Annotated[str, AfterValidator(validators.known_precision)] = Field(
+        AUTO, description="`auto` (as `roadwork-miner tune` found, else `fp32`), `fp32`, `bf16` or `int8`"
+    )
+    remote_endpoints: Annotated[str, AfterValidator(check_addresses), AfterValidator(validators.needed_for_remote)] = (
+        Field(
+            "",
+            validate_default=True,
+            description="of the backend `remote`: `http://host:port` of Open Inference Protocol v2 servers, "
+            "with commas",
+        )
+    )
+    remote_model: str = Field("", description="the model's name on these servers; empty: as in its manifest")
+    remote_fallback: Annotated[Literal["refuse", "onnx", "openvino"], BeforeValidator(validators.lower)] = Field(
+        "refuse", description="while no endpoint is healthy: `refuse`, or the backend that serves on this machine"
+    )
+    tune_on_start: bool = Field(False, description="tune before the first start on a machine (about a minute, once)")
+
+    netuid: int = Field(323, ge=0, le=65535, description="subnet: 72 on mainnet, 323 on testnet")
+    subtensor_network: Annotated[str, AfterValidator(validators.known_network)] = Field(
+        "standalone", description="`standalone` (no chain), `test`, `finney`, `local` or a `ws://` address"
+    )
+    subtensor_chain_endpoint: Annotated[str, AfterValidator(validators.websocket)] = Field(
+        "", description="`ws://` or `wss://` address used in place of the network's own"
+    )
+
+    wallet_name: str = Field("default", description="name of the wallet; only its hotkey has to be on this machine")
+    wallet_hotkey: str = Field("default", description="name of the hotkey")
+    wallet_hotkey_password_file: File = Field(
+        None, description="file with the password of an encrypted hotkey, such as a systemd credential"
+    )
+    wallet_hotkey_file: File = Field(
+        None, description="the hotkey's file itself, such as a systemd credential; empty: in `WALLET_PATH`"
+    )
+    wallet_path: Folder = Field(Path("~/.bittensor/wallets"), description="folder of the wallets")
+
+    miner_axon_host: str = Field("0.0.0.0", description="address the validators' port listens on")  # noqa: S104
+    miner_axon_port: Port = Field(8091, description="port the validators ask")
+    axon_external_ip: Annotated[str, AfterValidator(validators.address), AfterValidator(validators.reachable)] = Field(
+        "", description="public address published on chain; empty: as several services see this machine"
+    )
+    axon_external_port: Port | None = Field(None, description="port published on chain; empty: `MINER_AXON_PORT`")
+    wallet_hotkeys: Annotated[str, AfterValidator(check_places), AfterValidator(validators.own_ports)] = Field(
+        "",
+        description="several hotkeys of the wallet in one process, with a port each: `first:8091,second:8092`; they "
+        "take the place of `WALLET_HOTKEY` and `MINER_AXON_PORT`",
+    )
+    chain_sync_seconds: Seconds = Field(60.0, description="time between two reads of the chain")
+    chain_max_age_hours: float = Field(
+        24.0, gt=0, le=24 * 30, description="how long to go on by the last good read while the chain is away"
+    )
+    blacklist_force_validator_permit: bool = Field(
+        True, description="answer only hotkeys with a validator permit; false means false"
+    )
+    blacklist_allow_non_registered: bool = Field(
+        False, description="answer also hotkeys that are not registered; they have neither permit nor stake"
+    )
+    blacklist_min_stake: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="answer only hotkeys with at least this stake on the subnet"
+    )
+    blacklist_allow_hotkeys: Hotkeys = Field("", description="hotkeys answered in any case, with commas between them")
+    blacklist_deny_hotkeys: Hotkeys = Field("", description="hotkeys never answered, even those allowed above")
+    model_url: Annotated[str, AfterValidator(validators.page)] = Field(
+        "", description="your model's page, sent with each answer, as validators expect"
+    )
+
+    status_host: str = Field("127.0.0.1", description="address of the operator's port")
+    status_port: Annotated[Port, AfterValidator(validators.free_of_validators)] = Field(
+        9464,
+        validate_default=True,
+        description="operator's port: a page at `/`, `/status`, `/metrics`, `/healthz`, `/readyz`",
+    )
+    status_allowed_hosts: Annotated[str, AfterValidator(check_names)] = Field(
+        "",
+        description="names that the operator's port may be asked by, with commas; its address, `localhost`, "
+        "`STATUS_HOST` and this machine's own name always are",
+    )
+    publish_metrics: bool = Field(
+        False, description="publish the operator's port on chain too, for whoever collects the subnet's metrics"
+    )
+
+    inference_slots: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="pictures worked on at once; 0: as many as `INFERENCE_THREADS` leaves cores for, one if that is 0 "
+        "too; of the backend `remote`: two for each endpoint",
+    )
+    inference_threads: int = Field(
+        0, ge=0, le=256, description="threads for each picture; 0: all cores the quota allows"
+    )
+    queue_depth: int | None = Field(
+        None, ge=1, le=4096, description="most requests that may wait; empty: as many as can be answered in time"
+    )
+    queue_share: float = Field(
+        0.5, gt=0, le=1, description="largest part of these places that one caller may hold while others wait"
+    )
+    deadline_cap_seconds: Seconds = Field(
+        12.0,
+        validation_alias=AliasChoices("deadline_cap_seconds", "request_deadline"),
+        description="longest time a caller may ask to wait; `REQUEST_DEADLINE` is another name for it",
+    )
+    deadline_margin_seconds: Annotated[float, AfterValidator(validators.leaves_time)] = Field(
+        0.5, ge=0, validate_default=True, description="time kept back for the answer's way to the caller"
+    )
+    max_connections: int = Field(512, ge=8, le=65536, description="connections in all; one more takes a stranger's")
+    max_connections_per_address: int = Field(
+        128, ge=4, le=65536, description="connections from one address; a proxy of yours in front is one address"
+    )
+    header_seconds: Seconds = Field(10.0, description="time for headers to arrive, and for an answer to be taken")
+    max_body_bytes: int = Field(16 * 2**20, ge=2**10, le=2**30, description="largest request body")
+    # From one small picture to what Pillow itself calls a bomb.
+    max_image_pixels: int = Field(
+        25_000_000, ge=224 * 224, le=178_956_970, description="largest picture, width × height; read before decoding"
+    )
+    body_stall_seconds: Seconds = Field(3.0, description="a body that pauses for longer is given up")
+    inference_limit_seconds: Seconds = Field(
+        30.0, description="a picture worked on for longer hangs; when every slot does, the miner ends with exit code 4"
+    )
+    drain_seconds: Seconds = Field(10.0, description="time for running requests after SIGTERM")
+
+    state_dir: Folder = Field(
+        Path("~/.local/state/roadwork-miner"),
+        description="folder of one miner alone: its lock, the last snapshot of the chain and the SDK's cache, the "
+        "recorder's files, and in standalone mode wallet and chain file",
+    )
+    models_dir: Folder = Field(Path("~/.cache/roadwork-miner/models"), description="folder of the exported models")
+    standalone_file: File = Field(
+        None, description="hotkeys, permits and stakes in standalone mode; empty: `standalone.yaml` in the state folder"
+    )
+    shadow_detector: Annotated[str, AfterValidator(validators.known_detector_or_none)] = Field(
+        "", description="kind of the shadow model; empty: `IMAGE_DETECTOR`"
+    )
+    shadow_detector_config: Config = Field(
+        "", description="YAML file of a second model that scores a sample of the requests in idle time; empty: none"
+    )
+    shadow_sample: float = Field(0.25, ge=0, le=1, description="share of the requests that the shadow model sees")
+    recorder: Annotated[Mode, BeforeValidator(validators.lower)] = Field(
+        "off", description="`meta` records the last requests in the state folder, `images` their photos too"
+    )
+    recorder_max_mb: int = Field(256, ge=1, le=10**6, description="largest size of the recorder's folder")
+    recorder_max_hours: float = Field(24.0, gt=0, le=24 * 365, description="how long a recorded request is kept")
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(validators.level)
+    ] = Field("INFO", description="how much is logged")
+    log_format: Annotated[LogFormat, BeforeValidator(validators.lower)] = Field(
+        "auto", description="`text`, `json`, or `auto`: as a service the journal's fields"
+    )
+    log_file: File = Field(
+        None,
+        description="a file for the log too, where there is no journal: of 10 MB, and three before it",
+    )
+
+    video_detector: str = Field("", description="of the original miner.env; unused, the subnet asks for images only")
+    video_detector_config: str = Field("", description="of the original miner.env; unused")
+    video_detector_device: str = Field("", description="of the original miner.env; unused")
+    proxy_client_url: str = Field("", description="of the original miner.env; unused, the miner calls no proxy")
 
     _folders: tuple[Path, ...] = PrivateAttr(())  # where YAML files are looked for: this one, the settings file's
 
@@ -105,20 +269,20 @@ class Settings(Fields):
             ConfigurationError: all faults at once, a line each: key, value, what is allowed.
         """
         given = {key: value for key, value in flags.items() if value is not None}
-        commented = list(_commented(given))
+        faults = list(commented(given, setting_names()))
         try:
             if env_file is not None and not env_file.is_file():
                 raise ConfigurationError(f"--env-file={env_file}: there is no such file")
-            _refuse_unreadable_lines(env_file)
+            refuse_unreadable_lines(env_file, setting_names())
             settings = cls(_env_file=env_file, **given)  # type: ignore[call-arg, arg-type]
         except ValidationError as error:
-            told = [value for value, _ in commented]
+            told = [value for value, _ in faults]
             lines = [_line(fault) for fault in error.errors() if fault["input"] not in told]
-            raise ConfigurationError("\n".join([*(line for _, line in commented), *lines])) from error
+            raise ConfigurationError("\n".join([*(line for _, line in faults), *lines])) from error
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"--env-file={env_file}: can't be read: {error}") from error
-        if commented:
-            raise ConfigurationError("\n".join(line for _, line in commented))
+        if faults:
+            raise ConfigurationError("\n".join(line for _, line in faults))
         return settings._with_configs_found(env_file)
 
     def _with_configs_found(self, env_file: Path | None) -> Self:
@@ -151,14 +315,7 @@ class Settings(Fields):
 
     def notes(self, env_file: Path | None = None) -> list[str]:
         """Return what the operator should know and that is no fault: unknown keys, unused keys, the CPU fallback."""
-        notes = []
-        known = setting_names()
-        for key in dotenv_values(env_file) if env_file is not None else {}:
-            if key.upper() not in known and not key.startswith(HUB):
-                near = HUB_TOKEN if key.upper() in OLD_TOKENS else nearest(key.upper(), known)
-                notes.append(f"unknown key {key} in {env_file}" + (f"; did you mean {near}?" if near else ""))
-        if not os.environ.get(HUB_TOKEN):  # where `lend_to_hub` has put the file's
-            notes += [f"{key} is not read: the hub's token is {HUB_TOKEN}" for key in OLD_TOKENS if os.environ.get(key)]
+        notes = list(key_notes(setting_names(), env_file))
         fields = [name.upper() for name in type(self).model_fields]
         unused = [name for name in fields if name.startswith(("VIDEO_", "PROXY_")) and getattr(self, name.lower())]
         if unused:
@@ -196,46 +353,6 @@ def _is_file(place: Path) -> bool:
         return False
 
 
-def _refuse_unreadable_lines(env_file: Path | None) -> None:
-    """Raise an error that names the lines that set nothing: python-dotenv would pass over them.
-
-    Their text is left out, which may be a secret's. What is not ours may stand alone (`export PATH`).
-    """
-    if env_file is None:
-        return
-    names = setting_names()
-    with env_file.open(encoding="utf-8") as file:
-        lines = [
-            binding.original.line
-            for binding in parse_stream(file)
-            if binding.error or (binding.value is None and (binding.key or "").upper() in names)
-        ]
-    if lines:
-        raise ConfigurationError(
-            "\n".join(f"{env_file}, line {line}: KEY=value is needed, or # before a comment" for line in lines)
-        )
-
-
-def _commented(flags: Container[str]) -> Iterator[tuple[str, str]]:
-    """Yield each value of a setting in the environment that ends in a comment, and what is to be said of it.
-
-    Docker's `--env-file` and systemd's `EnvironmentFile=` keep what python-dotenv leaves out, so the value is not what
-    the operator means. A flag takes its place.
-    """
-    names = setting_names()
-    for key, value in os.environ.items():
-        if key.lower() in flags or not (key.upper() in names or key.startswith(HUB)) or QUOTED.fullmatch(value):
-            continue
-        if comment := COMMENT.search(value):
-            show = shown_each if key.lower() in ADDRESSES else shown_within
-            meant = HIDDEN if key.startswith(HUB) else show(value[: comment.start()])
-            yield (
-                value,
-                f"{key}={meant}{shown_within(comment[0])}: an inline comment, which the reader of that file keeps "
-                "(docker --env-file, EnvironmentFile=); remove it, or give the file to the miner as --env-file",
-            )
-
-
 def _line(fault: Any) -> str:
     """One line for one fault, in the operator's words: KEY=value: what is allowed."""
     key, value = str(fault["loc"][0]).upper(), str(fault["input"])
@@ -254,16 +371,6 @@ def setting_names() -> list[str]:
     return [name.upper() for name in dict.fromkeys([*Settings.model_fields, *sorted(others)])]
 
 
-def lend_to_hub(env_file: Path | None) -> None:
-    """Put the file's HF_… keys into the environment, where huggingface_hub and our children look; what is there wins.
-
-    To be called before huggingface_hub is imported, which reads them once.
-    """
-    for key, value in dotenv_values(env_file).items() if env_file is not None else ():
-        if key.startswith(HUB) and value:
-            os.environ.setdefault(key, value)
-
-
 def lend_home(settings: Settings) -> None:
     """Let the state folder be the home where nobody's is known: libraries end at their import without one."""
     try:
@@ -276,14 +383,6 @@ def environment_of(settings: Settings) -> dict[str, str]:
     """Return the environment with these settings in it, for a child process that shall see the same."""
     dumped = {name.upper(): getattr(settings, name) for name in settings.model_fields_set}
     return os.environ | {key: str(value) for key, value in dumped.items() if value is not None}
-
-
-def secrets_of_environment(env_file: Path | None = None) -> list[str]:
-    """Return what others must not read: values that are named like secrets, and those of keys that are not ours."""
-    known = setting_names()
-    given = dotenv_values(env_file) if env_file is not None else {}
-    found = [value for key, value in os.environ.items() if any(word in key.upper() for word in SECRET_WORDS)]
-    return [*found, *(value for key, value in given.items() if key.upper() not in known and value)]
 
 
 def settings_table() -> str:

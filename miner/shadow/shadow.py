@@ -28,7 +28,8 @@ from miner.inference.plan import measured_backend
 from miner.inference.scheduler import Scheduler
 from miner.metrics import Metrics
 from miner.recorder.records import RequestRecord
-from miner.settings.settings import AUTO, REMOTE, Settings, environment_of
+from miner.settings.settings import Settings, environment_of
+from miner.settings.validators import AUTO, REMOTE
 from miner.shadow import LENGTH
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class ShadowFault(MinerError):
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ShadowJob:
     """The second model: what the worker needs to load it."""
 
     detector: str
@@ -56,7 +57,7 @@ class Job:
 
 
 @dataclass(slots=True)
-class Tally:
+class ShadowCounts:
     """What came of it so far; the seconds are those of CPU, the tenths counts of predictions, of both models."""
 
     same: int = 0  # on the same side of 0.5 as the model that serves
@@ -88,7 +89,7 @@ class Shadow:
 
     def __init__(
         self,
-        job: Job,
+        job: ShadowJob,
         sample: float,
         busy: Callable[[], bool],
         scored: Callable[[float, float], None] = lambda probability, seconds: None,
@@ -97,7 +98,7 @@ class Shadow:
         """Score a share of the pictures while not `busy()`; `scored` is told of each probability and its seconds."""
         self.job = job
         self.sample = sample
-        self.tally = Tally()
+        self.tally = ShadowCounts()
         self.name: str | None = None  # of the model, while it is loaded
         self._busy = busy
         self._scored = scored
@@ -136,7 +137,7 @@ class Shadow:
             sys.executable, "-m", "miner.shadow.worker", stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=dict(environment)
         )
         try:
-            fields = {name: getattr(self.job, name) for name in Job.__slots__}
+            fields = {name: getattr(self.job, name) for name in ShadowJob.__slots__}
             hello = await self._ask(json.dumps(fields).encode() + b"\n")
             if "fault" in hello:
                 raise ShadowFault(hello["fault"])
@@ -270,7 +271,7 @@ class ShadowKeeper:
         self._metrics.shadow_seconds.observe(seconds)
 
 
-def job_of(settings: Settings) -> Job | None:
+def job_of(settings: Settings) -> ShadowJob | None:
     """Return the second model, run as the first one is, but on this machine; None when none is wanted."""
     if not settings.shadow_detector_config or not settings.shadow_sample:
         return None
@@ -278,7 +279,7 @@ def job_of(settings: Settings) -> Job | None:
     measured = None
     with contextlib.suppress(DetectorError):  # loading will say it
         measured = measured_backend(settings, settings.shadow_detector_config)
-    return Job(
+    return ShadowJob(
         detector=settings.shadow_detector or settings.image_detector,
         config=settings.shadow_detector_config,
         models_dir=str(settings.models_dir),
@@ -287,7 +288,7 @@ def job_of(settings: Settings) -> Job | None:
     )
 
 
-def is_served(job: Job, settings: Settings) -> bool:
+def is_served(job: ShadowJob, settings: Settings) -> bool:
     """Return whether the second model is the first one."""
     try:
         places = find_config(job.config), find_config(settings.detector_config)

@@ -84,7 +84,7 @@ WIRES: dict[str, tuple[Wire, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class SimulatedMiner:
     """A miner's address (`http://host:port`) and hotkey, and who asks it."""
 
     address: str
@@ -98,7 +98,7 @@ class Target:
 
 
 @contextmanager
-def own_miner(settings: Settings, validators: int) -> Iterator[Target]:
+def own_miner(settings: Settings, validators: int) -> Iterator[SimulatedMiner]:
     """Start a miner with the configured model and rules, without a chain, that knows the validators; end it after.
 
     Raises:
@@ -112,12 +112,12 @@ def own_miner(settings: Settings, validators: int) -> Iterator[Target]:
         make_known(standalone_file(state), throwaway_wallet(state, "miner").hotkey.ss58_address, wallets)
         with MinerProcess(state, ["RECORDER=off"], environment_of(settings)) as miner:
             miner.wait_until_it_listens()
-            yield Target(miner.address, miner.hotkey, wallets)
+            yield SimulatedMiner(miner.address, miner.hotkey, wallets)
 
 
 def running_miner(
     settings: Settings, address: str, hotkey: str | None, names: Sequence[str], validators: int
-) -> tuple[Target, bool]:
+) -> tuple[SimulatedMiner, bool]:
     """Return a miner that runs, and whether it was only now told of the validators.
 
     Its hotkey is this machine's if none is given. Validators sign with the wallets named, in turn; else with throwaway
@@ -131,12 +131,12 @@ def running_miner(
     if names:
         pairs = [name.partition("/") for name in names]
         loaded = [load_hotkey(settings.wallet_path, name, key or "default") for name, _, key in pairs]
-        return Target(url, hotkey or own, list(islice(cycle(loaded), validators))), False
+        return SimulatedMiner(url, hotkey or own, list(islice(cycle(loaded), validators))), False
     wallets = throwaway_keys(settings.state_dir, validators)
     told = False
     if settings.is_standalone and hotkey in (None, own):
         told = make_known(settings.standalone_file or standalone_file(settings.state_dir), own, wallets)
-    return Target(url, hotkey or own, wallets), told
+    return SimulatedMiner(url, hotkey or own, wallets), told
 
 
 def _url(address: str, port: int) -> str:

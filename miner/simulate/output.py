@@ -15,7 +15,7 @@ from miner.axon.client import Client
 from miner.errors import CouldNotStart
 from miner.formats import NONE, duration, share
 from miner.simulate import replay
-from miner.simulate.miners import Target
+from miner.simulate.miners import SimulatedMiner
 from miner.simulate.replay import Comparison
 from miner.simulate.report import OUTCOMES, Report
 from miner.simulate.run import Play, Played, play
@@ -142,7 +142,7 @@ def draw(report: Report, requests: Sequence[Request], answers: Sequence[Answer],
 WIDTH = 160  # of a table that goes into a file
 
 
-def play_through(what: Play, target: Target, clients: Sequence[Client], *, told: bool) -> Played:
+def play_through(what: Play, target: SimulatedMiner, clients: Sequence[Client], *, told: bool) -> Played:
     """Play with a bar that shows how it goes."""
     with _bar() as bar:
         task = bar.add_task(f"asking {target.address}", total=None)
@@ -178,7 +178,7 @@ def send_again(
     return found.answered > 0
 
 
-def show(played: Played, target: Target) -> None:
+def show(played: Played, target: SimulatedMiner) -> None:
     """Print the report; who is not let in is named."""
     out().print(report_table(played.report))
     if any(answer.status == 403 for answer in played.answers):
@@ -186,7 +186,7 @@ def show(played: Played, target: Target) -> None:
         out().print(f"403: let these validators in on the miner's side: BLACKLIST_ALLOW_HOTKEYS={keys}")
 
 
-def in_json(what: Play, played: Played, target: Target) -> dict[str, Any]:
+def in_json(what: Play, played: Played, target: SimulatedMiner) -> dict[str, Any]:
     """Return the report and every request, for scripts."""
     report = asdict(replace(played.report, tallies=[])) | {"scores": [tally.score for tally in played.report.tallies]}
     del report["tallies"]

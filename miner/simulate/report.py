@@ -16,7 +16,7 @@ from miner.simulate.sender import Answer, Outcome
 
 
 @dataclass(slots=True)
-class Tally:
+class ValidatorScore:
     """One validator's view of this miner: the reward of each round, and the smoothed score, which begins at 0."""
 
     rewards: list[float] = field(default_factory=list)
@@ -46,9 +46,9 @@ def truth(request: Request, answer: Answer) -> bool | None:
     return None if 2 * works == len(votes) else 2 * works > len(votes)
 
 
-def score_all(pairs: Sequence[tuple[Request, Answer]], validators: int) -> list[Tally]:
+def score_all(pairs: Sequence[tuple[Request, Answer]], validators: int) -> list[ValidatorScore]:
     """Score all rounds in their order; one book for each validator."""
-    tallies = [Tally() for _ in range(validators)]
+    tallies = [ValidatorScore() for _ in range(validators)]
     for request, answer in pairs:
         tallies[request.validator].take(request, answer)
     return tallies
@@ -201,7 +201,7 @@ class Report:
     expected: float | None
     expected_unlost: float | None
     shift: Shift | None
-    tallies: list[Tally]
+    tallies: list[ValidatorScore]
     behind: float
     seconds: float
     speed: float

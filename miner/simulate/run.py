@@ -20,7 +20,7 @@ from miner.axon.client import Client
 from miner.errors import CouldNotStart
 from miner.simulate.miners import wait_until_known
 from miner.simulate.report import Report, summed_up
-from miner.simulate.schedule import HAND, Request, Subnet, plan
+from miner.simulate.schedule import HAND, Request, SimulatedSubnet, plan
 from miner.simulate.sender import Answer, Sending, judged, send_all
 
 MADE = 40
@@ -79,7 +79,7 @@ class Played:
 class Play:
     """What is played: who asks, what photos, prepared how; `speed` None: as the miner's pace allows."""
 
-    subnet: Subnet
+    subnet: SimulatedSubnet
     photos: Sequence[Photo]
     era: Era
     seed: int
@@ -171,7 +171,7 @@ async def _speed(what: Play, client: Client) -> float:
     return float(f"{exact:.1g}")
 
 
-def _subnet(what: Play, speed: float) -> Subnet:
+def _subnet(what: Play, speed: float) -> SimulatedSubnet:
     """Return the subnet with as many rounds as the duration may need, and some more, so that none is missed."""
     if what.duration is None:
         return what.subnet

@@ -14,7 +14,7 @@ JITTER = 0.1  # of the time between two rounds
 
 
 @dataclass(frozen=True, slots=True)
-class Subnet:
+class SimulatedSubnet:
     """Who is there, and how they ask.
 
     Attributes:
@@ -60,7 +60,7 @@ class Request:
         return bool(self.votes)
 
 
-def plan(subnet: Subnet, labels: Sequence[bool], seed: int) -> list[Request]:
+def plan(subnet: SimulatedSubnet, labels: Sequence[bool], seed: int) -> list[Request]:
     """Return all requests in the order of their time; `labels` says which photos show roadwork."""
     found = [
         request for validator in range(subnet.validators) for request in _requests(subnet, labels, validator, seed)
@@ -80,7 +80,7 @@ def own_rounds(miners: int, random: np.random.Generator) -> Iterator[int]:
         deck += 1
 
 
-def _requests(subnet: Subnet, labels: Sequence[bool], validator: int, seed: int) -> Iterator[Request]:
+def _requests(subnet: SimulatedSubnet, labels: Sequence[bool], validator: int, seed: int) -> Iterator[Request]:
     """Yield one validator's requests: its own rounds, and the organic bursts between them."""
     # Apart, so that more rounds only add to the end.
     dealing, random = (np.random.default_rng([seed, validator, stream]) for stream in (0, 1))
@@ -101,7 +101,9 @@ def _requests(subnet: Subnet, labels: Sequence[bool], validator: int, seed: int)
                     yield _organic(subnet, labels, validator, start, random)
 
 
-def _organic(subnet: Subnet, labels: Sequence[bool], validator: int, at: float, random: np.random.Generator) -> Request:
+def _organic(
+    subnet: SimulatedSubnet, labels: Sequence[bool], validator: int, at: float, random: np.random.Generator
+) -> Request:
     picture = int(random.integers(len(labels)))
     delay = float(random.uniform(*STAGGER, size=int(random.integers(TASK))).sum())
     right = random.random(TASK - 1) < subnet.peers

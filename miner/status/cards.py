@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from miner.formats import age, bars, duration, number, share, size
-from miner.status.overview import ChainView, MemoryUse, Model, Overview, Queue, ShadowView
+from miner.status.overview import ChainView, MemoryUse, Model, Overview, QueueView, ShadowView
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Card:
 def cards(overview: Overview) -> list[Card]:
     """Return the cards in their order; that of the shadow only where one is wanted."""
     found = [
-        _queue(overview.queue) if overview.queue is not None else Card("Queue", note="not there yet"),
+        _queue(overview.queue) if overview.queue is not None else Card("QueueView", note="not there yet"),
         _memory(overview.memory),
         _chain(overview.chain) if overview.chain is not None else Card("Chain", note="not read yet"),
         _model(overview.model) if overview.model is not None else Card("Model", note="not loaded yet"),
@@ -46,14 +46,14 @@ def cards(overview: Overview) -> list[Card]:
     return [*found, _shadow(overview.shadow)] if overview.shadow is not None else found
 
 
-def _queue(queue: Queue) -> Card:
+def _queue(queue: QueueView) -> Card:
     rows = [
         Row("running", f"{queue.running} of {queue.slots}", Meter(queue.running, queue.slots, worry=2.0)),
         Row("waiting", f"{queue.waiting} of {queue.limit}", Meter(queue.waiting, queue.limit)),
         Row("per picture", duration(queue.pace_seconds)),
         Row("next answer in", duration(queue.estimate_seconds)),
     ]
-    return Card("Queue", rows)
+    return Card("QueueView", rows)
 
 
 def _memory(memory: MemoryUse) -> Card:

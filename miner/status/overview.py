@@ -60,7 +60,7 @@ class ReloadView(_Part):
     at: float | None
 
 
-class Queue(_Part):
+class QueueView(_Part):
     """The scheduler at this moment; seconds until a request that came now would be answered."""
 
     waiting: int
@@ -205,7 +205,7 @@ class Overview(_Part):
     identity: Identity
     model: Model | None
     reload: ReloadView | None  # None: the first model is not there yet
-    queue: Queue | None
+    queue: QueueView | None
     shadow: ShadowView | None = None  # where none is wanted
     memory: MemoryUse
     chain: ChainView | None  # of the first hotkey
@@ -241,10 +241,10 @@ def reload_view(reloader: Reloader) -> ReloadView:
     )
 
 
-def queue_view(service: Service) -> Queue:
+def queue_view(service: Service) -> QueueView:
     """Return the queue at this moment."""
     scheduler = service.scheduler
-    return Queue(
+    return QueueView(
         waiting=scheduler.waiting,
         limit=scheduler.queue.places(VALIDATORS_WAIT),
         running=scheduler.running,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_origin
 
 from miner.settings.addresses import ADDRESSES, HIDDEN, secrets_within, shown_each
-from miner.settings.fields import Fields
+from miner.settings.settings import Settings
 
 ESCAPES = r"\\[nrt]"  # a line's end within JSON
 LEAST = 8  # bytes of a secret that is looked for in base64, of which fewer would be found by chance
@@ -247,7 +247,7 @@ HARMLESS = {
 }  # fmt: skip
 
 
-def shown_settings(settings: Fields) -> dict[str, Any]:
+def shown_settings(settings: Settings) -> dict[str, Any]:
     """Return the settings by name, with what could be a secret hidden."""
     return {name.upper(): _shown(name, getattr(settings, name)) for name in type(settings).model_fields}
 
@@ -257,11 +257,11 @@ def _shown(name: str, value: Any) -> Any:
         return value
     if name in ADDRESSES:
         return shown_each(str(value))
-    is_closed = get_origin(Fields.model_fields[name].annotation) is Literal
+    is_closed = get_origin(Settings.model_fields[name].annotation) is Literal
     return str(value) if name in HARMLESS or is_closed else SET
 
 
-def secrets_of_addresses(settings: Fields) -> Iterator[str]:
+def secrets_of_addresses(settings: Settings) -> Iterator[str]:
     """Yield what the addresses hold that others may not see; the model's page is there to be seen."""
     for name in ADDRESSES - {"model_url"}:
         for address in str(getattr(settings, name)).split(","):
@@ -295,7 +295,7 @@ def _texts_of(content: Any) -> Iterator[str]:
         yield str(content)
 
 
-def key_files(settings: Fields) -> list[Path]:
+def key_files(settings: Settings) -> list[Path]:
     """Return every file of this machine that may hold a secret of the miner."""
     named = [settings.wallet_hotkey_file, settings.wallet_hotkey_password_file]
     folders = [settings.wallet_path, settings.state_dir / "wallets"]  # also the wallets that serve no request here

@@ -10,7 +10,7 @@ import bittensor
 import pytest
 from bittensor.keyfiles import Keypair
 
-from miner.chain.publication import Axon
+from miner.chain.publication import PublicAddress
 from miner.chain.subtensor import SubtensorChain
 from miner.chain.sync import SubnetReader
 from tests.chain.golden import golden
@@ -85,7 +85,7 @@ def wallet(tmp_path: Path) -> bittensor.Wallet:
 def chain_of(wallet: bittensor.Wallet, tmp_path: Path) -> Callable[..., SubtensorChain]:
     """Make a chain that reads twenty times a second; two of them share the state folder."""
 
-    def make(address: str, axon: Axon | None = None, **rest: Any) -> SubtensorChain:
+    def make(address: str, axon: PublicAddress | None = None, **rest: Any) -> SubtensorChain:
         options = {"sync_seconds": 0.05, "call_seconds": 30.0} | rest
         monotonic = options.pop("monotonic", time.monotonic)
         reader = SubnetReader(address, NETUID, tmp_path / "state", monotonic=monotonic, **options)

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from miner.chain.publication import AddressUnknown, Axon
+from miner.chain.publication import AddressUnknown, PublicAddress
 from miner.errors import ConfigurationError
 from tests.chain.conftest import NETUID, eventually, impatient, key
 from tests.chain.node import Node
@@ -30,12 +30,12 @@ async def run_until(chain, condition) -> None:
 async def test_published_once_and_not_again_after_a_restart(node: Node, chain_of, caplog) -> None:
     caplog.set_level(logging.INFO)
     node.register(7, OWN)
-    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4"))
+    chain = chain_of(node.url, PublicAddress(8091, ip="1.2.3.4"))
     assert chain.publication == "not published: not tried yet"
     await run_until(chain, lambda: chain.syncs >= 5 and chain.publication == "published 1.2.3.4:8091")
     assert published(node) == (0x01020304, 8091)
     assert (node.axons[OWN]["ip_type"], node.axons[OWN]["protocol"]) == (4, 4)
-    again = chain_of(node.url, Axon(8091, ip="1.2.3.4"))
+    again = chain_of(node.url, PublicAddress(8091, ip="1.2.3.4"))
     await run_until(again, lambda: again.syncs >= 3 and again.publication == "published 1.2.3.4:8091")
     assert node.requests[SUBMIT] == 1
     assert [r.getMessage() for r in caplog.records].count("published 1.2.3.4:8091") == 2
@@ -43,7 +43,7 @@ async def test_published_once_and_not_again_after_a_restart(node: Node, chain_of
 
 async def test_nothing_is_published_before_it_is_asked_for(node: Node, chain_of) -> None:
     node.register(7, OWN)
-    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4"))
+    chain = chain_of(node.url, PublicAddress(8091, ip="1.2.3.4"))
     await chain.start()
     await eventually(lambda: chain.syncs >= 3)
     await chain.stop()
@@ -59,7 +59,7 @@ async def test_a_new_address_waits_for_the_rate_limit(node: Node, chain_of) -> N
         seen.append(known)
         return address
 
-    chain = chain_of(node.url, Axon(8091, find_ip=find, lookup_seconds=0.0))
+    chain = chain_of(node.url, PublicAddress(8091, find_ip=find, lookup_seconds=0.0))
     await chain.start()
     await chain.publish()
     await eventually(lambda: chain.publication == "published 1.2.3.4:8091")
@@ -74,7 +74,7 @@ async def test_a_new_address_waits_for_the_rate_limit(node: Node, chain_of) -> N
     await chain.stop()
     assert (seen[0], seen[-1]) == (None, "5.6.7.8")
     seen.clear()
-    again = chain_of(node.url, Axon(8091, find_ip=find))
+    again = chain_of(node.url, PublicAddress(8091, find_ip=find))
     await run_until(again, lambda: again.publication == "published 5.6.7.8:8091")
     assert seen == ["5.6.7.8"], "what stands on chain is known after a restart"
 
@@ -85,7 +85,7 @@ async def test_a_refusal_by_the_rate_limit_is_tried_again_later(node: Node, chai
     node.store("ServingRateLimit", [NETUID], 0)
     node.axons[OWN] = {"block": node.block, "version": 1, "ip": 9, "port": 9, "ip_type": 4, "protocol": 4}
     node.axons[OWN] |= {"placeholder1": 0, "placeholder2": 0}
-    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4", retry_seconds=0.1))
+    chain = chain_of(node.url, PublicAddress(8091, ip="1.2.3.4", retry_seconds=0.1))
     await chain.start()
     await chain.publish()
     await eventually(lambda: chain.publication == "not published: rate limited, next try in 0 s")
@@ -98,8 +98,8 @@ async def test_a_refusal_by_the_rate_limit_is_tried_again_later(node: Node, chai
 @pytest.mark.parametrize(
     ("axon", "poor", "words"),
     [
-        (Axon(8091, ip="127.0.0.1", own_chain=True), False, "the chain does not take this address"),
-        (Axon(8091, ip="1.2.3.4"), True, "the hotkey can't pay the fee; send it a little TAO"),
+        (PublicAddress(8091, ip="127.0.0.1", own_chain=True), False, "the chain does not take this address"),
+        (PublicAddress(8091, ip="1.2.3.4"), True, "the hotkey can't pay the fee; send it a little TAO"),
     ],
     ids=["loopback", "poor"],
 )
@@ -114,7 +114,7 @@ async def test_a_refusal_is_said_in_words(node: Node, chain_of, axon, poor, word
 
 
 async def test_published_as_soon_as_registered(node: Node, chain_of) -> None:
-    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4"))
+    chain = chain_of(node.url, PublicAddress(8091, ip="1.2.3.4"))
     await chain.start()
     await chain.publish()
     await eventually(lambda: chain.publication == "not published: the hotkey is not registered")
@@ -130,7 +130,7 @@ async def test_an_address_nobody_can_tell_stops_nothing(node: Node, chain_of) ->
     async def find(known: str | None) -> str:
         raise AddressUnknown("none of 5 services could tell our address; set AXON_EXTERNAL_IP")
 
-    chain = chain_of(node.url, Axon(8091, find_ip=find))
+    chain = chain_of(node.url, PublicAddress(8091, find_ip=find))
     await run_until(chain, lambda: chain.syncs >= 3 and "set AXON_EXTERNAL_IP" in chain.publication)
     assert chain.obstacle is None
 
@@ -143,7 +143,7 @@ async def test_a_fault_of_our_own_is_said_and_stops_nothing(node: Node, chain_of
             raise RuntimeError("planted")
         return "1.2.3.4"
 
-    chain = chain_of(node.url, Axon(8091, find_ip=find))
+    chain = chain_of(node.url, PublicAddress(8091, find_ip=find))
     await chain.start()
     await chain.publish()
     await eventually(lambda: chain.publication == "not published: RuntimeError, see the log")
@@ -155,13 +155,13 @@ async def test_a_fault_of_our_own_is_said_and_stops_nothing(node: Node, chain_of
 
 def test_an_address_that_is_none() -> None:
     with pytest.raises(ConfigurationError, match=r"AXON_EXTERNAL_IP=1\.2\.3: an IPv4 or IPv6 address"):
-        Axon(8091, ip="1.2.3")
+        PublicAddress(8091, ip="1.2.3")
 
 
 async def test_a_node_that_hangs_while_publishing(node: Node, chain_of) -> None:
     """Whether the extrinsic went through is unknown then; the chain is asked before anything is sent again."""
     node.register(7, OWN)
-    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4", retry_seconds=0.1))
+    chain = chain_of(node.url, PublicAddress(8091, ip="1.2.3.4", retry_seconds=0.1))
     await chain.start()
     node.mute_after = SUBMIT
     async with impatient(chain):
@@ -176,7 +176,7 @@ async def test_a_node_that_hangs_while_publishing(node: Node, chain_of) -> None:
 
 async def test_a_publication_that_hangs_holds_up_no_read(node: Node, chain_of) -> None:
     node.register(7, OWN)
-    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4"), call_seconds=600.0)
+    chain = chain_of(node.url, PublicAddress(8091, ip="1.2.3.4"), call_seconds=600.0)
     await chain.start()
     node.silent = SUBMIT
     await chain.publish()
@@ -193,7 +193,7 @@ async def test_a_publication_that_hangs_holds_up_no_read(node: Node, chain_of) -
 async def test_a_node_that_breaks_while_publishing_is_noticed_by_the_next_read(node: Node, chain_of) -> None:
     """The read's time limit counts, not the extrinsic's."""
     node.register(7, OWN)
-    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4", retry_seconds=0.1))
+    chain = chain_of(node.url, PublicAddress(8091, ip="1.2.3.4", retry_seconds=0.1))
     await chain.start()
     node.silent = SUBMIT
     await chain.publish()
@@ -210,7 +210,7 @@ async def test_a_node_that_breaks_while_publishing_is_noticed_by_the_next_read(n
 
 async def test_a_node_that_dies_while_publishing_leaves_no_traceback(node: Node, chain_of, caplog) -> None:
     node.register(7, OWN)
-    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4"), call_seconds=5.0, sync_seconds=1.0)
+    chain = chain_of(node.url, PublicAddress(8091, ip="1.2.3.4"), call_seconds=5.0, sync_seconds=1.0)
     await chain.start()
     node.silent = SUBMIT
     await chain.publish()
@@ -224,7 +224,7 @@ async def test_a_node_that_dies_while_publishing_leaves_no_traceback(node: Node,
 
 async def test_ipv6(node: Node, chain_of) -> None:
     node.register(7, OWN)
-    chain = chain_of(node.url, Axon(8091, ip="2600::1", host="::"))
+    chain = chain_of(node.url, PublicAddress(8091, ip="2600::1", host="::"))
     await run_until(chain, lambda: chain.syncs >= 3 and chain.publication == "published [2600::1]:8091")
     assert node.axons[OWN]["ip_type"] == 6
     assert node.requests[SUBMIT] == 1
@@ -241,7 +241,7 @@ async def test_what_validators_can_not_reach_never_gets_on_chain(node: Node, cha
         return ip
 
     node.register(7, OWN)
-    axon = Axon(8091, ip=None if found else ip, find_ip=find, metrics_port=9464)
+    axon = PublicAddress(8091, ip=None if found else ip, find_ip=find, metrics_port=9464)
     chain = chain_of(node.url, axon)
     await run_until(chain, lambda: chain.syncs >= 3 and f"not published: {ip} is " in chain.publication)
     assert "set AXON_EXTERNAL_IP" in chain.publication
@@ -251,7 +251,7 @@ async def test_what_validators_can_not_reach_never_gets_on_chain(node: Node, cha
 
 async def test_on_a_chain_of_ones_own_any_address_may_be_right(node: Node, chain_of) -> None:
     node.register(7, OWN)
-    chain = chain_of(node.url, Axon(8091, ip="192.168.1.20", own_chain=True))
+    chain = chain_of(node.url, PublicAddress(8091, ip="192.168.1.20", own_chain=True))
     await run_until(chain, lambda: chain.publication == "published 192.168.1.20:8091")
     assert node.requests[SUBMIT] == 1
 
@@ -267,14 +267,14 @@ async def test_an_unreachable_address_on_chain_is_not_one_that_is_known(node: No
     node.store("ServingRateLimit", [NETUID], 0)
     record = {"block": node.block, "version": 1, "ip": 0xC0A80114, "port": 8091, "ip_type": 4, "protocol": 4}
     node.axons[OWN] = record | {"placeholder1": 0, "placeholder2": 0}
-    chain = chain_of(node.url, Axon(8091, find_ip=find))
+    chain = chain_of(node.url, PublicAddress(8091, find_ip=find))
     await run_until(chain, lambda: chain.publication == "published 1.2.3.4:8091" or node.requests[SUBMIT])
     assert seen[0] is None
 
 
 async def test_the_metrics_address_is_published_too(node: Node, chain_of) -> None:
     node.register(7, OWN)
-    chain = chain_of(node.url, Axon(8091, ip="1.2.3.4", metrics_port=9464))
+    chain = chain_of(node.url, PublicAddress(8091, ip="1.2.3.4", metrics_port=9464))
     await run_until(
         chain,
         lambda: chain.syncs >= 4 and chain.publication == "published 1.2.3.4:8091; metrics published 1.2.3.4:9464",

@@ -19,7 +19,7 @@ from detectors.photos.image import decode
 from detectors.photos.synthetic import many_pictures
 from detectors.quantize.ensemble import make_faster_ensemble
 from detectors.quantize.quantize import Order, Photos
-from miner.bench.worker import Job, _load
+from miner.bench.worker import BenchJob, _load
 from tests.contract.test_precisions import WAYS
 
 DATA = many_pictures(16)
@@ -107,5 +107,5 @@ def test_a_branch_that_was_made_anew_is_not_what_was_judged(home: Path, tmp_path
 
 def test_the_bench_compares_it_with_its_branches_own_libraries(home: Path) -> None:
     config = read_config(str(home / "pair.yaml"))
-    job = Job("reference", "Ensemble", str(config.path), str(home / "models"), "libraries", "fp32", 1, 1, [])
+    job = BenchJob("reference", "Ensemble", str(config.path), str(home / "models"), "libraries", "fp32", 1, 1, [])
     assert _load(job)(DATA[0]) == pytest.approx(load(config, home / "models").predict(DATA[0]).probability, abs=1e-3)

@@ -14,7 +14,7 @@ import pytest
 
 from detectors.models.manifest import Manifest
 from miner.bench.client import Worker
-from miner.bench.worker import Job
+from miner.bench.worker import BenchJob
 from miner.errors import CouldNotStart
 from tests.models import make_vit
 from tests.process.daemon import PATIENCE, clean_environment, eventually
@@ -101,7 +101,7 @@ def test_torch_takes_part_where_the_original_weights_are(tmp_path: Path, own_vit
 
 
 def test_a_worker_that_can_not_load_says_why_and_leaves(tmp_path: Path) -> None:
-    job = Job("ours", "ViT", "none.yaml", str(tmp_path), "onnx", "fp32", 1, 1, [])
+    job = BenchJob("ours", "ViT", "none.yaml", str(tmp_path), "onnx", "fp32", 1, 1, [])
     with pytest.raises(CouldNotStart, match=r"^onnx fp32: no detector configuration 'none.yaml'"):
         Worker(job, clean_environment())
     with pytest.raises(CouldNotStart, match=r"^onnx fp32: FileNotFoundError"):

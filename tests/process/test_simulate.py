@@ -16,7 +16,7 @@ from detectors.models.config import read_config
 from detectors.photos.labelled import read_photos
 from detectors.photos.transforms import Era
 from miner.simulate.run import Play, labelled_photos
-from miner.simulate.schedule import Subnet, plan
+from miner.simulate.schedule import SimulatedSubnet, plan
 from tests.models import photo
 from tests.process.daemon import PATIENCE, Daemon, clean_environment, free_port
 from tests.process.simulating import asked_of, simulate, told
@@ -65,7 +65,7 @@ def test_a_miner_is_started_asked_and_its_predictions_are_those_of_its_detector(
         plot,
     )
     rows, report = result["requests"], result["report"]
-    subnet, photos = Subnet(3, rounds=20, interval=20), labelled_photos(read_photos(data))
+    subnet, photos = SimulatedSubnet(3, rounds=20, interval=20), labelled_photos(read_photos(data))
     play = Play(subnet, photos, era, SEED)
     requests = plan(subnet, [one.is_roadwork for one in photos], SEED)
     assert asked_of(rows) == [

@@ -106,6 +106,7 @@ def test_every_package_is_installed() -> None:
 
 def test_the_environment_is_read_in_one_place() -> None:
     allowed = {
+        "miner.settings.env_file",
         "miner.settings.settings",  # all of ours
         "miner.systemd",  # NOTIFY_SOCKET, systemd's own protocol
         "detectors",  # keeps libraries from reporting to their makers, before any is imported

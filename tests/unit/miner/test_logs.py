@@ -294,7 +294,7 @@ def test_a_line_that_can_not_be_put_into_words_is_counted_and_others_follow(tmp_
         background = Background([DescriptorHandler(file.fileno(), JsonFormatter())])
         logger = logging.Logger("of this test")
         logger.addHandler(background)
-        logger.warning("odd", extra={"fields": {"a": object()}})
+        logger.warning("odd", extra={"fields": {("a", "key"): 1}})
         logger.warning("plain")
         background.close()
     assert background.lost == 1

@@ -20,7 +20,7 @@ from miner.bench.report import (
     percentiles,
     ratios,
 )
-from miner.bench.worker import Burst, Job, Loaded
+from miner.bench.worker import BenchJob, Burst, WorkerReady
 
 DEADLINE = 8.5
 
@@ -36,8 +36,8 @@ def fifo(pace: float, *sizes: int) -> list[Level]:
 
 def figures(backend: str, precision: str = "fp32", levels: list[Level] | None = None, kind: str = "ours") -> Figures:
     levels = levels or fifo(0.1, 1, 10)
-    job = Job(kind, "ViT", "x.yaml", "models", backend, precision, 1, 2, [])  # type: ignore[arg-type]
-    loaded = Loaded(0.5, 0.6, 0.1, 1e8, 1e8, [0.5], [])
+    job = BenchJob(kind, "ViT", "x.yaml", "models", backend, precision, 1, 2, [])  # type: ignore[arg-type]
+    loaded = WorkerReady(0.5, 0.6, 0.1, 1e8, 1e8, [0.5], [])
     return Figures(
         job.name, job, loaded, 1e8, {"224×224": Alone(0.1, 1.0)}, levels, 0.0, most_at_once(levels, DEADLINE)
     )

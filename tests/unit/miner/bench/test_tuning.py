@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from miner.bench.tuning import Row, best, decide, faithful, measure, plan_of, splits, ways
-from miner.bench.worker import Burst, Job, Loaded
+from miner.bench.worker import BenchJob, Burst, WorkerReady
 from miner.errors import CouldNotStart
 from miner.inference.plan import ThreadPlan
 
 
 def row(backend: str, precision: str, alone: float, burst: float, resident: float = 1.0, p: float = 0.5) -> Row:
-    job = Job(
+    job = BenchJob(
         kind="ours", detector="ViT", config="x.yaml", revision="", models_dir="", backend=backend, precision=precision,
         slots=1, threads=2, pictures=[],
     )  # fmt: skip
@@ -84,7 +84,7 @@ class Clockwork:
         self.now, self.loading, self.pace = 0.0, loading, pace
         self.latest = 0.0
 
-    def __call__(self, job: Job, environment: Mapping[str, str], until: float) -> Any:
+    def __call__(self, job: BenchJob, environment: Mapping[str, str], until: float) -> Any:
         self._spend(self.loading, until)
         return FakeWorker(self)
 
@@ -102,7 +102,7 @@ class FakeWorker(nullcontext[None]):
     def __init__(self, clockwork: Clockwork) -> None:
         super().__init__(self)  # type: ignore[arg-type]
         self.clockwork, self.pace = clockwork, clockwork.pace
-        self.loaded = Loaded(0, 0, self.pace, 0, 100.0, [0.5], [])
+        self.loaded = WorkerReady(0, 0, self.pace, 0, 100.0, [0.5], [])
 
     def turn(self, at_once: int, bursts: int, until: float) -> list[Burst]:
         self.clockwork._spend(self.pace * at_once * bursts, until)
@@ -137,7 +137,7 @@ def test_the_time_is_kept_and_what_does_not_fit_is_named(loading: float, pace: f
 
 def test_a_worker_that_breaks_is_left_out_and_the_others_are_measured() -> None:
     class Breaking(Clockwork):
-        def __call__(self, job: Job, environment: Mapping[str, str], until: float) -> Any:
+        def __call__(self, job: BenchJob, environment: Mapping[str, str], until: float) -> Any:
             worker = super().__call__(job, environment, until)
             if job.slots == 2:
                 worker.turn = lambda *_: (_ for _ in ()).throw(CouldNotStart("onnx fp32: its process ended with -9"))

@@ -1,10 +1,13 @@
 """The table of commands that `--help` reads."""
 
 import inspect
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from miner import cli
+from miner.settings.settings import Settings
 
 TABLE = {name: line for commands in cli.COMMANDS.values() for name, line in commands.items()}
 
@@ -13,3 +16,21 @@ TABLE = {name: line for commands in cli.COMMANDS.values() for name, line in comm
 def test_the_table_says_what_the_command_itself_says(name: str) -> None:
     command = cli.load(name)
     assert inspect.cleandoc(command.help).split("\n\n")[0].replace("\n", " ") == TABLE[name]
+
+
+def options(name: str) -> Iterator[Any]:
+    command = cli.load(name)
+    for each in getattr(command, "commands", {"": command}).values():
+        yield from each.params
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_every_option_says_what_it_is_for(name: str) -> None:
+    for option in options(name):
+        assert option.help, f"{name} {option.name}"
+
+
+def test_the_options_of_run_name_the_settings_they_take_the_place_of() -> None:
+    named = {key for key in Settings.model_fields for option in options("run") if f"({key.upper()}" in option.help}
+    assert named >= {"subtensor_network", "netuid", "miner_axon_port", "status_port", "image_detector", "log_level"}
+    assert any("default 8091" in option.help for option in options("run"))

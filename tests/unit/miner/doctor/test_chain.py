@@ -40,7 +40,7 @@ SUBNET = Metagraph(
 )
 HEAD = Head(spec_version=461, block=10_000, block_seconds=12.0, ahead=3.0, slack=6.0)
 CHAIN = chain.ChainFacts("finney", HEAD, SUBNET)
-WHO = chain.Identity(72, "wallet", "ours", "finney")
+WHO = chain.ChainIdentity(72, "wallet", "ours", "finney")
 NOBODY = replace(WHO, hotkey="")
 DARK = chain.ChainFacts("finney", fault="no answer within 20 s")
 
@@ -172,7 +172,7 @@ def test_rules(facts: chain.ChainFacts, rules: Rules, level: Level) -> None:
         (DARK, WHO, "warning", "not read"),
     ],
 )
-def test_registration(facts: chain.ChainFacts, who: chain.Identity, level: Level, words: str) -> None:
+def test_registration(facts: chain.ChainFacts, who: chain.ChainIdentity, level: Level, words: str) -> None:
     finding = chain.judge_registration(facts, who)
     expect(finding, level, words)
     if level == "problem":
@@ -191,7 +191,7 @@ def test_registration(facts: chain.ChainFacts, who: chain.Identity, level: Level
         (DARK, WHO, "warning", "not read"),
     ],
 )
-def test_standing(facts: chain.ChainFacts, who: chain.Identity, level: Level, words: str) -> None:
+def test_standing(facts: chain.ChainFacts, who: chain.ChainIdentity, level: Level, words: str) -> None:
     expect(chain.judge_standing(facts, who), level, words)
 
 

@@ -48,7 +48,7 @@ def test_a_plan_for_remote_endpoints_takes_no_cores() -> None:
 def scraped(**memory: float) -> daemon.RunningFacts:
     """What a miner with a plan and a cgroup of its own says of itself."""
     metrics = Metrics(memory=lambda: Memory(**memory))
-    metrics.planned(ThreadPlan(2, 3))
+    metrics.planned(2, 3)
     metrics.cores.set_function(lambda: 6)
     metrics.quota.set_function(lambda: 6.5)
     return daemon.read_samples(generate_latest(metrics.registry).decode(), None)

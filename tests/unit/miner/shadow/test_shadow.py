@@ -19,19 +19,19 @@ from miner.inference.scheduler import Scheduler
 from miner.metrics import Metrics
 from miner.settings.settings import Settings, environment_of
 from miner.shadow import worker
-from miner.shadow.shadow import KEPT, Job, Shadow, ShadowKeeper, Tally, job_of
+from miner.shadow.shadow import KEPT, Shadow, ShadowCounts, ShadowJob, ShadowKeeper, job_of
 from miner.shadow.worker import NICE
 from tests.models import photo
 from tests.process.daemon import PATIENCE
 
-STARTER = Job("ViT", "starter.yaml", "nowhere", "onnx", "fp32")
+STARTER = ShadowJob("ViT", "starter.yaml", "nowhere", "onnx", "fp32")
 PICTURE = photo(224, 224)
 
 
 class Scene:
     """A shadow with the starter, and a queue that is busy or not."""
 
-    def __init__(self, job: Job = STARTER, sample: float = 1.0) -> None:
+    def __init__(self, job: ShadowJob = STARTER, sample: float = 1.0) -> None:
         self.busy = False
         self.seen: list[tuple[float, float]] = []
         self.shadow = Shadow(job, sample, lambda: self.busy, lambda *one: self.seen.append(one), Random(0))
@@ -140,7 +140,7 @@ def test_a_model_that_is_not_there_is_said_so_and_nothing_else(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "other.yaml").write_text("model_folder: missing\n")
-    scene = Scene(Job("ViT", str(tmp_path / "other.yaml"), str(tmp_path), "onnx", "fp32"))
+    scene = Scene(ShadowJob("ViT", str(tmp_path / "other.yaml"), str(tmp_path), "onnx", "fp32"))
 
     async def act() -> None:
         await scene.until(lambda: "shadow model is away" in caplog.text)
@@ -208,7 +208,7 @@ def test_a_process_that_may_not_be_nice_works_all_the_same(monkeypatch: pytest.M
 
 
 def test_predictions_are_counted_by_tenths_beside_those_of_the_model_that_serves() -> None:
-    tally = Tally()
+    tally = ShadowCounts()
     for served, probability in ((0.95, 0.05), (0.91, 0.91), (0.05, 1.0)):
         tally.take(served, probability, 0.1)
     assert (tally.same, tally.different) == (1, 2)

@@ -11,31 +11,32 @@ import pytest
 from detectors.photos.transforms import ERAS, Era, opened, prepare
 from miner.errors import CouldNotStart
 from miner.simulate.run import Photo, Play, made_photos
-from miner.simulate.schedule import AT_ONCE, HAND, STAGGER, TASK, Request, Subnet, own_rounds, plan
+from miner.simulate.schedule import AT_ONCE, HAND, STAGGER, TASK, Request, SimulatedSubnet, own_rounds, plan
 
 LABELS = [True] * 3 + [False] * 5
 
 
 def test_the_same_seed_is_the_same_plan_and_another_is_another() -> None:
-    assert plan(Subnet(), LABELS, 7) == plan(Subnet(), LABELS, 7)
-    assert plan(Subnet(), LABELS, 7) != plan(Subnet(), LABELS, 8)
+    assert plan(SimulatedSubnet(), LABELS, 7) == plan(SimulatedSubnet(), LABELS, 7)
+    assert plan(SimulatedSubnet(), LABELS, 7) != plan(SimulatedSubnet(), LABELS, 8)
 
 
 def test_more_rounds_only_add_to_the_end() -> None:
     short, long = (
-        [replace(one, number=0) for one in plan(Subnet(1, rounds=rounds, organic=0), LABELS, 1)] for rounds in (10, 20)
+        [replace(one, number=0) for one in plan(SimulatedSubnet(1, rounds=rounds, organic=0), LABELS, 1)]
+        for rounds in (10, 20)
     )
     assert long[:10] == short
 
 
 def test_requests_are_numbered_in_the_order_of_their_time() -> None:
-    requests = plan(Subnet(), LABELS, 1)
+    requests = plan(SimulatedSubnet(), LABELS, 1)
     assert [one.number for one in requests] == list(range(len(requests)))
     assert all(first.at <= second.at for first, second in pairwise(requests))
 
 
 def test_labels_are_drawn_half_and_half_whatever_the_folder_holds() -> None:
-    own = [one for one in plan(Subnet(rounds=500), LABELS, 1) if not one.is_organic]
+    own = [one for one in plan(SimulatedSubnet(rounds=500), LABELS, 1) if not one.is_organic]
     assert np.mean([one.is_roadwork for one in own]) == pytest.approx(0.5, abs=0.03)
     assert all(LABELS[one.picture] is one.is_roadwork for one in own)
     assert {one.picture for one in own} == set(range(len(LABELS)))
@@ -51,7 +52,7 @@ def test_a_miner_is_asked_once_in_each_deck(miners: int) -> None:
 
 
 def test_each_validator_asks_at_its_own_time_once_in_an_interval() -> None:
-    subnet = Subnet(5, rounds=50, organic=0)
+    subnet = SimulatedSubnet(5, rounds=50, organic=0)
     requests = plan(subnet, LABELS, 2)
     assert Counter(one.validator for one in requests) == dict.fromkeys(range(5), 50)
     for validator in range(5):
@@ -61,7 +62,7 @@ def test_each_validator_asks_at_its_own_time_once_in_an_interval() -> None:
 
 
 def test_organic_tasks_are_a_tenth_come_in_bursts_and_are_staggered() -> None:
-    requests = plan(Subnet(20, rounds=300), LABELS, 3)
+    requests = plan(SimulatedSubnet(20, rounds=300), LABELS, 3)
     organic = [one for one in requests if one.is_organic]
     assert len(organic) / len(requests) == pytest.approx(0.1, abs=0.02)
     bursts = Counter((one.validator, one.at) for one in organic)
@@ -71,20 +72,22 @@ def test_organic_tasks_are_a_tenth_come_in_bursts_and_are_staggered() -> None:
     assert len(later) / len(organic) == pytest.approx(1 - 1 / TASK, abs=0.06)  # the first of three waits for nobody
     assert min(later) >= STAGGER[0]
     agreed = np.mean([vote is one.is_roadwork for one in organic for vote in one.votes])
-    assert agreed == pytest.approx(Subnet().peers, abs=0.03)
+    assert agreed == pytest.approx(SimulatedSubnet().peers, abs=0.03)
 
 
 @pytest.mark.parametrize("era", ERAS)
 def test_a_picture_is_the_same_to_the_byte_for_its_seed_and_number(era: Era) -> None:
-    once, again, other = (Play(Subnet(), made_photos(), era, seed) for seed in (3, 3, 4))
-    requests = plan(Subnet(2, rounds=3), LABELS, 3)[:3]
+    once, again, other = (Play(SimulatedSubnet(), made_photos(), era, seed) for seed in (3, 3, 4))
+    requests = plan(SimulatedSubnet(2, rounds=3), LABELS, 3)[:3]
     assert [once.picture(one) for one in requests] == [again.picture(one) for one in requests]
     differs = [once.picture(one) != other.picture(one) for one in requests]
     assert any(differs) is (era == "augmented")  # nothing of the others is left to chance
 
 
 def test_a_photo_that_is_gone_is_named(tmp_path: Path) -> None:
-    play = Play(Subnet(), [Photo("roadwork/a.jpg", is_roadwork=True, path=tmp_path / "a.jpg")], "native", seed=0)
+    play = Play(
+        SimulatedSubnet(), [Photo("roadwork/a.jpg", is_roadwork=True, path=tmp_path / "a.jpg")], "native", seed=0
+    )
     with pytest.raises(CouldNotStart, match=r"roadwork/a\.jpg: can't be read any more: No such file"):
         play.picture(Request(0, 0.0, 0.0, 0, 0, is_roadwork=True))
 

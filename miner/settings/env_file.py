@@ -1,0 +1,89 @@
+"""The environment file and the environment: keys that are none of ours, comments in values, lines that set nothing.
+
+StreetVision's own `miner.env` works as it is, inline comments included.
+"""
+
+import os
+import re
+from collections.abc import Collection, Container, Iterator
+from pathlib import Path
+
+from dotenv import dotenv_values
+from dotenv.parser import parse_stream
+
+from miner.errors import ConfigurationError
+from miner.settings.addresses import ADDRESSES, HIDDEN, shown_each, shown_within
+from miner.settings.validators import nearest
+
+HUB = "HF_"  # HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, …: huggingface_hub's own
+# What python-dotenv takes for a comment outside quotes. systemd drops the space before one that is all there is.
+COMMENT = re.compile(r"^#\s.*|\s+#.*")
+QUOTED = re.compile(r"\s*(?:'[^']*'|\"[^\"]*\")\s*")
+HUB_TOKEN = "HF_TOKEN"  # noqa: S105 - a key
+OLD_TOKENS = ("HUGGING_FACE_TOKEN", "HUGGINGFACE_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "MNEMONIC", "API_KEY", "PRIVATE")
+
+
+def refuse_unreadable_lines(env_file: Path | None, names: Container[str]) -> None:
+    """Raise an error that names the lines that set nothing: python-dotenv would pass over them.
+
+    Their text is left out, which may be a secret's. What is not ours may stand alone (`export PATH`).
+    """
+    if env_file is None:
+        return
+    with env_file.open(encoding="utf-8") as file:
+        lines = [
+            binding.original.line
+            for binding in parse_stream(file)
+            if binding.error or (binding.value is None and (binding.key or "").upper() in names)
+        ]
+    if lines:
+        raise ConfigurationError(
+            "\n".join(f"{env_file}, line {line}: KEY=value is needed, or # before a comment" for line in lines)
+        )
+
+
+def commented(flags: Container[str], names: Container[str]) -> Iterator[tuple[str, str]]:
+    """Yield each value of a setting in the environment that ends in a comment, and what is to be said of it.
+
+    Docker's `--env-file` and systemd's `EnvironmentFile=` keep what python-dotenv leaves out, so the value is not what
+    the operator means. A flag takes its place.
+    """
+    for key, value in os.environ.items():
+        if key.lower() in flags or not (key.upper() in names or key.startswith(HUB)) or QUOTED.fullmatch(value):
+            continue
+        if comment := COMMENT.search(value):
+            show = shown_each if key.lower() in ADDRESSES else shown_within
+            meant = HIDDEN if key.startswith(HUB) else show(value[: comment.start()])
+            yield (
+                value,
+                f"{key}={meant}{shown_within(comment[0])}: an inline comment, which the reader of that file keeps "
+                "(docker --env-file, EnvironmentFile=); remove it, or give the file to the miner as --env-file",
+            )
+
+
+def lend_to_hub(env_file: Path | None) -> None:
+    """Put the file's HF_… keys into the environment, where huggingface_hub and our children look; what is there wins.
+
+    To be called before huggingface_hub is imported, which reads them once.
+    """
+    for key, value in dotenv_values(env_file).items() if env_file is not None else ():
+        if key.startswith(HUB) and value:
+            os.environ.setdefault(key, value)
+
+
+def secrets_of_environment(names: Container[str], env_file: Path | None = None) -> list[str]:
+    """Return what others must not read: values that are named like secrets, and those of keys that are not ours."""
+    given = dotenv_values(env_file) if env_file is not None else {}
+    found = [value for key, value in os.environ.items() if any(word in key.upper() for word in SECRET_WORDS)]
+    return [*found, *(value for key, value in given.items() if key.upper() not in names and value)]
+
+
+def key_notes(names: Collection[str], env_file: Path | None) -> Iterator[str]:
+    """Yield what the operator should know of keys that are not read."""
+    for key in dotenv_values(env_file) if env_file is not None else {}:
+        if key.upper() not in names and not key.startswith(HUB):
+            near = HUB_TOKEN if key.upper() in OLD_TOKENS else nearest(key.upper(), list(names))
+            yield f"unknown key {key} in {env_file}" + (f"; did you mean {near}?" if near else "")
+    if not os.environ.get(HUB_TOKEN):  # where `lend_to_hub` has put the file's
+        yield from (f"{key} is not read: the hub's token is {HUB_TOKEN}" for key in OLD_TOKENS if os.environ.get(key))
