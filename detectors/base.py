@@ -13,7 +13,8 @@ from PIL import Image
 
 from detectors.errors import EngineError, InferenceError, ModelError
 from detectors.models.manifest import Manifest
-from detectors.photos.image import MAX_PIXELS, decode
+from detectors.photos import MAX_PIXELS
+from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture
 
 if TYPE_CHECKING:

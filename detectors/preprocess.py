@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from detectors.errors import ImageError, ModelFileError
 from detectors.models.hf_config import BILINEAR, LARGEST, NEAREST, PROCESSORS, ULTRALYTICS, ProcessorConfig, Triple
-from detectors.photos.image import MAX_PIXELS
+from detectors.photos import MAX_PIXELS
 
 CLIP, SIGLIP = "CLIPImageProcessor", "SiglipImageProcessor"
 CONVNEXT, EFFICIENTNET = "ConvNextImageProcessor", "EfficientNetImageProcessor"

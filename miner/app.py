@@ -42,6 +42,10 @@ from miner.status.watch import Watch
 log = logging.getLogger(__name__)
 
 
+SETTLED = 2.0  # seconds after the start
+UNWATCHED_SECONDS = 60.0  # without a watchdog: a quiet model proves itself twice in these all the same
+
+
 def listen(stop: asyncio.Event, is_started: Callable[[], bool], reload: Callable[[], None]) -> None:
     """Listen from now on; a start that is not over yet is cancelled, as there is nothing to drain."""
     loop, main = asyncio.get_running_loop(), asyncio.current_task()
@@ -59,10 +63,6 @@ def listen(stop: asyncio.Event, is_started: Callable[[], bool], reload: Callable
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ask_to_stop, number)
     loop.add_signal_handler(signal.SIGHUP, reload)
-
-
-SETTLED = 2.0  # seconds after the start
-UNWATCHED_SECONDS = 60.0  # without a watchdog: a quiet model proves itself twice in these all the same
 
 
 class Daemon:

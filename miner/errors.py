@@ -28,6 +28,20 @@ RefusalReason = Literal[
 ]
 
 
+MESSAGES: dict[RefusalReason, str] = {
+    "queue_full": "the queue is full",
+    "share": "your requests hold their share of the queue",
+    "deadline": "no answer in time is possible",
+    "evicted": "the place went to a caller of a better rank: of more stake, refused last, or with fewer requests here",
+    "late": "the deadline can no longer be met",
+    "not_ready": "the miner is not ready",
+    "draining": "the miner is shutting down",
+    "memory": "memory is short at the moment",
+    "no_endpoint": "no machine that could score the picture is within reach",
+}
+DropReason = Literal["crowded", "slow", "malformed"]
+
+
 class MinerError(Exception):
     """The root of the tree."""
 
@@ -137,22 +151,6 @@ class Refused(RequestError):
         self.reason = reason
 
 
-MESSAGES: dict[RefusalReason, str] = {
-    "queue_full": "the queue is full",
-    "share": "your requests hold their share of the queue",
-    "deadline": "no answer in time is possible",
-    "evicted": "the place went to a caller of a better rank: of more stake, refused last, or with fewer requests here",
-    "late": "the deadline can no longer be met",
-    "not_ready": "the miner is not ready",
-    "draining": "the miner is shutting down",
-    "memory": "memory is short at the moment",
-    "no_endpoint": "no machine that could score the picture is within reach",
-}
-
-
 def refused(reason: RefusalReason) -> Refused:
     """Make the refusal for a reason."""
     return Refused(reason, MESSAGES[reason])
-
-
-DropReason = Literal["crowded", "slow", "malformed"]

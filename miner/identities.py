@@ -1,4 +1,4 @@
-"""The hotkeys that are served: each with its wallet, its place on the chain and its port; all with one model."""
+"""The identities that are served: each hotkey with its wallet, place on the chain and port; one model for all."""
 
 import logging
 from dataclasses import dataclass

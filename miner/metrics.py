@@ -29,6 +29,15 @@ from miner.recorder.records import OUTCOMES, RequestRecord, Wire
 PREFIX = "roadwork_miner_"
 
 
+STAGES = ("verify", "body", "queue", "decode", "preprocess", "infer", "respond")
+# With an edge at 9 s, where validators stop waiting.
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 4.5, 6, 7.5, 9, 12)
+STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, *BUCKETS)
+REMAINING_BUCKETS = (0.0, *BUCKETS)  # the first holds what came too late
+TENTHS = tuple(tenth / 10 for tenth in range(1, 11))
+OTHERS = "others"  # in place of a uid: callers without a validator permit
+
+
 class KeptCount(Collector):
     """A counter that is kept elsewhere, read at the scrape; with a label, one for each of its values."""
 
@@ -93,15 +102,6 @@ class MachineCollector(Collector):
             ("cpu_throttled_seconds", "Time the cgroup's tasks were held back.", throttling.seconds),
         ):
             yield CounterMetricFamily(PREFIX + name, text, value=value)
-
-
-STAGES = ("verify", "body", "queue", "decode", "preprocess", "infer", "respond")
-# With an edge at 9 s, where validators stop waiting.
-BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 4.5, 6, 7.5, 9, 12)
-STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, *BUCKETS)
-REMAINING_BUCKETS = (0.0, *BUCKETS)  # the first holds what came too late
-TENTHS = tuple(tenth / 10 for tenth in range(1, 11))
-OTHERS = "others"  # in place of a uid: callers without a validator permit
 
 
 class Metrics:

@@ -8,13 +8,13 @@ import zlib
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 
 from detectors.errors import ImageError
+from detectors.photos import MAX_PIXELS
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 JPEG, SCAN = b"\xff\xd8", b"\xff\xda"  # markers, which no pixel of a JPEG looks like
 # Kept as it is now: ultralytics replaces `Image.open` in every process that imports it.
 _open = Image.open
 
-MAX_PIXELS = 25_000_000  # a 25 MP photo decodes to 75 MB; nothing larger is a street photo
 MIN_SIDE = 2  # pixels; a single one is no photo
 MAX_SCANS = 64  # of a JPEG, each over all its pixels: 42 bytes are 15 ms of a core at 25 MP. Encoders write up to 18
 MAX_READS = 50_000  # of a file: parsers written in Python take time and memory for each part, however small it is

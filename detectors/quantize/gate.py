@@ -21,6 +21,7 @@ from detectors.registry import backend_class, network_class
 
 Probabilities = NDArray[np.float64]
 NEAR = 1.1  # within a tenth of the fastest, the more faithful one is taken
+MAX_FLIPS = 0.005  # share of the photos whose answer may cross 0.5
 LITTLE = 0.1  # of probability; answers that vary less tell pictures hardly apart
 
 

@@ -23,7 +23,7 @@ from detectors.network import Network
 from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture, many_pictures
 from detectors.quantize import WEIGHTED, Inputs, Recipe, gate
-from detectors.quantize.gate import interleaved
+from detectors.quantize.gate import MAX_FLIPS, interleaved
 from detectors.registry import backend_class, network_class, recipes
 
 CALIBRATION = 32  # pictures; ranges hardly widen with more
@@ -146,7 +146,7 @@ class Order:
     models_dir: Path
     options: RunOptions
     photos: Photos = field(default_factory=Photos.by_arithmetic)
-    max_flips: float = 0.005
+    max_flips: float = MAX_FLIPS
     progress: Callable[[str], None] = lambda _: None
 
 

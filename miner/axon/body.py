@@ -1,4 +1,4 @@
-"""A request's body: read under limits, then unpacked."""
+"""A request's payload: what it may cost, read under these limits, then unpacked."""
 
 import asyncio
 import base64
@@ -14,11 +14,20 @@ import pybase64
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from detectors.photos.image import MAX_PIXELS, memory_of
+from detectors.photos import MAX_PIXELS
+from detectors.photos.image import memory_of
 from miner.errors import BadRequest, BodyStalled, BodyTooLarge, RequestError, UnreadableImage
 from miner.inference.memory import UNPROVEN, Budget, Claim, ProvenAddresses
 from miner.inference.service import Picture
 from miner.settings.settings import Settings
+
+PIECE = 2**16  # bytes by which a body of unknown length grows
+LEAST_RATE = 4096  # bytes a second of such a body
+BEHIND = 2  # times as slow as it would have to be at least
+SMALL = 256 * 2**10  # bytes of a body that takes less time to unpack than the way to a thread and back
+UNPACKED = 6.25  # bytes for each of a body while it is unpacked: up to 4 of its text in Python, the photo, its metadata
+MAX_DIGITS = 20  # of a length; Python makes no number of thousands, of zeros neither
+MAX_PARTS = 1000  # of a body's JSON; a synapse has about forty
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +67,6 @@ class Limits:
     def deadline(self, arrived: float, timeout: float) -> float:
         """Return when the answer must be on its way."""
         return self.patience(arrived, timeout) - self.deadline_margin
-
-
-PIECE = 2**16  # bytes by which a body of unknown length grows
-LEAST_RATE = 4096  # bytes a second of such a body
-BEHIND = 2  # times as slow as it would have to be at least
-SMALL = 256 * 2**10  # bytes of a body that takes less time to unpack than the way to a thread and back
-UNPACKED = 6.25  # bytes for each of a body while it is unpacked: up to 4 of its text in Python, the photo, its metadata
-MAX_DIGITS = 20  # of a length; Python makes no number of thousands, of zeros neither
-MAX_PARTS = 1000  # of a body's JSON; a synapse has about forty
 
 
 class Synapse(BaseModel):

@@ -1,4 +1,4 @@
-"""Who asks, and until when, once that is proven."""
+"""The caller of a request: who it is once that is proven, whether it is answered, and until when."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -8,9 +8,10 @@ from miner.errors import BadRequest, Forbidden, Unauthorised
 from miner.recorder.records import Wire
 from miner.settings.hotkeys import split_hotkeys
 from miner.settings.settings import Settings
+from miner.settings.validators import VALIDATORS_WAIT
 
 SR25519 = 1  # the scheme of every hotkey here, whatever a header says
-DEFAULT_TIMEOUT = 9.0  # StreetVision's validators; for callers that do not say
+DEFAULT_TIMEOUT = VALIDATORS_WAIT  # for callers that do not say
 
 
 @dataclass(frozen=True, slots=True)

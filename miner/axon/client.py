@@ -14,6 +14,7 @@ import httpx
 
 from miner.axon import BTAUTH_PATH
 from miner.recorder.records import Wire
+from miner.settings.validators import VALIDATORS_WAIT
 
 if TYPE_CHECKING:
     from bittensor import Wallet
@@ -45,7 +46,7 @@ class Client:
     """A validator that asks one miner."""
 
     def __init__(
-        self, wallet: "Wallet", receiver: str, address: str, wire: Wire = "dendrite", timeout: float = 9.0
+        self, wallet: "Wallet", receiver: str, address: str, wire: Wire = "dendrite", timeout: float = VALIDATORS_WAIT
     ) -> None:
         """Ask the miner with hotkey `receiver` at `address` (`http://host:port`), signing with the wallet's hotkey."""
         self.wallet = wallet

@@ -1,4 +1,4 @@
-"""The parent's end of a worker."""
+"""The parent's end of the workers: asked in turn, a little at a time, so that the machine's noise hits all alike."""
 
 import json
 import select
@@ -15,6 +15,13 @@ from miner.bench.worker import Ask, BenchJob, Burst, WorkerReady, to_dict
 from miner.errors import CouldNotStart
 
 PATIENCE = 10.0  # seconds for a worker to end
+
+
+TURN = 0.25  # seconds a turn should take: caches, pages and the library's threads are the competitor's own by then
+ALONE = 6  # requests one after another, at least
+MOST = 60  # bursts in a turn
+PAUSE = 0.02  # seconds until the last competitor's threads have stopped spinning
+Progress = Callable[[str, float], None]  # what is done, and the share of the whole
 
 
 class Competitor(Protocol):
@@ -137,14 +144,6 @@ class Worker:
         self._chatter.seek(0)
         lines = self._chatter.read().strip().splitlines()
         return lines[-1] if lines else f"its process ended with {code}"
-
-
-TURN = 0.25  # seconds a turn should take: caches, pages and the library's threads are the competitor's own by then
-ALONE = 6  # requests one after another, at least
-MOST = 60  # bursts in a turn
-PAUSE = 0.02  # seconds until the last competitor's threads have stopped spinning
-
-Progress = Callable[[str, float], None]  # what is done, and the share of the whole
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""What this machine could do at most: its own rate of dense products, and how many of them a picture needs.
+"""The ceiling of this machine: its own rate of matrix products, and how many of them a photo needs.
 
 A library that multiplies no faster than the best here can't get below a model's multiply-adds over that rate. One core
 is measured, and as many as the competitors have are taken to be as fast together: a bound that other programs on the

@@ -1,4 +1,4 @@
-"""The figures as tables for people."""
+"""The figures for people: progress, tables, a plot."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from miner.bench.client import Progress
     from miner.bench.subject import Subject
+
+
+WIDTH = 200  # of a table that goes into a file
 
 
 def alone_table(all_figures: Sequence[Figures]) -> Table:
@@ -167,9 +170,6 @@ def draw(all_figures: Sequence[Figures], deadline: float, title: str, path: Path
         figure.savefig(path, dpi=120)
     except OSError as error:
         raise CouldNotStart(f"--plot={path}: can't be written: {error.strerror or error}") from error
-
-
-WIDTH = 200  # of a table that goes into a file
 
 
 def print_all(subject: "Subject", *parts: object) -> None:

@@ -1,4 +1,4 @@
-"""What a bench is of: the configured model, its variants, and the threads they get."""
+"""The subject of a bench: the configured model, the variants and libraries beside it, and the photos they are asked."""
 
 import io
 from collections.abc import Sequence
@@ -29,6 +29,11 @@ PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 LIBRARIES = {"ViT": ("transformers", "export"), "YOLOClassifier": ("ultralytics", "yolo")}
 
 Variant = tuple[str, str]  # backend, precision
+
+
+SIZES = ((224, 224), (1920, 1080))
+MOST = 64  # of an operator's photos; each is read into every worker
+QUALITY = 90
 
 
 def variants(
@@ -174,11 +179,6 @@ class Subject:
             threads=self.split.threads,
             pictures=list(pictures),
         )
-
-
-SIZES = ((224, 224), (1920, 1080))
-MOST = 64  # of an operator's photos; each is read into every worker
-QUALITY = 90
 
 
 @dataclass(frozen=True, slots=True)

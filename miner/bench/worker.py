@@ -1,4 +1,4 @@
-"""One competitor in a process of its own: loads once, then answers turns on stdin with JSON lines on stdout."""
+"""A competitor in a process of its own: loads once, then answers turns on stdin with JSON lines on stdout."""
 
 import json
 import os
@@ -18,6 +18,11 @@ from miner.inference import memory
 
 if TYPE_CHECKING:
     from detectors.models.config import DetectorConfig
+
+
+LARGE = ("torch", "transformers", "ultralytics", "optimum", "openvino", "onnxruntime", "bittensor")
+WARM = 3  # times each picture, before anything is measured
+Predict = Callable[[bytes], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +80,6 @@ class Burst:
 def to_dict(line: BenchJob | WorkerReady | Ask | Burst) -> dict[str, object]:
     """Return a line as what JSON knows."""
     return asdict(line)
-
-
-LARGE = ("torch", "transformers", "ultralytics", "optimum", "openvino", "onnxruntime", "bittensor")
-WARM = 3  # times each picture, before anything is measured
-
-Predict = Callable[[bytes], float]
 
 
 def main() -> None:

@@ -30,6 +30,19 @@ SERVICES = (
 MAX_BYTES = 64  # an address and a line's end
 
 
+log = logging.getLogger(__name__)
+Call = Callable[..., Awaitable[Any]]  # (operation, patience: float = 1.0)
+Clock = Callable[[], float]
+REFUSALS = {
+    "RATE_LIMITED": "rate limited",
+    "NOT_REGISTERED": "the hotkey is not registered",
+    "INVALID_ARGUMENT": "the chain does not take this address",
+    "INSUFFICIENT_BALANCE": "the hotkey can't pay the fee; send it a little TAO",
+}
+RETRY_CAP_SECONDS = 600.0
+PATIENCE = 4.0  # times the usual limit: an extrinsic waits for one or two blocks of 12 s
+
+
 class AddressUnknown(MinerError):
     """No service, or no two of them, could tell our address."""
 
@@ -95,21 +108,6 @@ async def _ask(client: httpx.AsyncClient, service: str, seconds: float) -> Addre
         return ip_address(body.decode("ascii", errors="replace").strip())
     except ValueError:
         return None
-
-
-log = logging.getLogger(__name__)
-
-Call = Callable[..., Awaitable[Any]]  # (operation, patience: float = 1.0)
-Clock = Callable[[], float]
-
-REFUSALS = {
-    "RATE_LIMITED": "rate limited",
-    "NOT_REGISTERED": "the hotkey is not registered",
-    "INVALID_ARGUMENT": "the chain does not take this address",
-    "INSUFFICIENT_BALANCE": "the hotkey can't pay the fee; send it a little TAO",
-}
-RETRY_CAP_SECONDS = 600.0
-PATIENCE = 4.0  # times the usual limit: an extrinsic waits for one or two blocks of 12 s
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the miner asks of the chain, in the SDK's words; every function runs on the client's own loop."""
+"""The queries of the chain, in the SDK's words: metagraph, published address, standing; each on the client's loop."""
 
 import asyncio
 import time
@@ -20,6 +20,9 @@ Record = Literal["axon", "metrics"]
 ITEMS: dict[Record, str] = {"axon": "Axons", "metrics": "Prometheus"}  # where the chain keeps a record
 SHARES = 65535  # the chain's 1.0 of a u16, its type for scores
 PROTOCOL = 4  # what every axon has published so far; validators don't look at it
+
+
+PROPAGATION_SECONDS = 6.0  # a block of 12 s is seen up to that long after the time written in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +118,6 @@ async def serve(
     )
     # Final is a minute later than included, and the next step reads the record again in any case.
     return await client.execute(intent, wallet, wait_for_inclusion=True, wait_for_finalization=False)
-
-
-PROPAGATION_SECONDS = 6.0  # a block of 12 s is seen up to that long after the time written in it
 
 
 @dataclass(frozen=True, slots=True)

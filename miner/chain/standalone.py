@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from detectors.files import write_safely
 from miner.chain.base import Neuron, Snapshot
 from miner.errors import ConfigurationError, CouldNotStart
 
@@ -161,10 +162,8 @@ def standalone_file(state_dir: Path) -> Path:
     path = state_dir / FILE
     if not path.exists():
         hotkey = own_wallet(state_dir, "validator").hotkey.ss58_address
-        partial = path.with_suffix(".partial")
         try:
-            partial.write_text(TEMPLATE.format(wallet=WALLET, hotkey=hotkey), encoding="utf-8")
-            partial.replace(path)
+            write_safely(path, TEMPLATE.format(wallet=WALLET, hotkey=hotkey).encode())
         except OSError as error:
             raise CouldNotStart(f"STATE_DIR={state_dir}: {FILE} can't be made there: {error.strerror}") from error
     return path

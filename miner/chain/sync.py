@@ -1,11 +1,10 @@
-"""The reading of a subnet, again and again: one for all our hotkeys on it."""
+"""The snapshot of the chain: read again and again for all our hotkeys, kept on disk, and what changed of us since."""
 
 import asyncio
 import hashlib
 import json
 import logging
 import math
-import os
 import random
 import re
 import time
@@ -17,12 +16,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from detectors.files import write_safely
 from miner.chain.base import EMPTY, Neuron, Snapshot
 from miner.chain.client import ChainClient, ChainFault, Operation
 from miner.chain.queries import Subnet, read_subnet
 from miner.settings.addresses import is_shown_whole, shown
 
 AHEAD_SECONDS = 60.0  # by which a clock may have been set back since; more is no time that ever was
+
+
+log = logging.getLogger(__name__)
+DAY = 86400.0
+RETRY_AFTER_CAP = 900.0  # seconds; what a node may ask for, and get
+FIRST_READ_SECONDS = 2.0  # for which a start that has a stored snapshot waits for a fresh one
+STANDS_SECONDS = 180.0  # without a new block, which comes every 12 s, after which that is said
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +71,7 @@ class SnapshotStore:
             "neurons": neurons,
         }
         self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial = self.path.with_suffix(".partial")
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.path)
+        write_safely(self.path, json.dumps(content).encode())
 
     def load(self, now: float) -> Snapshot | None:
         """Return what was stored by `now`, in seconds since 1970; None where there is nothing.
@@ -106,14 +108,6 @@ def _finite(value: float) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{number} is no number that was stored")
     return number
-
-
-log = logging.getLogger(__name__)
-
-DAY = 86400.0
-RETRY_AFTER_CAP = 900.0  # seconds; what a node may ask for, and get
-FIRST_READ_SECONDS = 2.0  # for which a start that has a stored snapshot waits for a fresh one
-STANDS_SECONDS = 180.0  # without a new block, which comes every 12 s, after which that is said
 
 
 class SubnetReader:

@@ -10,10 +10,36 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miner.bench.output import line_printer, print_all, progress_bar
+from detectors.load import is_prepared
+from detectors.machine import LOUD, allowed_cores
+from detectors.models.config import read_config
+from detectors.models.manifest import Manifest
+from detectors.models.sources import model_folder
+from miner.bench.daemon import DaemonFigures, Load, measure_daemon
+from miner.bench.operators import profile
+from miner.bench.output import (
+    alone_table,
+    burst_table,
+    check_plot,
+    daemon_line,
+    daemon_table,
+    draw,
+    least_words,
+    line_printer,
+    operator_table,
+    print_all,
+    progress_bar,
+)
+from miner.bench.report import MOST_VALIDATORS, choose, judge
+from miner.bench.run import as_json as figures_as_json
+from miner.bench.run import bench as compare
+from miner.bench.subject import Subject, lacks_library, made_pictures, own_pictures, variants
 from miner.cli.common import Config, Detector, EnvFile, Json, Set, end_in_order_on_sigterm, load_settings
 from miner.cli.preparation import prepare_fp32, start_errors
+from miner.cli.training import say_left_out
 from miner.errors import ConfigurationError, CouldNotStart
+from miner.inference.loader import seconds_allowed
+from miner.inference.plan import make_plan
 from miner.settings.settings import Settings, environment_of
 
 if TYPE_CHECKING:
@@ -73,8 +99,6 @@ def bench(
         unfit = ", ".join(name for name, is_given in others.items() if is_given)
         raise ConfigurationError(f"{'--daemon' if daemon else '--profile'}: without {unfit}")
     if plot is not None:
-        from miner.bench.output import check_plot
-
         check_plot(plot)
     end_in_order_on_sigterm()
     subject = _subject(settings, slots, threads, _names(backends), _names(precisions))
@@ -98,12 +122,6 @@ def _measure(
     bound: tuple[float | None, int | None], as_json: bool, plot: Path | None,
 ) -> bool:  # fmt: skip
     """Measure the model alone, print, and return whether the deadline is met."""
-    from detectors.machine import LOUD
-    from miner.bench.report import MOST_VALIDATORS, choose, judge
-    from miner.bench.run import as_json as figures_as_json
-    from miner.bench.run import bench as run
-    from miner.bench.subject import made_pictures, own_pictures
-    from miner.cli.training import say_left_out
 
     settings, deadline = subject.settings, _deadline(subject.settings)
     with tempfile.TemporaryDirectory() as made, ExitStack() as stack:
@@ -113,7 +131,7 @@ def _measure(
             jobs = subject.jobs([str(path) for path in pictures.paths], reference=reference)
         console, progress = stack.enter_context(progress_bar())
         work, environment = subject.work(), environment_of(settings)
-        result = run(jobs, pictures.kinds, work, concurrency, deadline, *bound, environment, progress, is_demanded)
+        result = compare(jobs, pictures.kinds, work, concurrency, deadline, *bound, environment, progress, is_demanded)
         for name, reason in result.left_out.items():
             console.print(f"left out: {name}: {reason}")
         if result.others > LOUD:
@@ -130,21 +148,15 @@ def _measure(
         }  # fmt: skip
         print(json.dumps(told))
     else:
-        from miner.bench.output import alone_table, burst_table, least_words
-
         least = least_words(result.figures, result.least)
         print_all(subject, alone_table(result.figures), least, burst_table(result.figures, verdict), verdict.words)
     if plot is not None:
-        from miner.bench.output import draw
-
         draw(result.figures, deadline, f"{subject.manifest.name}, {subject.split}", plot)
     return verdict.met
 
 
 def _profile(subject: "Subject", as_json: bool) -> None:
     """Print the operators of each of the model's graphs."""
-    from miner.bench.operators import profile as run
-    from miner.bench.output import operator_table
 
     jobs = [job for job in subject.jobs([], reference=False) if job.backend == "onnx"]
     if subject.config.branches is not None or not jobs:
@@ -153,7 +165,7 @@ def _profile(subject: "Subject", as_json: bool) -> None:
         found = {}
         for number, job in enumerate(jobs):
             progress(f"profiling {job.name}", number / len(jobs))
-            found[job.name] = run(job, environment_of(subject.settings))
+            found[job.name] = profile(job, environment_of(subject.settings))
     if as_json:
         told = {name: [asdict(one) for one in operators] for name, operators in found.items()}
         print(json.dumps({**subject.facts(), "operators": told}))
@@ -168,8 +180,6 @@ def _measure_daemons(
 
     Each variant has its line as soon as it is measured, and what was measured is printed whatever ends the rest.
     """
-    from miner.bench.daemon import DaemonFigures, Load, measure_daemon
-    from miner.bench.output import daemon_line, daemon_table
 
     deadline, environment = _deadline(subject.settings), environment_of(subject.settings)
     load = Load(requests, concurrency, deadline + subject.settings.deadline_margin_seconds)
@@ -213,13 +223,6 @@ def _subject(
     settings: Settings, slots: int, threads: int, backends: list[str] | None, precisions: list[str] | None
 ) -> "Subject":
     """Return the configured model, prepared if it was not, and what is to be measured of it."""
-    from detectors.load import is_prepared
-    from detectors.machine import allowed_cores
-    from detectors.models.config import read_config
-    from detectors.models.manifest import Manifest
-    from detectors.models.sources import model_folder
-    from miner.bench.subject import Subject, variants
-    from miner.inference.plan import make_plan
 
     detector, cores = settings.image_detector, allowed_cores()
     with start_errors(settings):
@@ -236,7 +239,6 @@ def _subject(
 
 def _has_reference(subject: "Subject") -> bool:
     """Return whether the model's own library can take part; if not, say what it lacks."""
-    from miner.bench.subject import lacks_library
 
     lack = lacks_library(subject.settings.image_detector, subject.config)
     if lack is not None:
@@ -246,7 +248,6 @@ def _has_reference(subject: "Subject") -> bool:
 
 def _deadline(settings: Settings) -> float:
     """Return the seconds after which an answer must be on its way."""
-    from miner.inference.loader import seconds_allowed
 
     return seconds_allowed(settings)
 

@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from detectors.evaluation.branch_file import BranchFile
+from detectors.evaluation.combine import calibrate as find
+from detectors.evaluation.evaluate import ask_raw
+from detectors.models.calibration import spread
+from detectors.models.config import SHIPPED
+from detectors.models.sources import model_folder
+from detectors.models.store import store_calibration
 from miner.cli.common import EnvFile, Json, Set, load_settings
 from miner.cli.training import find_models, open_model, progress_bar, read_labelled, training_errors
 from miner.errors import ConfigurationError
@@ -49,8 +56,6 @@ def calibrate(
             if not dry_run:
                 _store(settings, known, None, None)
             return
-        from detectors.evaluation.combine import calibrate as find
-        from detectors.models.calibration import spread
 
         from_file = data.suffix == ".npz"
         # A file of anybody's may be measured without a model; it is written only where one is named.
@@ -72,7 +77,6 @@ def _target(settings: Settings, model: str | None, *, writes: bool) -> "Detector
     Raises:
         ConfigurationError: it would be written, and is the one that ships with the package.
     """
-    from detectors.models.config import SHIPPED
 
     ((name, config),) = find_models(settings, [model] if model is not None else None).items()
     if writes and config.model_folder is not None and SHIPPED.parent in config.model_folder.parents:
@@ -83,7 +87,6 @@ def _target(settings: Settings, model: str | None, *, writes: bool) -> "Detector
 
 
 def _from_file(path: Path, branch: str | None) -> "tuple[Flags, Floats, Groups | None]":
-    from detectors.evaluation.branch_file import BranchFile
 
     found = BranchFile.read(path)
     if branch is None and len(found.branches) == 1:
@@ -97,7 +100,6 @@ def _from_file(path: Path, branch: str | None) -> "tuple[Flags, Floats, Groups |
 def _from_photos(
     settings: Settings, config: "DetectorConfig | None", folder: Path
 ) -> "tuple[Flags, Floats, Groups | None]":
-    from detectors.evaluation.evaluate import ask_raw
 
     assert config is not None
     photos = read_labelled(folder)
@@ -110,8 +112,6 @@ def _from_photos(
 def _store(
     settings: Settings, config: "DetectorConfig", calibration: "Calibration | None", shares: list[float] | None
 ) -> None:
-    from detectors.models.sources import model_folder
-    from detectors.models.store import store_calibration
 
     folder = model_folder(config, settings.models_dir)
     try:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what every command does first."""
+"""The options that several commands share, the services of this machine, and how a command ends."""
 
 import logging
 import os
@@ -26,6 +26,20 @@ STATE = Path("var/lib/roadwork-miner")
 MODELS = Path("opt/roadwork-miner/models")
 CREDENTIALS = Path("run/credentials")
 NAME = re.compile(r"[a-z][a-z0-9]*")  # as the installer allows
+
+
+EnvFile = Annotated[Path | None, typer.Option("--env-file", help="Settings file, as StreetVision's; else ./miner.env.")]
+Service = Annotated[
+    str | None,
+    typer.Option("--service", metavar="NAME", help="The service roadwork-miner@NAME: its settings, key and folders."),
+]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting; wins over environment and file.")
+]
+Key = Annotated[str | None, typer.Option("--key", metavar="NAME", help="Which of WALLET_HOTKEYS; default: the first.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+OWN = Path("miner.env")  # of the folder in which a command is called
+LARGEST = 2**20  # bytes of a settings file that comes through a pipe
 
 
 def settings_file(service: str, root: Path = Path("/")) -> Path:
@@ -65,23 +79,10 @@ def of_setting(name: str, words: str) -> Any:
     return typer.Option(help=f"{words} ({name.upper()}{shown}).")
 
 
-EnvFile = Annotated[Path | None, typer.Option("--env-file", help="Settings file, as StreetVision's; else ./miner.env.")]
-Service = Annotated[
-    str | None,
-    typer.Option("--service", metavar="NAME", help="The service roadwork-miner@NAME: its settings, key and folders."),
-]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting; wins over environment and file.")
-]
 Detector = Annotated[str | None, of_setting("image_detector", "ViT, YOLOClassifier or Ensemble")]
 Config = Annotated[
     str | None, of_setting("image_detector_config", "YAML file of the detector: a path, or the name of a shipped one")
 ]
-Key = Annotated[str | None, typer.Option("--key", metavar="NAME", help="Which of WALLET_HOTKEYS; default: the first.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-OWN = Path("miner.env")  # of the folder in which a command is called
-LARGEST = 2**20  # bytes of a settings file that comes through a pipe
 
 
 def chosen_file(given: Path | str | None, service: str | None, *, refused: bool) -> Path | None:

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from detectors.photos.labelled import is_labelled
 from miner.cli.common import Config, Detector, EnvFile, Json, Key, Service, Set, file_of, leave, read_settings
+from miner.doctor.checkup import CheckUp
+from miner.doctor.findings import Finding, judged, verdict
+from miner.doctor.settings import judge_settings, look_at_settings
 from miner.errors import ConfigurationError
 from miner.settings.settings import Settings
 
@@ -51,10 +55,6 @@ def doctor(
     """
     from rich.console import Console
 
-    from detectors.photos.labelled import is_labelled
-    from miner.doctor.findings import judged, verdict
-    from miner.doctor.settings import judge_settings, look_at_settings
-
     if pictures is not None and not is_labelled(pictures):
         raise ConfigurationError(
             f"--pictures={pictures}: a folder with the subfolders roadwork and no_roadwork is needed"
@@ -69,8 +69,6 @@ def doctor(
     if not as_json:
         _print(console, findings[0])
     if settings is not None:
-        from miner.doctor.checkup import CheckUp
-
         checkup = CheckUp(settings, probe, pictures)
         with Console(stderr=True).status("…") as status:
             findings += asyncio.run(_examine(checkup, status, None if as_json else console))
@@ -101,7 +99,6 @@ def _settings(
 
 
 async def _examine(checkup: "CheckUp", status: "Status", console: "Console | None") -> list["Finding"]:
-    from miner.doctor.findings import Finding
 
     findings = []
     async for seen in checkup.examine():

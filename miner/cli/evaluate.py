@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from detectors.evaluation import evaluate as evaluating
+from detectors.evaluation.evaluate import AS_IT_IS, Sending, ask, in_words
+from detectors.photos.transforms import VIEWS
 from miner.cli.common import EnvFile, Json, Set, load_settings
 from miner.cli.training import Models, find_models, open_model, progress_bar, read_labelled, training_errors
 from miner.errors import ConfigurationError
@@ -43,10 +46,6 @@ def evaluate(
     if plot is not None and plot.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ConfigurationError(f"--plot={plot}: a name that ends with .png, .svg or .pdf is allowed")
     with training_errors():
-        from detectors.evaluation import evaluate as evaluating
-        from detectors.evaluation.evaluate import AS_IT_IS, Sending, ask
-        from detectors.photos.transforms import VIEWS
-
         found = find_models(settings, models)
         photos = read_labelled(data)
         labels, first = photos.labels == 1, era or AS_IT_IS
@@ -100,8 +99,6 @@ def _by_photo(photos: "Photos", said: dict[str, dict[str, Any]]) -> list[dict[st
 def _show(figures: "dict[str, dict[str, Figures]]", best: str, gains: "dict[str, Estimate]") -> None:
     from rich.console import Console
     from rich.table import Table
-
-    from detectors.evaluation.evaluate import in_words
 
     columns = ("accuracy (95 %)", "MCC", "precision", "recall", "AUC", "Brier", "expected reward (95 %)", "ms")
     table = Table("model", "photos sent", *columns)

@@ -5,6 +5,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from detectors.load import is_prepared
+from detectors.models.config import read_config
+from detectors.models.sources import model_folder
+from detectors.quantize.gate import MAX_FLIPS
 from miner.cli.common import Config, Detector, EnvFile, Set, load_settings
 from miner.cli.preparation import prepare_faster, prepare_fp32, put_into_repository, read_photos, start_errors
 from miner.errors import ConfigurationError
@@ -18,7 +22,7 @@ def export(
     precision: Annotated[Literal["fp32", "int8", "bf16"], typer.Option(help="int8 and bf16 pass a gate.")] = "fp32",
     max_flips: Annotated[
         float, typer.Option(min=0, max=1, help="Share of pictures that a faster precision may put on the other side.")
-    ] = 0.005,
+    ] = MAX_FLIPS,
     out: Annotated[Path | None, typer.Option(help="Folder to write (fp32); default: in MODELS_DIR.")] = None,
     pictures: Annotated[
         Path | None,
@@ -37,9 +41,6 @@ def export(
     """
     if layout is not None and out is None:
         raise ConfigurationError(f"--layout={layout}: needs --out, the folder of the repository")
-    from detectors.load import is_prepared
-    from detectors.models.config import read_config
-    from detectors.models.sources import model_folder
 
     settings = load_settings(
         env_file, set_, image_detector=detector, image_detector_config=config, image_detector_backend=backend

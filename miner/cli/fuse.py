@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from detectors.evaluation.branch_file import BranchFile, write_ensemble
+from detectors.evaluation.combine import choose, fit, measure, measured
 from miner.cli.common import Json
 from miner.cli.training import training_errors
 
@@ -33,9 +35,6 @@ def fuse(
     validators draw them. Combinations of some of the branches become fallbacks where they beat no answer.
     """
     with training_errors():
-        from detectors.evaluation.branch_file import BranchFile, write_ensemble
-        from detectors.evaluation.combine import choose, fit, measure, measured
-
         found = BranchFile.read(file)
         rows = measure(
             found.labels, found.branches, folds, seed, lambda words: print(f"· {words}", file=sys.stderr), found.groups
@@ -66,7 +65,6 @@ def fuse(
 
 def _fallbacks(rows: "list[Row]", chosen: "Row", found: "BranchFile") -> "list[Row]":
     """Return the best of each proper part of the chosen branches, the larger parts first."""
-    from detectors.evaluation.combine import choose
 
     parts = {row.way.branches for row in rows if set(row.way.branches) < set(chosen.way.branches)}
     each = [choose([row for row in rows if row.way.branches == part], found.labels) for part in parts]

@@ -1,4 +1,4 @@
-"""What every command has in common: where its settings file comes from, and what is said of flags that are not ours."""
+"""The command as all have it: where its settings file comes from, and our word for flags of StreetVision's neurons."""
 
 import os
 import sys
@@ -53,6 +53,9 @@ UNUSED: dict[str, str] = {
 }
 
 
+REFUSE = "no_env_file"
+
+
 def hints(arguments: Sequence[str], known: Sequence[str]) -> Iterator[str]:
     """Yield a line for each foreign flag among a command's arguments: the flag, and our word for it.
 
@@ -81,9 +84,6 @@ def _said_here(flag: str, value: str) -> str | None:
         is_switch = value.lower() in ("true", "false")
         return f"here it is --set {f'{key}={value.lower()}' if is_switch else SWITCHES[flag]}"
     return next((why for family, why in UNUSED.items() if flag.startswith(family)), None)
-
-
-REFUSE = "no_env_file"
 
 
 @cache

@@ -7,16 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from detectors.backends.ort_cache import ensure_graph
+from detectors.load import has_variant, is_prepared, judged_doubt
 from detectors.models import MANIFEST_FILE as NAME
 from detectors.models import MODEL_FILE
+from detectors.models.config import read_config
+from detectors.models.manifest import Manifest
+from detectors.models.sources import model_folder, pins
+from detectors.quantize.gate import MAX_FLIPS
+from detectors.quantize.variants import prepared_folders
 from miner.cli.common import Config, Detector, EnvFile, Json, Service, Set, load_settings
 from miner.cli.group import Command
+from miner.cli.preparation import prepare_faster, prepare_fp32, start_errors
 from miner.settings.validators import AUTO
 
 if TYPE_CHECKING:
     from detectors.models.manifest import Manifest
 
-MAX_FLIPS = 0.005
 
 app = typer.Typer(help="Fetch, export and list models.", no_args_is_help=True, add_completion=False)
 
@@ -34,12 +41,6 @@ def download(
 
     A local folder needs no network; with HF_HUB_OFFLINE=1 the hub's cache (HF_HOME) is used alone.
     """
-    from detectors.backends.ort_cache import ensure_graph
-    from detectors.load import has_variant, is_prepared
-    from detectors.models.config import read_config
-    from detectors.models.sources import model_folder, pins
-    from detectors.quantize.variants import prepared_folders
-    from miner.cli.preparation import prepare_faster, prepare_fp32, start_errors
 
     settings = load_settings(env_file, set_, service, image_detector=detector, image_detector_config=config)
     with start_errors(settings):
@@ -67,9 +68,6 @@ def list_(env_file: EnvFile = None, service: Service = None, as_json: Json = Fal
     """List the models on this disk."""
     from rich.console import Console
     from rich.table import Table
-
-    from detectors.load import judged_doubt
-    from detectors.models.manifest import Manifest
 
     settings = load_settings(env_file, set_, service)
     folders = sorted(path.parent for path in settings.models_dir.glob(f"*/*/{NAME}"))

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from detectors.evaluation.branch_file import BranchFile
+from detectors.evaluation.evaluate import ask_raw
+from detectors.training.config import TrainConfig
+from detectors.training.job import Job
 from miner.cli.common import EnvFile, Json, Set, load_settings
 from miner.cli.group import Command
 from miner.cli.training import (
@@ -30,6 +34,11 @@ if TYPE_CHECKING:
     from detectors.training.config import TrainConfig
 
 
+app = typer.Typer(
+    help="Calculate once, in a file, what training and fusing need.", no_args_is_help=True, add_completion=False
+)
+
+
 def branches(
     data: Annotated[Path, typer.Argument(help="Folder with `roadwork` and `no_roadwork`, not used in training.")],
     out: Annotated[Path, typer.Option(metavar="FILE.npz", help="Where the probabilities go.")],
@@ -44,9 +53,6 @@ def branches(
     """
     settings = load_settings(env_file, set_)
     with training_errors():
-        from detectors.evaluation.branch_file import BranchFile
-        from detectors.evaluation.evaluate import ask_raw
-
         found: dict[str, DetectorConfig] = {}
         for name, config in find_models(settings, models).items():
             found |= config.branches if config.branches is not None else {name: config}
@@ -63,9 +69,6 @@ def branches(
     )
 
 
-app = typer.Typer(
-    help="Calculate once, in a file, what training and fusing need.", no_args_is_help=True, add_completion=False
-)
 app.command("branches", cls=Command)(branches)
 
 
@@ -87,9 +90,7 @@ def features(
     `--set max_hours=8` leaves is kept, and the same command goes on from there. Exit code 1: some are missing yet.
     """
     with training_errors():
-        from detectors.training.config import TrainConfig
         from detectors.training.features import fill_cache
-        from detectors.training.job import Job
 
         given = parse(set_, {"data": data, "model": model, "seed": seed, "micro_batch": micro_batch})
         base = TrainConfig.read(config).model_dump() if config is not None else {}

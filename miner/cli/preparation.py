@@ -1,4 +1,4 @@
-"""What `models` and `export` share: photos, progress, and the detectors' errors as the command line's."""
+"""What `models` and `export` share: photos, progress, the spread of predictions, errors as the command line's."""
 
 import logging
 import os
@@ -9,6 +9,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detectors.base import ModelFiles, RunOptions
+from detectors.errors import DetectorConfigError, ImageError, InferenceError, ModelError, library_errors
+from detectors.export.export import prepare
+from detectors.export.serving_repos import write_layout
+from detectors.load import class_doubt, load_detector, remedy
+from detectors.machine import allowed_cores
+from detectors.models.config import SHIPPED, read_config
+from detectors.models.manifest import Manifest
+from detectors.models.reversal import ask_drawn
+from detectors.models.sources import model_folder, variant_folder
+from detectors.models.store import store_spread
+from detectors.photos.labelled import is_labelled
+from detectors.quantize.gate import compare, doubts, speed_in_words
+from detectors.quantize.variants import is_installed, measured_best, of_precision
+from detectors.registry import RECIPES, backend_class, network_class
+from miner.bench.subject import own_pictures
+from miner.cli.training import read_labelled, say_left_out
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.settings.settings import Settings
 from miner.settings.validators import AUTO
@@ -26,10 +43,6 @@ if TYPE_CHECKING:
 
 def open_folder(settings: Settings, config: "DetectorConfig", folder: Path) -> "Detector":
     """Load what was exported into a folder, which need not be where the configuration looks for it."""
-    from detectors.base import ModelFiles, RunOptions
-    from detectors.load import load_detector
-    from detectors.models.manifest import Manifest
-    from detectors.registry import backend_class, network_class
 
     manifest = Manifest.read(folder)
     name = manifest.detector
@@ -42,7 +55,6 @@ def record_spread(
     settings: Settings, config: "DetectorConfig", folder: Path, photos: Sequence[bytes], labels: Sequence[bool]
 ) -> "Sorting":
     """Write into a model's manifest how its predictions of labelled photos are spread; return how it sorts them."""
-    from detectors.models.store import store_spread
 
     detector = open_folder(settings, config, folder)
     return store_spread(folder, [detector.predict(photo).probability for photo in photos], labels)
@@ -57,8 +69,6 @@ def check_class(settings: Settings, config: "DetectorConfig", folder: Path, sort
         folder: of the exported model.
         sorting: of labelled photos, where there are any; else drawings are asked about.
     """
-    from detectors.load import class_doubt, remedy
-    from detectors.models.reversal import ask_drawn
 
     detector = open_folder(settings, config, folder)
     yield f"roadwork = {detector.roadwork}"
@@ -76,8 +86,6 @@ def record_spread_alone(
     Raises:
         ConfigurationError: the folder is the package's own, or the photos are not labelled.
     """
-    from detectors.models.config import SHIPPED
-    from detectors.models.manifest import Manifest
 
     assert config.model_folder is not None
     Manifest.read(config.model_folder)
@@ -100,10 +108,7 @@ def read_photos(folder: Path) -> "Photos":
     Raises:
         ConfigurationError: there are none that can be opened.
     """
-    from detectors.photos.labelled import is_labelled
     from detectors.quantize.quantize import Photos
-    from miner.bench.subject import own_pictures
-    from miner.cli.training import read_labelled, say_left_out
 
     if is_labelled(folder):
         labelled = read_labelled(folder, "--pictures").photos
@@ -117,9 +122,6 @@ def prepare_fp32(
     settings: Settings, out: Path | None = None, photos: "Photos | None" = None, *, force: bool = True
 ) -> Path:
     """Fetch and export the configured model, with a spinner that names the step; return its folder."""
-    from detectors.export.export import prepare
-    from detectors.models.config import read_config
-    from detectors.models.manifest import Manifest
 
     config = read_config(settings.detector_config)
     with _steps() as (console, progress):
@@ -162,16 +164,8 @@ def prepare_faster(
 
     Of an ensemble it is each branch's, and what they say together has to get through the gate as well.
     """
-    from detectors.base import RunOptions
-    from detectors.errors import InferenceError, ModelError
-    from detectors.machine import allowed_cores
-    from detectors.models.manifest import Manifest
-    from detectors.models.sources import model_folder
     from detectors.quantize.ensemble import make_faster_ensemble
-    from detectors.quantize.gate import doubts
     from detectors.quantize.quantize import Order, Photos, make_faster
-    from detectors.quantize.variants import is_installed
-    from detectors.registry import RECIPES
 
     chosen = settings.image_detector_backend
     backends = [backend for kind, backend in RECIPES if kind == precision and chosen in (AUTO, backend)]
@@ -209,11 +203,6 @@ def _compare_backends(
     models_dir: Path, options: "RunOptions",
 ) -> None:  # fmt: skip
     """Measure a precision's backends in turn, if there are several, and say which `auto` takes from now on."""
-    from detectors.errors import library_errors
-    from detectors.models.manifest import Manifest
-    from detectors.models.sources import model_folder
-    from detectors.quantize.gate import compare, speed_in_words
-    from detectors.quantize.variants import measured_best, of_precision
 
     folders = of_precision(config, models_dir, precision)
     if len(folders) < 2:
@@ -232,10 +221,6 @@ def put_into_repository(
     settings: Settings, folder: Path, precision: "Precision", layout: "Layout", repository: Path
 ) -> Path:
     """Put an fp32 folder, or the faster variant of it that is there already, into another server's repository."""
-    from detectors.export.serving_repos import write_layout
-    from detectors.machine import allowed_cores
-    from detectors.models.manifest import Manifest
-    from detectors.models.sources import variant_folder
 
     if precision != "fp32":
         chosen = settings.image_detector_backend
@@ -245,7 +230,6 @@ def put_into_repository(
 
 
 def _gate_in_words(gate: "Gate") -> str:
-    from detectors.quantize.gate import speed_in_words
 
     kept = f", {len(gate.kept_fp32)} layers in fp32" if gate.kept_fp32 else ""
     line = (
@@ -283,7 +267,6 @@ def _steps() -> "Iterator[tuple[Console, Callable[[str], None]]]":
 @contextmanager
 def start_errors(settings: Settings) -> Iterator[None]:
     """Turn the detectors' errors into the command line's, and those of a disk that is full or not ours."""
-    from detectors.errors import DetectorConfigError, ImageError, ModelError
 
     try:
         yield

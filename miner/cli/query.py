@@ -12,9 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from miner.axon.client import Client, another
+from miner.chain.standalone import own_wallet as throwaway_wallet
+from miner.chain.standalone import standalone_file
+from miner.chain.wallet import load_hotkey
 from miner.cli.common import EnvFile, Json, Key, Service, Set, load_settings
 from miner.errors import ConfigurationError
+from miner.identities import own_wallet
 from miner.settings.settings import Settings
+from miner.settings.validators import VALIDATORS_WAIT
 
 if TYPE_CHECKING:
     from bittensor import Wallet
@@ -37,7 +43,7 @@ def query(
         typer.Option(metavar="NAME/HOTKEY", help="Who signs; default: standalone's validator, or your wallet."),
     ] = None,
     key: Key = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait.")] = 9.0,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait.")] = VALIDATORS_WAIT,
     as_json: Json = False,
     set_: Set = None,
 ) -> None:
@@ -48,8 +54,6 @@ def query(
     settings = load_settings(env_file, set_, service).of_key(key)
     photos = [_read(path) for path in images]
     signer = _signer(settings, wallet)
-    from miner.axon.client import Client
-    from miner.identities import own_wallet
 
     hotkey = receiver or own_wallet(settings).hotkey.ss58_address
     address = f"http://{f'[{host}]' if ':' in host else host}:{port or settings.miner_axon_port}"
@@ -80,8 +84,6 @@ async def _ask(client: "Client", photos: list[bytes], count: int, concurrency: i
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
 
-    from miner.axon.client import another
-
     replies: dict[int, Reply] = {}
     numbers = iter(range(count))
     columns = (SpinnerColumn(), *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -109,18 +111,13 @@ def _read(path: Path) -> bytes:
 
 def _signer(settings: Settings, wallet: str | None) -> "Wallet":
     if wallet is not None:
-        from miner.chain.wallet import load_hotkey
-
         name, _, hotkey = wallet.partition("/")
         return load_hotkey(settings.wallet_path, name, hotkey or "default")
     if settings.is_standalone:
-        from miner.chain.standalone import own_wallet, standalone_file
-
         standalone_file(settings.state_dir)
-        return own_wallet(settings.state_dir, "validator")
-    from miner.identities import own_wallet as miners_wallet
+        return throwaway_wallet(settings.state_dir, "validator")
 
-    return miners_wallet(settings)
+    return own_wallet(settings)
 
 
 def _line(name: str, reply: "Reply") -> str:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from miner.cli.common import EnvFile, Json, Service, Set, load_settings
+from miner.cli.top import PATIENCE, address_of, fetch
 from miner.errors import CouldNotStart
+from miner.lock import holder
 
 if TYPE_CHECKING:
     from miner.status.overview import ReloadView
@@ -31,9 +33,6 @@ def reload(
     """
     settings = load_settings(env_file, set_, service)
     import httpx
-
-    from miner.cli.top import PATIENCE, address_of, fetch
-    from miner.lock import holder
 
     pid = holder(settings.state_dir)
     if pid is None:

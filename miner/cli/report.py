@@ -12,9 +12,15 @@ import typer
 
 from miner.cli.common import EnvFile, Service, Set, file_of, leave, load_settings
 from miner.cli.top import address_of
+from miner.doctor.checkup import CheckUp
+from miner.doctor.findings import Finding
+from miner.doctor.settings import judge_settings, look_at_settings
 from miner.errors import ConfigurationError
 from miner.settings.env_file import secrets_of_environment
 from miner.settings.settings import Settings, setting_names
+from miner.support import bundle
+from miner.support.bundle import findings_text, write_archive
+from miner.support.scrub import key_files, secrets_in, secrets_of_addresses, shown_settings
 
 if TYPE_CHECKING:
     from miner.doctor.findings import Finding
@@ -39,9 +45,6 @@ def report(
     path = out or Path(time.strftime(f"roadwork-miner-report-%Y%m%d-%H%M%S{ENDING}"))
     if not path.name.endswith(ENDING) or not path.absolute().parent.is_dir():
         raise ConfigurationError(f"--out={path}: a name in an existing folder that ends in {ENDING} is allowed")
-    from miner.support import bundle
-    from miner.support.bundle import write_archive
-    from miner.support.scrub import key_files, secrets_in, secrets_of_addresses, shown_settings
 
     try:
         own = settings.log_file
@@ -71,11 +74,6 @@ def report(
 
 def _findings(settings: Settings, env_file: Path | None) -> str:
     from rich.console import Console
-
-    from miner.doctor.checkup import CheckUp
-    from miner.doctor.findings import Finding
-    from miner.doctor.settings import judge_settings, look_at_settings
-    from miner.support.bundle import findings_text
 
     logging.getLogger("miner").setLevel(logging.CRITICAL)  # what the parts would log is what the lines say
     checkup = CheckUp(settings)

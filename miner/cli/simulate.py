@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from miner.bench.output import check_plot
 from miner.cli.common import Config, Detector, EnvFile, Json, Set, end_in_order_on_sigterm, load_settings
+from miner.cli.training import read_labelled, say_left_out
 from miner.errors import ConfigurationError
+from miner.settings.validators import VALIDATORS_WAIT
+from miner.simulate.miners import WIRES, own_miner, running_miner
+from miner.simulate.output import draw, in_json, play_through, send_again, show
+from miner.simulate.replay import callers, recorded_photos
+from miner.simulate.run import Play, labelled_photos, made_photos
+from miner.simulate.schedule import SimulatedSubnet
 
 if TYPE_CHECKING:
     from miner.simulate.run import Photo
@@ -47,7 +55,7 @@ def simulate(
     ] = None,
     interval: Annotated[float, typer.Option(min=1, help="Seconds between two rounds of a validator.")] = 60.0,
     organic: Annotated[float, typer.Option(min=0, max=0.9, help="Share of organic tasks, which come in bursts.")] = 0.1,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that validators wait.")] = 9.0,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that validators wait.")] = VALIDATORS_WAIT,
     speed: Annotated[
         float | None,
         typer.Option(min=0.01, help="Times a subnet's pace; default: what keeps this miner busy a fifth of the time."),
@@ -84,15 +92,7 @@ def simulate(
     if replay is not None:
         _refuse_what_is_recorded(context, replay)
     if plot is not None:
-        from miner.bench.output import check_plot
-
         check_plot(plot)
-    from miner.cli.training import say_left_out
-    from miner.simulate.miners import WIRES, own_miner, running_miner
-    from miner.simulate.output import in_json, play_through, send_again, show
-    from miner.simulate.replay import callers, recorded_photos
-    from miner.simulate.run import Play
-    from miner.simulate.schedule import SimulatedSubnet
 
     recorded, without = recorded_photos(replay) if replay is not None else ([], 0)
     if recorded:
@@ -118,8 +118,6 @@ def simulate(
     else:
         show(played, target)
     if plot is not None:
-        from miner.simulate.output import draw
-
         draw(played.report, played.requests, played.answers, timeout, plot)
     if not played.report.outcomes["answered"]:
         raise typer.Exit(1)
@@ -139,8 +137,6 @@ def _is_given(context: typer.Context, name: str) -> bool:
 
 
 def _photos(data: Path | None, *, quiet: bool) -> "list[Photo]":
-    from miner.cli.training import read_labelled
-    from miner.simulate.run import labelled_photos, made_photos
 
     if data is not None:
         return labelled_photos(read_labelled(data, "--data"))

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from detectors.training.config import TrainConfig
+from detectors.training.job import Job, open_run
 from miner.cli.common import Json
 from miner.cli.training import CACHE, cache_folder, make_probe, make_screen, parse, read_machine, training_errors
 from miner.errors import ConfigurationError
@@ -48,9 +50,6 @@ def train(
     so it does where time or a signal ended the run; each start has `--max-hours` of its own.
     """
     with training_errors(hint="`--resume` goes on from the last checkpoint"):
-        from detectors.training.config import TrainConfig
-        from detectors.training.job import Job, open_run
-
         flags: dict[str, Any] = {
             "data": data, "detector": detector, "model": model, "method": method, "epochs": epochs,
             "batch_size": batch_size, "micro_batch": micro_batch, "learning_rate": learning_rate,

@@ -1,4 +1,4 @@
-"""What the commands that train share: the machine as a training sees it, and errors as the command line's."""
+"""What the commands that train and judge share: models by name, labelled photos, the machine, errors."""
 
 import os
 import sys
@@ -11,8 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
+from detectors.base import RunOptions
+from detectors.console import Screen
+from detectors.errors import DetectorConfigError, DetectorError
+from detectors.export.export import prepare
+from detectors.load import is_prepared, load_detector
+from detectors.machine import allowed_cores, cpu_quota, read_cpu, read_memory, read_throttling
+from detectors.models.config import DetectorConfig, read_config
+from detectors.models.documents import BROKEN_YAML, first_line
+from detectors.models.manifest import NAME, Manifest
+from detectors.photos.labelled import read_photos
+from detectors.training.budget import Machine, Reading, is_out_of_memory
 from miner.errors import ConfigurationError, CouldNotStart
+from miner.inference.memory import give_back
 from miner.settings.settings import Settings
+from miner.settings.validators import AUTO
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -24,6 +37,12 @@ if TYPE_CHECKING:
     from detectors.training.budget import Machine, Probe, Reading
 
 CACHE = Path("~/.cache/roadwork-miner/training")
+
+
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", metavar="YAML|FOLDER", help="A detector's YAML file or model folder; may be repeated."),
+]
 
 
 def cache_folder(named: str | Path | None) -> Path:
@@ -44,15 +63,11 @@ def make_screen() -> "Screen":
     """Return what says things on stderr, so that stdout holds results alone."""
     from rich.console import Console
 
-    from detectors.console import Screen
-
     return Screen(Console(file=sys.stderr, soft_wrap=True))
 
 
 def read_machine() -> "Machine":
     """Read what this process may use."""
-    from detectors.machine import allowed_cores, cpu_quota, read_cpu
-    from detectors.training.budget import Machine
 
     reading = make_probe()()
     cpu, features = read_cpu()
@@ -62,10 +77,6 @@ def read_machine() -> "Machine":
 def make_probe() -> "Probe":
     """Return what reads memory, swap and throttling now; limits of a cgroup count as the machine's end."""
     import psutil
-
-    from detectors.machine import read_memory, read_throttling
-    from detectors.training.budget import Reading
-    from miner.inference.memory import give_back
 
     whole = float(psutil.virtual_memory().total)
 
@@ -104,7 +115,6 @@ def parse(assignments: list[str] | None, flags: dict[str, Any]) -> dict[str, Any
     Raises:
         ConfigurationError: no `=`, no YAML behind it, or an inner key of what has none.
     """
-    from detectors.models.documents import BROKEN_YAML, first_line
 
     values: dict[str, Any] = {}
     for assignment in assignments or []:
@@ -132,8 +142,6 @@ def training_errors(hint: str = "") -> Iterator[None]:
     Args:
         hint: what to do after a failure of the machine, such as a full disk.
     """
-    from detectors.errors import DetectorConfigError, DetectorError
-    from detectors.training.budget import is_out_of_memory
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -159,12 +167,6 @@ def training_errors(hint: str = "") -> Iterator[None]:
         raise CouldNotStart(f"{words}; {hint}" if hint else words) from error
 
 
-Models = Annotated[
-    list[str] | None,
-    typer.Option("--model", metavar="YAML|FOLDER", help="A detector's YAML file or model folder; may be repeated."),
-]
-
-
 def find_models(settings: Settings, models: Sequence[str] | None) -> "dict[str, DetectorConfig]":
     """Return the configurations that are named, or the configured one, by a short name each.
 
@@ -173,9 +175,6 @@ def find_models(settings: Settings, models: Sequence[str] | None) -> "dict[str, 
     Raises:
         DetectorConfigError: one is not there, or two have the same name all the same.
     """
-    from detectors.errors import DetectorConfigError
-    from detectors.models.config import DetectorConfig, read_config
-    from detectors.models.manifest import NAME, Manifest
 
     given = list(models or [settings.detector_config])
     places: list[Path] = []
@@ -206,11 +205,6 @@ def find_models(settings: Settings, models: Sequence[str] | None) -> "dict[str, 
 
 def open_model(settings: Settings, config: "DetectorConfig", precision: str = "fp32") -> "Detector":
     """Load a model, prepared if it was not, and have it prove itself; on all cores."""
-    from detectors.base import RunOptions
-    from detectors.export.export import prepare
-    from detectors.load import is_prepared, load_detector
-    from detectors.machine import allowed_cores
-    from miner.settings.validators import AUTO
 
     if config.model_folder is None and not is_prepared(config, settings.models_dir):
         prepare(config.detector, config, settings.models_dir, force=False, progress=_say)
@@ -227,8 +221,6 @@ def read_labelled(folder: Path, option: str = "") -> "Photos":
     Raises:
         ConfigurationError: there is none, or a class is empty.
     """
-    from detectors.errors import DetectorConfigError
-    from detectors.photos.labelled import read_photos
 
     with _bar() as bar:
         task = bar.add_task("reading photos", total=None)

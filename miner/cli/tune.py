@@ -10,8 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from detectors.machine import allowed_cores
+from detectors.models.config import read_config
+from detectors.models.manifest import Manifest
+from detectors.models.sources import model_folder
+from miner.bench import tuning
+from miner.bench.subject import made_pictures, variants
+from miner.bench.tuning import BURST
+from miner.bench.worker import BenchJob
 from miner.cli.common import Config, Detector, EnvFile, Json, Set, load_settings
+from miner.cli.preparation import start_errors
 from miner.errors import ConfigurationError, CouldNotStart
+from miner.inference.plan import folders, key_of, writable, write_plan
+from miner.settings.settings import environment_of
+from miner.settings.validators import AUTO
 
 if TYPE_CHECKING:
     from miner.bench.tuning import Row
@@ -32,18 +44,6 @@ def tune(
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    from detectors.machine import allowed_cores
-    from detectors.models.config import read_config
-    from detectors.models.manifest import Manifest
-    from detectors.models.sources import model_folder
-    from miner.bench import tuning
-    from miner.bench.subject import made_pictures, variants
-    from miner.bench.worker import BenchJob
-    from miner.cli.preparation import start_errors
-    from miner.inference.plan import folders, key_of, writable, write_plan
-    from miner.settings.settings import environment_of
-    from miner.settings.validators import AUTO
 
     settings = load_settings(env_file, set_, image_detector=detector, image_detector_config=config)
     if settings.is_remote:
@@ -112,8 +112,6 @@ def _show(rows: "list[Row]", chosen: "Row", left_out: list[str]) -> None:
 
     from rich.console import Console
     from rich.table import Table
-
-    from miner.bench.tuning import BURST
 
     table = Table("way to serve", "alone, ms", f"{BURST} at once, ms", "memory, MB")
     for row in rows:

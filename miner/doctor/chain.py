@@ -25,6 +25,11 @@ UNREADABLE = "an answer that can't be read"  # as `miner.chain.client` puts it
 BURNED_ALL = 0.99  # of the miners' part
 
 
+AHEAD_LIMIT = 11.0  # seconds; 4 and the validators' 9, less the time a request is on its way
+BEHIND_LIMIT = 4.0
+NTP = "timedatectl set-ntp true (or install chrony), then look at timedatectl"
+
+
 @dataclass(frozen=True, slots=True)
 class ChainFacts:
     """What the chain answered; the fault says why a part is missing."""
@@ -245,11 +250,6 @@ def _unread(name: str) -> Finding:
 
 def _no_hotkey(name: str) -> Finding:
     return warning(name, "not known without a hotkey")
-
-
-AHEAD_LIMIT = 11.0  # seconds; 4 and the validators' 9, less the time a request is on its way
-BEHIND_LIMIT = 4.0
-NTP = "timedatectl set-ntp true (or install chrony), then look at timedatectl"
 
 
 async def ask_services(services: Sequence[str] = SERVICES, seconds: float = 5.0) -> float | None:

@@ -30,6 +30,9 @@ SERVICES_SECONDS = 6.0  # all are asked at once
 INFERENCE_SECONDS = 35.0
 
 
+STANDALONE = ok("chain", "standalone: no chain is contacted, nothing is published, nothing is earned")
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """What is looked at next, for the progress display."""
@@ -155,9 +158,6 @@ class CheckUp:
         }
         registered = chain.own_uid(facts.subnet, hotkey) is not None if facts.subnet is not None else None
         return [judged(name, judge) for name, judge in judges.items()], registered, ours
-
-
-STANDALONE = ok("chain", "standalone: no chain is contacted, nothing is published, nothing is earned")
 
 
 async def _read_chain(settings: Settings, hotkey: str) -> chain.ChainFacts:

@@ -1,4 +1,4 @@
-"""What the check-up says: a line for each thing looked at, and one sentence at the end."""
+"""The findings of the check-up: a line for each thing looked at, under a time limit, and one sentence at the end."""
 
 import asyncio
 import contextlib
@@ -10,6 +10,10 @@ from typing import Literal, TypeVar
 from miner.settings.addresses import shown_within
 
 Level = Literal["ok", "warning", "problem"]
+
+
+T = TypeVar("T")
+TELL = "roadwork-miner report bundles what a maintainer needs to mend it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +51,6 @@ def verdict(findings: Sequence[Finding], *, running: bool, standalone: bool) -> 
     if not running:
         return "ready to earn as soon as the miner runs: roadwork-miner run"
     return "ready to earn"
-
-
-T = TypeVar("T")
-
-TELL = "roadwork-miner report bundles what a maintainer needs to mend it"
 
 
 async def in_time(

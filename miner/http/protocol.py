@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with what it lacks towards strangers: limits of number, time and size, JSON errors."""
+"""The guarded HTTP protocol of the validators' port: limits of number, time, size; JSON errors; a lingering close."""
 
 import asyncio
 import json
@@ -16,6 +16,17 @@ from miner.http.connections import VOUCH, Connections
 
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 64 * 2**20  # far above the largest body that is accepted
+
+
+MAX_HEADER_BYTES = 16 * 2**10  # a dendrite sends about 1.5 kB
+MAX_HEADERS = 100
+MAX_UNSENT_BYTES = 8 * 2**10  # of answers to one caller who does not read them, besides what the kernel holds
+HEADERS_TOO_LARGE = "the headers are too large"
+STATUS_LINES = {
+    400: b"HTTP/1.1 400 Bad Request",
+    408: b"HTTP/1.1 408 Request Timeout",
+    503: b"HTTP/1.1 503 Service Unavailable",
+}
 
 
 class LingeringTransport:
@@ -69,17 +80,6 @@ class LingeringTransport:
         self._may_send = lambda: False
         if self._over is not None:
             self._over.cancel()
-
-
-MAX_HEADER_BYTES = 16 * 2**10  # a dendrite sends about 1.5 kB
-MAX_HEADERS = 100
-MAX_UNSENT_BYTES = 8 * 2**10  # of answers to one caller who does not read them, besides what the kernel holds
-HEADERS_TOO_LARGE = "the headers are too large"
-STATUS_LINES = {
-    400: b"HTTP/1.1 400 Bad Request",
-    408: b"HTTP/1.1 408 Request Timeout",
-    503: b"HTTP/1.1 503 Service Unavailable",
-}
 
 
 class GuardedProtocol(HttpToolsProtocol):

@@ -1,4 +1,4 @@
-"""Work on a thread of its own that, should it hang, keeps nobody from ending the process: loading, pictures of ours."""
+"""Work on a thread of its own that, should it hang, keeps nobody from ending the process: loading, photos of ours."""
 
 import asyncio
 import contextlib

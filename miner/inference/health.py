@@ -1,4 +1,4 @@
-"""Whether a loaded model can be asked: slots that hang, failures in a row, its pace of late, its files, memory.
+"""The health of a loaded model: slots that hang, failures in a row, its pace, its files; and the memory that is left.
 
 What can mend itself is tried with the known picture while nothing is worked on. What only a new process could mend
 ends this one: slots that all hang, a known picture that hangs or gets no right answer for minutes. A model whose files
@@ -24,6 +24,14 @@ MEBIBYTE = 2**20
 SHARE = 0.05  # of the limit is kept free,
 LEAST, MOST = 16 * MEBIBYTE, 128 * MEBIBYTE  # within these: about what the requests of a moment take
 RELIEF = 1.25  # of that must be free again
+
+
+log = logging.getLogger(__name__)
+LOOK_SECONDS = 0.25  # between two looks
+TEST_SECONDS = 2.0  # between two tests of a model that is too slow
+CHANGED_SECONDS = 5.0  # after a change of the model's files, before the model is loaded anew: writing takes a while
+AGAIN_SECONDS = 60.0  # before it is tried once more
+STUCK_SECONDS = 10.0  # for which all slots hang before nothing is hoped for any more
 
 
 class Pressure:
@@ -63,15 +71,6 @@ def reserve(limit: float) -> float:
 def is_short(room: Headroom, *, pressed: bool) -> bool:
     """Return whether too little is left; once it was, some more has to be free again."""
     return room.left < reserve(room.limit) * (RELIEF if pressed else 1)
-
-
-log = logging.getLogger(__name__)
-
-LOOK_SECONDS = 0.25  # between two looks
-TEST_SECONDS = 2.0  # between two tests of a model that is too slow
-CHANGED_SECONDS = 5.0  # after a change of the model's files, before the model is loaded anew: writing takes a while
-AGAIN_SECONDS = 60.0  # before it is tried once more
-STUCK_SECONDS = 10.0  # for which all slots hang before nothing is hoped for any more
 
 
 class Health:

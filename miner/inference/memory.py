@@ -1,4 +1,4 @@
-"""The memory that requests may take: asked for by rank before it is taken, of what the machine has left.
+"""The memory that requests may take, asked for by rank before it is taken; and what is asked of glibc's allocator.
 
 Bodies, what unpacking takes, and decoded pixels all come from one budget. What is short goes from who ranks worse to
 who ranks better, by the rank that places in the queue go by (`miner.inference.queue`); a request in a slot keeps what
@@ -23,6 +23,13 @@ STALE = 0.005  # seconds; a look at the machine that is older is taken again bef
 ADDRESSES = 4096  # that have proved themselves and are remembered
 
 Standing = tuple[bool, Rank]  # whether it is unproven, and its rank; the larger loses first
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+ARENAS = 2  # heaps that all threads share; 8 for each core otherwise
+LARGE_BLOCK = 128 * 2**10  # bytes; glibc's own start value, which it would raise up to 32 MB by itself
+PICTURE_BLOCK = 12 * 2**20  # a decoded photo of 1920×1080 takes 8.3 MB
+PICTURE_MEMORY = 16 * 2**20  # what one takes in all
 
 
 class Budget:
@@ -242,13 +249,6 @@ class ProvenAddresses:
 
     def __contains__(self, pair: tuple[str, str]) -> bool:
         return pair in self._seen
-
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-ARENAS = 2  # heaps that all threads share; 8 for each core otherwise
-LARGE_BLOCK = 128 * 2**10  # bytes; glibc's own start value, which it would raise up to 32 MB by itself
-PICTURE_BLOCK = 12 * 2**20  # a decoded photo of 1920×1080 takes 8.3 MB
-PICTURE_MEMORY = 16 * 2**20  # what one takes in all
 
 
 def keep_large_blocks_apart() -> None:

@@ -1,4 +1,4 @@
-"""Which backend, precision and split of the machine to serve with: as set, as tuned, or by default."""
+"""The plan of backend, precision, slots and threads: as set, as tuned, or by default; and where it is kept."""
 
 import hashlib
 import json
@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from detectors.base import RunOptions
+from detectors.files import write_safely
 from detectors.models.config import read_config
 from detectors.models.documents import faults
 from detectors.quantize.variants import Sums, measured_best, model_sums
@@ -20,6 +21,11 @@ from detectors.registry import BACKENDS, PRECISIONS
 from miner.errors import CouldNotStart
 from miner.settings.settings import Settings
 from miner.settings.validators import AUTO, REMOTE
+
+SLOTS_PER_ENDPOINT = 2  # one picture runs there, the next is unpacked here and on its way
+log = logging.getLogger(__name__)
+LIBRARIES = ("onnxruntime", "openvino", "roadwork-miner")
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +55,6 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="ascii").splitlines()
     except (OSError, UnicodeDecodeError):
         return []
-
-
-SLOTS_PER_ENDPOINT = 2  # one picture runs there, the next is unpacked here and on its way
 
 
 def _known(names: Collection[str]) -> AfterValidator:
@@ -108,10 +111,6 @@ def choose(settings: Settings, cores: int, tuned: Plan | None, measured: str | N
     return Plan(backend, "fp32" if precision == AUTO else precision, split.slots, split.threads, None, why)
 
 
-log = logging.getLogger(__name__)
-
-LIBRARIES = ("onnxruntime", "openvino", "roadwork-miner")
-FORMAT = 2
 PLAN = TypeAdapter(Plan)
 
 
@@ -196,11 +195,9 @@ def write_plan(place: Path, key: str, plan: Plan) -> Path:
         CouldNotStart: the folder does not take it.
     """
     path = place / f"{key}.json"
-    partial = path.with_suffix(".partial")
     try:
         place.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(asdict(plan), indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_safely(path, (json.dumps(asdict(plan), indent=2) + "\n").encode())
     except OSError as error:
         raise CouldNotStart(f"{path} can't be written: {error.strerror or error}") from error
     return path

@@ -1,4 +1,4 @@
-"""One request from a place in the queue to a prediction; equal pictures are scored once."""
+"""From a place in the queue to a prediction: equal photos are scored once; a model that fails is left alone awhile."""
 
 import asyncio
 import contextlib
@@ -29,6 +29,10 @@ from miner.inference.scheduler import Scheduler, Ticket
 
 FAILURES = 5  # in a row; a single picture that a model has no number for is no reason to refuse the others
 FIRST_PAUSE, LAST_PAUSE = 5.0, 300.0  # seconds before a test
+
+
+log = logging.getLogger(__name__)
+KEPT_BYTES = 512 * 2**10  # of a picture: a validator's has 20 to 300 kB
 
 
 class Breaker:
@@ -69,11 +73,6 @@ class Breaker:
         self.obstacle = reason
         self._test_at = self.clock() + self._pause
         self._pause = min(LAST_PAUSE, 2 * self._pause)
-
-
-log = logging.getLogger(__name__)
-
-KEPT_BYTES = 512 * 2**10  # of a picture: a validator's has 20 to 300 kB
 
 
 @dataclass(slots=True)

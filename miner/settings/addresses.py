@@ -1,4 +1,4 @@
-"""What an address on chain may be: one that the whole internet reaches, of a family that the validators' port takes.
+"""The settings that are addresses: which the world may reach, which names we are asked by, what of them is a secret.
 
 One rule for the settings, for what services say of us, for the publication itself and for the check-up: whoever stands
 on chain with another address is asked by nobody, pays for it, and hears of no fault.
@@ -41,6 +41,15 @@ KINDS = {
 NETWORKS = [(ip_network(network), kind) for network, kind in KINDS.items()]
 
 
+HEADER = re.compile(r"(\[[^\[\]]*\]|[^:]*)(:[0-9]*)?")
+NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9])?")
+ALWAYS = ("localhost",)
+# The chain's modules know no detectors, and find the rest here.
+__all__ = ["ADDRESSES", "HIDDEN", "is_shown_whole", "secrets_within", "shown", "shown_each", "shown_within"]
+# The settings that are addresses; some are several, with commas.
+ADDRESSES = {"subtensor_network", "subtensor_chain_endpoint", "model_url", "remote_endpoints"}
+
+
 def why_not_public(address: str | Address) -> str | None:
     """Return what an address is if not one that the whole internet reaches, in words; None: it is."""
     address = ip_address(address)
@@ -76,11 +85,6 @@ def families(host: str) -> set[int]:
     if ":" not in host:
         return {4}
     return {4, 6} if host.strip("0:") == "" else {6}
-
-
-HEADER = re.compile(r"(\[[^\[\]]*\]|[^:]*)(:[0-9]*)?")
-NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9])?")
-ALWAYS = ("localhost",)
 
 
 def check_names(text: str) -> str:
@@ -123,13 +127,6 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-# The chain's modules know no detectors, and find the rest here.
-__all__ = ["ADDRESSES", "HIDDEN", "is_shown_whole", "secrets_within", "shown", "shown_each", "shown_within"]
-
-# The settings that are addresses; some are several, with commas.
-ADDRESSES = {"subtensor_network", "subtensor_chain_endpoint", "model_url", "proxy_client_url", "remote_endpoints"}
 
 
 def shown_each(addresses: str) -> str:

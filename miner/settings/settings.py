@@ -8,6 +8,7 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, Priva
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from detectors.errors import NoConfig
+from detectors.photos import MAX_PIXELS
 from detectors.registry import DEFAULT_CONFIGS
 from detectors.remote.endpoints import check_addresses
 from miner.errors import ConfigurationError
@@ -161,7 +162,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(16 * 2**20, ge=2**10, le=2**30, description="largest request body")
     # From one small picture to what Pillow itself calls a bomb.
     max_image_pixels: int = Field(
-        25_000_000, ge=224 * 224, le=178_956_970, description="largest picture, width × height; read before decoding"
+        MAX_PIXELS, ge=224 * 224, le=178_956_970, description="largest picture, width × height; read before decoding"
     )
     body_stall_seconds: Seconds = Field(3.0, description="a body that pauses for longer is given up")
     inference_limit_seconds: Seconds = Field(
@@ -200,11 +201,6 @@ class Settings(BaseSettings):
         None,
         description="a file for the log too, where there is no journal: of 10 MB, and three before it",
     )
-
-    video_detector: str = Field("", description="of the original miner.env; unused, the subnet asks for images only")
-    video_detector_config: str = Field("", description="of the original miner.env; unused")
-    video_detector_device: str = Field("", description="of the original miner.env; unused")
-    proxy_client_url: str = Field("", description="of the original miner.env; unused, the miner calls no proxy")
 
     _folders: tuple[Path, ...] = PrivateAttr(())  # where YAML files are looked for: this one, the settings file's
 
@@ -316,10 +312,6 @@ class Settings(BaseSettings):
     def notes(self, env_file: Path | None = None) -> list[str]:
         """Return what the operator should know and that is no fault: unknown keys, unused keys, the CPU fallback."""
         notes = list(key_notes(setting_names(), env_file))
-        fields = [name.upper() for name in type(self).model_fields]
-        unused = [name for name in fields if name.startswith(("VIDEO_", "PROXY_")) and getattr(self, name.lower())]
-        if unused:
-            notes.append(f"{', '.join(unused)}: accepted and unused; this miner answers images only and calls no proxy")
         if self.image_detector_device != "cpu":
             notes.append(f"IMAGE_DETECTOR_DEVICE={self.image_detector_device}: this daemon runs on the CPU; using cpu")
         if self.is_standalone and self.subtensor_chain_endpoint:

@@ -15,6 +15,19 @@ from detectors.registry import BACKENDS, DETECTORS, FUSED, PRECISIONS
 from miner.settings.addresses import PUBLIC_NETWORKS, why_unreachable
 from miner.settings.hotkeys import split_places
 
+AUTO = "auto"
+REMOTE = "remote"
+NETWORKS = ("standalone", "local", "test", "finney")
+BACKEND_CHOICES = (AUTO, *BACKENDS)
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
+FORKS_FUSED = "inceptionfusion"
+VALIDATORS_WAIT = 9.0  # seconds
+LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
+LEVEL_NAMES = {"TRACE": "DEBUG", "NOTSET": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL"}  # as others call them
+DEVICE = re.compile(r"(cpu|cuda|gpu|mps|auto)(?::\d+)?")  # as torch writes them, and some operators
+# A page of a model: an address, or `owner/name` on Hugging Face.
+PAGE = re.compile(r"(?:https?://)?[^\s/#\"'<>]+(?:/[^\s\"'<>]*)?")
+
 
 def one_of(value: str, allowed: Sequence[str]) -> str:
     """Return the name as the list spells it; large and small letters are the same.
@@ -32,20 +45,6 @@ def one_of(value: str, allowed: Sequence[str]) -> str:
 def nearest(value: str, allowed: Sequence[str]) -> str | None:
     """Return the name that was probably meant, or None."""
     return next(iter(difflib.get_close_matches(value, allowed, n=1)), None)
-
-
-AUTO = "auto"
-REMOTE = "remote"
-NETWORKS = ("standalone", "local", "test", "finney")
-BACKEND_CHOICES = (AUTO, *BACKENDS)
-EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
-FORKS_FUSED = "inceptionfusion"
-VALIDATORS_WAIT = 9.0  # seconds
-LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
-LEVEL_NAMES = {"TRACE": "DEBUG", "NOTSET": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL"}  # as others call them
-DEVICE = re.compile(r"(cpu|cuda|gpu|mps|auto)(?::\d+)?")  # as torch writes them, and some operators
-# A page of a model: an address, or `owner/name` on Hugging Face.
-PAGE = re.compile(r"(?:https?://)?[^\s/#\"'<>]+(?:/[^\s\"'<>]*)?")
 
 
 def is_loopback(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""The daemon's end of the shadow: what it is given, when it may run, and what came of it.
+"""The daemon's end of the shadow model: which it is, what it is given, when it may run, and what came of it.
 
 A picture is handed over only when no request waits or runs, and the process is stopped in the moment one is admitted,
 until the queue has been empty for a while. So a live request shares the cores with nobody.

@@ -1,4 +1,4 @@
-"""The miner that is asked: one started for the occasion, or one that runs."""
+"""The miner that is asked, started for the occasion or running; and the keys of the validators who ask it."""
 
 import asyncio
 import tempfile
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 STAKE = 1000
 PATIENCE = 30.0  # seconds for a running miner to read its file again
 LOOK = 0.25
+
+
+WIRES: dict[str, tuple[Wire, ...]] = {
+    "dendrite": ("dendrite",),
+    "btauth": ("btauth",),
+    "both": ("dendrite", "btauth"),
+}
 
 
 def throwaway_keys(state_dir: Path, count: int) -> list["Wallet"]:
@@ -74,13 +81,6 @@ async def wait_until_known(clients: Sequence[Client]) -> None:
             if time.monotonic() > deadline:
                 raise CouldNotStart(f"the miner refuses {client.wallet.hotkey.ss58_address}: {reply.message}")
             await asyncio.sleep(LOOK)
-
-
-WIRES: dict[str, tuple[Wire, ...]] = {
-    "dendrite": ("dendrite",),
-    "btauth": ("btauth",),
-    "both": ("dendrite", "btauth"),
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The report as a table for people."""
+"""The report for people: progress, tables, a plot, JSON."""
 
 import asyncio
 import sys
@@ -29,6 +29,10 @@ WORDS = {
     "unreachable": "no connection",
     "failed": "another status, or no number",
 }
+
+
+COLOURS = dict(zip(OUTCOMES, ("C0", "C3", "C1", "C7", "C4"), strict=True))
+WIDTH = 160  # of a table that goes into a file
 
 
 def report_table(report: Report) -> Table:
@@ -97,9 +101,6 @@ def _reward(value: float | None) -> str:
     return NONE if value is None else f"{value:.3f}"
 
 
-COLOURS = dict(zip(OUTCOMES, ("C0", "C3", "C1", "C7", "C4"), strict=True))
-
-
 def draw(report: Report, requests: Sequence[Request], answers: Sequence[Answer], patience: float, path: Path) -> None:
     """Draw the time of each answer, the validators' scores, and the predictions by label.
 
@@ -137,9 +138,6 @@ def draw(report: Report, requests: Sequence[Request], answers: Sequence[Answer],
         figure.savefig(path, dpi=120)
     except OSError as error:
         raise CouldNotStart(f"--plot={path}: can't be written: {error.strerror or error}") from error
-
-
-WIDTH = 160  # of a table that goes into a file
 
 
 def play_through(what: Play, target: SimulatedMiner, clients: Sequence[Client], *, told: bool) -> Played:

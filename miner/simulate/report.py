@@ -1,4 +1,4 @@
-"""What the validators saw, summed up: answers, times, what they earn, and what would earn more."""
+"""What the validators saw, summed up: answers, latency, accuracy, what each scores, and what would earn more."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +13,14 @@ from detectors.evaluation.reward import History, expected_reward, expected_rewar
 from miner.bench.report import percentiles
 from miner.simulate.schedule import Request
 from miner.simulate.sender import Answer, Outcome
+
+THRESHOLDS = 199  # tried
+LEAST = 4  # photos of each class, before a threshold is looked for
+RESAMPLES = 1000
+Flags = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Pictures = NDArray[np.int64]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
 @dataclass(slots=True)
@@ -52,15 +60,6 @@ def score_all(pairs: Sequence[tuple[Request, Answer]], validators: int) -> list[
     for request, answer in pairs:
         tallies[request.validator].take(request, answer)
     return tallies
-
-
-THRESHOLDS = 199  # tried
-LEAST = 4  # photos of each class, before a threshold is looked for
-RESAMPLES = 1000
-
-Flags = NDArray[np.bool_]
-Floats = NDArray[np.float64]
-Pictures = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +166,6 @@ def _gain(labels: Flags, pictures: Pictures, said: NDArray[np.bool_], share: flo
     before, after = expected_rewards(*rates)
     rewards = [expected_rewards(found, spared) for found, spared in zip(*drawn, strict=True)]
     return estimate_of(share * float(after - before), share * (rewards[1] - rewards[0]))
-
-
-OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""One simulation: the plan is made, sent and summed up."""
+"""A simulation as a whole: the photos are read, the plan is made, sent and summed up."""
 
 import asyncio
 import io
@@ -25,6 +25,13 @@ from miner.simulate.sender import Answer, Sending, judged, send_all
 
 MADE = 40
 SIZE = (640, 360)  # pixels, of the made ones
+
+
+PROBES = 5  # lone requests that tell the miner's pace
+SHARE = 0.2  # of the miner's time that a subnet at the chosen speed asks for
+FASTEST = 300.0
+PATIENCE = 10.0  # seconds for a miner that has just started
+PAUSE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +63,6 @@ def labelled_photos(found: Photos) -> list[Photo]:
 def made_photos() -> list[Photo]:
     """Return pictures made by arithmetic: good for times, and no measure of a model that knows real roads."""
     return [Photo(str(seed), is_roadwork=seed % 5 > 0) for seed in range(MADE)]  # with cones, but every fifth
-
-
-PROBES = 5  # lone requests that tell the miner's pace
-SHARE = 0.2  # of the miner's time that a subnet at the chosen speed asks for
-FASTEST = 300.0
-PATIENCE = 10.0  # seconds for a miner that has just started
-PAUSE = 0.1
 
 
 @dataclass(frozen=True, slots=True)

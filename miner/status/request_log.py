@@ -1,4 +1,4 @@
-"""What the log says of requests: a line each at DEBUG, and at INFO one a minute about those of proven callers."""
+"""The log's lines about requests: one a minute of proven callers, one a minute of others, each at DEBUG."""
 
 import asyncio
 import ipaddress
@@ -13,6 +13,18 @@ log = logging.getLogger(__name__)
 
 WINDOW = 60.0  # seconds
 SHOWN = 8  # characters of a hotkey: enough to find it among 256
+
+
+# By outcome. Refusals (503) of proven callers are our own doing and have a metric; one who hangs up is no stranger yet.
+WORDS = {
+    "unproven": "refused before they had proven anything",
+    "unauthorised": "refused as unauthorised",
+    "forbidden": "forbidden",
+    "bad_request": "not understood",
+    "bad_image": "without a picture that may be opened",
+    "stalled": "given up for a body that did not come",
+    "not_found": "for paths there are not",
+}
 
 
 class RequestLog:
@@ -95,18 +107,6 @@ def tell_of(record: RequestRecord) -> None:
         "%s %s %s in %.1f ms%s%s", record.wire, who, record.outcome, record.seconds * 1e3, said, why,
         extra={"fields": {name: value for name, value in fields.items() if value is not None}},
     )  # fmt: skip
-
-
-# By outcome. Refusals (503) of proven callers are our own doing and have a metric; one who hangs up is no stranger yet.
-WORDS = {
-    "unproven": "refused before they had proven anything",
-    "unauthorised": "refused as unauthorised",
-    "forbidden": "forbidden",
-    "bad_request": "not understood",
-    "bad_image": "without a picture that may be opened",
-    "stalled": "given up for a body that did not come",
-    "not_found": "for paths there are not",
-}
 
 
 class AbuseLog:

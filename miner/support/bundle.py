@@ -1,4 +1,4 @@
-"""The parts of a report, as texts; each says itself where it could not be had."""
+"""The parts of a report, as texts that say themselves where they could not be had, and the archive they come in."""
 
 import io
 import json

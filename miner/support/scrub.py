@@ -1,4 +1,4 @@
-"""The sieve that every text of a report goes through: known secrets, what is named like one or has the shape of one."""
+"""The redaction of a report: known secrets in every form they may be written in, and whatever is shaped like one."""
 
 import base64
 import json
@@ -21,6 +21,60 @@ PHRASE_WORDS = 12  # of the shortest recovery phrase
 HEX = re.compile(r"(?:0x)?([0-9a-fA-F]{32,})")
 
 Span = tuple[int, int]
+
+
+SHORTEST = 6  # characters; a shorter one would blot out half of every text
+WORD_LIST = "hdaccount/wordlist/english.txt"  # of BIP-39, in eth_account, which bittensor brings
+# Tokens that their makers gave a form to be known by. A detector off the shelf finds them by entropy, and takes hotkeys
+# and commits along, which whoever helps has to read; without it, it passes half of these over.
+TOKENS = "|".join(
+    (
+        r"hf_[A-Za-z0-9]{8,}",  # Hugging Face
+        r"gh[oprsu]_[A-Za-z0-9]{16,}|github_pat_\w{20,}|gl[a-z]{2,5}-[\w-]{16,}",  # GitHub, GitLab
+        r"xox[a-z]-[\w-]{8,}|xapp-[\w-]{8,}|hooks\.slack\.com/services/[\w/-]+",  # Slack
+        r"discord(?:app)?\.com/api/webhooks/[\w/-]+|\d{8,10}:[A-Za-z0-9_-]{35}\b",  # Discord, Telegram's bots
+        r"A(?:BIA|CCA|GPA|IDA|KIA|NPA|NVA|ROA|SIA)[A-Z0-9]{16}\b",  # AWS
+        r"AIza[\w-]{35}|ya29\.[\w-]{16,}|GOCSPX-[\w-]{16,}",  # Google
+        r"sk-(?=[\w-]{0,64}\d)[\w-]{20,}|(?:pk|rk|sk)_(?:live|test)_[A-Za-z0-9]{8,}",  # OpenAI, Anthropic, Stripe
+        r"npm_[A-Za-z0-9]{30,}|pypi-[\w-]{50,}|dckr_pat_[\w-]{16,}|do[opr]_v1_[0-9a-f]{32,}",  # registries, clouds
+        r"SG\.[\w-]{16,}\.[\w-]{16,}|eyJ[\w-]{8,2048}\.[\w-]{8,4096}(?:\.[\w-]{0,4096})*",  # SendGrid, JSON web tokens
+    )
+)
+SHAPES = (
+    # user:password in an address; a password may hold a slash
+    (re.compile(r"://(?:[^\s/@\"'<>]+|[^\s/@:\"'<>]{1,64}:[^\s@\"'<>]{1,256})@"), f"://{HIDDEN}@"),
+    (re.compile(r"(?i)([?&][\w-]{0,64}(?:key|token|secret|passw|auth|sig)[\w-]{0,64}=)[^\s&\"'<>]+"), rf"\1{HIDDEN}"),
+    (re.compile(rf"(?<![A-Za-z0-9])(?:{TOKENS})"), HIDDEN),
+    (re.compile(r"(?i)\bbearer\s+[\w.~+/-]{8,}=*"), HIDDEN),
+    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z ]*-----|\Z)", re.DOTALL), HIDDEN),
+)  # fmt: skip
+# Seeds, private keys, signatures; also over several lines.
+KEY = re.compile(rf"\b0x[0-9a-fA-F]{{8,}}+(?:(?:\s|{ESCAPES})+[0-9a-fA-F]{{8,}}+)*+")
+KEY_DIGITS = 64
+# Names of secrets. The short ones count as a whole part of a name only (`bypass` is none), `pass` not before a colon,
+# as in prose, and a small number after `seed` or `tokens` is no secret. No name is endless: a text of one word, such as
+# a photo in base64, would take minutes.
+LONG = r"[\w-]{0,64}(?:passw(?:or)?d|passphrase|secret|mnemonic|api[_-]?key|private[_-]?key|authorization)[\w-]{0,64}"
+PART = r"(?:[\w-]{{0,64}}[_-])?(?:{})(?:[_-][\w-]{{0,64}})?"
+PLAIN, PASS, COUNTED = rf"{LONG}|{PART.format('token|pwd|phrase')}", PART.format("pass"), PART.format("seed|tokens")
+COUNT = r"\d{1,10}\b"
+QUOTED = r"\\\"(?:(?!\\\")[^\n])*(?:\\\")?|\"(?:[^\"\\\n]|\\.)*\"?|'[^'\n]*'?"
+TO_THE_END = r"(?:(?!\\?\"\s*(?:[,}\]]|$))[^\n])+"  # of the line, or of the JSON string that the text is
+KEPT = rf"{re.escape(HIDDEN)}|(?:null|none|true|false)\b"
+RUN = re.compile(rf"\b[a-z]{{3,8}}(?:(?:\s|{ESCAPES}|,)+[a-z]{{3,8}}\b){{{PHRASE_WORDS - 1},}}")
+WORD = re.compile(rf"{ESCAPES}|(?P<word>[A-Za-z]+)")
+APART = 32  # characters between two words of a phrase that is numbered, quoted, or in a table
+SET = "(set, not shown)"
+LARGEST = 2**16  # bytes of a key file
+MOST = 10_000  # files in a wallets folder; who named another folder by mistake shall not wait for all of it
+PUBLIC = ("accountId", "publicKey", "ss58Address", "address", "cryptoType", "encoding", "meta")  # of a key file
+# Free text that is harmless; numbers, switches and closed lists always are, and all else is hidden.
+HARMLESS = {
+    "image_detector", "image_detector_config", "image_detector_backend", "image_detector_precision", "wallet_name",
+    "wallet_hotkey", "wallet_hotkeys", "wallet_path", "miner_axon_host", "axon_external_ip", "blacklist_allow_hotkeys",
+    "blacklist_deny_hotkeys", "status_host", "status_allowed_hosts", "state_dir", "models_dir", "standalone_file",
+    "remote_model", "shadow_detector", "shadow_detector_config",
+}  # fmt: skip
 
 
 class Reduced:
@@ -92,52 +146,6 @@ def _cores(data: bytes) -> Iterator[str]:
         first = (0, 2, 3)[shift]  # characters that also tell of what stands before
         last = 0 if (shift + len(data)) % 3 == 0 else 1  # and of what stands behind
         yield whole[first : len(whole) - last]
-
-
-SHORTEST = 6  # characters; a shorter one would blot out half of every text
-WORD_LIST = "hdaccount/wordlist/english.txt"  # of BIP-39, in eth_account, which bittensor brings
-
-# Tokens that their makers gave a form to be known by. A detector off the shelf finds them by entropy, and takes hotkeys
-# and commits along, which whoever helps has to read; without it, it passes half of these over.
-TOKENS = "|".join(
-    (
-        r"hf_[A-Za-z0-9]{8,}",  # Hugging Face
-        r"gh[oprsu]_[A-Za-z0-9]{16,}|github_pat_\w{20,}|gl[a-z]{2,5}-[\w-]{16,}",  # GitHub, GitLab
-        r"xox[a-z]-[\w-]{8,}|xapp-[\w-]{8,}|hooks\.slack\.com/services/[\w/-]+",  # Slack
-        r"discord(?:app)?\.com/api/webhooks/[\w/-]+|\d{8,10}:[A-Za-z0-9_-]{35}\b",  # Discord, Telegram's bots
-        r"A(?:BIA|CCA|GPA|IDA|KIA|NPA|NVA|ROA|SIA)[A-Z0-9]{16}\b",  # AWS
-        r"AIza[\w-]{35}|ya29\.[\w-]{16,}|GOCSPX-[\w-]{16,}",  # Google
-        r"sk-(?=[\w-]{0,64}\d)[\w-]{20,}|(?:pk|rk|sk)_(?:live|test)_[A-Za-z0-9]{8,}",  # OpenAI, Anthropic, Stripe
-        r"npm_[A-Za-z0-9]{30,}|pypi-[\w-]{50,}|dckr_pat_[\w-]{16,}|do[opr]_v1_[0-9a-f]{32,}",  # registries, clouds
-        r"SG\.[\w-]{16,}\.[\w-]{16,}|eyJ[\w-]{8,2048}\.[\w-]{8,4096}(?:\.[\w-]{0,4096})*",  # SendGrid, JSON web tokens
-    )
-)
-SHAPES = (
-    # user:password in an address; a password may hold a slash
-    (re.compile(r"://(?:[^\s/@\"'<>]+|[^\s/@:\"'<>]{1,64}:[^\s@\"'<>]{1,256})@"), f"://{HIDDEN}@"),
-    (re.compile(r"(?i)([?&][\w-]{0,64}(?:key|token|secret|passw|auth|sig)[\w-]{0,64}=)[^\s&\"'<>]+"), rf"\1{HIDDEN}"),
-    (re.compile(rf"(?<![A-Za-z0-9])(?:{TOKENS})"), HIDDEN),
-    (re.compile(r"(?i)\bbearer\s+[\w.~+/-]{8,}=*"), HIDDEN),
-    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z ]*-----|\Z)", re.DOTALL), HIDDEN),
-)  # fmt: skip
-# Seeds, private keys, signatures; also over several lines.
-KEY = re.compile(rf"\b0x[0-9a-fA-F]{{8,}}+(?:(?:\s|{ESCAPES})+[0-9a-fA-F]{{8,}}+)*+")
-KEY_DIGITS = 64
-
-# Names of secrets. The short ones count as a whole part of a name only (`bypass` is none), `pass` not before a colon,
-# as in prose, and a small number after `seed` or `tokens` is no secret. No name is endless: a text of one word, such as
-# a photo in base64, would take minutes.
-LONG = r"[\w-]{0,64}(?:passw(?:or)?d|passphrase|secret|mnemonic|api[_-]?key|private[_-]?key|authorization)[\w-]{0,64}"
-PART = r"(?:[\w-]{{0,64}}[_-])?(?:{})(?:[_-][\w-]{{0,64}})?"
-PLAIN, PASS, COUNTED = rf"{LONG}|{PART.format('token|pwd|phrase')}", PART.format("pass"), PART.format("seed|tokens")
-COUNT = r"\d{1,10}\b"
-
-QUOTED = r"\\\"(?:(?!\\\")[^\n])*(?:\\\")?|\"(?:[^\"\\\n]|\\.)*\"?|'[^'\n]*'?"
-TO_THE_END = r"(?:(?!\\?\"\s*(?:[,}\]]|$))[^\n])+"  # of the line, or of the JSON string that the text is
-KEPT = rf"{re.escape(HIDDEN)}|(?:null|none|true|false)\b"
-RUN = re.compile(rf"\b[a-z]{{3,8}}(?:(?:\s|{ESCAPES}|,)+[a-z]{{3,8}}\b){{{PHRASE_WORDS - 1},}}")
-WORD = re.compile(rf"{ESCAPES}|(?P<word>[A-Za-z]+)")
-APART = 32  # characters between two words of a phrase that is numbered, quoted, or in a table
 
 
 def _named(name: str, sign: str, kept: str) -> re.Pattern[str]:
@@ -230,21 +238,6 @@ def _phrase_words() -> frozenset[str] | None:
         if file.is_file():
             return frozenset(file.read_text(encoding="utf-8").split())
     return None
-
-
-SET = "(set, not shown)"
-LARGEST = 2**16  # bytes of a key file
-MOST = 10_000  # files in a wallets folder; who named another folder by mistake shall not wait for all of it
-PUBLIC = ("accountId", "publicKey", "ss58Address", "address", "cryptoType", "encoding", "meta")  # of a key file
-
-# Free text that is harmless; numbers, switches and closed lists always are, and all else is hidden.
-HARMLESS = {
-    "image_detector", "image_detector_config", "image_detector_backend", "image_detector_precision", "wallet_name",
-    "wallet_hotkey", "wallet_hotkeys", "wallet_path", "miner_axon_host", "axon_external_ip", "blacklist_allow_hotkeys",
-    "blacklist_deny_hotkeys", "status_host", "status_allowed_hosts", "state_dir", "models_dir", "standalone_file",
-    "remote_model", "shadow_detector", "shadow_detector_config", "video_detector", "video_detector_config",
-    "video_detector_device",
-}  # fmt: skip
 
 
 def shown_settings(settings: Settings) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def test_the_stored_answers_are_torchs(tmp_path: Path) -> None:
 def test_a_box_without_torch_exports_and_compares_with_numpy(
     vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import detectors.exporters.vit as module
+    import detectors.export.hf as module
 
     real = builtins.__import__
 

@@ -116,7 +116,6 @@ def test_the_archive_has_what_helps_and_none_of_the_planted_secrets(
     assert set(settings) == {name.upper() for name in Settings.model_fields}
     assert (settings["RECORDER"], settings["WALLET_NAME"], settings["QUEUE_SHARE"]) == ("meta", "mine", 0.5)
     assert settings["SUBTENSOR_CHAIN_ENDPOINT"] == "wss://chain.example"
-    assert settings["PROXY_CLIENT_URL"] == "https://proxy.example:8443"
     assert settings["WALLET_HOTKEY_PASSWORD_FILE"] == "(set, not shown)"
     findings = json.loads(files["doctor.json"])["findings"]
     assert {"settings", "hotkey", "model"} <= {finding["name"] for finding in findings}

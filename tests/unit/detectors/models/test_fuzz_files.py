@@ -16,7 +16,7 @@ from detectors.errors import DetectorError
 from detectors.models.config import read_config
 from detectors.models.hf_config import MODEL_TYPES, PROCESSORS, ModelConfig, ProcessorConfig, ViTConfig
 from detectors.models.manifest import Manifest
-from detectors.photos.image import MAX_PIXELS
+from detectors.photos import MAX_PIXELS
 from detectors.preprocess import from_processor_config
 from tests.mutations import Damage, damaged, damages
 

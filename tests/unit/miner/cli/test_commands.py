@@ -1,6 +1,8 @@
 """The table of commands that `--help` reads."""
 
 import inspect
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,3 +36,9 @@ def test_the_options_of_run_name_the_settings_they_take_the_place_of() -> None:
     named = {key for key in Settings.model_fields for option in options("run") if f"({key.upper()}" in option.help}
     assert named >= {"subtensor_network", "netuid", "miner_axon_port", "status_port", "image_detector", "log_level"}
     assert any("default 8091" in option.help for option in options("run"))
+
+
+def test_no_commands_help_loads_what_is_heavy() -> None:
+    code = f"import sys; from miner import cli; [cli.load(name) for name in {list(TABLE)}]; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "onnxruntime", "bittensor", "transformers", "sklearn"} & set(done.stdout.split())

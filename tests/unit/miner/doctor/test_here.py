@@ -1,8 +1,6 @@
 """The check-up's judgements of this machine and of the running miner, as tables: facts in, a line out."""
 
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -267,10 +265,3 @@ def test_keys() -> None:
 )
 def test_the_last_sentence(findings: list[Finding], is_running: bool, standalone: bool, sentence: str) -> None:
     assert verdict(findings, running=is_running, standalone=standalone) == sentence
-
-
-def test_help_loads_nothing_heavy() -> None:
-    heavy = "{'bittensor', 'onnxruntime', 'torch', 'numpy', 'httpx'} & set(sys.modules)"
-    code = f"import sys, miner.cli, miner.cli.doctor; sys.exit(str({heavy}) if {heavy} else 0)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
