@@ -25,8 +25,14 @@ $(error ENV=$(ENV): only install-service and uninstall-service take it; make $(f
 endif
 endif
 
+# A name that is nearly right would be passed over, and the miner run on throwaway keys.
+MISSPELT := $(strip $(foreach name,ENVFILE ENV_FILES env_file envfile,$(if $(filter command,$(firstword $(origin $(name)))),$(name))))
+ifneq ($(MISSPELT),)
+$(error $(MISSPELT)=$($(MISSPELT)): the settings file is ENV_FILE=$($(MISSPELT)))
+endif
+
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all run query simulate top dashboards doctor models export starter starter-folds vit-base bench bench-axon bench-hop bench-keys bench-shadow check lint test fuzz soak install-service uninstall-service test-remote test-service lock clean
+.PHONY: help setup setup-all run query simulate top tables dashboards doctor models export starter starter-folds vit-base bench bench-axon bench-hop bench-keys bench-shadow check lint test fuzz soak install-service uninstall-service test-remote test-service lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 19
@@ -37,15 +43,17 @@ setup-all: $(VENV)/.all ## Install the exporters, torch and the development tool
 run: $(VENV)/.serve ## Run the miner (ENV_FILE=file, else ./miner.env; without one: no chain, the starter detector)
 	@$(MINER) run $(WITH_ENV) $(ARGS)
 
-query: $(VENV)/.serve ## Ask the running miner as a validator would (IMAGE=photo.jpg)
-	@test -n "$(IMAGE)" || { echo 'error: IMAGE is empty; give a photo: make query IMAGE=photo.jpg' >&2; exit 2; }
-	@$(MINER) query $(IMAGE) $(WITH_ENV) $(ARGS)
+query: $(VENV)/.serve ## Ask the running miner as a validator would (IMAGE=photo.jpg; else about the street that ships)
+	@$(MINER) query $(or $(IMAGE),deploy/images/street.jpg) $(WITH_ENV) $(ARGS)
 
 simulate: $(VENV)/.serve ## Play a subnet's validators against a miner started for it (DATA=folder of labelled photos, ENV_FILE=miner.env)
 	@$(MINER) simulate $(if $(DATA),--data $(DATA)) $(WITH_ENV) $(ARGS)
 
 top: $(VENV)/.serve ## Show the running miner in the terminal (ENV_FILE=miner.env)
 	@$(MINER) top $(WITH_ENV) $(ARGS)
+
+tables: $(VENV)/.dev ## Write the tables that documents have from the code: settings, map of rooms, counts
+	@$(BIN)/python -m tests.tables
 
 dashboards: .promtool $(VENV)/.dev ## Check dashboard, rules and alerts against the metrics (needs Debian's package prometheus)
 	@$(BIN)/pytest -q tests/unit/deploy

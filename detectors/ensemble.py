@@ -9,7 +9,7 @@ from PIL import Image
 
 from detectors.base import Detector, Judgement, RunOptions
 from detectors.errors import DetectorError, EngineError, InferenceError, OutOfTime
-from detectors.models.fusion import Fusion
+from detectors.models.calibration import Fusion
 from detectors.models.manifest import Manifest
 
 log = logging.getLogger(__name__)

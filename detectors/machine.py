@@ -12,6 +12,9 @@ MEMORY_FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "mem
 NO_LIMIT = 2**60  # bytes; version 1 writes "none" as the largest multiple of a page
 
 
+LOUD = 0.1  # of the machine's CPU time; more than this in other hands, and figures are of little worth
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
     """Bytes; a limit that is not there is infinite."""
@@ -167,9 +170,6 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-
-
-LOUD = 0.1  # of the machine's CPU time; more than this in other hands, and figures are of little worth
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Names become classes here, and nowhere else; what was not chosen is not imported."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,21 +13,7 @@ if TYPE_CHECKING:
     from detectors.network import Network
     from detectors.quantize import Recipe
 
-DETECTORS = {
-    "ViT": "detectors.network:ViT",
-    "YOLOClassifier": "detectors.network:YOLOClassifier",
-    "Ensemble": "detectors.ensemble:Ensemble",
-}
-EXPORTERS = {
-    "ViT": "detectors.export.hf:ViTExporter",
-    "YOLOClassifier": "detectors.export.yolo:YOLOExporter",
-}
-BACKENDS = {
-    "onnx": "detectors.backends.onnx:OnnxBackend",
-    "openvino": "detectors.backends.openvino:OpenVINOBackend",
-    "torch": "detectors.backends.torch:TorchBackend",
-    "remote": "detectors.backends.remote:RemoteBackend",
-}
+
 PRECISIONS = ("fp32", "bf16", "int8")
 # How a faster precision is made, for the backend that runs it; each is tried, and measurement decides.
 RECIPES = {
@@ -38,13 +25,71 @@ RECIPES = {
     ("int8", "openvino"): {"nncf": "detectors.quantize.recipes:int8"},
     ("bf16", "openvino"): {"bf16": "detectors.quantize.recipes:bf16"},
 }
-DEFAULT_CONFIGS = {"ViT": "starter.yaml", "YOLOClassifier": "yolo_roadwork.yaml", "Ensemble": "pair_roadwork.yaml"}
 FUSED = "Ensemble"  # the one without a graph of its own: it asks others
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorEntry:
+    """A kind of detector: its class as `module:name`, and what others need to know before it is imported.
+
+    Attributes:
+        place: of the class.
+        config: the YAML file that is meant where none is named, in `detectors/configs`.
+        exporter: the class that turns its original weights into ONNX; none where there is no graph of its own.
+        library: runs the original weights.
+        extra: of `pyproject.toml`, brings the library.
+    """
+
+    place: str
+    config: str
+    exporter: str = ""
+    library: str = ""
+    extra: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendEntry:
+    """A backend: its class as `module:name`, and what others need to know before it is imported.
+
+    Attributes:
+        place: of the class.
+        packages: what it runs and makes graphs with, the one that it imports first; none: nothing runs here.
+        extra: of `pyproject.toml`, brings them; empty: that of the detector's library.
+        stands_in: whether it may serve here while the remote endpoints are away (`REMOTE_FALLBACK`).
+    """
+
+    place: str
+    packages: tuple[str, ...] = ()
+    extra: str = ""
+    stands_in: bool = False
+
+
+DETECTORS = {
+    "ViT": DetectorEntry(
+        "detectors.network:ViT", "starter.yaml", "detectors.export.hf:ViTExporter", "transformers", "export"
+    ),
+    "YOLOClassifier": DetectorEntry(
+        "detectors.network:YOLOClassifier",
+        "yolo_roadwork.yaml",
+        "detectors.export.yolo:YOLOExporter",
+        "ultralytics",
+        "yolo",
+    ),
+    "Ensemble": DetectorEntry("detectors.ensemble:Ensemble", "pair_roadwork.yaml"),
+}
+BACKENDS = {
+    "onnx": BackendEntry("detectors.backends.onnx:OnnxBackend", ("onnxruntime", "onnx"), stands_in=True),
+    "openvino": BackendEntry(
+        "detectors.backends.openvino:OpenVINOBackend", ("openvino", "nncf"), "openvino", stands_in=True
+    ),
+    "torch": BackendEntry("detectors.backends.torch:TorchBackend", ("torch",)),
+    "remote": BackendEntry("detectors.backends.remote:RemoteBackend"),
+}
 
 
 def detector_class(name: str) -> "type[Detector]":
     """Return a detector's class."""
-    return cast("type[Detector]", _resolve("detector", DETECTORS, name))
+    return cast("type[Detector]", _resolve("detector", _places(DETECTORS), name))
 
 
 def network_class(name: str) -> "type[Network]":
@@ -53,24 +98,29 @@ def network_class(name: str) -> "type[Network]":
     Raises:
         DetectorConfigError: an unknown name, or the ensemble.
     """
-    table = {known: place for known, place in DETECTORS.items() if known != FUSED}
+    table = {known: entry.place for known, entry in DETECTORS.items() if known != FUSED}
     return cast("type[Network]", _resolve("detector with a graph of its own", table, name))
 
 
 def exporter_class(name: str) -> "type[Exporter]":
     """Return the class that turns a detector's original weights into ONNX."""
-    return cast("type[Exporter]", _resolve("detector", EXPORTERS, name))
+    table = {known: entry.exporter for known, entry in DETECTORS.items() if entry.exporter}
+    return cast("type[Exporter]", _resolve("detector", table, name))
 
 
 def backend_class(name: str) -> "type[Backend]":
     """Return a backend's class."""
-    return cast("type[Backend]", _resolve("backend", BACKENDS, name))
+    return cast("type[Backend]", _resolve("backend", _places(BACKENDS), name))
 
 
 def recipes(precision: str, backend: str) -> "dict[str, Recipe]":
     """Return the recipes for a precision on a backend, by name; none where there is no way."""
     table = RECIPES.get((precision, backend), {})
     return {name: cast("Recipe", _resolve("recipe", table, name)) for name in table}
+
+
+def _places(table: "Mapping[str, DetectorEntry] | Mapping[str, BackendEntry]") -> dict[str, str]:
+    return {name: entry.place for name, entry in table.items()}
 
 
 def _resolve(kind: str, table: Mapping[str, str], name: str) -> Any:

@@ -1,3 +1,3 @@
 """The daemon: everything that knows about validators, time and the operator."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

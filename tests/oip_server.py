@@ -17,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from detectors.base import Detector
-from detectors.remote.server import HEADER, Answer, OpenInference
+from detectors.remote.server import HEADER, OpenInference, ServerAnswer
 
 Mood = Literal[
     "well", "hangs", "fails", "busy", "rubbish", "not ready", "another model", "JSON only",
@@ -96,9 +96,11 @@ class OipServer:
         answer = await asyncio.to_thread(self.oip.infer, self._path(request), request.headers.get(HEADER), body)
         if self.mood in ("another model", "not finite"):
             raw = np.array([[0.0, 9.0 if self.mood == "another model" else np.nan]], dtype="<f4").tobytes()
-            answer = Answer(answer.status, answer.body[: -len(raw)] + raw, answer.headers)
+            answer = ServerAnswer(answer.status, answer.body[: -len(raw)] + raw, answer.headers)
         if self.mood == "compressed":
-            answer = Answer(answer.status, gzip.compress(answer.body), {**answer.headers, "content-encoding": "gzip"})
+            answer = ServerAnswer(
+                answer.status, gzip.compress(answer.body), {**answer.headers, "content-encoding": "gzip"}
+            )
         return _response(answer)
 
     def _lets_in(self, request: Request) -> bool:
@@ -116,5 +118,5 @@ async def _zeros(pause: float) -> AsyncIterator[bytes]:
         await asyncio.sleep(pause)
 
 
-def _response(answer: Answer) -> Response:
+def _response(answer: ServerAnswer) -> Response:
     return Response(answer.body, answer.status, dict(answer.headers))

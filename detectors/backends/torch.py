@@ -25,9 +25,14 @@ from detectors.models.checkpoint import (
     weight_files,
 )
 from detectors.models.hf_config import CONFIG_FILE
+from detectors.registry import DETECTORS
 from detectors.torch_compat import ensure_torchvision
 
 Network = Callable[[Any], Any]
+
+
+WAY_OUT = "the folder has to load with AutoModelForImageClassification of transformers 4.57"
+COUNTERS = "num_batches_tracked"  # of batch norms, which no answer depends on
 
 
 class TorchBackend:
@@ -38,7 +43,7 @@ class TorchBackend:
     def __init__(self, files: ModelFiles, shape: tuple[int, int, int, int], options: RunOptions) -> None:
         if files.original is None:
             raise ModelError(f"the torch backend needs the original weights of {files.manifest.name}")
-        self._network = LOADERS[files.manifest.detector](files.original)
+        self._network = LOADERS[DETECTORS[files.manifest.detector].library](files.original)
         # After loading: Ultralytics sets a thread count of its own.
         torch.set_num_threads(options.cores)
 
@@ -61,11 +66,7 @@ def load_ultralytics(path: Path) -> Network:
     return lambda pixels: model(pixels)[0]
 
 
-LOADERS: dict[str, Callable[[Path], Network]] = {"ViT": load_transformers, "YOLOClassifier": load_ultralytics}
-
-
-WAY_OUT = "the folder has to load with AutoModelForImageClassification of transformers 4.57"
-COUNTERS = "num_batches_tracked"  # of batch norms, which no answer depends on
+LOADERS: dict[str, Callable[[Path], Network]] = {"transformers": load_transformers, "ultralytics": load_ultralytics}
 
 
 def load_model(folder: Path, **options: Any) -> Any:

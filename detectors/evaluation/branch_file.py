@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from detectors.errors import DetectorConfigError
 from detectors.files import write_safely
+from detectors.models.calibration import Fusion
 from detectors.models.documents import read_yaml
-from detectors.models.fusion import Fusion
 
 LABELS, SOURCES, GROUPS = "labels", "sources", "groups"
 PREFIX = "p_"  # that others may put before a branch's name

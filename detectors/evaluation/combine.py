@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from detectors.errors import DetectorConfigError
 from detectors.evaluation.estimates import Estimate, rates, reward_estimate, reward_gain, reward_of
 from detectors.evaluation.reward import expected_rewards, matthews
-from detectors.models.calibration import Calibration, Evidence, log_odds, logistic
-from detectors.models.fusion import Fusion, Kind, Measured
+from detectors.models.calibration import Calibration, Evidence, Fusion, Kind, Measured, log_odds, logistic
 
 FOLDS = 5
 CANDIDATES = 200  # thresholds tried at most; between two neighbours lie few photos then
@@ -23,6 +22,11 @@ Flags = NDArray[np.bool_]
 Numbers = NDArray[np.int64]
 Groups = NDArray[np.int64]  # near-identical photos have the same number
 Fit = Callable[[Numbers], Callable[[Numbers], Flags]]
+
+
+UNITS = 4  # hidden units of the mlp
+STEPS = 10  # of a weight from 0 to 1
+Branches = Mapping[str, Floats]
 
 
 def best_threshold(labels: Flags, probabilities: Floats) -> float:
@@ -125,12 +129,6 @@ def calibrate(
     return Calibration(threshold=threshold, temperature=temperature, evidence=evidence), gain
 
 
-UNITS = 4  # hidden units of the mlp
-STEPS = 10  # of a weight from 0 to 1
-
-Branches = Mapping[str, Floats]
-
-
 @dataclass(frozen=True, slots=True)
 class Way:
     """A way to combine some of the branches; `moved`: with a threshold of its own, otherwise 0.5."""
@@ -147,7 +145,7 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MeasuredCombination:
     """What a way was measured to be worth on photos that it was not fitted to."""
 
     way: Way
@@ -183,13 +181,13 @@ def fit(way: Way, labels: Flags, probabilities: Branches, seed: int = 0) -> Fusi
 def measure(
     labels: Flags, probabilities: Branches, count: int = FOLDS, seed: int = 0,
     tell: Callable[[str], None] = lambda _: None, groups: Groups | None = None,
-) -> list[Row]:  # fmt: skip
+) -> list[MeasuredCombination]:  # fmt: skip
     """Judge every way by cross-validation on the same folds; photos of one group are in one of them.
 
     Raises:
         DetectorConfigError: too few photos for so many folds.
     """
-    rows: list[Row] = []
+    rows: list[MeasuredCombination] = []
     for way in ways(list(probabilities)):
         tell(way.words)
 
@@ -206,11 +204,11 @@ def measure(
         found, spared = rates(labels, said)
         mcc = matthews(found, spared, 1 - spared, 1 - found)
         reward, gain = reward_estimate(labels, said, seed=seed), reward_gain(labels, first, said, seed=seed)
-        rows.append(Row(way, said, (found + spared) / 2, mcc, reward, gain))
+        rows.append(MeasuredCombination(way, said, (found + spared) / 2, mcc, reward, gain))
     return rows
 
 
-def choose(rows: Sequence[Row], labels: Flags) -> Row:
+def choose(rows: Sequence[MeasuredCombination], labels: Flags) -> MeasuredCombination:
     """Return the simplest way within one standard error of the best (Breiman et al., CART, 1984), in pairs."""
     best = max(rows, key=lambda row: row.reward.value)
     for row in rows:
@@ -220,7 +218,7 @@ def choose(rows: Sequence[Row], labels: Flags) -> Row:
     return best
 
 
-def measured(row: Row, photos: int) -> Measured:
+def measured(row: MeasuredCombination, photos: int) -> Measured:
     """Return what goes into the YAML file beside the fitted way."""
     figures = (row.accuracy, row.mcc, row.reward.value, row.reward.low, row.reward.high)
     accuracy, mcc, reward, low, high = (round(figure, 4) for figure in figures)

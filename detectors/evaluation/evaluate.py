@@ -22,6 +22,12 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 
+AS_IT_IS: Final = "as it is"  # the very file
+Sending = View | Literal["as it is"]
+Tell = Callable[[], None]  # one photo is done
+PICTURES = 8
+
+
 @dataclass(frozen=True, slots=True)
 class Figures:
     """One detector on one set of photos; NaN where a figure has no meaning, such as a precision without a yes.
@@ -112,11 +118,6 @@ def in_words(best: str, gains: Mapping[str, Estimate]) -> list[str]:
     ]
 
 
-AS_IT_IS: Final = "as it is"  # the very file
-Sending = View | Literal["as it is"]
-Tell = Callable[[], None]  # one photo is done
-
-
 def ask(
     detector: Detector, photos: Sequence[Photo], view: Sending = AS_IT_IS, seed: int = 0, tell: Tell = lambda: None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -158,9 +159,6 @@ def ask_raw(detectors: Sequence[Detector], photos: Sequence[Photo], tell: Tell =
     return said
 
 
-PICTURES = 8
-
-
 @dataclass(frozen=True, slots=True)
 class Seen:
     """A picture, and the probability it was answered with."""
@@ -170,7 +168,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ModelComparison:
     """Differences of probability over some pictures; flips: pictures on the other side of 0.5."""
 
     pictures: int
@@ -187,7 +185,7 @@ class Comparison:
         )
 
 
-def compare(old: Detector, new: Detector, seen: Sequence[Seen], seconds: float) -> Comparison | None:
+def compare(old: Detector, new: Detector, seen: Sequence[Seen], seconds: float) -> ModelComparison | None:
     """Compare on pictures that the old model has answered, then on made ones, up to `PICTURES` and for a while.
 
     A picture that the old model has no answer to does not count; None: it had none to any.
@@ -219,8 +217,8 @@ def compare(old: Detector, new: Detector, seen: Sequence[Seen], seconds: float) 
     return sum_up(pairs) if pairs else None
 
 
-def sum_up(pairs: Sequence[tuple[float, float]]) -> Comparison:
+def sum_up(pairs: Sequence[tuple[float, float]]) -> ModelComparison:
     """Return the differences of pairs of probabilities; like validators, 0.5 itself counts as no roadwork."""
     differences = [abs(before - after) for before, after in pairs]
     flips = sum((before > 0.5) != (after > 0.5) for before, after in pairs)
-    return Comparison(len(pairs), sum(differences) / len(pairs), max(differences), flips)
+    return ModelComparison(len(pairs), sum(differences) / len(pairs), max(differences), flips)

@@ -20,7 +20,7 @@ ROUNDS_OF_WORKS = range(25, 76)  # of a hundred drawn half and half; all others 
 Floats = NDArray[np.float64]
 
 
-class History:
+class RewardHistory:
     """What one validator remembers of one miner: the last rounds, and the smoothed score, which begins at 0.
 
     A round without an answer (-1 to the validators, None here) takes a place in both windows but counts in neither,
@@ -70,7 +70,7 @@ def matthews(tp: float, tn: float, fp: float, fn: float) -> float:
 
 def rewards(rounds: Iterable[tuple[float | None, bool]]) -> list[float]:
     """Return what each round of a new history pays."""
-    history = History()
+    history = RewardHistory()
     return [history.take(prediction, label) for prediction, label in rounds]
 
 

@@ -15,7 +15,7 @@ from detectors.models.manifest import Manifest
 Layout = Literal["ovms", "triton"]
 GRAPH = "model."  # the graph's files, with weights of their own or without
 VERSION = "1"  # both servers want a folder for each version, and serve the highest
-MOUNTED = "/models"  # where the examples in deploy/ mount the repository
+MOUNTED = "/models"  # where the examples in deploy/remote mount the repository
 
 PBTXT = """\
 # Written by `roadwork-miner export --layout triton`: {name} {revision}, {precision}

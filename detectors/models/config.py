@@ -12,8 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from detectors.errors import DetectorConfigError, NoConfig
+from detectors.models.calibration import WORTH_ANSWERING, Fusion
 from detectors.models.documents import faults, read_yaml, shown
-from detectors.models.fusion import WORTH_ANSWERING, Fusion
 from detectors.models.labels import INDEX_KEY, LABEL_KEY
 
 VIT, YOLO, THIRD, KERAS = "vit_config", "yolo_weights_path", "googlenet_fusion_path", "use_keras"
@@ -21,6 +21,11 @@ FUSION_KEYS = {VIT, YOLO, THIRD, KERAS}
 INDEX = "roadwork_class_index"  # of its YOLO branch
 LONGEST = 2000  # characters of what is to be pasted
 DEFAULTS = {VIT: "ViT_roadwork.yaml", YOLO: "best.pt"}
+
+
+log = logging.getLogger(__name__)
+SHIPPED = Path(__file__).parents[1] / "configs"
+SOURCES = ("hf_repo", "weights_path", "model_folder", "branches")
 
 
 def translated(path: Path, values: Mapping[str, Any], shipped: Path) -> str:
@@ -56,12 +61,6 @@ def _vit(path: Path, name: str, shipped: Path) -> dict[str, Any]:
         found: dict[str, Any] = yaml.safe_load((shipped / name).read_text(encoding="utf-8"))
         return found
     return {"config": name}
-
-
-log = logging.getLogger(__name__)
-
-SHIPPED = Path(__file__).parents[1] / "configs"
-SOURCES = ("hf_repo", "weights_path", "model_folder", "branches")
 
 
 class DetectorConfig(BaseModel):

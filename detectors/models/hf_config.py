@@ -31,6 +31,61 @@ UNNAMED = 2  # classes of a file that names none
 Positive = Annotated[int, Field(ge=1)]
 
 
+PROCESSOR_FILE = "preprocessor_config.json"
+ULTRALYTICS = "UltralyticsClassify"
+NEAREST, BILINEAR, BICUBIC = 0, 2, 3  # Pillow's numbers
+STANDARD = (0.5, 0.5, 0.5)
+OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+LARGEST = 4096  # pixels a side; no network looks at more
+SIZES = (  # the keys that transformers allows together
+    {"height", "width"},
+    {"shortest_edge"},
+    {"shortest_edge", "longest_edge"},
+    {"longest_edge"},
+    {"max_height", "max_width"},
+)
+Variant = Literal["slow", "fast", "pil"]
+Triple = tuple[float, float, float]
+# Where the other two differ.
+NEWER = {"BeitImageProcessor": {"size": {"height": 224, "width": 224}, "do_center_crop": False}}
+PIL = {"ConvNextImageProcessor": {"resample": BICUBIC}, "EfficientNetImageProcessor": {"resample": BICUBIC}}
+SLOW_ONLY = ("ViTHybridImageProcessor", ULTRALYTICS)
+# A file that names no processor means that of its network, by config.json's model_type; the slow one.
+MODEL_TYPES = {
+    "beit": "BeitImageProcessor",
+    "bit": "BitImageProcessor",
+    "clip": "CLIPImageProcessor",
+    "convnext": "ConvNextImageProcessor",
+    "convnextv2": "ConvNextImageProcessor",
+    "cvt": "ConvNextImageProcessor",
+    "data2vec-vision": "BeitImageProcessor",
+    "deit": "DeiTImageProcessor",
+    "dinat": "ViTImageProcessor",
+    "dinov2": "BitImageProcessor",
+    "efficientnet": "EfficientNetImageProcessor",
+    "focalnet": "BitImageProcessor",
+    "hiera": "BitImageProcessor",
+    "ijepa": "ViTImageProcessor",
+    "metaclip_2": "CLIPImageProcessor",
+    "mobilenet_v1": "MobileNetV1ImageProcessor",
+    "mobilenet_v2": "MobileNetV2ImageProcessor",
+    "nat": "ViTImageProcessor",
+    "regnet": "ConvNextImageProcessor",
+    "resnet": "ConvNextImageProcessor",
+    "siglip": "SiglipImageProcessor",
+    "swiftformer": "ViTImageProcessor",
+    "swin": "ViTImageProcessor",
+    "swinv2": "ViTImageProcessor",
+    "van": "ConvNextImageProcessor",
+    "vit": "ViTImageProcessor",
+    "vit_hybrid": "ViTHybridImageProcessor",
+    "vit_msn": "ViTImageProcessor",
+}
+Side = Annotated[int, Field(ge=1, le=LARGEST)]
+Number = Annotated[float, Field(ge=-1e6, le=1e6)]
+Divisor = Annotated[float, Field(ge=1e-6, le=1e6)]
+
+
 def _labels(value: object) -> object:
     """Return labels by the number of their output; a file has numbers as text, and may have any kind of label."""
     if value is None:
@@ -120,25 +175,6 @@ class ViTConfig(ModelConfig):
         return self
 
 
-PROCESSOR_FILE = "preprocessor_config.json"
-ULTRALYTICS = "UltralyticsClassify"
-
-NEAREST, BILINEAR, BICUBIC = 0, 2, 3  # Pillow's numbers
-STANDARD = (0.5, 0.5, 0.5)
-OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-LARGEST = 4096  # pixels a side; no network looks at more
-SIZES = (  # the keys that transformers allows together
-    {"height", "width"},
-    {"shortest_edge"},
-    {"shortest_edge", "longest_edge"},
-    {"longest_edge"},
-    {"max_height", "max_width"},
-)
-
-Variant = Literal["slow", "fast", "pil"]
-Triple = tuple[float, float, float]
-
-
 def _defaults(
     size: dict[str, int], resample: int, mean: Triple, std: Triple, crop: int | None = None
 ) -> dict[str, Any]:
@@ -173,41 +209,6 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     # Not of transformers: what `ultralytics.data.augment.classify_transforms` does, in the same words.
     ULTRALYTICS: _defaults({"shortest_edge": 224}, BILINEAR, (0.0,) * 3, (1.0,) * 3, 224),
 }
-# Where the other two differ.
-NEWER = {"BeitImageProcessor": {"size": {"height": 224, "width": 224}, "do_center_crop": False}}
-PIL = {"ConvNextImageProcessor": {"resample": BICUBIC}, "EfficientNetImageProcessor": {"resample": BICUBIC}}
-SLOW_ONLY = ("ViTHybridImageProcessor", ULTRALYTICS)
-# A file that names no processor means that of its network, by config.json's model_type; the slow one.
-MODEL_TYPES = {
-    "beit": "BeitImageProcessor",
-    "bit": "BitImageProcessor",
-    "clip": "CLIPImageProcessor",
-    "convnext": "ConvNextImageProcessor",
-    "convnextv2": "ConvNextImageProcessor",
-    "cvt": "ConvNextImageProcessor",
-    "data2vec-vision": "BeitImageProcessor",
-    "deit": "DeiTImageProcessor",
-    "dinat": "ViTImageProcessor",
-    "dinov2": "BitImageProcessor",
-    "efficientnet": "EfficientNetImageProcessor",
-    "focalnet": "BitImageProcessor",
-    "hiera": "BitImageProcessor",
-    "ijepa": "ViTImageProcessor",
-    "metaclip_2": "CLIPImageProcessor",
-    "mobilenet_v1": "MobileNetV1ImageProcessor",
-    "mobilenet_v2": "MobileNetV2ImageProcessor",
-    "nat": "ViTImageProcessor",
-    "regnet": "ConvNextImageProcessor",
-    "resnet": "ConvNextImageProcessor",
-    "siglip": "SiglipImageProcessor",
-    "swiftformer": "ViTImageProcessor",
-    "swin": "ViTImageProcessor",
-    "swinv2": "ViTImageProcessor",
-    "van": "ConvNextImageProcessor",
-    "vit": "ViTImageProcessor",
-    "vit_hybrid": "ViTHybridImageProcessor",
-    "vit_msn": "ViTImageProcessor",
-}
 
 
 def _allowed(words: str) -> WrapValidator:
@@ -232,7 +233,6 @@ def _three(values: float | list[float] | None) -> list[float] | None:
     return [values] * 3 if isinstance(values, float | int) else values
 
 
-Side = Annotated[int, Field(ge=1, le=LARGEST)]
 Size = Annotated[
     Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | dict[str, Side] | None,
     AfterValidator(_known_keys),
@@ -241,8 +241,6 @@ Size = Annotated[
         "shortest_edge, or of what else transformers calls a size, is allowed"
     ),
 ]
-Number = Annotated[float, Field(ge=-1e6, le=1e6)]
-Divisor = Annotated[float, Field(ge=1e-6, le=1e6)]
 Mean = Annotated[
     Number | Annotated[list[Number], Field(min_length=3, max_length=3)] | None,
     AfterValidator(_three),

@@ -19,6 +19,12 @@ NUMPY = "numpy"  # the reference where there is no torch
 BLOCK = 16 * 2**20  # bytes that are hashed at a time
 
 
+Tenths = Annotated[list[Share], Field(min_length=10, max_length=10)]
+Precision = Literal["fp32", "bf16", "int8"]
+PLAIN = "plain ViT graph"  # in a manifest's `made_with`
+CURRENT = {PLAIN: "2"}  # 2: the last layer computes the first token alone
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -111,9 +117,6 @@ class Gate(_Part):
         return self.seconds / max(self.seconds_fp32, 1e-9)
 
 
-Tenths = Annotated[list[Share], Field(min_length=10, max_length=10)]
-
-
 class BranchModel(_Part):
     """A model that an ensemble asks: its kind, and what identifies its graph."""
 
@@ -134,9 +137,6 @@ def same_branches(old: Mapping[str, BranchModel] | None, new: Mapping[str, Branc
     if old is None or new is None:
         return old is new
     return old.keys() == new.keys() and all(old[name].is_same(new[name]) for name in old)
-
-
-Precision = Literal["fp32", "bf16", "int8"]
 
 
 class Manifest(_Part):
@@ -210,10 +210,6 @@ def sha256(path: Path) -> str:
         while size := file.readinto(block):
             found.update(block[:size])
     return found.hexdigest()
-
-
-PLAIN = "plain ViT graph"  # in a manifest's `made_with`
-CURRENT = {PLAIN: "2"}  # 2: the last layer computes the first token alone
 
 
 def is_outdated(manifest: Manifest) -> bool:

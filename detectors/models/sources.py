@@ -18,6 +18,9 @@ ROUNDS = 3  # what config.json names may be an index, which names shards
 UNAUTHORISED, FORBIDDEN, NOT_FOUND = 401, 403, 404
 
 
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
 def fetch(repo: str, revision: str, within: str) -> Path:
     """Return a repository's folder in the hub's cache, with exactly the files that its model consists of.
 
@@ -86,9 +89,6 @@ def way_out(status: int, code: str | None, said: str, page: str) -> str:
     if status in (UNAUTHORISED, NOT_FOUND):
         return f"it is private, or there is none of this name: set HF_TOKEN to a token that may read it; {another}"
     return f"the hub has a fault, or wants less to be asked: try again later; {another}"
-
-
-COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,12 @@ ALIKE = 0.88  # correlation of two thumbnails; copies at another size or JPEG qu
 BLOCK = 1024  # rows compared at a time, so that memory stays small with many photos
 
 
+CLASSES = ("no_roadwork", "roadwork")  # folders, in the order of the labels
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+_AND = " and ".join(CLASSES)
+Tell = Callable[[int, int], None]  # so many photos are done, of so many
+
+
 def thumbnail(picture: Image.Image) -> NDArray[np.uint8]:
     """Return an RGB picture in little, shape (SIDE, SIDE, 3)."""
     return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0), dtype=np.uint8)
@@ -57,13 +63,6 @@ def _normal(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6), dtype=np.float32)
 
 
-CLASSES = ("no_roadwork", "roadwork")  # folders, in the order of the labels
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-_AND = " and ".join(CLASSES)
-
-Tell = Callable[[int, int], None]  # so many photos are done, of so many
-
-
 @dataclass(frozen=True, slots=True)
 class Photo:
     """A photo that can be decoded.
@@ -84,7 +83,7 @@ class Photo:
 
 
 @dataclass(frozen=True, slots=True)
-class Photos:
+class LabelledPhotos:
     """Photos of both classes, and what was left out with the reason: `roadwork/a.jpg: the image can't be decoded`."""
 
     photos: list[Photo]
@@ -106,7 +105,7 @@ def is_labelled(folder: Path) -> bool:
     return all((folder / kind).is_dir() for kind in CLASSES)
 
 
-def read_photos(folder: Path, tell: Tell = lambda _done, _of: None, workers: int = 2) -> Photos:
+def read_photos(folder: Path, tell: Tell = lambda _done, _of: None, workers: int = 2) -> LabelledPhotos:
     """Read the photos of both classes, in an order that depends on their contents alone.
 
     Raises:
@@ -135,7 +134,7 @@ def read_photos(folder: Path, tell: Tell = lambda _done, _of: None, workers: int
                 f"{folder / kind} holds no photo that can be opened{faults}; both classes are needed, "
                 f"as {', '.join(SUFFIXES)} files"
             )
-    return Photos(kept, skipped)
+    return LabelledPhotos(kept, skipped)
 
 
 def openable(folder: Path) -> Iterator[Path | str]:

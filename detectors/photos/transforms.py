@@ -14,6 +14,21 @@ SMALLEST = 0.2  # of its area that a crop leaves of a photo
 BILINEAR = Image.Resampling.BILINEAR
 
 
+Era = Literal["letterbox", "native", "augmented"]
+ERAS: tuple[Era, ...] = get_args(Era)
+QUALITY = 75  # of Pillow's JPEG where nothing else is said, as in the validators
+LEVELS = 4  # 0: the middle, cut out; 1: other crops, flips, rotation; 2 and 3: distorted too, up to that step
+# What each distortion's steps mean, least first.
+SATURATION, CONTRAST, SHRINK = (0.4, 0.3), (0.85, 0.725), (2, 3)
+BLOCKS, NOISE, BLUR = (16, 32), (0.001, 0.002), (7 / 6, 9 / 6)
+Distort = Callable[[Image.Image, int, np.random.Generator], Image.Image]
+Change = Literal["jpeg", "blur", "noise", "together"]
+View = Era | Change
+CHANGES: tuple[Change, ...] = get_args(Change)  # each of a letterboxed photo
+VIEWS: tuple[View, ...] = (*ERAS, *CHANGES)
+WORST = 30  # quality of a JPEG that still occurs
+
+
 def letterbox(picture: Image.Image) -> Image.Image:
     """Return the whole picture in the square, between black bars."""
     return ImageOps.pad(picture, (SIDE, SIDE), BILINEAR, color=(0, 0, 0))
@@ -73,16 +88,6 @@ def blurred(picture: Image.Image, radius: float) -> Image.Image:
     return picture.filter(ImageFilter.GaussianBlur(radius))
 
 
-Era = Literal["letterbox", "native", "augmented"]
-ERAS: tuple[Era, ...] = get_args(Era)
-QUALITY = 75  # of Pillow's JPEG where nothing else is said, as in the validators
-LEVELS = 4  # 0: the middle, cut out; 1: other crops, flips, rotation; 2 and 3: distorted too, up to that step
-
-# What each distortion's steps mean, least first.
-SATURATION, CONTRAST, SHRINK = (0.4, 0.3), (0.85, 0.725), (2, 3)
-BLOCKS, NOISE, BLUR = (16, 32), (0.001, 0.002), (7 / 6, 9 / 6)
-
-
 def prepare(photo: bytes, era: Era, random: np.random.Generator) -> bytes:
     """Return the JPEG that a validator of the era sends of an encoded photo.
 
@@ -126,7 +131,6 @@ def _cropped(picture: Image.Image, random: np.random.Generator) -> Image.Image:
     return picture.resize((SIDE, SIDE), BILINEAR, box=(left, top, left + side, top + side))
 
 
-Distort = Callable[[Image.Image, int, np.random.Generator], Image.Image]
 _MILD: tuple[Distort, ...] = (
     lambda picture, step, _: desaturated(picture, SATURATION[step]),
     lambda picture, step, _: darkened(picture, CONTRAST[step]),
@@ -138,13 +142,6 @@ _STRONG: tuple[Distort, ...] = (
     lambda picture, step, _: blurred(picture, BLUR[step]),
 )
 DISTORTIONS: tuple[tuple[Distort, ...], ...] = ((), (), _MILD, (*_MILD, *_STRONG))
-
-
-Change = Literal["jpeg", "blur", "noise", "together"]
-View = Era | Change
-CHANGES: tuple[Change, ...] = get_args(Change)  # each of a letterboxed photo
-VIEWS: tuple[View, ...] = (*ERAS, *CHANGES)
-WORST = 30  # quality of a JPEG that still occurs
 
 
 def sent(photo: bytes, view: View, random: np.random.Generator) -> bytes:

@@ -17,7 +17,7 @@ from detectors.models.manifest import NAME, Gate, Manifest
 from detectors.models.sources import model_folder, variant_folder
 from detectors.models.store import move_into_place
 from detectors.quantize import gate
-from detectors.quantize.quantize import Order, Photos, make_faster
+from detectors.quantize.quantize import CalibrationPhotos, Order, make_faster
 
 
 def make_faster_ensemble(config: DetectorConfig, order: Order) -> Path:
@@ -64,7 +64,7 @@ def _judge(
     manifest: Manifest,
     plain: Mapping[str, Detector],
     faster: Mapping[str, Detector],
-    photos: Photos,
+    photos: CalibrationPhotos,
 ) -> Gate:
     """Compare the fused answers, mapped as they will be sent."""
     assert config.fusion is not None

@@ -25,6 +25,11 @@ MAX_FLIPS = 0.005  # share of the photos whose answer may cross 0.5
 LITTLE = 0.1  # of probability; answers that vary less tell pictures hardly apart
 
 
+ROUNDS = 15
+LEAST_SECONDS = 0.5  # of a measurement: the kernel counts CPU time in ticks of 10 ms
+TRIES = 3  # of a measurement that other programs disturb
+
+
 def flips(fp32: Probabilities, faster: Probabilities, threshold: float) -> float:
     """Return the share of pictures that change sides; a NaN counts as changed."""
     return float(np.mean(~((fp32 > threshold) == (faster > threshold)) | ~np.isfinite(faster)))
@@ -93,11 +98,6 @@ def _worth(said: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[float, fl
     sensitivity = float(np.mean(said[truth])) if truth.any() else 0.5
     specificity = float(np.mean(~said[~truth])) if (~truth).any() else 0.5
     return float(np.mean(said == truth)), expected_reward(sensitivity, specificity)
-
-
-ROUNDS = 15
-LEAST_SECONDS = 0.5  # of a measurement: the kernel counts CPU time in ticks of 10 ms
-TRIES = 3  # of a measurement that other programs disturb
 
 
 @dataclass(frozen=True, slots=True)

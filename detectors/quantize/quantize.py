@@ -24,15 +24,20 @@ from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture, many_pictures
 from detectors.quantize import WEIGHTED, Inputs, Recipe, gate
 from detectors.quantize.gate import MAX_FLIPS, interleaved
-from detectors.registry import backend_class, network_class, recipes
+from detectors.registry import BACKENDS, backend_class, network_class, recipes
 
 CALIBRATION = 32  # pictures; ranges hardly widen with more
 SHARE = 3  # one of so many is calibrated on, where there are few
 MADE = SHARE * CALIBRATION
 
 
+SAMPLES = 4  # pictures; the order of the layers is the same with more
+Array = NDArray[np.float32]
+KEEP = (0, 2, 4, 8, 16)  # layers left in fp32, tried in turn
+
+
 @dataclass(frozen=True, slots=True)
-class Photos:
+class CalibrationPhotos:
     """Encoded photos for calibration and for the gate, and, if known, whether each shows roadwork."""
 
     data: Sequence[bytes]
@@ -57,11 +62,6 @@ class Photos:
     def _only(self, numbers: Sequence[int]) -> Self:
         labels = None if self.labels is None else [self.labels[number] for number in numbers]
         return type(self)([self.data[number] for number in numbers], labels, self.made)
-
-
-SAMPLES = 4  # pictures; the order of the layers is the same with more
-
-Array = NDArray[np.float32]
 
 
 def most_sensitive_layers(path: Path, inputs: Inputs, layers: Sequence[str] = WEIGHTED) -> list[str]:
@@ -145,12 +145,9 @@ class Order:
     backend: str
     models_dir: Path
     options: RunOptions
-    photos: Photos = field(default_factory=Photos.by_arithmetic)
+    photos: CalibrationPhotos = field(default_factory=CalibrationPhotos.by_arithmetic)
     max_flips: float = MAX_FLIPS
     progress: Callable[[str], None] = lambda _: None
-
-
-KEEP = (0, 2, 4, 8, 16)  # layers left in fp32, tried in turn
 
 
 @dataclass(slots=True)
@@ -284,7 +281,6 @@ def _choose(passed: list[Candidate], fp32: Network) -> Candidate:
 
 def _finish(chosen: Candidate, fp32: Manifest, precision: Precision, backend: str) -> None:
     files = {path.name: sha256(path) for path in sorted(chosen.folder.iterdir())}
-    packages = {"onnx": ("onnxruntime", "onnx"), "openvino": ("openvino", "nncf")}[backend]
     fp32.model_copy(
         update={
             "precision": precision,
@@ -293,10 +289,10 @@ def _finish(chosen: Candidate, fp32: Manifest, precision: Precision, backend: st
             "known_answer": chosen.detector.judge(decode(known_picture())).probability,
             "calibration": None,  # the fp32 folder's counts, whenever it was made
             "gate": chosen.gate,
-            "made_with": fp32.made_with | package_versions(packages),
+            "made_with": fp32.made_with | package_versions(BACKENDS[backend].packages),
         }
     ).write(chosen.folder)
 
 
-def _probabilities(detector: Network, photos: Photos) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+def _probabilities(detector: Network, photos: CalibrationPhotos) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
     return np.array([detector.predict(data).probability for data in photos.data])

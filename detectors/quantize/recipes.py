@@ -28,6 +28,9 @@ from detectors.quantize import WEIGHTED, Inputs, Recipe
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
+LINEAR = ("Gemm", "MatMul")
+
+
 def _int8(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> None:
     """Quantise weights and activations with NNCF, calibrated on the inputs."""
     import nncf
@@ -73,9 +76,6 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     except OSError:
         return False
     return any(BF16_FLAGS & set(line.split()) for line in text.splitlines() if line.startswith("flags"))
-
-
-LINEAR = ("Gemm", "MatMul")
 
 
 def _dynamic(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> None:

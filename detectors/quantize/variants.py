@@ -11,7 +11,7 @@ from detectors.models.config import DetectorConfig
 from detectors.models.manifest import Manifest
 from detectors.models.sources import model_folder, variant_folder
 from detectors.quantize.gate import best
-from detectors.registry import RECIPES
+from detectors.registry import BACKENDS, RECIPES
 
 log = logging.getLogger(__name__)
 
@@ -82,5 +82,5 @@ def measured_best(config: DetectorConfig, models_dir: Path, precision: str) -> s
 
 
 def is_installed(backend: str) -> bool:
-    """Return whether a backend that runs faster variants is here; onnxruntime always is."""
-    return backend == "onnx" or find_spec(backend) is not None
+    """Return whether what a backend runs with is here."""
+    return all(find_spec(package) is not None for package in BACKENDS[backend].packages[:1])

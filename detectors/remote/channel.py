@@ -30,6 +30,18 @@ TYPE = "FP32"
 ANY = -1  # a dimension that the graph leaves open
 
 
+BUSY_STATUSES = ("429", "503")
+CONNECTIONS = 256  # more than there are slots
+SCORE = 32  # bytes of a score in JSON, at most
+ENVELOPE = 16 * 1024  # bytes around the scores: names, shape, parameters
+METADATA = 64 * 1024  # bytes of what a server says of a model, besides the labels
+ERROR = 8 * 1024  # bytes that are read of an error's text
+UNPACKED = {"accept-encoding": "identity"}
+# What Triton's client, numpy and the JSON parser raise for an answer that is not what the protocol says.
+MALFORMED = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError, struct.error)
+Kind = Literal["gone", "odd", "busy", "late"]
+
+
 @dataclass(frozen=True, slots=True)
 class Signature:
     """The names of the engine's tensors: the picture goes in, one score for each label comes out."""
@@ -76,19 +88,6 @@ def _only(metadata: Mapping[str, Any], kind: str, shape: tuple[int, ...]) -> Map
 
 def _fits(told: Sequence[Any], shape: Sequence[int]) -> bool:
     return len(told) == len(shape) and all(has in (ANY, wanted) for has, wanted in zip(told, shape, strict=True))
-
-
-BUSY_STATUSES = ("429", "503")
-CONNECTIONS = 256  # more than there are slots
-SCORE = 32  # bytes of a score in JSON, at most
-ENVELOPE = 16 * 1024  # bytes around the scores: names, shape, parameters
-METADATA = 64 * 1024  # bytes of what a server says of a model, besides the labels
-ERROR = 8 * 1024  # bytes that are read of an error's text
-UNPACKED = {"accept-encoding": "identity"}
-# What Triton's client, numpy and the JSON parser raise for an answer that is not what the protocol says.
-MALFORMED = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError, struct.error)
-
-Kind = Literal["gone", "odd", "busy", "late"]
 
 
 class Fault(Exception):

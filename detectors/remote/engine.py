@@ -37,7 +37,7 @@ class Proof:
 
 
 @dataclass(slots=True)
-class Place:
+class EndpointSlot:
     """An endpoint, the way there, and what it calls its tensors."""
 
     endpoint: Endpoint
@@ -55,7 +55,7 @@ class Engine:
         self.proof = proof
         self.observer = observer
         self.usual = 0.0  # seconds a picture takes there
-        self._places = {one.index: Place(one, Channel(one.address, model, proof.labels)) for one in endpoints}
+        self._places = {one.index: EndpointSlot(one, Channel(one.address, model, proof.labels)) for one in endpoints}
         self._asked = 0
         self._watchers: list[asyncio.Task[None]] = []
 
@@ -97,7 +97,7 @@ class Engine:
             raise OutOfTime(str(fault)) from fault
         raise NoEndpoint(str(fault or "all endpoints are down")) from fault
 
-    async def _ask(self, place: Place, array: NDArray[np.float32], seconds: float) -> NDArray[np.float32]:
+    async def _ask(self, place: EndpointSlot, array: NDArray[np.float32], seconds: float) -> NDArray[np.float32]:
         endpoint, started = place.endpoint, time.monotonic()
         assert place.signature is not None  # it was up once
         self._asked += 1
@@ -122,7 +122,7 @@ class Engine:
         self.observer.answered(endpoint.index, took)
         return scores
 
-    def _doubt(self, place: Place, fault: Fault) -> None:
+    def _doubt(self, place: EndpointSlot, fault: Fault) -> None:
         """A full queue is no fault of the endpoint; after anything else it has to prove itself again."""
         if fault.kind == "busy" or place.endpoint.state == "down":
             return
@@ -134,7 +134,7 @@ class Engine:
             self._tell(place.endpoint, was)
         place.alarm.set()
 
-    async def _watch(self, place: Place) -> None:
+    async def _watch(self, place: EndpointSlot) -> None:
         while True:
             place.alarm.clear()
             with contextlib.suppress(TimeoutError):
@@ -146,7 +146,7 @@ class Engine:
             else:
                 await self._prove(place)
 
-    async def _look(self, place: Place) -> None:
+    async def _look(self, place: EndpointSlot) -> None:
         """Ask an endpoint that nobody else asks whether it is ready; validators' answers are proof enough."""
         now = time.monotonic()
         if not place.endpoint.busy and now - place.answered > LOOK_SECONDS:
@@ -157,7 +157,7 @@ class Engine:
                 return
         place.endpoint.due = time.monotonic() + LOOK_SECONDS
 
-    async def _prove(self, place: Place) -> None:
+    async def _prove(self, place: EndpointSlot) -> None:
         endpoint, was = place.endpoint, place.endpoint.state
         try:
             await place.channel.check_ready(PROOF_SECONDS)
@@ -186,7 +186,7 @@ class Engine:
         channel.is_binary = False
         return await channel.scores(self.proof.array, signature, PROOF_SECONDS)
 
-    def _give_up(self, place: Place, reason: str) -> None:
+    def _give_up(self, place: EndpointSlot, reason: str) -> None:
         endpoint, was, known = place.endpoint, place.endpoint.state, place.endpoint.reason
         endpoint.give_up(reason, time.monotonic())
         if was != "down" or endpoint.reason != known:

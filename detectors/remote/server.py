@@ -1,7 +1,7 @@
 """The server's side of the Open Inference Protocol v2 for a detector's graph, free of any web framework.
 
 https://github.com/open-inference/open-inference-protocol (`specification/protocol/inference_rest.md`); arrays travel as
-JSON or, by the binary tensor data extension, as they lie in memory. `deploy/ray` puts it on Ray Serve.
+JSON or, by the binary tensor data extension, as they lie in memory. `deploy/remote/ray` puts it on Ray Serve.
 """
 
 import json
@@ -23,7 +23,7 @@ INPUT, OUTPUT = "pixel_values", "scores"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ServerAnswer:
     """A status, a body, and what the headers must say of it."""
 
     status: int
@@ -31,7 +31,7 @@ class Answer:
     headers: Mapping[str, str]
 
 
-class BadRequest(Exception):
+class BadInferenceRequest(Exception):
     """The request is not what the protocol says, or not for this model."""
 
 
@@ -45,7 +45,7 @@ class OpenInference:
         self.name = name or detector.manifest.name
         self.shape = detector.preprocessing.shape
 
-    def describe(self, path: str) -> Answer:
+    def describe(self, path: str) -> ServerAnswer:
         """Answer a GET: health, readiness, or what there is to know of the server or the model."""
         known: dict[str, Any] = {
             "/v2": {"name": "roadwork-miner", "version": "2", "extensions": ["binary_tensor_data"]},
@@ -56,13 +56,13 @@ class OpenInference:
         }
         return _json(200, known[path]) if path in known else _json(404, {"error": f"there is no {path}"})
 
-    def infer(self, path: str, header_length: str | None, body: bytes) -> Answer:
+    def infer(self, path: str, header_length: str | None, body: bytes) -> ServerAnswer:
         """Answer a POST: run the graph on the one picture it holds."""
         if path != f"/v2/models/{self.name}/infer":
             return _json(404, {"error": f"there is no {path}"})
         try:
             request, array = read_request(header_length, body, self.shape)
-        except BadRequest as error:
+        except BadInferenceRequest as error:
             return _json(400, {"error": str(error)})
         with self._slots:
             scores = self.detector.backend.run(array)
@@ -106,7 +106,7 @@ def read_request(
         request = json.loads(body[:split])
         (tensor,) = request["inputs"]
         if tensor["datatype"] != TYPE or tuple(tensor["shape"]) != shape:
-            raise BadRequest(f"one {TYPE} array of shape {list(shape)} is needed")
+            raise BadInferenceRequest(f"one {TYPE} array of shape {list(shape)} is needed")
         size = tensor.get("parameters", {}).get("binary_data_size")
         if size is None:
             array = np.asarray(tensor["data"], dtype=np.float32)
@@ -114,10 +114,10 @@ def read_request(
             array = np.frombuffer(body[split : split + int(size)], dtype="<f4")
         return request, array.reshape(shape)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadRequest(f"not a request of the protocol: {error}") from error
+        raise BadInferenceRequest(f"not a request of the protocol: {error}") from error
 
 
-def write_answer(name: str, request: Mapping[str, Any], scores: NDArray[np.float32]) -> Answer:
+def write_answer(name: str, request: Mapping[str, Any], scores: NDArray[np.float32]) -> ServerAnswer:
     """Encode the scores as the request wants them: binary or JSON."""
     tensor: dict[str, Any] = {"name": OUTPUT, "datatype": TYPE, "shape": list(scores.shape)}
     answer = {"model_name": name, "outputs": [tensor]} | ({"id": request["id"]} if "id" in request else {})
@@ -127,7 +127,7 @@ def write_answer(name: str, request: Mapping[str, Any], scores: NDArray[np.float
     raw = np.ascontiguousarray(scores, dtype="<f4").tobytes()
     tensor["parameters"] = {"binary_data_size": len(raw)}
     head = json.dumps(answer).encode()
-    return Answer(200, head + raw, {HEADER: str(len(head)), "content-type": "application/octet-stream"})
+    return ServerAnswer(200, head + raw, {HEADER: str(len(head)), "content-type": "application/octet-stream"})
 
 
 def _wants_binary(request: Mapping[str, Any]) -> bool:
@@ -137,5 +137,5 @@ def _wants_binary(request: Mapping[str, Any]) -> bool:
     return bool(wanted[-1])
 
 
-def _json(status: int, content: Any) -> Answer:
-    return Answer(status, json.dumps(content).encode(), {"content-type": "application/json"})
+def _json(status: int, content: Any) -> ServerAnswer:
+    return ServerAnswer(status, json.dumps(content).encode(), {"content-type": "application/json"})

@@ -17,6 +17,18 @@ GB = 10**9
 RESERVE = 0.1  # of the memory, kept free: below it the kernel starts to throw out file caches, then to kill
 
 
+COLUMNS = (
+    "seconds",
+    "cpu_share",
+    "resident_mb",
+    "available_mb",
+    "throttled_seconds",
+    "swapped_out_mb",
+    "waiting_share",
+)
+AGAIN = 600.0  # seconds until the same advice is given again
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """Cores this process may use, quota in cores (None: none), bytes of memory, and what the CPU can do."""
@@ -120,18 +132,6 @@ def advice(before: Reading, now: Reading, seconds: float, waiting: float) -> lis
     if now.throttled - before.throttled > 0.1 * seconds:
         words.append("the CPU quota holds the training back: fewer --set threads=…, or a larger quota")
     return words
-
-
-COLUMNS = (
-    "seconds",
-    "cpu_share",
-    "resident_mb",
-    "available_mb",
-    "throttled_seconds",
-    "swapped_out_mb",
-    "waiting_share",
-)
-AGAIN = 600.0  # seconds until the same advice is given again
 
 
 class ResourceLog:

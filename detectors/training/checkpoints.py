@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from detectors.files import flush
 from detectors.training.batching import MicroBatches
-from detectors.training.schedule import ALL_DONE, Schedule, Stopping, scores_of, since_best, superfluous, why_ended
+from detectors.training.job import ALL_DONE, Schedule, Stopping, scores_of, since_best, superfluous, why_ended
 from detectors.training.trainer import BUFFERS, MicroBatchTrainer
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments  # isort: skip

@@ -21,6 +21,10 @@ KNOWN = {"roadwork": "roadwork", "no_roadwork": "no_roadwork", "none": "no_roadw
 EXAMPLE = "--set 'labels={0: no_roadwork, 1: roadwork}'"
 
 
+QUICK = 16  # photos of each class and part, to prove the set-up with
+NAMED = 10  # photos alike to others, of which there may be thousands
+
+
 def pinned(config: TrainConfig) -> TrainConfig:
     """Return the configuration with the commit that its data set has now; offline, or of a folder, as it is."""
     import httpx
@@ -136,10 +140,6 @@ def _write(rows: Iterable[dict[str, Any]], column: str, known: Mapping[str, str]
         suffix = Path(picture["path"] or "").suffix.lower() or ".jpg"
         write_safely(folder / known[name] / f"{number:06}{suffix}", data)
     return without
-
-
-QUICK = 16  # photos of each class and part, to prove the set-up with
-NAMED = 10  # photos alike to others, of which there may be thousands
 
 
 def open_dataset(config: TrainConfig, scratch: Path, screen: Screen, workers: int) -> DataSet:

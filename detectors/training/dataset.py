@@ -26,6 +26,10 @@ VERSION = 2  # goes up with every change of what a view looks like: cached featu
 PLAIN = 0  # the number of the view that is the photo itself
 
 
+PARTS = ("train", "val", "test")
+Example = dict[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Views:
     """Every view of every photo; two of the same seed show the same."""
@@ -85,9 +89,6 @@ def _cropped(picture: Image.Image, random: np.random.Generator) -> Image.Image:
     height = max(1, int(min(1.0, np.sqrt(share) / stretch) * picture.height))
     left, top = int(random.integers(picture.width - width + 1)), int(random.integers(picture.height - height + 1))
     return picture.crop((left, top, left + width, top + height))
-
-
-PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +195,6 @@ def split(photos: Sequence[Photo], shares: dict[str, float], seed: int) -> dict[
                     f"the {count} photo{'s' * (count != 1)} of the class {kind!r} are too few to leave one for {name!r}"
                 )
     return {name: sorted(members, key=lambda photo: photo.digest) for name, members in parts.items()}
-
-
-Example = dict[str, Any]
 
 
 def load_pixels(photo: Photo, view: int, views: Views, preprocessing: Preprocessing) -> Tensor:

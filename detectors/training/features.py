@@ -28,13 +28,16 @@ from detectors.training.config import Augment, TrainConfig
 from detectors.training.data import open_dataset
 from detectors.training.dataset import PLAIN, VERSION, DataSet, Views, load_pixels
 from detectors.training.hf_model import head_of
-from detectors.training.job import Job
-from detectors.training.schedule import SIGNALLED, StoppedEarly, Stopping
+from detectors.training.job import SIGNALLED, Job, StoppedEarly, Stopping
 from detectors.training.trainer import choose_for_features
 
 Row = tuple[str, int]  # SHA-256 of the photo's file, number of the view
 SHARD = 4096  # rows in a file
 SECONDS = 60.0  # from one file to the next at most: what a kill may cost
+
+
+RESOURCES = "resources.csv"
+SHARE = 0.9  # of the time, for the features: what is left is ample for a last layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +206,6 @@ def _weights_sum(model: nn.Module) -> str:
             total.update(name.encode())
             total.update(value.detach().contiguous().numpy().tobytes())
     return total.hexdigest()
-
-
-RESOURCES = "resources.csv"
-SHARE = 0.9  # of the time, for the features: what is left is ample for a last layer
 
 
 class Features(NamedTuple):

@@ -16,8 +16,7 @@ from detectors.training.batching import MicroBatches, Pace, WeightedLoss
 from detectors.training.budget import ResourceLog
 from detectors.training.dataset import DataSet, FeatureExamples, PixelExamples, Views, collate
 from detectors.training.features import RESOURCES, features_of
-from detectors.training.job import Chosen, Job, Outcome
-from detectors.training.schedule import Stopping, class_weights, make_schedule, why_ended
+from detectors.training.job import Chosen, Job, Stopping, TrainingResult, class_weights, make_schedule, why_ended
 from detectors.training.trainer import Averaged, Averaging, MicroBatchTrainer, choose, choose_for_head, validation
 
 from transformers import PrinterCallback, TrainerState, TrainingArguments  # isort: skip
@@ -26,6 +25,9 @@ from contextlib import ExitStack
 from detectors.console import Screen
 
 from transformers import TrainerCallback, TrainerControl  # isort: skip
+
+
+CHECKPOINTS, TENSORBOARD, MODEL = "checkpoints", "tensorboard", "model"
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]
@@ -69,9 +71,6 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self._stack.close()
 
 
-CHECKPOINTS, TENSORBOARD, MODEL = "checkpoints", "tensorboard", "model"
-
-
 class FeatureHead(nn.Module):  # type: ignore[misc]
     """A linear layer on features that are brought to mean 0 and spread 1 first, so that one learning rate suits all."""
 
@@ -96,7 +95,7 @@ class FeatureHead(nn.Module):  # type: ignore[misc]
             layer.bias.copy_(self.linear.bias - layer.weight @ self.mean)
 
 
-def train(job: Job, data: DataSet, photos: str, stopping: Stopping) -> Outcome:
+def train(job: Job, data: DataSet, photos: str, stopping: Stopping) -> TrainingResult:
     """Train and write `model/` into the run's folder.
 
     Args:
@@ -150,7 +149,7 @@ def train(job: Job, data: DataSet, photos: str, stopping: Stopping) -> Outcome:
 
 def _fit(
     job: Job, network: nn.Module, examples: Sequence[Any], labels: NDArray[np.int64], chosen: Chosen, stopping: Stopping
-) -> Outcome:
+) -> TrainingResult:
     """Train, and take the best epoch's weights."""
     config, checkpoints = job.config, job.run / CHECKPOINTS
     train, val = examples
@@ -197,4 +196,4 @@ def _fit(
     facts = {"micro-batch": size, "precision": chosen.precision, "loader processes": chosen.workers}
     epochs = round(trainer.state.global_step / schedule.epoch)
     history = [line for line in trainer.state.log_history if "train_runtime" not in line]  # which differs each time
-    return Outcome(Path(job.run / MODEL), history, epochs, why, facts)
+    return TrainingResult(Path(job.run / MODEL), history, epochs, why, facts)

@@ -1,19 +1,130 @@
-"""One training: where it happens, what it may take, and what came out."""
+"""One training: where it happens, what it may take, how many steps it has, when it ends, and what came out."""
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from detectors.console import Screen
-from detectors.errors import DetectorConfigError
+from detectors.errors import DetectorConfigError, DetectorError
 from detectors.files import write_safely
 from detectors.training.budget import Machine, Probe
 from detectors.training.config import CONFIG_FILE, TrainConfig
-from detectors.training.schedule import UNFINISHED
 
+ALL_DONE = "all epochs are done"
+Score = tuple[float, float]  # expected reward and minus the loss: of equal rewards, the surer one is better
+TIME_OVER, SIGNALLED = "the time is over", "stopped by a signal"
+UNFINISHED = (TIME_OVER, SIGNALLED)  # reasons after which `--resume` goes on
 CHOSEN_FILE, HISTORY_FILE, RESULTS_FILE = "chosen.json", "history.json", "results.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Steps of the optimiser: in an epoch, in all, while the rate rises, and from one log line to the next."""
+
+    epoch: int
+    total: int
+    warm_up: int
+    logging: int
+
+
+def make_schedule(photos: int, batch_size: int, epochs: int, warm_up: float) -> Schedule:
+    """Scale to the data: ten log lines an epoch, and a warm-up of a share of all steps, but of one step at least."""
+    epoch = ceil(photos / batch_size)
+    total = epoch * epochs
+    return Schedule(epoch, total, max(1, round(warm_up * total)) if warm_up else 0, max(1, epoch // 10))
+
+
+def class_weights(labels: NDArray[np.int64], *, balanced: bool) -> tuple[float, float]:
+    """Return what a photo of each class weighs in the loss, so that both classes weigh the same; 1 on average."""
+    if not balanced:
+        return 1.0, 1.0
+    counts = np.bincount(labels, minlength=2)
+    weights = len(labels) / (2 * counts)
+    return float(weights[0]), float(weights[1])
+
+
+def since_best(scores: Sequence[Score]) -> int:
+    """Return how many validations have passed since the best one; the first of equals counts."""
+    if not scores:
+        return 0
+    return len(scores) - 1 - max(range(len(scores)), key=lambda number: (scores[number], -number))
+
+
+def superfluous(steps: Sequence[int], epoch: int, every: int, limit: int) -> list[int]:
+    """Return the checkpoints, by their step, that may go: kept are the latest and the last `limit` of every N-th epoch.
+
+    Args:
+        steps: the checkpoints there are.
+        epoch: steps in an epoch.
+        every: N.
+        limit: how many of every N-th epoch stay.
+    """
+    ordered = sorted(steps)
+    milestones = [step for step in ordered if step % (epoch * every) == 0]
+    kept = {*ordered[-1:], *milestones[-limit:]}
+    return [step for step in ordered if step not in kept]
+
+
+def scores_of(history: Sequence[Mapping[str, float]]) -> list[Score]:
+    """Return the validations in a log of transformers' Trainer."""
+    return [(entry["eval_reward"], -entry["eval_loss"]) for entry in history if "eval_reward" in entry]
+
+
+def why_ended(history: Sequence[Mapping[str, float]], steps: int, schedule: Schedule, patience: int) -> str | None:
+    """Say why a training with this log has come to its end, if it has; a resumed one then has nothing to train."""
+    waited = since_best(scores_of(history))
+    if waited >= patience:
+        return f"no better validation in {waited} epochs"
+    return ALL_DONE if steps >= schedule.total else None
+
+
+class StoppedEarly(DetectorError):
+    """A run was stopped before there was anything that could serve; what it did is kept."""
+
+
+class Stopping:
+    """Inside the context, the first SIGINT or SIGTERM asks for a stop after the step, the second stops at once."""
+
+    def __init__(self, max_hours: float | None, screen: Screen, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._began = clock, clock()
+        self._seconds = max_hours * 3600 if max_hours is not None else float("inf")
+        self._screen, self._process = screen, os.getpid()
+        self._signalled = False
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is time to stop, if it is."""
+        return self.reason_within(1.0)
+
+    def reason_within(self, share: float) -> str | None:
+        """Say why it is time to stop, if it is, for a part of the run that may take this share of the time."""
+        if self._signalled:
+            return SIGNALLED
+        return TIME_OVER if self._clock() - self._began > share * self._seconds else None
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, _frame: object) -> None:
+        if os.getpid() != self._process:
+            return  # a process that loads photos: a terminal's Ctrl-C reaches it too, and it ends with the loader
+        self._signalled = True
+        signal.signal(number, self._before[signal.Signals(number)])
+        self._screen.warn("stopping after this step; once more to stop at once")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +188,7 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TrainingResult:
     """What came out of a training.
 
     Attributes:

@@ -27,10 +27,13 @@ from detectors.training.budget import Machine
 from detectors.training.config import TrainConfig
 from detectors.training.data import fingerprint, open_dataset, pinned
 from detectors.training.dataset import DataSet
-from detectors.training.job import HISTORY_FILE, RESULTS_FILE, Job, Outcome
-from detectors.training.schedule import Stopping
+from detectors.training.job import HISTORY_FILE, RESULTS_FILE, Job, Stopping, TrainingResult
 
 PARTS = {"val": "validation (the epoch was chosen by it)", "test": "test (kept back from everything)"}
+
+
+SERVED, YAML_FILE, CARD_FILE = "served", "detector.yaml", "README.md"
+PARITY_PHOTOS = 32
 
 
 def model_card(
@@ -98,10 +101,6 @@ Near-identical photos are in one part only{left_out}. It learnt from changed vie
 
 It knows what its photos show. Photos of other countries, seasons, cameras and kinds of roadwork were not measured.
 """
-
-
-SERVED, YAML_FILE, CARD_FILE = "served", "detector.yaml", "README.md"
-PARITY_PHOTOS = 32
 
 
 def run(job: Job) -> dict[str, object]:
@@ -203,7 +202,7 @@ def _apply_threads(job: Job) -> None:
     job.screen.say(f"{torch.get_num_threads()} threads, {torch.get_num_interop_threads()} inter-op; oneDNN {onednn}")
 
 
-def _trainer(job: Job) -> Callable[[Job, DataSet, str, Stopping], Outcome]:
+def _trainer(job: Job) -> Callable[[Job, DataSet, str, Stopping], TrainingResult]:
     """Return what trains this detector; only that is imported."""
     if job.config.is_yolo:
         from detectors.training.yolo import train
@@ -217,7 +216,7 @@ def _trainer(job: Job) -> Callable[[Job, DataSet, str, Stopping], Outcome]:
 def _draw(
     folder: Path,
     data: DataSet,
-    outcome: Outcome,
+    outcome: TrainingResult,
     labels: NDArray[np.int64],
     said: NDArray[np.float64],
     figures: Figures,
@@ -234,7 +233,7 @@ def _draw(
     plots.summary_card("Roadwork detector", rows, data.counts(), outcome.history, labels, said, target / "summary.png")
 
 
-def _export(job: Job, outcome: Outcome, photos: list[Photo]) -> Path:
+def _export(job: Job, outcome: TrainingResult, photos: list[Photo]) -> Path:
     """Make the folder that serves, behind the parity gate, and the YAML file that names it."""
     key = "weights_path" if job.config.is_yolo else "hf_repo"
     original = outcome.original.resolve()

@@ -39,6 +39,12 @@ from detectors.training.job import Chosen, Job
 BUFFERS = "buffers.safetensors"  # running statistics, beside adapters
 
 
+Look = Callable[[], None]  # at the memory, in the middle of a step
+FORWARD = 1 / 3  # of a training step's time, which goes forward once and backward about twice
+LOADED = 4  # examples, to see how long one takes
+FLOAT = 4  # bytes
+
+
 class MicroBatchTrainer(Trainer):  # type: ignore[misc]
     """Trains on whole batches, in parts that fit into memory; their gradients add up to the batch's own."""
 
@@ -97,9 +103,6 @@ def validation(prediction: EvalPrediction) -> dict[str, float]:
         "mcc": float(matthews_corrcoef(labels, said)),
         "reward": reward_of(labels, said),
     }
-
-
-Look = Callable[[], None]  # at the memory, in the middle of a step
 
 
 def measure_step(
@@ -240,11 +243,6 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Take the step in; the first ones count more, or the random start would stay in it for long."""
         self._network.update(min(self._share, state.global_step / (state.global_step + 9)))
-
-
-FORWARD = 1 / 3  # of a training step's time, which goes forward once and backward about twice
-LOADED = 4  # examples, to see how long one takes
-FLOAT = 4  # bytes
 
 
 def choose(job: Job, network: nn.Module, train: Any, shape: tuple[int, ...], photos: str, val: int) -> Chosen:

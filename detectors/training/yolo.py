@@ -20,14 +20,18 @@ from detectors.training.batching import MicroBatches, Pace, WeightedLoss, gradie
 from detectors.training.budget import ResourceLog
 from detectors.training.config import TrainConfig
 from detectors.training.dataset import DataSet, EpochSampler, Example, PixelExamples, Views, collate
-from detectors.training.job import Chosen, Job, Outcome
-from detectors.training.schedule import ALL_DONE, Stopping, class_weights
+from detectors.training.job import ALL_DONE, Chosen, Job, Stopping, TrainingResult, class_weights
 from detectors.training.trainer import choose
 
 import_yolo()
 from ultralytics.models.yolo.classify import ClassificationTrainer  # noqa: E402
 
 EXACT = "exact.pt"  # the whole state at the end of an epoch
+
+
+SIZES = {"tiny": "yolo11n-cls.pt", "small": "yolo11s-cls.pt", "base": "yolo11m-cls.pt"}
+SIDE = 224  # pixels, of the validators' pictures
+FOLDER, MODEL, TENSORBOARD, RESOURCES = "yolo", "model.pt", "tensorboard", "resources.csv"
 
 
 def ended_state(exact: Path) -> dict[str, Any] | None:
@@ -208,17 +212,12 @@ def _collate(examples: list[Example]) -> dict[str, Tensor]:
     return {"img": batch["inputs"], "cls": batch["labels"]}
 
 
-SIZES = {"tiny": "yolo11n-cls.pt", "small": "yolo11s-cls.pt", "base": "yolo11m-cls.pt"}
-SIDE = 224  # pixels, of the validators' pictures
-FOLDER, MODEL, TENSORBOARD, RESOURCES = "yolo", "model.pt", "tensorboard", "resources.csv"
-
-
 def preprocessing() -> Preprocessing:
     """Return what Ultralytics does to a picture before a classifier sees it."""
     return from_processor_config({"image_processor_type": "UltralyticsClassify", "size": {"shortest_edge": SIDE}})
 
 
-def train(job: Job, data: DataSet, photos: str, stopping: Stopping) -> Outcome:
+def train(job: Job, data: DataSet, photos: str, stopping: Stopping) -> TrainingResult:
     """Train and write `model.pt` into the run's folder.
 
     Args:
@@ -241,7 +240,7 @@ def train(job: Job, data: DataSet, photos: str, stopping: Stopping) -> Outcome:
         history, why = trainer.history, trainer.why
         facts = _facts(trainer.micro_batch, trainer.precision, trainer.loader_processes)
     model = _strip(weights / "best.pt", job.run / MODEL)
-    return Outcome(model, history, round(history[-1]["epoch"]), why, facts)
+    return TrainingResult(model, history, round(history[-1]["epoch"]), why, facts)
 
 
 def _facts(micro_batch: int, precision: str, workers: int) -> dict[str, Any]:

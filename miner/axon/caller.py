@@ -6,9 +6,8 @@ from typing import Self
 from miner.chain.base import Snapshot
 from miner.errors import BadRequest, Forbidden, Unauthorised
 from miner.recorder.records import Wire
-from miner.settings.hotkeys import split_hotkeys
 from miner.settings.settings import Settings
-from miner.settings.validators import VALIDATORS_WAIT
+from miner.settings.validators import VALIDATORS_WAIT, split_hotkeys
 
 SR25519 = 1  # the scheme of every hotkey here, whatever a header says
 DEFAULT_TIMEOUT = VALIDATORS_WAIT  # for callers that do not say

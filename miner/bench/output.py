@@ -11,7 +11,7 @@ from rich.table import Table
 
 from miner.bench.daemon import DaemonFigures
 from miner.bench.operators import Operator
-from miner.bench.report import BurstVerdict, Figures
+from miner.bench.run import BenchFigures, BurstVerdict
 from miner.errors import ConfigurationError, CouldNotStart
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 WIDTH = 200  # of a table that goes into a file
 
 
-def alone_table(all_figures: Sequence[Figures]) -> Table:
+def alone_table(all_figures: Sequence[BenchFigures]) -> Table:
     """One picture at a time: median and share of the first one's, memory, start, and how far the answers differ."""
     base = all_figures[0]
     table = Table(title="one at a time", title_justify="left")
@@ -48,7 +48,7 @@ def alone_table(all_figures: Sequence[Figures]) -> Table:
     return table
 
 
-def least_words(all_figures: Sequence[Figures], least: Mapping[str, float]) -> str:
+def least_words(all_figures: Sequence[BenchFigures], least: Mapping[str, float]) -> str:
     """Say what a picture takes at the CPU's own pace of products, and what share of the first one's time that is."""
     base = all_figures[0]
     first = min(alone.p50 for alone in base.alone.values())
@@ -58,7 +58,7 @@ def least_words(all_figures: Sequence[Figures], least: Mapping[str, float]) -> s
     return f"at this CPU's own pace of matrix products a picture takes at least (share of {base.name}): {each}"
 
 
-def burst_table(all_figures: Sequence[Figures], verdict: BurstVerdict) -> Table:
+def burst_table(all_figures: Sequence[BenchFigures], verdict: BurstVerdict) -> Table:
     """Several pictures at once: percentiles, pictures a second, and how many validators that is enough for."""
     table = Table(title="p50 / p95 / p99 in ms", title_justify="left")
     table.add_column("")
@@ -138,7 +138,7 @@ def check_plot(path: Path) -> None:
         raise ConfigurationError(f"--plot={path}: a file name that ends in .png is allowed")
 
 
-def draw(all_figures: Sequence[Figures], deadline: float, title: str, path: Path) -> None:
+def draw(all_figures: Sequence[BenchFigures], deadline: float, title: str, path: Path) -> None:
     """Draw latencies over the number at once, with the deadline, and the memory.
 
     Raises:

@@ -17,16 +17,12 @@ from detectors.models.manifest import Manifest
 from detectors.models.sources import find_original, model_folder
 from detectors.photos.labelled import SUFFIXES, openable
 from detectors.photos.synthetic import scene
-from detectors.registry import PRECISIONS, exporter_class
+from detectors.registry import BACKENDS, DETECTORS, PRECISIONS, exporter_class
 from miner.bench.machine import multiply_adds
 from miner.bench.worker import BenchJob
 from miner.errors import ConfigurationError
 from miner.inference.plan import ThreadPlan, cpu_model, library_versions, plan_of, stored_plan
 from miner.settings.settings import Settings
-
-# What a backend that runs here imports, and the extra that brings it; torch also needs the detector's library.
-PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
-LIBRARIES = {"ViT": ("transformers", "export"), "YOLOClassifier": ("ultralytics", "yolo")}
 
 Variant = tuple[str, str]  # backend, precision
 
@@ -49,12 +45,13 @@ def variants(
     Raises:
         ConfigurationError: a name is unknown, or what was asked for is not there.
     """
-    check_names("--backends", backends or (), tuple(PACKAGES))
+    here = [name for name, entry in BACKENDS.items() if entry.packages]
+    check_names("--backends", backends or (), here)
     check_names("--precisions", precisions or (), PRECISIONS)
     for backend in backends or ():
         if (lack := missing(backend, detector, config)) is not None:
             raise ConfigurationError(f"--backends={backend}: {lack}")
-    usable = list(backends or (name for name in PACKAGES if missing(name, detector, config) is None))
+    usable = list(backends or (name for name in here if missing(name, detector, config) is None))
     found = [
         (backend, precision)
         for precision in precisions or PRECISIONS
@@ -75,9 +72,10 @@ def missing(backend: str, detector: str, config: DetectorConfig) -> str | None:
     if config.branches is not None:
         lacks = (missing(backend, branch.detector, branch) for branch in config.branches.values())
         return next((lack for lack in lacks if lack is not None), None)
-    if find_spec(PACKAGES[backend]) is None:
-        extra = "openvino" if backend == "openvino" else LIBRARIES[detector][1]
-        return f"needs the package {PACKAGES[backend]!r} (extra `{extra}`; `make setup-all` installs it)"
+    package, *_ = BACKENDS[backend].packages
+    if find_spec(package) is None:
+        extra = BACKENDS[backend].extra or DETECTORS[detector].extra
+        return f"needs the package {package!r} (extra `{extra}`; `make setup-all` installs it)"
     return lacks_library(detector, config) if backend == "torch" else None
 
 
@@ -86,7 +84,7 @@ def lacks_library(detector: str, config: DetectorConfig) -> str | None:
     if config.branches is not None:
         lacks = (lacks_library(branch.detector, branch) for branch in config.branches.values())
         return next((lack for lack in lacks if lack is not None), None)
-    library, extra = LIBRARIES[detector]
+    library, extra = DETECTORS[detector].library, DETECTORS[detector].extra
     for package in ("torch", library):
         if find_spec(package) is None:
             return f"needs the package {package!r} (extra `{extra}`; `make setup-all` installs it)"

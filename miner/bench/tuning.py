@@ -26,7 +26,7 @@ Start = Callable[[BenchJob, Mapping[str, str], float], Worker]
 
 
 @dataclass(slots=True)
-class Row:
+class MeasuredVariant:
     """What was measured of one way to serve: medians in seconds, resident memory in bytes."""
 
     job: BenchJob
@@ -58,14 +58,14 @@ def measure(
     progress: Progress,
     start: Start = Worker,
     clock: Clock = time.monotonic,
-) -> tuple[list[Row], list[str]]:
+) -> tuple[list[MeasuredVariant], list[str]]:
     """Measure ways to serve, interleaved round by round, until `deadline`; return rows and what failed.
 
     What does not fit into the time is left out and named: each that takes part leaves time for rounds of all.
     """
     faults: list[str] = []
     with ExitStack() as stack:
-        running: list[tuple[Worker, Row]] = []
+        running: list[tuple[Worker, MeasuredVariant]] = []
         for job in jobs:
             until = deadline - LEAST_ROUNDS * sum(seconds_of_round(worker.pace) for worker, _ in running)
             if clock() > until:
@@ -81,7 +81,7 @@ def measure(
             if clock() + seconds > until:
                 faults.append(f"{in_words(job)}: no time left: measuring it takes {seconds:.1f} s")
                 continue
-            running.append((worker, Row(job, worker.loaded.warm_bytes, worker.loaded.probabilities)))
+            running.append((worker, MeasuredVariant(job, worker.loaded.warm_bytes, worker.loaded.probabilities)))
         for number in range(ROUNDS):
             seconds = sum(seconds_of_round(worker.pace) for worker, _ in running)
             if number and clock() + seconds > deadline:
@@ -95,7 +95,7 @@ def seconds_of_round(pace: float) -> float:
     return pace * (ALONE + BURST)
 
 
-def _take_turn(worker: Worker, row: Row, deadline: float, progress: Progress, faults: list[str]) -> bool:
+def _take_turn(worker: Worker, row: MeasuredVariant, deadline: float, progress: Progress, faults: list[str]) -> bool:
     """Measure a way to serve once; return whether it stays in the race."""
     progress(f"measuring {row.words}")
     try:
@@ -109,7 +109,7 @@ def _take_turn(worker: Worker, row: Row, deadline: float, progress: Progress, fa
     return True
 
 
-def faithful(rows: Sequence[Row]) -> list[Row]:
+def faithful(rows: Sequence[MeasuredVariant]) -> list[MeasuredVariant]:
     """Return the rows but those at fp32 whose answers differ from the first's; other precisions passed their gate."""
     first = rows[0].probabilities
     return [
@@ -120,7 +120,7 @@ def faithful(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def best(rows: Sequence[Row]) -> Row:
+def best(rows: Sequence[MeasuredVariant]) -> MeasuredVariant:
     """Return the fastest, or one nearly as fast that holds less memory."""
     limit = min(row.score for row in rows) * NEAR
     return min((row for row in rows if row.score <= limit), key=lambda row: row.resident)
@@ -142,7 +142,9 @@ def ways(baseline: BenchJob, leader: BenchJob, cores: int) -> list[BenchJob]:
     return [baseline, *(job for job in more if job != baseline)]
 
 
-def decide(variants: Sequence[Row], found: Sequence[Row]) -> tuple[Row, Row]:
+def decide(
+    variants: Sequence[MeasuredVariant], found: Sequence[MeasuredVariant]
+) -> tuple[MeasuredVariant, MeasuredVariant]:
     """Return the row to serve by, and the row of the default way that was measured in the same rounds.
 
     Args:
@@ -155,7 +157,7 @@ def decide(variants: Sequence[Row], found: Sequence[Row]) -> tuple[Row, Row]:
     return best(found), default
 
 
-def plan_of(row: Row, default: Row) -> Plan:
+def plan_of(row: MeasuredVariant, default: MeasuredVariant) -> Plan:
     """Return the plan for the chosen row, with the reason in words."""
     job, ratio = row.job, row.score / default.score
     words = f"tuned: {ratio:.2f} of the time of {default.words}"

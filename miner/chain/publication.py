@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from miner.chain.client import one_line
-from miner.chain.queries import Endpoint, Record, read_published, read_wait, serve
+from miner.chain.queries import PublishedEndpoint, Record, read_published, read_wait, serve
 from miner.errors import ConfigurationError, MinerError
 from miner.settings.addresses import Address, why_not_public, why_unreachable
 
@@ -210,7 +210,7 @@ class Publication:
         self._words = "not tried yet"
         self._retry_seconds = retry_seconds
         self._monotonic = monotonic
-        self._tried: Endpoint | None = None
+        self._tried: PublishedEndpoint | None = None
         self._refusals = 0
         self._next_try = 0.0
 
@@ -226,7 +226,7 @@ class Publication:
         Raises:
             ChainFault: the chain could not be asked.
         """
-        wanted = Endpoint(ip_address(ip), self.port)
+        wanted = PublishedEndpoint(ip_address(ip), self.port)
         if wanted != self._tried:
             self._tried, self._refusals, self._next_try = wanted, 0, 0.0
         hotkey = self.wallet.hotkey.ss58_address
@@ -257,7 +257,7 @@ class Publication:
         if before != (published, words.partition(",")[0]):
             log.log(level, "%s", self.state)
 
-    def _succeeded(self, endpoint: Endpoint) -> None:
+    def _succeeded(self, endpoint: PublishedEndpoint) -> None:
         self._refusals, self._next_try = 0, 0.0
         self.say(True, str(endpoint), logging.INFO)
 

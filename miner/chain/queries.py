@@ -35,7 +35,7 @@ class Subnet:
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class PublishedEndpoint:
     """Where we are reached."""
 
     ip: IPv4Address | IPv6Address
@@ -51,7 +51,7 @@ class Endpoint:
 class Published:
     """What stands on chain for a hotkey: the endpoint, and the block it was published at."""
 
-    endpoint: Endpoint | None
+    endpoint: PublishedEndpoint | None
     block: int
 
 
@@ -92,7 +92,7 @@ async def read_published(client: "bittensor.Client", record: Record, netuid: int
         return Published(None, 0)
     kind = IPv6Address if int(found["ip_type"]) == 6 else ip_address
     protocol = int(found.get("protocol", PROTOCOL))  # the metrics' record has none
-    return Published(Endpoint(kind(int(found["ip"])), int(found["port"]), protocol), int(found["block"]))
+    return Published(PublishedEndpoint(kind(int(found["ip"])), int(found["port"]), protocol), int(found["block"]))
 
 
 async def read_wait(client: "bittensor.Client", netuid: int, published: Published) -> tuple[int, float]:
@@ -105,7 +105,7 @@ async def read_wait(client: "bittensor.Client", netuid: int, published: Publishe
 
 
 async def serve(
-    client: "bittensor.Client", record: Record, netuid: int, endpoint: Endpoint, wallet: "bittensor.Wallet"
+    client: "bittensor.Client", record: Record, netuid: int, endpoint: PublishedEndpoint, wallet: "bittensor.Wallet"
 ) -> "bittensor.ExtrinsicResult":
     """Publish an endpoint and wait for the block that holds it; a refusal is in the result."""
     from bittensor.intents.serving import ServeAxon, ServePrometheus

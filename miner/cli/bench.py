@@ -30,7 +30,7 @@ from miner.bench.output import (
     print_all,
     progress_bar,
 )
-from miner.bench.report import MOST_VALIDATORS, choose, judge
+from miner.bench.run import MOST_VALIDATORS, choose, judge
 from miner.bench.run import as_json as figures_as_json
 from miner.bench.run import bench as compare
 from miner.bench.subject import Subject, lacks_library, made_pictures, own_pictures, variants

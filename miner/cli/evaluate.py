@@ -18,7 +18,7 @@ from miner.errors import ConfigurationError
 if TYPE_CHECKING:
     from detectors.evaluation.estimates import Estimate
     from detectors.evaluation.evaluate import Figures
-    from detectors.photos.labelled import Photos
+    from detectors.photos.labelled import LabelledPhotos
 
 
 def evaluate(
@@ -84,7 +84,7 @@ def evaluate(
         print(line)
 
 
-def _by_photo(photos: "Photos", said: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def _by_photo(photos: "LabelledPhotos", said: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Return for scripts what each model says of each photo in each view."""
     return [
         {

@@ -15,8 +15,8 @@ from miner.cli.training import training_errors
 
 if TYPE_CHECKING:
     from detectors.evaluation.branch_file import BranchFile
-    from detectors.evaluation.combine import Row
-    from detectors.models.fusion import Fusion
+    from detectors.evaluation.combine import MeasuredCombination
+    from detectors.models.calibration import Fusion
 
 
 def fuse(
@@ -41,7 +41,7 @@ def fuse(
         )
         chosen = choose(rows, found.labels)
 
-        def fitted(row: "Row") -> "Fusion":
+        def fitted(row: "MeasuredCombination") -> "Fusion":
             fusion = fit(row.way, found.labels, found.branches, seed)
             return fusion.model_copy(update={"measured": measured(row, len(found.labels))})
 
@@ -63,7 +63,9 @@ def fuse(
         print(f"one model alone is as good: `roadwork-miner calibrate {file} --branch {fusion.branches[0]}`")
 
 
-def _fallbacks(rows: "list[Row]", chosen: "Row", found: "BranchFile") -> "list[Row]":
+def _fallbacks(
+    rows: "list[MeasuredCombination]", chosen: "MeasuredCombination", found: "BranchFile"
+) -> "list[MeasuredCombination]":
     """Return the best of each proper part of the chosen branches, the larger parts first."""
 
     parts = {row.way.branches for row in rows if set(row.way.branches) < set(chosen.way.branches)}
@@ -71,14 +73,14 @@ def _fallbacks(rows: "list[Row]", chosen: "Row", found: "BranchFile") -> "list[R
     return sorted(each, key=lambda row: (-len(row.way.branches), -row.reward.value))
 
 
-def _facts(row: "Row") -> dict[str, object]:
+def _facts(row: "MeasuredCombination") -> dict[str, object]:
     return {
         "way": row.way.words, "accuracy": row.accuracy, "mcc": row.mcc, "reward": asdict(row.reward),
         "gain": asdict(row.gain),
     }  # fmt: skip
 
 
-def _show(rows: "list[Row]", chosen: "Row", photos: int) -> None:
+def _show(rows: "list[MeasuredCombination]", chosen: "MeasuredCombination", photos: int) -> None:
     from rich.console import Console
     from rich.table import Table
 

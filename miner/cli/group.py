@@ -45,7 +45,7 @@ UNUSED: dict[str, str] = {
     "--axon.": "there is nothing to set for it; leave it out",
     "--wallet.": "there is nothing to set for it; leave it out",
     "--subtensor.": "there is nothing to set for it; leave it out",
-    "--blacklist.": "there is nothing to set for it; the BLACKLIST_… settings are in the README",
+    "--blacklist.": "there is nothing to set for it; the BLACKLIST_… settings are in env/README.md",
     "--logging.": "lines go to stderr or the journal; --set LOG_FORMAT=json changes their form",
     "--priority.": "the queue goes by stake; leave it out",
     "--proxy.": "this miner calls no proxy; leave it out",

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from detectors.models.config import DetectorConfig
     from detectors.models.manifest import Gate, Precision
     from detectors.models.reversal import Sorting
-    from detectors.quantize.quantize import Photos
+    from detectors.quantize.quantize import CalibrationPhotos
 
 
 def open_folder(settings: Settings, config: "DetectorConfig", folder: Path) -> "Detector":
@@ -79,7 +79,7 @@ def check_class(settings: Settings, config: "DetectorConfig", folder: Path, sort
 
 
 def record_spread_alone(
-    settings: Settings, config: "DetectorConfig", photos: "Photos | None", progress: Callable[[str], None]
+    settings: Settings, config: "DetectorConfig", photos: "CalibrationPhotos | None", progress: Callable[[str], None]
 ) -> "Sorting":
     """Do so for a configuration that names an exported folder.
 
@@ -102,24 +102,26 @@ def record_spread_alone(
     return record_spread(settings, config, config.model_folder, photos.data, photos.labels)
 
 
-def read_photos(folder: Path) -> "Photos":
+def read_photos(folder: Path) -> "CalibrationPhotos":
     """Read the photos below a folder; in subfolders `roadwork` and `no_roadwork` they count as labelled.
 
     Raises:
         ConfigurationError: there are none that can be opened.
     """
-    from detectors.quantize.quantize import Photos
+    from detectors.quantize.quantize import CalibrationPhotos
 
     if is_labelled(folder):
         labelled = read_labelled(folder, "--pictures").photos
-        return Photos([photo.path.read_bytes() for photo in labelled], [photo.label == 1 for photo in labelled])
+        return CalibrationPhotos(
+            [photo.path.read_bytes() for photo in labelled], [photo.label == 1 for photo in labelled]
+        )
     pictures = own_pictures(folder, most=None)
     say_left_out(pictures.left_out)
-    return Photos([path.read_bytes() for path in pictures.paths])
+    return CalibrationPhotos([path.read_bytes() for path in pictures.paths])
 
 
 def prepare_fp32(
-    settings: Settings, out: Path | None = None, photos: "Photos | None" = None, *, force: bool = True
+    settings: Settings, out: Path | None = None, photos: "CalibrationPhotos | None" = None, *, force: bool = True
 ) -> Path:
     """Fetch and export the configured model, with a spinner that names the step; return its folder."""
 
@@ -158,14 +160,18 @@ def prepare_fp32(
 
 
 def prepare_faster(
-    settings: Settings, config: "DetectorConfig", precision: "Precision", max_flips: float, photos: "Photos | None"
+    settings: Settings,
+    config: "DetectorConfig",
+    precision: "Precision",
+    max_flips: float,
+    photos: "CalibrationPhotos | None",
 ) -> None:
     """Make a faster variant of the prepared model for the configured backend, or for all that are installed.
 
     Of an ensemble it is each branch's, and what they say together has to get through the gate as well.
     """
     from detectors.quantize.ensemble import make_faster_ensemble
-    from detectors.quantize.quantize import Order, Photos, make_faster
+    from detectors.quantize.quantize import CalibrationPhotos, Order, make_faster
 
     chosen = settings.image_detector_backend
     backends = [backend for kind, backend in RECIPES if kind == precision and chosen in (AUTO, backend)]
@@ -175,7 +181,7 @@ def prepare_faster(
         raise ConfigurationError(f"--precision={precision}: needs {wanted}")
     refusals: list[str] = []
     models_dir, options = settings.models_dir, RunOptions(1, allowed_cores())
-    photos = photos or Photos.by_arithmetic()
+    photos = photos or CalibrationPhotos.by_arithmetic()
     with _steps() as (console, progress):
         for backend in installed:
             try:

@@ -20,7 +20,7 @@ from miner.simulate.run import Play, labelled_photos, made_photos
 from miner.simulate.schedule import SimulatedSubnet
 
 if TYPE_CHECKING:
-    from miner.simulate.run import Photo
+    from miner.simulate.run import SimulatedPhoto
 
 ROUNDS = 100
 MOST_VALIDATORS = 256
@@ -136,7 +136,7 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _photos(data: Path | None, *, quiet: bool) -> "list[Photo]":
+def _photos(data: Path | None, *, quiet: bool) -> "list[SimulatedPhoto]":
 
     if data is not None:
         return labelled_photos(read_labelled(data, "--data"))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from detectors.base import Detector
     from detectors.console import Screen
     from detectors.models.config import DetectorConfig
-    from detectors.photos.labelled import Photos
+    from detectors.photos.labelled import LabelledPhotos
     from detectors.training.budget import Machine, Probe, Reading
 
 CACHE = Path("~/.cache/roadwork-miner/training")
@@ -215,7 +215,7 @@ def open_model(settings: Settings, config: "DetectorConfig", precision: str = "f
     return detector
 
 
-def read_labelled(folder: Path, option: str = "") -> "Photos":
+def read_labelled(folder: Path, option: str = "") -> "LabelledPhotos":
     """Read a labelled folder that an option named; says on stderr what is left out.
 
     Raises:

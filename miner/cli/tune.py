@@ -26,7 +26,7 @@ from miner.settings.settings import environment_of
 from miner.settings.validators import AUTO
 
 if TYPE_CHECKING:
-    from miner.bench.tuning import Row
+    from miner.bench.tuning import MeasuredVariant
 
 
 def tune(
@@ -99,7 +99,7 @@ def tune(
     print(f"{chosen_row.words} ({plan.why}); stored for the next start")
 
 
-def _facts(row: "Row") -> dict[str, object]:
+def _facts(row: "MeasuredVariant") -> dict[str, object]:
     job = row.job
     return {
         "backend": job.backend, "precision": job.precision, "slots": job.slots, "threads": job.threads,
@@ -107,7 +107,7 @@ def _facts(row: "Row") -> dict[str, object]:
     }  # fmt: skip
 
 
-def _show(rows: "list[Row]", chosen: "Row", left_out: list[str]) -> None:
+def _show(rows: "list[MeasuredVariant]", chosen: "MeasuredVariant", left_out: list[str]) -> None:
     import statistics
 
     from rich.console import Console

@@ -14,7 +14,7 @@ from miner.axon.caller import Rules, judge
 from miner.chain import base
 from miner.chain.base import Snapshot
 from miner.chain.publication import SERVICES
-from miner.chain.queries import Endpoint, Head, Metagraph
+from miner.chain.queries import Head, Metagraph, PublishedEndpoint
 from miner.chain.sync import register_command
 from miner.doctor.daemon import in_words
 from miner.doctor.findings import Finding, ok, problem, warning
@@ -119,13 +119,15 @@ def judge_standing(facts: ChainFacts, who: ChainIdentity) -> Finding:
     return ok(name, words)
 
 
-def judge_address(facts: ChainFacts, who: ChainIdentity, ours: Endpoint | str, host: str, *, running: bool) -> Finding:
+def judge_address(
+    facts: ChainFacts, who: ChainIdentity, ours: PublishedEndpoint | str, host: str, *, running: bool
+) -> Finding:
     """Judge whether validators find us; `ours` is a text where our address could not be found out.
 
     What nobody could reach is a problem before anything else is: a registration would be paid for in vain.
     """
     name = "address"
-    unreachable = why_unreachable(ours.ip, host) if isinstance(ours, Endpoint) else None
+    unreachable = why_unreachable(ours.ip, host) if isinstance(ours, PublishedEndpoint) else None
     if unreachable is not None:
         return problem(
             name, f"{ours}: {unreachable}", "set AXON_EXTERNAL_IP to the public address that leads to MINER_AXON_HOST"
@@ -237,7 +239,7 @@ def _is_let_in(hotkey: str, snapshot: Snapshot, rules: Rules) -> bool:
     return True
 
 
-def _on_chain(published: Endpoint | None, host: str) -> str:
+def _on_chain(published: PublishedEndpoint | None, host: str) -> str:
     if published is None:
         return "none"
     unreachable = why_unreachable(published.ip, host)

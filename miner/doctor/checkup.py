@@ -13,7 +13,7 @@ from pathlib import Path
 from miner.axon.caller import Rules
 from miner.chain.client import CLOSE_SECONDS, GRACE_SECONDS, ChainClient, ChainFault
 from miner.chain.publication import AddressUnknown, find_external_ip
-from miner.chain.queries import Endpoint, read_head, read_standing
+from miner.chain.queries import PublishedEndpoint, read_head, read_standing
 from miner.doctor import chain, daemon, machine, model
 from miner.doctor import settings as files
 from miner.doctor.findings import Finding, asked_in_time, in_time, judged, late, ok
@@ -128,7 +128,7 @@ class CheckUp:
     def _host(self) -> str | None:
         return None if self.settings.is_standalone else self.settings.miner_axon_host
 
-    async def _reach(self, address: Endpoint | str) -> daemon.ReachFacts:
+    async def _reach(self, address: PublishedEndpoint | str) -> daemon.ReachFacts:
         if isinstance(address, str):
             return daemon.ReachFacts(f"ADDRESS:{self.settings.axon_external_port or self.settings.miner_axon_port}")
         return await asked_in_time(
@@ -137,7 +137,7 @@ class CheckUp:
             lambda words: daemon.ReachFacts(str(address), None, words),
         )
 
-    async def _examine_chain(self, hotkey: str) -> tuple[list[Finding], bool | None, Endpoint | str]:
+    async def _examine_chain(self, hotkey: str) -> tuple[list[Finding], bool | None, PublishedEndpoint | str]:
         settings = self.settings
         if settings.is_standalone:
             return [STANDALONE], None, _local_address(settings)
@@ -189,21 +189,23 @@ async def _ask_services(settings: Settings) -> float | None:
     return await asked_in_time(chain.ask_services, SERVICES_SECONDS, lambda _: None)
 
 
-async def _own_address(settings: Settings) -> Endpoint | str:
+async def _own_address(settings: Settings) -> PublishedEndpoint | str:
     if settings.axon_external_ip:
         return _local_address(settings)
     port = settings.axon_external_port or settings.miner_axon_port
 
-    async def find() -> Endpoint | str:
+    async def find() -> PublishedEndpoint | str:
         try:
-            return Endpoint(ip_address(await find_external_ip()), port)
+            return PublishedEndpoint(ip_address(await find_external_ip()), port)
         except AddressUnknown as error:
             return str(error)
 
     return await asked_in_time(find, SERVICES_SECONDS, lambda words: f"the services for our address: {words}")
 
 
-def _local_address(settings: Settings) -> Endpoint | str:
+def _local_address(settings: Settings) -> PublishedEndpoint | str:
     if not settings.axon_external_ip:
         return "not published"
-    return Endpoint(ip_address(settings.axon_external_ip), settings.axon_external_port or settings.miner_axon_port)
+    return PublishedEndpoint(
+        ip_address(settings.axon_external_ip), settings.axon_external_port or settings.miner_axon_port
+    )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from detectors.base import Detector
 from detectors.errors import DetectorError
-from detectors.evaluation.evaluate import Comparison, compare
+from detectors.evaluation.evaluate import ModelComparison, compare
 from miner.errors import ConfigurationError, CouldNotStart, StartError
 from miner.inference import memory
 from miner.inference.background import on_a_thread
@@ -33,7 +33,7 @@ LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ReloadResult:
     """How a reload ended, in words, and when."""
 
     ok: bool
@@ -50,7 +50,7 @@ class Reloader:
         self.metrics = metrics
         self.asked = 0  # how often
         self.done = 0  # and how many of these were seen to; asked during a reload: one more does for all
-        self.outcome: Outcome | None = None  # of the last
+        self.outcome: ReloadResult | None = None  # of the last
         self.replaced: Callable[[Settings], Awaitable[None]] | None = None  # told once another model serves
         self._reread = reread
         self._started_with = loader.settings
@@ -89,7 +89,7 @@ class Reloader:
             del old
             await asyncio.to_thread(_let_go)
 
-    async def _prepare(self) -> tuple[ModelLoader, LoadedModel, Comparison | None]:
+    async def _prepare(self) -> tuple[ModelLoader, LoadedModel, ModelComparison | None]:
         loader = self.loader.beside(self._settings())
         memory.keep_large_blocks_apart()
         try:
@@ -140,7 +140,7 @@ class Reloader:
         old.close()
 
     def _end(self, number: int, ok: bool, text: str) -> None:
-        self.done, self.outcome = number, Outcome(ok, text, time.time())
+        self.done, self.outcome = number, ReloadResult(ok, text, time.time())
         self.metrics.reloads.labels("ok" if ok else "failed").inc()
         if ok:
             log.info("reloaded: %s", text)

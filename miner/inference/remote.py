@@ -9,6 +9,7 @@ from detectors.remote.endpoints import STATES, Endpoint, EngineOptions, Observer
 from miner.metrics import BUCKETS, PREFIX
 from miner.settings.addresses import shown
 from miner.settings.settings import Settings
+from miner.settings.validators import REFUSE
 
 REMOTE_BUCKETS = (0.001, 0.0025, *BUCKETS)
 
@@ -23,7 +24,7 @@ def engine_options(settings: Settings, cores: int, observer: Observer) -> Engine
     return EngineOptions(
         addresses(settings),
         settings.remote_model,
-        None if settings.remote_fallback == "refuse" else settings.remote_fallback,
+        None if settings.remote_fallback == REFUSE else settings.remote_fallback,
         settings.inference_threads or cores,
         observer,
     )

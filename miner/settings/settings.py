@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSe
 
 from detectors.errors import NoConfig
 from detectors.photos import MAX_PIXELS
-from detectors.registry import DEFAULT_CONFIGS
+from detectors.registry import BACKENDS, DETECTORS
 from detectors.remote.endpoints import check_addresses
 from miner.errors import ConfigurationError
 from miner.logs import LogFormat
@@ -17,8 +17,7 @@ from miner.recorder import Mode
 from miner.settings import validators
 from miner.settings.addresses import ADDRESSES, check_names, shown, shown_each, shown_within, why_unreachable
 from miner.settings.env_file import commented, key_notes, refuse_unreadable_lines
-from miner.settings.hotkeys import Place, check_hotkeys, check_places, split_places
-from miner.settings.validators import AUTO, REMOTE, is_loopback
+from miner.settings.validators import AUTO, REMOTE, HotkeyPort, check_hotkeys, check_places, is_loopback, split_places
 
 CONFIGS = ("image_detector_config", "shadow_detector_config")
 
@@ -36,7 +35,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, case_sensitive=False)
 
     image_detector: Annotated[str, AfterValidator(validators.known_detector)] = Field(
-        "ViT", description="`ViT` (any Hugging Face image classifier), `YOLOClassifier`, or `Ensemble` (several)"
+        "ViT", description=f"kind of the model: {validators.listed(DETECTORS)}; see `detectors/README.md`"
     )
     image_detector_config: Config = Field(
         "",
@@ -48,7 +47,7 @@ class Settings(BaseSettings):
     )
     image_detector_backend: Annotated[str, AfterValidator(validators.known_backend)] = Field(
         AUTO,
-        description="`auto` (as `roadwork-miner tune` found, else `onnx`), `onnx`, `openvino`, `torch` or `remote`",
+        description=f"`auto` (as `roadwork-miner tune` found, else `onnx`), {validators.listed(BACKENDS)}",
     )
     image_detector_precision: Annotated[str, AfterValidator(validators.known_precision)] = Field(
         AUTO, description="`auto` (as `roadwork-miner tune` found, else `fp32`), `fp32`, `bf16` or `int8`"
@@ -62,8 +61,9 @@ class Settings(BaseSettings):
         )
     )
     remote_model: str = Field("", description="the model's name on these servers; empty: as in its manifest")
-    remote_fallback: Annotated[Literal["refuse", "onnx", "openvino"], BeforeValidator(validators.lower)] = Field(
-        "refuse", description="while no endpoint is healthy: `refuse`, or the backend that serves on this machine"
+    remote_fallback: Annotated[str, AfterValidator(validators.known_fallback)] = Field(
+        validators.REFUSE,
+        description="while no endpoint is healthy: `refuse`, or the backend that serves on this machine",
     )
     tune_on_start: bool = Field(False, description="tune before the first start on a machine (about a minute, once)")
 
@@ -207,7 +207,7 @@ class Settings(BaseSettings):
     @property
     def detector_config(self) -> str:
         """The YAML file's name or path, with the detector's default filled in."""
-        return self.image_detector_config or DEFAULT_CONFIGS[self.image_detector]
+        return self.image_detector_config or DETECTORS[self.image_detector].config
 
     @property
     def is_remote(self) -> bool:
@@ -246,7 +246,7 @@ class Settings(BaseSettings):
             raise ConfigurationError(f"--key={name}: one of {', '.join(every)} is allowed")
         return every[name]
 
-    def _of(self, place: Place) -> Self:
+    def _of(self, place: HotkeyPort) -> Self:
         file = self.wallet_hotkey_file
         change = {
             "wallet_hotkeys": "",
@@ -378,7 +378,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 
 def settings_table() -> str:
-    """Return the settings as the README's table."""
+    """Return the settings as the table of `env/README.md`."""
     rows = ["| setting | default | what it is for |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
         default = (

@@ -4,8 +4,10 @@ A check beside another setting stands at the later of the two and is its fault, 
 """
 
 import difflib
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -13,10 +15,15 @@ from pydantic import ValidationInfo
 
 from detectors.registry import BACKENDS, DETECTORS, FUSED, PRECISIONS
 from miner.settings.addresses import PUBLIC_NETWORKS, why_unreachable
-from miner.settings.hotkeys import split_places
+
+ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+KEY_BYTES, CHECK_BYTES = 32, 2
+NETWORK = 42  # the address format of every Bittensor key
+
 
 AUTO = "auto"
 REMOTE = "remote"
+REFUSE = "refuse"
 NETWORKS = ("standalone", "local", "test", "finney")
 BACKEND_CHOICES = (AUTO, *BACKENDS)
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
@@ -27,6 +34,73 @@ LEVEL_NAMES = {"TRACE": "DEBUG", "NOTSET": "DEBUG", "WARN": "WARNING", "FATAL": 
 DEVICE = re.compile(r"(cpu|cuda|gpu|mps|auto)(?::\d+)?")  # as torch writes them, and some operators
 # A page of a model: an address, or `owner/name` on Hugging Face.
 PAGE = re.compile(r"(?:https?://)?[^\s/#\"'<>]+(?:/[^\s\"'<>]*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class HotkeyPort:
+    """A hotkey's name in its wallet, and the port its validators ask."""
+
+    name: str
+    port: int
+
+
+def check_places(text: str) -> str:
+    """Return a comma-separated list of names with ports without its spaces.
+
+    Raises:
+        ValueError: one is no name with a port, or a name or a port is there twice; the message names it.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    for part in parts:
+        found = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*):([0-9]{1,5})", part)
+        if not found or not 1 <= int(found[2]) <= 65535:
+            raise ValueError(f"names with a port each, as first:8091,second:8092, are allowed; {part!r} is none")
+    places = split_places(",".join(parts))
+    for kind, values in (("name", [place.name for place in places]), ("port", [str(place.port) for place in places])):
+        twice = next((value for value in values if values.count(value) > 1), None)
+        if twice is not None:
+            raise ValueError(f"each hotkey needs a name and a port of its own; the {kind} {twice} is there twice")
+    return ",".join(parts)
+
+
+def split_places(checked: str) -> tuple[HotkeyPort, ...]:
+    """Return the names and ports of a checked list."""
+    pairs = (part.rpartition(":") for part in checked.split(",") if part)
+    return tuple(HotkeyPort(name, int(port)) for name, _, port in pairs)
+
+
+def check_hotkeys(text: str) -> str:
+    """Return a comma-separated list of hotkeys without its spaces and repetitions.
+
+    Raises:
+        ValueError: one of them is no ss58 address; the message names it.
+    """
+    hotkeys = list(dict.fromkeys(part for part in (part.strip() for part in text.split(",")) if part))
+    for hotkey in hotkeys:
+        if not is_hotkey(hotkey):
+            raise ValueError(f"hotkeys as ss58 addresses with commas between them are allowed; {hotkey!r} is none")
+    return ",".join(hotkeys)
+
+
+def split_hotkeys(checked: str) -> frozenset[str]:
+    """Return the hotkeys of a checked list."""
+    return frozenset(checked.split(",")) if checked else frozenset()
+
+
+def is_hotkey(text: str) -> bool:
+    """Return whether a text is the ss58 address of a key: one byte of network, 32 of key, two of checksum."""
+    number = 0
+    for character in text:
+        place = ALPHABET.find(character)
+        if place < 0:
+            return False
+        number = number * 58 + place
+    size = 1 + KEY_BYTES + CHECK_BYTES
+    if number >> 8 * size:
+        return False
+    data = number.to_bytes(size, "big")
+    body, check = data[:-CHECK_BYTES], data[-CHECK_BYTES:]
+    return body[0] == NETWORK and hashlib.blake2b(b"SS58PRE" + body).digest()[:CHECK_BYTES] == check
 
 
 def one_of(value: str, allowed: Sequence[str]) -> str:
@@ -40,6 +114,12 @@ def one_of(value: str, allowed: Sequence[str]) -> str:
         near = nearest(value, allowed)
         raise ValueError(f"allowed: {', '.join(allowed)}" + (f" (did you mean {near}?)" if near else ""))
     return spelt
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names for a table of Markdown: the last one after an `or`."""
+    *others, last = (f"`{name}`" for name in names)
+    return f"{', '.join(others)} or {last}"
 
 
 def nearest(value: str, allowed: Sequence[str]) -> str | None:
@@ -68,6 +148,11 @@ def known_detector_or_none(value: str) -> str:
 def known_backend(value: str) -> str:
     """Allow the backends."""
     return one_of(value, BACKEND_CHOICES)
+
+
+def known_fallback(value: str) -> str:
+    """Allow to refuse, and the backends that may serve in place of remote ones."""
+    return one_of(value, (REFUSE, *(name for name, entry in BACKENDS.items() if entry.stands_in)))
 
 
 def known_precision(value: str) -> str:

@@ -104,7 +104,7 @@ def own_miner(settings: Settings, validators: int) -> Iterator[SimulatedMiner]:
     Raises:
         CouldNotStart: it does not start.
     """
-    from miner.bench.process import MinerProcess
+    from miner.bench.daemon import MinerProcess
 
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)

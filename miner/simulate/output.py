@@ -16,11 +16,11 @@ from miner.errors import CouldNotStart
 from miner.formats import NONE, duration, share
 from miner.simulate import replay
 from miner.simulate.miners import SimulatedMiner
-from miner.simulate.replay import Comparison
+from miner.simulate.replay import ReplayComparison
 from miner.simulate.report import OUTCOMES, Report
 from miner.simulate.run import Play, Played, play
 from miner.simulate.schedule import Request
-from miner.simulate.sender import Answer
+from miner.simulate.sender import SentAnswer
 
 WORDS = {
     "answered": "in time, a number from 0 to 1",
@@ -67,7 +67,7 @@ def report_table(report: Report) -> Table:
     return table
 
 
-def comparison_table(found: Comparison, without: int) -> Table:
+def comparison_table(found: ReplayComparison, without: int) -> Table:
     """Return what a replay brought, beside what was recorded."""
     table = Table("", "recorded", "now", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     gone = f", {found.gone} whose photo the recorder has removed meanwhile" if found.gone else ""
@@ -101,7 +101,9 @@ def _reward(value: float | None) -> str:
     return NONE if value is None else f"{value:.3f}"
 
 
-def draw(report: Report, requests: Sequence[Request], answers: Sequence[Answer], patience: float, path: Path) -> None:
+def draw(
+    report: Report, requests: Sequence[Request], answers: Sequence[SentAnswer], patience: float, path: Path
+) -> None:
     """Draw the time of each answer, the validators' scores, and the predictions by label.
 
     Raises:
@@ -146,7 +148,7 @@ def play_through(what: Play, target: SimulatedMiner, clients: Sequence[Client], 
         task = bar.add_task(f"asking {target.address}", total=None)
         right = answered = lost = 0
 
-        def progress(requests: list[Request], answer: Answer) -> None:
+        def progress(requests: list[Request], answer: SentAnswer) -> None:
             nonlocal right, answered, lost
             if answer.prediction is None:
                 lost += 1

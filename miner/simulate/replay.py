@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from miner.axon.client import Client
-from miner.bench.report import percentiles
+from miner.bench.run import percentiles
 from miner.errors import ConfigurationError
 from miner.recorder.records import IMAGES, MAGIC, RequestRecord, read_records
 from miner.simulate.miners import wait_until_known
 from miner.simulate.run import on_interrupt, wait_until_there
-from miner.simulate.sender import Answer, Sending, send_all
+from miner.simulate.sender import Sending, SentAnswer, send_all
 
 ENDINGS = (*MAGIC.values(), ".bin")
 
@@ -32,7 +32,7 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ReplayComparison:
     """What came back, beside what the recorder had.
 
     Attributes:
@@ -91,8 +91,8 @@ async def replay(
     clients: Sequence[Client],
     told: bool,
     speed: float,
-    progress: Callable[[Answer], None],
-) -> tuple[list[Answer], int]:
+    progress: Callable[[SentAnswer], None],
+) -> tuple[list[SentAnswer], int]:
     """Send everything again; return the answers, and how many photos were gone by then.
 
     Each uid has its own client, as far as there are any.
@@ -107,10 +107,10 @@ async def replay(
         Sending(number, at - first, 0.0, uids[one.record.uid] % len(clients))
         for number, (one, at) in enumerate(zip(recorded, arrived, strict=True))
     ]
-    answers: list[Answer] = []
+    answers: list[SentAnswer] = []
     gone: set[int] = set()
 
-    def ended(answer: Answer) -> None:
+    def ended(answer: SentAnswer) -> None:
         answers.append(answer)
         progress(answer)
 
@@ -130,7 +130,7 @@ async def replay(
     return sorted(answers, key=lambda one: one.number), len(gone)
 
 
-def compared(recorded: Sequence[Recorded], answers: Sequence[Answer], gone: int) -> Comparison:
+def compared(recorded: Sequence[Recorded], answers: Sequence[SentAnswer], gone: int) -> ReplayComparison:
     """Compare the answers with the recorded predictions."""
     pairs = [
         (then, answer.prediction)
@@ -140,7 +140,7 @@ def compared(recorded: Sequence[Recorded], answers: Sequence[Answer], gone: int)
     records = [recorded[answer.number].record for answer in answers]
     now = _middle([answer.seconds for answer in answers if answer.prediction is not None])
     before = _middle([record.seconds for record in records if record.prediction is not None])
-    return Comparison(
+    return ReplayComparison(
         requests=len(answers),
         gone=gone,
         answered=sum(answer.prediction is not None for answer in answers),

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.evaluation.estimates import Estimate, estimate_of, share_estimate
-from detectors.evaluation.reward import History, expected_reward, expected_rewards, matthews
-from miner.bench.report import percentiles
+from detectors.evaluation.reward import RewardHistory, expected_reward, expected_rewards, matthews
+from miner.bench.run import percentiles
 from miner.simulate.schedule import Request
-from miner.simulate.sender import Answer, Outcome
+from miner.simulate.sender import Outcome, SentAnswer
 
 THRESHOLDS = 199  # tried
 LEAST = 4  # photos of each class, before a threshold is looked for
@@ -29,14 +29,14 @@ class ValidatorScore:
 
     rewards: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
-    history: History = field(default_factory=History)
+    history: RewardHistory = field(default_factory=RewardHistory)
 
     @property
     def score(self) -> float:
         """The score now."""
         return self.history.score
 
-    def take(self, request: Request, answer: Answer) -> None:
+    def take(self, request: Request, answer: SentAnswer) -> None:
         """Score one round; an organic task on whose label nobody agrees is not scored."""
         label = truth(request, answer)
         if label is None:
@@ -45,7 +45,7 @@ class ValidatorScore:
         self.scores.append(self.history.score)
 
 
-def truth(request: Request, answer: Answer) -> bool | None:
+def truth(request: Request, answer: SentAnswer) -> bool | None:
     """Return the label that a validator scores by: its own, or what most of the three miners say; None: a tie."""
     if not request.is_organic:
         return request.is_roadwork
@@ -54,7 +54,7 @@ def truth(request: Request, answer: Answer) -> bool | None:
     return None if 2 * works == len(votes) else 2 * works > len(votes)
 
 
-def score_all(pairs: Sequence[tuple[Request, Answer]], validators: int) -> list[ValidatorScore]:
+def score_all(pairs: Sequence[tuple[Request, SentAnswer]], validators: int) -> list[ValidatorScore]:
     """Score all rounds in their order; one book for each validator."""
     tallies = [ValidatorScore() for _ in range(validators)]
     for request, answer in pairs:
@@ -204,7 +204,7 @@ class Report:
 
 
 def summed_up(
-    requests: Sequence[Request], answers: Sequence[Answer], validators: int, seconds: float, speed: float
+    requests: Sequence[Request], answers: Sequence[SentAnswer], validators: int, seconds: float, speed: float
 ) -> Report:
     """Sum up the answers to the requests that were sent, in any order."""
     pairs = [(requests[answer.number], answer) for answer in sorted(answers, key=lambda one: one.number)]
@@ -242,5 +242,5 @@ def summed_up(
     )
 
 
-def _said(answer: Answer) -> str:
+def _said(answer: SentAnswer) -> str:
     return f"{answer.status}: {answer.message}" if answer.status else answer.message

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from detectors.photos.labelled import Photos
+from detectors.photos.labelled import LabelledPhotos
 from detectors.photos.synthetic import scene
 from detectors.photos.transforms import Era, prepare
 from miner.axon.client import Client
@@ -21,7 +21,7 @@ from miner.errors import CouldNotStart
 from miner.simulate.miners import wait_until_known
 from miner.simulate.report import Report, summed_up
 from miner.simulate.schedule import HAND, Request, SimulatedSubnet, plan
-from miner.simulate.sender import Answer, Sending, judged, send_all
+from miner.simulate.sender import Sending, SentAnswer, judged, send_all
 
 MADE = 40
 SIZE = (640, 360)  # pixels, of the made ones
@@ -35,7 +35,7 @@ PAUSE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Photo:
+class SimulatedPhoto:
     """A photo and whether it shows roadwork; made ones have no file."""
 
     name: str
@@ -55,14 +55,14 @@ class Photo:
         return buffer.getvalue()
 
 
-def labelled_photos(found: Photos) -> list[Photo]:
+def labelled_photos(found: LabelledPhotos) -> list[SimulatedPhoto]:
     """Return what was read of a labelled folder, in its order, so that a seed means the same wherever the folder is."""
-    return [Photo(one.name, is_roadwork=one.label == 1, path=one.path) for one in found.photos]
+    return [SimulatedPhoto(one.name, is_roadwork=one.label == 1, path=one.path) for one in found.photos]
 
 
-def made_photos() -> list[Photo]:
+def made_photos() -> list[SimulatedPhoto]:
     """Return pictures made by arithmetic: good for times, and no measure of a model that knows real roads."""
-    return [Photo(str(seed), is_roadwork=seed % 5 > 0) for seed in range(MADE)]  # with cones, but every fifth
+    return [SimulatedPhoto(str(seed), is_roadwork=seed % 5 > 0) for seed in range(MADE)]  # with cones, but every fifth
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Played:
     """What was asked, what came back, the sum of it, and which photos could no longer be read."""
 
     requests: list[Request]
-    answers: list[Answer]
+    answers: list[SentAnswer]
     report: Report
     unread: list[str]
 
@@ -80,7 +80,7 @@ class Play:
     """What is played: who asks, what photos, prepared how; `speed` None: as the miner's pace allows."""
 
     subnet: SimulatedSubnet
-    photos: Sequence[Photo]
+    photos: Sequence[SimulatedPhoto]
     era: Era
     seed: int
     speed: float | None = None
@@ -100,7 +100,7 @@ class Play:
 
 
 async def play(
-    what: Play, clients: Sequence[Client], told: bool, progress: Callable[[list[Request], Answer], None]
+    what: Play, clients: Sequence[Client], told: bool, progress: Callable[[list[Request], SentAnswer], None]
 ) -> Played:
     """Play it through: until the last request, the duration or Ctrl-C.
 
@@ -118,9 +118,9 @@ async def play(
         requests = plan(_subnet(what, speed), [photo.is_roadwork for photo in what.photos], what.seed)
         if what.duration is not None:
             requests = [one for one in requests if one.at / speed <= what.duration]  # the first ones: numbers stay
-        answers: list[Answer] = []
+        answers: list[SentAnswer] = []
 
-        def ended(answer: Answer) -> None:
+        def ended(answer: SentAnswer) -> None:
             answers.append(answer)
             progress(requests, answer)
 

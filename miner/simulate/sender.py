@@ -33,7 +33,7 @@ class Sending:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SentAnswer:
     """What a validator makes of one request; `behind`: seconds that it went out later than planned."""
 
     number: int
@@ -45,7 +45,7 @@ class Answer:
     behind: float = 0.0
 
 
-def judged(number: int, reply: Reply, behind: float = 0.0) -> Answer:
+def judged(number: int, reply: Reply, behind: float = 0.0) -> SentAnswer:
     """Sort a reply: only a finite number in [0, 1] in time is an answer."""
     value, outcome = reply.prediction, "failed"
     prediction = None
@@ -57,7 +57,7 @@ def judged(number: int, reply: Reply, behind: float = 0.0) -> Answer:
         outcome = "refused"
     elif reply.status == 200 and isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value <= 1:
         outcome, prediction = "answered", float(value)
-    return Answer(number, outcome, prediction, reply.seconds, reply.status, reply.message, behind)  # type: ignore[arg-type]
+    return SentAnswer(number, outcome, prediction, reply.seconds, reply.status, reply.message, behind)  # type: ignore[arg-type]
 
 
 async def send_all(
@@ -66,7 +66,7 @@ async def send_all(
     clients: Sequence[Client],
     speed: float,
     stop: asyncio.Event,
-    ended: Callable[[Answer], None],
+    ended: Callable[[SentAnswer], None],
 ) -> None:
     """Send everything in order of time, until told to stop; what is on its way then is waited for.
 

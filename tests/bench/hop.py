@@ -20,8 +20,8 @@ from detectors.base import Detector
 from detectors.errors import EngineError
 from detectors.redact import shown
 from detectors.remote.endpoints import EngineOptions
-from miner.bench.process import HOST
-from miner.bench.report import percentiles
+from miner.bench.daemon import HOST
+from miner.bench.run import percentiles
 from miner.bench.subject import made_jpeg
 from miner.cli.common import end_in_order_on_sigterm, errors_told
 from miner.errors import CouldNotStart

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from miner.axon.client import Client
-from miner.bench.process import HOST, MinerProcess
+from miner.bench.daemon import HOST, MinerProcess
 from miner.bench.subject import made_jpeg
 from miner.chain.standalone import own_wallet
 from miner.cli.common import end_in_order_on_sigterm, errors_told

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.progress import track
 
 from miner.axon.client import Client, Reply, another
-from miner.bench.process import MinerProcess
-from miner.bench.report import percentiles
+from miner.bench.daemon import MinerProcess
+from miner.bench.run import percentiles
 from miner.bench.subject import made_jpeg
 from miner.cli.common import end_in_order_on_sigterm, errors_told
 from miner.errors import CouldNotStart

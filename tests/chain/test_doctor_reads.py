@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from miner.chain.client import ChainClient, ChainFault
-from miner.chain.queries import Endpoint, read_head, read_standing
+from miner.chain.queries import PublishedEndpoint, read_head, read_standing
 from tests.chain.conftest import NETUID, key
 from tests.chain.node import Node
 
@@ -94,7 +94,7 @@ async def test_our_place_and_who_is_paid(node: Node, tmp_path: Path) -> None:
     assert (own.neuron.uid, own.coldkey, own.neuron.incentive) == (7, key(9).ss58_address, pytest.approx(0.2))
     assert (subnet.owner_hotkey, subnet.owner_coldkey) == (VALIDATOR, key(9).ss58_address)
     assert (subnet.immune_blocks, subnet.cutoff, subnet.burned) == (50, 77, 0.25)
-    assert isinstance(subnet.published.endpoint, Endpoint)
+    assert isinstance(subnet.published.endpoint, PublishedEndpoint)
     assert str(subnet.published.endpoint) == "1.2.3.4:8091"
 
 

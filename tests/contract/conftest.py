@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from detectors.export.export import prepare
+from detectors.models.calibration import Fusion
 from detectors.models.config import SHIPPED, DetectorConfig, read_config
-from detectors.models.fusion import Fusion
 from detectors.models.sources import find_original, model_folder
-from detectors.registry import DETECTORS, EXPORTERS, exporter_class
+from detectors.registry import DETECTORS, exporter_class
 from tests.models import make_pair, make_vit, make_yolo
 
 
@@ -59,7 +59,7 @@ def prepared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return prepared_once(request.param, tmp_path_factory)
 
 
-@pytest.fixture(scope="session", params=EXPORTERS)
+@pytest.fixture(scope="session", params=[name for name, entry in DETECTORS.items() if entry.exporter])
 def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Return a detector with one graph."""
     return prepared_once(request.param, tmp_path_factory)

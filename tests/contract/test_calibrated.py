@@ -16,7 +16,7 @@ from detectors.models.manifest import BranchModel, Judged, Manifest
 from detectors.models.store import keep_calibration, store_calibration
 from detectors.photos.synthetic import known_picture, many_pictures
 from detectors.photos.transforms import VIEWS
-from detectors.quantize.quantize import Order, Photos, make_faster
+from detectors.quantize.quantize import CalibrationPhotos, Order, make_faster
 from miner.cli import app
 from miner.cli.training import find_models
 from miner.settings.settings import Settings
@@ -48,7 +48,7 @@ def test_the_answer_moves_and_the_self_test_stays(folder: Path, tmp_path: Path) 
 
 
 def test_a_faster_variant_takes_over_what_its_model_has_now(folder: Path, tmp_path: Path) -> None:
-    order = Order("int8", "onnx", tmp_path, RunOptions(), Photos(many_pictures(8)), 1.0)
+    order = Order("int8", "onnx", tmp_path, RunOptions(), CalibrationPhotos(many_pictures(8)), 1.0)
     make_faster(folder, order)
     plain = answer(folder, tmp_path, "int8")
     spread = [0.5, *[0.0] * 8, 0.5]

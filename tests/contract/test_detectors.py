@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -128,14 +129,15 @@ def test_an_export_whose_answers_differ_is_refused(network: Prepared, tmp_path: 
 
     from detectors import registry
 
-    registry.EXPORTERS["crooked"] = f"{Crooked.__module__}:Crooked"
-    registry.DETECTORS["crooked"] = registry.DETECTORS[network.detector]
+    registry.DETECTORS["crooked"] = replace(
+        registry.DETECTORS[network.detector], exporter=f"{Crooked.__module__}:Crooked"
+    )
     globals()["Crooked"] = Crooked
     try:
         with pytest.raises(ModelError, match=r"at most 0\.001 is allowed"):
             prepare("crooked", network.config, tmp_path)
     finally:
-        del registry.EXPORTERS["crooked"], registry.DETECTORS["crooked"]
+        del registry.DETECTORS["crooked"]
     assert not list(tmp_path.rglob("manifest.json"))
     assert not list(tmp_path.rglob("*.partial"))
 

@@ -18,7 +18,7 @@ from detectors.models.sources import model_folder, variant_folder
 from detectors.photos.image import decode
 from detectors.photos.synthetic import many_pictures
 from detectors.quantize.ensemble import make_faster_ensemble
-from detectors.quantize.quantize import Order, Photos
+from detectors.quantize.quantize import CalibrationPhotos, Order
 from miner.bench.worker import BenchJob, _load
 from tests.contract.test_precisions import WAYS
 
@@ -35,7 +35,7 @@ def load(config: DetectorConfig, models: Path, precision: str = "fp32", backend:
 @pytest.mark.parametrize(("precision", "backend"), {backend: (kind, backend) for kind, backend in WAYS}.values())
 def test_a_faster_pair_loads_and_proves_itself(home: Path, precision: Precision, backend: str) -> None:
     config, models = read_config(str(home / "pair.yaml")), home / "models"
-    photos = Photos(DATA[:4], [True, False, True, False])
+    photos = CalibrationPhotos(DATA[:4], [True, False, True, False])
     # Random weights lose much by eight bits; what is asked here is whether what was let through can be served.
     folder = make_faster_ensemble(config, Order(precision, backend, models, RunOptions(), photos, 1.0))
     detector = load(config, models, precision, backend)
@@ -67,7 +67,7 @@ def test_what_the_branches_say_together_passes_the_gate_too(
 
     models = Path(shutil.copytree(home / "models", tmp_path / "models"))
     config = write(0.5)
-    make_faster_ensemble(config, Order("int8", "onnx", models, RunOptions(), Photos(DATA), 1.0))
+    make_faster_ensemble(config, Order("int8", "onnx", models, RunOptions(), CalibrationPhotos(DATA), 1.0))
     plain, faster = load(config, models), load(config, models, "int8")
 
     def sides(data: bytes) -> list[bool]:
@@ -80,7 +80,7 @@ def test_what_the_branches_say_together_passes_the_gate_too(
     assert first != second
     moved = write((first + second) / 2)
     with pytest.raises(ModelError, match=r"100\.0% of the pictures are on .* once the branches are fused"):
-        make_faster_ensemble(moved, Order("int8", "onnx", models, RunOptions(), Photos([data]), 0.0))
+        make_faster_ensemble(moved, Order("int8", "onnx", models, RunOptions(), CalibrationPhotos([data]), 0.0))
     assert not has_variant(moved, models, "int8", "onnx")
     with pytest.raises(NotPrepared):
         load(moved, models, "int8")

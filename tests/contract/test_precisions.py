@@ -20,12 +20,12 @@ from detectors.models.manifest import Manifest, Precision
 from detectors.photos.synthetic import many_pictures
 from detectors.quantize import Inputs, Recipe
 from detectors.quantize.gate import compare
-from detectors.quantize.quantize import Order, Photos, make_faster, most_sensitive_layers
+from detectors.quantize.quantize import CalibrationPhotos, Order, make_faster, most_sensitive_layers
 from detectors.quantize.recipes import cpu_has_bf16, dynamic
 
 STARTER = Path(__file__).resolve().parents[2] / "detectors" / "starter"
 CONFIG = DetectorConfig(model_folder=STARTER, path=STARTER / "starter.yaml")
-PHOTOS = Photos(many_pictures(24))
+PHOTOS = CalibrationPhotos(many_pictures(24))
 UNTIMED = {"seconds": 0, "seconds_fp32": 0, "others": None}
 WAYS = [key for key in registry.RECIPES if key[0] != "bf16" or cpu_has_bf16()]
 
@@ -54,7 +54,7 @@ def test_a_faster_graph_serves_with_what_was_measured_on_it(tmp_path: Path, prec
 
 
 def test_labelled_photos_put_accuracy_and_reward_into_the_manifest(tmp_path: Path) -> None:
-    photos = Photos(PHOTOS.data, [number % 2 == 0 for number in range(24)])
+    photos = CalibrationPhotos(PHOTOS.data, [number % 2 == 0 for number in range(24)])
     gate = Manifest.read(make_faster(STARTER, Order("int8", "onnx", tmp_path, RunOptions(), photos, 0.1))).gate
     assert gate is not None
     assert gate.labelled is not None

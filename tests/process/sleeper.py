@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from detectors.backends.onnx import OnnxBackend
 from detectors.base import ModelFiles, RunOptions
-from detectors.registry import BACKENDS
+from detectors.registry import BACKENDS, BackendEntry
 
 PICTURE_SECONDS = "seconds"  # a file beside the model: how long a picture takes
 HOLD_WHITE, HOLD_LOADING = "HOLD_WHITE", "HOLD_LOADING"  # in the environment: a file that is waited for to go
@@ -66,7 +66,7 @@ def wait_while_there(key: str) -> None:
 
 
 if __name__ == "__main__":
-    BACKENDS["sleeping"] = "tests.process.sleeper:SleepingBackend"
+    BACKENDS["sleeping"] = BackendEntry("tests.process.sleeper:SleepingBackend")
     from miner.cli import main
 
     main()

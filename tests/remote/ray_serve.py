@@ -14,7 +14,7 @@ import yaml
 from tests.process.daemon import PATIENCE, clean_environment, eventually, free_port
 from tests.process.environments import REPOSITORY
 
-CONFIGURATION = REPOSITORY / "deploy" / "ray" / "serve.yaml"
+CONFIGURATION = REPOSITORY / "deploy" / "remote" / "ray" / "serve.yaml"
 
 
 class RayServe:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house import ROOT, cycles, graph, imports, modules, room_of, rooms, top
+from tests.house import ROOT, cycles, graph, imports, modules, public_classes, room_of, rooms, top
 
 # A room may import from those above it in its list, and from itself. `miner` may import from `detectors`, never the
 # other way round.
@@ -90,6 +90,10 @@ def test_the_top_of_a_package_can_be_held_in_the_head(package: str) -> None:
     assert len(top(package)) <= MOST[package], top(package)
 
 
+def test_no_public_class_is_defined_twice() -> None:
+    assert not [name for name, count in public_classes().items() if count > 1]
+
+
 def test_files_and_packages_stay_small() -> None:
     lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in modules().items()}
     assert not [name for name, count in lines.items() if count > LARGEST]
@@ -130,4 +134,14 @@ def test_the_top_level_is_what_the_design_says() -> None:
         for path in ROOT.iterdir()
         if not path.name.startswith(".") and path.suffix != ".egg-info" and path.name not in ignored
     }
-    assert names == {"pyproject.toml", "README.md", "Makefile", "miner", "detectors", "env", "tests", "deploy"}
+    assert names == {
+        "pyproject.toml",
+        "README.md",
+        "CHANGELOG.md",
+        "Makefile",
+        "miner",
+        "detectors",
+        "env",
+        "tests",
+        "deploy",
+    }

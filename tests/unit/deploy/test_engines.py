@@ -11,7 +11,7 @@ from tests.expressions import DEPLOY
 
 
 def load(*path: str) -> Any:
-    return yaml.safe_load(DEPLOY.joinpath(*path).read_text(encoding="utf-8"))
+    return yaml.safe_load(DEPLOY.joinpath("remote", *path).read_text(encoding="utf-8"))
 
 
 def test_rays_configuration_names_the_application_and_its_arguments() -> None:

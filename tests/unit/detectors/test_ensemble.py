@@ -9,7 +9,7 @@ from PIL import Image
 from detectors.base import Detector, Judgement, RunOptions
 from detectors.ensemble import Ensemble
 from detectors.errors import EngineError, ImageError, InferenceError, ModelError, OutOfTime
-from detectors.models.fusion import Fusion, Measured
+from detectors.models.calibration import Fusion, Measured
 from detectors.models.manifest import Manifest, Output, Parity, Source
 from detectors.photos.synthetic import known_picture
 

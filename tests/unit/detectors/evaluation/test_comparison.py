@@ -7,7 +7,7 @@ import pytest
 
 from detectors.base import Detector, Prediction
 from detectors.errors import InferenceError, ModelError
-from detectors.evaluation.evaluate import PICTURES, Comparison, Seen, compare, sum_up
+from detectors.evaluation.evaluate import PICTURES, ModelComparison, Seen, compare, sum_up
 
 
 class FakeDetector:
@@ -25,7 +25,7 @@ class FakeDetector:
         name = "new"
 
 
-def run(old: FakeDetector, new: FakeDetector, seen: list[Seen], seconds: float = 60.0) -> Comparison | None:
+def run(old: FakeDetector, new: FakeDetector, seen: list[Seen], seconds: float = 60.0) -> ModelComparison | None:
     return compare(cast("Detector", old), cast("Detector", new), seen, seconds)
 
 

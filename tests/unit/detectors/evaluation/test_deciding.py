@@ -23,9 +23,8 @@ from detectors.evaluation.combine import (
 )
 from detectors.evaluation.estimates import reward_of
 from detectors.evaluation.evaluate import in_words, judge, leads, warnings
-from detectors.models.calibration import log_odds, logistic
+from detectors.models.calibration import Fusion, log_odds, logistic
 from detectors.models.config import read_config
-from detectors.models.fusion import Fusion
 
 RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.random(1200) < 0.8

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 
 from detectors.evaluation.estimates import play
-from detectors.evaluation.reward import ALPHA, History, expected_reward, expected_rewards, rewards
+from detectors.evaluation.reward import ALPHA, RewardHistory, expected_reward, expected_rewards, rewards
 
 Rounds = list[tuple[float | None, bool]]
 predictions = st.one_of(st.none(), st.sampled_from([0.0, 0.25, 0.5, np.nextafter(0.5, 1), 1.0]), st.floats(0, 1))
@@ -44,12 +44,12 @@ def test_every_round_pays_what_scikit_learn_says(rounds: Rounds) -> None:
 
 
 def test_exactly_one_half_is_a_no() -> None:
-    assert History().take(0.5, label=False) == pytest.approx(0.125)  # the MCC of one class is 0
-    assert History().take(0.5, label=True) == 0
+    assert RewardHistory().take(0.5, label=False) == pytest.approx(0.125)  # the MCC of one class is 0
+    assert RewardHistory().take(0.5, label=True) == 0
 
 
 def test_a_missed_round_pays_nothing_and_pushes_an_old_one_out() -> None:
-    history = History()
+    history = RewardHistory()
     wrong = [history.take(1.0, label=False)] + [history.take(0.0, label=False) for _ in range(9)]
     assert wrong[-1] == pytest.approx(0.45**3)
     assert history.take(None, label=False) == 0
@@ -57,7 +57,7 @@ def test_a_missed_round_pays_nothing_and_pushes_an_old_one_out() -> None:
 
 
 def test_a_nan_spoils_a_hundred_rounds() -> None:
-    history = History()
+    history = RewardHistory()
     rounds: Rounds = [(float(number % 2), number % 2 == 1) for number in range(210)]
     paid = [history.take(float("nan") if number == 100 else p, label) for number, (p, label) in enumerate(rounds)]
     assert paid[99] == pytest.approx(1.0)
@@ -68,7 +68,7 @@ def test_a_nan_spoils_a_hundred_rounds() -> None:
 
 
 def test_the_score_follows_slowly() -> None:
-    history = History()
+    history = RewardHistory()
     first = history.take(0.0, label=False)
     assert history.score == pytest.approx(ALPHA * first)
     history.take(None, label=False)

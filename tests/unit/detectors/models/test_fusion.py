@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from detectors.models.calibration import Calibration
-from detectors.models.fusion import Fusion
+from detectors.models.calibration import Calibration, Fusion
 
 SHARES = st.floats(0, 1)
 INSIDE = st.floats(0.001, 0.999)

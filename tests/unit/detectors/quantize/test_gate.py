@@ -6,7 +6,7 @@ import pytest
 from detectors.evaluation.reward import expected_reward
 from detectors.models.manifest import Gate
 from detectors.quantize import gate
-from detectors.quantize.quantize import Photos
+from detectors.quantize.quantize import CalibrationPhotos
 
 FP32 = np.array([0.1, 0.4, 0.6, 0.9])
 
@@ -80,7 +80,9 @@ def test_what_proves_little_says_so() -> None:
     ("count", "calibrated", "judged_on"), [(1, 1, 1), (2, 1, 1), (24, 8, 16), (96, 32, 64), (1000, 32, 968)]
 )
 def test_what_is_calibrated_on_is_not_judged_on(count: int, calibrated: int, judged_on: int) -> None:
-    photos = Photos([b"%d" % number for number in range(count)], [number < count / 2 for number in range(count)])
+    photos = CalibrationPhotos(
+        [b"%d" % number for number in range(count)], [number < count / 2 for number in range(count)]
+    )
     one, other = photos.split()
     assert (len(one.data), len(other.data)) == (calibrated, judged_on)
     assert count == 1 or not set(one.data) & set(other.data)
@@ -91,7 +93,7 @@ def test_what_is_calibrated_on_is_not_judged_on(count: int, calibrated: int, jud
 
 
 def test_without_photos_there_are_enough_made_ones_for_both() -> None:
-    calibration, rest = Photos.by_arithmetic().split()
+    calibration, rest = CalibrationPhotos.by_arithmetic().split()
     assert (len(calibration.data), len(rest.data)) == (32, 64)
     assert calibration.made
     assert rest.made

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from detectors.console import Screen
 from detectors.training.budget import COLUMNS, GB, Reading, ResourceLog
-from detectors.training.schedule import Stopping
+from detectors.training.job import Stopping
 
 
 def test_rows_are_written_from_entry_to_exit_and_by_a_resumed_run_as_well(tmp_path: Path) -> None:

@@ -27,9 +27,8 @@ from detectors.training.config import TrainConfig
 from detectors.training.data import fingerprint, open_dataset
 from detectors.training.features import features_of
 from detectors.training.hf import train
-from detectors.training.job import Job, Outcome, open_run
+from detectors.training.job import TIME_OVER, Job, StoppedEarly, Stopping, TrainingResult, open_run
 from detectors.training.run import run
-from detectors.training.schedule import TIME_OVER, StoppedEarly, Stopping
 from miner.cli import app
 from miner.errors import ConfigurationError
 from tests.models import make_resnet, make_vit
@@ -103,7 +102,7 @@ def start(folder: Path, screen: Spy, values: dict[str, object] | None = None) ->
     return Job(open_run(folder, given), folder, folder.parent / "cache", MACHINE, probe, screen, resume=given is None)
 
 
-def learn(folder: Path, screen: Spy, values: dict[str, object] | None = None) -> Outcome:
+def learn(folder: Path, screen: Spy, values: dict[str, object] | None = None) -> TrainingResult:
     """Train, and export nothing."""
     job = start(folder, screen, values)
     data = open_dataset(job.config, folder, screen, 1)
@@ -263,5 +262,5 @@ def test_adapters_with_dropout_on_a_network_with_running_statistics_resume_exact
     assert all(torch.equal(best[0][name], best[1][name]) for name in best[0])
 
 
-def _losses(outcome: Outcome) -> list[tuple[float, float, float]]:
+def _losses(outcome: TrainingResult) -> list[tuple[float, float, float]]:
     return [(line["epoch"], line.get("loss", 0.0), line.get("eval_loss", 0.0)) for line in outcome.history]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from detectors.training.schedule import Schedule, class_weights, make_schedule, since_best, superfluous
+from detectors.training.job import Schedule, class_weights, make_schedule, since_best, superfluous
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from detectors.machine import Spent, others
-from miner.bench.report import (
+from miner.bench.run import (
     MOST_VALIDATORS,
     Alone,
-    Figures,
+    BenchFigures,
     Level,
     choose,
     judge,
@@ -34,11 +34,13 @@ def fifo(pace: float, *sizes: int) -> list[Level]:
     return [level(size, size * pace, 1 / pace) for size in sizes]
 
 
-def figures(backend: str, precision: str = "fp32", levels: list[Level] | None = None, kind: str = "ours") -> Figures:
+def figures(
+    backend: str, precision: str = "fp32", levels: list[Level] | None = None, kind: str = "ours"
+) -> BenchFigures:
     levels = levels or fifo(0.1, 1, 10)
     job = BenchJob(kind, "ViT", "x.yaml", "models", backend, precision, 1, 2, [])  # type: ignore[arg-type]
     loaded = WorkerReady(0.5, 0.6, 0.1, 1e8, 1e8, [0.5], [])
-    return Figures(
+    return BenchFigures(
         job.name, job, loaded, 1e8, {"224×224": Alone(0.1, 1.0)}, levels, 0.0, most_at_once(levels, DEADLINE)
     )
 

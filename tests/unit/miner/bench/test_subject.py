@@ -1,5 +1,6 @@
 """Who takes part in a bench, and how that is drawn."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from detectors.models import MANIFEST_FILE
 from detectors.models.config import DetectorConfig, read_config
 from detectors.models.manifest import Manifest
+from detectors.registry import BACKENDS
 from miner.bench import output, subject
 from miner.bench.subject import made_jpeg, own_pictures, variants
 from miner.errors import ConfigurationError
@@ -59,7 +61,8 @@ def test_what_is_asked_for_and_not_there_is_a_clear_error(
 
 
 def test_a_backend_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(subject.PACKAGES, "openvino", "no_such_package")
+    lacking = replace(BACKENDS["openvino"], packages=("no_such_package",))
+    monkeypatch.setitem(BACKENDS, "openvino", lacking)
     assert subject.missing("openvino", "ViT", STARTER) == (
         "needs the package 'no_such_package' (extra `openvino`; `make setup-all` installs it)"
     )

@@ -7,18 +7,20 @@ from typing import Any
 
 import pytest
 
-from miner.bench.tuning import Row, best, decide, faithful, measure, plan_of, splits, ways
+from miner.bench.tuning import MeasuredVariant, best, decide, faithful, measure, plan_of, splits, ways
 from miner.bench.worker import BenchJob, Burst, WorkerReady
 from miner.errors import CouldNotStart
 from miner.inference.plan import ThreadPlan
 
 
-def row(backend: str, precision: str, alone: float, burst: float, resident: float = 1.0, p: float = 0.5) -> Row:
+def row(
+    backend: str, precision: str, alone: float, burst: float, resident: float = 1.0, p: float = 0.5
+) -> MeasuredVariant:
     job = BenchJob(
         kind="ours", detector="ViT", config="x.yaml", revision="", models_dir="", backend=backend, precision=precision,
         slots=1, threads=2, pictures=[],
     )  # fmt: skip
-    return Row(job, resident, [p], [alone] * 3, [burst] * 3)
+    return MeasuredVariant(job, resident, [p], [alone] * 3, [burst] * 3)
 
 
 def test_both_a_lone_request_and_a_burst_count() -> None:
@@ -63,7 +65,7 @@ def test_what_is_compared_was_measured_in_the_same_rounds() -> None:
 
 
 @pytest.mark.parametrize("found", [[], [row("onnx", "int8", 1, 2)]])
-def test_without_the_default_among_the_splits_the_variants_decide(found: list[Row]) -> None:
+def test_without_the_default_among_the_splits_the_variants_decide(found: list[MeasuredVariant]) -> None:
     variants = [row("onnx", "fp32", 4, 8), row("onnx", "int8", 1, 2)]
     assert decide(variants, found) == (variants[1], variants[0])
 
@@ -93,7 +95,7 @@ class Clockwork:
         if self.now == until:
             raise CouldNotStart("not done in the time there was")
 
-    def measure(self, count: int, deadline: float) -> tuple[list[Row], list[str]]:
+    def measure(self, count: int, deadline: float) -> tuple[list[MeasuredVariant], list[str]]:
         jobs = [replace(row("onnx", "fp32", 1, 1).job, slots=slots) for slots in range(1, count + 1)]
         return measure(jobs, {}, deadline, lambda _: None, self, lambda: self.now)
 

@@ -8,7 +8,7 @@ import pytest
 
 from miner.axon.caller import Rules
 from miner.chain.base import Neuron
-from miner.chain.queries import Endpoint, Head, Member, Metagraph, Published
+from miner.chain.queries import Head, Member, Metagraph, Published, PublishedEndpoint
 from miner.doctor import chain
 from miner.doctor.findings import Finding, Level
 
@@ -20,9 +20,9 @@ def member(uid: int, hotkey: str, incentive: float = 0.0, *, permit: bool = Fals
     return Member(neuron, f"cold-{hotkey}", int(incentive * 1e6))
 
 
-OURS = Endpoint(ip_address("1.2.3.4"), 8091)
-PRIVATE = Endpoint(ip_address("192.168.1.20"), 8091)
-SIXTH = Endpoint(ip_address("2600::1"), 8091)
+OURS = PublishedEndpoint(ip_address("1.2.3.4"), 8091)
+PRIVATE = PublishedEndpoint(ip_address("192.168.1.20"), 8091)
+SIXTH = PublishedEndpoint(ip_address("2600::1"), 8091)
 SUBNET = Metagraph(
     block=10_000,
     members=[
@@ -210,7 +210,9 @@ def test_standing(facts: chain.ChainFacts, who: chain.ChainIdentity, level: Leve
         (PRIVATE, "none of 5 services could tell", True, "problem", r"has 192\.168\.1\.20:8091 \(a private address"),
     ],
 )  # fmt: skip
-def test_address(published: Endpoint | None, ours: Endpoint | str, is_running: bool, level: Level, words: str) -> None:
+def test_address(
+    published: PublishedEndpoint | None, ours: PublishedEndpoint | str, is_running: bool, level: Level, words: str
+) -> None:
     facts = on(published=Published(published, 9000))
     expect(chain.judge_address(facts, WHO, ours, "0.0.0.0", running=is_running), level, words)
 
@@ -219,7 +221,7 @@ def test_address(published: Endpoint | None, ours: Endpoint | str, is_running: b
 @pytest.mark.parametrize("is_running", [True, False])
 def test_an_address_that_nobody_reaches_is_promised_to_nobody(address: str, is_running: bool) -> None:
     """Whether it stands on chain, or not yet, or the chain was never read, or the hotkey is not registered."""
-    ours = Endpoint(ip_address(address), 8091)
+    ours = PublishedEndpoint(ip_address(address), 8091)
     stands, none = on(published=Published(ours, 9000)), on(published=Published(None, 0))
     for facts in (stands, none, DARK):
         for who in (WHO, NOBODY, replace(WHO, hotkey="stranger")):

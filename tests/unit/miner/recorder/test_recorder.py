@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from miner.recorder.recorder import WAITING, FlightRecorder, make_recorder
+from miner.recorder.recorder import LEAST_FREE, SHARE, WAITING, FlightRecorder, Ring, make_recorder
 from miner.recorder.records import IMAGES, SEGMENTS, RequestRecord, image_name, read_records
-from miner.recorder.storage import LEAST_FREE, SHARE, Ring
 from tests.process.daemon import eventually
 
 NOW = round(time.time(), 3)

@@ -110,3 +110,10 @@ def test_a_line_that_is_no_setting_is_refused_by_its_number_and_not_shown(tmp_pa
     assert "hf_notwithoutequals" not in run.stderr
     places = [key.rpartition(", ")[2] for key in keys_of(run)]
     assert places == ["line 3", "line 6", "line 7"]
+
+
+@pytest.mark.parametrize("name", ["ENVFILE", "env_file"])
+def test_a_name_of_the_settings_file_that_is_nearly_right_is_refused(name: str) -> None:
+    done = subprocess.run(["make", "-n", "run", f"{name}=miner.env"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "ENV_FILE=miner.env" in done.stderr

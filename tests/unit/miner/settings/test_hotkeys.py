@@ -7,8 +7,8 @@ from bittensor.keyfiles import Keypair
 
 from miner.axon.caller import Rules
 from miner.errors import ConfigurationError
-from miner.settings.hotkeys import check_hotkeys, is_hotkey, split_hotkeys
 from miner.settings.settings import Settings
+from miner.settings.validators import check_hotkeys, is_hotkey, split_hotkeys
 
 ALICE, BOB = (Keypair.create_from_seed(number.to_bytes(32, "big"), 1).ss58_address for number in (1, 2))
 

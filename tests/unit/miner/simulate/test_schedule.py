@@ -10,7 +10,7 @@ import pytest
 
 from detectors.photos.transforms import ERAS, Era, opened, prepare
 from miner.errors import CouldNotStart
-from miner.simulate.run import Photo, Play, made_photos
+from miner.simulate.run import Play, SimulatedPhoto, made_photos
 from miner.simulate.schedule import AT_ONCE, HAND, STAGGER, TASK, Request, SimulatedSubnet, own_rounds, plan
 
 LABELS = [True] * 3 + [False] * 5
@@ -86,7 +86,10 @@ def test_a_picture_is_the_same_to_the_byte_for_its_seed_and_number(era: Era) -> 
 
 def test_a_photo_that_is_gone_is_named(tmp_path: Path) -> None:
     play = Play(
-        SimulatedSubnet(), [Photo("roadwork/a.jpg", is_roadwork=True, path=tmp_path / "a.jpg")], "native", seed=0
+        SimulatedSubnet(),
+        [SimulatedPhoto("roadwork/a.jpg", is_roadwork=True, path=tmp_path / "a.jpg")],
+        "native",
+        seed=0,
     )
     with pytest.raises(CouldNotStart, match=r"roadwork/a\.jpg: can't be read any more: No such file"):
         play.picture(Request(0, 0.0, 0.0, 0, 0, is_roadwork=True))

@@ -11,16 +11,16 @@ from sklearn.metrics import accuracy_score, matthews_corrcoef
 from miner.axon.client import Reply
 from miner.simulate.report import score_all, summed_up, truth
 from miner.simulate.schedule import Request
-from miner.simulate.sender import Answer, judged
+from miner.simulate.sender import SentAnswer, judged
 
 
 def request(number: int = 0, *, works: bool = True, validator: int = 0, votes: tuple[bool, ...] = ()) -> Request:
     return Request(number, float(number), 0.0, validator, 0, works, votes)
 
 
-def answer(number: int = 0, prediction: float | None = 0.9) -> Answer:
+def answer(number: int = 0, prediction: float | None = 0.9) -> SentAnswer:
     outcome = "late" if prediction is None else "answered"
-    return Answer(number, outcome, prediction, 0.1, 0 if prediction is None else 200, "")  # type: ignore[arg-type]
+    return SentAnswer(number, outcome, prediction, 0.1, 0 if prediction is None else 200, "")  # type: ignore[arg-type]
 
 
 def by_the_book(played: list[tuple[float | None, bool]]) -> list[float]:

@@ -19,7 +19,7 @@ from detectors.base import RunOptions
 from detectors.load import load_detector
 from detectors.models.config import DetectorConfig
 from detectors.models.manifest import Manifest
-from detectors.remote.server import HEADER, Answer, OpenInference
+from detectors.remote.server import HEADER, OpenInference, ServerAnswer
 
 
 class Arguments(BaseModel):
@@ -66,5 +66,5 @@ def build(arguments: Arguments) -> Any:
     return Model.bind(arguments)
 
 
-def _response(answer: Answer) -> Response:
+def _response(answer: ServerAnswer) -> Response:
     return Response(answer.body, answer.status, dict(answer.headers))

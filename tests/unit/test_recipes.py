@@ -1,0 +1,144 @@
+"""The recipes of CONTRIBUTING, followed as they stand there, in a copy of the repository."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+
+from detectors.models import MODEL_FILE
+from detectors.models.hf_config import PROCESSOR_FILE
+from tests.house import ROOT
+from tests.tables import CONTRIBUTING
+
+BLOCK = re.compile(r"`([\w./]+\.py)`(?:,\s+after\s+`([^`\n]+)`)?:\n\n```python\n(.*?)```", re.DOTALL)
+COPIED = ("miner", "detectors", "tests", "env", ".github", "pyproject.toml")
+STARTER = ROOT / "detectors" / "starter"
+IGNORED = shutil.ignore_patterns("__pycache__", "optimized")
+MOST_FILES = 2  # one that is new, or changed, and the one that has the line
+
+
+def follow(title: str, folder: Path) -> Path:
+    """Copy the repository, do there what a recipe says, and return the copy."""
+    section = (ROOT / CONTRIBUTING).read_text(encoding="utf-8").partition(f"### {title}\n")[2].partition("\n### ")[0]
+    steps = BLOCK.findall(section)
+    assert steps
+    assert len({file for file, _, _ in steps}) <= MOST_FILES
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=IGNORED)
+        else:
+            shutil.copyfile(source, folder / name)
+    for file, anchor, code in steps:
+        path = folder / file
+        if not anchor:
+            assert not path.exists(), file
+            path.write_text(code, encoding="utf-8")
+            continue
+        assert code.count("\n") == 1, "one line"
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        (place,) = (number for number, line in enumerate(lines, start=1) if anchor in line)
+        path.write_text("".join([*lines[:place], code, *lines[place:]]), encoding="utf-8")
+    files = sorted({file for file, _, _ in steps})
+    for tool in (["check"], ["format", "--check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *tool, *files], cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout
+    return folder
+
+
+def run(folder: Path, code: str, **environment: str) -> str:
+    """Run code in a copy, and return what it prints."""
+    values = {"PATH": "", "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"} | environment
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=values, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_new_backend_answers_as_the_others_do(tmp_path: Path) -> None:
+    folder = follow("A backend", tmp_path)
+    code = """if True:
+        from detectors.base import RunOptions
+        from detectors.load import load_detector
+        from detectors.models.config import read_config
+        from miner.bench.subject import missing
+        from miner.settings.settings import Settings, settings_table
+        settings = Settings.load()
+        config = read_config(settings.detector_config)
+        detector = load_detector(
+            settings.image_detector, config, settings.models_dir, settings.image_detector_backend, RunOptions()
+        )
+        detector.verify()
+        print(detector.backend_name, missing("reference", "ViT", config), "`reference`" in settings_table())
+    """
+    assert run(folder, code, IMAGE_DETECTOR_BACKEND="reference").split() == ["reference", "None", "True"]
+
+
+def test_a_new_detector_is_exported_compared_and_served(tmp_path: Path) -> None:
+    folder = follow("A detector", tmp_path / "copy")
+    graph = onnx.load(STARTER / MODEL_FILE)
+    (logits,) = graph.graph.output
+    graph.graph.node.append(onnx.helper.make_node("Softmax", [logits.name], ["probabilities"], axis=1))
+    logits.name = "probabilities"
+    onnx.save(graph, tmp_path / "mine.onnx")
+    shutil.copyfile(STARTER / PROCESSOR_FILE, tmp_path / PROCESSOR_FILE)
+    yaml = tmp_path / "mine.yaml"
+    yaml.write_text("weights_path: mine.onnx\n")
+    code = """if True:
+        from detectors.base import RunOptions
+        from detectors.export.export import prepare
+        from detectors.load import load_detector
+        from detectors.models.config import read_config
+        from detectors.photos.synthetic import known_picture
+        from miner.settings.settings import Settings
+        settings = Settings.load()
+        name, config = settings.image_detector, read_config(settings.detector_config)
+        prepare(name, config, settings.models_dir)
+        detector = load_detector(name, config, settings.models_dir, "onnx", RunOptions())
+        detector.verify()
+        starter = load_detector("ViT", read_config("starter.yaml"), settings.models_dir, "onnx", RunOptions())
+        answers = [one.predict(known_picture()).probability for one in (detector, starter)]
+        print(detector.manifest.detector, abs(answers[0] - answers[1]) < 1e-5)
+    """
+    models = str(tmp_path / "models")
+    said = run(folder, code, IMAGE_DETECTOR="OnnxFile", IMAGE_DETECTOR_CONFIG=str(yaml), MODELS_DIR=models)
+    assert said.split() == ["OnnxFile", "True"]
+
+
+def test_a_new_metric_is_exported_and_counts(tmp_path: Path) -> None:
+    folder = follow("A metric", tmp_path)
+    code = """if True:
+        from prometheus_client import generate_latest
+        from miner.metrics import Metrics
+        from miner.recorder.records import RequestRecord
+        metrics = Metrics()
+        for size in (1000, 234):
+            metrics.request_ended(RequestRecord(0.0, None, "dendrite", "ok", "", 0.1, image_bytes=size))
+        lines = generate_latest(metrics.registry).decode().splitlines()
+        print(next(line for line in lines if line.startswith("roadwork_miner_photo_bytes_total")))
+    """
+    assert run(folder, code).split() == ["roadwork_miner_photo_bytes_total", "1234.0"]
+
+
+@pytest.mark.parametrize(("value", "said"), [("0.5", "0.5"), ("", "1.0"), ("2", "RECORDER_SAMPLE=2: ")])
+def test_a_new_setting_is_read_checked_and_listed(tmp_path: Path, value: str, said: str) -> None:
+    folder = follow("A setting", tmp_path)
+    code = """if True:
+        from miner.errors import ConfigurationError
+        from miner.settings.settings import Settings
+        from tests import tables
+        tables.main()
+        try:
+            print(Settings.load().recorder_sample)
+        except ConfigurationError as error:
+            print(error)
+    """
+    assert run(folder, code, RECORDER_SAMPLE=value).startswith(said)
+    assert "| `RECORDER_SAMPLE` | `1.0` | share of the requests" in (folder / "env" / "README.md").read_text()
