@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from detectors.export import Exporter
     from detectors.network import Network
     from detectors.quantize import Recipe
+    from detectors.training.methods import TrainingMethod
 
 
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -64,6 +65,25 @@ class BackendEntry:
     stands_in: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class MethodEntry:
+    """A training method: its class as `module:name`, and what is chosen by it where nothing else is said.
+
+    Attributes:
+        place: of the class.
+        words: what learns, for people.
+        epochs: at most.
+        rate: the learning rate at its highest.
+        whole: whether every weight learns, which takes the most memory.
+    """
+
+    place: str
+    words: str
+    epochs: int
+    rate: float
+    whole: bool = False
+
+
 DETECTORS = {
     "ViT": DetectorEntry(
         "detectors.network:ViT", "starter.yaml", "detectors.export.hf:ViTExporter", "transformers", "export"
@@ -84,6 +104,13 @@ BACKENDS = {
     ),
     "torch": BackendEntry("detectors.backends.torch:TorchBackend", ("torch",)),
     "remote": BackendEntry("detectors.backends.remote:RemoteBackend"),
+}
+METHODS = {
+    "head": MethodEntry(
+        "detectors.training.methods:HeadMethod", "last layer from cached features (minutes)", 100, 1e-3
+    ),
+    "lora": MethodEntry("detectors.training.methods:LoraMethod", "adapters", 15, 5e-4),
+    "full": MethodEntry("detectors.training.methods:FullMethod", "every weight", 15, 5e-5, whole=True),
 }
 
 
@@ -111,6 +138,11 @@ def exporter_class(name: str) -> "type[Exporter]":
 def backend_class(name: str) -> "type[Backend]":
     """Return a backend's class."""
     return cast("type[Backend]", _resolve("backend", _places(BACKENDS), name))
+
+
+def method_class(name: str) -> "type[TrainingMethod]":
+    """Return a training method's class."""
+    return cast("type[TrainingMethod]", _resolve("method", {key: entry.place for key, entry in METHODS.items()}, name))
 
 
 def recipes(precision: str, backend: str) -> "dict[str, Recipe]":

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from detectors.files import flush
 from detectors.training.batching import MicroBatches
 from detectors.training.job import ALL_DONE, Schedule, Stopping, scores_of, since_best, superfluous, why_ended
-from detectors.training.trainer import BUFFERS, MicroBatchTrainer
+from detectors.training.trainer import AVERAGE, BUFFERS, MicroBatchTrainer
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments  # isort: skip
 
@@ -22,14 +22,11 @@ BEST = "best.safetensors"
 
 
 def trained(model: nn.Module) -> dict[str, Tensor]:
-    """Return what training changes: weights that learn, and running statistics."""
-    learning = {name for name, value in model.named_parameters() if value.requires_grad}
-    frozen = {name for name, value in model.named_parameters() if not value.requires_grad}
-    return {
-        name: value.detach().clone().contiguous()
-        for name, value in model.state_dict().items()
-        if name in learning or name not in frozen
-    }
+    """Return what training changes: weights that learn, their average, and running statistics."""
+    parameters = model.named_parameters()
+    frozen = {name for name, value in parameters if not value.requires_grad and not name.startswith(AVERAGE)}
+    state = model.state_dict().items()
+    return {name: value.detach().clone().contiguous() for name, value in state if name not in frozen}
 
 
 def running_statistics(model: nn.Module) -> dict[str, Tensor]:

@@ -4,17 +4,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from detectors.errors import DetectorConfigError
 from detectors.files import write_safely
 from detectors.models.config import usable
 from detectors.models.documents import faults, read_yaml, shown
+from detectors.registry import METHODS
 
 CONFIG_FILE = "config.yaml"
 HUB = "hf:"  # what a data set's name begins with
 
-Method = Literal["head", "lora", "full"]
+
+def _known_method(name: str) -> str:
+    if name not in METHODS:
+        raise ValueError(f"one of {', '.join(METHODS)} is allowed")
+    return name
+
+
+Method = Annotated[str, AfterValidator(_known_method)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -55,7 +63,7 @@ class TrainConfig(_Part):
     detector: Literal["ViT", "YOLOClassifier"] = Field("ViT", description="what serves it later")
     model: str = Field("small", description="tiny, small, base; a repository; a folder; for YOLO a .pt or .yaml file")
     revision: str = Field("main", description="branch, tag or commit of the repository")
-    method: Method = Field("head", description="head: from cached features, in minutes; lora; full. YOLO: always full")
+    method: Method = Field("head", description=f"{'; '.join(METHODS)}. YOLO: always full")
     epochs: int | None = Field(None, ge=1, description="at most; None: by the method")
     batch_size: int = Field(32, ge=1, description="photos between two steps of the optimiser")
     micro_batch: int | None = Field(None, ge=1, description="photos in memory at once; None: by the memory")
@@ -91,14 +99,12 @@ class TrainConfig(_Part):
         """Epochs at most: many for a head, whose epochs take no time, more from scratch than from weights."""
         if self.quick:
             return 1
-        by_method = {"head": 100, "lora": 15, "full": 15}
-        return self.epochs or (40 if self.is_yolo else by_method[self.method])
+        return self.epochs or (40 if self.is_yolo else METHODS[self.method].epochs)
 
     @property
     def rate(self) -> float:
         """The learning rate at its highest."""
-        by_method = {"head": 1e-3, "lora": 5e-4, "full": 5e-5}
-        return self.learning_rate or (1e-3 if self.is_yolo else by_method[self.method])
+        return self.learning_rate or (1e-3 if self.is_yolo else METHODS[self.method].rate)
 
     def anchored(self) -> Self:
         """Return it with every path in full, so that it means the same from another working folder."""

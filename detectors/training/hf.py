@@ -1,31 +1,35 @@
-"""`ViT`: a Hugging Face image classifier trained by its head on cached features, by adapters, or in full."""
+"""The training of a Hugging Face image classifier (`ViT`), by the method that is chosen, with its progress."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
+from detectors.console import Screen
 from detectors.network import ViT
+from detectors.registry import method_class
 from detectors.training import checkpoints as keeping
 from detectors.training import hf_model
 from detectors.training.batching import MicroBatches, Pace, WeightedLoss
 from detectors.training.budget import ResourceLog
-from detectors.training.dataset import DataSet, FeatureExamples, PixelExamples, Views, collate
-from detectors.training.features import RESOURCES, features_of
+from detectors.training.dataset import DataSet, collate
+from detectors.training.features import RESOURCES
 from detectors.training.job import Chosen, Job, Stopping, TrainingResult, class_weights, make_schedule, why_ended
-from detectors.training.trainer import Averaged, Averaging, MicroBatchTrainer, choose, choose_for_head, validation
+from detectors.training.methods import Start, TrainingMethod
+from detectors.training.trainer import Averaged, Averaging, MicroBatchTrainer, validation
 
-from transformers import PrinterCallback, TrainerState, TrainingArguments  # isort: skip
-from contextlib import ExitStack
-
-from detectors.console import Screen
-
-from transformers import TrainerCallback, TrainerControl  # isort: skip
-
+from transformers import (  # isort: skip  # after `hf_model`, which mends torchvision
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 CHECKPOINTS, TENSORBOARD, MODEL = "checkpoints", "tensorboard", "model"
 
@@ -71,30 +75,6 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self._stack.close()
 
 
-class FeatureHead(nn.Module):  # type: ignore[misc]
-    """A linear layer on features that are brought to mean 0 and spread 1 first, so that one learning rate suits all."""
-
-    def __init__(self, features: NDArray[np.float32]) -> None:
-        super().__init__()
-        flat = torch.from_numpy(features).flatten(0, 1)
-        self.register_buffer("mean", flat.mean(0))
-        self.register_buffer("spread", flat.std(0).clamp_min(1e-4))
-        self.linear = nn.Linear(flat.shape[1], len(hf_model.LABELS))
-        nn.init.zeros_(self.linear.weight)  # the problem is convex: no luck is needed
-        nn.init.zeros_(self.linear.bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return logits."""
-        logits: Tensor = self.linear((features - self.mean) / self.spread)
-        return logits
-
-    def fold_into(self, layer: nn.Linear) -> None:
-        """Write the layer that gives the same logits from the features as they come."""
-        with torch.no_grad():
-            layer.weight.copy_(self.linear.weight / self.spread)
-            layer.bias.copy_(self.linear.bias - layer.weight @ self.mean)
-
-
 def train(job: Job, data: DataSet, photos: str, stopping: Stopping) -> TrainingResult:
     """Train and write `model/` into the run's folder.
 
@@ -114,42 +94,21 @@ def train(job: Job, data: DataSet, photos: str, stopping: Stopping) -> TrainingR
         job.screen.warn(f"{source} holds no weights: starting from random ones")
     preprocessing = ViT.read_preprocessing(source)
     model = hf_model.load(source, config.seed)
-    views = Views(config.augment, config.seed)
     labels = np.array([photo.label for photo in data.train], dtype=np.int64)
     chosen = Chosen.read(job.run, photos) if job.resume else None
-    examples: list[Any]
-    if config.method == "head":
-        known = chosen.views if chosen is not None else None
-        arrays, count = features_of(job, model, preprocessing, data, stopping, config.views if known is None else known)
-        network: nn.Module = FeatureHead(arrays[0])
-        examples = [
-            FeatureExamples(array, np.array([photo.label for photo in part], dtype=np.int64))
-            for array, part in zip(arrays, (data.train, data.val), strict=False)
-        ]
-        chosen = chosen or choose_for_head(job, network, arrays[0].shape[2], photos, count, len(data.train))
-    else:
-        network = model
-        if config.method == "lora":
-            network = hf_model.with_adapters(model, config.lora_rank, config.seed)
-        elif config.average:
-            network = Averaged(model)
-        examples = [
-            PixelExamples(part, views, preprocessing, plain=part is not data.train) for part in (data.train, data.val)
-        ]
-        chosen = chosen or choose(job, network, examples[0], preprocessing.shape[1:], photos, len(data.val))
+    method = method_class(config.method)()
+    start = Start(job, model, preprocessing, data, photos, stopping, chosen)
+    network, examples, chosen = method.prepare(start)
     chosen.write(job.run)
-    outcome = _fit(job, network, examples, labels, chosen, stopping)
-    if isinstance(network, FeatureHead):
-        network.fold_into(hf_model.head_of(model))
-    if isinstance(network, Averaged):
-        network.settle()
-    hf_model.save(network if config.method == "lora" else model, source, job.run / MODEL)
+    outcome = _fit(job, method, network, examples, labels, chosen, stopping)
+    hf_model.save(method.finish(network, model), source, job.run / MODEL)
     return outcome
 
 
 def _fit(
-    job: Job, network: nn.Module, examples: Sequence[Any], labels: NDArray[np.int64], chosen: Chosen, stopping: Stopping
-) -> TrainingResult:
+    job: Job, method: TrainingMethod, network: nn.Module, examples: Sequence[Any], labels: NDArray[np.int64],
+    chosen: Chosen, stopping: Stopping,
+) -> TrainingResult:  # fmt: skip
     """Train, and take the best epoch's weights."""
     config, checkpoints = job.config, job.run / CHECKPOINTS
     train, val = examples
@@ -178,10 +137,9 @@ def _fit(
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     if isinstance(network, Averaged):
-        trainer.add_callback(Averaging(network, config.average))
+        trainer.add_callback(Averaging(network))
     keeper.trainer = trainer
-    # A head has no photos to wait for.
-    waiting = (lambda: 0.0) if config.method == "head" else (lambda: pace.waited)
+    waiting = (lambda: pace.waited) if method.loads_photos else (lambda: 0.0)
     why = None
     if checkpoint is not None:
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))

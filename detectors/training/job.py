@@ -47,9 +47,10 @@ def class_weights(labels: NDArray[np.int64], *, balanced: bool) -> tuple[float, 
     """Return what a photo of each class weighs in the loss, so that both classes weigh the same; 1 on average."""
     if not balanced:
         return 1.0, 1.0
-    counts = np.bincount(labels, minlength=2)
-    weights = len(labels) / (2 * counts)
-    return float(weights[0]), float(weights[1])
+    from sklearn.utils.class_weight import compute_class_weight
+
+    none, works = compute_class_weight("balanced", classes=np.array([0, 1]), y=labels)
+    return float(none), float(works)
 
 
 def since_best(scores: Sequence[Score]) -> int:

@@ -6,6 +6,7 @@ here the optimiser's batch stays as asked, and only the part of it that is in me
 """
 
 import gc
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,25 +18,27 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
 
-from detectors.console import Screen
+from detectors.console import Screen, duration
 from detectors.evaluation.estimates import reward_of
+from detectors.registry import METHODS
 from detectors.training.batching import MicroBatches, Pace, WeightedLoss, gradients
-from detectors.training.budget import Probe, fewer, is_out_of_memory
+from detectors.training.budget import GB, Probe, fewer, first_micro_batch, is_out_of_memory, loader_workers
 from detectors.training.dataset import EpochSampler
-from detectors.training.hf_model import logits_of
-
-from transformers import EvalPrediction, Trainer  # isort: skip  # after `classifier`, which mends torchvision
-from copy import deepcopy
-
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments  # isort: skip
-import resource
-
-from detectors.console import duration
-from detectors.training.budget import GB, first_micro_batch, loader_workers
-from detectors.training.hf_model import head_of
+from detectors.training.hf_model import head_of, logits_of
 from detectors.training.job import Chosen, Job
 
+from transformers import (  # isort: skip  # after `hf_model`, which mends torchvision
+    EvalPrediction,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+AVERAGE = "average."  # what names of the averaged weights begin with
 BUFFERS = "buffers.safetensors"  # running statistics, beside adapters
 
 
@@ -204,45 +207,47 @@ def _foreseen(measure: Callable[[int, Look], float], micro_batch: int, probe: Pr
 
 
 class Averaged(nn.Module):  # type: ignore[misc]
-    """Answers as the network while it trains, and as the average otherwise."""
+    """A network that answers as itself while it trains, and as the moving average of its weights otherwise.
 
-    def __init__(self, model: nn.Module) -> None:
+    Args:
+        model: learns.
+        share: of the average that is kept at a step; less at first, or the random start would stay in it for long.
+    """
+
+    def __init__(self, model: nn.Module, share: float) -> None:
         super().__init__()
+
+        def mixed(average: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
+            if not average.is_floating_point():  # how many batches were seen
+                return current
+            count = float(steps)
+            return average.lerp(current.to(average.dtype), 1 - min(share, count / (count + 9)))
+
         self.model = model
-        self.average = deepcopy(model)
-        for module in self.average.modules():
-            for name, value in list(module.named_parameters(recurse=False)):
-                delattr(module, name)
-                module.register_buffer(name, value.detach().clone())
+        self.average = AveragedModel(model, avg_fn=mixed, use_buffers=True).requires_grad_(False)
 
     def forward(self, inputs: Tensor) -> Any:
         """Return what the network or the average returns."""
         return self.model(inputs) if self.training else self.average(inputs)
 
-    def update(self, share: float) -> None:
-        """Keep this share of the average, and take the rest from the network, running statistics included."""
-        now = self.model.state_dict()
-        with torch.no_grad():
-            for name, value in self.average.state_dict().items():
-                if value.is_floating_point():
-                    value.lerp_(now[name], 1 - share)
-                else:
-                    value.copy_(now[name])
+    def update(self) -> None:
+        """Take a step of the network in, running statistics included."""
+        self.average.update_parameters(self.model)
 
     def settle(self) -> None:
         """Give the network the average's weights: the training is over."""
-        self.model.load_state_dict(self.average.state_dict())
+        self.model.load_state_dict(self.average.module.state_dict())
 
 
 class Averaging(TrainerCallback):  # type: ignore[misc]
     """Updates the average after every step."""
 
-    def __init__(self, network: Averaged, share: float) -> None:
-        self._network, self._share = network, share
+    def __init__(self, network: Averaged) -> None:
+        self._network = network
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Take the step in; the first ones count more, or the random start would stay in it for long."""
-        self._network.update(min(self._share, state.global_step / (state.global_step + 9)))
+        """Take the step in."""
+        self._network.update()
 
 
 def choose(job: Job, network: nn.Module, train: Any, shape: tuple[int, ...], photos: str, val: int) -> Chosen:
@@ -258,7 +263,7 @@ def choose(job: Job, network: nn.Module, train: Any, shape: tuple[int, ...], pho
     """
     config, screen = job.config, job.screen
     start = config.micro_batch or first_micro_batch(
-        job.machine.available, config.batch_size, full=config.method == "full"
+        job.machine.available, config.batch_size, full=METHODS[config.method].whole
     )
     fixed = "bf16" if config.precision == "bf16" else "fp32"
     micro_batch, seconds = fitting(
@@ -276,7 +281,7 @@ def choose(job: Job, network: nn.Module, train: Any, shape: tuple[int, ...], pho
     loading = _loading(train)
     workers = config.workers if config.workers is not None else loader_workers(job.machine.cores, loading, seconds)
     learning = sum(value.numel() for value in network.parameters() if value.requires_grad)
-    everything = sum(value.numel() for value in network.parameters())
+    everything = sum(value.numel() for name, value in network.named_parameters() if not name.startswith(AVERAGE))
     each = _each(seconds, loading, workers)
     total = config.most_epochs * each * (len(train) + FORWARD * val)
     # Gradients and AdamW's two moments come on top of what the trial has taken.

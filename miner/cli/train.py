@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from detectors.registry import METHODS
 from detectors.training.config import TrainConfig
 from detectors.training.job import Job, open_run
 from miner.cli.common import Json
@@ -25,8 +26,8 @@ def train(
         str | None, typer.Option(help="tiny, small, base; a Hugging Face repository; a folder; YOLO: .pt or .yaml.")
     ] = None,
     method: Annotated[
-        Literal["head", "lora", "full"] | None,
-        typer.Option(help="head: last layer from cached features (minutes); lora: adapters; full: every weight."),
+        str | None,
+        typer.Option(help="; ".join(f"{name}: {entry.words}" for name, entry in METHODS.items()) + "."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="At most; it stops before where nothing gets better.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Photos between two steps of the optimiser (32).")] = None,

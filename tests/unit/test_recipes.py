@@ -8,10 +8,13 @@ from pathlib import Path
 
 import onnx
 import pytest
+from safetensors.numpy import load_file
 
 from detectors.models import MODEL_FILE
 from detectors.models.hf_config import PROCESSOR_FILE
 from tests.house import ROOT
+from tests.models import make_vit
+from tests.photos import fill
 from tests.tables import CONTRIBUTING
 
 BLOCK = re.compile(r"`([\w./]+\.py)`(?:,\s+after\s+`([^`\n]+)`)?:\n\n```python\n(.*?)```", re.DOTALL)
@@ -125,6 +128,20 @@ def test_a_new_metric_is_exported_and_counts(tmp_path: Path) -> None:
         print(next(line for line in lines if line.startswith("roadwork_miner_photo_bytes_total")))
     """
     assert run(folder, code).split() == ["roadwork_miner_photo_bytes_total", "1234.0"]
+
+
+@pytest.mark.export
+def test_a_new_training_method_trains_what_it_says_and_nothing_else(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    folder = follow("A training method", tmp_path / "copy")
+    photos = fill(tmp_path / "photos")
+    vit = make_vit(tmp_path / "vit", hidden_size=16, num_hidden_layers=1)
+    options = [photos, "--model", vit, "--method", "bias", "--epochs", 3, "--out", tmp_path / "run"]
+    run(folder, f"import sys; from miner.cli import main; sys.argv[1:] = {['train', *map(str, options)]}; main()")
+    before, after = (load_file(path / "model.safetensors") for path in (vit, tmp_path / "run" / "model"))
+    changed = {name for name, value in after.items() if name in before and (value != before[name]).any()}
+    assert changed
+    assert all(name.endswith("bias") for name in changed)
 
 
 @pytest.mark.parametrize(("value", "said"), [("0.5", "0.5"), ("", "1.0"), ("2", "RECORDER_SAMPLE=2: ")])
