@@ -71,6 +71,10 @@ class RunOptions:
     engine: "EngineOptions | None" = None  # where the graph runs, for the remote backend
     max_pixels: int = MAX_PIXELS
 
+    def __str__(self) -> str:
+        """Return the split in words."""
+        return f"{self.slots} slot{'s' * (self.slots != 1)} × {self.threads} thread{'s' * (self.threads != 1)}"
+
     @property
     def cores(self) -> int:
         """Threads in all."""

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
+from detectors.base import RunOptions
 from miner import systemd
 from miner.axon.app import Axon
 from miner.axon.body import Limits
@@ -21,7 +22,6 @@ from miner.identities import in_words as why_none
 from miner.inference import memory
 from miner.inference.health import Health
 from miner.inference.loader import ModelLoader, in_words, seconds_allowed
-from miner.inference.plan import ThreadPlan
 from miner.inference.queue import Queue
 from miner.inference.reload import Reloader
 from miner.inference.scheduler import Scheduler
@@ -117,7 +117,7 @@ class Daemon:
             self.seats, loaded = await asyncio.gather(asyncio.to_thread(open_seats, settings), loader.load())
             loader.show(loaded)
             memory.keep_pictures_together()
-            plan = ThreadPlan(loaded.detector.options.slots, loaded.detector.options.threads)
+            plan = loaded.detector.options
             self.metrics.planned(plan.slots, plan.threads)
             queue = Queue(
                 plan.slots, loaded.pace, settings.queue_depth, settings.queue_share,
@@ -250,7 +250,7 @@ class Daemon:
             listeners.append(flight)
         return listeners
 
-    def _summary(self, plan: ThreadPlan) -> str:
+    def _summary(self, plan: RunOptions) -> str:
         """Return in one line what is served, where and as whom."""
         assert self.service is not None
         settings = self.settings

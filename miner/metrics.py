@@ -99,7 +99,7 @@ class MachineCollector(Collector):
         for name, text, value in (
             ("cpu_periods", "Scheduler periods under the cgroup's CPU quota.", throttling.periods),
             ("cpu_throttled_periods", "Periods that ran into the quota.", throttling.throttled),
-            ("cpu_throttled_seconds", "Time the cgroup's tasks were held back.", throttling.seconds),
+            ("cpu_throttled_seconds", "Time the cgroup's tasks were throttled by the CPU quota.", throttling.seconds),
         ):
             yield CounterMetricFamily(PREFIX + name, text, value=value)
 

@@ -1,4 +1,4 @@
-"""How far hypothesis goes: seconds with the tests, as far as it is told by `make fuzz`; and who may take long."""
+"""How far hypothesis goes: seconds with the tests, further by `make fuzz`; who starts processes, who may take long."""
 
 import os
 from pathlib import Path
@@ -17,8 +17,16 @@ settings.register_profile("fuzz", quick, derandomize=False, max_examples=int(os.
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
+# Daemons, nodes, machines: every test there starts processes. Elsewhere those of a module that can.
+PROCESS_ROOMS = {"process", "chain", "service", "remote"}
+TESTS = Path(__file__).parent
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give time to those on the test chain, of which the first downloads a distribution."""
+    """Mark what starts processes; give time to those on the test chain, of which the first downloads a distribution."""
     for item in items:
+        room = item.path.relative_to(TESTS).parts[0]
+        if room in PROCESS_ROOMS or hasattr(getattr(item, "module", None), "subprocess"):
+            item.add_marker(pytest.mark.process)
         if item.path.parent.name == "chain":
             item.add_marker(pytest.mark.timeout(900))

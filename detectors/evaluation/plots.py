@@ -34,14 +34,14 @@ def training_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
 
 
 def confusion_matrix(labels: NDArray[np.int64], probabilities: Floats, path: Path, threshold: float = 0.5) -> None:
-    """Draw what was said of each class; exactly the threshold counts as no roadwork, as with the validators."""
+    """Draw actual against predicted classes; exactly the threshold counts as no roadwork, as with the validators."""
     figure, axes = _figure(4.2)
     draw_confusion(axes, labels, probabilities, threshold)
     _save(figure, path)
 
 
 def reliability_diagram(labels: NDArray[np.int64], probabilities: Floats, path: Path) -> None:
-    """Draw how often there were works where the detector said so many per cent."""
+    """Draw the actual share of roadwork over the predicted probability."""
     figure, axes = _figure(4.2)
     draw_reliability(axes, labels, probabilities)
     _save(figure, path)
@@ -100,10 +100,10 @@ def draw_curves(axes: Axes, history: Sequence[Mapping[str, float]], names: Mappi
 
 
 def draw_confusion(axes: Axes, labels: NDArray[np.int64], probabilities: Floats, threshold: float) -> None:
-    """Draw the four counts."""
-    said = (probabilities > threshold).astype(int)
+    """Draw the four counts, with precision and recall; the colour is the share of the actual class."""
+    predicted = (probabilities > threshold).astype(int)
     matrix = np.zeros((2, 2), dtype=int)
-    np.add.at(matrix, (labels, said), 1)
+    np.add.at(matrix, (labels, predicted), 1)
     shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(matrix):
@@ -111,20 +111,22 @@ def draw_confusion(axes: Axes, labels: NDArray[np.int64], probabilities: Floats,
         axes.text(column, row, f"{count}\n{share:.1%}", ha="center", va="center", color="w" if share > 0.5 else "k")
     axes.set_xticks((0, 1), CLASS_NAMES)
     axes.set_yticks((0, 1), CLASS_NAMES)
-    axes.set_xlabel("said")
-    axes.set_ylabel("was")
+    hits = matrix[1, 1]
+    precision, recall = (hits / max(1, count) for count in (matrix[:, 1].sum(), matrix[1].sum()))
+    axes.set_xlabel(f"predicted\nprecision {precision:.1%}, recall {recall:.1%}")
+    axes.set_ylabel("actual")
 
 
 def draw_reliability(axes: Axes, labels: NDArray[np.int64], probabilities: Floats) -> None:
-    """Draw the share of works in each tenth of the probabilities, larger the more photos it stands for."""
+    """Draw the actual share of roadwork in each tenth of the probabilities, larger the more photos it stands for."""
     bins = np.minimum((probabilities * BINS).astype(int), BINS - 1)
     axes.plot((0, 1), (0, 1), color=GREY, linestyle=":")
     for number in np.unique(bins):
         inside = bins == number
         size = 20 + 180 * inside.mean()
         axes.scatter(probabilities[inside].mean(), labels[inside].mean(), s=size, color=BLUE)
-    axes.set_xlabel("probability of roadwork said")
-    axes.set_ylabel("share that was roadwork")
+    axes.set_xlabel("predicted probability of roadwork")
+    axes.set_ylabel("actual share of roadwork")
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(-0.03, 1.03)
     axes.grid(alpha=0.3)

@@ -25,14 +25,14 @@ WIDTH = 200  # of a table that goes into a file
 
 
 def alone_table(all_figures: Sequence[BenchFigures]) -> Table:
-    """One picture at a time: median and share of the first one's, memory, start, and how far the answers differ."""
+    """One image at a time: p50 and share of the first one's, memory, start, and how far the answers differ."""
     base = all_figures[0]
-    table = Table(title="one at a time", title_justify="left")
+    table = Table(title="p50 latency, one image at a time", title_justify="left")
     table.add_column("")
     for kind in base.alone:
         table.add_column(f"{kind}, ms", justify="right")
         table.add_column("of the first", justify="right")
-    for heading in ("of the CPU's pace", "load, s", "first answer, s", "RSS, MB", "peak, MB", "differs by"):
+    for heading in ("of the CPU's pace", "load, s", "first answer, s", "RSS, MB", "peak, MB", "max difference"):
         table.add_column(heading, justify="right")
     for figures in all_figures:
         cells = []
@@ -59,8 +59,8 @@ def least_words(all_figures: Sequence[BenchFigures], least: Mapping[str, float])
 
 
 def burst_table(all_figures: Sequence[BenchFigures], verdict: BurstVerdict) -> Table:
-    """Several pictures at once: percentiles, pictures a second, and how many validators that is enough for."""
-    table = Table(title="p50 / p95 / p99 in ms", title_justify="left")
+    """Several pictures at once: percentiles, images a second, and how many validators that is enough for."""
+    table = Table(title="latency under load: p50 / p95 / p99 in ms", title_justify="left")
     table.add_column("")
     for level in all_figures[0].levels:
         table.add_column(f"{level.at_once} at once", justify="right")
@@ -76,7 +76,7 @@ def burst_table(all_figures: Sequence[BenchFigures], verdict: BurstVerdict) -> T
 
 def operator_table(name: str, operators: Sequence[Operator]) -> Table:
     """Where a picture's time goes in one graph."""
-    table = Table(title=f"{name}: a picture by operator", title_justify="left")
+    table = Table(title=f"{name}: time per image by operator", title_justify="left")
     for heading in ("", "ms", "share", "calls"):
         table.add_column(heading, justify="right" if heading else "left")
     for one in operators:
@@ -157,7 +157,9 @@ def draw(all_figures: Sequence[BenchFigures], deadline: float, title: str, path:
         times.plot(at_once, [level.p99 for level in figures.levels], ":", color=colour)
     times.axhline(deadline, color="black", linewidth=1)
     times.annotate(f"deadline, {deadline:g} s", (at_once[0], deadline), va="bottom")
-    times.set(xscale="log", yscale="log", xlabel="requests at once", ylabel="seconds (— p50, ··· p99)", title=title)
+    times.set(
+        xscale="log", yscale="log", xlabel="concurrent requests", ylabel="latency, s (— p50, ··· p99)", title=title
+    )
     times.set_xticks(at_once, [str(number) for number in at_once])
     times.minorticks_off()
     times.legend()
@@ -165,7 +167,7 @@ def draw(all_figures: Sequence[BenchFigures], deadline: float, title: str, path:
     memory.barh(names, [figures.peak_bytes / 1e6 for figures in all_figures], color=colours, alpha=0.3)
     memory.barh(names, [figures.loaded.warm_bytes / 1e6 for figures in all_figures], color=colours)
     memory.invert_yaxis()
-    memory.set(xlabel="resident, MB (pale: peak)")
+    memory.set(xlabel="RSS, MB (pale: peak)")
     try:
         figure.savefig(path, dpi=120)
     except OSError as error:

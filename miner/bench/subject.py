@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from detectors.base import RunOptions
 from detectors.load import class_words, has_variant
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig
@@ -21,7 +22,7 @@ from detectors.registry import BACKENDS, DETECTORS, PRECISIONS, exporter_class
 from miner.bench.machine import multiply_adds
 from miner.bench.worker import BenchJob
 from miner.errors import ConfigurationError
-from miner.inference.plan import ThreadPlan, cpu_model, library_versions, plan_of, stored_plan
+from miner.inference.plan import cpu_model, library_versions, plan_of, stored_plan
 from miner.settings.settings import Settings
 
 Variant = tuple[str, str]  # backend, precision
@@ -126,7 +127,7 @@ class Subject:
     manifest: Manifest
     variants: list[Variant]
     cores: int
-    split: ThreadPlan
+    split: RunOptions
 
     def jobs(self, pictures: Sequence[str], *, reference: bool) -> list[BenchJob]:
         """Return a job for each competitor; the first is what all others are compared with."""

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
+from detectors.base import RunOptions
 from miner.bench.client import Worker
 from miner.bench.worker import BenchJob
 from miner.errors import CouldNotStart
-from miner.inference.plan import Plan, ThreadPlan
+from miner.inference.plan import Plan
 
 BURST = 8  # requests at once: about as many validators as ask a miner in the same moment
 ALONE = 2  # lone requests a round
@@ -48,7 +49,7 @@ class MeasuredVariant:
 
 def in_words(job: BenchJob) -> str:
     """Return a way to serve in words."""
-    return f"{job.name}, {ThreadPlan(job.slots, job.threads)}{ARENA[job.arena]}"
+    return f"{job.name}, {RunOptions(job.slots, job.threads)}{ARENA[job.arena]}"
 
 
 def measure(
@@ -126,10 +127,10 @@ def best(rows: Sequence[MeasuredVariant]) -> MeasuredVariant:
     return min((row for row in rows if row.score <= limit), key=lambda row: row.resident)
 
 
-def splits(cores: int) -> list[ThreadPlan]:
+def splits(cores: int) -> list[RunOptions]:
     """Return the ways to share out cores: all for one picture, one for each, and halves."""
     counts = {1, cores} | ({2} if cores >= 4 else set())
-    return [ThreadPlan(slots, max(1, cores // slots)) for slots in sorted(counts)]
+    return [RunOptions(slots, max(1, cores // slots)) for slots in sorted(counts)]
 
 
 def ways(baseline: BenchJob, leader: BenchJob, cores: int) -> list[BenchJob]:

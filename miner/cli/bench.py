@@ -39,7 +39,7 @@ from miner.cli.preparation import prepare_fp32, start_errors
 from miner.cli.training import say_left_out
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.inference.loader import seconds_allowed
-from miner.inference.plan import make_plan
+from miner.inference.plan import split_cores
 from miner.settings.settings import Settings, environment_of
 
 if TYPE_CHECKING:
@@ -68,12 +68,14 @@ def bench(
         bool, typer.Option("--daemon", help="Measure whole daemons: start, memory, overhead, growth.")
     ] = False,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Instead say where a graph's time goes on onnxruntime, by operator.")
+        bool, typer.Option("--profile", help="Profile the graph on onnxruntime instead: time by operator.")
     ] = False,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests at once that must be answered in time.")] = 10,
-    slots: Annotated[int, typer.Option(min=0, help="Pictures at once; 0: as the miner would.")] = 0,
-    threads: Annotated[int, typer.Option(min=0, help="Threads for each; 0: as the miner would.")] = 0,
-    pictures: Annotated[Path | None, typer.Option(help="Folder of photos; default: made ones of two sizes.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Concurrent requests that must be answered in time.")] = 10,
+    slots: Annotated[int, typer.Option(min=0, help="Concurrent images; 0: as the miner would.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="Threads per slot; 0: as the miner would.")] = 0,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder of photos; default: synthetic ones of two sizes.")
+    ] = None,
     seconds: Annotated[
         float | None, typer.Option(min=0.1, help="Time in all, one round at least; default: 60, or as --rounds needs.")
     ] = None,
@@ -233,7 +235,7 @@ def _subject(
     if manifest.detector != detector:
         raise ConfigurationError(f"IMAGE_DETECTOR={detector}: {config.path.name} holds a model for {manifest.detector}")
     chosen = variants(detector, config, manifest, settings.models_dir, backends, precisions)
-    split = make_plan(cores, slots or settings.inference_slots, threads or settings.inference_threads)
+    split = split_cores(cores, slots or settings.inference_slots, threads or settings.inference_threads)
     return Subject(settings, config, manifest, chosen, cores, split)
 
 

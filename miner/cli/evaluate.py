@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 def evaluate(
     data: Annotated[Path, typer.Argument(help="Folder with `roadwork` and `no_roadwork`, not used in training.")],
     models: Models = None,
-    precision: Annotated[Literal["fp32", "int8", "bf16"], typer.Option(help="Of a prepared variant.")] = "fp32",
+    precision: Annotated[
+        Literal["fp32", "int8", "bf16"], typer.Option(help="Precision of a prepared variant.")
+    ] = "fp32",
     era: Annotated[
         Literal["letterbox", "native", "augmented"] | None,
         typer.Option(help="Send them as validators of that era, as `simulate` does; default: the files as they are."),
@@ -32,8 +34,10 @@ def evaluate(
     augment: Annotated[
         bool, typer.Option("--augment", help="Also in every era, and letterboxed with JPEG, blur, noise and all three.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of changes and resamples.")] = 0,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Also draw mistakes and reliability.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of augmentation and resamples.")] = 0,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Also draw confusion matrix and reliability.")
+    ] = None,
     env_file: EnvFile = None,
     as_json: Json = False,
     set_: Set = None,

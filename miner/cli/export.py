@@ -21,7 +21,7 @@ def export(
     backend: Annotated[str | None, typer.Option(help="For a faster precision: onnx or openvino; else both.")] = None,
     precision: Annotated[Literal["fp32", "int8", "bf16"], typer.Option(help="int8 and bf16 pass a gate.")] = "fp32",
     max_flips: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of pictures that a faster precision may put on the other side.")
+        float, typer.Option(min=0, max=1, help="Largest share of images on which a faster precision may disagree.")
     ] = MAX_FLIPS,
     out: Annotated[Path | None, typer.Option(help="Folder to write (fp32); default: in MODELS_DIR.")] = None,
     pictures: Annotated[

@@ -25,8 +25,8 @@ def fuse(
         Path | None,
         typer.Option(metavar="FILE.yaml", help="The ensemble's file: made, or its fusion put in place of the old one."),
     ] = None,
-    folds: Annotated[int, typer.Option(min=2, max=20, help="Of the cross-validation.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Of folds and resamples.")] = 0,
+    folds: Annotated[int, typer.Option(min=2, max=20, help="Folds of the cross-validation.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of folds and resamples.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Judge every combination of the branches by cross-validation, and write the best down.

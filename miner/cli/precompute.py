@@ -78,7 +78,7 @@ def features(
     model: Annotated[str | None, typer.Option(help="tiny, small, base; a Hugging Face repository; a folder.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings, as for `train`.")] = None,
     cache: Annotated[Path, typer.Option(help="Where the features go; copy it home, files may be merged.")] = CACHE,
-    seed: Annotated[int | None, typer.Option(help="Of the split and the views (0).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the split and the augmentation (0).")] = None,
     micro_batch: Annotated[int | None, typer.Option(help="Photos in memory at once; else by the memory.")] = None,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the network runs.")] = "cpu",
     as_json: Json = False,

@@ -34,7 +34,7 @@ def query(
     service: Service = None,
     wire: Annotated[Literal["dendrite", "btauth"], typer.Option(help="SDK 9 and 10, or SDK 11.")] = "dendrite",
     count: Annotated[int, typer.Option(min=1, help="Requests to send.")] = 1,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests at once.")] = 1,
+    concurrency: Annotated[int, typer.Option(min=1, help="Concurrent requests.")] = 1,
     host: Annotated[str, typer.Option(help="Where the miner is.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="Its port; default: MINER_AXON_PORT.")] = None,
     receiver: Annotated[str | None, typer.Option(help="The miner's hotkey; default: this machine's miner.")] = None,

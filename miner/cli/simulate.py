@@ -37,7 +37,7 @@ def simulate(
     config: Config = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Photos in subfolders roadwork and no_roadwork; default: made ones."),
+        typer.Option(metavar="FOLDER", help="Photos in subfolders roadwork and no_roadwork; default: synthetic."),
     ] = None,
     era: Annotated[
         Literal["letterbox", "native", "augmented"],
@@ -47,11 +47,11 @@ def simulate(
         Literal["dendrite", "btauth", "both"], typer.Option(help="SDK 9 and 10, SDK 11, or in turn.")
     ] = "both",
     validators: Annotated[
-        int, typer.Option(min=1, max=MOST_VALIDATORS, help="Each scores over a history of its own.")
+        int, typer.Option(min=1, max=MOST_VALIDATORS, help="Validators; each scores over a history of its own.")
     ] = 8,
-    miners: Annotated[int, typer.Option(min=10, max=4096, help="On the subnet; each round asks ten of them.")] = 10,
+    miners: Annotated[int, typer.Option(min=10, max=4096, help="Miners of the subnet; each round asks ten.")] = 10,
     rounds: Annotated[
-        int | None, typer.Option(min=1, help="In which each validator asks this miner; default: 100.")
+        int | None, typer.Option(min=1, help="Rounds in which each validator asks this miner; default: 100.")
     ] = None,
     interval: Annotated[float, typer.Option(min=1, help="Seconds between two rounds of a validator.")] = 60.0,
     organic: Annotated[float, typer.Option(min=0, max=0.9, help="Share of organic tasks, which come in bursts.")] = 0.1,
@@ -63,7 +63,7 @@ def simulate(
     duration: Annotated[
         float | None, typer.Option(min=1, help="Seconds of this clock in which requests are begun.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed: the same pictures, labels and order.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of images, labels and their order.")] = 0,
     address: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="A miner that runs; default: one is started for this.")
     ] = None,

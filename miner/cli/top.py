@@ -1,6 +1,9 @@
 """`roadwork-miner top`: the page for people, in a terminal."""
 
-import time
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,17 +31,20 @@ def top(
 ) -> None:
     """Show the running miner: state, latency, outcomes, queue, memory, chain, the last requests.
 
-    Ctrl-C ends it.
+    Arrow keys and the mouse wheel scroll, `q` ends it. Where stdin or stdout is no terminal, one frame is printed.
     """
     settings = load_settings(env_file, set_, service)
     import httpx
 
-    with httpx.Client(base_url=address_of(settings), timeout=PATIENCE, trust_env=False) as client:
+    address = address_of(settings)
+    with httpx.Client(base_url=address, timeout=PATIENCE, trust_env=False) as client:
         first = fetch(client)
-        if as_json:
-            print(first.model_dump_json())
-            return
-        _show(client, first, once, interval)
+    if as_json:
+        print(first.model_dump_json())
+    elif once or not _is_interactive():
+        _print(first)
+    else:
+        asyncio.run(_follow(address, first, interval))
 
 
 def address_of(settings: Settings) -> str:
@@ -53,37 +59,57 @@ def fetch(client: "httpx.Client") -> "Overview":
     Raises:
         CouldNotStart: no miner of ours answers there.
     """
+    with _explained(client.base_url):
+        return _overview(client.get("/status"))
+
+
+async def _follow(address: str, first: "Overview", interval: float) -> None:
+    import httpx
+
+    from miner.status.top import Top
+
+    async with httpx.AsyncClient(base_url=address, timeout=PATIENCE, trust_env=False) as client:
+
+        async def again() -> "Overview":
+            with _explained(client.base_url):
+                return _overview(await client.get("/status"))
+
+        app = Top(first, again, interval)
+        await app.run_async()
+    if app.return_code:  # Textual has printed why
+        raise typer.Exit(app.return_code)
+
+
+@contextmanager
+def _explained(address: object) -> Iterator[None]:
     import httpx
     from pydantic import ValidationError
 
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise CouldNotStart(f"no miner answers at {address}: {error}") from error
+    except ValidationError as error:
+        raise CouldNotStart(f"what answers at {address} is no miner of this version") from error
+
+
+def _overview(answer: "httpx.Response") -> "Overview":
     from miner.status.overview import Overview
 
-    try:
-        return Overview.model_validate_json(client.get("/status").raise_for_status().content)
-    except httpx.HTTPError as error:
-        raise CouldNotStart(f"no miner answers at {client.base_url}: {error}") from error
-    except ValidationError as error:
-        raise CouldNotStart(f"what answers at {client.base_url} is no miner of this version") from error
+    return Overview.model_validate_json(answer.raise_for_status().content)
 
 
-def _show(client: "httpx.Client", overview: "Overview", once: bool, interval: float) -> None:
+def _is_interactive() -> bool:
+    """Return whether there is a screen to draw on and a keyboard; Textual draws on stderr."""
     from rich.console import Console
-    from rich.live import Live
 
-    from miner.status.terminal import lost, screen
+    screens = (Console(), Console(stderr=True))
+    return sys.stdin.isatty() and all(one.is_terminal and not one.is_dumb_terminal for one in screens)
 
-    console = Console()
-    if once or not console.is_terminal:
-        console.print(screen(overview))
-        return
-    try:
-        with Live(screen(overview), console=console, screen=True, auto_refresh=False) as live:
-            while True:
-                time.sleep(interval)
-                try:
-                    overview = fetch(client)
-                    live.update(screen(overview), refresh=True)
-                except CouldNotStart as error:
-                    live.update(lost(overview, str(error)), refresh=True)
-    except KeyboardInterrupt:
-        return
+
+def _print(overview: "Overview") -> None:
+    from rich.console import Console
+
+    from miner.status.terminal import screen
+
+    Console().print(screen(overview))

@@ -19,7 +19,7 @@ def train(
         str | None, typer.Argument(help="Folder with `roadwork` and `no_roadwork` (or both in `train`), or hf:DATASET.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run: everything goes there.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder, where it was.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Resume the run in this folder.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings, as a run's config.yaml.")] = None,
     detector: Annotated[Literal["ViT", "YOLOClassifier"] | None, typer.Option(help="What to train (ViT).")] = None,
     model: Annotated[
@@ -29,12 +29,12 @@ def train(
         str | None,
         typer.Option(help="; ".join(f"{name}: {entry.words}" for name, entry in METHODS.items()) + "."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="At most; it stops before where nothing gets better.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Photos between two steps of the optimiser (32).")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs; early stopping may end before.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Photos per optimiser step (32).")] = None,
     micro_batch: Annotated[int | None, typer.Option(help="Photos in memory at once; else by the memory.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="At its highest; else by the method.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate; else by the method.")] = None,
     max_hours: Annotated[float | None, typer.Option(help="Stop cleanly after that, with the best so far.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the split, the views and the order (0).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of split, augmentation and order (0).")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="One epoch on a few photos, to prove the set-up.")] = False,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print all settings as YAML and end.")] = False,
     cache: Annotated[

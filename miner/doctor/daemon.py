@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from detectors.base import RunOptions
 from miner.doctor.findings import Finding, ok, problem, warning
-from miner.inference.plan import ThreadPlan
 from miner.settings.settings import Settings
 from miner.settings.validators import is_loopback
 
@@ -36,7 +36,7 @@ class RunningFacts:
     last_request: float = 0.0  # seconds since 1970; 0: never
     started: float = 0.0
     outcomes: Mapping[str, float] = field(default_factory=dict)  # requests by outcome
-    plan: ThreadPlan | None = None
+    plan: RunOptions | None = None
     cores: int = 0  # that it may use
     quota: float | None = None
     memory: Mapping[str, float] = field(default_factory=dict)  # bytes by kind, as it and its cgroup have them
@@ -111,7 +111,7 @@ def read_samples(text: str, reason: str | None) -> RunningFacts:
     return RunningFacts(
         True, reason, frozenset(hotkeys), last, started, outcomes,
         # A miner that loads its model still has no plan.
-        plan=ThreadPlan(slots, int(values["threads_per_slot"])) if slots and cores else None,
+        plan=RunOptions(slots, int(values["threads_per_slot"])) if slots and cores else None,
         cores=cores,
         quota=quota if isfinite(quota) else None,
         memory=memory,

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import psutil
 
+from detectors.base import RunOptions
 from detectors.machine import Memory, allowed_cores, cpu_quota, read_memory
 from miner.doctor.daemon import RunningFacts
 from miner.doctor.findings import Finding, ok, problem, warning
-from miner.inference.plan import ThreadPlan, make_plan
+from miner.inference.plan import split_cores
 from miner.settings.settings import Settings
 
 MB, GB = 10**6, 10**9
@@ -28,7 +29,7 @@ SWAP_COMMANDS = (
 class CpuFacts:
     """What may be used, and what is planned."""
 
-    plan: ThreadPlan
+    plan: RunOptions
     cores: int
     quota: float | None
     remote: bool = False  # the graph runs elsewhere, and slots take no core here
@@ -63,10 +64,10 @@ def read_cpu(settings: Settings, miner: RunningFacts) -> CpuFacts:
     """
     slots, threads, remote = settings.inference_slots, settings.inference_threads, settings.is_remote
     if miner.plan is not None:
-        plan = ThreadPlan(slots or miner.plan.slots, threads or miner.plan.threads)
+        plan = RunOptions(slots or miner.plan.slots, threads or miner.plan.threads)
         return CpuFacts(plan, miner.cores, miner.quota, remote)
     cores = allowed_cores()
-    return CpuFacts(make_plan(cores, slots, threads), cores, cpu_quota(), remote)
+    return CpuFacts(split_cores(cores, slots, threads), cores, cpu_quota(), remote)
 
 
 def judge_cpu(facts: CpuFacts) -> Finding:
@@ -83,7 +84,7 @@ def judge_cpu(facts: CpuFacts) -> Finding:
             "set INFERENCE_SLOTS=0 and INFERENCE_THREADS=0, or raise the quota",
         )
     if facts.quota is not None and facts.quota < 1:
-        return warning(name, f"{limit}: every answer is held back by the quota", "give the miner a whole core")
+        return warning(name, f"{limit}: every answer is throttled by the CPU quota", "give the miner a whole core")
     return ok(name, f"{facts.plan} on {limit}")
 
 

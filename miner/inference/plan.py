@@ -28,26 +28,14 @@ LIBRARIES = ("onnxruntime", "openvino", "roadwork-miner")
 FORMAT = 2
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadPlan:
-    """`slots` pictures at once, each on `threads` threads."""
-
-    slots: int
-    threads: int
-
-    def __str__(self) -> str:
-        """Return the plan in words."""
-        return f"{self.slots} slot{'s' * (self.slots != 1)} × {self.threads} thread{'s' * (self.threads != 1)}"
-
-
-def make_plan(cores: int, slots: int = 0, threads: int = 0) -> ThreadPlan:
-    """Plan with slots × threads ≤ cores; 0 leaves a number to the plan, a number given is kept.
+def split_cores(cores: int, slots: int = 0, threads: int = 0) -> RunOptions:
+    """Return slots × threads ≤ cores; 0 leaves a number open, a number given is kept.
 
     One slot on all cores is the default: it answers a lone request soonest, and a burst ends within a tenth of the
     time that any other split needs.
     """
     slots = slots or max(1, cores // (threads or cores))
-    return ThreadPlan(slots=slots, threads=threads or max(1, cores // slots))
+    return RunOptions(slots, threads or max(1, cores // slots))
 
 
 def _lines(path: Path) -> list[str]:
@@ -98,7 +86,7 @@ def choose(settings: Settings, cores: int, tuned: Plan | None, measured: str | N
     fits = tuned is not None and backend in (AUTO, tuned.backend) and precision in (AUTO, tuned.precision)
     if tuned is not None and fits and not (settings.inference_slots or settings.inference_threads):
         return tuned
-    split = make_plan(cores, settings.inference_slots, settings.inference_threads)
+    split = split_cores(cores, settings.inference_slots, settings.inference_threads)
     why = "as set" if AUTO not in (backend, precision) else "not tuned for this machine: `roadwork-miner tune` measures"
     if tuned is not None and fits:
         return Plan(

@@ -44,8 +44,8 @@ def report_table(report: Report) -> Table:
             table.add_row(outcome, f"{share(count / max(1, report.requests))}", f"{count}, {WORDS[outcome]}")
     for message, count in report.messages.items():
         table.add_row("", f"{count} ×", message[:100])
-    times = f"p95 {duration(report.p95)}, p99 {duration(report.p99)}, longest {duration(report.longest)}"
-    table.add_row("time", duration(report.p50), f"the median; {times}")
+    times = f"p95 {duration(report.p95)}, p99 {duration(report.p99)}, max {duration(report.longest)}"
+    table.add_row("latency", duration(report.p50), f"p50; {times}")
     quality = report.quality
     if quality.interval is not None:
         low, high = quality.interval
@@ -55,14 +55,16 @@ def report_table(report: Report) -> Table:
     table.add_row("score", _reward(report.score), "smoothed, the validators' mean; it begins at 0")
     table.add_row("reward", _reward(report.reward), "mean of the rounds played, with histories that fill up meanwhile")
     if report.expected is not None:
-        words = "[bold]expected in the long run[/], by what was right and what was lost"
+        words = "[bold]expected in the long run[/], by accuracy and lost requests"
         table.add_row("", f"[bold]{_reward(report.expected)}[/]", words)
         words = f"what the {share(report.lost)} without an answer in time cost of it"
         if report.lost:
             table.add_row("lost", f"−{_reward(loss(report))}", words)
     if report.shift is not None:
         gain = report.shift.gain
-        words = f"({gain.low:+.3f} to {gain.high:+.3f}) with {report.shift.threshold:.2f} as the line instead of 0.5"
+        words = (
+            f"({gain.low:+.3f} to {gain.high:+.3f}) with {report.shift.threshold:.2f} as the threshold instead of 0.5"
+        )
         table.add_row("threshold", f"{gain.value:+.3f}", words + (", may be chance" if gain.is_noise else ""))
     return table
 
@@ -73,11 +75,11 @@ def comparison_table(found: ReplayComparison, without: int) -> Table:
     gone = f", {found.gone} whose photo the recorder has removed meanwhile" if found.gone else ""
     table.add_row("requests", f"{found.requests + found.gone + without}", f"{found.requests} with a photo{gone}")
     table.add_row("answered", f"{found.answered_then}", f"{found.answered}")
-    table.add_row("median", duration(found.p50_then), duration(found.p50))
+    table.add_row("p50", duration(found.p50_then), duration(found.p50))
     table.add_row("p95", duration(found.p95_then), duration(found.p95))
     if found.compared:
         same = share(found.same_side / found.compared)
-        table.add_row("same side of 0.5", "", f"{same} of {found.compared}, at most {found.largest:.4f} apart")
+        table.add_row("agreement", "", f"{same} of {found.compared}, at most {found.largest:.4f} apart")
     return table
 
 
@@ -94,7 +96,7 @@ def pace(report: Report) -> str:
 
 def _sides(report: Report) -> str:
     quality = report.quality
-    return f"roadwork found {share(quality.sensitivity)}, others spared {share(quality.specificity)}"
+    return f"recall {share(quality.sensitivity)}, specificity {share(quality.specificity)}"
 
 
 def _reward(value: float | None) -> str:
@@ -104,7 +106,7 @@ def _reward(value: float | None) -> str:
 def draw(
     report: Report, requests: Sequence[Request], answers: Sequence[SentAnswer], patience: float, path: Path
 ) -> None:
-    """Draw the time of each answer, the validators' scores, and the predictions by label.
+    """Draw the latency of each answer, the validators' scores, and the predictions by label.
 
     Raises:
         CouldNotStart: the file can't be written.
@@ -122,7 +124,7 @@ def draw(
             seconds = [answer.seconds for answer in some]
             times.plot(at, seconds, ".", color=COLOURS[outcome], label=f"{outcome} ({len(some)})")
     times.axhline(patience, color="black", linewidth=1)
-    times.set(yscale="log", xlabel="seconds of the run", ylabel="seconds until the answer")
+    times.set(yscale="log", xlabel="seconds of the run", ylabel="latency, s")
     times.legend()
     for tally in report.tallies:
         scores.plot(tally.scores, linewidth=1)
@@ -133,7 +135,7 @@ def draw(
         sides.hist(shown, bins=20, range=(0, 1), alpha=0.6, label=label)
     sides.axvline(0.5, color="black", linewidth=1)
     if report.shift is not None:
-        sides.axvline(report.shift.threshold, color="black", linewidth=1, linestyle=":", label="best line")
+        sides.axvline(report.shift.threshold, color="black", linewidth=1, linestyle=":", label="best threshold")
     sides.set(xlabel="prediction", ylabel="answers")
     sides.legend()
     try:
@@ -155,7 +157,7 @@ def play_through(what: Play, target: SimulatedMiner, clients: Sequence[Client], 
             else:
                 answered += 1
                 right += (answer.prediction > 0.5) == requests[answer.number].is_roadwork
-            words = f"{right / max(1, answered):.1%} right, {lost} lost, the last after {answer.seconds * 1e3:.0f} ms"
+            words = f"accuracy {right / max(1, answered):.1%}, {lost} lost, last latency {answer.seconds * 1e3:.0f} ms"
             bar.update(task, advance=1, total=len(requests), description=words)
 
         return asyncio.run(play(what, clients, told, progress))

@@ -15,6 +15,16 @@ class Meter:
     most: float
     worry: float = 0.9
 
+    @property
+    def filled(self) -> float:
+        """The share, at most 1."""
+        return min(1.0, self.value / self.most)
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether it is time to worry."""
+        return self.filled >= self.worry
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -38,7 +48,7 @@ class Card:
 def cards(overview: Overview) -> list[Card]:
     """Return the cards in their order; that of the shadow only where one is wanted."""
     found = [
-        _queue(overview.queue) if overview.queue is not None else Card("QueueView", note="not there yet"),
+        _queue(overview.queue) if overview.queue is not None else Card("Queue", note="not there yet"),
         _memory(overview.memory),
         _chain(overview.chain) if overview.chain is not None else Card("Chain", note="not read yet"),
         _model(overview.model) if overview.model is not None else Card("Model", note="not loaded yet"),
@@ -49,22 +59,23 @@ def cards(overview: Overview) -> list[Card]:
 def _queue(queue: QueueView) -> Card:
     rows = [
         Row("running", f"{queue.running} of {queue.slots}", Meter(queue.running, queue.slots, worry=2.0)),
-        Row("waiting", f"{queue.waiting} of {queue.limit}", Meter(queue.waiting, queue.limit)),
-        Row("per picture", duration(queue.pace_seconds)),
-        Row("next answer in", duration(queue.estimate_seconds)),
+        Row("queue depth", f"{queue.waiting} of {queue.limit}", Meter(queue.waiting, queue.limit)),
+        Row("time per image", duration(queue.pace_seconds)),
+        Row("expected latency", duration(queue.estimate_seconds)),
     ]
-    return Card("QueueView", rows)
+    return Card("Queue", rows)
 
 
 def _memory(memory: MemoryUse) -> Card:
     used, limit = memory.cgroup_usage, memory.cgroup_limit
     rows = [
-        Row("resident", size(memory.resident)),
-        Row("proportional", size(memory.proportional)),
-        Row("peak", size(memory.peak)),
-        Row("cgroup", f"{size(used)} of {size(limit)}", Meter(used, limit)) if limit else Row("cgroup's limit", "none"),
-        Row("machine free", size(memory.machine_available)),
-        Row("CPU held back", age(memory.throttled_seconds) if memory.throttled_seconds else "never"),
+        Row("resident (RSS)", size(memory.resident)),
+        Row("proportional (PSS)", size(memory.proportional)),
+        Row("peak RSS", size(memory.peak)),
+        *([Row("cgroup used", size(used), Meter(used, limit))] if limit else []),
+        Row("cgroup limit", size(limit) if limit else "none"),
+        Row("memory available", size(memory.machine_available)),
+        Row("CPU throttled", age(memory.throttled_seconds) if memory.throttled_seconds else "never"),
     ]
     return Card("Memory and CPU", rows)
 
@@ -72,7 +83,7 @@ def _memory(memory: MemoryUse) -> Card:
 def _chain(chain: ChainView) -> Card:
     rows = [
         Row("block", number(chain.block)),
-        Row("snapshot's age", age(chain.age_seconds)),
+        Row("chain snapshot age", age(chain.age_seconds)),
         Row("stake", number(chain.stake, 2)),
         Row("incentive", number(chain.incentive, 5)),
         Row("trust", number(chain.trust, 4)),
@@ -96,10 +107,11 @@ def _model(model: Model) -> Card:
 def _shadow(shadow: ShadowView) -> Card:
     rows = [
         Row("name", shadow.name or f"{shadow.config}: not loaded"),
-        Row("same side", share(shadow.agreement)),
-        Row("of", number(shadow.compared) + (f", {shadow.failed} failed" if shadow.failed else "")),
-        Row("CPU per picture", duration(shadow.seconds)),
-        Row("predictions, 0 to 1", bars(shadow.tenths), is_code=True),
-        Row("of the model served", bars(shadow.tenths_served), is_code=True),
+        Row("agreement", share(shadow.agreement)),
+        Row("compared", number(shadow.compared)),
+        *([Row("failed", number(shadow.failed))] if shadow.failed else []),
+        Row("CPU time per image", duration(shadow.seconds)),
+        Row("shadow predictions", bars(shadow.tenths), is_code=True),
+        Row("serving predictions", bars(shadow.tenths_served), is_code=True),
     ]
-    return Card("Shadow", rows)
+    return Card("Shadow", rows, "predictions as histograms, from 0 to 1")

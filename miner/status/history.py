@@ -1,4 +1,4 @@
-"""What the page and `top` show of the past: the last twenty requests, and the last hour by the minute.
+"""What is kept of past requests: the last twenty, the last hour by the minute, and how predictions are spread.
 
 Bounded whatever comes: an hour is 60 minutes of counts, and no hotkey is kept.
 """
@@ -6,9 +6,10 @@ Bounded whatever comes: an hour is 60 minutes of counts, and no hotkey is kept.
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from detectors.models.calibration import TENTHS, stability_index, tenth_of
 from miner.recorder.records import RequestRecord
 
 RECENT = 20
@@ -16,6 +17,10 @@ OF_STRANGERS = 5  # of them at most: who proves nothing pushes no validator off 
 MINUTES = 60
 # Durations are counted in bins that grow by a tenth: 0.1 ms to 40 s, so a quantile is right within a tenth.
 FIRST_BIN, GROWTH, BINS = 1e-4, 1.1, 136
+
+
+WINDOW = 500  # predictions
+LEAST = 200  # before anything is said: fewer are spread by chance alone
 
 
 @dataclass(slots=True)
@@ -89,3 +94,36 @@ def _bin(seconds: float) -> int:
     if seconds <= FIRST_BIN:
         return 0
     return min(BINS, math.ceil(math.log(seconds / FIRST_BIN, GROWTH)))
+
+
+class Drift:
+    """A window over the predictions of one model; another model begins another window."""
+
+    def __init__(
+        self, expected: Callable[[], Sequence[float] | None], window: int = WINDOW, least: int = LEAST
+    ) -> None:
+        """Read what is expected from the model that serves at the moment: shares by tenths, or None."""
+        self._read = expected
+        self._least = least
+        self._expected: Sequence[float] | None = None
+        self._last: deque[int] = deque(maxlen=window)
+
+    def request_ended(self, record: RequestRecord, photo: bytes | None = None) -> None:
+        """Add the prediction of a request, if the model made it for this one."""
+        if record.prediction is not None and not record.is_shared:
+            self._take(record.prediction)
+
+    def _take(self, prediction: float) -> None:
+        expected = self._read()
+        if expected is not self._expected:
+            self._expected = expected
+            self._last.clear()
+        self._last.append(tenth_of(prediction))
+
+    @property
+    def index(self) -> float:
+        """The population stability index; NaN: nothing to compare with, or too few predictions of this model."""
+        expected = self._read()
+        if expected is None or expected is not self._expected or len(self._last) < self._least:
+            return math.nan
+        return stability_index([self._last.count(tenth) for tenth in range(TENTHS)], expected)

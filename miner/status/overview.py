@@ -155,6 +155,12 @@ class Hour(_Part):
         return cls(minutes=views, outcomes=outcomes, p50=p50, p95=p95, p99=p99, longest=longest)
 
     @property
+    def percentiles(self) -> dict[str, float | None]:
+        """Seconds of the answers by the percentile's name; None before the first."""
+        longest = self.longest if self.p50 is not None else None
+        return {"p50": self.p50, "p95": self.p95, "p99": self.p99, "max": longest}
+
+    @property
     def answered_share(self) -> float | None:
         """Of the requests that a validator may send, the share answered in time."""
         good = self.outcomes.get("ok", 0)

@@ -18,17 +18,18 @@ CARD = 38  # columns: two cards side by side in a terminal of 80, four in one of
 
 def screen(overview: Overview) -> RenderableType:
     """Return the whole frame."""
+    return Group(head(overview), content(overview))
+
+
+def content(overview: Overview) -> RenderableType:
+    """Return what stands below the head: the hour, the cards and the last requests."""
     beside = Columns([_card(card) for card in cards(overview)], width=CARD, padding=(0, 0))
     keys = [_keys(overview)] if len(overview.keys) > 1 else []
-    return Group(_head(overview), *keys, _hour(overview.hour), beside, _recent(overview))
+    return Group(*keys, _hour(overview.hour), beside, _recent(overview))
 
 
-def lost(overview: Overview, reason: str) -> RenderableType:
-    """Return the last frame with the reason why there is no newer one."""
-    return Group(Text(f"{reason} (last seen {clock(overview.now)} UTC)", style="bold red"), screen(overview))
-
-
-def _head(overview: Overview) -> RenderableType:
+def head(overview: Overview) -> RenderableType:
+    """Return who this miner is, and whether it answers."""
     who = overview.identity
     word, colour = ("Ready", "green") if overview.ready else ("Not ready", "red")
     uid = overview.chain.uid if overview.chain is not None else None
@@ -46,33 +47,29 @@ def _head(overview: Overview) -> RenderableType:
 def _keys(overview: Overview) -> RenderableType:
     table = Table(box=None, expand=True, header_style="bright_black", padding=(0, 1))
     for name in ("hotkey", "uid", "port", ""):
-        table.add_column(name, no_wrap=True, ratio=1 if name == "" else None)
+        table.add_column(name, no_wrap=bool(name), ratio=None if name else 1, overflow="fold")
     for key in overview.keys:
         table.add_row(
             Text(f"● {key.name}", "red" if key.obstacle else "green"),
             NONE if key.uid is None else str(key.uid),
             str(key.port),
-            Text(key.obstacle or key.publication, "bright_black", overflow="ellipsis"),
+            Text(key.obstacle or key.publication, "bright_black"),
         )
-    return Panel(table, title="The hotkeys", title_align="left", border_style="bright_black")
+    return Panel(table, title="Hotkeys", title_align="left", border_style="bright_black")
 
 
 def _hour(hour: Hour) -> RenderableType:
     counts = grouped(hour.outcomes)
     top, most = latency_top(hour.minutes), outcomes_top(hour.minutes)
-    text = Text.assemble(
-        ("answered in time ", "bright_black"), (share(hour.answered_share), "bold"),
-        ("   half within ", "bright_black"), (duration(hour.p50), "bold"),
-        ("   95 % ", "bright_black"), (duration(hour.p95), "bold"),
-        ("   99 % ", "bright_black"), (duration(hour.p99), "bold"),
-        ("   longest ", "bright_black"), (duration(hour.longest if hour.p50 is not None else None), "bold"),
-    )  # fmt: skip
+    text = Text.assemble(("in time ", "bright_black"), (share(hour.answered_share), "bold"))
+    for name, seconds in hour.percentiles.items():
+        text.append_text(Text.assemble((f"   {name} ", "bright_black"), (duration(seconds), "bold")))
     charts = Table.grid(padding=(0, 1))
     charts.add_row(Text(f"p95 ≤ {duration(top)}"), Text(spark((m.p95 or 0.0 for m in hour.minutes), top), "blue"))
     requests = (float(sum(minute.outcomes.values())) for minute in hour.minutes)
-    charts.add_row(Text(f"≤ {most} a min"), Text(spark(requests, most), "green"))
+    charts.add_row(Text(f"≤ {most} per min"), Text(spark(requests, most), "green"))
     legend = Text("   ").join(Text(f"{group} {number(count)}", COLOURS[group]) for group, count in counts.items())
-    return Panel(Group(text, charts, legend), title="The last hour", title_align="left", border_style="bright_black")
+    return Panel(Group(text, charts, legend), title="Last hour", title_align="left", border_style="bright_black")
 
 
 def _card(card: Card) -> RenderableType:
@@ -88,16 +85,16 @@ def _card(card: Card) -> RenderableType:
 def _recent(overview: Overview) -> RenderableType:
     table = Table(box=None, expand=True, header_style="bright_black", padding=(0, 1))
     for name in ("UTC", "uid", "outcome", ""):
-        table.add_column(name, no_wrap=True, ratio=1 if name == "" else None)
-    table.add_column("took", justify="right", no_wrap=True)
+        table.add_column(name, no_wrap=bool(name), ratio=None if name else 1, overflow="fold")
+    table.add_column("latency", justify="right", no_wrap=True)
     table.add_column("roadwork", justify="right", no_wrap=True)
     for request in overview.recent:
         table.add_row(
             clock(request.at),
             NONE if request.uid is None else str(request.uid),
             Text(request.outcome.replace("_", " "), COLOURS[group_of(request.outcome)]),
-            Text(request.reason, "bright_black", overflow="ellipsis"),
+            Text(request.reason, "bright_black"),
             duration(request.seconds),
             NONE if request.prediction is None else f"{request.prediction:.4f}",
         )
-    return Panel(table, title="The last requests", title_align="left", border_style="bright_black")
+    return Panel(table, title="Last requests", title_align="left", border_style="bright_black")

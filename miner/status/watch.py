@@ -18,8 +18,7 @@ from miner.recorder.records import OUTCOMES
 from miner.settings.settings import Settings
 from miner.settings.validators import VALIDATORS_WAIT
 from miner.shadow.shadow import ShadowKeeper
-from miner.status.drift import Drift
-from miner.status.history import History
+from miner.status.history import Drift, History
 from miner.status.overview import (
     Hour,
     Identity,

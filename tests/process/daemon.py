@@ -54,10 +54,15 @@ def free_port() -> int:
 
 @cache
 def ports() -> Iterator[int]:
-    """Return ports below the ephemeral ones, in an order of this process's own."""
+    """Return ports below the ephemeral ones, in an order of this process's own.
+
+    Sessions side by side (pytest-xdist) have a share each: two that try one port at once would both find it free.
+    """
     ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
     numbers = range(max(1024, ephemeral - PORTS), max(ephemeral, 1024 + PORTS))
-    return iter(random.SystemRandom().sample(numbers, len(numbers)))
+    worker, workers = os.environ.get("PYTEST_XDIST_WORKER", "gw0"), os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+    share = numbers[int(worker.removeprefix("gw")) :: int(workers)]
+    return iter(random.SystemRandom().sample(share, len(share)))
 
 
 def clean_environment(**more: str) -> dict[str, str]:

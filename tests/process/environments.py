@@ -26,7 +26,7 @@ def environment(name: str, python: str, *steps: Sequence[str], salt: bytes = b""
     Args:
         name: of its folder in the cache.
         python: the interpreter it is made from.
-        steps: what to run in it, each as arguments of its Python.
+        steps: what is installed and taken out, each as arguments of pip.
         salt: what else the recipe depends on.
     """
     recipe = hashlib.sha256(repr((version_of(python), steps)).encode() + salt).hexdigest()
@@ -37,21 +37,38 @@ def environment(name: str, python: str, *steps: Sequence[str], salt: bytes = b""
         marker = folder / MARKER
         if not (marker.is_file() and marker.read_text() == recipe):
             shutil.rmtree(folder, ignore_errors=True)
-            run(python, "-m", "venv", str(folder))
+            run(python, "-m", "venv", "--without-pip", str(folder))
             for step in steps:
-                run(str(folder / "bin" / "python"), *step)
+                pip(folder / "bin" / "python", *step)
             marker.write_text(recipe)
     return folder / "bin" / "python"
 
 
+def pip(python: Path, *arguments: str) -> None:
+    """Install or take out packages of another Python's environment.
+
+    By uv, whose cache the environments share by hard links. Where it finds no index, by pip: uv reads none of pip's
+    settings.
+    """
+    command, *rest = arguments
+    if execute(sys.executable, "-m", "uv", "pip", command, "--python", str(python), *rest).returncode != 0:
+        run(sys.executable, "-m", "pip", "--python", str(python), *arguments)
+
+
 def run(*command: str) -> str:
     """Run it and return what it printed; an error shows what it said."""
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=10 * MINUTES,
-        env=clean_environment(PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_ROOT_USER_ACTION="ignore"),
-    )  # fmt: skip
+    done = execute(*command)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def execute(*command: str) -> "subprocess.CompletedProcess[str]":
+    """Run it, whatever comes of it."""
+    quiet = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=10 * MINUTES,
+        env=clean_environment(UV_CACHE_DIR=str(cache() / "uv"), **quiet),
+    )  # fmt: skip
 
 
 def version_of(python: str) -> str | None:

@@ -19,10 +19,10 @@ from tests.process.inspection import probability_of
 SDKS: dict[str, tuple[tuple[str, ...], ...]] = {
     "9.12.2": (
         # A plain install of this version fails at import today.
-        ("-m", "pip", "install", "-q", "bittensor==9.12.2", "async-substrate-interface<2"),
-        ("-m", "pip", "uninstall", "-q", "-y", "cyscale"),
+        ("install", "-q", "bittensor==9.12.2", "async-substrate-interface<2"),
+        ("uninstall", "-q", "-y", "cyscale"),
     ),
-    "10.5.0": (("-m", "pip", "install", "-q", "bittensor==10.5.0"),),
+    "10.5.0": (("install", "-q", "bittensor==10.5.0"),),
 }
 PICTURES = [photo(224, 224), photo(1920, 1080), photo(360, 640, seed=4), photo(640, 480, mode="L")]
 HOUR = 3600.0

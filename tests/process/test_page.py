@@ -17,6 +17,7 @@ from tests.process.browser import Browser
 from tests.process.conftest import Settings, StartDaemon, daemons, go_on
 from tests.process.daemon import PATIENCE, Daemon, eventually
 from tests.process.wire import Door
+from tests.screenshot import LARGEST, PICTURE, SCREEN, photograph
 
 DESKTOP, PHONE = (1280, 900), (390, 844)
 ROWS = "return document.querySelectorAll('tbody tr').length"
@@ -120,6 +121,15 @@ def test_long_names_and_reasons_stay_in_their_places(browser: Browser, pictures:
     browser.photograph(pictures / f"long-{width}.png")
 
 
+def test_the_picture_of_the_readme_can_be_made_again(tmp_path: Path) -> None:
+    picture = tmp_path / "page.png"
+    photograph(picture)
+    for one in (picture, PICTURE):
+        content = one.read_bytes()
+        assert Image.open(io.BytesIO(content)).width == SCREEN[0]
+        assert len(content) < LARGEST
+
+
 def test_the_page_refreshes_itself(watched: Daemon, browser: Browser, street: bytes) -> None:
     browser.look(*DESKTOP)
     browser.open(address(watched))
@@ -179,7 +189,7 @@ def top(daemon: Daemon, *options: str) -> "subprocess.CompletedProcess[str]":
 def test_top_shows_the_same_in_a_terminal(watched: Daemon) -> None:
     done = top(watched, "--once")
     assert done.returncode == 0, done.stderr
-    for part in ("Ready", watched.keys.miner.hotkey.ss58_address, "The last hour", "Queue", "bad image", "forbidden"):
+    for part in ("Ready", watched.keys.miner.hotkey.ss58_address, "Last hour", "Queue", "bad image", "forbidden"):
         assert part in done.stdout
 
 

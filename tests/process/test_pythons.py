@@ -2,12 +2,13 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.process.daemon import Daemon
-from tests.process.environments import REPOSITORY, environment, find_python, run
+from tests.process.environments import REPOSITORY, environment, find_python, pip, run
 from tests.process.inspection import probability_of
 from tests.process.wire import DOORS
 from tests.stored_vit import ANSWERS, write_stored_vit
@@ -16,14 +17,16 @@ PINS = REPOSITORY / "env" / "serve.txt"
 
 
 @pytest.fixture(scope="session")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a build reads, copied so that it leaves nothing in the tree."""
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of what a build reads, copied so that it leaves nothing in the tree."""
     folder = tmp_path_factory.mktemp("sources")
     for name in ("miner", "detectors"):
         shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, folder)
-    return folder
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder / "dist"), str(folder))
+    (made,) = (folder / "dist").iterdir()
+    return made
 
 
 ASK = """
@@ -55,14 +58,14 @@ def assert_export_without_torch(python: Path, folder: Path) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
 def test_the_serving_set_installs_starts_and_answers(
-    version: str, sources: Path, tmp_path: Path, street: bytes, miner: Daemon
+    version: str, wheel: Path, tmp_path: Path, street: bytes, miner: Daemon
 ) -> None:
     interpreter = find_python(version)
     if interpreter is None:
         pytest.skip(f"there is no Python {version} on this machine")
-    pins = ("-m", "pip", "install", "-q", "--require-hashes", "-r", str(PINS))
+    pins = ("install", "-q", "--require-hashes", "-r", str(PINS))
     python = environment(f"serve-{version}", interpreter, pins, salt=PINS.read_bytes())
-    run(str(python), "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", str(sources))
+    pip(python, "install", "-q", "--no-deps", "--force-reinstall", str(wheel))
     assert_export_without_torch(python, tmp_path)
     daemon = Daemon(tmp_path, {"INFERENCE_THREADS": 1})
     daemon.command = (str(python.with_name("roadwork-miner")),)

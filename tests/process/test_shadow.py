@@ -33,8 +33,8 @@ def test_a_second_model_sees_what_was_answered_and_its_end_is_not_the_miners(
     ).stdout  # fmt: skip
     assert "Shadow" in shown
     assert "moody@by-hand" in shown
-    assert "same side" in shown
-    assert "predictions, 0 to 1" in shown
+    assert "agreement" in shown
+    assert "shadow predictions" in shown
     overview = daemon.page("/status").json()["shadow"]
     assert sum(overview["tenths"]) == sum(overview["tenths_served"]) == KEPT
 

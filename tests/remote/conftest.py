@@ -17,8 +17,8 @@ from tests.remote.ray_serve import RayServe
 collect_ignore_glob = [] if os.environ.get("ROADWORK_TEST_REMOTE") else ["test_*.py"]
 
 STEPS = (
-    ("-m", "pip", "install", "-q", "ray[serve]==2.60.0"),
-    ("-m", "pip", "install", "-q", "onnxruntime==1.31.1", "numpy", "pillow", "pydantic", "pyyaml"),
+    ("install", "-q", "ray[serve]==2.60.0"),
+    ("install", "-q", "onnxruntime==1.31.1", "numpy", "pillow", "pydantic", "pyyaml"),
 )
 
 

@@ -25,7 +25,9 @@ ORDER = {
 ONLY = {
     "bittensor": {"miner.axon", "miner.bench", "miner.chain", "miner.cli", "miner.identities", "miner.simulate"},
     "prometheus_client": {"miner.bench", "miner.doctor", "miner.inference", "miner.metrics", "miner.status"},
+    "jinja2": {"miner.status"},
     "starlette": {"miner.axon", "miner.http", "miner.status"},
+    "textual": {"miner.status"},
     "torch": {
         "detectors.backends",
         "detectors.evaluation",

@@ -29,7 +29,6 @@ FENCED = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 every_document = pytest.mark.parametrize("name", DOCUMENTS)
 MOST_LINES, MOST_WORDS = 150, 30  # of README.md, and of a sentence in it
 MOST_WORDS_ELSEWHERE = 40
-MADE_BY_THE_TESTS = "deploy/images/page.png"  # in the page's own test
 LONG = 12  # words: what two documents share by chance is shorter
 EXAMPLES = sorted((ROOT / "env").glob("*.env"))
 
@@ -115,7 +114,7 @@ def test_links_lead_to_files_and_headings_that_are_there(name: str) -> None:
             continue
         file, _, heading = target.partition("#")
         place = (ROOT / name).parent / file if file else ROOT / name
-        assert place.exists() or place == ROOT / MADE_BY_THE_TESTS, target
+        assert place.exists(), target
         assert not heading or heading in headings(place), target
 
 

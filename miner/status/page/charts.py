@@ -1,9 +1,9 @@
-"""Small charts of the last hour as SVG: one column for each minute, scaled by CSS."""
+"""The charts of the last hour as figures: one column for each minute, in units that the page scales."""
 
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from miner.formats import clock, duration
+from miner.formats import clock, duration, number
 from miner.status.overview import MinuteView
 
 WIDTH, HEIGHT = 600, 120
@@ -17,6 +17,48 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "missed": ("expired", "failed"),
     "turned away": ("unproven", "unauthorised", "forbidden", "bad_request", "bad_image", "stalled", "cancelled"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A rectangle; `kind` is the class that colours it."""
+
+    kind: str
+    x: float
+    y: float
+    height: float
+    width: float = COLUMN - GAP
+
+
+@dataclass(frozen=True, slots=True)
+class ChartColumn:
+    """One minute: its bars, and what they say in words."""
+
+    text: str
+    bars: Sequence[Bar]
+
+
+@dataclass(frozen=True, slots=True)
+class LegendEntry:
+    """A colour's name, with a count where there is one."""
+
+    kind: str
+    name: str
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart of an hour: minutes without requests have no column; `limit` is where the validators' limit is drawn."""
+
+    title: str
+    top: str
+    label: str
+    columns: Sequence[ChartColumn]
+    legend: Sequence[LegendEntry]
+    limit: float | None = None
+    width: int = WIDTH
+    height: int = HEIGHT
 
 
 def css_class(group: str) -> str:
@@ -51,20 +93,24 @@ def latency_top(minutes: Sequence[MinuteView]) -> float:
     return nice_top(max((minute.p95 or 0.0) for minute in minutes))
 
 
-def latency(minutes: Sequence[MinuteView]) -> str:
+def latency(minutes: Sequence[MinuteView]) -> Chart:
     """Return p50 and p95 of each minute."""
     top = latency_top(minutes)
-    marks = []
+    columns = []
     for index, minute in enumerate(minutes):
         if minute.p50 is None or minute.p95 is None:
             continue
         low, high = (max(1.0, min(value / top, 1) * HEIGHT) for value in (minute.p50, minute.p95))
         text = f"{clock(minute.at)[:5]} p50 {duration(minute.p50)}, p95 {duration(minute.p95)}"
-        marks.append(f"<g><title>{escape(text)}</title>{_bar(index, 0, high, 'p95')}{_bar(index, 0, low, 'p50')}</g>")
-    if top >= LIMIT:
-        y = HEIGHT - LIMIT / top * HEIGHT
-        marks.append(f'<line class="limit" x1="0" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
-    return _drawing(marks, f"time to answer in each of the last 60 minutes, up to {duration(top)}")
+        columns.append(ChartColumn(text, (_bar("p95", index, 0, high), _bar("p50", index, 0, low))))
+    return Chart(
+        title="Latency",
+        top=duration(top),
+        label=f"latency in each of the last 60 minutes, up to {duration(top)}",
+        columns=columns,
+        legend=(LegendEntry("p50", "p50"), LegendEntry("p95", "p95")),
+        limit=HEIGHT - LIMIT / top * HEIGHT if top >= LIMIT else None,
+    )
 
 
 def outcomes_top(minutes: Sequence[MinuteView]) -> int:
@@ -72,10 +118,10 @@ def outcomes_top(minutes: Sequence[MinuteView]) -> int:
     return max(1, int(nice_top(max(sum(minute.outcomes.values()) for minute in minutes))))
 
 
-def outcomes(minutes: Sequence[MinuteView]) -> str:
+def outcomes(minutes: Sequence[MinuteView]) -> Chart:
     """Return the requests of each minute, stacked by group."""
     top = outcomes_top(minutes)
-    marks = []
+    columns, hour = [], dict.fromkeys(GROUPS, 0)
     for index, minute in enumerate(minutes):
         counts = {group: count for group, count in grouped(minute.outcomes).items() if count}
         if not counts:
@@ -83,20 +129,19 @@ def outcomes(minutes: Sequence[MinuteView]) -> str:
         text = f"{clock(minute.at)[:5]} " + ", ".join(f"{count} {group}" for group, count in counts.items())
         base, bars = 0.0, []
         for group, count in counts.items():
+            hour[group] += count
             tall = max(1.5, count / top * HEIGHT)  # what is rare shall be seen
-            bars.append(_bar(index, base, tall, css_class(group)))
+            bars.append(_bar(css_class(group), index, base, tall))
             base += tall
-        marks.append(f"<g><title>{escape(text)}</title>{''.join(bars)}</g>")
-    return _drawing(marks, f"requests in each of the last 60 minutes by outcome, up to {top}")
-
-
-def _bar(index: int, base: float, tall: float, kind: str) -> str:
-    x, y = index * COLUMN + GAP / 2, HEIGHT - base - tall
-    return f'<rect class="{kind}" x="{x:g}" y="{y:.1f}" width="{COLUMN - GAP}" height="{tall:.1f}"/>'
-
-
-def _drawing(marks: Iterable[str], label: str) -> str:
-    return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" '
-        f'aria-label="{escape(label)}">{"".join(marks)}</svg>'
+        columns.append(ChartColumn(text, bars))
+    return Chart(
+        title="Requests per minute",
+        top=str(top),
+        label=f"requests in each of the last 60 minutes by outcome, up to {top}",
+        columns=columns,
+        legend=[LegendEntry(css_class(group), group, number(count)) for group, count in hour.items()],
     )
+
+
+def _bar(kind: str, index: int, base: float, tall: float) -> Bar:
+    return Bar(kind, x=index * COLUMN + GAP / 2, y=HEIGHT - base - tall, height=tall)

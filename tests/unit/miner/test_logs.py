@@ -259,6 +259,7 @@ def test_a_reader_that_went_away_costs_lines_and_nothing_else() -> None:
     assert background.lost == 2  # and the line that tells of it
 
 
+@pytest.mark.slow
 def test_a_log_file_is_turned_over_and_a_report_takes_its_end(tmp_path: Path) -> None:
     path = tmp_path / "miner.log"
     handler = LogFile.open(path, TextFormatter())

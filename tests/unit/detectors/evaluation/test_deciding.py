@@ -50,6 +50,7 @@ def test_the_temperature_undoes_too_sure_a_model() -> None:
     assert best_temperature(LABELS, sure, 0.5) == pytest.approx(3 * best_temperature(LABELS, GOOD, 0.5), rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_calibration_pays_where_the_threshold_is_off_and_is_noise_where_it_is_not() -> None:
     calibration, gain = calibrate(LABELS, OFF)
     assert gain.low > 0
@@ -75,6 +76,7 @@ def test_two_that_err_apart_are_better_together(kind: str) -> None:
     assert reward_of(LABELS, fusion(branches) > 0.5) > alone + 0.05
 
 
+@pytest.mark.slow
 def test_the_choice_is_the_simplest_of_those_that_are_as_good() -> None:
     labels, branches = LABELS[:400], {"a": GOOD[:400], "b": OTHER[:400]}
     rows = measure(labels, branches, count=2)
@@ -89,6 +91,7 @@ def test_the_choice_is_the_simplest_of_those_that_are_as_good() -> None:
     assert figures.reward_low < figures.reward < figures.reward_high
 
 
+@pytest.mark.slow
 def test_a_branch_that_knows_nothing_is_left_out() -> None:
     rows = measure(LABELS[:400], {"a": GOOD[:400], "dice": RANDOM.random(400)}, count=2)
     assert choose(rows, LABELS[:400]).way.branches == ("a",)

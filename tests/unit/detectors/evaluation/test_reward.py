@@ -36,6 +36,7 @@ def paid_for_the_last(rounds: Rounds) -> float:
 
 @given(histories)
 @settings(max_examples=150, deadline=None)
+@pytest.mark.slow
 def test_every_round_pays_what_scikit_learn_says(rounds: Rounds) -> None:
     paid = rewards(rounds)
     checked = range(len(rounds)) if len(rounds) < 20 else [0, 9, 10, len(rounds) // 2, len(rounds) - 1]

@@ -108,6 +108,7 @@ def test_what_a_key_was_seen_with_goes_along_when_it_is_registered_or_no_longer(
 
 
 @pytest.mark.parametrize("keys", [1, 64, 500, 100_000])
+@pytest.mark.slow
 def test_a_flood_of_keys_and_uuids_holds_no_more_than_two_windows_and_forgets_it_when_it_is_over(keys: int) -> None:
     """Sixty seconds of a thousand requests a second, each of a new client, as many as one core can verify."""
     seen = Seen(retention_ns=20 * SECOND)

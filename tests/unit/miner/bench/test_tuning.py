@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from detectors.base import RunOptions
 from miner.bench.tuning import MeasuredVariant, best, decide, faithful, measure, plan_of, splits, ways
 from miner.bench.worker import BenchJob, Burst, WorkerReady
 from miner.errors import CouldNotStart
-from miner.inference.plan import ThreadPlan
 
 
 def row(
@@ -44,7 +44,7 @@ def test_a_backend_that_answers_differently_at_fp32_is_left_out() -> None:
     [(1, [(1, 1)]), (2, [(1, 2), (2, 1)]), (4, [(1, 4), (2, 2), (4, 1)]), (6, [(1, 6), (2, 3), (6, 1)])],
 )
 def test_splits_fill_the_cores(cores: int, expected: list[tuple[int, int]]) -> None:
-    assert splits(cores) == [ThreadPlan(*pair) for pair in expected]
+    assert splits(cores) == [RunOptions(*pair) for pair in expected]
 
 
 def test_the_plan_says_why() -> None:

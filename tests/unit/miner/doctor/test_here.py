@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
+from detectors.base import RunOptions
 from detectors.machine import Memory, allowed_cores
 from detectors.models.manifest import Manifest
 from miner.doctor import daemon, machine, model, settings
 from miner.doctor.findings import Finding, Level, ok, problem, verdict, warning
-from miner.inference.plan import ThreadPlan
 from miner.metrics import Metrics
 from miner.settings.settings import Settings
 
@@ -36,11 +36,11 @@ def expect(finding: Finding, level: Level, words: str) -> None:
     ],
 )
 def test_cpu(plan: tuple[int, int], cores: int, quota: float | None, level: Level) -> None:
-    expect(machine.judge_cpu(machine.CpuFacts(ThreadPlan(*plan), cores, quota)), level, "slot|quota")
+    expect(machine.judge_cpu(machine.CpuFacts(RunOptions(*plan), cores, quota)), level, "slot|quota")
 
 
 def test_a_plan_for_remote_endpoints_takes_no_cores() -> None:
-    assert machine.judge_cpu(machine.CpuFacts(ThreadPlan(8, 1), 2, None, remote=True)).level == "ok"
+    assert machine.judge_cpu(machine.CpuFacts(RunOptions(8, 1), 2, None, remote=True)).level == "ok"
 
 
 def scraped(**memory: float) -> daemon.RunningFacts:
@@ -54,16 +54,16 @@ def scraped(**memory: float) -> daemon.RunningFacts:
 
 def test_a_running_miners_limits_are_its_own_and_not_those_of_this_shell() -> None:
     miner = scraped(cgroup_limit=4 * GB, cgroup_usage=3 * GB, cgroup_reclaimable=GB, machine_available=9 * GB)
-    assert machine.read_cpu(Settings(), miner) == machine.CpuFacts(ThreadPlan(2, 3), 6, 6.5)
+    assert machine.read_cpu(Settings(), miner) == machine.CpuFacts(RunOptions(2, 3), 6, 6.5)
     assert machine.read_memory_facts(GB, miner).available == 2 * GB
     changed = machine.read_cpu(Settings(inference_threads=5), miner)
-    assert changed.plan == ThreadPlan(2, 5), "what a restart would make of the settings"
+    assert changed.plan == RunOptions(2, 5), "what a restart would make of the settings"
 
 
 def test_without_a_miner_this_process_shows_what_is_allowed() -> None:
     nobody = daemon.RunningFacts()
     facts = machine.read_cpu(Settings(inference_threads=1, inference_slots=1), nobody)
-    assert (facts.plan, facts.cores) == (ThreadPlan(1, 1), allowed_cores())
+    assert (facts.plan, facts.cores) == (RunOptions(1, 1), allowed_cores())
     assert machine.read_memory_facts(GB, nobody).available > 0
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from detectors.base import RunOptions
 from detectors.machine import allowed_cores, cpu_quota
-from miner.inference.plan import ThreadPlan, make_plan
+from miner.inference.plan import split_cores
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
@@ -75,22 +76,22 @@ def test_the_mask_counts_where_it_is_smaller(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cores", "slots", "threads", "plan"),
     [
-        (4, 0, 0, ThreadPlan(1, 4)),
-        (1, 0, 0, ThreadPlan(1, 1)),
-        (4, 2, 0, ThreadPlan(2, 2)),
-        (4, 0, 1, ThreadPlan(4, 1)),
-        (4, 3, 0, ThreadPlan(3, 1)),
-        (2, 0, 4, ThreadPlan(1, 4)),
-        (4, 2, 4, ThreadPlan(2, 4)),
+        (4, 0, 0, RunOptions(1, 4)),
+        (1, 0, 0, RunOptions(1, 1)),
+        (4, 2, 0, RunOptions(2, 2)),
+        (4, 0, 1, RunOptions(4, 1)),
+        (4, 3, 0, RunOptions(3, 1)),
+        (2, 0, 4, RunOptions(1, 4)),
+        (4, 2, 4, RunOptions(2, 4)),
     ],
 )
 def test_the_plan_fills_the_cores_and_keeps_what_is_given(
-    cores: int, slots: int, threads: int, plan: ThreadPlan
+    cores: int, slots: int, threads: int, plan: RunOptions
 ) -> None:
-    assert make_plan(cores, slots, threads) == plan
+    assert split_cores(cores, slots, threads) == plan
     if not (slots and threads) and threads <= cores:
         assert plan.slots * plan.threads <= cores
 
 
 def test_a_plan_reads_well() -> None:
-    assert str(ThreadPlan(1, 2)) == "1 slot × 2 threads"
+    assert str(RunOptions(1, 2)) == "1 slot × 2 threads"

@@ -10,9 +10,9 @@ from miner import formats
 from miner.cli.top import address_of
 from miner.settings.settings import Settings
 from miner.status.cards import cards
-from miner.status.overview import ShadowView
+from miner.status.overview import KeyView, ShadowView
 from miner.status.page import render
-from miner.status.terminal import lost, screen
+from miner.status.terminal import screen
 from tests.overviews import HOTKEY, entry, overview
 
 
@@ -48,7 +48,7 @@ def test_the_shadows_predictions_are_shown_beside_those_of_the_model_that_serves
     for part in ("other@1", "90.0 %", "│▁       ▂█│", "│█        ▃│"):
         assert part in shown
     nothing = view.model_copy(update={"tenths": [0] * 10, "tenths_served": [0] * 10})
-    assert "predictions, 0 to 1" in frame(screen(overview(shadow=nothing)), width)
+    assert "shadow predictions" in frame(screen(overview(shadow=nothing)), width)
 
 
 def test_the_terminal_shows_what_the_page_shows() -> None:
@@ -57,7 +57,7 @@ def test_the_terminal_shows_what_the_page_shows() -> None:
     page = " ".join(unescape(re.sub("<style>.*?</style>|<[^>]+>", " ", render(whole), flags=re.DOTALL)).split())
     terminal = " ".join(frame(screen(whole)).replace("│", " ").split())
     names = {card.title: [row.name for row in card.rows] for card in cards(whole)}
-    assert {"trust", "proportional", "hash", "same side"} <= {name for card in names.values() for name in card}
+    assert {"trust", "proportional (PSS)", "hash", "agreement"} <= {name for card in names.values() for name in card}
     for card in cards(whole):
         for said in (card.title, *(f"{row.name} {row.value}" for row in card.rows), card.note):
             assert said in page
@@ -70,10 +70,12 @@ def test_text_from_outside_is_no_markup() -> None:
     assert "[red]x[/red]" in frame(screen(overview(entry("bad_request", reason="[red]x[/red]"))))
 
 
-def test_a_miner_that_went_away_leaves_its_last_frame() -> None:
-    shown = frame(lost(overview(entry()), "no miner answers"))
-    assert "no miner answers" in shown
-    assert "vit-base" in shown
+def test_a_long_reason_is_shown_whole() -> None:
+    reason = "no remote endpoint is healthy: endpoint 0 (http://inference-0.internal.example.com:8000): no connection"
+    view = KeyView(name="second", hotkey=HOTKEY, port=8092, obstacle=reason, uid=None, incentive=None, publication="")
+    shown = frame(screen(overview(entry("refused", reason=reason), keys=[view, view])), 79)
+    assert re.sub(r"[│\s]", "", shown).count(reason.replace(" ", "")) == 2  # both hotkeys'
+    assert [shown.count(word) for word in ("endpoint 0", "connection", "…")] == [3, 3, 0]  # and the request's
 
 
 def test_a_line_of_blocks_shows_what_is_not_zero() -> None:

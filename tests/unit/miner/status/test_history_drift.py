@@ -13,7 +13,7 @@ from detectors.models.manifest import Manifest
 from miner.cli.preparation import record_spread
 from miner.recorder.records import RequestRecord
 from miner.settings.settings import Settings
-from miner.status.drift import LEAST, WINDOW, Drift
+from miner.status.history import LEAST, WINDOW, Drift
 from tests.models import photo
 
 EVEN = [0.1] * 10
