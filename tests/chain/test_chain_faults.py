@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import math
+import re
 import socket
 import time
 from typing import Any
@@ -101,7 +102,7 @@ async def test_a_restart_without_the_chain_serves_on_what_was_stored(node: Node,
     await eventually(lambda: chain.fault)
     assert chain.obstacle is None
     assert chain.snapshot == first.snapshot
-    assert any("starting with the stored snapshot" in record.getMessage() for record in caplog.records)
+    assert any("the stored snapshot" in record.getMessage() for record in caplog.records)
     await chain.stop()
 
 
@@ -133,16 +134,16 @@ async def test_a_node_that_stands_tells_nothing_new_however_often_it_is_asked(no
     assert (chain.age, chain.fault) == (0, None), "a block takes its time"
     now += 200
     await reads()
-    assert (chain.age, chain.fault) == (200, "the node stands at block 1000")
+    assert (chain.age, "stands at block 1000" in chain.fault) == (200, True)
     now += 86400
-    assert "24.1 h old, the limit is 24 h: the node stands at block 1000" in chain.obstacle
+    assert re.search(r"24\.1 h .* 24 h: .*stands at block 1000", chain.obstacle)
     node.block += 1
     await eventually(lambda: chain.age == 0)
     assert (chain.obstacle, chain.fault, chain.snapshot.block) == (None, None, 1001)
     await chain.stop()
     lines = [record.getMessage() for record in caplog.records]
-    assert lines.count("the node stands at block 1000; going by block 1000") == 1
-    assert lines.count("the node moves again, at block 1001") == 1
+    assert len([line for line in lines if "stands at block 1000" in line]) == 1
+    assert len([line for line in lines if "moves again" in line and line.endswith(" 1001")]) == 1
 
 
 async def test_a_node_that_fell_behind_takes_nothing_back(node: Node, chain_of) -> None:
@@ -182,7 +183,7 @@ async def test_a_snapshot_grows_too_old(node: Node, chain_of) -> None:
     await chain.start()
     await asyncio.to_thread(node.stop)
     later = 90000.0
-    assert "25.0 h old, the limit is 24 h" in chain.obstacle
+    assert re.search(r"25\.0 h .* 24 h", chain.obstacle)
     assert chain.snapshot.neurons
     await chain.stop()
 
@@ -295,7 +296,7 @@ async def test_a_provider_s_endpoint_is_in_no_word_and_no_file(node: Node, chain
     await chain.stop()
     said += [record.getMessage() for record in caplog.records]
     said += [str(path) + path.read_text() for path in (tmp_path / "state").glob("chain*")]
-    assert f"no snapshot of subnet {NETUID} yet: connecting to ws://127.0.0.1:{node.port}" in said
+    assert any(f"of subnet {NETUID}" in one and f" ws://127.0.0.1:{node.port}" in one for one in said)
     assert any("--network YOUR_ENDPOINT" in one for one in said)
     assert not [one for one in said if "hunter2pw" in one or "APIKEY123" in one]
 

@@ -109,5 +109,5 @@ async def test_without_a_place(node: Node, tmp_path: Path, hotkey: str) -> None:
 
 async def test_a_subnet_that_does_not_exist(node: Node, tmp_path: Path) -> None:
     async with asking(node, tmp_path) as ask:
-        with pytest.raises(ChainFault, match="subnet 99 does not exist there"):
+        with pytest.raises(ChainFault, match="subnet 99 does not exist"):
             await ask(partial(read_standing, netuid=99, hotkey=OWN))

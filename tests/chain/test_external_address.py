@@ -66,9 +66,7 @@ async def test_one_alone_changes_nothing_that_is_known(service, answer) -> None:
     if answer == "8.8.8.8":
         assert await find_external_ip(services, known="8.8.8.8") == "8.8.8.8"
     else:
-        with pytest.raises(
-            AddressUnknown, match=r"one service alone says that our address is 9\.9\.9\.9 and no longer 8"
-        ):
+        with pytest.raises(AddressUnknown, match=r"^one service .* 9\.9\.9\.9 .* 8\.8\.8\.8"):
             await find_external_ip(services, known="8.8.8.8")
         assert await find_external_ip([*services, service(answer)], known="8.8.8.8") == "9.9.9.9"
 
@@ -83,7 +81,7 @@ async def test_no_answer_says_what_to_set(service) -> None:
 
 
 async def test_a_disagreement_is_not_decided(service) -> None:
-    with pytest.raises(AddressUnknown, match=r"disagree on our address: 8\.8\.8\.8, 9\.9\.9\.9"):
+    with pytest.raises(AddressUnknown, match=r"disagree .*: 8\.8\.8\.8, 9\.9\.9\.9"):
         await find_external_ip([service("9.9.9.9"), service("8.8.8.8")])
 
 

@@ -45,27 +45,27 @@ def test_a_missing_key_names_the_command_that_makes_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"{}", b"rubbish", b"\xff\xfe\0", b'{"ss58Address": "5"}'])
 def test_a_file_that_is_no_key(plain: Path, content: bytes) -> None:
     (plain / "miner/hotkeys/hot").write_bytes(content)
-    with pytest.raises(ConfigurationError, match="holds no key that can sign"):
+    with pytest.raises(ConfigurationError, match="holds no key"):
         load_hotkey(plain, "miner", "hot")
 
 
 def test_a_public_key_can_not_sign(plain: Path) -> None:
     address = load_hotkey(plain, "miner", "hot").hotkey.ss58_address
     (plain / "miner/hotkeys/hot").write_text(f'{{"ss58Address": "{address}"}}')
-    with pytest.raises(ConfigurationError, match="holds no key that can sign"):
+    with pytest.raises(ConfigurationError, match="holds no key"):
         load_hotkey(plain, "miner", "hot")
 
 
 def test_a_folder_in_the_key_s_place(tmp_path: Path) -> None:
     (tmp_path / "miner/hotkeys/hot").mkdir(parents=True)
-    with pytest.raises(ConfigurationError, match="can't be read: Is a directory"):
+    with pytest.raises(ConfigurationError, match=": Is a directory"):
         load_hotkey(tmp_path, "miner", "hot")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_a_key_of_another_user(plain: Path) -> None:
     (plain / "miner/hotkeys/hot").chmod(0)
-    with pytest.raises(ConfigurationError, match="can't be read: Permission denied"):
+    with pytest.raises(ConfigurationError, match=": Permission denied"):
         load_hotkey(plain, "miner", "hot")
 
 
@@ -78,10 +78,10 @@ def test_an_encrypted_key_opens_with_the_password_of_a_file(encrypted: Path, tmp
 @pytest.mark.parametrize(
     ("password", "words"),
     [
-        (None, "is encrypted; name a file"),
-        ("", "the file is empty"),
-        ("missing", "can't be read: No such file"),
-        ("wrong horse", "not the password of"),
+        (None, "is encrypted"),
+        ("", "is empty"),
+        ("missing", ": No such file"),
+        ("wrong horse", "not the password"),
     ],
     ids=["none", "empty", "missing", "wrong"],
 )
@@ -135,7 +135,7 @@ def test_the_coldkey_of_any_wallet_is_found(plain: Path, caplog) -> None:
     load_hotkey(plain, "miner", "hot")
     lines = [record.getMessage() for record in caplog.records]
     assert [
-        f"THE COLDKEY IS ON THIS MACHINE: {plain / name}/coldkey" in line
+        "THE COLDKEY" in line and f": {plain / name}/coldkey" in line
         for name, line in zip(("miner", "savings"), lines, strict=True)
     ] == [True, True]
     assert find_coldkeys(plain / "nowhere") == find_coldkeys(plain / "a file") == ([], [])
@@ -146,5 +146,5 @@ def test_a_coldkey_on_the_machine_is_a_loud_warning(plain: Path, caplog) -> None
     (plain / "miner/hotkeys/hot").chmod(0o644)
     load_hotkey(plain, "miner", "hot")
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert lines[0].startswith("THE COLDKEY IS ON THIS MACHINE")
+    assert lines[0].startswith("THE COLDKEY")
     assert "chmod 600" in lines[1]

@@ -24,7 +24,7 @@ async def test_snapshot_holds_stakes_permits_and_our_uid(node: Node, chain_of) -
     assert chain.snapshot.neurons[VALIDATOR].validator_permit
     assert not chain.snapshot.neurons[OWN].validator_permit
     assert (chain.syncs, chain.failures) == (1, 0)
-    assert chain.publication == "not published: not asked for"
+    assert chain.publication.endswith("not asked for")
     assert 0 <= chain.age < 60
     await chain.stop()
 
@@ -63,12 +63,12 @@ async def test_ready_by_itself_on_registration(node: Node, chain_of, caplog) -> 
     await eventually(lambda: chain.obstacle is None)
     assert chain.uid == 12
     await chain.stop()
-    assert [r.getMessage() for r in caplog.records if "registered; our uid is 12" in r.getMessage()]
+    assert any(r.getMessage().endswith("our uid is 12") for r in caplog.records)
 
 
 @pytest.mark.parametrize(
     ("coldkey", "words"),
-    [(None, "deregistered; our uid 12 belongs to"), (key(99).ss58_address, "hotkey was swapped: uid 12 belongs to")],
+    [(None, "deregistered; our uid 12"), (key(99).ss58_address, "swapped: uid 12")],
     ids=["pruned", "swapped"],
 )
 async def test_the_loss_of_our_uid_is_said_once(node: Node, chain_of, caplog, coldkey, words) -> None:
@@ -97,7 +97,7 @@ async def test_a_new_uid_is_noticed(node: Node, chain_of, caplog) -> None:
     await eventually(lambda: chain.uid == 4)
     await chain.stop()
     assert chain.obstacle is None
-    assert any("nobody has our uid 3 yet" in record.getMessage() for record in caplog.records)
+    assert any("our uid 3 yet" in record.getMessage() for record in caplog.records)
 
 
 async def test_a_subnet_that_does_not_exist_is_named(node: Node, wallet, tmp_path) -> None:
@@ -107,5 +107,5 @@ async def test_a_subnet_that_does_not_exist_is_named(node: Node, wallet, tmp_pat
     reader = SubnetReader(node.url, 999, tmp_path / "state", sync_seconds=0.05)
     chain = SubtensorChain(reader, wallet)
     await chain.start()
-    assert "subnet 999 does not exist there" in chain.obstacle
+    assert "subnet 999 does not exist" in chain.obstacle
     await chain.stop()

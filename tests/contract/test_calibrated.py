@@ -97,7 +97,7 @@ def test_a_gain_that_is_noise_is_refused_and_the_shipped_model_left_alone(folder
     assert (code, "refused" in said) == (1, True)
     assert (folder / "manifest.json").read_bytes() == before
     code, said = run("calibrate", photos)
-    assert (code, "ships with the package" in said) == (2, True)
+    assert (code, "ships with" in said) == (2, True)
     assert run("calibrate")[0] == 2
 
 
@@ -149,10 +149,10 @@ def test_an_exported_folder_takes_what_photos_say_of_it_and_nothing_else(folder:
     shipped = tmp_path / "shipped.yaml"
     shipped.write_text(f"model_folder: {SHIPPED}\n")
     for arguments, words in (
-        ((yaml,), "which needs no export"),
-        ((yaml, "--pictures", photos / "roadwork"), "which needs no export"),  # of one class alone
-        ((yaml, "--pictures", photos, "--out", tmp_path / "other"), "names an exported folder: copy that instead"),
-        ((shipped, "--pictures", photos), "copy it, and name the copy"),
+        ((yaml,), "needs no export"),
+        ((yaml, "--pictures", photos / "roadwork"), "needs no export"),  # of one class alone
+        ((yaml, "--pictures", photos, "--out", tmp_path / "other"), "--out="),
+        ((shipped, "--pictures", photos), "ships with"),
     ):
         code, said = run("export", "--config", *arguments)
         assert (code, words in said) == (2, True), said
@@ -167,7 +167,7 @@ def test_models_of_one_name_are_told_apart_by_their_folders(folder: Path, tmp_pa
         file.write_text("model_folder: ../mine\n")
     settings, models = Settings.load(None), [str(path) for path in (*files, folder)]
     assert list(find_models(settings, models)) == ["first-detector", "second-detector", "mine"]
-    with pytest.raises(DetectorConfigError, match="there is another one of the name 'first-detector'"):
+    with pytest.raises(DetectorConfigError, match="name 'first-detector'"):
         find_models(settings, [models[0], models[0]])
 
 
@@ -180,7 +180,8 @@ def test_models_are_measured_side_by_side_and_their_answers_fused(folder: Path, 
     assert code == 0, said
     told = json.loads(said[said.index("{") :])
     assert (told["photos"], list(told["views"])) == (12, ["as it is", *VIEWS])
-    assert told["left_out"] == ["roadwork/broken.jpg: the image is not a JPEG, PNG or WebP"]
+    (left_out,) = told["left_out"]
+    assert left_out.startswith("roadwork/broken.jpg: ")
     assert told["gains"]["other"]["noise"]
     assert plot.read_bytes().startswith(b"\x89PNG")
     file, ensemble = tmp_path / "b.npz", tmp_path / "both.yaml"

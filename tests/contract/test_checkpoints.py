@@ -180,7 +180,7 @@ def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:50])
 
 
-DAMAGES = {"a git-LFS pointer": point, "no whole safetensors file": cut, "fetch it again": cut_short}
+DAMAGES = {"a git-LFS pointer": point, "no whole safetensors": cut, "fetch it again": cut_short}
 
 
 @pytest.mark.parametrize("words", DAMAGES)
@@ -205,14 +205,14 @@ def test_a_quantised_checkpoint_is_named_for_what_it_is(model: Path) -> None:
 def test_weights_without_a_head_are_refused(model: Path) -> None:
     """transformers would draw one at random, and another one for each side of the comparison."""
     rewrite(model, lambda all_: {name: value for name, value in all_.items() if name not in head(all_)})
-    with pytest.raises(ModelError, match=r"the weights hold no classifier.*weight"):
+    with pytest.raises(ModelError, match=r"hold no classifier.*weight"):
         export(model)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_no_numbers_are_refused_by_their_names(model: Path, value: float) -> None:
     rewrite(model, lambda all_: {n: torch.full_like(v, value) if n in head(all_) else v for n, v in all_.items()})
-    with pytest.raises(ModelError, match=r"NaN or infinity in classifier"):
+    with pytest.raises(ModelError, match=r"infinity in classifier"):
         export(model)
 
 
@@ -272,5 +272,5 @@ def test_a_name_that_is_no_file_of_the_folder_is_refused(model: Path, name: obje
     (model / SINGLE).unlink()
     (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": str(name)}}))
     if str(name) not in ("model.bin", "3"):  # there none is missing, it is not there
-        with pytest.raises(ModelError, match="files of its own folder"):
+        with pytest.raises(ModelError, match="of its own folder"):
             weight_files(model)

@@ -39,7 +39,7 @@ def test_answers_as_the_librarys_own_pipeline_does(prepared: Prepared, backend: 
         options = RunOptions()
         if backend == "remote" and prepared.config.branches is not None:
             options = RunOptions(engine=EngineOptions(("localhost:1",)))
-            with pytest.raises(DetectorConfigError, match="runs its branches here"):
+            with pytest.raises(DetectorConfigError, match="its branches here"):
                 load_detector(prepared.detector, prepared.config, prepared.models_dir, backend, options)
             return
         if backend == "remote":
@@ -88,7 +88,7 @@ def test_swapped_labels_are_found_before_ready(network: Prepared, tmp_path: Path
     values["output"]["index"] = 1 - values["output"]["index"]
     (folder / "manifest.json").write_text(json.dumps(values))
     config = network.config.model_copy(update={"hf_repo": None, "weights_path": None, "model_folder": folder})
-    with pytest.raises(ModelError, match="to the known picture, not"):
+    with pytest.raises(ModelError, match=r"known picture, not 0\.\d+"):
         load_detector(network.detector, config, tmp_path, "onnx", RunOptions()).verify()
 
 
@@ -98,7 +98,7 @@ def test_a_damaged_graph_is_found_before_it_is_loaded(network: Prepared, tmp_pat
     graph[len(graph) // 2] ^= 1
     (folder / MODEL_FILE).write_bytes(graph)
     config = network.config.model_copy(update={"hf_repo": None, "weights_path": None, "model_folder": folder})
-    with pytest.raises(ModelError, match=r"model.onnx does not match its sum"):
+    with pytest.raises(ModelError, match=r"model\.onnx .* sum in "):
         load_detector(network.detector, config, tmp_path, "onnx", RunOptions())
 
 

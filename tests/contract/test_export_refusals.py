@@ -34,7 +34,7 @@ def test_a_vit_folder_with_a_file_missing_is_refused(tmp_path: Path, missing: st
 
 def test_a_folder_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
     folder = make_vit(tmp_path / "vit")
-    with pytest.raises(ModelError, match=r"/dev/null/out can't be written: Not a directory"):
+    with pytest.raises(ModelError, match=r"/dev/null/out .*: Not a directory"):
         prepare("ViT", vit(folder), tmp_path / "models", out=Path("/dev/null/out"))
 
 
@@ -48,7 +48,7 @@ def test_a_processor_we_do_not_know_is_refused(tmp_path: Path) -> None:
 def test_a_yolo_class_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     path = make_yolo(tmp_path / "best.pt")
     config = DetectorConfig(weights_path=path, roadwork_class_index=2, path=path)
-    with pytest.raises(DetectorConfigError, match="roadwork_class_index=2: the network has the classes 0 to 1"):
+    with pytest.raises(DetectorConfigError, match=r"roadwork_class_index=2: .* 0 to 1"):
         prepare("YOLOClassifier", config, tmp_path / "models")
 
 

@@ -93,7 +93,7 @@ def test_a_branch_that_was_replaced_or_damaged_is_found(home: Path, tmp_path: Pa
     folder = model_folder(config.branches["dinov2"], models)
     manifest = Manifest.read(folder)
     manifest.model_copy(update={"files": manifest.files | {"more.json": "0" * 64}}).write(folder)
-    with pytest.raises(NotPrepared, match="a branch of pair is not the one"):
+    with pytest.raises(NotPrepared, match="a branch of pair"):
         load_detector("Ensemble", config, models, "onnx", RunOptions())
     assert not is_prepared(config, models)
     manifest.write(folder)
@@ -101,7 +101,7 @@ def test_a_branch_that_was_replaced_or_damaged_is_found(home: Path, tmp_path: Pa
     shutil.rmtree(folder / "optimized")
     with (folder / "model.onnx").open("ab") as file:
         file.write(b"\0")
-    with pytest.raises(ModelError, match=r"model.onnx does not match its sum"):
+    with pytest.raises(ModelError, match=r"model\.onnx .* sum in "):
         load_detector("Ensemble", config, models, "onnx", RunOptions())
 
 
@@ -114,6 +114,6 @@ def test_a_repository_without_the_subfolder_is_named(home: Path, tmp_path: Path)
 
 def test_pictures_that_letterbox_can_show_nothing_of_are_refused(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     detector = load_detector("Ensemble", read_config(str(home / "pair.yaml")), home / "models", "onnx", RunOptions())
-    with caplog.at_level(logging.WARNING), pytest.raises(ImageError, match="too long for its width"):
+    with caplog.at_level(logging.WARNING), pytest.raises(ImageError, match="too long for"):
         detector.predict(photo(2000, 2, kind="PNG"))
     assert not caplog.records

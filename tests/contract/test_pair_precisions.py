@@ -79,7 +79,7 @@ def test_what_the_branches_say_together_passes_the_gate_too(
     first, second = (one.predict(data).probability for one in (plain, faster))
     assert first != second
     moved = write((first + second) / 2)
-    with pytest.raises(ModelError, match=r"100\.0% of the pictures are on .* once the branches are fused"):
+    with pytest.raises(ModelError, match=r"100\.0% of .* branches are fused"):
         make_faster_ensemble(moved, Order("int8", "onnx", models, RunOptions(), CalibrationPhotos([data]), 0.0))
     assert not has_variant(moved, models, "int8", "onnx")
     with pytest.raises(NotPrepared):
@@ -101,7 +101,7 @@ def test_a_branch_that_was_made_anew_is_not_what_was_judged(home: Path, tmp_path
     other = branches["dinov2"].model_copy(update={"files": {"model.xml": "0" * 64}})
     other.write(variant_folder(other, models, "int8", "openvino"))
     assert not has_variant(config, models, "int8", "openvino")
-    with pytest.raises(NotPrepared, match="is not the one that it was judged with"):
+    with pytest.raises(NotPrepared, match="was judged with"):
         load(config, models, "int8", "openvino")
 
 

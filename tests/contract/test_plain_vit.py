@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def test_an_older_graph_is_served_with_a_hint(vit: Path, tmp_path: Path, caplog:
     manifest = Manifest.read(folder)
     manifest.model_copy(update={"made_with": {"onnx": "1.23.2", "onnxruntime": "1.31.1"}}).write(folder)
     load_detector("ViT", config, tmp_path, "onnx", RunOptions()).verify()
-    assert f"{folder} was made by an older exporter" in caplog.text
+    assert re.search(f"{re.escape(str(folder))} .*older exporter", caplog.text)
 
 
 def test_a_missing_weight_is_named(vit: Path, tmp_path: Path) -> None:
@@ -92,7 +93,7 @@ def test_a_missing_weight_is_named(vit: Path, tmp_path: Path) -> None:
     weights = load_file(vit / "model.safetensors")
     del weights["vit.layernorm.weight"]
     save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(ModelError, match=r"the weights hold no vit\.layernorm\.weight"):
+    with pytest.raises(ModelError, match=r"hold no vit\.layernorm\.weight"):
         prepare("ViT", DetectorConfig(hf_repo=str(tmp_path), path=tmp_path / "x.yaml"), tmp_path / "models")
 
 
@@ -101,5 +102,5 @@ def test_a_size_that_the_positions_do_not_fit_is_refused(vit: Path, tmp_path: Pa
         (tmp_path / path.name).write_bytes(path.read_bytes())
     processor = tmp_path / "preprocessor_config.json"
     processor.write_text(json.dumps(json.loads(processor.read_text()) | {"size": {"height": 256, "width": 256}}))
-    with pytest.raises(ModelError, match="16×16 patches; the model has positions for 196"):
+    with pytest.raises(ModelError, match=r"16×16 patches; .* 196"):
         prepare("ViT", DetectorConfig(hf_repo=str(tmp_path), path=tmp_path / "x.yaml"), tmp_path / "models")

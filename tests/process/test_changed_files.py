@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from detectors.models import MODEL_FILE
+from miner.errors import MESSAGES
 from tests.process.conftest import StartDaemon
 from tests.process.daemon import Daemon, eventually
 from tests.process.graphs import write_model
 from tests.process.inspection import message_of, probability_of
 
-CHANGED = "was changed while it is served"
+CHANGED = "changed while it"
 
 
 def overwrite(path: Path) -> None:
@@ -41,7 +42,7 @@ def test_a_mapped_file_that_is_changed_is_read_no_more_and_mended_if_it_can_be(
     (mapped,) = (tmp_path / "model" / "optimized").glob(f"*/{MODEL_FILE}.data")
     damage(mapped)
     eventually(lambda: CHANGED in reason_of(daemon))
-    assert message_of(daemon.ask(street), 503) == "the miner is not ready"
+    assert message_of(daemon.ask(street), 503) == MESSAGES["not_ready"]
     assert str(mapped) in daemon.log
     assert daemon.status("/healthz") == 200
     eventually(lambda: daemon.status("/readyz") == 200)
@@ -51,8 +52,8 @@ def test_a_mapped_file_that_is_changed_is_read_no_more_and_mended_if_it_can_be(
     damage(mapped)
     eventually(lambda: daemon.metric("model_reloads_total", result="failed") == 1)
     assert CHANGED in reason_of(daemon)
-    assert message_of(daemon.ask(street), 503) == "the miner is not ready"
-    assert "does not match its sum" in daemon.page("/status").json()["reload"]["text"]
+    assert message_of(daemon.ask(street), 503) == MESSAGES["not_ready"]
+    assert "match its sum" in daemon.page("/status").json()["reload"]["text"]
     assert daemon.stop() == 0
 
 

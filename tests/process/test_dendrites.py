@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from miner.errors import MESSAGES
 from tests.models import photo
 from tests.process.daemon import Daemon, clean_environment, eventually
 from tests.process.environments import environment
@@ -148,7 +149,7 @@ def test_a_dendrite_reads_why_it_is_forbidden(refused: dict[str, Answer], scene:
 def test_a_dendrite_reads_that_there_is_no_answer_in_time(refused: dict[str, Answer]) -> None:
     answer = refused["too short a timeout"]
     assert answer.statuses == [503, 503]
-    assert answer.message == "no answer in time is possible"
+    assert answer.message == MESSAGES["deadline"]
     assert answer.prediction == -1
 
 

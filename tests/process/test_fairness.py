@@ -153,7 +153,7 @@ def test_a_validator_that_trickles_changes_nothing_for_others(
         answers = scene.ask(different(40, street), Door(), ports[1] if second else None)
         assert statuses(answers) == {200: 40}
         eventually(lambda: len(trickle.answers) == 2)  # a body has to keep a pace
-        assert {message_of(answer, 408) for answer in trickle.answers} == {"the body came too slowly"}
+        assert all("too slowly" in message_of(answer, 408) for answer in trickle.answers)
 
 
 @pytest.mark.parametrize("bodies", [(1, LARGEST, 8 * MEBIBYTE), (32, 2000, 100)], ids=["one large", "many small"])

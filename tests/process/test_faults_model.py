@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from miner.errors import MESSAGES
 from miner.inference.queue import SLOWER
 from miner.inference.service import FAILURES
 from tests.process.conftest import Settings, StartDaemon
@@ -17,9 +18,9 @@ from tests.process.wire import DOORS, Door
 
 FOREVER = 10**12  # rounds
 FAULTS: dict[OnBlack, str] = {
-    "nan": "the model's output is not finite",
-    "shape": "the model's output has shape (1, 3), not (1, 2)",
-    "error": "the model failed",
+    "nan": "not finite",
+    "shape": "shape (1, 3), not (1, 2)",
+    "error": "model failed",
 }
 
 
@@ -39,14 +40,15 @@ def test_a_model_that_fails_again_and_again_is_asked_no_more_until_it_passes_its
     failures = 0
     while True:
         while (answer := daemon.ask(black, DOORS[failures % 4])).status_code == 500:
-            assert message_of(answer, 500) == FAULTS[fault]
+            assert message_of(answer, 500).endswith(FAULTS[fault])
             failures += 1
         assert failures >= FAILURES
         refusals, ready = [daemon.ask(street, door) for door in DOORS], daemon.metric("ready")
         if reason_of(daemon) is not None:  # else this took longer than the pause before the self-test: once more
             break
-    assert reason_of(daemon) in (None, f"the model failed {FAILURES} times in a row: {FAULTS[fault]}")
-    assert {message_of(refusal, 503) for refusal in refusals} == {"the miner is not ready"}
+    if why := reason_of(daemon):
+        assert re.fullmatch(f"the model failed {FAILURES} times .*: .*{re.escape(FAULTS[fault])}", why)
+    assert {message_of(refusal, 503) for refusal in refusals} == {MESSAGES["not_ready"]}
     assert ready == 0
     assert daemon.metric("invalid_outputs_total") == (0 if fault == "error" else failures)
     if fault == "error":  # of the three, it is enough to wait for one
@@ -54,7 +56,7 @@ def test_a_model_that_fails_again_and_again_is_asked_no_more_until_it_passes_its
         probability_of(daemon.ask(street))
     eventually(lambda: "not ready (the model failed" in daemon.log)
     assert daemon.stop() == 0
-    assert f"not ready (the model failed {FAILURES} times in a row" in daemon.log
+    assert f"not ready (the model failed {FAILURES} times" in daemon.log
     assert ("Traceback" in daemon.log) == (fault == "error")  # for us; the caller was told nothing of it
 
 
@@ -65,9 +67,8 @@ def test_a_model_that_becomes_slower_than_the_deadline_is_asked_no_more_until_it
     daemon = start_daemon(**moods, DEADLINE_CAP_SECONDS=0.8, DEADLINE_MARGIN_SECONDS=0.2).ready()
     with daemon.mood("0.9"):
         eventually(lambda: daemon.ask(street).status_code == 503 and reason_of(daemon) is not None)
-        words = r"one picture takes \d+\.\d s of late, and an answer has to be there after 0\.6"
-        assert re.fullmatch(words, reason_of(daemon) or "")
-        assert {message_of(daemon.ask(street, door), 503) for door in DOORS} == {"the miner is not ready"}
+        assert re.fullmatch(r"one picture takes \d+\.\d s .* 0\.6", reason_of(daemon) or "")
+        assert {message_of(daemon.ask(street, door), 503) for door in DOORS} == {MESSAGES["not_ready"]}
         assert daemon.metric("refusals_total", reason="not_ready") >= len(DOORS) / 2  # the others proved nothing
         assert daemon.load() == (0, 0)  # so they waited for nothing
         assert daemon.status("/healthz") == 200
@@ -87,7 +88,7 @@ def test_what_would_end_a_program_ends_a_picture(start_doomed: StartDaemon, mood
     for door in DOORS:
         probability_of(daemon.ask(street, door))
     assert daemon.stop() == 0
-    assert daemon.log.count("a picture's thread raised SystemExit") == len(DOORS) < FAILURES
+    assert daemon.log.count("thread raised SystemExit") == len(DOORS) < FAILURES
 
 
 def test_where_every_slot_hangs_the_miner_says_so_and_ends_to_be_started_again(
@@ -97,13 +98,13 @@ def test_where_every_slot_hangs_the_miner_says_so_and_ends_to_be_started_again(
     daemon = start_doomed(IMAGE_DETECTOR_CONFIG=hanging, INFERENCE_LIMIT_SECONDS=1).ready()
     with daemon.raw(daemon.validator.sign(white, Door())) as raw:
         raw.send_all()
-        eventually(lambda: reason_of(daemon) == "every slot hangs: a picture has been worked on for over 1 s")
-        assert message_of(daemon.ask(street), 503) == "the miner is not ready"
+        eventually(lambda: re.fullmatch("every slot hangs: .* 1 s", reason_of(daemon) or ""))
+        assert message_of(daemon.ask(street), 503) == MESSAGES["not_ready"]
         assert daemon.status("/healthz") == 200
         # Its caller is told when it stops waiting, at the latest.
         assert raw.answer().status_code == 503
         assert daemon.wait() == 4
-    assert "ending, to be started again: every slot hangs" in daemon.log
+    assert re.search("ending, .*: every slot hangs", daemon.log)
 
 
 def test_where_one_of_two_slots_hangs_the_other_goes_on(

@@ -143,8 +143,8 @@ def test_two_hundred_drips_are_given_up_and_hurt_nobody(harassed: Daemon, street
             for key in answers.get_map().values():
                 with contextlib.suppress(OSError):
                     key.data.socket.send(b"a")
-    assert endings["408 the headers came too slowly"] == DRIPS / 2
-    assert endings["408 the body came too slowly"] == DRIPS / 2
+    assert sum(endings[one] for one in endings if one.startswith("408 the headers")) == DRIPS / 2
+    assert sum(endings[one] for one in endings if one.startswith("408 the body")) == DRIPS / 2
 
 
 @both_wires
@@ -261,7 +261,7 @@ def test_pictures_that_take_minutes_or_a_lot_of_memory_are_refused(harassed: Dae
     assert len(slow) < 400_000
     with asked_meanwhile(harassed, street):
         assert "scans; at most" in message_of(harassed.ask(slow), 422)
-        assert message_of(harassed.ask(large), 422) == "the image's file has too many parts"
+        assert "too many parts" in message_of(harassed.ask(large), 422)
 
 
 def test_a_body_of_millions_of_parts_is_refused_unparsed(harassed: Daemon, street: bytes) -> None:
@@ -276,7 +276,7 @@ def test_pixel_bombs_are_refused_undecoded(harassed: Daemon, street: bytes, door
     assert len(png) < 200_000
     with asked_meanwhile(harassed, street):
         for bomb in (png, webp):
-            assert message_of(harassed.ask(bomb, door), 422) == "the image is too large to be opened"
+            assert "too large" in message_of(harassed.ask(bomb, door), 422)
 
 
 def test_strangers_who_hold_all_connections_keep_no_validator_out(start_daemon: StartDaemon, street: bytes) -> None:
@@ -315,4 +315,4 @@ def test_no_room_is_said_in_json(start_daemon: StartDaemon, moods: Settings, whi
 
 def test_the_largest_picture_is_a_setting(start_daemon: StartDaemon, street: bytes) -> None:
     daemon = start_daemon(MAX_IMAGE_PIXELS=230_399).ready()  # the street has 640 × 360
-    assert "640×360 pixels; at most 0.230399 million" in message_of(daemon.ask(street), 422)
+    assert "at most 0.230399 million" in message_of(daemon.ask(street), 422)

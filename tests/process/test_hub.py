@@ -15,10 +15,10 @@ GATED = "Access to model someone/roadwork is restricted. You must have access to
 REFUSALS = {
     "private, or not there": (Refusal(401, "RepoNotFound", "Repository not found"), "HF_TOKEN"),
     "not there": (Refusal(404, "RepoNotFound", "Repository not found"), "hf_repo"),
-    "gated": (Refusal(403, "GatedRepo", GATED, gate=True), "accept its terms at {url}/someone/roadwork"),
-    "gated, without a token": (Refusal(401, "GatedRepo", GATED, gate=True), "accept its terms at"),
+    "gated": (Refusal(403, "GatedRepo", GATED, gate=True), "terms at {url}/someone/roadwork"),
+    "gated, without a token": (Refusal(401, "GatedRepo", GATED, gate=True), "terms at {url}"),
     "a token without the right": (Refusal(403, "", "Your token lacks the needed permissions"), "lacks the right"),
-    "a wrong token": (Refusal(401, "", "Invalid credentials in Authorization header"), "not a valid token"),
+    "a wrong token": (Refusal(401, "", "Invalid credentials in Authorization header"), "a valid token"),
     "no such revision": (Refusal(404, "RevisionNotFound", "Invalid rev id: main"), "revision"),
 }
 

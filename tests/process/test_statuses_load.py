@@ -21,7 +21,7 @@ def test_a_deadline_that_can_not_be_met_is_refused(miner: Daemon, door: Door, st
     outcome = "refused" if door.wire == "dendrite" else "unproven"
     refusals, before = miner.metric("refusals_total", reason="deadline"), miner.outcomes().get(outcome, 0)
     answer = miner.ask(street, door, timeout="0.2")
-    assert message_of(answer, 503) == "no answer in time is possible"
+    assert message_of(answer, 503) == MESSAGES["deadline"]
     assert miner.outcomes()[outcome] == before + 1
     assert miner.metric("refusals_total", reason="deadline") == refusals + (outcome == "refused")
 
@@ -40,7 +40,7 @@ def test_an_overloaded_miner_refuses_at_once(moody: Daemon, street: bytes, white
             waiting = pool.submit(moody.ask_patiently, street)
             eventually(lambda: moody.metric("queue_depth"))
             for door in DOORS:
-                assert message_of(moody.ask(street + b"2", door, timeout=str(PATIENCE)), 503) == "the queue is full"
+                assert message_of(moody.ask(street + b"2", door, timeout=str(PATIENCE)), 503) == MESSAGES["queue_full"]
             assert moody.load() == (1, 1)  # so nobody waited for them
         probability_of(running.result())
         probability_of(waiting.result())

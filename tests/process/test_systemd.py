@@ -1,5 +1,6 @@
 """A daemon under a supervisor: systemd's notify and watchdog protocol on a real socket."""
 
+import re
 import signal
 import socket
 import time
@@ -148,7 +149,7 @@ def test_a_detector_that_answers_wrongly_is_not_ready_and_no_reason_to_restart(
     daemon.supervisor.hears("WATCHDOG=1")
     with daemon.mood("swapped"):
         said = daemon.supervisor.hears("STATUS=not ready")
-        assert "the model fails its self-test: the model moody answers " in said
+        assert re.search("self-test: .* moody answers ", said)
         answer = daemon.page("/readyz")
         assert (answer.status_code, answer.json()["reason"]) == (503, said.partition("(")[2].partition("): ")[0])
         assert daemon.ask(street).status_code == 503
@@ -161,7 +162,7 @@ def test_a_supervisor_that_went_away_is_no_reason_to_stop(start: StartSupervised
     daemon = start().ready()
     daemon.supervisor.hears("READY=1")
     daemon.supervisor.path.unlink()
-    eventually(lambda: "systemd can't be told WATCHDOG" in daemon.log)
+    eventually(lambda: "be told WATCHDOG" in daemon.log)
     assert daemon.ask(street).status_code == 200
     assert daemon.stop() == 0, daemon.log
 

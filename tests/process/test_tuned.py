@@ -1,6 +1,7 @@
 """From an export to what serves: a faster precision, a plan for this machine, and the start that reads it."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ def test_a_tuned_int8_is_what_the_next_start_serves(tmp_path: Path, street: byte
     (models / "plans").write_text("in the way: the plan goes with the state, as where the models are read-only")
     daemon = Daemon(tmp_path, {"MODELS_DIR": models, "IMAGE_DETECTOR_PRECISION": "int8", "TUNE_ON_START": "true"})
     said = run(daemon, *EXPORT).stderr
-    assert "of fp32's time" in said or "could not be measured" in said  # beside other programs
-    assert "warning: judged on made pictures, not on photos: give --pictures" in said
+    assert "of fp32's time" in said or "not be measured" in said  # beside other programs
+    assert re.search("^warning: .*--pictures$", said, re.MULTILINE)
     tuned = tune(daemon)
     plan = Plan(**tuned["plan"])
     assert Path(tuned["file"]).parent == daemon.state / "plans"

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from miner.errors import MESSAGES
 from tests.models import photo
 from tests.process.conftest import StartDaemon
 from tests.process.daemon import PATIENCE, Daemon, eventually
@@ -104,12 +105,12 @@ def test_the_engine_goes_and_comes_back(ray_serve: RayServe, start_daemon: Start
     expected = pytest.approx(probability_of(refusing.ask(PICTURES[1])), abs=1e-5)
     ray_serve.stop()
     eventually(lambda: refusing.status("/readyz") == 503)
-    assert "no remote endpoint is healthy" in refusing.page("/readyz").json()["reason"]
-    assert "no machine that could score the picture" in message_of(refusing.ask(PICTURES[1]), 503)
+    assert "no remote endpoint" in refusing.page("/readyz").json()["reason"]
+    assert message_of(refusing.ask(PICTURES[1]), 503) == MESSAGES["no_endpoint"]
     assert refusing.metric("refusals_total", reason="no_endpoint") >= 1
     assert probability_of(standing_in.ask(PICTURES[1])) == expected
     assert standing_in.metric("remote_served_locally_total") >= 1
-    assert "served here by onnx" in standing_in.page("/status").json()["model"]["backend"]
+    assert standing_in.page("/status").json()["model"]["backend"].endswith(" onnx")
     ray_serve.start()
     refusing.ready()
     eventually(lambda: standing_in.metric("remote_up") >= 1)

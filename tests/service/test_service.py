@@ -70,7 +70,7 @@ def test_a_second_install_changes_nothing(unit: Unit) -> None:
     unit.set(LOG_LEVEL="DEBUG")
     done = unit.make("install-service")
     assert done.returncode == 0, done.stderr
-    assert "standalone.env stays as it is" in done.stdout
+    assert "standalone.env stays" in done.stdout
     assert unit.show("MainPID") == process
     assert unit.machine.files() == files
     assert "LOG_LEVEL=DEBUG" in unit.machine.run("cat", "/etc/roadwork-miner/standalone.env")
@@ -90,7 +90,7 @@ def test_an_inference_that_hangs_is_restarted_and_says_where_it_was(unit: Unit) 
     unit.systemctl("restart")
     assert unit.ask("white.png", timeout=2.0)["prediction"] is None
     eventually(lambda: unit.show("NRestarts") == "1" and unit.is_ready())
-    assert "Fatal Python error: Aborted" in unit.journal()
+    assert "Python error: Aborted" in unit.journal()
     assert "in _predict" in unit.journal()
     assert unit.ask("street.jpg")["status"] == 200
 
@@ -153,14 +153,15 @@ def test_a_second_network_with_an_encrypted_hotkey(second: Unit, shared: Path) -
     given = {"ENV_FILE": "/shared/testnet.env", "HOTKEY": "/shared/wallets/ours/hotkeys/hot"}
     taken = second.make("install-service", **given, HOTKEY_PASSWORD="/shared/password")
     assert taken.returncode != 0
-    assert "MINER_AXON_PORT=8091: the port is taken" in taken.stderr
+    assert "MINER_AXON_PORT=8091: the port is" in taken.stderr
     eventually(lambda: int(second.show("NRestarts")) >= 1)  # exit code 3: again and again
 
     second.set(MINER_AXON_PORT="8092")
     second.systemctl("restart")
     assert f"hotkey {wallet.hotkey.ss58_address}" in second.status
-    assert second.status.startswith("not ready (no snapshot of subnet 323 yet")
-    assert "can read the hotkey" not in second.journal()
+    assert second.status.startswith("not ready (")
+    assert "of subnet 323" in second.status
+    assert "read the hotkey" not in second.journal()
     assert password not in second.journal()
     modes = second.machine.run(
         "stat", "-c", "%a %U %G", *(f"/etc/roadwork-miner/testnet.{end}" for end in ("hotkey", "env"))

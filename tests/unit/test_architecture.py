@@ -1,8 +1,10 @@
 """The rooms of the house, and the arrows between them."""
 
 import ast
+import re
 import tomllib
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -147,3 +149,43 @@ def test_the_top_level_is_what_the_design_says() -> None:
         "tests",
         "deploy",
     }
+
+
+# What of a test is held against what the product says: its assertions, waits and what it expects, and the columns of
+# its tables that hold words. Five words in a row are a sentence; a name, a value and two or three words tell one error
+# from another.
+HELD_BY = {"eventually", "expect", "fault", "hears", "says", "until"}
+WORDS = {"fault", "line", "message", "reason", "said", "sentence", "told", "words"}
+SENTENCE = re.compile(r"\b[A-Za-z][A-Za-z'-]*(?:[,;:]? [A-Za-z][A-Za-z'-]*){4}")
+WHERE_SENTENCES_ARE = {"test_messages.py"}
+
+
+def test_only_one_file_of_tests_quotes_sentences() -> None:
+    """Whoever rewords a message changes the message, and that file."""
+    quoted = {
+        f"{path.relative_to(ROOT)}:{constant.lineno}: {constant.value}"
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if path.name not in WHERE_SENTENCES_ARE
+        for held in _held(ast.parse(path.read_text(encoding="utf-8")))
+        for constant in ast.walk(held)
+        if isinstance(constant, ast.Constant) and isinstance(constant.value, str) and SENTENCE.search(constant.value)
+    }
+    assert not quoted
+
+
+def _held(tree: ast.Module) -> Iterator[ast.expr]:
+    """Return the expressions of a test file that what the product says is held against."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assert():
+                yield node.test
+            case ast.keyword(arg="match"):
+                yield node.value
+            case ast.Call(func=ast.Attribute(attr="parametrize"), args=[names, ast.List(elts=rows), *_]):
+                given = ast.literal_eval(names)
+                columns = given.split(",") if isinstance(given, str) else given
+                for row in rows:
+                    cells = row.args if isinstance(row, ast.Call) else getattr(row, "elts", [row])
+                    yield from (cell for name, cell in zip(columns, cells, strict=False) if name in WORDS)
+            case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in HELD_BY:
+                yield node

@@ -1,5 +1,6 @@
 """A life on chain: registered, published, permitted."""
 
+from miner.errors import MESSAGES
 from tests.process.chain.live_node import NETUID, OWN_UID, PEER_UID, SUBMIT, VALIDATOR_UID, LiveNode
 from tests.process.chain.scene import START, published, register, syncs_again, why_not
 from tests.process.daemon import eventually
@@ -19,7 +20,7 @@ def test_a_life_from_unregistered_to_deregistered(node: LiveNode, start: START, 
     assert daemon.status("/healthz") == 200
     assert daemon.status("/readyz") == 503
     eventually(lambda: "not ready (hotkey" in daemon.log)  # the port of the validators is open
-    assert message_of(daemon.ask(street), 503) == "the miner is not ready"
+    assert message_of(daemon.ask(street), 503) == MESSAGES["not_ready"]
     assert [daemon.metric(name) for name in STATES] == [0, -1, 0, 0]
     assert node.requests[SUBMIT] == 0
 
@@ -34,9 +35,9 @@ def test_a_life_from_unregistered_to_deregistered(node: LiveNode, start: START, 
     eventually(lambda: command in why_not(daemon))
     assert [daemon.metric(name) for name in STATES] == [0, -1, 0, 0]
     assert daemon.outcomes()["ok"] == 1, "the metrics outlive the registration"
-    assert message_of(daemon.ask(street), 503) == "the miner is not ready"
+    assert message_of(daemon.ask(street), 503) == MESSAGES["not_ready"]
     assert not daemon.ended
-    eventually(lambda: "deregistered; nobody has our uid 7 yet" in daemon.log)
+    eventually(lambda: "deregistered; " in daemon.log)
 
     node.register(OWN_UID + 10, hotkey)
     daemon.ready()
@@ -98,7 +99,7 @@ def test_the_operators_rules_hold(node: LiveNode, start: START, street: bytes) -
         "PUBLISH_METRICS": "true",
     }
     daemon.start().ready()
-    assert "below this miner's minimum of 100" in message_of(daemon.ask(street), 403)
+    assert "minimum of 100" in message_of(daemon.ask(street), 403)
     assert probability_of(daemon.post(daemon.signer(keys.stranger).sign(street, Door()))) >= 0
     assert "not welcome" in message_of(daemon.post(daemon.signer(keys.peer).sign(street, Door())), 403)
     node.members[VALIDATOR_UID].stake = 100.0
@@ -106,4 +107,4 @@ def test_the_operators_rules_hold(node: LiveNode, start: START, street: bytes) -
     assert probability_of(daemon.ask(street)) >= 0
     record = eventually(lambda: node.prometheus.get(keys.miner.hotkey.ss58_address))
     assert (record["ip"], record["port"]) == (0x01020304, daemon.status_port)
-    eventually(lambda: "PUBLISH_METRICS publishes a port that is reached from this machine alone" in daemon.log)
+    eventually(lambda: "PUBLISH_METRICS publishes a port" in daemon.log)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from miner.chain.sync import SnapshotStore
+from miner.errors import MESSAGES
 from tests.process.chain.conftest import miners
 from tests.process.chain.live_node import NETUID, SUBMIT, LiveNode, healthy_node
 from tests.process.chain.scene import START, keeps_answering, of_chain, register, settled, syncs_again, why_not
@@ -14,6 +15,7 @@ from tests.process.daemon import Daemon, eventually
 from tests.process.inspection import message_of
 
 MOODS = {"garbage": "an answer that can't be read", "away": "connect"}  # and what is said of it
+UNREAD, READ_AGAIN, STORED = "the chain can't be read", "the chain is read again", "the stored snapshot"
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def miner(tmp_path_factory: pytest.TempPathFactory, model: str) -> Iterator[tupl
 @pytest.mark.parametrize("mood", MOODS)
 def test_a_broken_node_costs_freshness_only(miner: tuple[LiveNode, Daemon], street: bytes, mood: str) -> None:
     node, daemon = miner
-    failures, faults = daemon.metric("chain_failures_total"), daemon.log.count("the chain can't be read")
+    failures, faults = daemon.metric("chain_failures_total"), daemon.log.count(UNREAD)
     if mood == "away":
         node.stop()
     else:
@@ -48,8 +50,8 @@ def test_a_broken_node_costs_freshness_only(miner: tuple[LiveNode, Daemon], stre
     if mood == "away":
         node.start()
     syncs_again(node, daemon)
-    eventually(lambda: daemon.log.count("the chain is read again") == faults + 1)
-    eventually(lambda: daemon.log.count("the chain can't be read") == faults + 1)  # said once
+    eventually(lambda: daemon.log.count(READ_AGAIN) == faults + 1)
+    eventually(lambda: daemon.log.count(UNREAD) == faults + 1)  # said once
     keeps_answering(daemon, street)
     assert of_chain(daemon)[1][:2] == ["None", "None"]
 
@@ -62,7 +64,7 @@ def test_a_node_that_hangs_for_a_minute(miner: tuple[LiveNode, Daemon], street: 
     for seconds in (1, 20, 40, 60):
         eventually(lambda age=seconds: daemon.metric("chain_age_seconds") > age)
         keeps_answering(daemon, street)
-    eventually(lambda: "the chain can't be read: no answer within 30 s" in daemon.log)
+    eventually(lambda: f"{UNREAD}: no answer within 30 s" in daemon.log)
     seconds, told = of_chain(daemon)
     assert seconds > 60
     assert all("no answer within 30 s" in words for words in told), told[:2]
@@ -80,7 +82,7 @@ def test_a_start_without_the_chain_goes_by_what_was_stored(node: LiveNode, start
     node.stop()
 
     second = start().start().ready()
-    eventually(lambda: "starting with the stored snapshot" in second.log)
+    eventually(lambda: STORED in second.log)
     assert second.metric("chain_block") >= block
     keeps_answering(second, street)
     eventually(lambda: "connect" in of_chain(second)[1][0])
@@ -97,13 +99,13 @@ def test_a_start_without_the_chain_or_a_good_memory_of_it(node: LiveNode, start:
     store = SnapshotStore(daemon.state, node.url, NETUID)
     store.path.write_text(json.dumps({"network": store.name}), encoding="utf-8")
     daemon.start()
-    eventually(lambda: "the stored snapshot" in daemon.log and "can't be read" in daemon.log)
+    eventually(lambda: STORED in daemon.log and "can't be read" in daemon.log)
     eventually(lambda: f"no snapshot of subnet {NETUID} yet" in why_not(daemon))
     eventually(lambda: "not ready (no snapshot" in daemon.log)
     assert daemon.status("/healthz") == 200
     assert daemon.page("/readyz").json()["chain"]["age_seconds"] is None
     assert daemon.metric("ready") == 0
-    assert message_of(daemon.ask(street), 503) == "the miner is not ready"
+    assert message_of(daemon.ask(street), 503) == MESSAGES["not_ready"]
     node.start()
     daemon.ready()
     keeps_answering(daemon, street)
@@ -115,7 +117,7 @@ def test_a_memory_that_is_too_old_is_not_gone_by(node: LiveNode, start: START, s
     settled(node, daemon)
     node.stop()
     eventually(lambda: "old, the limit is" in why_not(daemon))
-    assert message_of(daemon.ask(street), 503) == "the miner is not ready"
+    assert message_of(daemon.ask(street), 503) == MESSAGES["not_ready"]
     node.start()
     daemon.ready()
 

@@ -1,6 +1,7 @@
 """The check-up against a living chain and a running miner: all ok, and each planted fault is its own line's problem."""
 
 import json
+import re
 import socket
 import subprocess
 import tarfile
@@ -40,7 +41,8 @@ def test_a_planted_fault_is_exactly_its_lines_problem(
     report = planted.doctor(**plant(planted))
     assert report.problems == [line], report.words
     assert words in report.words[line]
-    assert report.verdict == f"not ready to earn: {line}: {report.words[line]}"
+    assert report.verdict.startswith("not ready")
+    assert report.verdict.endswith(f": {line}: {report.words[line]}")
     assert report.exit_code == 1
 
 
@@ -49,7 +51,8 @@ def test_a_broken_probe_is_said_and_blames_nobody(planted: Setup) -> None:
     report = planted.doctor()
     assert report.problems == []
     assert report.levels["reachable"] == "warning"
-    assert report.words["reachable"].startswith("the probe is broken: it answered 500")
+    assert report.words["reachable"].startswith("the probe is broken")
+    assert "500" in report.words["reachable"]
 
 
 def test_a_providers_endpoint_is_nobody_elses_business(setup: Setup, tmp_path: Path) -> None:
@@ -80,10 +83,10 @@ def test_the_same_for_people(setup: Setup, tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=PATIENCE, env=setup.daemon.environment, check=False,
     )  # fmt: skip
     lines = done.stdout.splitlines()
-    assert lines[0] == f"warning settings      unknown key NETUIDS in {file}; did you mean NETUID?"
+    assert re.fullmatch(rf"warning settings      .* NETUIDS in {re.escape(str(file))}; .* NETUID\?", lines[0])
     assert any(line.startswith(f"problem cpu           1 slot × {too_many} threads on ") for line in lines)
     assert any("→ set INFERENCE_SLOTS=0 and INFERENCE_THREADS=0" in line for line in lines)
-    assert lines[-1].startswith("not ready to earn: cpu: ")
+    assert re.match("not ready .*: cpu: ", lines[-1])
     assert done.returncode == 1
     assert not done.stderr.strip()
 
@@ -95,7 +98,7 @@ def test_before_the_first_start_without_a_chain(tmp_path: Path, model: str) -> N
         capture_output=True, text=True, timeout=PATIENCE, env=daemon.environment, cwd=tmp_path, check=False,
     )  # fmt: skip
     told = json.loads(done.stdout)
-    assert told["verdict"] == "ready, and earning nothing: SUBTENSOR_NETWORK=standalone contacts no chain"
+    assert re.match("ready, .*: SUBTENSOR_NETWORK=standalone ", told["verdict"])
     assert done.returncode == 0
     words = {finding["name"]: finding["words"] for finding in told["findings"]}
     assert words["miner"] == "not running"
@@ -112,6 +115,5 @@ def test_a_port_that_somebody_else_has(tmp_path: Path, model: str) -> None:
             capture_output=True, text=True, timeout=PATIENCE, env=daemon.environment, cwd=tmp_path, check=False,
         )  # fmt: skip
     told = json.loads(done.stdout)
-    assert told["verdict"].startswith("not ready to earn: port: ")
-    assert "taken by another process" in told["verdict"]
+    assert re.match("not ready .*: port: .* taken by another", told["verdict"])
     daemon.close()

@@ -26,7 +26,7 @@ def test_make_dashboards_without_promtool_is_an_error_and_installs_nothing() -> 
     command, root = [tools.find("make", "make"), "dashboards"], Path(__file__).resolve().parents[3]
     done = subprocess.run(command, cwd=root, env={"PATH": "/nowhere"}, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: promtool is missing; on Debian and Ubuntu: apt-get install")
+    assert done.stderr.startswith("error: promtool is missing")
     assert "installing" not in done.stderr
 
 

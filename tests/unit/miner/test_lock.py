@@ -51,6 +51,6 @@ def test_a_folder_is_made_on_first_use_and_nobody_holds_one_that_is_not_there(tm
 
 def test_a_folder_that_can_not_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    refusal = pytest.raises(CouldNotStart, match=r"STATE_DIR=.*file/state: can't be used: Not a directory")
+    refusal = pytest.raises(CouldNotStart, match=r"STATE_DIR=.*file/state: .*: Not a directory")
     with refusal, alone(tmp_path / "file" / "state"):
         pass

@@ -42,9 +42,8 @@ def test_mean_largest_and_flips() -> None:
     assert comparison.flips == 2
     assert comparison.largest == pytest.approx(0.2)
     assert comparison.mean == pytest.approx(0.31 / 4)
-    assert "on 4 pictures: probabilities differ by 0.0775 on average and 0.2000 at most, 2 change sides" in str(
-        comparison
-    )
+    words = str(comparison)
+    assert [figure in words for figure in ("4 pictures", "0.0775", "0.2000", "2 change sides")] == [True] * 4
 
 
 def test_recent_pictures_first_and_their_answers_are_not_asked_for_again() -> None:
@@ -62,7 +61,7 @@ def test_it_does_not_go_on_for_long() -> None:
 
 
 def test_a_new_model_without_an_answer_is_refused() -> None:
-    with pytest.raises(ModelError, match="the model new has no answer to a picture of the comparison: not finite"):
+    with pytest.raises(ModelError, match=r"the model new .*: not finite$"):
         run(always(0.2), FakeDetector(refuses), [])
 
 

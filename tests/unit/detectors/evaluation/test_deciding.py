@@ -110,10 +110,10 @@ def test_the_file_keeps_what_was_written(tmp_path: Path) -> None:
     ("arrays", "fault"),
     [
         ({"p_a": GOOD}, "`labels`"),
-        ({"labels": np.ones(3), "a": np.ones(3)}, "with both of them"),
-        ({"labels": LABELS}, "an array of probabilities"),
+        ({"labels": np.ones(3), "a": np.ones(3)}, "both of them"),
+        ({"labels": LABELS}, "array of probabilities"),
         ({"labels": LABELS, "a": GOOD[1:]}, "a has shape"),
-        ({"labels": LABELS, "a": GOOD + 1}, "a holds something that is not a probability"),
+        ({"labels": LABELS, "a": GOOD + 1}, "a holds .* probability"),
         ({"labels": LABELS, "a": GOOD * np.nan}, "not a probability"),
         ({"labels": LABELS, "a": np.array([{}] * 1200)}, "can't be read"),
     ],
@@ -145,7 +145,7 @@ def test_an_ensembles_file_is_made_or_its_fusion_replaced(tmp_path: Path) -> Non
     assert config.fusion == Fusion(branches=["a", "b"])
     assert config.branches is not None
     assert config.branches["b"].hf_repo == "x/z"
-    with pytest.raises(DetectorConfigError, match="which model the branch 'c' is"):
+    with pytest.raises(DetectorConfigError, match="the branch 'c'"):
         write_ensemble(path, Fusion(branches=["c"]), [], {})
 
 
@@ -164,7 +164,7 @@ def test_figures_are_those_of_scikit_learn_and_the_better_is_named() -> None:
     best, gains = leads(LABELS, {"dice": RANDOM.random(1200), "good": GOOD, "same": GOOD.copy()})
     assert best == "good"
     better, chance = in_words(best, gains)
-    assert better.startswith("good is better than dice")
+    assert better.startswith("good is better")
     assert "may be chance" in chance
 
 
@@ -174,9 +174,9 @@ FEW = np.array([True] * 3 + [False] * 30)
 @pytest.mark.parametrize(
     ("labels", "groups", "words"),
     [
-        pytest.param(FEW, None, "the 3 photos of 'roadwork' are fewer than 5 folds: --folds 3, or more", id="few"),
+        pytest.param(FEW, None, "3 photos of 'roadwork' .*--folds 3, ", id="few"),
         pytest.param(~FEW, None, "the 3 photos of 'no_roadwork' are fewer", id="the other class"),
-        pytest.param(FEW[2:], None, "the 1 photo of 'roadwork' are fewer than 5 folds: more photos", id="one"),
+        pytest.param(FEW[2:], None, "1 photo of 'roadwork' .*: more photos", id="one"),
         pytest.param(FEW[3:], None, "the 0 photos of 'roadwork' are fewer", id="none"),
         pytest.param(
             LABELS, np.where(LABELS, np.arange(1200) % 4, 9 + np.arange(1200)), "the 4 scenes of", id="scenes"

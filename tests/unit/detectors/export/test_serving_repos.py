@@ -83,7 +83,7 @@ def test_an_older_copy_is_replaced_as_a_whole(folder: Path, tmp_path: Path) -> N
 
 def test_a_damaged_model_goes_nowhere(folder: Path, tmp_path: Path) -> None:
     (folder / MODEL_FILE).write_bytes(b"")
-    with pytest.raises(ModelError, match=r"model\.onnx does not match its sum"):
+    with pytest.raises(ModelError, match=r"model\.onnx .* sum"):
         write_layout("ovms", folder, tmp_path / "repository", threads=1)
     assert not (tmp_path / "repository").exists()
 
@@ -91,7 +91,7 @@ def test_a_damaged_model_goes_nowhere(folder: Path, tmp_path: Path) -> None:
 def test_a_graph_of_openvino_is_none_of_tritons(folder: Path, tmp_path: Path) -> None:
     (folder / MODEL_FILE).rename(folder / "model.xml")
     change(folder, files={"model.xml": SUM})
-    with pytest.raises(ModelError, match=r"model\.xml, which Triton's onnxruntime can't run"):
+    with pytest.raises(ModelError, match=r"model\.xml, .*Triton"):
         write_layout("triton", folder, tmp_path, threads=1)
     assert (write_layout("ovms", folder, tmp_path, threads=1) / "1" / "model.xml").is_file()
 
@@ -104,7 +104,7 @@ def test_a_folder_without_a_graph_is_refused(folder: Path, tmp_path: Path) -> No
 
 def test_another_config_json_is_left_as_it_is(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ModelError, match="is no configuration of OpenVINO Model Server"):
+    with pytest.raises(ModelError, match=r"config\.json.*OpenVINO Model Server"):
         write_layout("ovms", folder, tmp_path, threads=1)
     assert (tmp_path / "config.json").read_text() == "{}"
 
@@ -125,10 +125,11 @@ def test_the_command_writes_it_and_says_where(tmp_path: Path) -> None:
 def test_the_command_needs_a_place(tmp_path: Path) -> None:
     done = export("--layout", "ovms", folder=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == "error: --layout=ovms: needs --out, the folder of the repository\n"
+    assert done.stderr.startswith("error: --layout=ovms: needs --out")
 
 
 def test_a_place_that_can_not_be_written_is_one_line(tmp_path: Path) -> None:
     done = export("--layout", "triton", "--out", "/dev/null/repository", folder=tmp_path)
     assert done.returncode == 3
-    assert done.stderr == "error: /dev/null/repository/starter can't be written: Not a directory\n"
+    assert done.stderr.startswith("error: /dev/null/repository/starter ")
+    assert done.stderr.endswith(": Not a directory\n")

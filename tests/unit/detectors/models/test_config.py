@@ -43,8 +43,8 @@ def test_relative_paths_count_from_the_yaml_file(tmp_path: Path) -> None:
     [
         ("", "a mapping"),
         ("- a", "a mapping"),
-        ("a: 1\nb: [", "can't be read as YAML: line 2"),
-        ("revision: main", "exactly one of hf_repo, weights_path, model_folder, branches is needed; found none"),
+        ("a: 1\nb: [", "YAML: line 2"),
+        ("revision: main", "found none"),
         ("hf_repo: a/b\nweights_path: c.pt", "found hf_repo and weights_path"),
         ("weights_path: c.pt\nroadwork_class_index: -1", "roadwork_class_index=-1"),
         ("weights_path: c.pt\nroadwork_class_index: one", "roadwork_class_index='one'"),
@@ -66,7 +66,7 @@ def test_a_missing_file_names_the_shipped_ones() -> None:
 def test_an_unknown_key_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         read_config(write(tmp_path, "hf_repo: a/b\nrevison: abc\n"))
-    assert "unknown key revison (did you mean revision?)" in caplog.text
+    assert "revison (did you mean revision?)" in caplog.text
 
 
 PAIR = """
@@ -124,11 +124,11 @@ def test_keys_beside_another_file_win_over_those_in_it(tmp_path: Path) -> None:
         ("hf_repo: a/b\nsubfolder: ../c", "subfolder='../c'"),
         ("weights_path: c.pt\nsubfolder: c", "only hf_repo has subfolders"),
         ("branches:\n  one: {}", "branches.one: exactly one of"),
-        ("branches:\n  one: {branches: {two: {hf_repo: a/b}}}", "a branch can't have branches"),
-        (PAIR + "fusion: {branches: [one]}", "all branches are needed"),
+        ("branches:\n  one: {branches: {two: {hf_repo: a/b}}}", "a branch can't"),
+        (PAIR + "fusion: {branches: [one]}", "all branches"),
         (PAIR + "fusion: {branches: [one, two], threshold: 2}", "fusion.threshold=2"),
-        (PAIR + "fallbacks: [{branches: [one, two]}]", "some of these are needed"),
-        (PAIR + "fallbacks: [{branches: [one]}]", "not measured to be better than no answer"),
+        (PAIR + "fallbacks: [{branches: [one, two]}]", "some of these"),
+        (PAIR + "fallbacks: [{branches: [one]}]", "not measured"),
         (PAIR + "fallbacks: [{branches: [one], " + MEASURED % 0.7 + "}]", "above 0.75"),
     ],
 )

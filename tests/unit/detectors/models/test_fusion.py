@@ -73,7 +73,7 @@ def test_arrays_are_combined_row_by_row() -> None:
         ({"kind": "logistic", "weights": [1.0]}, "needs 2 weights"),
         ({"kind": "mean", "weights": [1.0, 1.0]}, "needs 0 weights"),
         ({"kind": "mlp"}, "mlp needs some"),
-        ({"kind": "mlp", "weights": [1.0], "hidden": [[1.0, 1.0]]}, "2 weights and a bias"),
+        ({"kind": "mlp", "weights": [1.0], "hidden": [[1.0, 1.0]]}, "2 weights"),
         ({"kind": "logistic", "weights": [1.0, float("nan")]}, "not finite"),
         ({"branches": ["a", "a"]}, "named twice"),
         ({"kind": "median"}, "kind"),

@@ -34,7 +34,7 @@ def test_what_was_written_is_read_and_whole(folder: Path) -> None:
 
 def test_a_flipped_bit_is_found(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(b"grapi")
-    with pytest.raises(ModelError, match=r"model.onnx does not match its sum"):
+    with pytest.raises(ModelError, match=r"model.onnx .* sum in "):
         Manifest.read(folder).verify(folder)
 
 

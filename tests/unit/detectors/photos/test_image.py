@@ -132,9 +132,9 @@ def test_what_pillow_has_to_say_of_metadata_is_not_logged() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        pytest.param(b"", "not a JPEG, PNG or WebP", id="empty"),
-        pytest.param(b"rubbish" * 100, "not a JPEG, PNG or WebP", id="rubbish"),
-        pytest.param(photo(40, 30, kind="GIF"), "not a JPEG, PNG or WebP", id="another format"),
+        pytest.param(b"", "not a JPEG", id="empty"),
+        pytest.param(b"rubbish" * 100, "not a JPEG", id="rubbish"),
+        pytest.param(photo(40, 30, kind="GIF"), "not a JPEG", id="another format"),
         pytest.param(photo(400, 300)[:2000], "can't be decoded", id="truncated"),
         pytest.param(png_header(0, 10), "decoded|not a JPEG", id="no width"),
         pytest.param(png_header(6000, 6000), "6000×6000 pixels; at most 25 million", id="a bomb, by its header alone"),

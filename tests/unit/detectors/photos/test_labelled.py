@@ -1,5 +1,6 @@
 """Labelled photos are read by one rule: damaged ones and those in both classes are named and left out."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -14,15 +15,16 @@ from tests.photos import fill
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        pytest.param(photo(400, 300)[:2000], "the image can't be decoded", id="truncated"),
-        pytest.param(b"", "the image is not a JPEG, PNG or WebP", id="empty"),
+        pytest.param(photo(400, 300)[:2000], "decoded", id="truncated"),
+        pytest.param(b"", "not a JPEG", id="empty"),
     ],
 )
 def test_a_damaged_photo_is_named_and_left_out(tmp_path: Path, data: bytes, reason: str) -> None:
     folder = fill(tmp_path / "photos")
     (folder / "roadwork" / "damaged.jpg").write_bytes(data)
     found = read_photos(folder)
-    assert found.skipped == [f"roadwork/damaged.jpg: {reason}"]
+    (skipped,) = found.skipped
+    assert re.fullmatch(f"roadwork/damaged.jpg: .*{reason}.*", skipped)
     assert len(found.photos) == 20
 
 
@@ -30,10 +32,8 @@ def test_a_file_in_both_classes_counts_for_neither(tmp_path: Path) -> None:
     folder = fill(tmp_path / "photos")
     shutil.copyfile(folder / "roadwork" / "3.jpg", folder / "no_roadwork" / "odd.jpg")
     found = read_photos(folder)
-    assert sorted(found.skipped) == [
-        "no_roadwork/odd.jpg: the same file is in the other class",
-        "roadwork/3.jpg: the same file is in the other class",
-    ]
+    assert [line.split(": ")[0] for line in sorted(found.skipped)] == ["no_roadwork/odd.jpg", "roadwork/3.jpg"]
+    assert all("other class" in line for line in found.skipped)
     assert "3.jpg" not in {one.path.name for one in found.photos if one.label}
 
 
@@ -49,7 +49,8 @@ def test_files_of_other_formats_are_counted(tmp_path: Path) -> None:
     folder = fill(tmp_path / "photos", 2)
     for name in ("a.heic", "b.HEIC", "notes.txt", ".hidden"):
         (folder / "roadwork" / name).write_bytes(b"something")
-    assert read_photos(folder).skipped == ["roadwork: 3 files of other formats (2 .heic, 1 .txt)"]
+    (skipped,) = read_photos(folder).skipped
+    assert re.fullmatch(r"roadwork: 3 files .*\(2 \.heic, 1 \.txt\)", skipped)
 
 
 def test_photos_are_named_by_their_place_and_sorted_by_their_content(tmp_path: Path) -> None:
@@ -63,10 +64,10 @@ def test_photos_are_named_by_their_place_and_sorted_by_their_content(tmp_path: P
 
 def test_a_class_that_is_not_there_or_is_empty_is_refused_by_name(tmp_path: Path) -> None:
     folder = fill(tmp_path / "photos", 1)
-    with pytest.raises(DetectorConfigError, match="elsewhere is not a folder; one with the subfolders no_roadwork and"):
+    with pytest.raises(DetectorConfigError, match="elsewhere is not"):
         read_photos(tmp_path / "elsewhere")
     (folder / "roadwork" / "0.jpg").write_bytes(b"")
-    with pytest.raises(DetectorConfigError, match=r"no photo that can be opened \(roadwork/0.jpg: the image is"):
+    with pytest.raises(DetectorConfigError, match=r"roadwork holds .*\(roadwork/0.jpg: the image is"):
         read_photos(folder)
     shutil.rmtree(folder / "roadwork")
     with pytest.raises(DetectorConfigError, match="holds no folder 'roadwork'"):
@@ -76,4 +77,6 @@ def test_a_class_that_is_not_there_or_is_empty_is_refused_by_name(tmp_path: Path
 def test_photos_without_labels_are_opened_too(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(photo(64, 48))
     (tmp_path / "b.png").write_bytes(b"no photo")
-    assert list(openable(tmp_path)) == [tmp_path / "a.jpg", "b.png: the image is not a JPEG, PNG or WebP"]
+    opened, refused = openable(tmp_path)
+    assert opened == tmp_path / "a.jpg"
+    assert re.match("b.png: .*not a JPEG", str(refused))

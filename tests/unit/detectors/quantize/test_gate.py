@@ -71,9 +71,10 @@ def test_no_choice_rests_on_times_that_other_programs_disturbed() -> None:
 def test_what_proves_little_says_so() -> None:
     assert gate.doubts(judged(answers=(0.02, 0.97))) == []
     (made,) = gate.doubts(judged(answers=(0.02, 0.97), made_pictures=True))
-    assert made == "judged on made pictures, not on photos: give --pictures"
+    assert "--pictures" in made
     (still,) = gate.doubts(judged(answers=(0.41, 0.43)))
-    assert still.startswith("unproven: the model's answers hardly vary over the judged pictures (0.41 to 0.43)")
+    assert still.startswith("unproven: ")
+    assert "(0.41 to 0.43)" in still
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,8 @@ def test_the_pause_doubles_up_to_a_limit() -> None:
 
 def test_what_a_server_has_us_say_fits_on_a_line() -> None:
     one = endpoint(0)
-    one.suspect("its tensor is called 'a\nb\x1b[31m'", now=10.0)
-    assert one.reason == "its tensor is called 'a b [31m'"
+    one.suspect("its tensor 'a\nb\x1b[31m'", now=10.0)
+    assert one.reason == "its tensor 'a b [31m'"
     one.give_up("x" * 60_000, now=10.0)
     assert len(one.reason) == LONGEST_REASON
 

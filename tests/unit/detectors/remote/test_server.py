@@ -66,11 +66,11 @@ def request(**changes: Any) -> dict[str, Any]:
     [
         (request(shape=[1, 3, 224, 224]), "one FP32 array of shape"),
         (request(datatype="FP64"), "one FP32 array of shape"),
-        (request(data=[0.0]), "not a request of the protocol"),
-        (request(data="x"), "not a request of the protocol"),
-        (request(parameters={"binary_data_size": 4}), "not a request of the protocol"),
-        ({"inputs": []}, "not a request of the protocol"),
-        ([], "not a request of the protocol"),
+        (request(data=[0.0]), "not a request"),
+        (request(data="x"), "not a request"),
+        (request(parameters={"binary_data_size": 4}), "not a request"),
+        ({"inputs": []}, "not a request"),
+        ([], "not a request"),
     ],
 )
 def test_what_is_no_request_is_400(server: OpenInference, content: Any, message: str) -> None:

@@ -38,17 +38,17 @@ def test_what_fits(metadata: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        (told(shape=[1, 3, 224, 224]), r"'pixels' has the shape \[1, 3, 224, 224\], not \[1, 3, 160, 160\]"),
+        (told(shape=[1, 3, 224, 224]), r"'pixels' .*\[1, 3, 224, 224\], not \[1, 3, 160, 160\]"),
         (told(shape=[1, 160, 160, 3]), "has the shape"),
         (told(shape=[3, 160, 160]), "has the shape"),
-        (told(shape=None), "has the shape None"),
-        (told(scores=[1, 1000]), r"'logits' has the shape \[1, 1000\], not \[1, 2\]"),
+        (told(shape=None), "shape None"),
+        (told(scores=[1, 1000]), r"'logits' .*\[1, 1000\], not \[1, 2\]"),
         (told(kind="UINT8"), "'pixels' is UINT8, not FP32"),
         (told(parameters={"labels": ["Roadwork", "None"]}), r"labels are \['Roadwork', 'None'\], not"),
         (told(parameters={"labels": 5}), "labels are 5, not"),
         (told() | {"inputs": told()["inputs"] * 2}, "has 2 inputs, not one"),
-        (told() | {"outputs": []}, "nothing of the model's outputs"),
-        ({"name": "starter"}, "nothing of the model's inputs"),
+        (told() | {"outputs": []}, "model's outputs"),
+        ({"name": "starter"}, "model's inputs"),
         ([], "no JSON object"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 
 from detectors.errors import DetectorConfigError
 from detectors.training.config import TrainConfig
-from detectors.training.job import RESULTS_FILE, Chosen, open_run
+from detectors.training.job import RESULTS_FILE, SIGNALLED, TIME_OVER, Chosen, open_run
 
 
 def test_what_is_printed_is_read_again(tmp_path: Path) -> None:
@@ -33,14 +33,14 @@ def test_epochs_follow_from_the_method(values: dict[str, object], epochs: int) -
 
 def test_a_run_is_started_once_and_resumed_until_it_has_ended(tmp_path: Path) -> None:
     config, run = TrainConfig.make({"data": str(tmp_path / "photos")}), tmp_path / "run"
-    with pytest.raises(DetectorConfigError, match="no run to resume"):
+    with pytest.raises(DetectorConfigError, match="run to resume"):
         open_run(run, None)
-    with pytest.raises(DetectorConfigError, match="there is no such folder"):
+    with pytest.raises(DetectorConfigError, match=r"data=.*photos: "):
         open_run(run, config)
     assert not run.exists()
     (tmp_path / "photos").mkdir()
     assert open_run(run, config) == config
-    with pytest.raises(DetectorConfigError, match="holds a run already"):
+    with pytest.raises(DetectorConfigError, match="a run already"):
         open_run(run, config)
     assert open_run(run, None) == config
     (run / RESULTS_FILE).write_text("{}")
@@ -48,7 +48,7 @@ def test_a_run_is_started_once_and_resumed_until_it_has_ended(tmp_path: Path) ->
         open_run(run, None)
 
 
-@pytest.mark.parametrize("reason", ["the time is over", "stopped by a signal"])
+@pytest.mark.parametrize("reason", [TIME_OVER, SIGNALLED])
 def test_a_run_that_was_stopped_may_go_on(tmp_path: Path, reason: str) -> None:
     (tmp_path / "photos").mkdir()
     config = open_run(tmp_path, TrainConfig.make({"data": str(tmp_path / "photos")}))
@@ -76,7 +76,7 @@ def test_a_run_is_not_resumed_with_other_photos(tmp_path: Path) -> None:
     assert Chosen.read(tmp_path, "these") is None
     chosen.write(tmp_path)
     assert Chosen.read(tmp_path, "these") == chosen
-    with pytest.raises(DetectorConfigError, match="the photos have changed"):
+    with pytest.raises(DetectorConfigError, match="photos have changed"):
         Chosen.read(tmp_path, "others")
 
 

@@ -1,6 +1,7 @@
 """Photos from a Hugging Face data set."""
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -94,19 +95,19 @@ def test_photos_without_a_label_are_left_out_and_counted(tmp_path: Path, screen:
     name = pictures(tmp_path / "set", names, [0, 1] * 10 + [-1, None, None])
     data = open_dataset(config(data=name), tmp_path / "scratch", screen, workers=1)
     assert sum(len(getattr(data, part)) for part in PARTS) == 20
-    assert "left out: 3 photos whose label is neither class (None: 2, -1: 1)" in told(screen)
+    assert re.search(r"left out: 3 photos .*\(None: 2, -1: 1\)", told(screen))
 
 
 def test_numbers_for_labels_need_to_be_told_what_they_mean(tmp_path: Path, screen: Screen) -> None:
     import datasets
 
     name = pictures(tmp_path / "set", datasets.Value("int64"), [0, 1] * 10 + [7])
-    with pytest.raises(DetectorConfigError, match=r"of the type int64: say which is which by --set 'labels="):
+    with pytest.raises(DetectorConfigError, match=r"type int64: .*--set 'labels="):
         open_dataset(config(data=name), tmp_path / "scratch", screen, workers=1)
     labels = {0: "roadwork", 1: "no_roadwork"}
     data = open_dataset(config(data=name, labels=labels), tmp_path / "scratch", screen, workers=1)
     assert sum(sum(kinds.values()) for kinds in data.counts().values()) == 20
-    assert "left out: 1 photos whose label is neither class (7: 1)" in told(screen)
+    assert re.search(r"left out: 1 photos .*\(7: 1\)", told(screen))
     first = min(photo.path for part in PARTS for photo in getattr(data, part) if photo.label)
     assert first.name == "000000.jpg"
 

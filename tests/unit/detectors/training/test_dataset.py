@@ -70,7 +70,7 @@ def test_an_empty_class_is_refused_by_name(tmp_path: Path) -> None:
     folder = fill(tmp_path / "photos")
     for path in (folder / "roadwork").iterdir():
         path.write_bytes(b"no photo")
-    with pytest.raises(DetectorConfigError, match=r"roadwork holds no photo that can be opened \(roadwork/0.jpg: "):
+    with pytest.raises(DetectorConfigError, match=r"roadwork holds no .*\(roadwork/0.jpg: "):
         read(folder)
     shutil.rmtree(folder / "roadwork")
     with pytest.raises(DetectorConfigError, match="holds no folder 'roadwork'"):
@@ -79,7 +79,7 @@ def test_an_empty_class_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_too_few_photos_to_split_are_refused(tmp_path: Path) -> None:
     folder = fill(tmp_path / "photos", 2)
-    with pytest.raises(DetectorConfigError, match="the 2 photos of the class 'no_roadwork' are too few"):
+    with pytest.raises(DetectorConfigError, match=r"2 photos .*'no_roadwork' are too few"):
         read(folder)
 
 
@@ -92,10 +92,10 @@ def test_copies_across_given_parts_are_left_out_of_those_that_are_learnt_from(tm
     kept.save(tmp_path / "val" / "roadwork" / "copy.jpg", quality=70)
     shutil.copyfile(tmp_path / "val" / "no_roadwork" / "1.jpg", tmp_path / "train" / "no_roadwork" / "copy.jpg")
     data = read(tmp_path)
-    assert sorted(data.alike) == [
-        "train/no_roadwork/copy.jpg: alike to a photo in val",
-        "train/roadwork/copy.jpg: alike to a photo in test",
-        "val/roadwork/copy.jpg: alike to a photo in test",
+    assert [(line.split(": ")[0], line.split()[-1]) for line in sorted(data.alike)] == [
+        ("train/no_roadwork/copy.jpg", "val"),
+        ("train/roadwork/copy.jpg", "test"),
+        ("val/roadwork/copy.jpg", "test"),
     ]
     assert [len(part) for part in (data.train, data.val, data.test)] == [20, 6, 6]
 
@@ -103,5 +103,5 @@ def test_copies_across_given_parts_are_left_out_of_those_that_are_learnt_from(tm
 def test_a_part_that_is_nothing_but_copies_is_refused(tmp_path: Path) -> None:
     fill(tmp_path / "test", 3)
     shutil.copytree(tmp_path / "test", tmp_path / "train")
-    with pytest.raises(DetectorConfigError, match="every photo of the class 'no_roadwork' in train is alike"):
+    with pytest.raises(DetectorConfigError, match=r"every photo .*'no_roadwork' in train"):
         read_data_set(tmp_path, val_share=0.2, test_share=0.2, seed=0)

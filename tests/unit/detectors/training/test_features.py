@@ -18,6 +18,7 @@ from detectors.training.budget import GB, Reading
 from detectors.training.config import Augment
 from detectors.training.dataset import Views
 from detectors.training.features import FeatureCache, ViewPixels, precompute, rows_of
+from detectors.training.job import TIME_OVER
 from tests.photos import fill
 
 SMALL = from_processor_config({"image_processor_type": "ViTImageProcessor", "size": {"height": 8, "width": 8}})
@@ -64,7 +65,7 @@ def test_where_it_has_to_stop_what_is_there_is_kept(tmp_path: Path) -> None:
     photos = read_photos(fill(tmp_path / "photos", 3)).photos
     wanted = ViewPixels(photos, rows_of(photos, 1), Views(Augment(), 0), SMALL)
     cache, screen = FeatureCache(tmp_path / "cache"), Screen(Console(file=io.StringIO()))
-    reasons = iter([None, "the time is over"])
+    reasons = iter([None, TIME_OVER])
     stopped = precompute(Network(8), wanted, cache, screen, calm, micro_batch=4, stop=lambda: next(reasons))
     assert stopped == 8
     assert FeatureCache(tmp_path / "cache").missing(wanted.rows) == wanted.rows[8:]

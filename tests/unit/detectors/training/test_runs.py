@@ -27,7 +27,7 @@ from detectors.training.config import TrainConfig
 from detectors.training.data import fingerprint, open_dataset
 from detectors.training.features import features_of
 from detectors.training.hf import train
-from detectors.training.job import TIME_OVER, Job, StoppedEarly, Stopping, TrainingResult, open_run
+from detectors.training.job import ALL_DONE, TIME_OVER, Job, StoppedEarly, Stopping, TrainingResult, open_run
 from detectors.training.run import run
 from miner.cli import app
 from miner.errors import ConfigurationError
@@ -120,8 +120,8 @@ def test_a_quick_run_says_what_it_will_take_and_ends_with_what_serves(photos: Pa
     )
     assert "estimate: at most" in screen.text
     assert " for 28 features, about " in screen.text
-    assert "for 1 epochs of 12 photos from their features" in screen.text
-    assert (results["epochs"], results["ended"]) == (1, "all epochs are done")
+    assert "for 1 epochs of 12 photos" in screen.text
+    assert (results["epochs"], results["ended"]) == (1, ALL_DONE)
     figures = results["figures"]
     assert isinstance(figures, dict)
     assert figures["test"]["accuracy"]["low"] < figures["test"]["accuracy"]["high"]
@@ -169,7 +169,7 @@ def test_without_a_feature_of_every_photo_there_is_nothing_to_train_from(
     photos: Path, vit: Path, tmp_path: Path
 ) -> None:
     values = {"data": str(photos), "model": str(vit), "micro_batch": 1, "max_hours": 1e-9}
-    with pytest.raises(StoppedEarly, match=f"{TIME_OVER}: .* features are missing yet"):
+    with pytest.raises(StoppedEarly, match=f"{TIME_OVER}: .* features are missing"):
         run(start(tmp_path / "run", Spy(), values))
     assert list((tmp_path / "cache").rglob("features-*.npz"))
 
@@ -178,7 +178,8 @@ def test_without_a_feature_of_every_photo_there_is_nothing_to_train_from(
 def test_a_gpu_that_is_not_there_is_refused_before_anything_is_read(photos: Path, vit: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     told = refusal("precompute", "features", photos, "--model", vit, "--cache", cache, "--device", "cuda")
-    assert told == "--device=cuda: torch finds no GPU that it can use here"
+    assert told.startswith("--device=cuda: ")
+    assert "no GPU" in told
     assert not cache.exists()
 
 
@@ -187,7 +188,7 @@ def test_an_empty_class_is_refused(vit: Path, tmp_path: Path) -> None:
     for path in (folder / "roadwork").iterdir():
         path.write_bytes(b"no photo")
     told = refusal("train", folder, "--model", vit, "--out", tmp_path / "run", "--set", "threads=1")
-    assert told.startswith(f"{folder / 'roadwork'} holds no photo that can be opened")
+    assert told.startswith(f"{folder / 'roadwork'} holds no photo")
 
 
 def refusal(*arguments: object) -> str:
@@ -217,7 +218,8 @@ def test_killed_after_its_patience_had_ended_it_trains_no_other_epoch(photos: Pa
     ended = learn(tmp_path / "run", Spy(), settings | {"patience": 1, "learning_rate": 1e-12})
     screen = Spy()
     assert learn(tmp_path / "run", screen) == ended
-    assert (ended.epochs, ended.why) == (2, "no better validation in 1 epochs")
+    assert ended.epochs == 2
+    assert ended.why.startswith("no better validation")
     assert "resuming" not in screen.text
 
 

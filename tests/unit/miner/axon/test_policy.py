@@ -66,7 +66,7 @@ def test_an_allow_list_shuts_nobody_else_out() -> None:
     [
         ("stranger", Rules(), "not registered"),
         ("miner", Rules(), "no validator permit"),
-        ("small", Rules(min_stake=5.5), "below this miner's minimum of 5.5"),
+        ("small", Rules(min_stake=5.5), "minimum of 5.5"),
         ("validator", Rules(deny=frozenset({"validator"})), "not welcome"),
     ],
 )

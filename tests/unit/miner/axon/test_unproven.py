@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from miner.errors import MESSAGES
 from miner.recorder.records import RequestRecord, Wire
 from tests.unit.miner.axon.wire_in_process import Port
 
@@ -35,7 +36,7 @@ def test_who_only_names_a_validator_sets_off_no_alert(port: Port) -> None:
     port.listeners.append(told)
     request = port.request("btauth", BODY, timeout="0.1", **{"x-bittensor-signature": "0x00"})
     for _ in range(5):
-        assert port.feed([request]) == [(503, {"message": "no answer in time is possible"})]
+        assert port.feed([request]) == [(503, {"message": MESSAGES["deadline"]})]
     assert count(port, "requests_total", wire="btauth", outcome="unproven") == 5
     assert count(port, "requests_total", wire="btauth", outcome="refused") == 0
     assert count(port, "refusals_total", reason="deadline") == 0

@@ -1,6 +1,7 @@
 """From bursts to figures and a verdict."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -125,8 +126,8 @@ def test_what_is_asked_need_not_be_the_largest() -> None:
 def test_the_queue_lets_no_more_in_than_its_depth() -> None:
     one = figures("onnx")
     assert one.serves == 85
-    assert "up to 32 validators at once (QUEUE_DEPTH; its pace would allow 85)" in judge(one, 10, DEADLINE, 32).words
-    assert "up to 85 validators at once:" in judge(one, 10, DEADLINE, 128).words
+    assert re.search(r"up to 32 validators .*\(QUEUE_DEPTH; .* 85\)", judge(one, 10, DEADLINE, 32).words)
+    assert "up to 85 validators" in judge(one, 10, DEADLINE, 128).words
 
 
 def test_what_the_miner_would_serve_counts_else_our_fastest() -> None:

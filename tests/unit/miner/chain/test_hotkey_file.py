@@ -20,7 +20,7 @@ def test_the_file_stands_in_for_the_wallets(tmp_path: Path) -> None:
     assert (loaded.name, loaded.hotkey_str) == ("name", "hot")
 
 
-@pytest.mark.parametrize(("content", "reason"), [(None, "there is no"), ("\n", "holds no key that can sign")])
+@pytest.mark.parametrize(("content", "reason"), [(None, "there is no"), ("\n", "holds no key")])
 def test_an_absent_or_empty_credential_is_named(tmp_path: Path, content: str | None, reason: str) -> None:
     credential = tmp_path / "credential"
     if content is not None:

@@ -87,7 +87,7 @@ def test_clock(low: float, high: float, services: float | None, level: Level) ->
 
 def test_a_clock_that_nothing_was_compared_with() -> None:
     expect(chain.judge_clock(None, None), "warning", "not compared")
-    expect(chain.judge_clock(None, 0.2), "ok", r"0\.2 s ahead of web services")
+    expect(chain.judge_clock(None, 0.2), "ok", r"0\.2 s ahead of")
 
 
 @pytest.mark.parametrize(
@@ -110,18 +110,18 @@ def test_what_those_who_asked_the_running_miner_say_of_its_clock(
 @pytest.mark.parametrize(
     ("facts", "level", "words"),
     [
-        (CHAIN, "ok", "2 of 4 have incentive, 0% of it is burned"),
+        (CHAIN, "ok", "2 of 4 .* 0% "),
         (paid(0, 0, 0, 0), "problem", "halted"),
         (paid(1, 0, 0, 0), "problem", "burning: 100%"),
         (paid(0.995, 0, 0.005, 0), "problem", "burning: (99|100)%"),
-        (paid(0.9, 0, 0.05, 0.05), "warning", "90% of it is burned"),
-        (paid(0.1, 0, 0.5, 0.4), "ok", "10% of it is burned"),
-        (paid(0, 0, 1, 0), "problem", "all incentive goes to uid 2"),
+        (paid(0.9, 0, 0.05, 0.05), "warning", "90% of it"),
+        (paid(0.1, 0, 0.5, 0.4), "ok", "10% of it"),
+        (paid(0, 0, 1, 0), "problem", "goes to uid 2"),
         (paid(0, 0, 0, 1), "ok", "1 of 4"),  # it goes to us
         (on(burned=1.0), "problem", "burning: 100%"),
         (on(owner_hotkey="", owner_coldkey="cold-other", members=SUBNET.members[:3]), "problem", "burning: 100%"),
         (on(members=[replace(one, emission=0) for one in SUBNET.members]), "problem", "emits nothing"),
-        (on(block=20_000), "warning", "no validator is active"),
+        (on(block=20_000), "warning", "no validator"),
         (DARK, "warning", "not read"),
     ],
 )
@@ -132,7 +132,7 @@ def test_pay(facts: chain.ChainFacts, level: Level, words: str) -> None:
 @pytest.mark.parametrize(
     ("facts", "level", "words"),
     [
-        (CHAIN, "ok", r"1 of 1 with a permit were active in the last 5000 blocks \(17 h\)"),
+        (CHAIN, "ok", r"1 of 1 .* 5000 blocks \(17 h\)"),
         (on(block=14_900), "ok", "1 of 1"),
         (on(block=14_901), "problem", "0 of 1"),
         (on(members=SUBNET.members[2:]), "problem", "0 of 0"),
@@ -167,7 +167,7 @@ def test_rules(facts: chain.ChainFacts, rules: Rules, level: Level) -> None:
     ("facts", "who", "level", "words"),
     [
         (CHAIN, WHO, "ok", "uid 3 of 4 on subnet 72"),
-        (CHAIN, replace(WHO, hotkey="stranger"), "problem", "not registered on subnet 72 of finney"),
+        (CHAIN, replace(WHO, hotkey="stranger"), "problem", "not registered .* 72 of finney"),
         (CHAIN, NOBODY, "warning", "without a hotkey"),
         (DARK, WHO, "warning", "not read"),
     ],
@@ -202,8 +202,8 @@ def test_standing(facts: chain.ChainFacts, who: chain.ChainIdentity, level: Leve
         (replace(OURS, protocol=0), OURS, True, "ok", "published"),
         (OURS, replace(OURS, port=8092), True, "problem", r"has 1\.2\.3\.4:8091, this machine is 1\.2\.3\.4:8092"),
         (OURS, replace(OURS, ip=ip_address("5.6.7.8")), False, "problem", "this machine is 5"),
-        (None, OURS, True, "problem", "the chain has none"),
-        (None, OURS, False, "warning", "none on chain yet"),
+        (None, OURS, True, "problem", "chain has none"),
+        (None, OURS, False, "warning", "none on chain"),
         (OURS, "none of 5 services could tell", True, "problem", "none of 5 services could tell"),
         (PRIVATE, OURS, True, "problem", r"has 192\.168\.1\.20:8091 \(a private address, .*this machine is 1\.2\.3\.4"),
         (SIXTH, OURS, True, "problem", r"has \[2600::1\]:8091 \(an IPv6 address, .*this machine is 1\.2\.3\.4:8091"),

@@ -50,10 +50,10 @@ def test_what_breaks_is_a_line_and_no_traceback() -> None:
     def breaks() -> Any:
         raise KeyError("odd")
 
-    assert asyncio.run(in_time(breaks, PATIENCE, lambda words: words)) == "can't be looked at: KeyError: 'odd'"
+    assert asyncio.run(in_time(breaks, PATIENCE, lambda words: words)).endswith(": KeyError: 'odd'")
     finding = judged("disk", breaks)
     assert (finding.name, finding.level) == ("disk", "problem")
-    assert finding.words == "can't be looked at: KeyError: 'odd'"
+    assert finding.words.endswith(": KeyError: 'odd'")
 
 
 def test_sums_that_take_long_are_a_warning_and_the_pictures_are_timed_all_the_same(
@@ -69,7 +69,7 @@ def test_sums_that_take_long_are_a_warning_and_the_pictures_are_timed_all_the_sa
 
     findings = {finding.name: finding for finding in asyncio.run(look())}
     assert findings["model"].level == "warning"
-    assert "its sums are not checked: no answer within 0 s" in findings["model"].words
+    assert "no answer within 0 s" in findings["model"].words
     assert "p95" in findings["inference"].words, findings["inference"]
 
 
@@ -136,7 +136,7 @@ def elsewhere(request: pytest.FixtureRequest) -> Iterator[int]:
 )
 def test_another_program_on_the_status_port_is_said(elsewhere: int) -> None:
     facts = daemon.read_running(Settings(status_port=elsewhere, miner_axon_port=free_port()))
-    assert (facts.running, facts.fault) == (False, "what answers there is no miner")
+    assert (facts.running, "no miner" in facts.fault) == (False, True)
 
 
 def test_nobody_on_the_status_port_is_no_fault() -> None:
@@ -236,8 +236,8 @@ def nobodys(tmp_path: Path) -> Iterator[Path]:
 def test_a_closed_folder_is_a_line_and_no_traceback(nobodys: Path, tmp_path: Path) -> None:
     settings = Settings(state_dir=tmp_path / "state" / "mine", models_dir=nobodys)
     finding = machine.judge_disk(machine.read_disks(settings, prepared=True))
-    assert (finding.level, "this user may not enter" in finding.words) == ("problem", True), finding
+    assert (finding.level, "may not enter" in finding.words) == ("problem", True), finding
 
     wallet = files.read_wallet(Settings(state_dir=nobodys, wallet_path=tmp_path / "wallets"))
     assert files.judge_hotkey(wallet).level == "ok", wallet
-    assert files.judge_coldkey(wallet).words.startswith("not known: this user may not look into")
+    assert files.judge_coldkey(wallet).words.startswith("not known: ")

@@ -97,10 +97,8 @@ def test_disk(free: int, writable: bool, needed: int, level: Level) -> None:
 
 def test_a_folder_that_this_user_may_not_enter_is_named() -> None:
     disk = machine.DiskFacts("STATE_DIR", Path("/closed/state"), GB, False, 50, Path("/closed"))
-    expect(machine.judge_disk([disk]), "problem", "^STATE_DIR=/closed/state: this user may not enter /closed$")
-    expect(
-        settings.judge_coldkey(settings.WalletFacts(hidden=[Path("/closed")])), "warning", "may not look into /closed"
-    )
+    expect(machine.judge_disk([disk]), "problem", "^STATE_DIR=/closed/state: .* /closed$")
+    expect(settings.judge_coldkey(settings.WalletFacts(hidden=[Path("/closed")])), "warning", "may not .* /closed")
 
 
 BY_NUMPY = SHIPPED.model_copy(update={"parity": SHIPPED.parity.model_copy(update={"reference": "numpy"})})
@@ -112,11 +110,11 @@ MODEL = model.ModelFacts("own.yaml", "ViT")
     [
         (replace(MODEL, fault="a damaged file"), "problem", "own.yaml: a damaged file"),
         (MODEL, "problem", "is not prepared"),
-        (replace(MODEL, unchecked="no answer within 3 s"), "warning", "not looked at: no answer within 3 s"),
-        (replace(MODEL, manifest=SHIPPED, unchecked="no answer within 8 s"), "warning", "sums are not checked: no ans"),
+        (replace(MODEL, unchecked="no answer within 3 s"), "warning", "not looked at: .* 3 s"),
+        (replace(MODEL, manifest=SHIPPED, unchecked="no answer within 8 s"), "warning", "not checked: .* 8 s"),
         (replace(MODEL, manifest=SHIPPED), "ok", "starter@.*all sums match"),
-        (replace(MODEL, manifest=SHIPPED, branch="main", pins=["put it into x"]), "warning", "main is a branch"),
-        (replace(MODEL, manifest=BY_NUMPY), "warning", "compared with numpy only, which shares the preprocessing"),
+        (replace(MODEL, manifest=SHIPPED, branch="main", pins=["put it into x"]), "warning", "main is"),
+        (replace(MODEL, manifest=BY_NUMPY), "warning", "numpy only"),
     ],
 )
 def test_model(facts: model.ModelFacts, level: Level, words: str) -> None:
@@ -155,9 +153,9 @@ NOW = 9_060.0
     ("facts", "registered", "level", "words"),
     [
         (RUNNING, True, "ok", "ready"),
-        (replace(RUNNING, reload_fault="no such repository"), True, "warning", "reload failed: no such repository"),
+        (replace(RUNNING, reload_fault="no repository"), True, "warning", "reload failed: no repository"),
         (daemon.RunningFacts(), True, "warning", "not running"),
-        (daemon.RunningFacts(fault="what answers there is no miner"), True, "problem", "STATUS_PORT is taken: what"),
+        (daemon.RunningFacts(fault="no miner"), True, "problem", "STATUS_PORT is taken: no miner"),
         (replace(RUNNING, reason="loading the model"), True, "problem", "loading the model"),
         (replace(RUNNING, reason="hotkey x is not registered"), False, "warning", "not registered"),
         (replace(RUNNING, hotkeys=frozenset({"theirs"})), True, "problem", "another hotkey, theirs"),
@@ -187,8 +185,8 @@ def test_asked(facts: daemon.RunningFacts, level: Level, words: str) -> None:
     ("reached", "facts", "level", "words"),
     [
         (True, RUNNING, "ok", "1.2.3.4:8091"),
-        (False, RUNNING, "problem", "can't be reached from outside"),
-        (False, daemon.RunningFacts(), "warning", "the miner is not running"),
+        (False, RUNNING, "problem", "from outside"),
+        (False, daemon.RunningFacts(), "warning", "not running"),
         (None, RUNNING, "ok", "somebody asked 60 s ago"),
         (None, replace(RUNNING, last_request=0.0), "warning", "not tried"),
         (None, daemon.RunningFacts(), "warning", "not tried"),
@@ -211,14 +209,14 @@ def test_a_port_on_the_loopback_is_reached_by_nobody_unless_that_is_proved(
 ) -> None:
     untried = daemon.ReachFacts("1.2.3.4:8091")
     finding = daemon.judge_reach(untried, facts, NOW, "ours", host)
-    expect(finding, "problem", f"MINER_AXON_HOST={host} is reached from this machine only")
+    expect(finding, "problem", f"MINER_AXON_HOST={host} ")
     assert daemon.judge_reach(replace(untried, reached=True), facts, NOW, "ours", host).level == "ok", "by a proxy"
 
 
 @pytest.mark.parametrize("facts", [RUNNING, replace(RUNNING, last_request=0.0), daemon.RunningFacts()])
 def test_a_broken_probe_says_nothing_of_the_firewall(facts: daemon.RunningFacts) -> None:
     finding = daemon.judge_reach(daemon.ReachFacts("1.2.3.4:8091", None, "it answered 500"), facts, NOW, "", "::")
-    expect(finding, "warning", "^the probe is broken: it answered 500")
+    expect(finding, "warning", "^the probe .*: it answered 500")
     assert ("somebody asked" in finding.words) is bool(facts.last_request)
     assert "firewall" not in finding.todo
 
@@ -257,11 +255,11 @@ def test_keys() -> None:
     ("findings", "is_running", "standalone", "sentence"),
     [
         ([ok("a", "x"), warning("b", "y")], True, False, "ready to earn"),
-        ([ok("a", "x")], False, False, "ready to earn as soon as the miner runs: roadwork-miner run"),
-        ([ok("a", "x"), problem("b", "y", "z"), problem("c", "v", "w")], True, False, "not ready to earn: b: y"),
-        ([problem("b", "y", "z")], False, True, "not ready to earn: b: y"),
-        ([ok("a", "x")], True, True, "ready, and earning nothing: SUBTENSOR_NETWORK=standalone contacts no chain"),
+        ([ok("a", "x")], False, False, "ready to earn .*: roadwork-miner run"),
+        ([ok("a", "x"), problem("b", "y", "z"), problem("c", "v", "w")], True, False, "not ready .*: b: y"),
+        ([problem("b", "y", "z")], False, True, "not ready .*: b: y"),
+        ([ok("a", "x")], True, True, "ready, .*: SUBTENSOR_NETWORK=standalone .*"),
     ],
 )
 def test_the_last_sentence(findings: list[Finding], is_running: bool, standalone: bool, sentence: str) -> None:
-    assert verdict(findings, running=is_running, standalone=standalone) == sentence
+    assert re.fullmatch(sentence, verdict(findings, running=is_running, standalone=standalone))

@@ -15,5 +15,5 @@ def test_no_more_connections_are_held_than_files_may_be_open(
     guard = Guard.of(Settings(max_connections=512), files)
     assert guard.connections == connections
     assert files < 64 or connections + guard.outside + 20 < files, "an idle miner has so many open itself"
-    said = f"MAX_CONNECTIONS=512: held at {connections}, as only {files} files may be open" in caplog.text
+    said = f"MAX_CONNECTIONS=512: held at {connections}, " in caplog.text
     assert said == (connections < 512)

@@ -1,5 +1,7 @@
 """When a model that fails is asked no more, and when again."""
 
+import re
+
 import pytest
 
 from miner.inference.service import FAILURES, FIRST_PAUSE, LAST_PAUSE, Breaker
@@ -35,7 +37,8 @@ def test_some_failures_are_no_reason(clock: Clock) -> None:
 
 def test_failures_in_a_row_are_one_and_it_is_said(clock: Clock) -> None:
     breaker = broken(clock)
-    assert breaker.obstacle == "the model failed 5 times in a row: not finite"
+    assert breaker.obstacle is not None
+    assert re.search("failed 5 times .*: not finite$", breaker.obstacle)
     assert not breaker.due
     clock.now += FIRST_PAUSE
     assert breaker.due
@@ -65,7 +68,8 @@ def test_a_good_answer_ends_the_probation(clock: Clock) -> None:
 def test_a_bad_test_keeps_it_open_for_longer_but_not_for_ever(clock: Clock) -> None:
     breaker = broken(clock)
     for _ in range(20):
-        breaker.tested("answers 0.9 to the known picture, not 0.1")
-    assert breaker.obstacle == "the model fails its self-test: answers 0.9 to the known picture, not 0.1"
+        breaker.tested("answers 0.9, not 0.1")
+    assert breaker.obstacle is not None
+    assert breaker.obstacle.endswith("self-test: answers 0.9, not 0.1")
     clock.now += LAST_PAUSE
     assert breaker.due

@@ -1,6 +1,7 @@
 """What keeps a loaded model from being asked, and how that ends."""
 
 import asyncio
+import re
 import threading
 from typing import cast
 
@@ -89,7 +90,7 @@ def test_a_hanging_picture_takes_its_slot_and_a_single_slot_is_all_there_is(capl
     scene = Scene()
     scene.work()
     assert scene.after(HANG - 1).health.obstacle is None
-    assert scene.after(2).health.obstacle == "every slot hangs: a picture has been worked on for over 30 s"
+    assert re.fullmatch("every slot hangs: .* 30 s", scene.after(2).health.obstacle or "")
     assert scene.health.refusal == "not_ready"
     assert "a slot of 1 is lost" in caplog.text
     (place,) = scene.scheduler.queue.running
@@ -117,7 +118,8 @@ def test_slots_that_all_hang_for_good_end_the_process_once() -> None:
     scene.work()
     scene.after(HANG + 1)
     assert scene.after(STUCK_SECONDS - 1).gone == []
-    assert scene.after(2).after(100).gone == ["every slot hangs on a picture, for over 40 s"]
+    (gone,) = scene.after(2).after(100).gone
+    assert re.fullmatch("every slot hangs .* 40 s", gone)
     scene.close()
 
 
@@ -128,7 +130,7 @@ def test_a_model_that_fails_is_tested_and_asked_again_once_it_passes() -> None:
     assert scene.health.refusal == "not_ready"
     assert scene.after(FIRST_PAUSE / 2).detector.tests == 0
     scene.detector.fault = "it answers 0.9"
-    assert scene.after(FIRST_PAUSE / 2).health.obstacle == "the model fails its self-test: it answers 0.9"
+    assert (scene.after(FIRST_PAUSE / 2).health.obstacle or "").endswith("self-test: it answers 0.9")
     scene.detector.fault = ""
     assert scene.after(2 * FIRST_PAUSE).health.obstacle is None
     assert scene.detector.tests == 2
@@ -141,7 +143,8 @@ def test_a_self_test_that_hangs_ends_the_process(monkeypatch: pytest.MonkeyPatch
     scene.health.hang = 0.05
     for _ in range(FAILURES):
         scene.service.breaker.failed("not finite")
-    assert scene.after(FIRST_PAUSE).gone == ["the known picture got no answer within 0.05 s"]
+    (gone,) = scene.after(FIRST_PAUSE).gone
+    assert re.fullmatch("the known picture .* 0.05 s", gone)
     assert is_at_work()
     hold.set()
     scene.close()
@@ -167,7 +170,7 @@ def test_a_model_too_slow_of_late_is_tried_again_by_itself() -> None:
     """Nobody is admitted then, so nothing else would ever show that it is quick again."""
     scene = Scene()
     scene.scheduler.queue.pace = 9.0
-    assert scene.health.obstacle == "one picture takes 9.0 s of late, and an answer has to be there after 8.5"
+    assert re.fullmatch(r"one picture takes 9\.0 s .* 8\.5", scene.health.obstacle or "")
     assert scene.after(TEST_SECONDS).health.obstacle is None
     assert scene.scheduler.queue.pace == 0.2
     scene.close()

@@ -70,7 +70,7 @@ def test_untuned_the_backend_that_was_best_when_the_variants_were_made_serves(
 ) -> None:
     plan = choose(Settings.load(**flags), 4, tuned, measured)
     assert (plan.backend, plan.precision) == (backend, "int8")
-    assert ("the best int8 when it was made" in plan.why) is (tuned is None and "image_detector_backend" not in flags)
+    assert ("the best int8" in plan.why) is (tuned is None and "image_detector_backend" not in flags)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_where_the_models_are_not_ours_a_plan_goes_with_the_state(tmp_path: Path
             assert place == tmp_path / "state" / "plans"
             write_plan(place, "abc", TUNED)
             assert read_plan(folders(settings), "abc") == TUNED
-    with pytest.raises(CouldNotStart, match=r"a plan can't be stored: .*models.*state"):
+    with pytest.raises(CouldNotStart, match=r"a plan .*models.*state"):
         writable(folders(settings))
     with pytest.raises(CouldNotStart, match="can't be written: "):
         write_plan(tmp_path / "models" / "plans", "abc", TUNED)

@@ -131,7 +131,7 @@ def test_who_becomes_late_is_told_then_though_no_slot_gets_free(clock: Clock) ->
     scene(play)
 
 
-@pytest.mark.parametrize("moment", ["while it waits", "as it gets the slot", "after it left"])
+@pytest.mark.parametrize("moment", ["while it waits", "as it gets one", "after it left"])
 def test_a_caller_who_gives_up_leaves_neither_a_place_nor_a_slot_behind(
     scheduler: Scheduler, clock: Clock, moment: str
 ) -> None:
@@ -141,14 +141,14 @@ def test_a_caller_who_gives_up_leaves_neither_a_place_nor_a_slot_behind(
         ticket = scheduler.admit("gives up", 1, clock.now + 60)
         waiting = asyncio.create_task(turn(scheduler, ticket))
         await asyncio.sleep(0)
-        if moment == "as it gets the slot":
+        if moment == "as it gets one":
             scheduler.release(first.place)  # gives it the slot, and before the task runs:
         waiting.cancel()
         if moment == "after it left":
             scheduler.leave(ticket)  # the application tidies up before the cancelled turn wakes
         await asyncio.gather(waiting, return_exceptions=True)
         assert scheduler.waiting == 0
-        assert scheduler.running == (0 if moment == "as it gets the slot" else 1)
+        assert scheduler.running == (0 if moment == "as it gets one" else 1)
 
     scene(play)
 

@@ -138,13 +138,13 @@ def test_a_wrong_address_is_named_without_its_secrets(key: str, value: str, line
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        ({"axon_external_ip": "foo"}, "AXON_EXTERNAL_IP=foo: an IPv4 or IPv6 address is allowed"),
-        ({"miner_axon_port": "9464"}, "STATUS_PORT=9464: the same port as MINER_AXON_PORT;"),
-        ({"status_port": "8091"}, "STATUS_PORT=8091: the same port as MINER_AXON_PORT;"),
-        ({"wallet_hotkeys": "a:9464,b:9465"}, "STATUS_PORT=9464: the same port as one of WALLET_HOTKEYS"),
-        ({"deadline_cap_seconds": "3", "deadline_margin_seconds": "3"}, "DEADLINE_MARGIN_SECONDS=3: less than 3 is"),
-        ({"deadline_cap_seconds": "0.5"}, "DEADLINE_MARGIN_SECONDS=0.5: less than 0.5 is allowed"),
-        ({"deadline_margin_seconds": "9.5"}, "DEADLINE_MARGIN_SECONDS=9.5: less than 9 is allowed"),
+        ({"axon_external_ip": "foo"}, "AXON_EXTERNAL_IP=foo: "),
+        ({"miner_axon_port": "9464"}, "STATUS_PORT=9464: .*MINER_AXON_PORT;"),
+        ({"status_port": "8091"}, "STATUS_PORT=8091: .*MINER_AXON_PORT;"),
+        ({"wallet_hotkeys": "a:9464,b:9465"}, "STATUS_PORT=9464: .*WALLET_HOTKEYS"),
+        ({"deadline_cap_seconds": "3", "deadline_margin_seconds": "3"}, "DEADLINE_MARGIN_SECONDS=3: .* 3 "),
+        ({"deadline_cap_seconds": "0.5"}, "DEADLINE_MARGIN_SECONDS=0.5: .* 0.5 "),
+        ({"deadline_margin_seconds": "9.5"}, "DEADLINE_MARGIN_SECONDS=9.5: .* 9 "),
     ],
 )
 def test_settings_that_do_not_go_together_are_faults_like_others(given: dict[str, str], line: str) -> None:
@@ -152,7 +152,7 @@ def test_settings_that_do_not_go_together_are_faults_like_others(given: dict[str
         Settings.load(**given, netuid="many")
     lines = str(caught.value).splitlines()
     assert len(lines) == 2, "with all other faults at once"
-    assert any(told.startswith(line) for told in lines), lines
+    assert any(re.match(line, told) for told in lines), lines
 
 
 @pytest.mark.parametrize(
@@ -183,12 +183,15 @@ def test_the_deadline_has_another_name(env_file: Path, monkeypatch: pytest.Monke
 def test_wrong_assignments_are_said_at_once_with_the_nearest_match(env_file: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         read_settings(None, ["NETUIDS=5", "QUEUE_DEPHT=3", "NETUID", "STATUS_PORT=0"])
-    assert str(caught.value).splitlines() == [
-        "--set NETUIDS=5: there is no such setting; did you mean NETUID?",
-        "--set QUEUE_DEPHT=3: there is no such setting; did you mean QUEUE_DEPTH?",
-        "--set NETUID: NETUID=VALUE is needed",
-        "STATUS_PORT=0: input should be greater than or equal to 1",
+    wanted = [
+        "--set NETUIDS=5: .*NETUID[?]",
+        "--set QUEUE_DEPHT=3: .*QUEUE_DEPTH[?]",
+        "--set NETUID: NETUID=VALUE .*",
+        "STATUS_PORT=0: .* 1",
     ]
+    assert [re.fullmatch(*pair) is not None for pair in zip(wanted, str(caught.value).splitlines(), strict=True)] == [
+        True
+    ] * 4
 
 
 def test_the_hubs_own_keys_reach_the_hub_and_our_children(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +238,7 @@ def test_publishing_a_port_that_nobody_reaches_is_said(host: str, notes: int) ->
 
 
 def test_a_missing_env_file_is_a_fault(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="there is no such file"):
+    with pytest.raises(ConfigurationError, match=r"^--env-file=.*nowhere\.env: "):
         Settings.load(tmp_path / "nowhere.env")
 
 
@@ -252,7 +255,7 @@ def test_several_hotkeys_are_settings_for_each(tmp_path: Path) -> None:
     assert settings.of_key(None) == first
     assert settings.of_key("second") == second
     assert second.each_key() == [second]
-    with pytest.raises(ConfigurationError, match="--key=third: one of first, second is allowed"):
+    with pytest.raises(ConfigurationError, match=r"--key=third: .*first, second"):
         settings.of_key("third")
 
 
@@ -269,8 +272,8 @@ def test_a_hotkey_alone_means_what_it_always_meant() -> None:
         ("first:0", "'first:0' is none"),
         ("first:70000", "'first:70000' is none"),
         ("../first:8091", "'../first:8091' is none"),
-        ("first:8091,first:8092", "the name first is there twice"),
-        ("first:8091,second:8091", "the port 8091 is there twice"),
+        ("first:8091,first:8092", "name first"),
+        ("first:8091,second:8091", "port 8091"),
     ],
 )
 def test_what_is_no_list_of_hotkeys_with_ports_is_named(value: str, words: str) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 
 from miner.axon.client import Reply
+from miner.errors import MESSAGES
 from miner.simulate.report import score_all, summed_up, truth
 from miner.simulate.schedule import Request
 from miner.simulate.sender import SentAnswer, judged
@@ -105,7 +106,7 @@ def test_organic_tasks_are_scored_by_the_majority(
         (Reply(200, 1.5, "", 0.1), "failed"),
         (Reply(200, None, "", 0.1), "failed"),
         (Reply(500, 0.3, "", 0.1), "failed"),
-        (Reply(503, None, "the queue is full", 0.1), "refused"),
+        (Reply(503, None, MESSAGES["queue_full"], 0.1), "refused"),
         (Reply(0, None, "", 9.0, timed_out=True), "late"),
         (Reply(0, None, "", 0.1), "unreachable"),
     ],

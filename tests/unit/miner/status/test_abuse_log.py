@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 
 import pytest
 
@@ -25,9 +26,8 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_a_flood_is_one_warning_with_counts_and_the_last_address(caplog: pytest.LogCaptureFixture) -> None:
     flood = [("192.0.2.7", "unauthorised")] * 37 + [("2001:db8::1", "not_found")] * 2
     asyncio.run(see(AbuseLog(WINDOW), *flood))
-    assert lines(caplog) == [
-        "requests in the last 0.05 s: 37 refused as unauthorised, 2 for paths there are not; the last from 2001:db8::1"
-    ]
+    (line,) = lines(caplog)
+    assert re.search(r" 0\.05 s: 37 .*unauthorised, 2 .* from 2001:db8::1$", line)
     assert caplog.records[-1].levelno == logging.WARNING
 
 
@@ -38,10 +38,9 @@ def test_the_next_flood_is_the_next_warning(caplog: pytest.LogCaptureFixture) ->
         await see(abuse, ("192.0.2.8", "forbidden"), ("192.0.2.9", "forbidden"))
 
     asyncio.run(twice())
-    assert [line.split("s: ", 1)[1] for line in lines(caplog)] == [
-        "1 forbidden; the last from 192.0.2.7",
-        "2 forbidden; the last from 192.0.2.9",
-    ]
+    first, second = (line.split("s: ", 1)[1] for line in lines(caplog))
+    assert re.fullmatch(r"1 forbidden; .* 192\.0\.2\.7", first)
+    assert re.fullmatch(r"2 forbidden; .* 192\.0\.2\.9", second)
 
 
 @pytest.mark.parametrize("outcome", ["ok", "refused", "failed", "cancelled"])
@@ -54,7 +53,8 @@ def test_a_forged_address_is_not_repeated(caplog: pytest.LogCaptureFixture) -> N
     forged = "203.0.113.9\n2026-01-01 00:00:00 INFO    all is well"
     asyncio.run(see(AbuseLog(WINDOW), (forged, "unauthorised")))
     (line,) = lines(caplog)
-    assert line.endswith("the last from an address that is none")
+    assert "203.0.113.9" not in line
+    assert "all is well" not in line
 
 
 def test_every_outcome_it_speaks_of_is_one_of_the_metrics() -> None:

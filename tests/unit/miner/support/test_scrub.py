@@ -141,7 +141,8 @@ def test_a_known_seed_is_found_without_its_prefix_and_in_capitals() -> None:
 def test_without_the_list_of_words_any_long_run_may_be_a_phrase(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scrub, "_phrase_words", lambda: None)
     assert "accident" not in scrubbed(f"restored {PHRASE} from paper", [])
-    assert scrubbed("a run of so few words is left as it was found", []) != HIDDEN
+    few = "a run of so few words is left as it was found"
+    assert scrubbed(few, []) != HIDDEN
 
 
 WORDS = PHRASE.split()
