@@ -118,16 +118,21 @@ bench-hop: $(VENV)/.all ## What the way to another machine costs (REMOTE_ENDPOIN
 bench-shadow: $(VENV)/.serve ## What a shadow model costs live requests: with and without, in turn (ENV_FILE=miner.env)
 	@$(BIN)/python -m tests.bench.shadow $(WITH_ENV) $(ARGS)
 
-check: lint ## Lint, types and the quick tests: no processes, nothing slow
-	@$(BIN)/pytest -q -n 2 --dist loadfile -m 'not process and not slow' tests/unit
+# Tests of a file share daemons, so they stay together. There are more workers than cores, since many tests wait.
+WORKERS ?= 3
+PARALLEL := --dist loadfile --no-loadscope-reorder
+
+# The hook has half a minute, of which an import of torch would take a third.
+QUICK := 'not process and not slow and not export and not fuzz' --ignore=tests/unit/detectors/training
+
+check: lint ## Lint, types and the quick tests: no processes, no torch, nothing slow
+	@$(BIN)/pytest -q -n 2 $(PARALLEL) -m $(QUICK) tests/unit
 
 lint: $(VENV)/.all ## Ruff and mypy --strict
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-# In two processes: what the one leaves behind (a library's threads, loops, signal handlers) is not the other's.
 test: lint ## Lint, types and all tests: real clients, real signals, real models
-	@$(BIN)/pytest --durations=25 $(or $(ARGS),tests/unit tests/contract)
-	@$(if $(ARGS),,$(BIN)/pytest --durations=25 --ignore=tests/unit --ignore=tests/contract)
+	@$(BIN)/pytest -n $(WORKERS) $(PARALLEL) --durations=25 $(ARGS)
 
 fuzz: $(VENV)/.all ## Throw far more damaged requests, pictures and model files at the parsers than the tests do (CASES=15000 for each of 21 tests)
 	@HYPOTHESIS_PROFILE=fuzz FUZZ_CASES=$(or $(CASES),15000) $(BIN)/pytest -q -m fuzz --timeout=0 tests/unit $(ARGS)

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
+# OpenMP's threads sleep while they wait. They spin on the cores that tests side by side need: a third of all CPU time.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 set_hypothesis_home_dir(Path(__file__).parents[1] / ".cache" / "hypothesis")
 
 # No time limit for a case, since the machine may be busy; no database, which would be a folder in the tree; the same
@@ -23,10 +25,15 @@ TESTS = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts processes; give time to those on the test chain, of which the first downloads a distribution."""
+    """Mark what starts processes, put what is slow first, or one of several workers would end alone with it.
+
+    Those on the test chain get time, of which the first downloads a distribution.
+    """
     for item in items:
         room = item.path.relative_to(TESTS).parts[0]
         if room in PROCESS_ROOMS or hasattr(getattr(item, "module", None), "subprocess"):
             item.add_marker(pytest.mark.process)
         if item.path.parent.name == "chain":
             item.add_marker(pytest.mark.timeout(900))
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)  # stable: a file's tests stay together

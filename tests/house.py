@@ -26,9 +26,20 @@ def modules(root: Path = ROOT) -> dict[str, Path]:
     return found
 
 
-def imports(path: Path, known: Mapping[str, Path]) -> Iterator[str]:
-    """Yield what a module imports anywhere; an import for annotations alone is none."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """Return a file's syntax tree; once, since a dozen tests look at each."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(module: str, root: Path = ROOT) -> frozenset[str]:
+    """Return what a module imports anywhere; an import for annotations alone is none."""
+    return frozenset(_imports(modules(root)[module], modules(root)))
+
+
+def _imports(path: Path, known: Mapping[str, Path]) -> Iterator[str]:
+    tree = tree_of(path)
     typed = {
         id(inner)
         for node in ast.walk(tree)
@@ -51,7 +62,7 @@ def imports(path: Path, known: Mapping[str, Path]) -> Iterator[str]:
 def graph(root: Path = ROOT) -> dict[str, set[str]]:
     """Return which modules of ours each module imports."""
     known = modules(root)
-    return {name: {one for one in imports(path, known) if one in known} - {name} for name, path in known.items()}
+    return {name: {one for one in imports(name, root) if one in known} - {name} for name in known}
 
 
 def room_of(module: str) -> str:
@@ -97,7 +108,7 @@ def cycles(of: Graph) -> list[list[str]]:
 
 def public_classes(root: Path = ROOT) -> Counter[str]:
     """Count the public classes by name."""
-    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in modules(root).values())
+    trees = map(tree_of, modules(root).values())
     return Counter(
         node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef) and node.name[0] != "_"
     )

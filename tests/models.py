@@ -3,6 +3,7 @@
 import io
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,15 @@ def make_yolo(path: Path, *, classes: int = 2, names: dict[int, str] | None = No
     Its class 1 stands for what differs between pictures, whatever the names say.
     """
     names = names or NAMES | {index: f"class {index}" for index in range(2, classes)}
+    yolo = _yolo(len(names))
+    yolo.model.names = names
+    yolo.save(path)
+    return path
+
+
+@cache
+def _yolo(classes: int) -> Any:
+    """Return the network of `make_yolo`; once, since making it takes seconds."""
     from detectors.backends.torch import import_yolo
 
     yolo = import_yolo()("yolo11n-cls.yaml", verbose=False)
@@ -108,18 +118,21 @@ def make_yolo(path: Path, *, classes: int = 2, names: dict[int, str] | None = No
     from ultralytics.nn.tasks import ClassificationModel
 
     torch.manual_seed(0)
-    model = yolo.model = ClassificationModel("yolo11n-cls.yaml", nc=len(names), verbose=False)
-    model.names = names
+    model = yolo.model = ClassificationModel("yolo11n-cls.yaml", nc=classes, verbose=False)
     model.task = "classify"
     yolo.ckpt = {"train_args": {"imgsz": 224, "task": "classify"}}  # what `yolo classify train` writes
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    momentum = norms[0].momentum
+    for norm in norms:
+        norm.momentum = None  # the plain mean of what was seen, which one batch is enough for
     model.train()
     with torch.no_grad():
-        for _ in range(20):  # statistics of the batches, without which every picture looks alike
-            model(_scenes())
+        model(_scenes())  # the batch's statistics, without which every picture looks alike
     model.eval()
+    for norm in norms:
+        norm.momentum = momentum
     _spread(model.model[-1].linear, lambda: model(_scenes()))
-    yolo.save(path)
-    return path
+    return yolo
 
 
 def _scenes() -> Any:

@@ -47,9 +47,13 @@ def known_picture() -> bytes:
     return KNOWN.read_bytes()
 
 
-def parity_pictures() -> list[bytes]:
-    """Return JPEGs of various sizes and shapes for comparing two implementations of a model."""
-    return [_encode(scene(width, height, seed), "JPEG") for seed, (width, height) in enumerate(SIZES, start=1)]
+@cache
+def parity_pictures() -> tuple[bytes, ...]:
+    """Return JPEGs of various sizes and shapes for comparing two implementations of a model; once, they take a second.
+
+    An export with its faster variants asks several times.
+    """
+    return tuple(_encode(scene(width, height, seed), "JPEG") for seed, (width, height) in enumerate(SIZES, start=1))
 
 
 def many_pictures(count: int = 64) -> list[bytes]:

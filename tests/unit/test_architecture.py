@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house import ROOT, cycles, graph, imports, modules, public_classes, room_of, rooms, top
+from tests.house import ROOT, cycles, graph, imports, modules, public_classes, room_of, rooms, top, tree_of
 
 # A room may import from those above it in its list, and from itself. `miner` may import from `detectors`, never the
 # other way round.
@@ -74,19 +74,17 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 
 @pytest.mark.parametrize("package", ONLY)
 def test_what_is_heavy_is_imported_in_few_rooms(package: str) -> None:
-    known = modules()
     found = {
         room_of(name)
-        for name, path in known.items()
-        for target in imports(path, known)
+        for name in modules()
+        for target in imports(name)
         if (target == package or target.startswith(package + ".")) and not name.startswith(package)
     }
     assert found <= ONLY[package]
 
 
 def test_the_queue_decides_without_a_loop_a_clock_or_a_model() -> None:
-    known = modules()
-    assert set(imports(known["miner.inference.queue"], known)) & set(known) == {"miner.errors"}
+    assert imports("miner.inference.queue") & set(modules()) == {"miner.errors"}
 
 
 @pytest.mark.parametrize("package", MOST)
@@ -128,7 +126,7 @@ def test_the_environment_is_read_in_one_place() -> None:
 
 
 def _attributes(path: Path) -> set[str]:
-    return {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    return {ast.unparse(node) for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)}
 
 
 def test_the_top_level_is_what_the_design_says() -> None:

@@ -55,6 +55,7 @@ def pictures() -> list[Image.Image]:
     return [Image.fromarray(scene(width, height, seed=3)) for width, height in SIZES]
 
 
+@pytest.mark.export
 @pytest.mark.parametrize("config", PUBLISHED, ids=lambda config: "-".join(map(str, config.values())))
 def test_equals_the_published_processor_of_transformers(config: dict[str, Any]) -> None:
     ensure_torchvision()
@@ -118,6 +119,7 @@ def test_any_file_is_served_as_transformers_does_or_refused(
     assert_equal(ours, getattr(transformers, name)(**values), Image.fromarray(scene(*size, seed=3)))
 
 
+@pytest.mark.export
 @pytest.mark.parametrize("size", [224, 225, 640])
 def test_equals_the_transforms_of_ultralytics(size: int) -> None:
     from detectors.backends.torch import import_yolo

@@ -1,6 +1,7 @@
 """No nonce twice, within bounded memory."""
 
 import tracemalloc
+from collections import deque
 
 import pytest
 from hypothesis import settings
@@ -107,17 +108,17 @@ def test_what_a_key_was_seen_with_goes_along_when_it_is_registered_or_no_longer(
     assert not seen.check_and_store("key", 5, now=5, known=not registered)
 
 
-@pytest.mark.parametrize("keys", [1, 64, 500, 100_000])
+@pytest.mark.parametrize("keys", [1, 500, 100_000])
 @pytest.mark.slow
 def test_a_flood_of_keys_and_uuids_holds_no_more_than_two_windows_and_forgets_it_when_it_is_over(keys: int) -> None:
     """Sixty seconds of a thousand requests a second, each of a new client, as many as one core can verify."""
     seen = Seen(retention_ns=20 * SECOND)
-    accepted, most = [], 0
+    accepted, most = deque[tuple[str, int, str]](maxlen=100), 0
     tracemalloc.start()
     for number in range(60_000):
         key, nonce, client = f"5F{number % keys:046d}", number * SECOND // 1000, f"{number:036d}"
         assert seen.check_and_store(key, nonce, nonce, client)
-        accepted = [*accepted[-99:], (key, nonce, client)]
+        accepted.append((key, nonce, client))
         if number % 1000 == 0:
             most = max(most, sum(len(one) for one in seen.memory._known.seen.values()))
     taken, _ = tracemalloc.get_traced_memory()
