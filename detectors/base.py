@@ -101,6 +101,9 @@ class Backend(Protocol):
         ...
 
 
+BareRun = Callable[[bytes, str, NDArray[np.generic]], Callable[[], object]]  # of graph, precision and input
+
+
 @runtime_checkable
 class Elsewhere(Protocol):
     """A backend whose graph runs on other machines, where anything may change while we run."""

@@ -1,12 +1,13 @@
 """From a configuration on disk to a detector that has proved itself."""
 
 import dataclasses
-import hashlib
-import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from detectors.backends.ort_cache import ensure_graph
 from detectors.base import Detector, ModelFiles, RunOptions
@@ -14,11 +15,130 @@ from detectors.errors import DetectorConfigError, ModelError, NotPrepared
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig
 from detectors.models.labels import LABEL_KEY, chosen_index, contradiction, is_by_name
-from detectors.models.manifest import BranchModel, Manifest, is_outdated, same_branches
+from detectors.models.manifest import NAME, BranchModel, Manifest, branch_model, is_outdated, same_branches
 from detectors.models.sources import find_original, model_folder, variant_folder
-from detectors.registry import FUSED, RECIPES, backend_class, detector_class, network_class
+from detectors.registry import BACKENDS, FUSED, VARIANTS, backend_class, detector_class, network_class
 
 log = logging.getLogger(__name__)
+
+Sums = list[tuple[str, list[tuple[str, str]]]]  # of files, by folder
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedModel:
+    """A configuration, the folder it means, and what the manifests there say.
+
+    Attributes:
+        config: from the YAML file.
+        models_dir: holds the folders of models.
+        folder: of the model in fp32.
+        manifest: of that folder.
+        variants: the manifests of its faster variants, by precision and backend.
+        branches: an ensemble's models; of any other model none.
+    """
+
+    config: DetectorConfig
+    models_dir: Path
+    folder: Path
+    manifest: Manifest
+    variants: Mapping[tuple[str, str], Manifest]
+    branches: "Mapping[str, PreparedModel]"
+
+    @classmethod
+    def find(
+        cls, config: DetectorConfig, models_dir: Path, wanted: Collection[tuple[str, str]] = tuple(VARIANTS)
+    ) -> Self:
+        """Find a model and read its manifests, and those of the faster variants that are wanted and there.
+
+        Raises:
+            NotPrepared: the model, or a branch of it, is not on this disk yet.
+            ModelError: a manifest can't be read.
+        """
+        folder = model_folder(config, models_dir)
+        manifest = Manifest.read(folder)
+        variants = {}
+        for precision, backend in wanted:
+            with suppress(NotPrepared):
+                variants[precision, backend] = Manifest.read(variant_folder(manifest, models_dir, precision, backend))
+        branches = {name: cls.find(one, models_dir, wanted) for name, one in (config.branches or {}).items()}
+        return cls(config, models_dir, folder, manifest, variants, branches)
+
+    @property
+    def roadwork(self) -> str:
+        """Which class counts as roadwork, in words; of an ensemble, which of each branch."""
+        if not self.branches:
+            return self.manifest.output.words
+        return "; ".join(f"{name}: {branch.roadwork}" for name, branch in self.branches.items())
+
+    @property
+    def sums(self) -> Sums:
+        """The sums of the files and of those of the faster variants, by folder; of an ensemble, of its branches too."""
+        return [
+            (f"{manifest.name} {folder.name}", sorted(manifest.files.items())) for folder, manifest in self.folders()
+        ]
+
+    def folders(self) -> Iterator[tuple[Path, Manifest]]:
+        """Yield the folder and those of the faster variants, with their manifests; then those of the branches."""
+        yield self.folder, self.manifest
+        for (precision, backend), manifest in self.variants.items():
+            yield self.variant_folder(precision, backend), manifest
+        for branch in self.branches.values():
+            yield from branch.folders()
+
+    def variant_folder(self, precision: str, backend: str) -> Path:
+        """Say where a faster variant is, or will be."""
+        return variant_folder(self.manifest, self.models_dir, precision, backend)
+
+    def variant(self, precision: str, backend: str) -> tuple[Path, Manifest]:
+        """Return the folder and manifest of a precision, with what the fp32 folder knows by now.
+
+        Raises:
+            DetectorConfigError: the backend has no such precision.
+            NotPrepared: it is not there, or another class counted when it was made.
+        """
+        if precision == "fp32":
+            return self.folder, self.manifest
+        if (precision, backend) not in VARIANTS:
+            raise DetectorConfigError(f"the backend {backend!r} has no {precision}")
+        folder, manifest = self.variant_folder(precision, backend), self.variants.get((precision, backend))
+        if manifest is None:
+            raise NotPrepared(f"{folder} holds no {NAME}")
+        if manifest.output.index != self.manifest.output.index:
+            raise NotPrepared(f"{folder} was made while another class counted as roadwork: make it again")
+        # The spread is that of the mapped answers: one without the other would be drift.
+        update = {"calibration": self.manifest.calibration, "predictions": self.manifest.predictions}
+        return folder, manifest.model_copy(update=update)
+
+    def has(self, precision: str, backend: str) -> bool:
+        """Return whether this precision is there for this backend.
+
+        Of an ensemble: every branch has it, and what these say together was judged.
+        """
+        if precision == "fp32":
+            return True
+        if (precision, backend) not in VARIANTS:
+            return False
+        try:
+            return self.is_whole(precision, backend)
+        except NotPrepared:
+            return False
+
+    def is_whole(self, precision: str = "fp32", backend: str = "any") -> bool:
+        """Return whether an ensemble's branches are those that it was made with; any other model is whole.
+
+        Raises:
+            NotPrepared: this precision is not there.
+        """
+        _, manifest = self.variant(precision, backend)
+        return not self.branches or same_branches(manifest.branches, self.branch_models(precision, backend))
+
+    def branch_models(self, precision: str, backend: str) -> dict[str, BranchModel]:
+        """Return what an ensemble remembers of its branches, or of their faster variants.
+
+        Raises:
+            NotPrepared: one is not there.
+        """
+        return {name: branch_model(branch.variant(precision, backend)[1]) for name, branch in self.branches.items()}
 
 
 def load_detector(
@@ -29,29 +149,31 @@ def load_detector(
     options: RunOptions,
     precision: str = "fp32",
 ) -> Detector:
-    """Verify the model folder's sums and load it; `Detector.verify` is the caller's next step.
+    """Find a configured model and load it; raises as `load_model` does."""
+    _check_kind(name, config)
+    wanted = [variant for variant in VARIANTS if variant == (precision, backend)]
+    return load_model(name, PreparedModel.find(config, models_dir, wanted), backend, options, precision)
+
+
+def load_model(name: str, model: PreparedModel, backend: str, options: RunOptions, precision: str = "fp32") -> Detector:
+    """Verify the sums of a model's files and load it; `Detector.verify` is the caller's next step.
 
     Raises:
-        NotPrepared: the folder is not there yet.
+        NotPrepared: the precision is not there yet.
         ModelError: a file is damaged or can't be loaded.
         DetectorConfigError: an unknown name, or a model of another kind.
     """
-    detector_class(name)  # an unknown name first
-    if (name == FUSED) != (config.branches is not None):
-        has = "branches" if config.branches is not None else "no branches"
-        raise DetectorConfigError(f"{config.path.name} has {has}, which is not for {name}")
-    folder = model_folder(config, models_dir)
-    manifest = Manifest.read(folder)
+    config, folder, manifest = model.config, model.folder, model.manifest
+    _check_kind(name, config)
     if manifest.detector != name:
         raise DetectorConfigError(f"{config.path.name} holds a model for {manifest.detector}, not for {name}")
     if config.branches is not None:
-        return _load_ensemble(config, manifest, models_dir, backend, options, precision)
+        return _load_ensemble(model, backend, options, precision)
     check_class(config, manifest)
     for doubt in filter(None, (class_doubt(config, manifest), judged_doubt(manifest))):
         log.warning("%s: roadwork = %s, but %s: its answers are likely reversed; %s",
                     folder, manifest.output.words, doubt, remedy(config))  # fmt: skip
-    if precision != "fp32":
-        folder, manifest = _variant(manifest, models_dir, precision, backend)
+    folder, manifest = model.variant(precision, backend)
     if is_outdated(manifest):
         log.info(
             "%s was made by an older exporter, whose graph is slower: export it again, and its faster precisions",
@@ -59,80 +181,61 @@ def load_detector(
         )
     runs_here = backend if options.engine is None else options.engine.fallback
     with ThreadPoolExecutor(1) as beside:  # a large graph's sums take as long as importing the library
-        graph = beside.submit(ensure_graph, folder, manifest) if runs_here == "onnx" else None
+        graph = (
+            beside.submit(ensure_graph, folder, manifest)
+            if runs_here is not None and BACKENDS[runs_here].onnxruntime
+            else None
+        )
         runs = backend_class(backend)
         optimized = graph.result() if graph is not None else None
     # The optimised graph has sums of its own, and the one it was made from is then not read at all; neither is a graph
     # that runs elsewhere.
     manifest.verify(folder, but=MODEL_FILE if optimized is not None or runs_here is None else None)
     original = None
-    if backend == "torch":
+    if BACKENDS[backend].original:
         if config.model_folder is not None:
             raise ModelError(
-                f"the torch backend needs the original weights (hf_repo or weights_path), "
+                f"the {backend} backend needs the original weights (hf_repo or weights_path), "
                 f"and {config.path.name} names an exported model"
             )
         original = find_original(config, manifest.revision).path
     return network_class(name)(ModelFiles(folder, manifest, original, optimized), runs, options)
 
 
-def _load_ensemble(
-    config: DetectorConfig, manifest: Manifest, models_dir: Path, backend: str, options: RunOptions, precision: str
-) -> Detector:
+def _check_kind(name: str, config: DetectorConfig) -> None:
+    detector_class(name)  # an unknown name first
+    if (name == FUSED) != (config.branches is not None):
+        has = "branches" if config.branches is not None else "no branches"
+        raise DetectorConfigError(f"{config.path.name} has {has}, which is not for {name}")
+
+
+def _load_ensemble(model: PreparedModel, backend: str, options: RunOptions, precision: str) -> Detector:
     """Load every branch, and check that it is the one the ensemble was prepared with."""
     from detectors.ensemble import Ensemble
 
-    assert config.branches is not None
-    assert config.fusion is not None
+    fusion = model.config.fusion
+    assert fusion is not None
     if options.engine is not None:
         raise DetectorConfigError(f"an {FUSED} runs its branches here: the backend 'remote' serves one graph")
-    manifest.verify(model_folder(config, models_dir))
-    if not same_branches(manifest.branches, branch_models(config.branches, models_dir)):
-        raise NotPrepared(f"a branch of {manifest.name} is not the one that it was prepared with")
-    if precision != "fp32":
-        folder, manifest = _variant(manifest, models_dir, precision, backend)
-        if not same_branches(manifest.branches, branch_models(config.branches, models_dir, precision, backend)):
-            raise NotPrepared(f"a branch of {folder} is not the one that it was judged with")
-    branches = load_branches(config.branches, models_dir, backend, options, precision)
-    return Ensemble(manifest, branches, config.fusion, config.fallbacks, options)
+    model.manifest.verify(model.folder)
+    if not model.is_whole():
+        raise NotPrepared(f"a branch of {model.manifest.name} is not the one that it was prepared with")
+    folder, manifest = model.variant(precision, backend)
+    if not model.is_whole(precision, backend):
+        raise NotPrepared(f"a branch of {folder} is not the one that it was judged with")
+    branches = load_branches(model.branches, backend, options, precision)
+    return Ensemble(manifest, branches, fusion, model.config.fallbacks, options)
 
 
 def load_branches(
-    branches: Mapping[str, DetectorConfig], models_dir: Path, backend: str, options: RunOptions, precision: str
+    branches: Mapping[str, PreparedModel], backend: str, options: RunOptions, precision: str = "fp32"
 ) -> dict[str, Detector]:
-    """Load the models of an ensemble, which take turns on the same threads; raises as `load_detector` does."""
+    """Load the models of an ensemble, which take turns on the same threads; raises as `load_model` does."""
     shared = dataclasses.replace(options, shared=True)
     return {
-        name: load_detector(branch.detector, branch, models_dir, backend, shared, precision)
+        name: load_model(branch.config.detector, branch, backend, shared, precision)
         for name, branch in branches.items()
     }
-
-
-def branch_models(
-    branches: Mapping[str, DetectorConfig], models_dir: Path, precision: str = "fp32", backend: str = "onnx"
-) -> dict[str, BranchModel]:
-    """Return what an ensemble remembers of its branches, or of their faster variants.
-
-    Raises:
-        NotPrepared: one is not there.
-    """
-    found = {name: Manifest.read(model_folder(one, models_dir)) for name, one in branches.items()}
-    if precision != "fp32":
-        found = {name: _variant(one, models_dir, precision, backend)[1] for name, one in found.items()}
-    return {name: branch_model(manifest) for name, manifest in found.items()}
-
-
-def _variant(fp32: Manifest, models_dir: Path, precision: str, backend: str) -> tuple[Path, Manifest]:
-    """Return a faster variant's folder and its manifest, with what the fp32 folder knows by now."""
-    if not RECIPES.get((precision, backend)):
-        raise DetectorConfigError(f"the backend {backend!r} has no {precision}")
-    folder = variant_folder(fp32, models_dir, precision, backend)
-    variant = Manifest.read(folder)
-    if variant.output.index != fp32.output.index:
-        raise NotPrepared(f"{folder} was made while another class counted as roadwork: make it again")
-    # The spread is that of the mapped answers: one without the other would be drift.
-    update = {"calibration": fp32.calibration, "predictions": fp32.predictions}
-    return folder, variant.model_copy(update=update)
 
 
 def check_class(config: DetectorConfig, manifest: Manifest) -> None:
@@ -157,18 +260,6 @@ def check_class(config: DetectorConfig, manifest: Manifest) -> None:
     raise NotPrepared(words)
 
 
-def class_words(config: DetectorConfig, models_dir: Path) -> str:
-    """Say which class of a prepared model counts as roadwork; of an ensemble, which of each branch.
-
-    Raises:
-        NotPrepared: it is not there.
-        ModelError: a manifest can't be read.
-    """
-    if config.branches is None:
-        return Manifest.read(model_folder(config, models_dir)).output.words
-    return "; ".join(f"{name}: {class_words(one, models_dir)}" for name, one in config.branches.items())
-
-
 def class_doubt(config: DetectorConfig, manifest: Manifest) -> str:
     """Return why the class that counts is likely the wrong one by its name, or nothing."""
     output = manifest.output
@@ -189,40 +280,12 @@ def remedy(config: DetectorConfig) -> str:
     return f"put roadwork_label: NAME into {config.path.name}, then roadwork-miner models download --force"
 
 
-def branch_model(manifest: Manifest) -> BranchModel:
-    """Return what an ensemble remembers of a branch's model."""
-    sums = hashlib.sha256(json.dumps(sorted(manifest.files.items())).encode()).hexdigest()
-    return BranchModel(
-        detector=manifest.detector, name=manifest.name, revision=manifest.revision, sums=sums,
-        index=manifest.output.index,
-    )  # fmt: skip
-
-
 def is_prepared(config: DetectorConfig, models_dir: Path) -> bool:
     """Return whether the exported model is on this disk; of an ensemble, all of them."""
     try:
-        manifest = Manifest.read(model_folder(config, models_dir))
-        for one in (config.branches or {"": config}).values():
-            check_class(one, Manifest.read(model_folder(one, models_dir)))
-        return config.branches is None or same_branches(manifest.branches, branch_models(config.branches, models_dir))
-    except NotPrepared:
-        return False
-
-
-def has_variant(config: DetectorConfig, models_dir: Path, precision: str, backend: str) -> bool:
-    """Return whether a prepared model has this precision for this backend.
-
-    Of an ensemble: every branch has it, and what these say together was judged.
-    """
-    if precision == "fp32":
-        return True
-    if not RECIPES.get((precision, backend)):
-        return False
-    try:
-        fp32 = Manifest.read(model_folder(config, models_dir))
-        _, variant = _variant(fp32, models_dir, precision, backend)
-        return config.branches is None or same_branches(
-            variant.branches, branch_models(config.branches, models_dir, precision, backend)
-        )
+        model = PreparedModel.find(config, models_dir, ())
+        for one in model.branches.values() or (model,):
+            check_class(one.config, one.manifest)
+        return model.is_whole()
     except NotPrepared:
         return False

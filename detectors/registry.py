@@ -1,31 +1,23 @@
 """Names become classes here, and nowhere else; what was not chosen is not imported."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
 from detectors.errors import DetectorConfigError
 
 if TYPE_CHECKING:
-    from detectors.base import Backend, Detector
-    from detectors.export import Exporter
+    from detectors.base import Backend, BareRun, Detector
+    from detectors.export.export import Exporter
     from detectors.network import Network
     from detectors.quantize import Recipe
     from detectors.training.methods import TrainingMethod
 
 
 PRECISIONS = ("fp32", "bf16", "int8")
-# How a faster precision is made, for the backend that runs it; each is tried, and measurement decides.
-RECIPES = {
-    ("int8", "onnx"): {
-        "dynamic": "detectors.quantize.recipes:dynamic",
-        "static": "detectors.quantize.recipes:static",
-        "static, weights only": "detectors.quantize.recipes:static_weights",
-    },
-    ("int8", "openvino"): {"nncf": "detectors.quantize.recipes:int8"},
-    ("bf16", "openvino"): {"bf16": "detectors.quantize.recipes:bf16"},
-}
+DEFAULT = "onnx"  # the backend that serves where nothing else was chosen, and that others are compared with
 FUSED = "Ensemble"  # the one without a graph of its own: it asks others
 
 
@@ -57,12 +49,29 @@ class BackendEntry:
         packages: what it runs and makes graphs with, the one that it imports first; none: nothing runs here.
         extra: of `pyproject.toml`, brings them; empty: that of the detector's library.
         stands_in: whether it may serve here while the remote endpoints are away (`REMOTE_FALLBACK`).
+        recipes: the ways to make each faster precision that it runs; each is tried, and measurement decides.
+        original: whether it runs the original weights and not the graph: the reference, which is never the fastest.
+        onnxruntime: whether it is that library, whose graphs are kept optimised and whose arena `tune` tries.
+        products: the precisions in which its matrix products tell what a machine can do at most.
+        bare_run: makes such a product's run on one thread, with nothing copied.
+        layouts: other servers' repositories (`export --layout`) that take its faster graphs.
     """
 
     place: str
     packages: tuple[str, ...] = ()
     extra: str = ""
     stands_in: bool = False
+    recipes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    original: bool = False
+    onnxruntime: bool = False
+    products: tuple[str, ...] = ()
+    bare_run: str = ""
+    layouts: tuple[str, ...] = ()
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether what it runs with is here."""
+        return all(find_spec(package) is not None for package in self.packages[:1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +107,44 @@ DETECTORS = {
     "Ensemble": DetectorEntry("detectors.ensemble:Ensemble", "pair_roadwork.yaml"),
 }
 BACKENDS = {
-    "onnx": BackendEntry("detectors.backends.onnx:OnnxBackend", ("onnxruntime", "onnx"), stands_in=True),
-    "openvino": BackendEntry(
-        "detectors.backends.openvino:OpenVINOBackend", ("openvino", "nncf"), "openvino", stands_in=True
+    "onnx": BackendEntry(
+        "detectors.backends.onnx:OnnxBackend",
+        ("onnxruntime", "onnx"),
+        stands_in=True,
+        recipes={
+            "int8": {
+                "dynamic": "detectors.quantize.recipes:dynamic",
+                "static": "detectors.quantize.recipes:static",
+                "static, weights only": "detectors.quantize.recipes:static_weights",
+            }
+        },
+        onnxruntime=True,
+        products=("fp32", "int8"),
+        bare_run="detectors.backends.onnx:bare_run",
+        layouts=("triton",),
     ),
-    "torch": BackendEntry("detectors.backends.torch:TorchBackend", ("torch",)),
+    "openvino": BackendEntry(
+        "detectors.backends.openvino:OpenVINOBackend",
+        ("openvino", "nncf"),
+        "openvino",
+        stands_in=True,
+        recipes={
+            "int8": {"nncf": "detectors.quantize.recipes:int8"},
+            "bf16": {"bf16": "detectors.quantize.recipes:bf16"},
+        },
+        products=("fp32", "bf16"),
+        bare_run="detectors.backends.openvino:bare_run",
+        layouts=("ovms",),
+    ),
+    "torch": BackendEntry("detectors.backends.torch:TorchBackend", ("torch",), original=True),
     "remote": BackendEntry("detectors.backends.remote:RemoteBackend"),
 }
+# Precision and backend of each variant that a model can have, the default backend's first.
+VARIANTS = tuple(
+    (precision, name)
+    for name in sorted(BACKENDS, key=lambda name: name != DEFAULT)
+    for precision in BACKENDS[name].recipes
+)
 METHODS = {
     "head": MethodEntry(
         "detectors.training.methods:HeadMethod", "last layer from cached features (minutes)", 100, 1e-3
@@ -140,6 +180,17 @@ def backend_class(name: str) -> "type[Backend]":
     return cast("type[Backend]", _resolve("backend", _places(BACKENDS), name))
 
 
+def bare_run(backend: str) -> "BareRun":
+    """Return what makes the bare runs of a backend that has `products`."""
+    return cast("BareRun", _resolve("yardstick", {backend: BACKENDS[backend].bare_run}, backend))
+
+
+def default_backend(precision: str) -> str:
+    """Return the backend that serves a precision where nothing was chosen or measured."""
+    makes = [backend for kind, backend in VARIANTS if kind == precision]
+    return makes[0] if makes else DEFAULT
+
+
 def method_class(name: str) -> "type[TrainingMethod]":
     """Return a training method's class."""
     return cast("type[TrainingMethod]", _resolve("method", {key: entry.place for key, entry in METHODS.items()}, name))
@@ -147,7 +198,7 @@ def method_class(name: str) -> "type[TrainingMethod]":
 
 def recipes(precision: str, backend: str) -> "dict[str, Recipe]":
     """Return the recipes for a precision on a backend, by name; none where there is no way."""
-    table = RECIPES.get((precision, backend), {})
+    table = BACKENDS[backend].recipes.get(precision, {})
     return {name: cast("Recipe", _resolve("recipe", table, name)) for name in table}
 
 

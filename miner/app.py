@@ -117,7 +117,7 @@ class Daemon:
             self.seats, loaded = await asyncio.gather(asyncio.to_thread(open_seats, settings), loader.load())
             loader.show(loaded)
             memory.keep_pictures_together()
-            plan = loaded.detector.options
+            plan = loader.split
             self.metrics.planned(plan.slots, plan.threads)
             queue = Queue(
                 plan.slots, loaded.pace, settings.queue_depth, settings.queue_share,

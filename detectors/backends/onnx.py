@@ -1,6 +1,7 @@
 """onnxruntime: the default backend."""
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 import onnxruntime
@@ -51,3 +52,11 @@ def suits_arena(files: ModelFiles) -> bool:
     """
     size = sum(path.stat().st_size for path in files.folder.glob(f"{MODEL_FILE}*"))
     return files.manifest.precision != "fp32" or size < LARGE
+
+
+def bare_run(graph: bytes, precision: str, array: NDArray[np.generic]) -> Callable[[], object]:
+    """Return a graph's run on one thread, with nothing around it: what the library can do at most."""
+    session = onnxruntime.SessionOptions()
+    session.intra_op_num_threads = 1
+    run = onnxruntime.InferenceSession(graph, session, ["CPUExecutionProvider"]).run
+    return lambda: run(None, {"a": array})

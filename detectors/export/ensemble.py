@@ -7,14 +7,14 @@ from pathlib import Path
 
 from detectors.base import Detector, RunOptions
 from detectors.ensemble import Ensemble
-from detectors.load import branch_model, is_prepared, load_branches
+from detectors.load import PreparedModel, is_prepared, load_branches
 from detectors.models.config import DetectorConfig
-from detectors.models.manifest import Manifest, Output, Parity, Source, sha256
+from detectors.models.manifest import Manifest, Output, Parity, Source, branch_model, sha256
 from detectors.models.sources import model_folder, model_name
 from detectors.models.store import keep_calibration, move_into_place, package_versions
 from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture
-from detectors.registry import FUSED
+from detectors.registry import DEFAULT, FUSED
 
 FUSION_FILE = "fusion.json"
 
@@ -55,8 +55,9 @@ def prepare_ensemble(
     progress(config.fusion.words)
     # Asked for only now: a branch's revision may be known only once it was fetched.
     folder = model_folder(config, models_dir)
-    manifests = {name: Manifest.read(model_folder(branch, models_dir)) for name, branch in config.branches.items()}
-    branches = load_branches(config.branches, models_dir, "onnx", RunOptions(), "fp32")
+    models = {name: PreparedModel.find(branch, models_dir, ()) for name, branch in config.branches.items()}
+    manifests = {name: model.manifest for name, model in models.items()}
+    branches = load_branches(models, DEFAULT, RunOptions())
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

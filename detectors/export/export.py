@@ -1,26 +1,93 @@
 """Original weights to a model folder that serves without torch; refused when the answers differ."""
 
+import io
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
+
+from PIL import Image
 
 from detectors.backends.ort_cache import ensure_graph
 from detectors.base import ModelFiles, RunOptions
 from detectors.errors import DetectorConfigError, InferenceError, ModelError, library_errors
-from detectors.export import Exporter
 from detectors.models.config import DetectorConfig
-from detectors.models.manifest import Manifest, Parity, Source, sha256
+from detectors.models.labels import is_by_name, refuse_constant, roadwork_index
+from detectors.models.manifest import Manifest, Output, Parity, Source, sha256
 from detectors.models.sources import Original, find_original, model_name, remember_revision
 from detectors.models.store import keep_calibration, move_into_place, move_weights_out, package_versions
 from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture, parity_pictures
-from detectors.registry import backend_class, exporter_class, network_class
+from detectors.preprocess import Preprocessing, letterboxed
+from detectors.registry import DEFAULT, backend_class, exporter_class, network_class
 
 MAX_DIFFERENCE = 1e-3
 WAY_OUT = "an architecture that is known to work, such as a ViT, ConvNeXt, DINOv2 or YOLO11-cls, is the way out"
 
 Progress = Callable[[str], None]
+
+
+class Exporter(ABC):
+    """Turns one kind of original weights into the files of a model folder."""
+
+    def __init__(self, original: Path, config: DetectorConfig) -> None:
+        self.original = original
+        self.config = config
+
+    def squared(self, data: bytes, preprocessing: Preprocessing) -> Image.Image:
+        """Return a photo as the library gets it: whole between black bars if the configuration says so."""
+        picture = Image.open(io.BytesIO(data))
+        if not self.config.letterbox:
+            return picture
+        *_, height, width = preprocessing.shape
+        return letterboxed(decode(data), width, height, preprocessing.resample)
+
+    def output(self, labels: Mapping[int, str], activation: Literal["softmax", "sigmoid", "none"]) -> Output:
+        """Say which output means roadwork, by the configuration and the labels' names.
+
+        Raises:
+            DetectorConfigError: they do not say it, or there is only one class, whose share is always 1.
+        """
+        ordered = [labels[key] for key in sorted(labels)]
+        refuse_constant(ordered, activation)
+        label = self.config.roadwork_label
+        index = roadwork_index(labels, label, self.config.roadwork_class_index)
+        return Output(index=index, labels=ordered, activation=activation, named=is_by_name(labels, index, label))
+
+    @property
+    def kind(self) -> str:
+        """The kind of network, for messages."""
+        return "network"
+
+    @property
+    @abstractmethod
+    def packages(self) -> tuple[str, ...]:
+        """Whose versions go into the manifest."""
+
+    @property
+    def own_versions(self) -> dict[str, str]:
+        """What of our own made the graph, in which version."""
+        return {}
+
+    @property
+    @abstractmethod
+    def reference_name(self) -> str:
+        """What the answers are compared with."""
+
+    @abstractmethod
+    def write(self, folder: Path) -> Output:
+        """Write `model.onnx` (one picture, fp32) and `preprocessor_config.json`; say what the outputs mean.
+
+        Raises:
+            ModelError: the weights can't be read.
+            DetectorConfigError: they have no such roadwork output as is configured.
+        """
+
+    @abstractmethod
+    def reference(self) -> Callable[[bytes], float]:
+        """Return the library's own pipeline: an encoded photo to the probability of roadwork."""
 
 
 def prepare(
@@ -121,7 +188,7 @@ def _fill(
         parity=Parity(reference=exporter.reference_name, pictures=0, max_difference=0.0, mean_difference=0.0),
         made_with=package_versions((*exporter.packages, "onnxruntime")) | exporter.own_versions,
     )
-    exported = network_class(detector)(ModelFiles(folder, draft, None), backend_class("onnx"), RunOptions())
+    exported = network_class(detector)(ModelFiles(folder, draft, None), backend_class(DEFAULT), RunOptions())
     progress(f"comparing with {exporter.reference_name}")
     # The made ones are of every shape, 16:9 above all: own photos of one shape would not show a wrong resize or crop.
     photos = [*parity_pictures(), *(pictures or ())]

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from detectors.errors import ModelError
-from detectors.export import Exporter
+from detectors.export.export import Exporter
 from detectors.models import MODEL_FILE
 from detectors.models.hf_config import PROCESSOR_FILE
 from detectors.models.manifest import Output

@@ -152,7 +152,7 @@ class ModelConfig(BaseModel):
 
     @property
     def is_plain_vit(self) -> bool:
-        """Whether this is the ViT that `detectors.export.hf_graph` knows."""
+        """Whether this is the ViT that `detectors.export.hf` knows."""
         return self.architectures == ["ViTForImageClassification"] and self.hidden_act == "gelu"
 
 

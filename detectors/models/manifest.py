@@ -1,6 +1,7 @@
 """`manifest.json`: what is in a model's folder, where it came from, and what was measured on it."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -197,6 +198,15 @@ class Manifest(_Part):
                 raise ModelError(f"{path} is missing")
             if sha256(path) != expected:
                 raise ModelError(f"{path} does not match its sum in {NAME}; remove the folder and make it again")
+
+
+def branch_model(manifest: Manifest) -> BranchModel:
+    """Return what an ensemble remembers of a branch's model."""
+    sums = hashlib.sha256(json.dumps(sorted(manifest.files.items())).encode()).hexdigest()
+    return BranchModel(
+        detector=manifest.detector, name=manifest.name, revision=manifest.revision, sums=sums,
+        index=manifest.output.index,
+    )  # fmt: skip
 
 
 def sha256(path: Path) -> str:

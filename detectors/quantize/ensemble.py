@@ -10,14 +10,14 @@ import numpy as np
 from detectors.base import Detector, RunOptions
 from detectors.ensemble import Ensemble
 from detectors.errors import ModelError
-from detectors.load import branch_models, load_branches
+from detectors.load import PreparedModel, load_branches
 from detectors.machine import others, spent
 from detectors.models.config import DetectorConfig
 from detectors.models.manifest import NAME, Gate, Manifest
-from detectors.models.sources import model_folder, variant_folder
 from detectors.models.store import move_into_place
 from detectors.quantize import gate
 from detectors.quantize.quantize import CalibrationPhotos, Order, make_faster
+from detectors.registry import DEFAULT
 
 
 def make_faster_ensemble(config: DetectorConfig, order: Order) -> Path:
@@ -26,17 +26,17 @@ def make_faster_ensemble(config: DetectorConfig, order: Order) -> Path:
     Raises:
         ModelError: a branch has no such variant, or too many of the fused answers change sides.
     """
-    assert config.branches is not None
-    precision, backend, models_dir, options = order.precision, order.backend, order.models_dir, order.options
-    manifest = Manifest.read(model_folder(config, models_dir))
-    target = variant_folder(manifest, models_dir, precision, backend)
+    precision, backend, options = order.precision, order.backend, order.options
+    model = PreparedModel.find(config, order.models_dir, ())
+    manifest, target = model.manifest, model.variant_folder(precision, backend)
     (target / NAME).unlink(missing_ok=True)  # of other variants than those that come now
-    for name, branch in config.branches.items():
+    for name, branch in model.branches.items():
         order.progress(f"branch {name}")
-        make_faster(model_folder(branch, models_dir), order)
+        make_faster(branch.folder, order)
+    model = PreparedModel.find(config, order.models_dir, [(precision, backend)])
     order.progress("what the branches say together")
-    plain = load_branches(config.branches, models_dir, "onnx", options, "fp32")
-    faster = load_branches(config.branches, models_dir, backend, options, precision)
+    plain = load_branches(model.branches, DEFAULT, options)
+    faster = load_branches(model.branches, backend, options, precision)
     _, photos = order.photos.split()  # not those that the branches are calibrated on
     judged = _judge(config, manifest, plain, faster, photos)
     if judged.flips > order.max_flips:
@@ -52,7 +52,7 @@ def make_faster_ensemble(config: DetectorConfig, order: Order) -> Path:
             "known_answer": _known_answer(config, faster),
             "calibration": None,  # the fp32 folder's counts, whenever it was made
             "gate": judged,
-            "branches": branch_models(config.branches, models_dir, precision, backend),
+            "branches": model.branch_models(precision, backend),
         }
     )
     _put(made, target)

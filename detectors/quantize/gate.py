@@ -1,5 +1,6 @@
 """The gate: what a faster graph's answers cost, and whether that is too much. Pure."""
 
+import logging
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -11,13 +12,16 @@ from numpy.typing import NDArray
 
 from detectors.base import Backend, ModelFiles, RunOptions
 from detectors.evaluation.reward import expected_reward
+from detectors.load import PreparedModel
 from detectors.machine import LOUD, others, spent
 from detectors.models.manifest import Gate, Labelled, Manifest
 from detectors.models.store import write_manifest
 from detectors.network import Network
 from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture
-from detectors.registry import backend_class, network_class
+from detectors.registry import BACKENDS, DEFAULT, VARIANTS, backend_class, network_class
+
+log = logging.getLogger(__name__)
 
 Probabilities = NDArray[np.float64]
 NEAR = 1.1  # within a tenth of the fastest, the more faithful one is taken
@@ -68,6 +72,33 @@ def best(gates: Mapping[str, Gate]) -> str:
     limit = min(known.values()) * NEAR if len(known) == len(gates) else None
     near = [name for name in gates if limit is None or known[name] <= limit]
     return min(near, key=lambda name: gates[name].mean_difference)
+
+
+def of_precision(model: PreparedModel, precision: str) -> list[str]:
+    """Return the backends, of those that are installed, that a prepared model has a variant of this precision for."""
+    return [
+        backend
+        for kind, backend in VARIANTS
+        if kind == precision and BACKENDS[backend].is_installed and model.has(precision, backend)
+    ]
+
+
+def measured_best(model: PreparedModel, precision: str) -> str | None:
+    """Return the backend whose variant was the best when they were made; None where there is none."""
+    gates = {
+        backend: gate
+        for backend in of_precision(model, precision)
+        if (gate := model.variants[precision, backend].gate) is not None
+    }
+    if not gates:
+        return None
+    chosen = best(gates)
+    if len(gates) > 1 and any(gate.speed is None for gate in gates.values()):
+        log.warning(
+            "which backend serves %s fastest could not be measured when it was made, as other programs were busy: %s "
+            "is taken, whose answers differ least from fp32's; `roadwork-miner tune` measures", precision, chosen
+        )  # fmt: skip
+    return chosen
 
 
 def speed_in_words(gate: Gate) -> str:
@@ -142,7 +173,7 @@ def compare(folder: Path, variants: Mapping[str, Path], options: RunOptions) -> 
     """
     # Threads that wait for one graph's next run would keep the next graph's from working.
     options = replace(options, shared=True)
-    fp32 = _open(folder, "onnx", options)
+    fp32 = _open(folder, DEFAULT, options)
     graphs = {backend: _open(path, backend, options) for backend, path in variants.items()}
     array = fp32.preprocessing(decode(known_picture()))
     timed = interleaved([fp32.backend, *(graph.backend for graph in graphs.values())], array)

@@ -24,7 +24,7 @@ from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture, many_pictures
 from detectors.quantize import WEIGHTED, Inputs, Recipe, gate
 from detectors.quantize.gate import MAX_FLIPS, interleaved
-from detectors.registry import BACKENDS, backend_class, network_class, recipes
+from detectors.registry import BACKENDS, DEFAULT, backend_class, network_class, recipes
 
 CALIBRATION = 32  # pictures; ranges hardly widen with more
 SHARE = 3  # one of so many is calibrated on, where there are few
@@ -172,7 +172,7 @@ def make_faster(folder: Path, order: Order) -> Path:
     found = recipes(precision, backend)
     if not found:
         raise ModelError(f"there is no {precision} for the backend {backend!r}")
-    fp32 = network_class(manifest.detector)(ModelFiles(folder, manifest, None), backend_class("onnx"), order.options)
+    fp32 = network_class(manifest.detector)(ModelFiles(folder, manifest, None), backend_class(DEFAULT), order.options)
     target = variant_folder(manifest, order.models_dir, precision, backend)
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -192,7 +192,7 @@ def make_faster(folder: Path, order: Order) -> Path:
         raise ModelError(f"{target} can't be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    if backend == "onnx":
+    if BACKENDS[backend].onnxruntime:
         ensure_graph(target, Manifest.read(target))
     return target
 

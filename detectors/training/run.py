@@ -23,6 +23,7 @@ from detectors.load import load_detector
 from detectors.models.config import DetectorConfig
 from detectors.models.store import store_spread
 from detectors.photos.labelled import Photo
+from detectors.registry import DEFAULT
 from detectors.training.budget import Machine
 from detectors.training.config import TrainConfig
 from detectors.training.data import fingerprint, open_dataset, pinned
@@ -177,7 +178,7 @@ def _kept_back(data: DataSet) -> dict[str, list[Photo]]:
 def _ask(job: Job, served: Path, name: str, photos: list[Photo]) -> tuple[Flags, Floats, Floats]:
     """Ask the exported model, as it will serve: labels, probabilities and seconds of each photo."""
     config = DetectorConfig.model_validate({"model_folder": str(served), "path": job.run / YAML_FILE})
-    detector = load_detector(job.config.detector, config, job.run, "onnx", RunOptions(1, job.threads))
+    detector = load_detector(job.config.detector, config, job.run, DEFAULT, RunOptions(1, job.threads))
     detector.verify()
     done = itertools.count(1)
     with job.screen.bar(f"judging {name}", len(photos)) as bar:

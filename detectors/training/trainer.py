@@ -8,7 +8,7 @@ here the optimiser's batch stays as asked, and only the part of it that is in me
 import gc
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from transformers import (  # isort: skip  # after `hf_model`, which mends torch
 )
 
 AVERAGE = "average."  # what names of the averaged weights begin with
+MODULE = AVERAGE + "module."  # and in `AveragedModel`
 BUFFERS = "buffers.safetensors"  # running statistics, beside adapters
 
 
@@ -225,10 +226,20 @@ class Averaged(nn.Module):  # type: ignore[misc]
 
         self.model = model
         self.average = AveragedModel(model, avg_fn=mixed, use_buffers=True).requires_grad_(False)
+        self.average.n_averaged.fill_(1)  # at 0 the first step would replace the average
 
     def forward(self, inputs: Tensor) -> Any:
         """Return what the network or the average returns."""
         return self.model(inputs) if self.training else self.average(inputs)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *rest: Any, **options: Any) -> Any:
+        """Load weights and average; checkpoints older than `AveragedModel` name the average's own weights directly."""
+        if not any(name.startswith(MODULE) for name in state_dict):
+            state_dict = {
+                name.replace(AVERAGE, MODULE, 1) if name.startswith(AVERAGE) else name: value
+                for name, value in state_dict.items()
+            } | {AVERAGE + "n_averaged": self.average.n_averaged}  # which `Averaging` sets
+        return super().load_state_dict(state_dict, *rest, **options)
 
     def update(self) -> None:
         """Take a step of the network in, running statistics included."""
@@ -244,6 +255,10 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, network: Averaged) -> None:
         self._network = network
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Count from the step that is resumed at, which an old checkpoint's average does not know."""
+        self._network.average.n_averaged.fill_(state.global_step + 1)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Take the step in."""

@@ -12,12 +12,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from detectors.registry import BACKENDS, bare_run
 from miner.errors import CouldNotStart
 
 if TYPE_CHECKING:
@@ -73,10 +73,10 @@ def _multiply_adds(node: "onnx.NodeProto", shapes: Mapping[str, list[int]]) -> i
 
 
 def _rates() -> Rates:
-    rates = {"fp32": _fastest(partial(_onnx, "fp32")), "int8": _fastest(partial(_onnx, "int8"))}
-    if find_spec("openvino") is not None:
-        rates["fp32"] = max(rates["fp32"], _fastest(partial(_openvino, "f32")))
-        rates["bf16"] = _fastest(partial(_openvino, "bf16"))
+    rates: Rates = {}
+    for name, entry in BACKENDS.items():
+        for precision in entry.products if entry.is_installed else ():
+            rates[precision] = max(rates.get(precision, 0.0), _fastest(partial(_prepared, name, precision)))
     return rates
 
 
@@ -99,7 +99,7 @@ def _product(precision: str, shape: Shape) -> bytes:
 
     rows, inner, columns = shape
     generator = np.random.default_rng(0)
-    if precision == "fp32":
+    if precision != "int8":
         operation, given, found = "MatMul", TensorProto.FLOAT, TensorProto.FLOAT
         weights = numpy_helper.from_array(generator.standard_normal((inner, columns), dtype=np.float32), "b")
     else:
@@ -116,24 +116,9 @@ def _product(precision: str, shape: Shape) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _onnx(precision: str, shape: Shape) -> Callable[[], object]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(_product(precision, shape), options, ["CPUExecutionProvider"])
-    array = np.ones(shape[:2], np.float32 if precision == "fp32" else np.uint8)
-    return lambda: session.run(None, {"a": array})
-
-
-def _openvino(hint: str, shape: Shape) -> Callable[[], object]:
-    import openvino
-
-    core = openvino.Core()
-    settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": 1}
-    request = core.compile_model(core.read_model(_product("fp32", shape)), "CPU", settings).create_infer_request()
-    array = np.ones(shape[:2], np.float32)
-    return lambda: request.infer([array], share_inputs=True, share_outputs=True)
+def _prepared(backend: str, precision: str, shape: Shape) -> Callable[[], object]:
+    array = np.ones(shape[:2], np.uint8 if precision == "int8" else np.float32)
+    return bare_run(backend)(_product(precision, shape), precision, array)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,10 @@ from typing import Any
 from PIL import Image
 
 from detectors.base import RunOptions
-from detectors.load import class_words, has_variant
+from detectors.load import PreparedModel
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig
-from detectors.models.manifest import Manifest
-from detectors.models.sources import find_original, model_folder
+from detectors.models.sources import find_original
 from detectors.photos.labelled import SUFFIXES, openable
 from detectors.photos.synthetic import scene
 from detectors.registry import BACKENDS, DETECTORS, PRECISIONS, exporter_class
@@ -35,9 +34,7 @@ QUALITY = 90
 
 def variants(
     detector: str,
-    config: DetectorConfig,
-    manifest: Manifest,
-    models_dir: Path,
+    model: PreparedModel,
     backends: Sequence[str] | None,
     precisions: Sequence[str] | None,
 ) -> list[Variant]:
@@ -50,19 +47,19 @@ def variants(
     check_names("--backends", backends or (), here)
     check_names("--precisions", precisions or (), PRECISIONS)
     for backend in backends or ():
-        if (lack := missing(backend, detector, config)) is not None:
+        if (lack := missing(backend, detector, model.config)) is not None:
             raise ConfigurationError(f"--backends={backend}: {lack}")
-    usable = list(backends or (name for name in here if missing(name, detector, config) is None))
+    usable = list(backends or (name for name in here if missing(name, detector, model.config) is None))
     found = [
         (backend, precision)
         for precision in precisions or PRECISIONS
         for backend in usable
-        if has_variant(config, models_dir, precision, backend)
+        if model.has(precision, backend)
     ]
     for precision in precisions or ():
         if precision not in {kind for _, kind in found}:
             raise ConfigurationError(
-                f"--precisions={precision}: not prepared for {manifest.name} and {', '.join(usable)}; "
+                f"--precisions={precision}: not prepared for {model.manifest.name} and {', '.join(usable)}; "
                 f"`roadwork-miner export --precision {precision}` makes it"
             )
     return found
@@ -77,7 +74,7 @@ def missing(backend: str, detector: str, config: DetectorConfig) -> str | None:
     if find_spec(package) is None:
         extra = BACKENDS[backend].extra or DETECTORS[detector].extra
         return f"needs the package {package!r} (extra `{extra}`; `make setup-all` installs it)"
-    return lacks_library(detector, config) if backend == "torch" else None
+    return lacks_library(detector, config) if BACKENDS[backend].original else None
 
 
 def lacks_library(detector: str, config: DetectorConfig) -> str | None:
@@ -123,8 +120,7 @@ class Subject:
     """The model, who runs it, and on how many threads each."""
 
     settings: Settings
-    config: DetectorConfig
-    manifest: Manifest
+    model: PreparedModel
     variants: list[Variant]
     cores: int
     split: RunOptions
@@ -133,7 +129,7 @@ class Subject:
         """Return a job for each competitor; the first is what all others are compared with."""
         found = [self._job(backend, precision, pictures) for backend, precision in self.variants]
         if reference:
-            name = reference_name(self.settings.image_detector, self.config, self.manifest.revision)
+            name = reference_name(self.settings.image_detector, self.model.config, self.model.manifest.revision)
             found.insert(0, self._job(name, "fp32", pictures, is_reference=True))
         return found
 
@@ -147,20 +143,19 @@ class Subject:
 
     def served(self) -> Variant:
         """Return what the miner would serve with these settings."""
-        plan = plan_of(self.settings, self.cores, stored_plan(self.settings, self.cores))
+        plan = plan_of(self.settings, self.model, self.cores, stored_plan(self.settings, self.model, self.cores))
         return plan.backend, plan.precision
 
     def work(self) -> int:
         """Return the multiply-adds of a picture; of an ensemble, of all its branches."""
-        each = self.config.branches.values() if self.config.branches is not None else [self.config]
-        return sum(multiply_adds(model_folder(one, self.settings.models_dir) / MODEL_FILE) for one in each)
+        return sum(multiply_adds(one.folder / MODEL_FILE) for one in self.model.branches.values() or [self.model])
 
     def facts(self) -> dict[str, Any]:
         """Return what the figures depend on."""
-        model = self.manifest
+        model = self.model.manifest
         return {
             "model": f"{model.detector} {model.name}@{model.revision}", "cpu": cpu_model(), "cores": self.cores,
-            "roadwork": class_words(self.config, self.settings.models_dir),
+            "roadwork": self.model.roadwork,
             "libraries": library_versions(), "slots": self.split.slots, "threads": self.split.threads,
         }  # fmt: skip
 
@@ -170,7 +165,7 @@ class Subject:
             kind="reference" if is_reference else "ours",
             detector=settings.image_detector,
             config=settings.detector_config,
-            revision=self.manifest.revision,
+            revision=self.model.manifest.revision,
             models_dir=str(settings.models_dir),
             backend=backend,
             precision=precision,

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 from detectors.base import RunOptions
+from detectors.registry import BACKENDS
 from miner.bench.client import Worker
 from miner.bench.worker import BenchJob
 from miner.errors import CouldNotStart
@@ -138,7 +139,7 @@ def ways(baseline: BenchJob, leader: BenchJob, cores: int) -> list[BenchJob]:
     more = [
         replace(leader, slots=split.slots, threads=split.threads, arena=arena)
         for split in splits(cores)
-        for arena in ((True, False) if leader.backend == "onnx" else (None,))
+        for arena in ((True, False) if BACKENDS[leader.backend].onnxruntime else (None,))
     ]
     return [baseline, *(job for job in more if job != baseline)]
 

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from detectors.load import is_prepared
+from detectors.load import PreparedModel, is_prepared
 from detectors.machine import LOUD, allowed_cores
 from detectors.models.config import read_config
-from detectors.models.manifest import Manifest
-from detectors.models.sources import model_folder
+from detectors.registry import BACKENDS
 from miner.bench.daemon import DaemonFigures, Load, measure_daemon
 from miner.bench.operators import profile
 from miner.bench.output import (
@@ -153,15 +152,15 @@ def _measure(
         least = least_words(result.figures, result.least)
         print_all(subject, alone_table(result.figures), least, burst_table(result.figures, verdict), verdict.words)
     if plot is not None:
-        draw(result.figures, deadline, f"{subject.manifest.name}, {subject.split}", plot)
+        draw(result.figures, deadline, f"{subject.model.manifest.name}, {subject.split}", plot)
     return verdict.met
 
 
 def _profile(subject: "Subject", as_json: bool) -> None:
     """Print the operators of each of the model's graphs."""
 
-    jobs = [job for job in subject.jobs([], reference=False) if job.backend == "onnx"]
-    if subject.config.branches is not None or not jobs:
+    jobs = [job for job in subject.jobs([], reference=False) if BACKENDS[job.backend].onnxruntime]
+    if subject.model.branches or not jobs:
         raise ConfigurationError("--profile: it is for one graph on onnx, not for an ensemble or another backend")
     with progress_bar() as (_, progress):
         found = {}
@@ -231,18 +230,18 @@ def _subject(
         config = read_config(settings.detector_config)
         if not is_prepared(config, settings.models_dir):
             prepare_fp32(settings, force=False)
-        manifest = Manifest.read(model_folder(config, settings.models_dir))
-    if manifest.detector != detector:
-        raise ConfigurationError(f"IMAGE_DETECTOR={detector}: {config.path.name} holds a model for {manifest.detector}")
-    chosen = variants(detector, config, manifest, settings.models_dir, backends, precisions)
+        model = PreparedModel.find(config, settings.models_dir)
+    if (kind := model.manifest.detector) != detector:
+        raise ConfigurationError(f"IMAGE_DETECTOR={detector}: {config.path.name} holds a model for {kind}")
+    chosen = variants(detector, model, backends, precisions)
     split = split_cores(cores, slots or settings.inference_slots, threads or settings.inference_threads)
-    return Subject(settings, config, manifest, chosen, cores, split)
+    return Subject(settings, model, chosen, cores, split)
 
 
 def _has_reference(subject: "Subject") -> bool:
     """Return whether the model's own library can take part; if not, say what it lacks."""
 
-    lack = lacks_library(subject.settings.image_detector, subject.config)
+    lack = lacks_library(subject.settings.image_detector, subject.model.config)
     if lack is not None:
         print(f"left out: the model's own library: {lack}", file=sys.stderr)
     return lack is None

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detectors.backends.ort_cache import ensure_graph
-from detectors.load import has_variant, is_prepared, judged_doubt
+from detectors.load import PreparedModel, is_prepared, judged_doubt
 from detectors.models import MANIFEST_FILE as NAME
 from detectors.models import MODEL_FILE
 from detectors.models.config import read_config
 from detectors.models.manifest import Manifest
-from detectors.models.sources import model_folder, pins
+from detectors.models.sources import pins
 from detectors.quantize.gate import MAX_FLIPS
-from detectors.quantize.variants import prepared_folders
+from detectors.registry import BACKENDS
 from miner.cli.common import Config, Detector, EnvFile, Json, Service, Set, load_settings
 from miner.cli.group import Command
 from miner.cli.preparation import prepare_faster, prepare_fp32, start_errors
@@ -46,12 +46,13 @@ def download(
     with start_errors(settings):
         yaml = read_config(settings.detector_config)
         if is_prepared(yaml, settings.models_dir) and not force:
-            folder = model_folder(yaml, settings.models_dir)
-            for each, manifest in prepared_folders(yaml, settings.models_dir):
+            model = PreparedModel.find(yaml, settings.models_dir)
+            for each, manifest in model.folders():
                 manifest.verify(each)
-                if manifest.backend in ("any", "onnx") and MODEL_FILE in manifest.files:
+                entry = BACKENDS.get(manifest.backend)  # none: any can run it
+                if (entry is None or entry.onnxruntime) and MODEL_FILE in manifest.files:
                     ensure_graph(each, manifest)  # another library or machine than the one it was made on, perhaps
-            print(f"{folder} is there and whole", file=sys.stderr)
+            print(f"{model.folder} is there and whole", file=sys.stderr)
         else:
             prepare_fp32(settings, force=force)
         for pin in pins(yaml, settings.models_dir):
@@ -59,7 +60,7 @@ def download(
         precision, backend = settings.image_detector_precision, settings.image_detector_backend
         if precision in (AUTO, "fp32"):
             return
-        if force or backend == AUTO or not has_variant(yaml, settings.models_dir, precision, backend):
+        if force or backend == AUTO or not PreparedModel.find(yaml, settings.models_dir).has(precision, backend):
             prepare_faster(settings, yaml, precision, MAX_FLIPS, None)  # type: ignore[arg-type]
 
 

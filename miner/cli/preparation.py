@@ -13,7 +13,7 @@ from detectors.base import ModelFiles, RunOptions
 from detectors.errors import DetectorConfigError, ImageError, InferenceError, ModelError, library_errors
 from detectors.export.export import prepare
 from detectors.export.serving_repos import write_layout
-from detectors.load import class_doubt, load_detector, remedy
+from detectors.load import PreparedModel, class_doubt, load_detector, remedy
 from detectors.machine import allowed_cores
 from detectors.models.config import SHIPPED, read_config
 from detectors.models.manifest import Manifest
@@ -21,9 +21,8 @@ from detectors.models.reversal import ask_drawn
 from detectors.models.sources import model_folder, variant_folder
 from detectors.models.store import store_spread
 from detectors.photos.labelled import is_labelled
-from detectors.quantize.gate import compare, doubts, speed_in_words
-from detectors.quantize.variants import is_installed, measured_best, of_precision
-from detectors.registry import RECIPES, backend_class, network_class
+from detectors.quantize.gate import compare, doubts, measured_best, of_precision, speed_in_words
+from detectors.registry import BACKENDS, DEFAULT, VARIANTS, backend_class, network_class
 from miner.bench.subject import own_pictures
 from miner.cli.training import read_labelled, say_left_out
 from miner.errors import ConfigurationError, CouldNotStart
@@ -47,8 +46,8 @@ def open_folder(settings: Settings, config: "DetectorConfig", folder: Path) -> "
     manifest = Manifest.read(folder)
     name = manifest.detector
     if config.branches is not None:
-        return load_detector(name, config, settings.models_dir, "onnx", RunOptions())
-    return network_class(name)(ModelFiles(folder, manifest), backend_class("onnx"), RunOptions())
+        return load_detector(name, config, settings.models_dir, DEFAULT, RunOptions())
+    return network_class(name)(ModelFiles(folder, manifest), backend_class(DEFAULT), RunOptions())
 
 
 def record_spread(
@@ -174,8 +173,8 @@ def prepare_faster(
     from detectors.quantize.quantize import CalibrationPhotos, Order, make_faster
 
     chosen = settings.image_detector_backend
-    backends = [backend for kind, backend in RECIPES if kind == precision and chosen in (AUTO, backend)]
-    installed = [backend for backend in backends if is_installed(backend)]
+    backends = [backend for kind, backend in VARIANTS if kind == precision and chosen in (AUTO, backend)]
+    installed = [backend for backend in backends if BACKENDS[backend].is_installed]
     if not installed:
         wanted = f"the package {backends[0]!r} (extra `openvino`)" if backends else f"another backend than {chosen!r}"
         raise ConfigurationError(f"--precision={precision}: needs {wanted}")
@@ -210,17 +209,19 @@ def _compare_backends(
 ) -> None:  # fmt: skip
     """Measure a precision's backends in turn, if there are several, and say which `auto` takes from now on."""
 
-    folders = of_precision(config, models_dir, precision)
+    model = PreparedModel.find(config, models_dir)
+    folders = {backend: model.variant_folder(precision, backend) for backend in of_precision(model, precision)}
     if len(folders) < 2:
         return
     if config.branches is None:  # the parts of an ensemble were measured beside fp32's as a whole
         progress("measuring the backends in turn")
         with library_errors(f"{' and '.join(folders)} can't be compared", "--backend makes it for one alone"):
-            compare(model_folder(config, models_dir), folders, options)
-    gates = {backend: Manifest.read(folder).gate for backend, folder in folders.items()}
+            compare(model.folder, folders, options)
+        model = PreparedModel.find(config, models_dir)
+    gates = {backend: model.variants[precision, backend].gate for backend in folders}
     words = [f"{name} {speed_in_words(gate)}, differing by {gate.mean_difference:.1e}"
              for name, gate in gates.items() if gate is not None]  # fmt: skip
-    console.print(f"{precision} is served by {measured_best(config, models_dir, precision)}: {'; '.join(words)}")
+    console.print(f"{precision} is served by {measured_best(model, precision)}: {'; '.join(words)}")
 
 
 def put_into_repository(
@@ -229,8 +230,9 @@ def put_into_repository(
     """Put an fp32 folder, or the faster variant of it that is there already, into another server's repository."""
 
     if precision != "fp32":
-        chosen = settings.image_detector_backend
-        backend = chosen if chosen != AUTO else "onnx" if layout == "triton" else "openvino"
+        backend = settings.image_detector_backend
+        if backend == AUTO:
+            backend = next(name for name, entry in BACKENDS.items() if layout in entry.layouts)
         folder = variant_folder(Manifest.read(folder), settings.models_dir, precision, backend)
     return write_layout(layout, folder, repository, settings.inference_threads or allowed_cores())
 

@@ -21,6 +21,7 @@ from detectors.models.config import DetectorConfig, read_config
 from detectors.models.documents import BROKEN_YAML, first_line
 from detectors.models.manifest import NAME, Manifest
 from detectors.photos.labelled import read_photos
+from detectors.registry import default_backend
 from detectors.training.budget import Machine, Reading, is_out_of_memory
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.inference.memory import give_back
@@ -208,7 +209,7 @@ def open_model(settings: Settings, config: "DetectorConfig", precision: str = "f
 
     if config.model_folder is None and not is_prepared(config, settings.models_dir):
         prepare(config.detector, config, settings.models_dir, force=False, progress=_say)
-    backend = "onnx" if settings.image_detector_backend == AUTO else settings.image_detector_backend
+    backend = default_backend(precision) if settings.image_detector_backend == AUTO else settings.image_detector_backend
     options = RunOptions(1, allowed_cores())
     detector = load_detector(config.detector, config, settings.models_dir, backend, options, precision)
     detector.verify()

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from detectors.load import PreparedModel
 from detectors.machine import allowed_cores
 from detectors.models.config import read_config
-from detectors.models.manifest import Manifest
-from detectors.models.sources import model_folder
+from detectors.registry import BACKENDS
 from miner.bench import tuning
 from miner.bench.subject import made_pictures, variants
 from miner.bench.tuning import BURST
@@ -51,20 +51,19 @@ def tune(
     began = time.monotonic()
     with start_errors(settings), tempfile.TemporaryDirectory() as scratch:
         place = writable(folders(settings))
-        yaml, cores = read_config(settings.detector_config), allowed_cores()
-        manifest = Manifest.read(model_folder(yaml, settings.models_dir))
+        model, cores = PreparedModel.find(read_config(settings.detector_config), settings.models_dir), allowed_cores()
         chosen = [settings.image_detector_backend], [settings.image_detector_precision]
         backends, precisions = (None if names == [AUTO] else names for names in chosen)
-        found = variants(settings.image_detector, yaml, manifest, settings.models_dir, backends, precisions)
+        found = variants(settings.image_detector, model, backends, precisions)
         # The reference path is never the fastest; it takes part where it is asked for.
-        found = [variant for variant in found if variant[0] != "torch"] or found
+        found = [variant for variant in found if not BACKENDS[variant[0]].original] or found
         pictures = [str(path) for path in made_pictures(Path(scratch)).paths]
         jobs = [
             BenchJob(
                 kind="ours",
                 detector=settings.image_detector,
                 config=settings.detector_config,
-                revision=manifest.revision,
+                revision=model.manifest.revision,
                 models_dir=str(settings.models_dir),
                 backend=backend,
                 precision=precision,
@@ -90,7 +89,7 @@ def tune(
             second, later = tuning.measure(more, environment, began + seconds, progress)
         chosen_row, default = tuning.decide(first, second)
         plan = tuning.plan_of(chosen_row, default)
-        path = write_plan(place, key_of(settings, cores), plan)
+        path = write_plan(place, key_of(model, cores), plan)
     if as_json:
         rows = [_facts(row) for row in [*first, *second]]
         print(json.dumps({"plan": asdict(plan), "file": str(path), "rows": rows, "left_out": faults + later}))

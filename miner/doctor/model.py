@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from detectors.errors import DetectorConfigError, DetectorError, ModelError, NotPrepared
-from detectors.load import check_class, class_doubt, class_words, judged_doubt, remedy
+from detectors.load import PreparedModel, check_class, class_doubt, judged_doubt, remedy
 from detectors.models.config import read_config
 from detectors.models.manifest import NAME, Manifest
 from detectors.models.reversal import LOOKS, Drawn, ask_drawn, sorting_of
@@ -92,11 +92,14 @@ def read_model(settings: Settings) -> ModelFacts:
         manifest = Manifest.read(folder)
         if manifest.detector != detector:
             fault = f"{name} holds a model for IMAGE_DETECTOR={manifest.detector}, not for {detector}"
-        roadwork, todo = class_words(config, settings.models_dir), remedy(config)
-        for part in (*parts, config):
-            own = Manifest.read(model_folder(part, settings.models_dir))
-            check_class(part, own)
-            doubts += [doubt for doubt in (class_doubt(part, own), judged_doubt(own)) if doubt and doubt not in doubts]
+        model = PreparedModel.find(config, settings.models_dir, ())
+        roadwork, todo = model.roadwork, remedy(config)
+        for part in (*model.branches.values(), model):
+            own = part.manifest
+            check_class(part.config, own)
+            doubts += [
+                doubt for doubt in (class_doubt(part.config, own), judged_doubt(own)) if doubt and doubt not in doubts
+            ]
     except NotPrepared:
         manifest = None
     except (DetectorConfigError, ModelError) as error:

@@ -13,16 +13,17 @@ from concurrent.futures import Future
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from detectors.base import Detector, RunOptions
 from detectors.errors import DetectorConfigError, DetectorError, NotPrepared
-from detectors.load import has_variant, load_detector
+from detectors.load import PreparedModel, load_model
 from detectors.machine import allowed_cores
 from detectors.models.config import read_config
 from miner.errors import ConfigurationError, CouldNotStart, StartError
 from miner.inference.background import begin_on_a_thread, on_a_thread
-from miner.inference.plan import Plan, plan_of, stored_plan
+from miner.inference.plan import plan_of, stored_plan
 from miner.settings.settings import Settings, environment_of
 from miner.settings.validators import VALIDATORS_WAIT
 
@@ -102,19 +103,23 @@ class ModelLoader:
             CouldNotStart: the model is damaged, can't be loaded, hangs, or is too slow to be of use.
         """
         try:
-            await self._tune_if_asked()
-            loaded = await self._load()
+            loaded = await self._load(await self._tune_if_asked())
         except NotPrepared:
             log.info("%s is not prepared yet: fetching and exporting it, once", self.settings.detector_config)
             await self._run_child("models", "download")
-            await self._tune_if_asked()
-            loaded = await self._load()
+            loaded = await self._load(await self._tune_if_asked())
         self._check_pace(loaded)
         return loaded
 
-    async def _load(self) -> LoadedModel:
+    @property
+    def split(self) -> RunOptions:
+        """What the first model was loaded with: the slots and threads of this process."""
+        assert self._split is not None, "nothing was loaded yet"
+        return self._split
+
+    async def _load(self, model: PreparedModel | None) -> LoadedModel:
         limit = self.patience
-        opening: Callable[[], Opened] = self._open if self._begun is None else self._begun.result
+        opening: Callable[[], Opened] = partial(self._open, model) if self._begun is None else self._begun.result
         self._begun = None
         try:
             opened = await on_a_thread(opening, max(LOAD_SECONDS, limit), "the model was not loaded")
@@ -139,10 +144,13 @@ class ModelLoader:
         """Seconds after which a model that is tried out is given up; cold, it takes longer than a picture may."""
         return 4 * self.settings.inference_limit_seconds
 
-    def _open(self) -> Opened:
+    def _find(self) -> PreparedModel:
+        return PreparedModel.find(read_config(self.settings.detector_config), self.settings.models_dir)
+
+    def _open(self, model: PreparedModel | None = None) -> Opened:
         settings, started = self.settings, time.monotonic()
-        config = read_config(settings.detector_config)
-        plan = plan_of(settings, self.cores, self._tuned())
+        model = model or self._find()
+        plan = plan_of(settings, model, self.cores, stored_plan(settings, model, self.cores))
         options = plan.options
         if self._split is not None:
             options = replace(options, slots=self._split.slots, threads=self._split.threads)
@@ -151,36 +159,32 @@ class ModelLoader:
 
             options = replace(options, engine=engine_options(settings, self.cores, self.remote))
         options = replace(options, max_pixels=settings.max_image_pixels)
-        detector = load_detector(
-            settings.image_detector, config, settings.models_dir, plan.backend, options, plan.precision
-        )
+        detector = load_model(settings.image_detector, model, plan.backend, options, plan.precision)
         self._split = options
         words = f"{plan.backend} {plan.precision}, {options.slots} × {options.threads} threads ({plan.why})"
         return Opened(detector, time.monotonic() - started, words)
 
-    async def _tune_if_asked(self) -> None:
-        """Tune before the first start on a machine; what keeps it from that is no reason not to serve."""
+    async def _tune_if_asked(self) -> PreparedModel | None:
+        """Tune before the first start on a machine; what keeps it from that is no reason not to serve.
+
+        Returns:
+            The model, where that was looked for.
+        """
+        model = None
         if not self.settings.tune_on_start or self.settings.is_remote or self._split is not None:
-            return  # a reload shares the machine with validators' pictures: nothing could be measured then
+            return model  # a reload shares the machine with validators' pictures: nothing could be measured then
         try:
-            if await asyncio.to_thread(self._tuned) is not None:
-                return
-            log.info("tuning for this machine, once: about a minute")
-            await self._run_child("tune")
+            model = await asyncio.to_thread(self._find)
+            if await asyncio.to_thread(stored_plan, self.settings, model, self.cores) is None:
+                log.info("tuning for this machine, once: about a minute")
+                await self._run_child("tune")
         except NotPrepared:
             raise
         except StartError as error:
             log.warning("serving untuned: %s", error)
         except DetectorError:
-            return  # loading will say it
-
-    def _tuned(self) -> Plan | None:
-        """Return the stored plan; one whose variant is gone is passed over."""
-        tuned = stored_plan(self.settings, self.cores)
-        if tuned is None or tuned.precision == "fp32":
-            return tuned
-        config, models_dir = read_config(self.settings.detector_config), self.settings.models_dir
-        return tuned if has_variant(config, models_dir, tuned.precision, tuned.backend) else None
+            pass  # loading will say it
+        return model
 
     async def _run_child(self, *command: str) -> None:
         """Run a command of ours in a process of its own, so that torch never enters this one."""

@@ -14,17 +14,16 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 
 from detectors.base import RunOptions
 from detectors.files import write_safely
-from detectors.models.config import read_config
+from detectors.load import PreparedModel, Sums
 from detectors.models.documents import faults
-from detectors.quantize.variants import Sums, measured_best, model_sums
-from detectors.registry import BACKENDS, PRECISIONS
+from detectors.quantize.gate import measured_best
+from detectors.registry import BACKENDS, PRECISIONS, default_backend
 from miner.errors import CouldNotStart
 from miner.settings.settings import Settings
 from miner.settings.validators import AUTO, REMOTE
 
 SLOTS_PER_ENDPOINT = 2  # one picture runs there, the next is unpacked here and on its way
 log = logging.getLogger(__name__)
-LIBRARIES = ("onnxruntime", "openvino", "roadwork-miner")
 FORMAT = 2
 
 
@@ -95,43 +94,33 @@ def choose(settings: Settings, cores: int, tuned: Plan | None, measured: str | N
     if backend == AUTO and measured is not None:
         backend, why = measured, f"the best {precision} when it was made; {why}"
     elif backend == AUTO:
-        backend = "openvino" if precision == "bf16" else "onnx"
+        backend = default_backend(precision)
     return Plan(backend, "fp32" if precision == AUTO else precision, split.slots, split.threads, None, why)
 
 
 PLAN = TypeAdapter(Plan)
 
 
-def stored_plan(settings: Settings, cores: int) -> Plan | None:
-    """Return the plan that was tuned for the configured model on this machine, or None.
-
-    Raises:
-        DetectorError: the configuration or the model can't be read.
-    """
-    return read_plan(folders(settings), key_of(settings, cores))
+def stored_plan(settings: Settings, model: PreparedModel, cores: int) -> Plan | None:
+    """Return the plan that was tuned for a model on this machine; none where its variant is gone."""
+    tuned = read_plan(folders(settings), key_of(model, cores))
+    return tuned if tuned is not None and model.has(tuned.precision, tuned.backend) else None
 
 
-def plan_of(settings: Settings, cores: int, tuned: Plan | None) -> Plan:
-    """Return how to serve the configured model.
-
-    Raises:
-        DetectorError: the configuration or the model can't be read.
-    """
-    return choose(settings, cores, tuned, measured_backend(settings, settings.detector_config))
+def plan_of(settings: Settings, model: PreparedModel, cores: int, tuned: Plan | None) -> Plan:
+    """Return how to serve a model."""
+    precision = settings.image_detector_precision
+    return choose(settings, cores, tuned, measured_best(model, precision) if is_measured(settings) else None)
 
 
-def measured_backend(settings: Settings, config: str) -> str | None:
-    """Return the backend that serves a model's set precision best, where it is left open and was measured."""
-    precision, backend = settings.image_detector_precision, settings.image_detector_backend
-    if backend != AUTO or precision in (AUTO, "fp32"):
-        return None
-    return measured_best(read_config(config), settings.models_dir, precision)
+def is_measured(settings: Settings) -> bool:
+    """Return whether the backend is left to what was measured when the variants of the set precision were made."""
+    return settings.image_detector_backend == AUTO and settings.image_detector_precision not in (AUTO, "fp32")
 
 
-def key_of(settings: Settings, cores: int) -> str:
-    """Return the key of the configured model's plan on this machine."""
-    sums = model_sums(read_config(settings.detector_config), settings.models_dir)
-    return plan_key(sums, cores, cpu_model(), library_versions())
+def key_of(model: PreparedModel, cores: int) -> str:
+    """Return the key of a model's plan on this machine."""
+    return plan_key(model.sums, cores, cpu_model(), library_versions())
 
 
 def folders(settings: Settings) -> list[Path]:
@@ -194,7 +183,8 @@ def write_plan(place: Path, key: str, plan: Plan) -> Path:
 def library_versions() -> list[str]:
     """Return name and version of what decides how fast a graph runs."""
     found = []
-    for name in LIBRARIES:
+    runners = [package for entry in BACKENDS.values() if not entry.original for package in entry.packages[:1]]
+    for name in dict.fromkeys((*runners, "roadwork-miner")):
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:

@@ -21,10 +21,13 @@ from random import Random
 from typing import Any
 
 from detectors.errors import DetectorConfigError, DetectorError
+from detectors.load import PreparedModel
 from detectors.models.calibration import TENTHS, tenth_of
-from detectors.models.config import find_config
+from detectors.models.config import find_config, read_config
+from detectors.quantize.gate import measured_best
+from detectors.registry import default_backend
 from miner.errors import MinerError
-from miner.inference.plan import measured_backend
+from miner.inference.plan import is_measured
 from miner.inference.scheduler import Scheduler
 from miner.metrics import Metrics
 from miner.recorder.records import RequestRecord
@@ -277,13 +280,15 @@ def job_of(settings: Settings) -> ShadowJob | None:
         return None
     backend, precision = settings.image_detector_backend, settings.image_detector_precision
     measured = None
-    with contextlib.suppress(DetectorError):  # loading will say it
-        measured = measured_backend(settings, settings.shadow_detector_config)
+    if is_measured(settings):
+        with contextlib.suppress(DetectorError):  # loading will say it
+            config = read_config(settings.shadow_detector_config)
+            measured = measured_best(PreparedModel.find(config, settings.models_dir), precision)
     return ShadowJob(
         detector=settings.shadow_detector or settings.image_detector,
         config=settings.shadow_detector_config,
         models_dir=str(settings.models_dir),
-        backend=measured or ("onnx" if backend in (AUTO, REMOTE) else backend),
+        backend=measured or (default_backend(precision) if backend in (AUTO, REMOTE) else backend),
         precision="fp32" if precision == AUTO else precision,
     )
 

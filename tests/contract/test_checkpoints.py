@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from detectors.errors import ModelError, ModelFileError
 from detectors.export.export import prepare
-from detectors.export.hf import ViTExporter
-from detectors.export.hf_graph import numpy_reference
+from detectors.export.hf import ViTExporter, numpy_reference
 from detectors.models.checkpoint import SINGLE, read_weights, weight_files
 from detectors.models.config import DetectorConfig
 from detectors.models.manifest import Manifest

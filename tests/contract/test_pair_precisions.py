@@ -11,19 +11,19 @@ from detectors.base import RunOptions
 from detectors.ensemble import Ensemble
 from detectors.errors import ModelError, NotPrepared
 from detectors.export.export import prepare
-from detectors.load import branch_model, has_variant, load_detector
+from detectors.load import PreparedModel, load_detector
 from detectors.models.config import DetectorConfig, read_config
-from detectors.models.manifest import Manifest, Precision
+from detectors.models.manifest import Manifest, Precision, branch_model
 from detectors.models.sources import model_folder, variant_folder
 from detectors.photos.image import decode
 from detectors.photos.synthetic import many_pictures
 from detectors.quantize.ensemble import make_faster_ensemble
 from detectors.quantize.quantize import CalibrationPhotos, Order
 from miner.bench.worker import BenchJob, _load
-from tests.contract.test_precisions import WAYS
+from tests.contract.test_precisions import WAYS, with_recipes
 
 DATA = many_pictures(16)
-DYNAMIC = {"dynamic": registry.RECIPES["int8", "onnx"]["dynamic"]}  # what it makes depends on no picture
+DYNAMIC = {"dynamic": registry.BACKENDS["onnx"].recipes["int8"]["dynamic"]}  # what it makes depends on no picture
 
 
 def load(config: DetectorConfig, models: Path, precision: str = "fp32", backend: str = "onnx") -> Ensemble:
@@ -40,7 +40,7 @@ def test_a_faster_pair_loads_and_proves_itself(home: Path, precision: Precision,
     folder = make_faster_ensemble(config, Order(precision, backend, models, RunOptions(), photos, 1.0))
     detector = load(config, models, precision, backend)
     assert detector.verify() > 0
-    assert has_variant(config, models, precision, backend)
+    assert PreparedModel.find(config, models).has(precision, backend)
     judged = Manifest.read(folder).gate
     assert judged is not None
     assert (judged.pictures, judged.max_difference > 0, judged.seconds > 0) == (2, True, True)
@@ -53,7 +53,7 @@ def test_a_faster_pair_loads_and_proves_itself(home: Path, precision: Precision,
 def test_what_the_branches_say_together_passes_the_gate_too(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(registry.RECIPES, ("int8", "onnx"), DYNAMIC)
+    monkeypatch.setitem(registry.BACKENDS, "onnx", with_recipes("onnx", DYNAMIC))
     values = yaml.safe_load((home / "pair.yaml").read_text())
     for branch in values["branches"].values():
         branch["hf_repo"] = str(home / "repository")
@@ -81,7 +81,7 @@ def test_what_the_branches_say_together_passes_the_gate_too(
     moved = write((first + second) / 2)
     with pytest.raises(ModelError, match=r"100\.0% of .* branches are fused"):
         make_faster_ensemble(moved, Order("int8", "onnx", models, RunOptions(), CalibrationPhotos([data]), 0.0))
-    assert not has_variant(moved, models, "int8", "onnx")
+    assert not PreparedModel.find(moved, models).has("int8", "onnx")
     with pytest.raises(NotPrepared):
         load(moved, models, "int8")
 
@@ -97,10 +97,10 @@ def test_a_branch_that_was_made_anew_is_not_what_was_judged(home: Path, tmp_path
         folder = variant_folder(manifest, models, "int8", "openvino")
         folder.mkdir(exist_ok=True)
         manifest.write(folder)
-    assert has_variant(config, models, "int8", "openvino")
+    assert PreparedModel.find(config, models).has("int8", "openvino")
     other = branches["dinov2"].model_copy(update={"files": {"model.xml": "0" * 64}})
     other.write(variant_folder(other, models, "int8", "openvino"))
-    assert not has_variant(config, models, "int8", "openvino")
+    assert not PreparedModel.find(config, models).has("int8", "openvino")
     with pytest.raises(NotPrepared, match="was judged with"):
         load(config, models, "int8", "openvino")
 

@@ -11,8 +11,7 @@ import pytest
 from detectors.base import RunOptions
 from detectors.errors import ModelError
 from detectors.export.export import prepare
-from detectors.export.hf import ViTExporter
-from detectors.export.hf_graph import numpy_reference
+from detectors.export.hf import ViTExporter, numpy_reference
 from detectors.load import load_detector
 from detectors.models.config import DetectorConfig
 from detectors.models.manifest import PLAIN, Manifest, is_outdated

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,15 @@ STARTER = Path(__file__).resolve().parents[2] / "detectors" / "starter"
 CONFIG = DetectorConfig(model_folder=STARTER, path=STARTER / "starter.yaml")
 PHOTOS = CalibrationPhotos(many_pictures(24))
 UNTIMED = {"seconds": 0, "seconds_fp32": 0, "others": None}
-WAYS = [key for key in registry.RECIPES if key[0] != "bf16" or cpu_has_bf16()]
+
+
+def with_recipes(backend: str, recipes: dict[str, str]) -> registry.BackendEntry:
+    """Return a backend's entry with other ways to make its int8."""
+    entry = registry.BACKENDS[backend]
+    return replace(entry, recipes={**entry.recipes, "int8": recipes})
+
+
+WAYS = [key for key in registry.VARIANTS if key[0] != "bf16" or cpu_has_bf16()]
 
 
 @pytest.mark.parametrize(("precision", "backend"), WAYS)
@@ -80,7 +89,7 @@ damaged = Recipe(damage)
 def test_a_damaged_graph_is_refused_after_keeping_layers_was_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(registry.RECIPES, ("int8", "onnx"), {"damaged": f"{__name__}:damaged"})
+    monkeypatch.setitem(registry.BACKENDS, "onnx", with_recipes("onnx", {"damaged": f"{__name__}:damaged"}))
     steps: list[str] = []
     with pytest.raises(ModelError, match="no int8 graph for onnx") as caught:
         make_faster(STARTER, Order("int8", "onnx", tmp_path, RunOptions(), PHOTOS, progress=steps.append))
@@ -101,7 +110,7 @@ def test_what_a_library_raises_is_the_reason_why_there_is_no_such_graph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The caller goes on with the next backend."""
-    monkeypatch.setitem(registry.RECIPES, ("int8", "openvino"), {"failing": f"{__name__}:failing"})
+    monkeypatch.setitem(registry.BACKENDS, "openvino", with_recipes("openvino", {"failing": f"{__name__}:failing"}))
     with pytest.raises(ModelError, match=r"failing: .*openvino.*no such kernel") as caught:
         make_faster(STARTER, Order("int8", "openvino", tmp_path, RunOptions(), PHOTOS))
     assert len(str(caught.value).splitlines()) == 1

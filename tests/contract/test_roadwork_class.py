@@ -13,7 +13,7 @@ from detectors.backends.torch import load_yolo
 from detectors.base import Detector, RunOptions
 from detectors.errors import DetectorConfigError, NotPrepared
 from detectors.export.export import prepare
-from detectors.load import has_variant, is_prepared, load_detector
+from detectors.load import PreparedModel, is_prepared, load_detector
 from detectors.models.config import DetectorConfig, read_config
 from detectors.models.manifest import Manifest
 from detectors.models.sources import variant_folder
@@ -147,9 +147,9 @@ def test_a_faster_variant_of_another_class_is_not_served(tmp_path: Path) -> None
     fp32 = prepare("ViT", config, models)
     faster = variant_folder(Manifest.read(fp32), models, "int8", "onnx")
     shutil.copytree(fp32, faster)
-    assert has_variant(config, models, "int8", "onnx")
+    assert PreparedModel.find(config, models).has("int8", "onnx")
     other = Manifest.read(fp32).output.model_copy(update={"index": 0})
     Manifest.read(faster).model_copy(update={"output": other}).write(faster)
-    assert not has_variant(config, models, "int8", "onnx")
+    assert not PreparedModel.find(config, models).has("int8", "onnx")
     with pytest.raises(NotPrepared, match="another class"):
         load_detector("ViT", config, models, "onnx", RunOptions(), "int8")

@@ -1,5 +1,6 @@
 """The recipes of CONTRIBUTING, followed as they stand there, in a copy of the repository."""
 
+import ast
 import re
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from safetensors.numpy import load_file
 
 from detectors.models import MODEL_FILE
 from detectors.models.hf_config import PROCESSOR_FILE
-from tests.house import ROOT
+from tests.house import ROOT, modules
 from tests.models import make_vit
 from tests.photos import fill
 from tests.tables import CONTRIBUTING
@@ -128,6 +129,68 @@ def test_a_new_metric_is_exported_and_counts(tmp_path: Path) -> None:
         print(next(line for line in lines if line.startswith("roadwork_miner_photo_bytes_total")))
     """
     assert run(folder, code).split() == ["roadwork_miner_photo_bytes_total", "1234.0"]
+
+
+def test_all_that_others_know_of_a_backend_stands_in_its_row(tmp_path: Path) -> None:
+    """The new backend with a row that says everything: others do with it what they do with those that are there."""
+    folder = follow("A backend", tmp_path / "copy")
+    registry = folder / "detectors" / "registry.py"
+    line = next(line for line in registry.read_text(encoding="utf-8").splitlines() if "backends.reference:" in line)
+    row = f"""{line.removesuffix("),")}, stands_in=True, layouts=("triton",), onnxruntime=True,
+        recipes={{"int8": {{"dynamic": "detectors.quantize.recipes:dynamic"}}}},
+        products=("fp32",), bare_run="detectors.backends.reference:bare_run"),"""
+    registry.write_text(registry.read_text(encoding="utf-8").replace(line, row), encoding="utf-8")
+    backend = folder / "detectors" / "backends" / "reference.py"
+    backend.write_text(backend.read_text(encoding="utf-8") + "\n\ndef bare_run(graph, precision, array): return int\n")
+    code = """if True:
+        from pathlib import Path
+        from detectors.base import RunOptions
+        from detectors.load import PreparedModel, load_model
+        from detectors.models.config import read_config
+        from detectors.quantize.quantize import CalibrationPhotos, Order, make_faster
+        from detectors.photos.synthetic import many_pictures
+        from miner.bench import machine, tuning
+        from miner.bench.subject import variants
+        from miner.bench.worker import BenchJob
+        from miner.inference.plan import library_versions, plan_of
+        from miner.settings.settings import Settings
+        settings = Settings.load()
+        config = read_config(settings.detector_config)
+        found = PreparedModel.find(config, settings.models_dir)
+        make_faster(found.folder, Order("int8", "reference", settings.models_dir, RunOptions(),
+                    CalibrationPhotos(many_pictures(6)), 1.0, lambda words: None))
+        model = PreparedModel.find(config, settings.models_dir)
+        assert not found.has("int8", "reference") and model.has("int8", "reference")
+        assert ("reference", "int8") in variants("ViT", model, None, None)
+        plan = plan_of(settings, model, 2, None)
+        assert (plan.backend, plan.precision) == ("reference", "int8"), plan
+        detector = load_model("ViT", model, plan.backend, plan.options, plan.precision)
+        detector.verify()
+        job = BenchJob("ours", "ViT", "", "", "reference", "int8", 1, 1, [])
+        assert {way.arena for way in tuning.ways(job, job, 1)} >= {True, False}
+        assert machine.bare_run("reference")(b"", "fp32", None) is int
+        assert any(line.startswith("onnx ") for line in library_versions())
+        assert Settings.load(image_detector_backend="remote", remote_endpoints="http://a:1",
+                             remote_fallback="reference").remote_fallback == "reference"
+        print(detector.backend_name, detector.manifest.gate.recipe)
+    """
+    values = {"MODELS_DIR": str(tmp_path / "models"), "IMAGE_DETECTOR_PRECISION": "int8"}
+    assert run(folder, code, **values).split() == ["reference", "dynamic"]
+
+
+def test_no_backend_is_named_outside_its_row() -> None:
+    """What is told apart by a backend's name would be another file that a new one has to change."""
+    known = {"onnx", "openvino", "torch", "remote"}
+    found = {
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in modules().values()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Compare)
+        for part in (node.left, *node.comparators)
+        if isinstance(part, ast.Constant) and part.value in known
+        if "backend" in ast.unparse(node)
+    }
+    assert not found
 
 
 @pytest.mark.export

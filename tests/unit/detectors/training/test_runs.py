@@ -15,24 +15,24 @@ from typer.testing import CliRunner
 pytest.importorskip("torch")
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from detectors.console import Screen
 from detectors.models.manifest import Manifest
 from detectors.network import ViT
 from detectors.training import hf_model
 from detectors.training.budget import GB, Machine, Reading
-from detectors.training.checkpoints import COMPLETE
 from detectors.training.config import TrainConfig
 from detectors.training.data import fingerprint, open_dataset
 from detectors.training.features import features_of
-from detectors.training.hf import train
+from detectors.training.hf import COMPLETE, train
 from detectors.training.job import ALL_DONE, TIME_OVER, Job, StoppedEarly, Stopping, TrainingResult, open_run
 from detectors.training.run import run
 from miner.cli import app
 from miner.errors import ConfigurationError
 from tests.models import make_resnet, make_vit
 from tests.photos import fill
+from tests.unit.detectors.training.test_trainer import old_names
 
 pytestmark = [pytest.mark.export, pytest.mark.filterwarnings("ignore")]
 
@@ -262,6 +262,24 @@ def test_adapters_with_dropout_on_a_network_with_running_statistics_resume_exact
     best = [load_file(tmp_path / name / "best.safetensors") for name in ("whole", "killed")]
     assert any("running_mean" in name for name in best[0])
     assert all(torch.equal(best[0][name], best[1][name]) for name in best[0])
+
+
+def test_a_run_with_an_average_under_its_old_names_resumes_exactly(photos: Path, vit: Path, tmp_path: Path) -> None:
+    values = {
+        "data": str(photos), "model": str(vit), "method": "full", "epochs": 3, "batch_size": 3, "average": 0.9,
+        "checkpoint_minutes": 0,
+    }  # fmt: skip
+    whole = learn(tmp_path / "whole", Spy(), values)
+    with pytest.raises(KilledError):
+        learn(tmp_path / "killed", Spy(step=7), values)
+    for path in [tmp_path / "killed" / "best.safetensors", *(tmp_path / "killed").rglob("model.safetensors")]:
+        save_file(old_names(load_file(path)), path, metadata={"format": "pt"})
+    screen = Spy()
+    resumed = learn(tmp_path / "killed", screen)
+    assert "resuming at step 6 of 12" in screen.text
+    assert _losses(resumed) == _losses(whole)
+    models = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "killed")]
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
 
 
 def _losses(outcome: TrainingResult) -> list[tuple[float, float, float]]:

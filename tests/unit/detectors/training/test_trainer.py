@@ -7,13 +7,21 @@ pytest.importorskip("transformers")
 import torch
 from torch import nn
 
-from detectors.training.checkpoints import trained
-from detectors.training.trainer import Averaged
+from detectors.training.hf import trained
+from detectors.training.trainer import Averaged, Averaging
+
+from transformers import TrainerControl, TrainerState, TrainingArguments  # isort: skip
 
 
 def network(share: float = 0.5) -> Averaged:
     torch.manual_seed(0)
     return Averaged(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)), share)
+
+
+def old_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the names that the average had before it was an `AveragedModel`, which did not count."""
+    state = {name.replace("average.module.", "average."): value for name, value in state.items()}
+    return {name: value for name, value in state.items() if name != "average.n_averaged"}
 
 
 def test_the_network_learns_and_the_average_judges() -> None:
@@ -23,8 +31,7 @@ def test_the_network_learns_and_the_average_judges() -> None:
     nn.functional.mse_loss(both(inputs), torch.ones(5, 2)).backward()
     torch.optim.SGD(both.parameters(), 0.1).step()
     assert torch.equal(both.eval()(inputs), before)
-    both.update()  # the first one takes all
-    assert torch.equal(both(inputs), both.model(inputs))
+    both.update()
     assert not torch.equal(both(inputs), before)
 
 
@@ -45,13 +52,30 @@ def test_an_update_keeps_its_share_of_weights_and_statistics() -> None:
 
 def test_the_first_steps_count_more() -> None:
     both = network(share=0.999)
-    for step in range(3):
+    expected = both.model[0].weight.detach().clone()
+    for step, kept in enumerate((1 / 10, 2 / 11, 3 / 12)):
         with torch.no_grad():
             both.model[0].weight.fill_(float(step))
         both.update()
-    # At the second step 1/10 is kept, at the third 2/11.
-    expected = (1 * 9 / 10) * 2 / 11 + 2 * 9 / 11
-    assert torch.allclose(both.average.module[0].weight, torch.tensor(expected))
+        expected = expected * kept + step * (1 - kept)
+    assert torch.allclose(both.average.module[0].weight, expected)
+    assert not torch.allclose(expected, expected.mean())  # the start has its share
+
+
+def test_an_average_under_its_old_names_is_read() -> None:
+    both, inputs = network(), torch.ones(5, 3)
+    with torch.no_grad():
+        both.model[0].weight.add_(1)
+    both.update()
+    again = network()
+    again.load_state_dict(old_names(trained(both)))
+    assert torch.equal(again.eval()(inputs), both.eval()(inputs))
+
+
+def test_the_average_counts_from_the_step_that_is_resumed_at() -> None:
+    both = network()
+    Averaging(both).on_train_begin(TrainingArguments(use_cpu=True), TrainerState(global_step=41), TrainerControl())
+    assert both.average.n_averaged == 42
 
 
 def test_what_is_kept_of_an_epoch_gives_the_average_back_and_in_the_end_the_network_has_it() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from detectors.load import PreparedModel
 from detectors.models import MANIFEST_FILE
 from detectors.models.config import DetectorConfig, read_config
 from detectors.models.manifest import Manifest
@@ -27,7 +28,7 @@ def prepare_variant(models_dir: Path, precision: str, backend: str) -> None:
 
 
 def find(models_dir: Path, backends: list[str] | None = None, precisions: list[str] | None = None) -> object:
-    return variants("ViT", STARTER, MANIFEST, models_dir, backends, precisions)
+    return variants("ViT", PreparedModel.find(STARTER, models_dir), backends, precisions)
 
 
 def test_fp32_and_what_is_prepared_take_part(tmp_path: Path) -> None:

@@ -1,17 +1,29 @@
 """The model's first load, and those that follow."""
 
 import asyncio
+import json
 import logging
 import os
 import re
+import shutil
+import subprocess
+import sys
 from contextlib import redirect_stderr, suppress
 from pathlib import Path
 
 import pytest
 
+from detectors.load import PreparedModel
+from detectors.machine import allowed_cores
+from detectors.models.config import read_config
+from detectors.models.manifest import Manifest
+from detectors.models.sources import variant_folder
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.inference.loader import ModelLoader, _why_it_failed, _write
+from miner.inference.plan import Plan, key_of, write_plan
 from miner.settings.settings import Settings
+
+STARTER = Path(__file__).resolve().parents[4] / "detectors" / "starter"
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +50,58 @@ def test_a_tuning_that_fails_is_a_warning_and_a_reload_tunes_no_more(
     loaded.detector.close()
     assert "serving with onnx fp32" in caplog.text
     assert "tun" not in caplog.text.replace("not tuned", "").replace("roadwork-miner tune", "")
+
+
+READS = """
+import asyncio, collections, json, sys
+from pathlib import Path
+opened = collections.Counter()
+def note(event, arguments):
+    path = Path(str(arguments[0]) if event == "open" else "")
+    if path.suffix not in (".yaml", ".json") or path.parent.name == "plans":
+        return
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name in ("sha256", "cached_graph"):  # sums, not what the file says
+            return
+        frame = frame.f_back
+    opened["/".join(path.parts[-2:])] += 1
+sys.addaudithook(note)
+from miner.inference.loader import ModelLoader
+from miner.settings.settings import Settings
+loader = ModelLoader(Settings.load())
+loader.begin()
+loaded = asyncio.run(loader.load())
+assert loaded.detector.manifest.precision == sys.argv[1], loaded.detector.manifest.precision
+print(json.dumps(opened))
+"""
+
+
+@pytest.mark.parametrize(
+    ("precision", "flags"),
+    [
+        ("fp32", {}),
+        ("fp32", {"TUNE_ON_START": "true"}),
+        ("int8", {}),
+        ("int8", {"IMAGE_DETECTOR_PRECISION": "int8"}),
+    ],
+)
+def test_a_start_reads_each_file_of_the_model_once(tmp_path: Path, precision: str, flags: dict[str, str]) -> None:
+    manifest = Manifest.read(STARTER)
+    variant = variant_folder(manifest, tmp_path, "int8", "onnx")
+    shutil.copytree(STARTER, variant, ignore=shutil.ignore_patterns("optimized"))
+    manifest.model_copy(update={"precision": "int8", "backend": "onnx"}).write(variant)
+    if "IMAGE_DETECTOR_PRECISION" not in flags:
+        key = key_of(PreparedModel.find(read_config("starter.yaml"), tmp_path), allowed_cores())
+        write_plan(tmp_path / "plans", key, Plan("onnx", precision, 1, 1, None, "tuned"))
+    environment = {"PATH": os.environ["PATH"], "MODELS_DIR": str(tmp_path), "STATE_DIR": str(tmp_path), **flags}
+    done = subprocess.run(
+        [sys.executable, "-c", READS, precision], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    serves = STARTER if precision == "fp32" else variant
+    files = ("configs/starter.yaml", "starter/manifest.json", f"{variant.name}/manifest.json")
+    assert json.loads(done.stdout) == dict.fromkeys((*files, f"{serves.name}/preprocessor_config.json"), 1)
 
 
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:

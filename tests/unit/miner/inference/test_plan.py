@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from detectors.load import PreparedModel
+from detectors.models.config import read_config
 from detectors.models.manifest import Gate, Manifest
 from detectors.models.sources import variant_folder
 from miner.errors import CouldNotStart
@@ -17,9 +19,10 @@ from miner.inference.plan import (
     cpu_model,
     folders,
     key_of,
-    measured_backend,
     plan_key,
+    plan_of,
     read_plan,
+    stored_plan,
     writable,
     write_plan,
 )
@@ -27,6 +30,10 @@ from miner.settings.settings import Settings
 
 STARTER = Path(__file__).resolve().parents[4] / "detectors" / "starter"
 TUNED = Plan("openvino", "int8", 2, 1, True, "tuned: 0.20 of the time of onnx fp32")
+
+
+def starter(models_dir: Path) -> PreparedModel:
+    return PreparedModel.find(read_config("starter.yaml"), models_dir)
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +94,7 @@ def test_what_an_export_has_measured_is_read(
 ) -> None:
     manifest = Manifest.read(STARTER)
     settings = Settings.load(models_dir=str(tmp_path), image_detector_precision="int8")
-    assert measured_backend(settings, "starter.yaml") is None
+    assert plan_of(settings, starter(tmp_path), 1, None).backend == "onnx"
     for backend, measured in (("onnx", onnx), ("openvino", openvino)):
         if measured is not None:
             gate = Gate(
@@ -97,8 +104,10 @@ def test_what_an_export_has_measured_is_read(
             folder = variant_folder(manifest, tmp_path, "int8", backend)
             folder.mkdir(parents=True)
             manifest.model_copy(update={"precision": "int8", "backend": backend, "gate": gate}).write(folder)
-    assert measured_backend(settings, "starter.yaml") == best
-    assert measured_backend(Settings.load(models_dir=str(tmp_path)), "starter.yaml") is None
+    plan = plan_of(settings, starter(tmp_path), 1, None)
+    assert plan.backend == best
+    assert "the best int8 when it was made" in plan.why
+    assert "best" not in plan_of(Settings.load(models_dir=str(tmp_path)), starter(tmp_path), 1, None).why
 
 
 @pytest.mark.parametrize(("set_", "slots"), [("0", 4), ("7", 7)])
@@ -172,16 +181,29 @@ def test_another_model_cpu_quota_or_library_is_another_plan() -> None:
 
 
 def test_a_variant_made_after_the_tuning_or_made_anew_is_another_plan(tmp_path: Path) -> None:
-    settings, manifest = Settings.load(models_dir=str(tmp_path)), Manifest.read(STARTER)
-    keys = [key_of(settings, 4)]
+    manifest = Manifest.read(STARTER)
+    keys = [key_of(starter(tmp_path), 4)]
     folder = variant_folder(manifest, tmp_path, "int8", "onnx")
     folder.mkdir(parents=True)
     for version in "12":
         files = manifest.files | {"model.onnx": version * 64}
         manifest.model_copy(update={"precision": "int8", "files": files}).write(folder)
-        keys.append(key_of(settings, 4))
+        keys.append(key_of(starter(tmp_path), 4))
     assert len(set(keys)) == 3
-    assert keys[-1] == key_of(settings, 4)
+    assert keys[-1] == key_of(starter(tmp_path), 4)
+
+
+def test_a_plan_whose_variant_is_gone_is_passed_over(tmp_path: Path) -> None:
+    settings, manifest = Settings.load(models_dir=str(tmp_path)), Manifest.read(STARTER)
+    folder = variant_folder(manifest, tmp_path, "int8", "openvino")
+    folder.mkdir(parents=True)
+    manifest.model_copy(update={"precision": "int8"}).write(folder)
+    model = starter(tmp_path)
+    write_plan(folders(settings)[0], key_of(model, 4), TUNED)
+    assert stored_plan(settings, model, 4) == TUNED
+    gone = replace(model, variants={})
+    write_plan(folders(settings)[0], key_of(gone, 4), TUNED)
+    assert stored_plan(settings, gone, 4) is None
 
 
 def test_the_cpu_is_named_with_its_instruction_sets(tmp_path: Path) -> None:
