@@ -1,4 +1,7 @@
-"""Pictures and models: knows nothing of validators, metrics or the chain."""
+"""Photos and models, from a photo's bytes to a probability.
+
+They know nothing of validators, metrics or the chain, so that they can be used and tested without them.
+"""
 
 import os
 

@@ -1,4 +1,7 @@
-"""A detector says what a model means; a backend runs its graph."""
+"""The base class of detectors, and the protocol of backends.
+
+A detector says what a model means; a backend runs its graph. So either can be exchanged without the other.
+"""
 
 import time
 from abc import ABC, abstractmethod
@@ -105,7 +108,7 @@ BareRun = Callable[[bytes, str, NDArray[np.generic]], Callable[[], object]]  # o
 
 
 @runtime_checkable
-class Elsewhere(Protocol):
+class RemoteRuntime(Protocol):
     """A backend whose graph runs on other machines, where anything may change while we run."""
 
     @property
@@ -146,7 +149,7 @@ class Elsewhere(Protocol):
 class Detector(ABC):
     """One picture in, the probability of roadwork out. Safe to call from several threads."""
 
-    elsewhere: Elsewhere | None = None  # the backend, where its graph runs on other machines
+    elsewhere: RemoteRuntime | None = None  # the backend, where its graph runs on other machines
 
     def __init__(self, manifest: Manifest, options: RunOptions, backend_name: str) -> None:
         self.manifest = manifest

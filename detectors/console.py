@@ -1,4 +1,4 @@
-"""What a training says while it runs: lines, and a bar with loss, accuracy and the time that is left."""
+"""The console of a training: lines, and a progress bar with loss, accuracy and the time that is left."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

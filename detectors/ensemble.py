@@ -1,4 +1,4 @@
-"""`Ensemble`: several models judge the same picture, and their probabilities become one."""
+"""Ensembles: several models judge one picture, and their probabilities become one."""
 
 import logging
 import threading

@@ -1,4 +1,4 @@
-"""What can go wrong between a picture and its probability.
+"""The errors of detectors and models, from a picture's bytes to its probability.
 
 DetectorError
 ├── DetectorConfigError   a YAML file or a name in it is wrong

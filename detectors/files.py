@@ -1,4 +1,4 @@
-"""Files, those of model folders above all: put into place so that a crash leaves no half of one."""
+"""Atomic writes of files and folders: a crash leaves no half of one."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""From a configuration on disk to a detector that has proved itself."""
+"""The loading of a detector, from its configuration on disk to its right answer for the known picture."""
 
 import dataclasses
 import logging

@@ -1,4 +1,4 @@
-"""What the kernel says of this process and its cgroup (v1 and v2): memory, and CPU time that was held back."""
+"""The machine as the kernel reports it: memory, CPU time and throttling of a process and its cgroup (v1 and v2)."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -173,7 +173,7 @@ def _lines(path: Path) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class CpuSeconds:
     """CPU seconds until a moment: of all cores, of those idle, and of our own processes."""
 
     total: float
@@ -181,7 +181,7 @@ class Spent:
     own: float
 
 
-def spent(pids: Sequence[int]) -> Spent:
+def spent(pids: Sequence[int]) -> CpuSeconds:
     """Read the clocks; this process counts as ours."""
     times = psutil.cpu_times()
     own = 0.0
@@ -190,10 +190,10 @@ def spent(pids: Sequence[int]) -> Spent:
         own += used.user + used.system
     # Guests are in `user` already.
     total = times.user + times.nice + times.system + times.idle + times.iowait + times.irq + times.softirq + times.steal
-    return Spent(total, times.idle + times.iowait, own)
+    return CpuSeconds(total, times.idle + times.iowait, own)
 
 
-def others(before: Spent, after: Spent) -> float:
+def others(before: CpuSeconds, after: CpuSeconds) -> float:
     """Return the share of the machine's CPU time that went to other programs or was stolen by the host; 0 to 1."""
     total = after.total - before.total
     if total <= 0:

@@ -1,4 +1,4 @@
-"""A detector with one graph: preprocessing, a run, and which of the outputs means roadwork."""
+"""Detectors with one graph: preprocessing, a run, and which of the outputs means roadwork."""
 
 import fcntl
 import logging
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detectors.base import Backend, Detector, Elsewhere, Judgement, ModelFiles, RunOptions
+from detectors.base import Backend, Detector, Judgement, ModelFiles, RemoteRuntime, RunOptions
 from detectors.errors import InferenceError
 from detectors.models.hf_config import ProcessorConfig
 from detectors.models.labels import refuse_constant
@@ -26,11 +26,11 @@ from detectors.preprocess import Preprocessing, from_processor_config
 
 log = logging.getLogger(__name__)
 
-MAPS = Path("/proc/self/maps")
+PROCESS_MAPS = Path("/proc/self/maps")
 
 
 @dataclass(slots=True)
-class Held:
+class MappedFile:
     """A mapped file, open: what it was like when it was mapped, and whether the kernel keeps writers waiting."""
 
     path: Path
@@ -107,7 +107,7 @@ class MappedFiles:
         with self._lock:
             self._look()
             if self._fault is not None:
-                log.warning("a picture is not scored: %s", self._fault)
+                log.warning("no inference: %s", self._fault)
                 raise InferenceError("the model's files are being changed")  # without their path: a caller reads it
             self._readers += 1
         try:
@@ -141,7 +141,7 @@ class MappedFiles:
                     held.let_go()
 
 
-def mapped_below(folders: Sequence[Path], maps: Path = MAPS) -> list[Path]:
+def mapped_below(folders: Sequence[Path], maps: Path = PROCESS_MAPS) -> list[Path]:
     """Return the files below these folders that this process has mapped, those that links there mean among them."""
     roots = [os.path.realpath(folder) + os.sep for folder in folders]
     linked = {os.path.realpath(path) for folder in folders for path in folder.rglob("*") if path.is_symlink()}
@@ -153,14 +153,14 @@ def mapped_below(folders: Sequence[Path], maps: Path = MAPS) -> list[Path]:
     return sorted(Path(name) for name in names if name.startswith(tuple(roots)) or name in linked)
 
 
-def _open(path: Path) -> Held | None:
+def _open(path: Path) -> MappedFile | None:
     """Open a mapped file; None where another one has taken its place, which nobody serves."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     now = os.fstat(descriptor)
-    return Held(path, descriptor, now.st_size, now.st_mtime_ns)
+    return MappedFile(path, descriptor, now.st_size, now.st_mtime_ns)
 
 
 class Network(Detector):
@@ -172,7 +172,7 @@ class Network(Detector):
         self.preprocessing = self.read_preprocessing(files.folder)
         self.backend = backend(files, self.preprocessing.shape, options)
         self.mapped = MappedFiles([folder for folder in (files.folder, files.original) if folder is not None])
-        self.elsewhere = self.backend if isinstance(self.backend, Elsewhere) else None
+        self.elsewhere = self.backend if isinstance(self.backend, RemoteRuntime) else None
         if self.elsewhere is not None:
             array = self.preprocessing(decode(known_picture()))
             self.elsewhere.open(files.manifest.output.labels, array, self._check_scores)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from detectors.errors import ImageError, ModelFileError
-from detectors.models.hf_config import BILINEAR, LARGEST, NEAREST, PROCESSORS, ULTRALYTICS, ProcessorConfig, Triple
+from detectors.models.hf_config import BILINEAR, MAX_SIDE, NEAREST, PROCESSORS, ULTRALYTICS, ProcessorConfig, Triple
 from detectors.photos import MAX_PIXELS
 
 CLIP, SIGLIP = "CLIPImageProcessor", "SiglipImageProcessor"
@@ -203,9 +203,9 @@ class _Processor:
             raise self.refusal("size", "a ConvNeXt needs a shortest_edge")
         if edge >= 384:  # squeezes, and crops nothing
             return "exact", (edge, edge), None
-        whole = int(edge / (self.values["crop_pct"] or LARGEST))
-        if not 1 <= whole <= LARGEST:
-            raise self.refusal("crop_pct", f"a share is needed that makes {edge} pixels of at most {LARGEST}")
+        whole = int(edge / (self.values["crop_pct"] or MAX_SIDE))
+        if not 1 <= whole <= MAX_SIDE:
+            raise self.refusal("crop_pct", f"a share is needed that makes {edge} pixels of at most {MAX_SIDE}")
         return "shortest", (whole, whole), (edge, edge)
 
     def edge(self, square: bool) -> int | None:

@@ -1,12 +1,12 @@
-"""Addresses as others may see them: a password or a provider's API key may be part of one."""
+"""The redaction of addresses: a password or a provider's API key may be part of one."""
 
 import re
 
 HIDDEN = "(hidden)"
 
 HOST = re.compile(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?")
-IN_TEXT = re.compile(r"[a-zA-Z][\w+.-]*://\S+")
-BEHIND = ".,:;!?)]}>'\""  # what ends a sentence or a quotation, not an address
+ADDRESS_IN_TEXT = re.compile(r"[a-zA-Z][\w+.-]*://\S+")
+TRAILING_PUNCTUATION = ".,:;!?)]}>'\""  # what ends a sentence or a quotation, not an address
 
 
 def shown(address: str) -> str:
@@ -24,10 +24,10 @@ def shown_within(text: str) -> str:
     """Return a text with each address in it as `shown`."""
 
     def show(found: re.Match[str]) -> str:
-        address = found[0].rstrip(BEHIND)
+        address = found[0].rstrip(TRAILING_PUNCTUATION)
         return shown(address) + found[0][len(address) :]
 
-    return IN_TEXT.sub(show, text)
+    return ADDRESS_IN_TEXT.sub(show, text)
 
 
 def split(rest: str) -> tuple[str, str]:

@@ -1,4 +1,7 @@
-"""Names become classes here, and nowhere else; what was not chosen is not imported."""
+"""The registry of detectors, backends, recipes and training methods, by their names.
+
+Names become classes here and nowhere else, so that what was not chosen is not imported.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

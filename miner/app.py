@@ -1,4 +1,7 @@
-"""The composition root: builds everything in the order of the start, and takes it down in reverse."""
+"""The composition root of the daemon.
+
+Everything is built in the order of the start and taken down in reverse, so that nothing outlives what it uses.
+"""
 
 import asyncio
 import logging
@@ -14,10 +17,10 @@ from miner.axon.body import Limits
 from miner.axon.caller import Rules
 from miner.axon.clock import ClockWatch
 from miner.chain.base import Chain
-from miner.errors import StartError, Stuck
+from miner.errors import RefusalReason, StartError, Stuck
 from miner.http.connections import Connections, Guard
 from miner.http.server import listening
-from miner.identities import Seat, find_places_on_chain, leave_out, open_seats
+from miner.identities import Identity, find_places_on_chain, leave_out, open_identities
 from miner.identities import in_words as why_none
 from miner.inference import memory
 from miner.inference.health import Health
@@ -26,7 +29,7 @@ from miner.inference.queue import Queue
 from miner.inference.reload import Reloader
 from miner.inference.scheduler import Scheduler
 from miner.inference.service import Service
-from miner.inference.watchdog import States, beat, end
+from miner.inference.watchdog import StateReporter, beat, end
 from miner.lock import alone
 from miner.metrics import Metrics
 from miner.recorder import FOLDER
@@ -42,7 +45,7 @@ from miner.status.watch import Watch
 log = logging.getLogger(__name__)
 
 
-SETTLED = 2.0  # seconds after the start
+SETTLED_SECONDS = 2.0  # seconds after the start
 UNWATCHED_SECONDS = 60.0  # without a watchdog: a quiet model proves itself twice in these all the same
 
 
@@ -74,14 +77,13 @@ class Daemon:
         self.reread = reread or (lambda: settings)  # for a reload
         self.metrics = Metrics()
         self.obstacle: str | None = "starting"  # the daemon's own; the chain may have one too
-        self.seats: list[Seat] = []
+        self.identities: list[Identity] = []
         self.service: Service | None = None
         self.health: Health | None = None
         self.reloader: Reloader | None = None
-        self.watch = Watch(settings, self.metrics, self.why_not_ready)
         self.clock = ClockWatch()
-        self.watch.see_clock(self.clock)
-        self.states = States(self.why_not_ready)
+        self.watch = Watch(settings, self.metrics, self.why_not_ready, self.clock)
+        self.states = StateReporter(self.why_not_ready)
         self.hung = False  # whether a picture was still worked on when the drain ended
         self.stuck = ""  # why it ended by itself
         self._started = False
@@ -114,7 +116,7 @@ class Daemon:
             loader = self.loader
             loader.show_in(self.metrics)
             # Side by side: importing the SDK takes as long as checking and loading a large model.
-            self.seats, loaded = await asyncio.gather(asyncio.to_thread(open_seats, settings), loader.load())
+            self.identities, loaded = await asyncio.gather(asyncio.to_thread(open_identities, settings), loader.load())
             loader.show(loaded)
             memory.keep_pictures_together()
             plan = loader.split
@@ -124,17 +126,18 @@ class Daemon:
                 # The answers' way gets the other half at least.
                 leeway=settings.deadline_margin_seconds / 2,
             )  # fmt: skip
-            scheduler = Scheduler(queue)
+            shadows = ShadowKeeper(queue, self.metrics)
+            scheduler = Scheduler(queue, veto=self._veto, admitted=shadows.hold)
             self.service = Service(loaded.detector, scheduler)
             del loaded  # a reload shall free it
             stack.callback(self.service.close)
             limits, rules = Limits.of(settings), Rules.of(settings)
             stack.callback(limits.unpacker.shutdown, wait=False)
-            self._look_after(self.service, loader, limits, stack)
+            reloader = self._look_after(self.service, loader, limits, shadows, stack)
 
             self.obstacle = "reading the chain"
-            find_places_on_chain(settings, self.seats)
-            self.watch.see_seats(self.seats)
+            find_places_on_chain(settings, self.identities)
+            self.watch.see_identities(self.identities)
             for chain in self._chains():
                 stack.push_async_callback(chain.stop)  # first, so that a start that is cancelled closes its client
                 await chain.start()
@@ -142,12 +145,12 @@ class Daemon:
 
             connections = Connections(Guard.of(settings), lambda reason: self.metrics.dropped.labels(reason).inc())
             self.metrics.connections.set_function(lambda: len(connections))
-            shadows = self._shadow(self.service, stack)
+            stack.push_async_callback(shadows.end)
             listeners = self._listeners(shadows, stack)
-            for seat in self.seats:
-                if seat.chain is not None:
-                    axon = Axon(self.service, seat.chain, rules, limits, listeners, settings.model_url, self.clock)
-                    await self._listen(stack, seat, axon, connections)
+            for identity in self.identities:
+                if identity.chain is not None:
+                    axon = Axon(self.service, identity.chain, rules, limits, listeners, settings.model_url, self.clock)
+                    await self._listen(stack, identity, axon, connections)
             scheduler.open()
             self.obstacle = None
             stack.push_async_callback(self._drain)
@@ -155,49 +158,59 @@ class Daemon:
                 await chain.publish()
             self.states.started(lambda: self._summary(plan))
             self._started = True
-            shadows.begin(loader.settings)
+            shadows.begin(reloader.loader.settings)  # of a model that was loaded meanwhile, if there was one
             # What the start and the first request took, 13 MB; in a thread, for it can take a while.
-            loop.call_later(SETTLED, loop.run_in_executor, None, memory.give_back)
+            loop.call_later(SETTLED_SECONDS, loop.run_in_executor, None, memory.give_back)
             await self._stop.wait()
         if self.stuck:
             raise Stuck(self.stuck)
         log.info("stopped")
 
-    def _look_after(self, service: Service, loader: ModelLoader, limits: Limits, stack: AsyncExitStack) -> None:
-        """Have the model looked after: its health, its replacement, its life signs."""
+    def _look_after(
+        self, service: Service, loader: ModelLoader, limits: Limits, shadows: ShadowKeeper, stack: AsyncExitStack
+    ) -> Reloader:
+        """Have the model looked after: its health, its replacement, its life signs; return what replaces it."""
         settings = self.settings
         limit, allowed = settings.inference_limit_seconds, seconds_allowed(settings)
         health = Health(service, limit, allowed, self._give_up, limits.budget, changed=self.reload)
-        service.scheduler.veto = lambda: health.refusal
         stack.push_async_callback(end, asyncio.create_task(health.watch(), name="health"))
-        reloader = Reloader(loader, service, self.metrics, self.reread)
+
+        async def replaced(now: Settings) -> None:
+            if self._started:  # the second model begins after the start, for whichever serves then
+                await shadows.renew(now)
+
+        reloader = Reloader(loader, service, self.metrics, self.reread, replaced)
         stack.push_async_callback(reloader.stop)
         strikes = systemd.watchdog_seconds() or UNWATCHED_SECONDS
         stack.push_async_callback(end, asyncio.create_task(beat(service, strikes), name="beat"))
         self.health, self.reloader = health, reloader
-        self.watch.see_service(service)
-        self.watch.see_reloader(reloader)
+        self.watch.see_service(service, reloader, shadows)
+        return reloader
 
-    async def _listen(self, stack: AsyncExitStack, seat: Seat, axon: Axon, connections: Connections) -> None:
+    async def _listen(self, stack: AsyncExitStack, identity: Identity, axon: Axon, connections: Connections) -> None:
         """Open a hotkey's port; of several, one whose port can't be had is left out."""
-        host, port = self.settings.miner_axon_host, seat.settings.miner_axon_port
+        host, port = self.settings.miner_axon_host, identity.settings.miner_axon_port
         try:
             await stack.enter_async_context(listening(axon.asgi(), "MINER_AXON_PORT", host, port, connections))
         except StartError as error:
-            if len(self.seats) == 1:
+            if len(self.identities) == 1:
                 raise
-            leave_out(seat, str(error))
-            if all(one.fault for one in self.seats):
+            leave_out(identity, str(error))
+            if all(one.fault for one in self.identities):
                 raise
 
     def why_not_ready(self) -> str | None:
         """Return why no request is answered, or None."""
         parts = (self.service, self.health)
         model = next((part.obstacle for part in parts if part is not None and part.obstacle), None)
-        return self.obstacle or why_none(self.seats) or model or self.clock.obstacle
+        return self.obstacle or why_none(self.identities) or model or self.clock.obstacle
+
+    def _veto(self) -> RefusalReason | None:
+        """Return why requests are refused for the model's sake, or None."""
+        return self.health.refusal if self.health is not None else None
 
     def _chains(self) -> list[Chain]:
-        return [seat.chain for seat in self.seats if seat.chain is not None and seat.fault is None]
+        return [identity.chain for identity in self.identities if identity.chain is not None and identity.fault is None]
 
     def reload(self) -> None:
         """Load the model again beside the running one (SIGHUP)."""
@@ -219,17 +232,8 @@ class Daemon:
         scheduler.close("draining")
         seconds = 0.0 if self.stuck else self.settings.drain_seconds
         if not await self.service.drain(seconds):
-            log.warning("requests were still running after %.0f s; leaving them", seconds)
+            log.warning("the drain time of %.0f s is over; requests that still run are dropped", seconds)
             self.hung = True
-
-    def _shadow(self, service: Service, stack: AsyncExitStack) -> ShadowKeeper:
-        """Return the keeper of the second model, which a reload may begin or end."""
-        assert self.reloader is not None
-        shadows = ShadowKeeper(service.scheduler, self.metrics)
-        stack.push_async_callback(shadows.end)
-        self.reloader.replaced = shadows.renew
-        self.watch.see_shadows(shadows)
-        return shadows
 
     def _listeners(self, shadows: ShadowKeeper, stack: AsyncExitStack) -> list[RequestListener]:
         """Return whoever is told of ended requests."""
@@ -254,9 +258,9 @@ class Daemon:
         """Return in one line what is served, where and as whom."""
         assert self.service is not None
         settings = self.settings
-        served = [seat for seat in self.seats if seat.fault is None]
-        ports = ", ".join(f"{settings.miner_axon_host}:{seat.settings.miner_axon_port}" for seat in served)
-        hotkeys = ", ".join(seat.hotkey for seat in served)
+        served = [identity for identity in self.identities if identity.fault is None]
+        ports = ", ".join(f"{settings.miner_axon_host}:{identity.settings.miner_axon_port}" for identity in served)
+        hotkeys = ", ".join(identity.hotkey for identity in served)
         return (
             f"port {ports}, {in_words(self.service.detector)}, {plan}, "
             f"hotkey {hotkeys}, {settings.shown_network} netuid {settings.netuid}; "

@@ -1,4 +1,4 @@
-"""Every error this program raises on purpose.
+"""The errors that this program raises on purpose.
 
     MinerError
     ├── StartError                 ends the process, as one line on stderr

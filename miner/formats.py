@@ -1,16 +1,16 @@
-"""Numbers in words, for the page and the terminal."""
+"""Formats of numbers and times, for the page and the terminal."""
 
 import time
 from collections.abc import Iterable, Sequence
 
-NONE = "–"
-BLOCKS = " ▁▂▃▄▅▆▇█"
+NO_VALUE = "–"
+SPARK_BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def duration(seconds: float | None) -> str:
     """Return `9.4 ms` or `1.25 s`."""
     if seconds is None:
-        return NONE
+        return NO_VALUE
     if seconds < 0.0995:
         return f"{seconds * 1e3:.1f} ms"
     return f"{seconds * 1e3:.0f} ms" if seconds < 0.9995 else f"{seconds:.2f} s"
@@ -19,7 +19,7 @@ def duration(seconds: float | None) -> str:
 def age(seconds: float | None) -> str:
     """Return `12 s`, `3 min`, `2.5 h` or `4.0 days`."""
     if seconds is None:
-        return NONE
+        return NO_VALUE
     for limit, unit, name in ((90, 1, "s"), (5400, 60, "min")):
         if seconds < limit:
             return f"{seconds / unit:.0f} {name}"
@@ -29,20 +29,20 @@ def age(seconds: float | None) -> str:
 def size(count: float | None) -> str:
     """Return `345 MiB` or `1.25 GiB`."""
     if count is None:
-        return NONE
+        return NO_VALUE
     return f"{count / 2**20:.0f} MiB" if count < 2**30 else f"{count / 2**30:.2f} GiB"
 
 
 def share(value: float | None) -> str:
     """Return `99.3 %`; only all is 100 %."""
     if value is None:
-        return NONE
+        return NO_VALUE
     return "100 %" if value >= 1 else f"{min(value, 0.9999) * 100:.{2 if value > 0.999 else 1}f} %"
 
 
 def number(value: float | None, digits: int = 0) -> str:
     """Return `12 345`."""
-    return NONE if value is None else f"{value:,.{digits}f}".replace(",", " ")
+    return NO_VALUE if value is None else f"{value:,.{digits}f}".replace(",", " ")
 
 
 def clock(at: float) -> str:
@@ -57,10 +57,12 @@ def moment(at: float) -> str:
 
 def spark(values: Iterable[float], top: float) -> str:
     """Return a line of blocks; what is not zero is seen."""
-    steps = len(BLOCKS) - 1
-    return "".join(BLOCKS[min(steps, max(1, round(value / top * steps)))] if value else BLOCKS[0] for value in values)
+    steps = len(SPARK_BLOCKS) - 1
+    return "".join(
+        SPARK_BLOCKS[min(steps, max(1, round(value / top * steps)))] if value else SPARK_BLOCKS[0] for value in values
+    )
 
 
 def bars(counts: Sequence[int]) -> str:
     """Return counts by tenths as blocks between two lines, the largest as high as can be."""
-    return f"│{spark(map(float, counts), max(counts))}│" if any(counts) else NONE
+    return f"│{spark(map(float, counts), max(counts))}│" if any(counts) else NO_VALUE

@@ -1,4 +1,4 @@
-"""The identities that are served: each hotkey with its wallet, place on the chain and port; one model for all."""
+"""The identities that are served: each hotkey with its wallet, uid and port; one model for all."""
 
 import logging
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Seat:
+class Identity:
     """One hotkey; what is wrong with it leaves the others serving."""
 
     settings: Settings  # as if it were alone
@@ -40,47 +40,47 @@ class Seat:
         return self.fault or (self.chain.obstacle if self.chain is not None else "the chain is not read yet")
 
 
-def open_seats(settings: Settings) -> list[Seat]:
+def open_identities(settings: Settings) -> list[Identity]:
     """Open each hotkey's file; blocks while an encrypted one is opened.
 
     Raises:
         StartError: none of them can be served; of several, one that can't be is left out and said.
     """
-    seats = [Seat(one) for one in settings.each_key()]
+    identities = [Identity(one) for one in settings.each_key()]
     taken: dict[str, str] = {}  # address -> name
-    for seat in seats:
+    for identity in identities:
         try:
-            wallet = own_wallet(seat.settings)
+            wallet = own_wallet(identity.settings)
         except StartError as error:
-            if len(seats) == 1:
+            if len(identities) == 1:
                 raise
-            leave_out(seat, str(error))
+            leave_out(identity, str(error))
             continue
         address = wallet.hotkey.ss58_address
         if address in taken:
-            leave_out(seat, f"WALLET_HOTKEYS: {seat.name} is the same key as {taken[address]}")
+            leave_out(identity, f"WALLET_HOTKEYS: {identity.name} is the same key as {taken[address]}")
         else:
-            taken[address] = seat.name
-            seat.wallet = wallet
+            taken[address] = identity.name
+            identity.wallet = wallet
     if not taken:
-        raise ConfigurationError("\n".join(seat.fault or "" for seat in seats))
-    return seats
+        raise ConfigurationError("\n".join(identity.fault or "" for identity in identities))
+    return identities
 
 
-def leave_out(seat: Seat, fault: str) -> None:
+def leave_out(identity: Identity, fault: str) -> None:
     """Go on without this hotkey."""
-    seat.fault = fault
-    log.error("hotkey %s is not served: %s", seat.name, fault)
+    identity.fault = fault
+    log.error("hotkey %s is not served: %s", identity.name, fault)
 
 
-def in_words(seats: list[Seat]) -> str | None:
+def in_words(identities: list[Identity]) -> str | None:
     """Return why no validator at all is answered, or None; one hotkey that serves is enough to be ready."""
-    obstacles = [seat.obstacle for seat in seats]
+    obstacles = [identity.obstacle for identity in identities]
     if None in obstacles:
         return None
-    if len(seats) == 1:
+    if len(identities) == 1:
         return obstacles[0]
-    return "; ".join(f"{seat.name}: {obstacle}" for seat, obstacle in zip(seats, obstacles, strict=True))
+    return "; ".join(f"{identity.name}: {obstacle}" for identity, obstacle in zip(identities, obstacles, strict=True))
 
 
 def own_wallet(settings: Settings) -> "Wallet":
@@ -105,15 +105,15 @@ def own_wallet(settings: Settings) -> "Wallet":
     )
 
 
-def find_places_on_chain(settings: Settings, seats: list[Seat]) -> None:
+def find_places_on_chain(settings: Settings, identities: list[Identity]) -> None:
     """Give each hotkey its side of the chain that the settings name; they share one connection and one snapshot."""
     if settings.is_standalone:
         from miner.chain.standalone import StandaloneChain, standalone_file
 
         path = settings.standalone_file or standalone_file(settings.state_dir)
-        for seat in seats:
-            if seat.wallet is not None:
-                seat.chain = StandaloneChain(path, seat.hotkey)
+        for identity in identities:
+            if identity.wallet is not None:
+                identity.chain = StandaloneChain(path, identity.hotkey)
         return
     from miner.chain.publication import PublicAddress as PublishedAxon
     from miner.chain.subtensor import SubtensorChain
@@ -126,9 +126,9 @@ def find_places_on_chain(settings: Settings, seats: list[Seat]) -> None:
         sync_seconds=settings.chain_sync_seconds,
         max_age_seconds=settings.chain_max_age_hours * 3600,
     )
-    for seat in seats:
-        if seat.wallet is not None:
-            own = seat.settings
+    for identity in identities:
+        if identity.wallet is not None:
+            own = identity.settings
             axon = PublishedAxon(
                 own.axon_external_port or own.miner_axon_port,
                 ip=settings.axon_external_ip or None,
@@ -136,4 +136,4 @@ def find_places_on_chain(settings: Settings, seats: list[Seat]) -> None:
                 own_chain=settings.subtensor_network not in PUBLIC_NETWORKS,
                 metrics_port=settings.status_port if settings.publish_metrics else None,
             )
-            seat.chain = SubtensorChain(reader, seat.wallet, axon)
+            identity.chain = SubtensorChain(reader, identity.wallet, axon)

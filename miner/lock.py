@@ -1,4 +1,4 @@
-"""One daemon for each state folder: a lock that the kernel lets go of however the process ends."""
+"""The lock of a state folder: one daemon each; the kernel lets go of it however the process ends."""
 
 import contextlib
 import fcntl
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from miner.errors import CouldNotStart
 
-FILE = "miner.lock"
+LOCK_FILE = "miner.lock"
 TRIES, PAUSE = 5, 0.1  # seconds; `holder` has the lock for a moment
 
 
@@ -22,7 +22,7 @@ def alone(state_dir: Path) -> Iterator[None]:
     """
     try:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(state_dir / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(state_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise CouldNotStart(f"STATE_DIR={state_dir}: can't be used: {error.strerror}") from error
     try:
@@ -50,7 +50,7 @@ def holder(state_dir: Path) -> int | None:
         CouldNotStart: the folder can't be read.
     """
     try:
-        descriptor = os.open(state_dir / FILE, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(state_dir / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     except OSError as error:

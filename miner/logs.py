@@ -1,4 +1,4 @@
-"""Where log lines go and what they look like: text for people, JSON lines, or journald's own fields.
+"""The log: text for people, JSON lines, or journald's own fields.
 
 No line ever holds a key, a signature or an image: nothing logs them on purpose, and `redact` cuts whatever looks like
 one from every line, whoever wrote it. What a line says in words it may say in `fields` too (`extra={"fields": …}`),
@@ -40,7 +40,7 @@ QUEUED_LINES = 4096
 END_SECONDS = 2.0  # for what is still to be written when the process ends
 TELL_SECONDS = 60.0  # between two lines about lost ones
 FILE_BYTES, OLD_FILES = 10 * 10**6, 3
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # faults of a disk, and not of a path
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # faults of a disk, and not of a path
 PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.NOTSET, 7))
 
 # A seed or private key (0x and 64 digits), a signature (128 digits), a picture in base64. Sums of files (64 digits
@@ -187,7 +187,7 @@ class LogFile(RotatingFileHandler, LogHandler):
             handler = cls(path, maxBytes=FILE_BYTES, backupCount=OLD_FILES, encoding="utf-8", errors="replace")
         except OSError as error:
             why = f"LOG_FILE={path}: can't be written: {error.strerror or error}"
-            raise (CouldNotStart if error.errno in DISK else ConfigurationError)(why) from error
+            raise (CouldNotStart if error.errno in DISK_ERRORS else ConfigurationError)(why) from error
         handler.setFormatter(formatter)
         return handler
 

@@ -1,4 +1,4 @@
-"""Every metric, declared once; units in the names, labels from closed lists, zeros exported."""
+"""The metrics, each declared once; units in the names, labels from closed lists, zeros exported."""
 
 import platform
 import time
@@ -34,8 +34,8 @@ STAGES = ("verify", "body", "queue", "decode", "preprocess", "infer", "respond")
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 4.5, 6, 7.5, 9, 12)
 STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, *BUCKETS)
 REMAINING_BUCKETS = (0.0, *BUCKETS)  # the first holds what came too late
-TENTHS = tuple(tenth / 10 for tenth in range(1, 11))
-OTHERS = "others"  # in place of a uid: callers without a validator permit
+PROBABILITY_BUCKETS = tuple(tenth / 10 for tenth in range(1, 11))
+OTHER_CALLERS = "others"  # in place of a uid: callers without a validator permit
 
 
 class KeptCount(Collector):
@@ -98,8 +98,8 @@ class MachineCollector(Collector):
         yield family
         for name, text, value in (
             ("cpu_periods", "Scheduler periods under the cgroup's CPU quota.", throttling.periods),
-            ("cpu_throttled_periods", "Periods that ran into the quota.", throttling.throttled),
-            ("cpu_throttled_seconds", "Time the cgroup's tasks were throttled by the CPU quota.", throttling.seconds),
+            ("cpu_throttled_periods", "Scheduler periods in which the CPU was throttled.", throttling.throttled),
+            ("cpu_throttled_seconds", "Time in which the CPU was throttled, summed over tasks.", throttling.seconds),
         ):
             yield CounterMetricFamily(PREFIX + name, text, value=value)
 
@@ -119,10 +119,10 @@ class Metrics:
         self._declare_model()
         self._declare_shadow()
         self._declare_chain()
-        self.build = self._gauge("build_info", "This program.", ("version", "python"))
+        self.build = self._gauge("build_info", "Version of this program and of Python.", ("version", "python"))
         self.build.labels(__version__, platform.python_version()).set(1)
         self.tasks = self._gauge("tasks", "Tasks on the event loop.")
-        self.start_time = self._gauge("start_time_seconds", "When this process started.")
+        self.start_time = self._gauge("start_time_seconds", "Time at which this process started.")
         self.started = time.time()
         self.start_time.set(self.started)
         self.registry.register(MachineCollector(memory, throttling))
@@ -136,51 +136,55 @@ class Metrics:
             "refusals", "Requests of proven callers, refused at once or dropped from the queue.", ("reason",)
         )
         self.by_validator = counter("validator_requests", "Requests of proven callers, by uid.", ("uid",))
-        self.shared = counter("requests_shared", "Requests answered by the inference of an equal picture's request.")
+        self.shared = counter("requests_shared", "Requests answered with the inference of an identical photo.")
         self.duration = histogram(
-            "request_duration_seconds", "From the request's arrival to its answer.", ("outcome",), BUCKETS
+            "request_duration_seconds", "Latency of a request, from its arrival to its answer.", ("outcome",), BUCKETS
         )
         self.stage = histogram(
-            "stage_duration_seconds", "Answered requests: time in each stage.", ("stage",), STAGE_BUCKETS
+            "stage_duration_seconds", "Time of an answered request in each stage.", ("stage",), STAGE_BUCKETS
         )
         self.remaining = histogram(
             "deadline_remaining_seconds",
-            "Answered requests: time left for the caller at the answer; 0: too late.",
+            "Time left before the caller's deadline at the answer; 0: too late.",
             (),
             REMAINING_BUCKETS,
         )
-        self.predictions = histogram("prediction", "Probabilities answered.", (), TENTHS)
+        self.predictions = histogram(
+            "prediction", "Predictions sent, as probabilities of roadwork.", (), PROBABILITY_BUCKETS
+        )
         self.drift = gauge(
             "prediction_drift",
-            "Population stability index of the last predictions against the manifest's; NaN: not known.",
+            "Population stability index of the last predictions against the manifest's; NaN: unknown.",
         )
-        self.invalid_outputs = counter("invalid_outputs", "Outputs of the model that were no probability; not sent.")
-        self.last_request = gauge("last_request_timestamp_seconds", "When a proven caller last asked; 0: never.")
+        self.invalid_outputs = counter("invalid_outputs", "Model outputs that were no probability; not sent.")
+        self.last_request = gauge(
+            "last_request_timestamp_seconds", "Time of the last request of a proven caller; 0: none."
+        )
         self.clock_ahead = gauge(
-            "clock_ahead_seconds", "Our clock against the nonces of the last hour's callers, median; NaN: nobody asked."
+            "clock_ahead_seconds", "Clock skew: our clock ahead of the last hour's callers, median; NaN: no requests."
         )
-        self.ready = gauge("ready", "1 while requests are answered.")
-        self.queue_depth = gauge("queue_depth", "Requests waiting.")
-        self.queue_limit = gauge("queue_limit", "Requests that may wait: as many as can be answered in time.")
-        self.running = gauge("running", "Pictures worked on.")
-        self.slots = gauge("slots", "Pictures that may be worked on at once.")
+        self.ready = gauge("ready", "1 while the miner is ready to answer requests.")
+        self.queue_depth = gauge("queue_depth", "Requests in the queue.")
+        self.queue_limit = gauge("queue_limit", "Queue capacity: as many requests as can be answered in time.")
+        self.running = gauge("running", "Photos in inference.")
+        self.slots = gauge("slots", "Photos in inference at once, at most.")
         self.connections = gauge("connections", "Connections to the validators' port.")
-        self.dropped = counter("connections_dropped", "Connections ended or not let in, by reason.", ("reason",))
-        self.threads = gauge("threads_per_slot", "Threads for each picture.")
+        self.dropped = counter("connections_dropped", "Connections closed or refused, by reason.", ("reason",))
+        self.threads = gauge("threads_per_slot", "Threads per photo.")
         self.cores = gauge("cores", "Whole cores this process may use: its affinity mask, or less by its CPU quota.")
         self.cores.set_function(allowed_cores)
         self.quota = gauge("cpu_quota_cores", "CPU quota of the cgroup, in cores; +Inf: none.")
         self.quota.set_function(lambda: inf if (quota := cpu_quota()) is None else quota)
-        self.pace = gauge("pace_seconds", "Moving average of the time a picture takes in its slot.")
-        self.recorded = self._kept_count("recorder_records", "Requests written down by the recorder.")
+        self.pace = gauge("pace_seconds", "Moving average of the inference time of a photo in its slot.")
+        self.recorded = self._kept_count("recorder_records", "Requests written by the recorder.")
         self.unrecorded = self._kept_count(
             "recorder_dropped",
-            "Requests it could not write: too many at once, or no disk.",
+            "Requests not recorded; behind: too many at once; disk: a fault of the disk.",
             "reason",
             ("behind", "disk"),
         )
         self.recorder_bytes = gauge("recorder_bytes", "Size of the recorder's files.")
-        self.log_dropped = self._kept_count("log_lines_dropped", "Lines of the log that were not written.")
+        self.log_dropped = self._kept_count("log_lines_dropped", "Log lines that were not written.")
         for wire in get_args(Wire):
             for outcome in OUTCOMES[:-1]:
                 self.requests.labels(wire, outcome)
@@ -193,16 +197,16 @@ class Metrics:
             self.dropped.labels(why)
         for stage in STAGES:
             self.stage.labels(stage)
-        self.by_validator.labels(OTHERS)
+        self.by_validator.labels(OTHER_CALLERS)
 
     def _declare_model(self) -> None:
         gauge = self._gauge
         labels = ("detector", "name", "revision", "backend", "precision", "threads", "hash", "roadwork")
         text = "The model served; hash: of its graph; roadwork: the class that counts."
         self.model = gauge("model_info", text, labels)
-        self.load_seconds = gauge("model_load_seconds", "Time to verify the model's sums and load it.")
+        self.load_seconds = gauge("model_load_seconds", "Time to verify the model's checksums and load it.")
         self.warmup_seconds = gauge("model_warmup_seconds", "Time to check the known picture and warm up.")
-        self.reloads = self._counter("model_reloads", "Reloads of the model.", ("result",))
+        self.reloads = self._counter("model_reloads", "Model reloads, by result.", ("result",))
         for result in ("ok", "failed"):
             self.reloads.labels(result)
 
@@ -210,41 +214,49 @@ class Metrics:
         self.shadow_up = self._gauge("shadow_up", "1 while the shadow model is loaded.")
         self.shadow_compared = self._kept_count(
             "shadow_compared",
-            "Pictures the shadow model scored: on the same side of 0.5 as the one that serves, the other, or neither.",
+            "Photos scored by the shadow model: on the same side of 0.5 as the serving one, the other, or failed.",
             "side",
             ("same", "different", "failed"),
         )
-        self.shadow_predictions = self._histogram("shadow_prediction", "Probabilities of the shadow model.", (), TENTHS)
+        self.shadow_predictions = self._histogram(
+            "shadow_prediction",
+            "Predictions of the shadow model, as probabilities of roadwork.",
+            (),
+            PROBABILITY_BUCKETS,
+        )
         self.shadow_seconds = self._histogram(
-            "shadow_cpu_seconds", "CPU time of the shadow model for a picture, on one thread.", (), STAGE_BUCKETS
+            "shadow_cpu_seconds", "CPU time of the shadow model per photo, on one thread.", (), STAGE_BUCKETS
         )
 
     def _declare_chain(self) -> None:
         gauge = self._gauge
-        text = "Requests to each hotkey of ours, by outcome."
+        text = "Requests to each of our hotkeys, by outcome."
         self.by_hotkey = self._counter("hotkey_requests", text, ("hotkey", "outcome"))
-        text = "1 while validators of this hotkey are answered, by its name in the wallet."
+        text = "1 while requests to this hotkey are answered, by its name in the wallet."
         self.hotkey_ready = gauge("hotkey_ready", text, ("name",))
         text = "Our hotkeys: name in the wallet, address, uid on the subnet (empty: not registered)."
         self.hotkeys = Facts(PREFIX + "hotkey_info", text, ("name", "hotkey", "uid"))
         self.registry.register(self.hotkeys)
-        self.identity = gauge("identity_info", "Who this miner is.", ("hotkey", "network", "netuid"))
-        self.chain_block = gauge("chain_block", "Block of the snapshot of the chain.")
-        self.chain_age = gauge("chain_age_seconds", "Age of the snapshot of the chain; +Inf: there is none.")
+        self.identity = gauge(
+            "identity_info", "Identity of this miner: hotkey, network and netuid.", ("hotkey", "network", "netuid")
+        )
+        self.chain_block = gauge("chain_block", "Block of the chain snapshot.")
+        self.chain_age = gauge("chain_age_seconds", "Chain snapshot age; +Inf: no snapshot.")
         ours = ("hotkey",)  # one for each key of ours that is served
         self.chain_uid = gauge("chain_uid", "Our uid on the subnet; -1: not registered.", ours)
         self.chain_registered = gauge("chain_registered", "1 while our hotkey is registered on the subnet.", ours)
-        self.chain_published = gauge("chain_published", "1 while validators find our address on the chain.", ours)
-        self.chain_neurons = gauge("chain_neurons", "Hotkeys in the snapshot.")
-        self.chain_validators = gauge("chain_validators", "Hotkeys with a validator permit in the snapshot.")
+        self.chain_published = gauge("chain_published", "1 while our address is published on the chain.", ours)
+        self.chain_neurons = gauge("chain_neurons", "Hotkeys in the chain snapshot.")
+        self.chain_validators = gauge("chain_validators", "Hotkeys with a validator permit in the chain snapshot.")
         self.chain_validators_active = gauge(
-            "chain_validators_active", f"Those of them that set weights in the last {ACTIVITY_CUTOFF} blocks."
+            "chain_validators_active",
+            f"Hotkeys with a validator permit that set weights in the last {ACTIVITY_CUTOFF} blocks.",
         )
-        self.chain_syncs = self._kept_count("chain_syncs", "Reads of the chain.")
-        self.chain_failures = self._kept_count("chain_failures", "Reads of the chain and publications that failed.")
+        self.chain_syncs = self._kept_count("chain_syncs", "Chain reads.")
+        self.chain_failures = self._kept_count("chain_failures", "Chain reads and publications that failed.")
         self.chain_stake = gauge("chain_stake", "Our stake, in the subnet's units.", ours)
-        self.chain_incentive = gauge("chain_incentive", "Our share of the incentive, 0 to 1; NaN: not known.", ours)
-        self.chain_trust = gauge("chain_trust", "Our trust, 0 to 1; NaN: not known.", ours)
+        self.chain_incentive = gauge("chain_incentive", "Our share of the incentive, 0 to 1; NaN: unknown.", ours)
+        self.chain_trust = gauge("chain_trust", "Our trust, 0 to 1; NaN: unknown.", ours)
 
     def request_ended(self, record: RequestRecord, photo: bytes | None = None) -> None:
         """Count a request that ended."""
@@ -268,7 +280,7 @@ class Metrics:
         """Count by uid; only permits get a label of their own, so there are never many."""
         if record.caller != record.hotkey:  # `query` signs as ourselves, which shows nobody that we are reached
             self.last_request.set_to_current_time()
-        self.by_validator.labels(str(record.uid) if record.is_permitted else OTHERS).inc()
+        self.by_validator.labels(str(record.uid) if record.is_permitted else OTHER_CALLERS).inc()
 
     def _measure(self, record: RequestRecord, prediction: float) -> None:
         for stage, seconds in record.stages.items():

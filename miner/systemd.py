@@ -1,4 +1,4 @@
-"""systemd's side of the process: what it is told (the notify protocol), and what it has told us in the environment.
+"""systemd's notify protocol, and what systemd puts into the environment.
 
 Nothing happens where there is no systemd.
 """

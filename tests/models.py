@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from detectors.backends.torch import ensure_torchvision
 from detectors.photos.synthetic import scene
-from detectors.torch_compat import ensure_torchvision
 
 LABELS = {0: "None", 1: "Roadwork"}
 ORIENTATION = 0x0112  # the EXIF tag

@@ -8,7 +8,7 @@ from miner.status.history import History
 from miner.status.overview import (
     ChainView,
     Hour,
-    Identity,
+    IdentityView,
     MemoryUse,
     Model,
     Overview,
@@ -39,7 +39,7 @@ def overview(*entries: RequestRecord, **changes: Any) -> Overview:
         started=NOW - 86400 * 3,
         ready=True,
         obstacle=None,
-        identity=Identity(version=__version__, hotkey=HOTKEY, network="finney", netuid=72, port=8091, pid=4711),
+        identity=IdentityView(version=__version__, hotkey=HOTKEY, network="finney", netuid=72, port=8091, pid=4711),
         model=Model(
             detector="ViT", name="vit-base", revision="8a1f9c20be77d0411c", backend="onnx", precision="fp32",
             threads=4, hash="1c1339ccaf4d", roadwork="class 1 'Roadwork' of 'None', 'Roadwork'",

@@ -1,1 +1,1 @@
-"""What runs a graph, and the names of the files in a model folder."""
+"""Backends, the runtimes of a graph: a model folder comes in, a function from array to array goes out."""

@@ -1,4 +1,7 @@
-"""onnxruntime: the default backend."""
+"""onnxruntime, the default backend.
+
+It is small, installed with every miner, and runs the graph on any CPU.
+"""
 
 import os
 from collections.abc import Callable
@@ -10,7 +13,7 @@ from numpy.typing import NDArray
 from detectors.base import ModelFiles, RunOptions
 from detectors.errors import ModelError
 from detectors.models import MODEL_FILE
-from detectors.models.store import LARGE
+from detectors.models.store import LARGE_GRAPH_BYTES
 
 
 class OnnxBackend:
@@ -51,7 +54,7 @@ def suits_arena(files: ModelFiles) -> bool:
     graph has nothing to save.
     """
     size = sum(path.stat().st_size for path in files.folder.glob(f"{MODEL_FILE}*"))
-    return files.manifest.precision != "fp32" or size < LARGE
+    return files.manifest.precision != "fp32" or size < LARGE_GRAPH_BYTES
 
 
 def bare_run(graph: bytes, precision: str, array: NDArray[np.generic]) -> Callable[[], object]:

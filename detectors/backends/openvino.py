@@ -1,4 +1,7 @@
-"""OpenVINO: the fastest on many CPUs; runs ONNX graphs and its own files (`.xml` and `.bin`)."""
+"""OpenVINO, the fastest backend on many CPUs.
+
+It runs ONNX graphs and its own files (`.xml` and `.bin`), which hold its faster precisions.
+"""
 
 import functools
 import threading

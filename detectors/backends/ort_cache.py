@@ -1,4 +1,4 @@
-"""onnxruntime's optimised graph, kept beside the model so that a start need not optimise again.
+"""The cache of onnxruntime's optimised graphs, beside the model, so that a start need not optimise again.
 
 Keyed by the graph, the library's version and the CPU's instruction sets, for any of which it may differ, and verified
 by its own sums: what does not match is thrown away and made again. Several stay side by side, as releases with other
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from detectors.models import MODEL_FILE
 from detectors.models.manifest import Manifest, sha256
-from detectors.models.store import LARGE
+from detectors.models.store import LARGE_GRAPH_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def ensure_graph(folder: Path, manifest: Manifest) -> Path | None:
     if found is not None:
         return found
     if not os.access(folder, os.W_OK):
-        if sum(path.stat().st_size for path in folder.glob(f"{MODEL_FILE}*")) >= LARGE:
+        if sum(path.stat().st_size for path in folder.glob(f"{MODEL_FILE}*")) >= LARGE_GRAPH_BYTES:
             log.warning(
                 "%s is read-only and holds no graph optimised for this machine, so each start takes longer: "
                 "`%s -m detectors.backends.ort_cache %s` makes it, as its owner",

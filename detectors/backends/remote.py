@@ -1,4 +1,7 @@
-"""Other machines run the graph; this one may stand in for them."""
+"""The remote backend: other machines run the graph, and this one may stand in for them.
+
+Detectors call it from threads, while the endpoints are asked from one event loop, on a thread of its own.
+"""
 
 import asyncio
 import contextlib
@@ -22,7 +25,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LONGEST = 12.0  # seconds for a picture without a deadline
+UNLIMITED_SECONDS = 12.0  # seconds for a picture without a deadline
 
 
 class RemoteBackend:
@@ -37,7 +40,7 @@ class RemoteBackend:
         self._model = options.engine.model or files.manifest.name
         self._shape = shape
         self._endpoints = [Endpoint(index, address) for index, address in enumerate(options.engine.endpoints)]
-        self._local = Local(files, shape, options) if options.engine.fallback is not None else None
+        self._local = LocalFallback(files, shape, options) if options.engine.fallback is not None else None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="remote", daemon=True)
         self._engine: Engine | None = None
@@ -69,7 +72,7 @@ class RemoteBackend:
             ModelError: none does, or the graph that stands in for them does not.
         """
         if self._local is not None:
-            judge(self._local.run(array, time.monotonic() + LONGEST))
+            judge(self._local.run(array, time.monotonic() + UNLIMITED_SECONDS))
         self._thread.start()
         proof = Proof(self._shape, tuple(labels), array, judge)
         self._submit(self._open(proof))
@@ -88,7 +91,7 @@ class RemoteBackend:
             OutOfTime: not before the deadline.
         """
         assert self._engine is not None
-        deadline = time.monotonic() + LONGEST if deadline is None else deadline
+        deadline = time.monotonic() + UNLIMITED_SECONDS if deadline is None else deadline
         try:
             return self._submit(self._engine.infer(array, deadline))
         except NoEndpoint:
@@ -131,7 +134,7 @@ class RemoteBackend:
             raise NoEndpoint("this process is ending") from error
 
 
-class Local:
+class LocalFallback:
     """The graph on this machine: one picture at a time on all cores, each only if it can be done in time."""
 
     def __init__(self, files: ModelFiles, shape: tuple[int, int, int, int], options: RunOptions) -> None:

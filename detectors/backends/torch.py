@@ -1,11 +1,16 @@
-"""PyTorch: the reference path, on the original weights."""
+"""PyTorch, the reference backend, on the original weights.
+
+It says what an export ought to say, before and after the move to another backend.
+"""
 
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +21,7 @@ from numpy.typing import NDArray
 from detectors.base import ModelFiles, RunOptions
 from detectors.errors import ModelError, library_errors
 from detectors.models.checkpoint import (
-    SINGLE,
+    WEIGHTS_FILE,
     inspect,
     model_type,
     refuse_missing,
@@ -26,7 +31,6 @@ from detectors.models.checkpoint import (
 )
 from detectors.models.hf_config import CONFIG_FILE
 from detectors.registry import DETECTORS
-from detectors.torch_compat import ensure_torchvision
 
 Network = Callable[[Any], Any]
 
@@ -104,7 +108,7 @@ def _unwrapped_copy(folder: Path, copy: Path) -> Path:
     from safetensors.torch import load_file, save_file
 
     tensors = {unwrapped(name): value for path in weight_files(folder) for name, value in load_file(path).items()}
-    save_file(tensors, copy / SINGLE, metadata={"format": "pt"})
+    save_file(tensors, copy / WEIGHTS_FILE, metadata={"format": "pt"})
     shutil.copyfile(folder / CONFIG_FILE, copy / CONFIG_FILE)
     return copy
 
@@ -133,3 +137,31 @@ def load_yolo(path: Path) -> Any:
     if model.task != "classify":
         raise ModelError(f"{path} is a YOLO network for the task {model.task!r}; a classifier (-cls) is needed")
     return model
+
+
+# The wheel of torchvision in the public package index is built for CUDA. Beside a CPU torch its operators don't load,
+# `import torchvision` fails with "operator torchvision::nms does not exist", and transformers and ultralytics, which
+# import it, fail with it. Classification uses none of those operators, so declaring their schemas is enough.
+SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+_libraries: list[Any] = []  # a torch.library.Library takes its schemas with it when it is collected
+
+
+def ensure_torchvision() -> None:
+    """Import torchvision if it is installed, declaring the missing operators where its own build can't."""
+    if "torchvision" in sys.modules or find_spec("torchvision") is None:
+        return
+    try:
+        import torchvision
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for schema in SCHEMAS:
+            library.define(schema)
+        _libraries.append(library)
+        import torchvision  # noqa: F401

@@ -1,1 +1,1 @@
-"""Evaluation: what answers earn, how sure that is, and which threshold or combination earns more."""
+"""Evaluation: labelled photos and models come in; rewards, intervals, thresholds and combinations go out."""

@@ -1,4 +1,7 @@
-"""The file that `precompute branches` writes and `fuse` and `calibrate` read: one array a branch, and the labels."""
+"""The file of branch probabilities: `precompute branches` writes it, `fuse` and `calibrate` read it.
+
+It holds one array a branch, and the labels, so that the models run once however many combinations are tried.
+"""
 
 import io
 import json

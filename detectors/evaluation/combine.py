@@ -1,4 +1,7 @@
-"""Every way to make one answer of several branches, each judged by cross-validation, and the choice among them."""
+"""Combinations of branches, each judged by cross-validation, and the choice among them.
+
+A combination that is judged on the photos that fitted it looks better than it is.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +13,11 @@ from numpy.typing import NDArray
 from detectors.errors import DetectorConfigError
 from detectors.evaluation.estimates import Estimate, rates, reward_estimate, reward_gain, reward_of
 from detectors.evaluation.reward import expected_rewards, matthews
-from detectors.models.calibration import Calibration, Evidence, Fusion, Kind, Measured, log_odds, logistic
+from detectors.models.calibration import Calibration, CrossValidation, Evidence, Fusion, Kind, log_odds, logistic
 
 FOLDS = 5
 CANDIDATES = 200  # thresholds tried at most; between two neighbours lie few photos then
-FLAT = 0.002  # of reward: within this of the best, the middle is taken, since the peak itself is chance
+EQUAL_REWARD = 0.002  # of reward: within this of the best, the middle is taken, since the peak itself is chance
 TEMPERATURES = np.geomspace(0.1, 10, 81)
 
 Floats = NDArray[np.float64]
@@ -24,8 +27,8 @@ Groups = NDArray[np.int64]  # near-identical photos have the same number
 Fit = Callable[[Numbers], Callable[[Numbers], Flags]]
 
 
-UNITS = 4  # hidden units of the mlp
-STEPS = 10  # of a weight from 0 to 1
+HIDDEN_UNITS = 4  # hidden units of the mlp
+WEIGHT_STEPS = 10  # of a weight from 0 to 1
 Branches = Mapping[str, Floats]
 
 
@@ -42,9 +45,9 @@ def best_threshold(labels: Flags, probabilities: Floats) -> float:
     rewards = expected_rewards(found, spared)
     peak = int(rewards.argmax())
     low = high = peak
-    while low > 0 and rewards[low - 1] >= rewards[peak] - FLAT:
+    while low > 0 and rewards[low - 1] >= rewards[peak] - EQUAL_REWARD:
         low -= 1
-    while high < len(cuts) - 1 and rewards[high + 1] >= rewards[peak] - FLAT:
+    while high < len(cuts) - 1 and rewards[high + 1] >= rewards[peak] - EQUAL_REWARD:
         high += 1
     return float((cuts[low] + cuts[high]) / 2)
 
@@ -130,7 +133,7 @@ def calibrate(
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Combination:
     """A way to combine some of the branches; `moved`: with a threshold of its own, otherwise 0.5."""
 
     kind: Kind
@@ -148,7 +151,7 @@ class Way:
 class MeasuredCombination:
     """What a way was measured to be worth on photos that it was not fitted to."""
 
-    way: Way
+    way: Combination
     said: NDArray[np.bool_]
     accuracy: float  # with both classes weighed alike, as validators draw them
     mcc: float  # the same
@@ -156,20 +159,20 @@ class MeasuredCombination:
     gain: Estimate  # of reward, over the first way
 
 
-def ways(branches: Sequence[str]) -> Iterator[Way]:
+def ways(branches: Sequence[str]) -> Iterator[Combination]:
     """Yield all ways, the simplest first: fewer branches, then fewer things to fit."""
     for name in branches:
-        yield Way("mean", (name,), moved=False)
+        yield Combination("mean", (name,), moved=False)
     for name in branches:
-        yield Way("mean", (name,), moved=True)
+        yield Combination("mean", (name,), moved=True)
     for count in range(2, len(branches) + 1):
         for some in combinations(branches, count):
-            yield Way("mean", some, moved=False)
+            yield Combination("mean", some, moved=False)
             for kind in ("mean", "weighted", "logistic", "mlp"):
-                yield Way(kind, some, moved=True)
+                yield Combination(kind, some, moved=True)
 
 
-def fit(way: Way, labels: Flags, probabilities: Branches, seed: int = 0) -> Fusion:
+def fit(way: Combination, labels: Flags, probabilities: Branches, seed: int = 0) -> Fusion:
     """Fit a way to photos."""
     values = np.stack([np.asarray(probabilities[name], dtype=np.float64) for name in way.branches], axis=-1)
     fusion = FITTERS[way.kind](list(way.branches), labels, values, seed)
@@ -191,7 +194,7 @@ def measure(
     for way in ways(list(probabilities)):
         tell(way.words)
 
-        def fitted(seen: Numbers, way: Way = way) -> Callable[[Numbers], Flags]:
+        def fitted(seen: Numbers, way: Combination = way) -> Callable[[Numbers], Flags]:
             fusion = fit(way, labels[seen], {name: values[seen] for name, values in probabilities.items()}, seed)
             return lambda held: fusion({name: probabilities[name][held] for name in way.branches}) > 0.5
 
@@ -218,11 +221,11 @@ def choose(rows: Sequence[MeasuredCombination], labels: Flags) -> MeasuredCombin
     return best
 
 
-def measured(row: MeasuredCombination, photos: int) -> Measured:
+def measured(row: MeasuredCombination, photos: int) -> CrossValidation:
     """Return what goes into the YAML file beside the fitted way."""
     figures = (row.accuracy, row.mcc, row.reward.value, row.reward.low, row.reward.high)
     accuracy, mcc, reward, low, high = (round(figure, 4) for figure in figures)
-    return Measured(photos=photos, accuracy=accuracy, mcc=mcc, reward=reward, reward_low=low, reward_high=high)
+    return CrossValidation(photos=photos, accuracy=accuracy, mcc=mcc, reward=reward, reward_low=low, reward_high=high)
 
 
 def _mean(names: list[str], labels: Flags, values: Floats, seed: int) -> Fusion:
@@ -232,8 +235,8 @@ def _mean(names: list[str], labels: Flags, values: Floats, seed: int) -> Fusion:
 def _weighted(names: list[str], labels: Flags, values: Floats, seed: int) -> Fusion:
     """Try weights in tenths, each with its own threshold."""
     best, most = np.full(len(names), 1 / len(names)), -1.0
-    for parts in _shares(len(names), STEPS):
-        weights = np.array(parts) / STEPS
+    for parts in _shares(len(names), WEIGHT_STEPS):
+        weights = np.array(parts) / WEIGHT_STEPS
         combined = values @ weights
         reward = reward_of(labels, combined > best_threshold(labels, combined))
         if reward > most:
@@ -259,7 +262,9 @@ def _logistic(names: list[str], labels: Flags, values: Floats, seed: int) -> Fus
 def _mlp(names: list[str], labels: Flags, values: Floats, seed: int) -> Fusion:
     from sklearn.neural_network import MLPClassifier
 
-    network = MLPClassifier((UNITS,), activation="tanh", solver="lbfgs", alpha=0.1, max_iter=1000, random_state=seed)
+    network = MLPClassifier(
+        (HIDDEN_UNITS,), activation="tanh", solver="lbfgs", alpha=0.1, max_iter=1000, random_state=seed
+    )
     network.fit(log_odds(values), labels)
     (inner, outer), (inner_bias, outer_bias) = network.coefs_, network.intercepts_
     hidden = np.concatenate([inner.T, inner_bias[:, np.newaxis]], axis=1)

@@ -1,4 +1,7 @@
-"""How sure a figure is that was measured on so many photos: intervals, and differences in pairs by the bootstrap."""
+"""Confidence intervals of measured figures, and paired differences by the bootstrap.
+
+A few hundred photos say less than their figures seem to: no model is called better within the noise.
+"""
 
 from dataclasses import dataclass
 
@@ -8,9 +11,9 @@ from numpy.typing import NDArray
 from detectors.evaluation.reward import LONG, SHORT, expected_reward, expected_rewards
 
 RESAMPLES = 1000
-PLAYS = 400  # which take longer than resamples
-ROUNDS = 5000  # of the play that an interval allows for: what a validator pays varies from week to week, too
-COVERED = (2.5, 97.5)  # percentiles: a 95 % interval
+PLAYED_RESAMPLES = 400  # which take longer than resamples
+PLAYED_ROUNDS = 5000  # of the play that an interval allows for: what a validator pays varies from week to week, too
+INTERVAL_PERCENTILES = (2.5, 97.5)  # percentiles: a 95 % interval
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -47,7 +50,7 @@ def reward_of(labels: Flags, said: Flags) -> float:
 
 
 def reward_estimate(
-    labels: Flags, said: Flags, resamples: int = PLAYS, rounds: int = ROUNDS, seed: int = 0
+    labels: Flags, said: Flags, resamples: int = PLAYED_RESAMPLES, rounds: int = PLAYED_ROUNDS, seed: int = 0
 ) -> Estimate:
     """Return the expected reward; its interval allows for other photos and for one play of so many rounds.
 
@@ -135,5 +138,5 @@ def estimate_of(value: float, draws: Floats) -> Estimate:
 
     Without a mistake seen the figure is the most there is, and more than draws that allow for some.
     """
-    low, high = np.percentile(draws, COVERED)
+    low, high = np.percentile(draws, INTERVAL_PERCENTILES)
     return Estimate(value, min(value, float(low)), max(value, float(high)))

@@ -1,4 +1,7 @@
-"""How good detectors are on labelled photos, and whether one is better than another or only luckier."""
+"""The evaluation of detectors on labelled photos, and the comparison of two.
+
+It says whether one is better than the other or only luckier.
+"""
 
 import math
 import time
@@ -12,7 +15,7 @@ from numpy.typing import NDArray
 from detectors.base import Detector
 from detectors.errors import DetectorError, ModelError
 from detectors.evaluation.estimates import Estimate, rates, reward_estimate, reward_gain, reward_of, share_estimate
-from detectors.models.reversal import sorting_of
+from detectors.models.labels import sorting_of
 from detectors.photos.image import decode
 from detectors.photos.labelled import Photo
 from detectors.photos.synthetic import many_pictures
@@ -22,10 +25,10 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 
-AS_IT_IS: Final = "as it is"  # the very file
+UNTRANSFORMED: Final = "as it is"  # the very file
 Sending = View | Literal["as it is"]
 Tell = Callable[[], None]  # one photo is done
-PICTURES = 8
+COMPARED_PICTURES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,7 @@ def in_words(best: str, gains: Mapping[str, Estimate]) -> list[str]:
 
 
 def ask(
-    detector: Detector, photos: Sequence[Photo], view: Sending = AS_IT_IS, seed: int = 0, tell: Tell = lambda: None
+    detector: Detector, photos: Sequence[Photo], view: Sending = UNTRANSFORMED, seed: int = 0, tell: Tell = lambda: None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return what a detector would send for each photo, and the seconds each took; two of shape (photos,).
 
@@ -143,7 +146,7 @@ def ask(
 def bytes_sent(photo: Photo, view: Sending, seed: int) -> bytes:
     """Return what a validator would send of a photo; it follows from view, seed and the photo's content."""
     data = photo.path.read_bytes()
-    if view == AS_IT_IS:
+    if view == UNTRANSFORMED:
         return data
     return sent(data, view, np.random.default_rng((seed, int(photo.digest[:15], 16))))
 
@@ -160,7 +163,7 @@ def ask_raw(detectors: Sequence[Detector], photos: Sequence[Photo], tell: Tell =
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class AnsweredPicture:
     """A picture, and the probability it was answered with."""
 
     data: bytes
@@ -185,8 +188,8 @@ class ModelComparison:
         )
 
 
-def compare(old: Detector, new: Detector, seen: Sequence[Seen], seconds: float) -> ModelComparison | None:
-    """Compare on pictures that the old model has answered, then on made ones, up to `PICTURES` and for a while.
+def compare(old: Detector, new: Detector, seen: Sequence[AnsweredPicture], seconds: float) -> ModelComparison | None:
+    """Compare on pictures that the old model has answered, then made ones, up to `COMPARED_PICTURES` and for a while.
 
     A picture that the old model has no answer to does not count; None: it had none to any.
 
@@ -199,13 +202,20 @@ def compare(old: Detector, new: Detector, seen: Sequence[Seen], seconds: float) 
     Raises:
         ModelError: the new model has no probability for a picture.
     """
-    pictures: list[Seen | bytes] = [*seen[-PICTURES:], *many_pictures(max(0, PICTURES - len(seen)))]
+    pictures: list[AnsweredPicture | bytes] = [
+        *seen[-COMPARED_PICTURES:],
+        *many_pictures(max(0, COMPARED_PICTURES - len(seen))),
+    ]
     until, pairs = time.monotonic() + seconds, list[tuple[float, float]]()
     for picture in pictures:
         if pairs and time.monotonic() > until:
             break
         try:
-            was = picture if isinstance(picture, Seen) else Seen(picture, old.predict(picture).probability)
+            was = (
+                picture
+                if isinstance(picture, AnsweredPicture)
+                else AnsweredPicture(picture, old.predict(picture).probability)
+            )
         except DetectorError:
             continue
         try:

@@ -1,4 +1,7 @@
-"""Pictures of a training and of a judgement, as PNG files; each takes values and a path."""
+"""Plots of trainings and evaluations, as PNG files.
+
+Each takes values and a path, so that none of them calculates what it shows.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What answers earn on StreetVision: the validators' formula, round by round, and its expected value.
+"""The validators' reward on StreetVision, round by round, and its expected value.
 
 A validator pays (0.5 · MCC of the last 100 rounds + 0.5 · accuracy of the last 10) ** 3, the MCC floored at 0, and
 smooths what it pays. Source: `reward.py` and `miner_performance_tracker.py` of the streetvision-subnet repository.

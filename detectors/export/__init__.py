@@ -1,1 +1,4 @@
-"""From original weights to an ONNX graph; each exporter also knows its library's own pipeline, to compare with."""
+"""Exporters: original weights come in, an ONNX graph goes out.
+
+Each also knows its library's own pipeline, which the graph is compared with.
+"""

@@ -1,4 +1,4 @@
-"""Prepare an ensemble: every branch in a folder of its own, and a manifest that lists them."""
+"""The export of an ensemble: every branch in a folder of its own, and a manifest that lists them."""
 
 import json
 import shutil

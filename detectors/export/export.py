@@ -1,4 +1,7 @@
-"""Original weights to a model folder that serves without torch; refused when the answers differ."""
+"""The export of original weights to a model folder that serves without torch.
+
+It is refused when the graph's answers differ from those of the original's own library.
+"""
 
 import io
 import math

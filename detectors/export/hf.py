@@ -1,4 +1,4 @@
-"""Hugging Face image classifiers: plain ViTs built here, every other architecture by optimum's ONNX exporter.
+"""The exporter of Hugging Face image classifiers: plain ViTs are built here, the others by optimum's ONNX exporter.
 
 A plain ViT (Dosovitskiy et al. 2020, arXiv 2010.11929, with the names of transformers) becomes a graph straight from
 its safetensors file: a small server never needs torch's two gigabytes, and the graph runs as fast as an exporter's.
@@ -29,7 +29,7 @@ from detectors.models.checkpoint import (
     refuse_missing,
 )
 from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, PROCESSORS, ModelConfig, ProcessorConfig, ViTConfig
-from detectors.models.manifest import CURRENT, NUMPY, Output
+from detectors.models.manifest import CURRENT_BUILDERS, NUMPY, Output
 from detectors.photos.image import decode
 from detectors.preprocess import Preprocessing, from_processor_config
 
@@ -52,7 +52,7 @@ class ViTExporter(Exporter):
     @property
     def own_versions(self) -> dict[str, str]:
         """The plain graph is ours."""
-        return CURRENT if self._config.is_plain_vit else {}
+        return CURRENT_BUILDERS if self._config.is_plain_vit else {}
 
     @property
     def reference_name(self) -> str:
@@ -252,18 +252,18 @@ class _Builder:
     def layer(self, prefix: str, tokens: str, heads: int, eps: float, *, only_first: bool) -> str:
         """Add a layer; of the last one only the first token is asked for, which saves 7 % of a ViT-base's work."""
         known = self.norm(prefix + "layernorm_before", tokens, eps)
-        asking, tokens = (self.first(known), self.first(tokens)) if only_first else (known, tokens)
-        tokens = self.node("Add", [self.attention(prefix + "attention.", asking, known, heads), tokens])
+        queries, tokens = (self.first(known), self.first(tokens)) if only_first else (known, tokens)
+        tokens = self.node("Add", [self.attention(prefix + "attention.", queries, known, heads), tokens])
         hidden = self.linear(prefix + "intermediate.dense", self.norm(prefix + "layernorm_after", tokens, eps))
         return self.node("Add", [self.linear(prefix + "output.dense", self.node("Gelu", [hidden])), tokens])
 
     def first(self, tokens: str) -> str:
         return self.node("Gather", [tokens, self.constant("zero", np.array([0], np.int64))], axis=1)
 
-    def attention(self, prefix: str, asking: str, known: str, heads: int) -> str:
+    def attention(self, prefix: str, queries: str, known: str, heads: int) -> str:
         size = self.weight(prefix + "attention.query.weight").shape[0]
         depth = size // heads
-        query = self.linear(prefix + "attention.query", asking, scale=1 / math.sqrt(depth))
+        query = self.linear(prefix + "attention.query", queries, scale=1 / math.sqrt(depth))
         key = self.linear(prefix + "attention.key", known)
         value = self.linear(prefix + "attention.value", known)
         split = [1, -1, heads, depth]

@@ -1,4 +1,7 @@
-"""A model folder as a repository of Triton or of OpenVINO Model Server (whose layout KServe takes over)."""
+"""Model repositories of Triton and of OpenVINO Model Server (whose layout KServe takes over).
+
+A model folder becomes one, so that machines with a GPU can serve it.
+"""
 
 import json
 import shutil
@@ -14,7 +17,7 @@ from detectors.models.manifest import Manifest
 
 Layout = Literal["ovms", "triton"]
 GRAPH = "model."  # the graph's files, with weights of their own or without
-VERSION = "1"  # both servers want a folder for each version, and serve the highest
+MODEL_VERSION = "1"  # both servers want a folder for each version, and serve the highest
 MOUNTED = "/models"  # where the examples in deploy/remote mount the repository
 
 PBTXT = """\
@@ -67,9 +70,9 @@ def _replace(
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        (partial / VERSION).mkdir(parents=True)
+        (partial / MODEL_VERSION).mkdir(parents=True)
         for name in names:
-            shutil.copyfile(folder / name, partial / VERSION / name)
+            shutil.copyfile(folder / name, partial / MODEL_VERSION / name)
         if layout == "triton":
             (partial / "labels.txt").write_text("\n".join(manifest.output.labels) + "\n", encoding="utf-8")
             (partial / "config.pbtxt").write_text(_pbtxt(manifest, folder / MODEL_FILE, threads), encoding="utf-8")

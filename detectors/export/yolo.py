@@ -1,4 +1,4 @@
-"""Ultralytics classification networks, by way of their own ONNX exporter."""
+"""The exporter of Ultralytics classification networks, by way of their own ONNX export."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Model files: configuration, manifest, original weights and what a folder says of its classes."""
+"""Model files: configuration, manifest, original weights and class labels."""
 
 MODEL_FILE = "model.onnx"
 IR_FILE = "model.xml"  # OpenVINO's own format, with its weights in model.bin

@@ -1,4 +1,6 @@
-"""From what models say to what is sent: the monotone map, how several are combined, how the result is spread.
+"""The calibration: the monotone map from a model's probability to the answer that is sent.
+
+It also says how the branches of an ensemble are combined, and how the answers are distributed.
 
 Validators look at the side of 0.5 alone, and a model trained on other shares of roadwork than theirs decides best
 elsewhere. In log-odds the map is a line, `(logit(p) - logit(threshold)) / temperature`: 0, 1 and the order of any two
@@ -17,12 +19,12 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Inside = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Value = TypeVar("Value", float, NDArray[np.float64])
 
-CLOSEST = 1e-9  # to 0 and 1, for finite log-odds
+PROBABILITY_EPSILON = 1e-9  # to 0 and 1, for finite log-odds
 JUST_ABOVE = float(np.nextafter(0.5, 1))
 
 
 TENTHS = 10
-LITTLE = 0.5  # of a prediction, added to each tenth, so that an empty one is no division by zero
+PSEUDO_COUNT = 0.5  # of a prediction, added to each tenth, so that an empty one is no division by zero
 Floats = NDArray[np.float64]
 Kind = Literal["mean", "weighted", "logistic", "mlp"]
 WORTH_ANSWERING = 0.75  # of answers right: below, validators' windows lose more by an answer than by its absence
@@ -62,7 +64,7 @@ class Calibration(BaseModel):
 
 def log_odds(probability: float | NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the logarithm of p / (1 - p), finite at both ends."""
-    inside = np.clip(np.asarray(probability, dtype=np.float64), CLOSEST, 1 - CLOSEST)
+    inside = np.clip(np.asarray(probability, dtype=np.float64), PROBABILITY_EPSILON, 1 - PROBABILITY_EPSILON)
     return np.asarray(np.log(inside) - np.log1p(-inside))
 
 
@@ -98,15 +100,15 @@ def stability_index(counts: Sequence[int], expected: Sequence[float]) -> float:
     of the very same population give about 9 / n.
     """
     count = sum(counts)
-    whole = count + TENTHS * LITTLE
+    whole = count + TENTHS * PSEUDO_COUNT
     pairs = [
-        ((seen + LITTLE) / whole, (share * count + LITTLE) / whole)
+        ((seen + PSEUDO_COUNT) / whole, (share * count + PSEUDO_COUNT) / whole)
         for seen, share in zip(counts, expected, strict=True)
     ]
     return sum((seen - share) * math.log(seen / share) for seen, share in pairs)
 
 
-class Measured(BaseModel):
+class CrossValidation(BaseModel):
     """How good a combination was on photos it was not made from, by cross-validation; the reward's 95 % interval."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -134,7 +136,7 @@ class Fusion(BaseModel):
     bias: float = 0.0
     hidden: list[list[float]] = Field(default_factory=list, description="mlp: each unit's weights, then its bias")
     threshold: Inside = 0.5
-    measured: Measured | None = None
+    measured: CrossValidation | None = None
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> Self:

@@ -1,4 +1,4 @@
-"""The weights of a Hugging Face folder: which files transformers 4.57 would read, and what is in them."""
+"""The checkpoint of a Hugging Face folder: which weight files transformers 4.57 would read, and what is in them."""
 
 import os
 import re
@@ -13,17 +13,22 @@ from detectors.errors import ModelError, ModelFileError
 from detectors.models.documents import LFS_POINTER, read_json, shown, some
 from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE
 
-NAMED = "transformers_weights"  # the key of config.json that names the file
+WEIGHTS_KEY = "transformers_weights"  # the key of config.json that names the file
 SUFFIX = ".safetensors"
-LONGEST = 255  # bytes of a file's name, as Linux has it
-SINGLE = "model.safetensors"
+MAX_NAME_BYTES = 255  # bytes of a file's name, as Linux has it
+WEIGHTS_FILE = "model.safetensors"
 INDEX_SUFFIX = SUFFIX + ".index.json"
-INDEX = "model" + INDEX_SUFFIX
-FIRST = (CONFIG_FILE, PROCESSOR_FILE, SINGLE, INDEX)  # what has to be there to know the rest; never a pickle
+WEIGHTS_INDEX = "model" + INDEX_SUFFIX
+FIRST_FILES = (
+    CONFIG_FILE,
+    PROCESSOR_FILE,
+    WEIGHTS_FILE,
+    WEIGHTS_INDEX,
+)  # what has to be there to know the rest; never a pickle
 
 WRAPPED = re.compile(r"^(?:module\.|_orig_mod\.)+")  # before each name: of DataParallel, and of torch.compile
-FULL = {"F64", "F32", "F16", "BF16"}
-COUNTS = {"I64", "I32", "I16", "BOOL"}  # of buffers: positions, batches seen
+FLOAT_TYPES = {"F64", "F32", "F16", "BF16"}
+INTEGER_TYPES = {"I64", "I32", "I16", "BOOL"}  # of buffers: positions, batches seen
 QUANTISED = (
     "a quantised checkpoint, which only its own library can read; export the one in 16 or 32 bits that it was made from"
 )
@@ -40,7 +45,7 @@ def weight_names(folder: Path) -> list[str]:
     Raises:
         ModelError: the index can't be read, or a name is that of no file here.
     """
-    first = _named(folder) or next((name for name in (SINGLE, INDEX) if (folder / name).is_file()), None)
+    first = _named(folder) or next((name for name in (WEIGHTS_FILE, WEIGHTS_INDEX) if (folder / name).is_file()), None)
     if first is None:
         return []
     if not first.endswith(INDEX_SUFFIX) or not (folder / first).is_file():
@@ -58,7 +63,9 @@ def weight_files(folder: Path) -> list[Path]:
     if not names:
         others = [path.name for path in sorted(folder.glob("*.safetensors"))]
         beside = f"; nothing says that {some(others)} should be read" if others else ""
-        raise ModelError(f"{folder} holds no {SINGLE} and no {INDEX} (pickled weights are not opened){beside}")
+        raise ModelError(
+            f"{folder} holds no {WEIGHTS_FILE} and no {WEIGHTS_INDEX} (pickled weights are not opened){beside}"
+        )
     for name in names:
         if not (folder / name).is_file():
             why = f", which {names[0]} names" if name != names[0] else ""
@@ -73,7 +80,7 @@ def revision_files(folder: Path) -> list[Path]:
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class CheckpointContents:
     """What was found in a folder's weights: what stands before every name, and which files are passed over."""
 
     read: tuple[str, ...]
@@ -91,7 +98,7 @@ class Contents:
         return found
 
 
-def inspect(folder: Path) -> Contents:
+def inspect(folder: Path) -> CheckpointContents:
     """Look into the weights before a library does; only their headers are read.
 
     Raises:
@@ -102,13 +109,13 @@ def inspect(folder: Path) -> Contents:
     for path in files:
         kinds = _kinds(path)
         wrappers |= {found.group() for name in kinds if (found := WRAPPED.match(name))}
-        odd = sorted({kind for kind in kinds.values() if kind not in FULL | COUNTS})
+        odd = sorted({kind for kind in kinds.values() if kind not in FLOAT_TYPES | INTEGER_TYPES})
         if odd:
             raise ModelError(f"{path} holds weights of {_in_words(odd)}: {QUANTISED}")
     if _config(folder).get("quantization_config") is not None:
         raise ModelError(f"{folder / CONFIG_FILE} has a quantization_config: {QUANTISED}")
     others = sorted(path.name for path in folder.glob("*.safetensors") if path not in files)
-    return Contents(tuple(path.name for path in files), tuple(others), tuple(sorted(wrappers)))
+    return CheckpointContents(tuple(path.name for path in files), tuple(others), tuple(sorted(wrappers)))
 
 
 def model_type(folder: Path) -> str:
@@ -171,12 +178,12 @@ def refuse_missing(names: Sequence[str]) -> None:
 
 
 def _named(folder: Path) -> str | None:
-    name = _config(folder).get(NAMED)
+    name = _config(folder).get(WEIGHTS_KEY)
     if name is None:
         return None
     if not isinstance(name, str) or not name.endswith((SUFFIX, INDEX_SUFFIX)) or not _is_within(name):
         raise ModelFileError(
-            f"{folder / CONFIG_FILE}: {NAMED}={shown(name)}: a file of this folder that ends in {SUFFIX} or "
+            f"{folder / CONFIG_FILE}: {WEIGHTS_KEY}={shown(name)}: a file of this folder that ends in {SUFFIX} or "
             f"{INDEX_SUFFIX} is allowed"
         )
     return name
@@ -186,7 +193,7 @@ def _is_within(name: str) -> bool:
     """Return whether somebody else's file means one of its own folder, in a name that a disk can hold."""
     path = Path(name)
     is_own = bool(path.parts) and not path.is_absolute() and ".." not in path.parts
-    return is_own and name.isprintable() and len(os.fsencode(name)) <= LONGEST
+    return is_own and name.isprintable() and len(os.fsencode(name)) <= MAX_NAME_BYTES
 
 
 def _config(folder: Path) -> dict[str, object]:

@@ -18,8 +18,8 @@ from detectors.models.labels import INDEX_KEY, LABEL_KEY
 
 VIT, YOLO, THIRD, KERAS = "vit_config", "yolo_weights_path", "googlenet_fusion_path", "use_keras"
 FUSION_KEYS = {VIT, YOLO, THIRD, KERAS}
-INDEX = "roadwork_class_index"  # of its YOLO branch
-LONGEST = 2000  # characters of what is to be pasted
+YOLO_CLASS_KEY = "roadwork_class_index"  # of its YOLO branch
+MAX_PASTED_CHARACTERS = 2000  # characters of what is to be pasted
 DEFAULTS = {VIT: "ViT_roadwork.yaml", YOLO: "best.pt"}
 
 
@@ -37,8 +37,8 @@ def translated(path: Path, values: Mapping[str, Any], shipped: Path) -> str:
         shipped: the folder of our own YAML files, whose names its `vit_config` may use.
     """
     yolo: dict[str, Any] = {"detector": "YOLOClassifier", "weights_path": str(values.get(YOLO) or DEFAULTS[YOLO])}
-    if values.get(INDEX) is not None:
-        yolo[INDEX] = values[INDEX]
+    if values.get(YOLO_CLASS_KEY) is not None:
+        yolo[YOLO_CLASS_KEY] = values[YOLO_CLASS_KEY]
     branches = {"vit": {"detector": "ViT", **_vit(path, str(values.get(VIT) or DEFAULTS[VIT]), shipped)}, "yolo": yolo}
     ours = {"branches": branches, "fusion": {"kind": "mean", "branches": list(branches)}}
     third = f"{THIRD}={shown(values[THIRD])} " if values.get(THIRD) else ""
@@ -52,7 +52,7 @@ def translated(path: Path, values: Mapping[str, Any], shipped: Path) -> str:
 def _on_one_line(values: Mapping[str, Any]) -> str:
     """Return the values as YAML that is pasted as it stands, unless nobody could mean it."""
     text = yaml.safe_dump(values, sort_keys=False, default_flow_style=True, width=math.inf).rstrip()
-    return text if len(text) <= LONGEST else shown(text)
+    return text if len(text) <= MAX_PASTED_CHARACTERS else shown(text)
 
 
 def _vit(path: Path, name: str, shipped: Path) -> dict[str, Any]:

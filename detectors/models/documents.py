@@ -1,4 +1,4 @@
-"""JSON and YAML files that somebody else wrote: read once, into typed models, with one line for what is wrong.
+"""JSON and YAML documents from elsewhere: read once, into typed models, with one line for what is wrong.
 
 What is wrong with a file is a type of error, so that a command can end with the code for a wrong configuration; the
 line names the file, the key, its value and what is allowed.

@@ -36,7 +36,7 @@ ULTRALYTICS = "UltralyticsClassify"
 NEAREST, BILINEAR, BICUBIC = 0, 2, 3  # Pillow's numbers
 STANDARD = (0.5, 0.5, 0.5)
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-LARGEST = 4096  # pixels a side; no network looks at more
+MAX_SIDE = 4096  # pixels a side; no network looks at more
 SIZES = (  # the keys that transformers allows together
     {"height", "width"},
     {"shortest_edge"},
@@ -81,7 +81,7 @@ MODEL_TYPES = {
     "vit_hybrid": "ViTHybridImageProcessor",
     "vit_msn": "ViTImageProcessor",
 }
-Side = Annotated[int, Field(ge=1, le=LARGEST)]
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Number = Annotated[float, Field(ge=-1e6, le=1e6)]
 Divisor = Annotated[float, Field(ge=1e-6, le=1e6)]
 
@@ -237,7 +237,7 @@ Size = Annotated[
     Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | dict[str, Side] | None,
     AfterValidator(_known_keys),
     _allowed(
-        f"a whole number from 1 to {LARGEST} (pixels), [height, width], or an object of height and width, of "
+        f"a whole number from 1 to {MAX_SIDE} (pixels), [height, width], or an object of height and width, of "
         "shortest_edge, or of what else transformers calls a size, is allowed"
     ),
 ]

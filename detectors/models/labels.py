@@ -1,17 +1,25 @@
-"""Which of a classifier's outputs means roadwork: one rule for every kind of model.
+"""Class labels: which of a classifier's outputs means roadwork, by one rule; and whether its answers speak for it.
 
 A checkpoint's classes stand in the order of its training folders, so `roadwork, safe` puts roadwork first and
-`no_roadwork, roadwork` second. The wrong one answers the opposite of every picture, at full confidence.
+`no_roadwork, roadwork` second. The wrong one answers the opposite of every picture, at full confidence. That shows in
+no latency, no error and no parity: only in what is said of pictures that somebody knows, so there is a check by the
+AUC on labelled photos, and one by drawings of cones.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from detectors.errors import DetectorConfigError
 from detectors.models.documents import shown, some
+from detectors.photos.synthetic import drawn_pairs
 
 LABEL_KEY, INDEX_KEY = "roadwork_label", "roadwork_class_index"
-SHOWN = 10  # labels in a message or a line; a network of a thousand classes has no more to say
+SHOWN_LABELS = 10  # labels in a message or a line; a network of a thousand classes has no more to say
 
 # A whole name without its separators, numbers and fillers. A part of one is not enough: "construction vehicle".
 ROADWORK = {
@@ -23,11 +31,11 @@ ROADWORK = {
 }  # fmt: skip
 FILLERS = {"a", "ahead", "class", "contains", "detected", "has", "is", "label", "present", "the", "there", "with"}
 # One of these words makes a name that of a road without works, whatever else stands in it.
-WITHOUT = {
+NEGATIONS = {
     "absent", "background", "clean", "clear", "empty", "false", "free", "lacks", "negative", "neg", "no", "non", "none",
     "normal", "not", "nothing", "null", "other", "others", "safe", "un", "usual", "without",
 }  # fmt: skip
-GLUED = re.compile(r"(?:non|not|no|without)(?=.)")  # "noroadwork"
+NEGATION_PREFIX = re.compile(r"(?:non|not|no|without)(?=.)")  # "noroadwork"
 
 
 def roadwork_index(labels: Mapping[int, str], label: str | None = None, index: int | None = None) -> int:
@@ -106,21 +114,21 @@ def is_roadwork(label: str) -> bool:
 def is_without(label: str) -> bool:
     """Return whether a label is a name for a road without works, or for anything else."""
     words = _words(label)
-    if any(word in WITHOUT for word in words):
+    if any(word in NEGATIONS for word in words):
         return True
     joined = "".join(words)
-    glued = GLUED.match(joined)
+    glued = NEGATION_PREFIX.match(joined)
     return glued is not None and joined[glued.end() :] in ROADWORK
 
 
 def words(labels: Sequence[str], index: int) -> str:
     """Return in words which class counts, for wherever a model is shown."""
-    return f"class {index} {shown(labels[index])} of {some([shown(label) for label in labels], SHOWN)}"
+    return f"class {index} {shown(labels[index])} of {some([shown(label) for label in labels], SHOWN_LABELS)}"
 
 
 def listed(labels: Mapping[int, str]) -> str:
     """Return the labels for a message."""
-    return f"its labels are {some([shown(labels[index]) for index in sorted(labels)], SHOWN)}"
+    return f"its labels are {some([shown(labels[index]) for index in sorted(labels)], SHOWN_LABELS)}"
 
 
 def _found(labels: Mapping[int, str]) -> int:
@@ -161,3 +169,83 @@ def _words(label: str) -> list[str]:
     """Split a label at separators, numbers and capitals ("NoRoadwork"); one of no letters stays as it is."""
     parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label).casefold()
     return re.findall(r"[^\W\d_]+", parted) or [parted.strip()]
+
+
+CONFIDENCE_DEVIATIONS = 1.96  # standard deviations of a 95 % interval
+CLEAR_CHANGE = 0.25  # a change of probability that is no noise; the starter's is 0.9
+LOOKS_REVERSED = "looks reversed"
+
+Flags = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Separation:
+    """How well a model's answers tell labelled photos apart: the AUC, and what chance alone would give.
+
+    Attributes:
+        photos: how many there were.
+        auc: the share of pairs, one of each class, that are in the right order.
+        chance: half the width of the AUC's 95 % interval around 0.5, were the answers drawn by lot.
+    """
+
+    photos: int
+    auc: float
+    chance: float
+
+    @property
+    def is_reversed(self) -> bool:
+        """Whether the AUC is under 0.5 by more than chance."""
+        return self.auc < 0.5 - self.chance
+
+    @property
+    def words(self) -> str:
+        """In words."""
+        said = f"AUC {self.auc:.3f} on {self.photos} labelled photos"
+        return (
+            f"{said} (by chance not under {max(0.0, 0.5 - self.chance):.3f}): {LOOKS_REVERSED}"
+            if self.is_reversed
+            else said
+        )
+
+
+def sorting_of(labels: Sequence[bool] | Flags, probabilities: Sequence[float] | Floats) -> Separation:
+    """Compare answers with labels, both of which have to occur.
+
+    The AUC is Mann and Whitney's U over the number of pairs, ties counting half; by chance its variance is
+    (m + n + 1) / 12mn (Mann and Whitney 1947), so that no answers to fewer than three photos of each class are proof.
+    """
+    flags, said = np.asarray(labels, dtype=bool), np.asarray(probabilities, dtype=np.float64)
+    works, clear = said[flags], np.sort(said[~flags])
+    below, upto = np.searchsorted(clear, works, "left"), np.searchsorted(clear, works, "right")
+    pairs = len(works) * len(clear)
+    auc = float((below + upto).sum()) / (2 * pairs)
+    return Separation(len(flags), auc, CONFIDENCE_DEVIATIONS * float(np.sqrt((len(flags) + 1) / (12 * pairs))))
+
+
+@dataclass(frozen=True, slots=True)
+class DrawingCheck:
+    """What a model says of drawn roads, as they are and with cones in them: pairs of probabilities."""
+
+    pairs: Sequence[tuple[float, float]]
+
+    @property
+    def is_reversed(self) -> bool:
+        """Whether cones lower every answer, and by much.
+
+        A hint and no proof: a network that was trained on photos owes nothing to a drawing.
+        """
+        changes = [with_cones - without for without, with_cones in self.pairs]
+        return bool(changes) and max(changes) < 0 and float(np.median(changes)) < -CLEAR_CHANGE
+
+    @property
+    def words(self) -> str:
+        """In words."""
+        without, with_cones = (float(np.median(column)) for column in zip(*self.pairs, strict=True))
+        said = f"cones that are drawn into a road change its answer from {without:.2f} to {with_cones:.2f}"
+        return f"{said}: {LOOKS_REVERSED}" if self.is_reversed else said
+
+
+def ask_drawn(ask: Callable[[Image.Image], float]) -> DrawingCheck:
+    """Ask a model about every drawn road."""
+    return DrawingCheck([(ask(Image.fromarray(road)), ask(Image.fromarray(works))) for road, works in drawn_pairs()])

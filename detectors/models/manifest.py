@@ -17,13 +17,13 @@ from detectors.models.labels import contradiction, words
 
 NAME = MANIFEST_FILE
 NUMPY = "numpy"  # the reference where there is no torch
-BLOCK = 16 * 2**20  # bytes that are hashed at a time
+HASH_BLOCK_BYTES = 16 * 2**20  # bytes that are hashed at a time
 
 
 Tenths = Annotated[list[Share], Field(min_length=10, max_length=10)]
 Precision = Literal["fp32", "bf16", "int8"]
-PLAIN = "plain ViT graph"  # in a manifest's `made_with`
-CURRENT = {PLAIN: "2"}  # 2: the last layer computes the first token alone
+PLAIN_VIT_BUILDER = "plain ViT graph"  # in a manifest's `made_with`
+CURRENT_BUILDERS = {PLAIN_VIT_BUILDER: "2"}  # 2: the last layer computes the first token alone
 
 
 class _Part(BaseModel):
@@ -76,7 +76,7 @@ class Parity(_Part):
         return "compared with numpy only, which shares the preprocessing" if self.reference == NUMPY else ""
 
 
-class Labelled(_Part):
+class LabelledFigures(_Part):
     """What the faster graph costs on labelled pictures."""
 
     pictures: int
@@ -86,7 +86,7 @@ class Labelled(_Part):
     reward: float
 
 
-class Judged(_Part):
+class ExportFigures(_Part):
     """What the model said of labelled photos when it was exported with some."""
 
     photos: int
@@ -105,7 +105,7 @@ class Gate(_Part):
     flips: float  # share of pictures on the other side of the threshold
     seconds: float  # median of a run
     seconds_fp32: float
-    labelled: Labelled | None = None
+    labelled: LabelledFigures | None = None
     made_pictures: bool = False  # made by arithmetic, not photos
     answers: tuple[float, float] | None = None  # the least and the largest of fp32's over these pictures
     others: Share | None = None  # of the CPU's time that other programs had while it was timed; None: nobody looked
@@ -157,7 +157,7 @@ class Manifest(_Part):
     parity: Parity
     gate: Gate | None = None  # of precisions other than fp32
     predictions: Tenths | None = None  # shares of what it said of photos it was not trained on, half of them roadwork
-    judged: Judged | None = None  # by labelled photos
+    judged: ExportFigures | None = None  # by labelled photos
     calibration: Calibration | None = None  # of the fp32 folder alone; its faster variants take it over
     branches: dict[str, BranchModel] | None = None  # of an ensemble; of its faster variant, those of its branches
     made_with: dict[str, str]  # package -> version
@@ -215,7 +215,7 @@ def sha256(path: Path) -> str:
     In large blocks: the interpreter's lock is released for each, and while other threads import modules, as at a start,
     each time costs up to 5 ms to get it back. `hashlib.file_digest` takes 256 KiB at a time.
     """
-    found, block = hashlib.sha256(), memoryview(bytearray(min(BLOCK, path.stat().st_size + 1)))
+    found, block = hashlib.sha256(), memoryview(bytearray(min(HASH_BLOCK_BYTES, path.stat().st_size + 1)))
     with path.open("rb", buffering=0) as file:
         while size := file.readinto(block):
             found.update(block[:size])
@@ -226,4 +226,4 @@ def is_outdated(manifest: Manifest) -> bool:
     """Return whether an older version than ours made this graph, or the graph that this one was made from."""
     made = manifest.made_with
     is_plain = manifest.detector == "ViT" and "onnx" in made and "optimum" not in made
-    return is_plain and made.get(PLAIN) != CURRENT[PLAIN]
+    return is_plain and made.get(PLAIN_VIT_BUILDER) != CURRENT_BUILDERS[PLAIN_VIT_BUILDER]

@@ -1,4 +1,4 @@
-"""Original weights: where they are, which revision they have, and getting them there."""
+"""The sources of original weights: where they are, which revision they have, and their download."""
 
 import glob
 import hashlib
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detectors.errors import DetectorConfigError, ModelError, in_one_line
-from detectors.models.checkpoint import FIRST, revision_files, weight_files, weight_names
+from detectors.models.checkpoint import FIRST_FILES, revision_files, weight_files, weight_names
 from detectors.models.config import SHIPPED, DetectorConfig
 from detectors.models.manifest import Manifest, sha256
 
-ROUNDS = 3  # what config.json names may be an index, which names shards
+DOWNLOAD_ROUNDS = 3  # what config.json names may be an index, which names shards
 
 UNAUTHORISED, FORBIDDEN, NOT_FOUND = 401, 403, 404
 
@@ -35,9 +35,9 @@ def fetch(repo: str, revision: str, within: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    names, fetched, wanted = set(FIRST), set[str](), revision
+    names, fetched, wanted = set(FIRST_FILES), set[str](), revision
     try:
-        for _ in range(ROUNDS):
+        for _ in range(DOWNLOAD_ROUNDS):
             patterns = [glob.escape(f"{within}/{name}".removeprefix("/")) for name in sorted(names - fetched)]
             snapshot = Path(snapshot_download(repo, revision=wanted, allow_patterns=patterns))
             wanted = snapshot.name  # the commit: a branch may move between two rounds

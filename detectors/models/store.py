@@ -1,4 +1,4 @@
-"""Model folders: how a prepared one is put into place, and what is written into its manifest later."""
+"""The store of model folders: how a prepared one is put into place, and what its manifest is told later."""
 
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -7,10 +7,10 @@ from pathlib import Path
 from detectors.files import write_safely
 from detectors.models import MODEL_FILE
 from detectors.models.calibration import Calibration, spread
-from detectors.models.manifest import NAME, Judged, Manifest, same_branches
-from detectors.models.reversal import Sorting, sorting_of
+from detectors.models.labels import Separation, sorting_of
+from detectors.models.manifest import NAME, ExportFigures, Manifest, same_branches
 
-LARGE = 50_000_000  # bytes; smaller graphs stay one file
+LARGE_GRAPH_BYTES = 50_000_000  # bytes; smaller graphs stay one file
 
 
 def move_into_place(partial: Path, folder: Path) -> None:
@@ -30,12 +30,12 @@ def store_calibration(folder: Path, calibration: Calibration | None, predictions
     write_manifest(Manifest.read(folder).model_copy(update=update), folder)
 
 
-def store_spread(folder: Path, probabilities: Sequence[float], labels: Sequence[bool]) -> Sorting:
+def store_spread(folder: Path, probabilities: Sequence[float], labels: Sequence[bool]) -> Separation:
     """Write into a manifest how a model's answers to labelled photos are spread, and how well they sort them."""
     found = sorting_of(labels, probabilities)
     update = {
         "predictions": [round(share, 4) for share in spread(probabilities, labels)],
-        "judged": Judged(photos=found.photos, auc=round(found.auc, 4), reversed=found.is_reversed),
+        "judged": ExportFigures(photos=found.photos, auc=round(found.auc, 4), reversed=found.is_reversed),
     }
     write_manifest(Manifest.read(folder).model_copy(update=update), folder)
     return found
@@ -67,7 +67,7 @@ def move_weights_out(folder: Path) -> None:
     Inline weights cost half as much memory again (609 MB instead of 437 MB for a ViT-base).
     """
     path = folder / MODEL_FILE
-    if path.stat().st_size < LARGE:
+    if path.stat().st_size < LARGE_GRAPH_BYTES:
         return
     import onnx
 

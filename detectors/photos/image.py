@@ -1,4 +1,7 @@
-"""Bytes to a bounded picture."""
+"""The decoder of photos: bytes to a picture within limits of size, memory and time.
+
+Whoever sends the bytes may be hostile, and Pillow alone would try to decode anything.
+"""
 
 import io
 import struct
@@ -22,16 +25,16 @@ HEADER_READS = 4_000  # of these, up to its pixels: 10 ms. A camera's file takes
 MAX_PROFILES = 4  # of a PNG's colours, each unpacked to up to 1 MiB in 1 ms; one is allowed
 PNG, PROFILE = b"\x89PNG", b"iCCP"
 # What Pillow's parsers raise when they meet hostile bytes; `struct.error` and `zlib.error` are no `ValueError`.
-HOSTILE = (
+DECODER_ERRORS = (
     ArithmeticError, AttributeError, EOFError, LookupError, OSError, struct.error, SyntaxError, TypeError, ValueError,
     zlib.error,
 )  # fmt: skip
-STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2}  # bytes that Pillow takes for a pixel; 4 in all other modes
+BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2}  # bytes that Pillow takes for a pixel; 4 in all other modes
 CANVASES = 17  # bytes for a pixel that libwebp takes besides
 POINTERS = 16  # bytes for a row besides its pixels
 METADATA = 6  # bytes for each of the file, as if all of it were EXIF: as it is read, collected and looked through
 RESIZED = 4 * 512 * 512  # bytes of a square picture after the resize
-TURNS = {  # what EXIF's orientation asks for; 1 and all else: nothing
+ORIENTATIONS = {  # what EXIF's orientation asks for; 1 and all else: nothing
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -94,7 +97,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise ImageError("the image is not a JPEG, PNG or WebP") from error
     except (Image.DecompressionBombError, MemoryError, OverflowError) as error:
         raise ImageError("the image is too large to be opened") from error
-    except HOSTILE as error:
+    except DECODER_ERRORS as error:
         raise ImageError("the image can't be decoded") from error
 
 
@@ -111,9 +114,9 @@ def memory_of(data: bytes, max_pixels: int = MAX_PIXELS) -> int:
             return 0
         turns = picture.format == "PNG" or _turn(picture) is not None  # of a PNG it may follow the pixels
         coefficients = 2 * len(picture.getbands()) if "progressive" in picture.info else 0
-    except (ImageError, Image.DecompressionBombError, MemoryError, OverflowError, *HOSTILE):
+    except (ImageError, Image.DecompressionBombError, MemoryError, OverflowError, *DECODER_ERRORS):
         return 0
-    stored = STORED.get(mode, 4)
+    stored = BYTES_PER_PIXEL.get(mode, 4)
     decoder = CANVASES if picture.format == "WEBP" else coefficients
     turned = max(_rows(width, height, stored), _rows(height, width, stored)) if turns else 0
     converted = max(_rows(width, height, 4), _rows(height, width, 4) if turns else 0) if mode != "RGB" else 0
@@ -143,6 +146,6 @@ def _upright(picture: Image.Image) -> Image.Image:
 
 def _turn(picture: Image.Image) -> Image.Transpose | None:
     try:
-        return TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
-    except (*HOSTILE, MemoryError):
+        return ORIENTATIONS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except (*DECODER_ERRORS, MemoryError):
         return None

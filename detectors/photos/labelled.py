@@ -1,4 +1,4 @@
-"""Photos in folders: labelled ones, in `FOLDER/roadwork` and `FOLDER/no_roadwork`, are read by one rule wherever.
+"""Folders of labelled photos: `FOLDER/roadwork` and `FOLDER/no_roadwork`, read by one rule everywhere.
 
 A photo that can't be opened is left out and named, as is one whose very file lies in both classes.
 """
@@ -17,9 +17,9 @@ from PIL import Image
 from detectors.errors import DetectorConfigError, ImageError
 from detectors.photos.image import decode
 
-SIDE = 24  # pixels of a thumbnail
-ALIKE = 0.88  # correlation of two thumbnails; copies at another size or JPEG quality are above .99
-BLOCK = 1024  # rows compared at a time, so that memory stays small with many photos
+THUMBNAIL_SIDE = 24  # pixels of a thumbnail
+DUPLICATE_CORRELATION = 0.88  # correlation of two thumbnails; copies at another size or JPEG quality are above .99
+COMPARED_ROWS = 1024  # rows compared at a time, so that memory stays small with many photos
 
 
 CLASSES = ("no_roadwork", "roadwork")  # folders, in the order of the labels
@@ -29,11 +29,13 @@ Tell = Callable[[int, int], None]  # so many photos are done, of so many
 
 
 def thumbnail(picture: Image.Image) -> NDArray[np.uint8]:
-    """Return an RGB picture in little, shape (SIDE, SIDE, 3)."""
-    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0), dtype=np.uint8)
+    """Return an RGB picture in little, shape (THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)."""
+    return np.asarray(
+        picture.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR, reducing_gap=3.0), dtype=np.uint8
+    )
 
 
-def groups(thumbnails: Sequence[NDArray[np.uint8]], alike: float = ALIKE) -> NDArray[np.int64]:
+def groups(thumbnails: Sequence[NDArray[np.uint8]], alike: float = DUPLICATE_CORRELATION) -> NDArray[np.int64]:
     """Number the groups of near-identical photos: thumbnails, mirrored or not, that correlate by more than `alike`.
 
     Returns:
@@ -48,10 +50,10 @@ def groups(thumbnails: Sequence[NDArray[np.uint8]], alike: float = ALIKE) -> NDA
             number = int(first[number])
         return number
 
-    for start in range(0, len(tiny), BLOCK):
-        rows = plain[start : start + BLOCK]
-        likeness = np.maximum(rows @ plain.T, rows @ mirrored.T)
-        for one, other in zip(*np.nonzero(likeness > alike), strict=True):
+    for start in range(0, len(tiny), COMPARED_ROWS):
+        rows = plain[start : start + COMPARED_ROWS]
+        similarity = np.maximum(rows @ plain.T, rows @ mirrored.T)
+        for one, other in zip(*np.nonzero(similarity > alike), strict=True):
             a, b = sorted((root(start + int(one)), root(int(other))))
             first[b] = a
     return np.array([root(number) for number in range(len(tiny))], dtype=np.int64)

@@ -1,4 +1,7 @@
-"""Pictures made by arithmetic: the known picture of the self-test, and a set for the parity check."""
+"""Synthetic pictures: the known picture of the self-test, and a set for the parity check.
+
+They are drawn by arithmetic, so that every machine has the same ones.
+"""
 
 import io
 from collections.abc import Iterator
@@ -9,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-KNOWN = Path(__file__).with_name("known.png")
+KNOWN_PICTURE_FILE = Path(__file__).with_name("known.png")
 SIZES = ((224, 224), (640, 360), (360, 640), (1280, 720), (300, 227), (96, 96), (1920, 1080), (500, 375))
 
 
@@ -44,7 +47,7 @@ def known_picture() -> bytes:
     It comes from a file since a start has no time to make it; once, or a process without a file descriptor left would
     fail its self-test.
     """
-    return KNOWN.read_bytes()
+    return KNOWN_PICTURE_FILE.read_bytes()
 
 
 @cache

@@ -1,4 +1,7 @@
-"""How validators prepare photos, by era; the augmented one has the levels of StreetVision's older validators."""
+"""The validators' transforms of photos, by era, with the levels of StreetVision's older validators.
+
+Whoever trains or judges a model needs photos as validators send them.
+"""
 
 import io
 from collections.abc import Callable
@@ -9,8 +12,8 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 SIDE = 224  # pixels of the square that validators made of photos
 GREY, BLOCK = (128, 128, 128), 8  # of the blocks that hide something, and their pixels a side
-TILT = 20.0  # degrees, either way
-SMALLEST = 0.2  # of its area that a crop leaves of a photo
+MAX_ROTATION = 20.0  # degrees, either way
+MIN_CROP_SHARE = 0.2  # of its area that a crop leaves of a photo
 BILINEAR = Image.Resampling.BILINEAR
 
 
@@ -26,7 +29,7 @@ Change = Literal["jpeg", "blur", "noise", "together"]
 View = Era | Change
 CHANGES: tuple[Change, ...] = get_args(Change)  # each of a letterboxed photo
 VIEWS: tuple[View, ...] = (*ERAS, *CHANGES)
-WORST = 30  # quality of a JPEG that still occurs
+MIN_JPEG_QUALITY = 30  # quality of a JPEG that still occurs
 
 
 def letterbox(picture: Image.Image) -> Image.Image:
@@ -47,8 +50,8 @@ def recompressed(picture: Image.Image, quality: int) -> Image.Image:
 
 
 def tilted(picture: Image.Image, random: np.random.Generator) -> Image.Image:
-    """Turn by up to `TILT`; the corners that come into view are black."""
-    return picture.rotate(random.uniform(-TILT, TILT))
+    """Turn by up to `MAX_ROTATION`; the corners that come into view are black."""
+    return picture.rotate(random.uniform(-MAX_ROTATION, MAX_ROTATION))
 
 
 def desaturated(picture: Image.Image, share: float) -> Image.Image:
@@ -126,7 +129,7 @@ def augmented(picture: Image.Image, level: int, random: np.random.Generator) -> 
 def _cropped(picture: Image.Image, random: np.random.Generator) -> Image.Image:
     """Cut a square of a fifth to all of the area out, as far as it fits."""
     width, height = picture.size
-    side = min(int(np.sqrt(random.uniform(SMALLEST, 1.0) * width * height)), width, height)
+    side = min(int(np.sqrt(random.uniform(MIN_CROP_SHARE, 1.0) * width * height)), width, height)
     left, top = int(random.integers(width - side + 1)), int(random.integers(height - side + 1))
     return picture.resize((SIDE, SIDE), BILINEAR, box=(left, top, left + side, top + side))
 
@@ -160,5 +163,5 @@ def sent(photo: bytes, view: View, random: np.random.Generator) -> bytes:
     if view in ("noise", "together"):
         picture = noisy(picture, random.uniform(NOISE[0] / 4, NOISE[-1]), random)
     if view in ("jpeg", "together"):
-        quality = int(random.integers(WORST, QUALITY))
+        quality = int(random.integers(MIN_JPEG_QUALITY, QUALITY))
     return encoded(picture, quality)

@@ -1,4 +1,4 @@
-"""A faster precision of an ensemble: each branch's own, and a gate for what they say together."""
+"""Faster precisions of an ensemble: each branch's own, and one gate for their combined answer."""
 
 import shutil
 import statistics
@@ -16,11 +16,11 @@ from detectors.models.config import DetectorConfig
 from detectors.models.manifest import NAME, Gate, Manifest
 from detectors.models.store import move_into_place
 from detectors.quantize import gate
-from detectors.quantize.quantize import CalibrationPhotos, Order, make_faster
+from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest, make_faster
 from detectors.registry import DEFAULT
 
 
-def make_faster_ensemble(config: DetectorConfig, order: Order) -> Path:
+def make_faster_ensemble(config: DetectorConfig, order: PrecisionRequest) -> Path:
     """Make the faster variant of every branch and judge their fused answers; return the folder of the judgement.
 
     Raises:

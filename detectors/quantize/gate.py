@@ -1,4 +1,7 @@
-"""The gate: what a faster graph's answers cost, and whether that is too much. Pure."""
+"""The gate: what a faster graph's answers cost, and whether that is too much.
+
+Measurements come in, a verdict goes out: nothing here runs a model.
+"""
 
 import logging
 import statistics
@@ -14,7 +17,7 @@ from detectors.base import Backend, ModelFiles, RunOptions
 from detectors.evaluation.reward import expected_reward
 from detectors.load import PreparedModel
 from detectors.machine import LOUD, others, spent
-from detectors.models.manifest import Gate, Labelled, Manifest
+from detectors.models.manifest import Gate, LabelledFigures, Manifest
 from detectors.models.store import write_manifest
 from detectors.network import Network
 from detectors.photos.image import decode
@@ -24,12 +27,12 @@ from detectors.registry import BACKENDS, DEFAULT, VARIANTS, backend_class, netwo
 log = logging.getLogger(__name__)
 
 Probabilities = NDArray[np.float64]
-NEAR = 1.1  # within a tenth of the fastest, the more faithful one is taken
+EQUAL_SPEED = 1.1  # within a tenth of the fastest, the more faithful one is taken
 MAX_FLIPS = 0.005  # share of the photos whose answer may cross 0.5
-LITTLE = 0.1  # of probability; answers that vary less tell pictures hardly apart
+MIN_SPREAD = 0.1  # of probability; answers that vary less tell pictures hardly apart
 
 
-ROUNDS = 15
+TIMED_ROUNDS = 15
 LEAST_SECONDS = 0.5  # of a measurement: the kernel counts CPU time in ticks of 10 ms
 TRIES = 3  # of a measurement that other programs disturb
 
@@ -47,13 +50,13 @@ def differences(fp32: Probabilities, faster: Probabilities) -> tuple[float, floa
 
 def labelled(
     fp32: Probabilities, faster: Probabilities, labels: Sequence[bool] | None, threshold: float
-) -> Labelled | None:
+) -> LabelledFigures | None:
     """Return accuracy and expected reward of both, where labels are given; True is roadwork."""
     if labels is None:
         return None
     truth = np.array(labels, dtype=bool)
     (accuracy_fp32, reward_fp32), (accuracy, reward) = (_worth(p > threshold, truth) for p in (fp32, faster))
-    return Labelled(
+    return LabelledFigures(
         pictures=len(truth),
         accuracy_fp32=accuracy_fp32,
         accuracy=accuracy,
@@ -69,7 +72,7 @@ def best(gates: Mapping[str, Gate]) -> str:
     """
     speeds = {name: gate.speed for name, gate in gates.items()}
     known = {name: speed for name, speed in speeds.items() if speed is not None}
-    limit = min(known.values()) * NEAR if len(known) == len(gates) else None
+    limit = min(known.values()) * EQUAL_SPEED if len(known) == len(gates) else None
     near = [name for name in gates if limit is None or known[name] <= limit]
     return min(near, key=lambda name: gates[name].mean_difference)
 
@@ -116,7 +119,7 @@ def doubts(gate: Gate) -> list[str]:
             f"how fast it is could not be measured: other programs had {gate.others:.0%} of the CPU's time; make it "
             "again on a quiet machine, or have `roadwork-miner tune` measure"
         )
-    if gate.answers is not None and gate.answers[1] - gate.answers[0] < LITTLE:
+    if gate.answers is not None and gate.answers[1] - gate.answers[0] < MIN_SPREAD:
         low, high = gate.answers
         found.append(
             f"unproven: the model's answers hardly vary over the judged pictures ({low:.2f} to {high:.2f}), so that "
@@ -132,14 +135,14 @@ def _worth(said: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[float, fl
 
 
 @dataclass(frozen=True, slots=True)
-class Timed:
+class RunTimes:
     """The median seconds of a run of each, and the share of the CPU's time that other programs had meanwhile."""
 
     seconds: list[float]
     others: float
 
 
-def interleaved(backends: Sequence[Backend], array: NDArray[np.float32], rounds: int = ROUNDS) -> Timed:
+def interleaved(backends: Sequence[Backend], array: NDArray[np.float32], rounds: int = TIMED_ROUNDS) -> RunTimes:
     """Measure a run of each in turn; once more where other programs disturb, and the quietest time counts."""
     best = _measured(backends, array, rounds)
     for _ in range(TRIES - 1):
@@ -149,7 +152,7 @@ def interleaved(backends: Sequence[Backend], array: NDArray[np.float32], rounds:
     return best
 
 
-def _measured(backends: Sequence[Backend], array: NDArray[np.float32], rounds: int) -> Timed:
+def _measured(backends: Sequence[Backend], array: NDArray[np.float32], rounds: int) -> RunTimes:
     times: list[list[float]] = [[] for _ in backends]
     before, began = spent(()), time.perf_counter()
     while len(times[0]) < rounds or time.perf_counter() - began < LEAST_SECONDS:
@@ -157,7 +160,7 @@ def _measured(backends: Sequence[Backend], array: NDArray[np.float32], rounds: i
             started = time.perf_counter()
             backend.run(array)
             mine.append(time.perf_counter() - started)
-    return Timed([statistics.median(mine) for mine in times], others(before, spent(())))
+    return RunTimes([statistics.median(mine) for mine in times], others(before, spent(())))
 
 
 def compare(folder: Path, variants: Mapping[str, Path], options: RunOptions) -> dict[str, Gate]:

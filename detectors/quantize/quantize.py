@@ -1,4 +1,4 @@
-"""From an fp32 folder to a faster one: every recipe is tried, the gate judges, measurement chooses."""
+"""The quantisation of an fp32 folder: each recipe is tried, the gate judges it, the fastest is kept."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -27,13 +27,13 @@ from detectors.quantize.gate import MAX_FLIPS, interleaved
 from detectors.registry import BACKENDS, DEFAULT, backend_class, network_class, recipes
 
 CALIBRATION = 32  # pictures; ranges hardly widen with more
-SHARE = 3  # one of so many is calibrated on, where there are few
-MADE = SHARE * CALIBRATION
+CALIBRATION_SHARE = 3  # one of so many is calibrated on, where there are few
+SYNTHETIC_PHOTOS = CALIBRATION_SHARE * CALIBRATION
 
 
 SAMPLES = 4  # pictures; the order of the layers is the same with more
 Array = NDArray[np.float32]
-KEEP = (0, 2, 4, 8, 16)  # layers left in fp32, tried in turn
+FP32_LAYERS = (0, 2, 4, 8, 16)  # layers left in fp32, tried in turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,14 @@ class CalibrationPhotos:
     @classmethod
     def by_arithmetic(cls) -> Self:
         """Return made ones, for want of photos."""
-        return cls(many_pictures(MADE), made=True)
+        return cls(many_pictures(SYNTHETIC_PHOTOS), made=True)
 
     def split(self) -> tuple[Self, Self]:
         """Return those to calibrate on and those to judge on; a lone one has to do for both.
 
         A graph looks better on what it was calibrated on. Spread over all, which may be sorted by class.
         """
-        step = max(SHARE, len(self.data) // CALIBRATION)
+        step = max(CALIBRATION_SHARE, len(self.data) // CALIBRATION)
         chosen = range(0, len(self.data), step)[:CALIBRATION]
         others = [number for number in range(len(self.data)) if number not in chosen]
         return self._only(chosen), self._only(others or chosen)
@@ -130,7 +130,7 @@ def _rounded(value: Array, axis: int | None = None) -> Array:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class PrecisionRequest:
     """A precision for a backend.
 
     Attributes:
@@ -159,7 +159,7 @@ class Candidate:
     gate: Gate
 
 
-def make_faster(folder: Path, order: Order) -> Path:
+def make_faster(folder: Path, order: PrecisionRequest) -> Path:
     """Make the faster variant of an fp32 model folder for one backend; return its folder.
 
     Raises:
@@ -200,7 +200,7 @@ def make_faster(folder: Path, order: Order) -> Path:
 class _Trial:
     """One model's attempts at a precision."""
 
-    def __init__(self, fp32: Network, source: Path, partial: Path, order: Order) -> None:
+    def __init__(self, fp32: Network, source: Path, partial: Path, order: PrecisionRequest) -> None:
         self.fp32, self.source, self.partial, self.order = fp32, source, partial, order
         calibration, self.photos = order.photos.split()
         self.refusals: list[str] = []
@@ -211,7 +211,7 @@ class _Trial:
 
     def attempt(self, name: str, recipe: Recipe) -> Candidate | None:
         """Try a recipe with more and more layers left in fp32, until it passes."""
-        for count in KEEP:
+        for count in FP32_LAYERS:
             keep = self._sensitive(count, recipe.layers)
             self.order.progress(f"{name}{f', {count} layers in fp32' if keep else ''}")
             folder = self.partial / f"{name}-{count}"

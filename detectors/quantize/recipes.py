@@ -1,4 +1,7 @@
-"""int8 and bf16 for OpenVINO."""
+"""The recipes of int8 and bf16, for onnxruntime and OpenVINO.
+
+One precision has several of them, as none is the best for every network.
+"""
 
 import contextlib
 import functools

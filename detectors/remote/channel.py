@@ -1,4 +1,4 @@
-"""One endpoint on the wire: Triton's own client for the Open Inference Protocol, with its many errors made three.
+"""The channel to one endpoint: Triton's client for the Open Inference Protocol, with its many errors made three.
 
 The client is the asyncio one: the blocking one may be used by a single thread only and has time limits of its own
 instead of a request's, while a coroutine is simply cancelled when the time is up. It would read whatever is sent, so
@@ -27,7 +27,7 @@ from detectors.redact import shown_within
 from detectors.remote.endpoints import legible
 
 TYPE = "FP32"
-ANY = -1  # a dimension that the graph leaves open
+OPEN_DIMENSION = -1  # a dimension that the graph leaves open
 
 
 BUSY_STATUSES = ("429", "503")
@@ -35,8 +35,8 @@ CONNECTIONS = 256  # more than there are slots
 SCORE = 32  # bytes of a score in JSON, at most
 ENVELOPE = 16 * 1024  # bytes around the scores: names, shape, parameters
 METADATA = 64 * 1024  # bytes of what a server says of a model, besides the labels
-ERROR = 8 * 1024  # bytes that are read of an error's text
-UNPACKED = {"accept-encoding": "identity"}
+ERROR_BYTES = 8 * 1024  # bytes that are read of an error's text
+UNCOMPRESSED = {"accept-encoding": "identity"}
 # What Triton's client, numpy and the JSON parser raise for an answer that is not what the protocol says.
 MALFORMED = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError, struct.error)
 Kind = Literal["gone", "odd", "busy", "late"]
@@ -87,7 +87,9 @@ def _only(metadata: Mapping[str, Any], kind: str, shape: tuple[int, ...]) -> Map
 
 
 def _fits(told: Sequence[Any], shape: Sequence[int]) -> bool:
-    return len(told) == len(shape) and all(has in (ANY, wanted) for has, wanted in zip(told, shape, strict=True))
+    return len(told) == len(shape) and all(
+        has in (OPEN_DIMENSION, wanted) for has, wanted in zip(told, shape, strict=True)
+    )
 
 
 class Fault(Exception):
@@ -113,7 +115,7 @@ class ReadLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class HttpAnswer:
     """An answer that was read: as much of aiohttp's as Triton's client looks at."""
 
     status: int
@@ -135,15 +137,15 @@ class BoundedClient(InferenceServerClient):  # type: ignore[misc]
         super().__init__(url, conn_limit=CONNECTIONS, conn_timeout=None, ssl=context is not None, ssl_context=context)
         self._limits = limits
 
-    async def _get(self, request_uri: str, headers: Mapping[str, Any] | None, query_params: Any) -> Received:
-        answer = await super()._get(request_uri, UNPACKED | dict(headers or {}), query_params)
+    async def _get(self, request_uri: str, headers: Mapping[str, Any] | None, query_params: Any) -> HttpAnswer:
+        answer = await super()._get(request_uri, UNCOMPRESSED | dict(headers or {}), query_params)
         return await self._receive(answer, self._limits.metadata)
 
-    async def _post(self, request_uri: str, request_body: Any, headers: Any, query_params: Any) -> Received:
-        answer = await super()._post(request_uri, request_body, UNPACKED | dict(headers or {}), query_params)
+    async def _post(self, request_uri: str, request_body: Any, headers: Any, query_params: Any) -> HttpAnswer:
+        answer = await super()._post(request_uri, request_body, UNCOMPRESSED | dict(headers or {}), query_params)
         return await self._receive(answer, self._limits.scores)
 
-    async def _receive(self, answer: aiohttp.ClientResponse, limit: int) -> Received:
+    async def _receive(self, answer: aiohttp.ClientResponse, limit: int) -> HttpAnswer:
         """Read an answer up to the limit; of an error, as much as fits: its status says enough.
 
         Raises:
@@ -151,7 +153,7 @@ class BoundedClient(InferenceServerClient):  # type: ignore[misc]
         """
         self._stub.cookie_jar.clear()  # nobody would ever look at what a server has kept here
         is_error = answer.status != HTTPStatus.OK
-        limit = ERROR if is_error else limit
+        limit = ERROR_BYTES if is_error else limit
         body = bytearray()
         try:
             coding = answer.headers.get("content-encoding", "identity")
@@ -163,7 +165,7 @@ class BoundedClient(InferenceServerClient):  # type: ignore[misc]
             answer.close()  # the connection too, unless all of the answer was read
         if len(body) > limit and not is_error:
             raise Fault("odd", f"its answer has more than the {limit:,} bytes that it needs")
-        return Received(answer.status, answer.headers, bytes(body[:limit]))
+        return HttpAnswer(answer.status, answer.headers, bytes(body[:limit]))
 
 
 class Channel:

@@ -1,4 +1,7 @@
-"""Which endpoint is asked, for how long, and when one that failed is looked at again: decisions without a clock."""
+"""The choice of endpoints: which is asked, for how long, and when a failed one is tried again.
+
+Decisions without a clock: times come in as arguments, so that a test needs no waiting.
+"""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The endpoints together: each picture to the least busy one that has proven itself, once more elsewhere if that fails.
+"""The engine: each picture goes to the least busy proven endpoint, and once more elsewhere if that fails.
 
 All of it lives on one event loop, so there is nothing to lock. An endpoint is asked for validators' pictures only after
 it has answered the known picture as the manifest says; one that fails is left alone and proven anew.
@@ -190,7 +190,7 @@ class Engine:
         endpoint, was, known = place.endpoint, place.endpoint.state, place.endpoint.reason
         endpoint.give_up(reason, time.monotonic())
         if was != "down" or endpoint.reason != known:
-            log.warning("endpoint %d (%s) is left alone: %s", endpoint.index, endpoint.name, endpoint.reason)
+            log.warning("endpoint %d (%s) is out of use: %s", endpoint.index, endpoint.name, endpoint.reason)
         self._tell(endpoint, was)
 
     def _tell(self, endpoint: Endpoint, was: State) -> None:

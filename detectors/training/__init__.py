@@ -1,1 +1,4 @@
-"""Training and judging detectors; nobody but the commands that do so imports it."""
+"""Training: labelled photos and a base model come in, a model folder goes out.
+
+Only the commands that train import it, as it needs torch.
+"""

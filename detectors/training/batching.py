@@ -1,4 +1,4 @@
-"""A batch in parts that fit into memory: their gradients add up to the batch's own."""
+"""Micro-batches: parts of a batch that fit into memory; their gradients add up to the batch's own."""
 
 import gc
 import time

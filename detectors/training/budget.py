@@ -1,4 +1,4 @@
-"""What a training may take of the machine: numbers come in, decisions go out.
+"""The budget of a training: the memory, cores and time that it may take of the machine.
 
 The readings are the caller's business, since what the kernel says of this process is read elsewhere.
 """
@@ -26,7 +26,7 @@ COLUMNS = (
     "swapped_out_mb",
     "waiting_share",
 )
-AGAIN = 600.0  # seconds until the same advice is given again
+ADVICE_SECONDS = 600.0  # seconds until the same advice is given again
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class MachineReading:
     """What the machine says now. Bytes and seconds; sums count from some start."""
 
     resident: float  # of this process
@@ -74,7 +74,7 @@ class Reading:
         return self.available < RESERVE * self.memory
 
 
-Probe = Callable[[], Reading]
+Probe = Callable[[], MachineReading]
 
 
 def first_micro_batch(available: float, batch_size: int, *, full: bool) -> int:
@@ -88,7 +88,7 @@ def loader_workers(cores: int, load_seconds: float, step_seconds: float) -> int:
     return 0 if load_seconds < 0.1 * step_seconds else min(2, cores // 2)
 
 
-def fewer(micro_batch: int, growth: float, now: Reading) -> int:
+def fewer(micro_batch: int, growth: float, now: MachineReading) -> int:
     """Return how many photos of a micro-batch fit, which adds `growth` bytes to what is taken now.
 
     Half as many where the reserve would be touched, and halved on where what is available would not suffice.
@@ -112,7 +112,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | OSError) and any(sign in words for sign in signs + primitives)
 
 
-def advice(before: Reading, now: Reading, seconds: float, waiting: float) -> list[str]:
+def advice(before: MachineReading, now: MachineReading, seconds: float, waiting: float) -> list[str]:
     """Say in words what the run lacks.
 
     Args:
@@ -182,12 +182,12 @@ class ResourceLog:
     def _advise(self, words: list[str], now: float) -> None:
         for line in words:
             kind = line.rpartition(":")[2]  # what to do about it: the figures before it differ each time
-            if now - self._told.get(kind, -AGAIN) >= AGAIN:
+            if now - self._told.get(kind, -ADVICE_SECONDS) >= ADVICE_SECONDS:
                 self._told[kind] = now
                 self._screen.warn(line)
 
 
-def _row(before: Reading, now: Reading, seconds: float, waiting: float, since: float) -> list[str]:
+def _row(before: MachineReading, now: MachineReading, seconds: float, waiting: float, since: float) -> list[str]:
     share = (now.cpu - before.cpu) / seconds
     return [
         f"{since:.1f}", f"{share:.2f}", f"{now.resident / 1e6:.0f}", f"{now.available / 1e6:.0f}",

@@ -1,4 +1,4 @@
-"""Everything that can be chosen about a training: printed at its start, saved with its run, read again to resume it."""
+"""The configuration of a training: printed at its start, saved with its run, read again to resume it."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self

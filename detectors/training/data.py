@@ -1,4 +1,4 @@
-"""A Hugging Face data set as folders of photos: fetched once, at one commit, the bytes as they are."""
+"""Data sets of Hugging Face as folders of photos: fetched once, at one commit, the bytes as they are."""
 
 import hashlib
 import re
@@ -15,14 +15,14 @@ from detectors.photos.labelled import CLASSES, Photo
 from detectors.training.config import HUB, TrainConfig
 from detectors.training.dataset import PARTS, DataSet, read_data_set
 
-DONE = "complete"  # written last into a folder made from a data set: what was left out, in words
+COMPLETE_FILE = "complete"  # written last into a folder made from a data set: what was left out, in words
 SPLITS = {"train": "train", "validation": "val", "val": "val", "valid": "val", "test": "test"}
-KNOWN = {"roadwork": "roadwork", "no_roadwork": "no_roadwork", "none": "no_roadwork", "noroadwork": "no_roadwork"}
+CLASS_NAMES = {"roadwork": "roadwork", "no_roadwork": "no_roadwork", "none": "no_roadwork", "noroadwork": "no_roadwork"}
 EXAMPLE = "--set 'labels={0: no_roadwork, 1: roadwork}'"
 
 
-QUICK = 16  # photos of each class and part, to prove the set-up with
-NAMED = 10  # photos alike to others, of which there may be thousands
+QUICK_PHOTOS = 16  # photos of each class and part, to prove the set-up with
+LISTED_DUPLICATES = 10  # photos alike to others, of which there may be thousands
 
 
 def pinned(config: TrainConfig) -> TrainConfig:
@@ -59,7 +59,7 @@ def fetch(name: str, kinds: Mapping[str, str] | None, scratch: Path, screen: Scr
     words = repr(sorted(kinds.items())) if kinds is not None else ""
     plain = re.sub(r"[^A-Za-z0-9._@-]+", "--", name.strip("/"))
     folder = scratch / (plain + f"-{hashlib.sha256(words.encode()).hexdigest()[:8]}" * bool(words))
-    if not (folder / DONE).is_file():
+    if not (folder / COMPLETE_FILE).is_file():
         screen.say(f"fetching {name}")
         source, commit = parted(name)
         try:
@@ -76,8 +76,8 @@ def fetch(name: str, kinds: Mapping[str, str] | None, scratch: Path, screen: Scr
             without += _write(rows.cast_column(column, Image(decode=False)), column, known, target)
         labels = ", ".join(f"{label}: {count}" for label, count in without.most_common())
         told = f"{without.total()} photos whose label is neither class ({labels})" if without else ""
-        write_safely(folder / DONE, told.encode())
-    left_out = (folder / DONE).read_text(encoding="utf-8")
+        write_safely(folder / COMPLETE_FILE, told.encode())
+    left_out = (folder / COMPLETE_FILE).read_text(encoding="utf-8")
     if left_out:
         screen.warn(f"left out: {left_out}")
     return folder
@@ -110,8 +110,8 @@ def _columns(name: str, features: Any, kinds: Mapping[str, str] | None) -> tuple
             raise DetectorConfigError(
                 f"{fault}its labels are of the type {label.dtype}: say which is which by {EXAMPLE}"
             )
-        return pictures[0], KNOWN | {_plain(text): kind for text, kind in (kinds or {}).items()}
-    called = {_plain(text): kind for text, kind in (kinds or KNOWN).items()}  # a name, or a number
+        return pictures[0], CLASS_NAMES | {_plain(text): kind for text, kind in (kinds or {}).items()}
+    called = {_plain(text): kind for text, kind in (kinds or CLASS_NAMES).items()}  # a name, or a number
     known = {str(index): called.get(_plain(text), called.get(str(index), "")) for index, text in enumerate(names)}
     named = {index: kind for index, kind in known.items() if kind}
     # Labels that the operator does not name are left out; that the data set has others besides is a mistake.
@@ -164,7 +164,7 @@ def open_dataset(config: TrainConfig, scratch: Path, screen: Screen, workers: in
         )
     for line in data.skipped:
         screen.warn(f"left out: {line}")
-    for line in data.alike[:NAMED]:
+    for line in data.alike[:LISTED_DUPLICATES]:
         screen.warn(f"left out: {line}")
     if data.alike:
         screen.warn(f"{len(data.alike)} photos in all were left out because a part kept back has nearly the same")
@@ -183,4 +183,4 @@ def fingerprint(data: DataSet) -> str:
 
 
 def _few(photos: list[Photo]) -> list[Photo]:
-    return [photo for label in range(len(CLASSES)) for photo in [p for p in photos if p.label == label][:QUICK]]
+    return [photo for label in range(len(CLASSES)) for photo in [p for p in photos if p.label == label][:QUICK_PHOTOS]]

@@ -1,4 +1,4 @@
-"""Labelled photos to learn from, split once and for all by a seed.
+"""The data set of a training: labelled photos, split once and for all by a seed.
 
 Either `DIR/roadwork` and `DIR/no_roadwork`, or the same two in `DIR/train` and optionally `DIR/val` and `DIR/test`.
 """
@@ -18,12 +18,22 @@ from torch import Tensor
 from detectors.errors import DetectorConfigError
 from detectors.photos.image import decode
 from detectors.photos.labelled import CLASSES, Photo, Tell, groups, read_photos
-from detectors.photos.transforms import SIDE, SMALLEST, blurred, hidden, letterbox, noisy, recompressed, shrunk, tilted
+from detectors.photos.transforms import (
+    MIN_CROP_SHARE,
+    SIDE,
+    blurred,
+    hidden,
+    letterbox,
+    noisy,
+    recompressed,
+    shrunk,
+    tilted,
+)
 from detectors.preprocess import Preprocessing
 from detectors.training.config import Augment
 
-VERSION = 2  # goes up with every change of what a view looks like: cached features depend on it
-PLAIN = 0  # the number of the view that is the photo itself
+VIEWS_VERSION = 2  # goes up with every change of what a view looks like: cached features depend on it
+UNCHANGED_VIEW = 0  # the number of the view that is the photo itself
 
 
 PARTS = ("train", "val", "test")
@@ -44,7 +54,7 @@ class Views:
             ImageError: the file has changed since it was read first.
         """
         picture = decode(photo.path.read_bytes())
-        if number == PLAIN:
+        if number == UNCHANGED_VIEW:
             return picture
         return changed(picture, self.augment, np.random.default_rng((self.seed, int(photo.digest[:15], 16), number)))
 
@@ -84,7 +94,7 @@ def changed(picture: Image.Image, augment: Augment, random: np.random.Generator)
 
 
 def _cropped(picture: Image.Image, random: np.random.Generator) -> Image.Image:
-    share, stretch = random.uniform(SMALLEST, 1.0), np.exp(random.uniform(-0.2, 0.2))
+    share, stretch = random.uniform(MIN_CROP_SHARE, 1.0), np.exp(random.uniform(-0.2, 0.2))
     width = max(1, int(min(1.0, np.sqrt(share) * stretch) * picture.width))
     height = max(1, int(min(1.0, np.sqrt(share) / stretch) * picture.height))
     left, top = int(random.integers(picture.width - width + 1)), int(random.integers(picture.height - height + 1))
@@ -214,7 +224,7 @@ class PixelExamples:
     def __getitem__(self, number: int) -> Example:
         epoch, index = divmod(number, len(self.photos))
         photo = self.photos[index]
-        view = PLAIN if self._plain else epoch + 1
+        view = UNCHANGED_VIEW if self._plain else epoch + 1
         return {"inputs": load_pixels(photo, view, self._views, self._preprocessing), "labels": photo.label}
 
 

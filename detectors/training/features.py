@@ -1,4 +1,4 @@
-"""Features of photos and of their changed views, from a frozen network; computed once, then read from the cache."""
+"""Features of photos and their augmented views, from a frozen network; computed once, then cached."""
 
 import hashlib
 import io
@@ -26,22 +26,22 @@ from detectors.training import hf_model
 from detectors.training.budget import Probe, ResourceLog, is_out_of_memory
 from detectors.training.config import Augment, TrainConfig
 from detectors.training.data import open_dataset
-from detectors.training.dataset import PLAIN, VERSION, DataSet, Views, load_pixels
+from detectors.training.dataset import UNCHANGED_VIEW, VIEWS_VERSION, DataSet, Views, load_pixels
 from detectors.training.hf_model import head_of
-from detectors.training.job import SIGNALLED, Job, StoppedEarly, Stopping
+from detectors.training.job import SIGNALLED, Job, StoppedEarly, StopSignal
 from detectors.training.trainer import choose_for_features
 
 Row = tuple[str, int]  # SHA-256 of the photo's file, number of the view
 SHARD = 4096  # rows in a file
-SECONDS = 60.0  # from one file to the next at most: what a kill may cost
+SAVE_SECONDS = 60.0  # from one file to the next at most: what a kill may cost
 
 
-RESOURCES = "resources.csv"
-SHARE = 0.9  # of the time, for the features: what is left is ample for a last layer
+RESOURCES_FILE = "resources.csv"
+FEATURES_SHARE = 0.9  # of the time, for the features: what is left is ample for a last layer
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class FeatureKey:
     """What features depend on, besides the photo: the network, its preprocessing, and how views are drawn."""
 
     weights: str  # SHA-256 of all weights
@@ -82,7 +82,7 @@ class FeatureCache:
         """Take features in, shape (rows, width); written once they fill a file or a minute has passed."""
         self._rows.update(zip(rows, features, strict=True))
         self._fresh += rows
-        if len(self._fresh) >= SHARD or self._clock() - self._written >= SECONDS:
+        if len(self._fresh) >= SHARD or self._clock() - self._written >= SAVE_SECONDS:
             self.flush()
 
     def flush(self) -> None:
@@ -118,14 +118,14 @@ def cache_for(
     config: TrainConfig, model: nn.Module, preprocessing: Preprocessing, folder: Path, screen: Screen
 ) -> FeatureCache:
     """Open the cache for this network, preprocessing and kind of view."""
-    key = Key(_weights_sum(model), repr(preprocessing), VERSION, config.augment, config.seed)
+    key = FeatureKey(_weights_sum(model), repr(preprocessing), VIEWS_VERSION, config.augment, config.seed)
     name = Path(config.model).name or "model"
     return FeatureCache(key.folder(folder, name), screen.warn)
 
 
 def rows_of(photos: Sequence[Photo], views: int) -> list[Row]:
     """Return the rows of photos: each as it is, and in so many changed views."""
-    return [(photo.digest, view) for photo in photos for view in range(PLAIN, views + 1)]
+    return [(photo.digest, view) for photo in photos for view in range(UNCHANGED_VIEW, views + 1)]
 
 
 class ViewPixels:
@@ -216,7 +216,7 @@ class Features(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Filled:
+class FillResult:
     """A cache, how many of its rows are new, how many are still missing, and why it stopped."""
 
     cache: FeatureCache
@@ -225,7 +225,7 @@ class Filled:
     why: str | None
 
 
-def fill_cache(job: Job, device: str = "cpu") -> Filled:
+def fill_cache(job: Job, device: str = "cpu") -> FillResult:
     """Compute what the cache lacks for this training.
 
     Args:
@@ -239,7 +239,7 @@ def fill_cache(job: Job, device: str = "cpu") -> Filled:
     if device == "cuda" and not torch.cuda.is_available():
         raise DetectorConfigError("--device=cuda: torch finds no GPU that it can use here")
     job.config.check_places()
-    stopping = Stopping(job.config.max_hours, job.screen)
+    stopping = StopSignal(job.config.max_hours, job.screen)
     source = hf_model.find_folder(job.config)
     data = open_dataset(job.config, job.cache / "photos", job.screen, job.machine.cores)
     model = hf_model.load(source.path, job.config.seed)
@@ -248,7 +248,7 @@ def fill_cache(job: Job, device: str = "cpu") -> Filled:
 
 
 def features_of(
-    job: Job, model: nn.Module, preprocessing: Preprocessing, data: DataSet, stopping: Stopping, views: int
+    job: Job, model: nn.Module, preprocessing: Preprocessing, data: DataSet, stopping: StopSignal, views: int
 ) -> Features:
     """Return the features of each part; the cache has them, or gets them.
 
@@ -257,10 +257,10 @@ def features_of(
     Raises:
         StoppedEarly: not even the photos as they are have features yet, or a signal came.
     """
-    filled = _fill(job, model, preprocessing, data, views, stopping, SHARE)
-    while views >= PLAIN and filled.cache.missing(_rows(data, views)):
+    filled = _fill(job, model, preprocessing, data, views, stopping, FEATURES_SHARE)
+    while views >= UNCHANGED_VIEW and filled.cache.missing(_rows(data, views)):
         views -= 1
-    if filled.missing and (views < PLAIN or filled.why == SIGNALLED):
+    if filled.missing and (views < UNCHANGED_VIEW or filled.why == SIGNALLED):
         raise StoppedEarly(f"{filled.why}: {filled.missing} features are missing yet; those there are kept")
     if filled.missing:
         job.screen.warn(f"{filled.why} for features: going on with {views} of {job.config.views} changed views")
@@ -275,28 +275,28 @@ def features_of(
 def _rows(data: DataSet, views: int) -> list[Row]:
     """Return what a training needs: all photos as they are first, then view by view, so that fewer views may do."""
     return [
-        *((photo.digest, PLAIN) for part in (data.train, data.val, data.test) for photo in part),
-        *((photo.digest, view) for view in range(PLAIN + 1, views + 1) for photo in data.train),
+        *((photo.digest, UNCHANGED_VIEW) for part in (data.train, data.val, data.test) for photo in part),
+        *((photo.digest, view) for view in range(UNCHANGED_VIEW + 1, views + 1) for photo in data.train),
     ]
 
 
 def _fill(
-    job: Job, model: nn.Module, preprocessing: Preprocessing, data: DataSet, views: int, stopping: Stopping,
+    job: Job, model: nn.Module, preprocessing: Preprocessing, data: DataSet, views: int, stopping: StopSignal,
     share: float, device: str = "cpu",
-) -> Filled:  # fmt: skip
+) -> FillResult:  # fmt: skip
     config = job.config
     cache = cache_for(config, model, preprocessing, job.cache, job.screen)
     rows = list(dict.fromkeys(_rows(data, views)))
     missing = cache.missing(rows)
     job.screen.say(f"features: {len(rows) - len(missing)} of {len(rows)} are cached in {cache.folder}")
     if not missing:
-        return Filled(cache, 0, 0, None)
+        return FillResult(cache, 0, 0, None)
     photos = [*data.train, *data.val, *data.test]
     wanted = ViewPixels(photos, missing, Views(config.augment, config.seed), preprocessing)
-    with stopping, ResourceLog(job.run / RESOURCES, job.probe, job.screen):
+    with stopping, ResourceLog(job.run / RESOURCES_FILE, job.probe, job.screen):
         micro_batch, workers = choose_for_features(job, model, wanted, preprocessing.shape[1:], device)
         done = precompute(
             model, wanted, cache, job.screen, job.probe, micro_batch, workers, device,
             lambda: stopping.reason_within(share),
         )  # fmt: skip
-    return Filled(cache, done, len(missing) - done, stopping.reason_within(share))
+    return FillResult(cache, done, len(missing) - done, stopping.reason_within(share))

@@ -1,4 +1,4 @@
-"""Folds of a folder of photos, so that a recipe is judged on every photo by a network that has not seen it.
+"""Cross-validation folds of a folder, so that a recipe is judged on photos its network has not seen.
 
     python -m detectors.training.folds split PHOTOS FOLDER    # FOLDER/1 … FOLDER/5, each with `train` and `test`
     python -m detectors.training.folds pool FOLDER/*.json     # what `evaluate --json` said of each fold, as one

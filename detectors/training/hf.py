@@ -25,13 +25,13 @@ from detectors.training import hf_model
 from detectors.training.batching import MicroBatches, Pace, WeightedLoss
 from detectors.training.budget import ResourceLog
 from detectors.training.dataset import DataSet, collate
-from detectors.training.features import RESOURCES
+from detectors.training.features import RESOURCES_FILE
 from detectors.training.job import (
-    ALL_DONE,
-    Chosen,
+    ALL_EPOCHS,
     Job,
+    JobPlan,
     Schedule,
-    Stopping,
+    StopSignal,
     TrainingResult,
     class_weights,
     make_schedule,
@@ -40,8 +40,15 @@ from detectors.training.job import (
     superfluous,
     why_ended,
 )  # fmt: skip
-from detectors.training.methods import Start, TrainingMethod
-from detectors.training.trainer import AVERAGE, BUFFERS, Averaged, Averaging, MicroBatchTrainer, validation
+from detectors.training.methods import MethodInputs, TrainingMethod
+from detectors.training.trainer import (
+    AVERAGE_PREFIX,
+    BUFFERS,
+    AveragedNetwork,
+    AverageUpdate,
+    MicroBatchTrainer,
+    validation,
+)
 
 from transformers import (  # isort: skip  # after `hf_model`, which mends torchvision
     PrinterCallback,
@@ -51,15 +58,15 @@ from transformers import (  # isort: skip  # after `hf_model`, which mends torch
     TrainingArguments,
 )
 
-COMPLETE = "complete"  # written last into a checkpoint: without it, it was being written when the run was killed
+COMPLETE_FILE = "complete"  # written last into a checkpoint: without it, it was being written when the run was killed
 MICRO_BATCH = "micro_batch"
-BEST = "best.safetensors"
+BEST_FILE = "best.safetensors"
 
 
 def trained(model: nn.Module) -> dict[str, Tensor]:
     """Return what training changes: weights that learn, their average, and running statistics."""
     parameters = model.named_parameters()
-    frozen = {name for name, value in parameters if not value.requires_grad and not name.startswith(AVERAGE)}
+    frozen = {name for name, value in parameters if not value.requires_grad and not name.startswith(AVERAGE_PREFIX)}
     state = model.state_dict().items()
     return {name: value.detach().clone().contiguous() for name, value in state if name not in frozen}
 
@@ -72,14 +79,14 @@ def running_statistics(model: nn.Module) -> dict[str, Tensor]:
 
 def load_best(model: nn.Module, run: Path) -> None:
     """Give the network the weights of its best epoch."""
-    model.load_state_dict(load_file(run / BEST), strict=False)
+    model.load_state_dict(load_file(run / BEST_FILE), strict=False)
 
 
 def latest(checkpoints: Path) -> Path | None:
     """Return the latest whole checkpoint, and remove those that are not."""
     found = []
     for path in checkpoints.glob("checkpoint-*"):
-        if (path / COMPLETE).is_file():
+        if (path / COMPLETE_FILE).is_file():
             found.append(path)
         else:
             shutil.rmtree(path)
@@ -99,7 +106,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         run: Path,
         schedule: Schedule,
         parts: MicroBatches,
-        stopping: Stopping,
+        stopping: StopSignal,
         *,
         every: int,
         limit: int,
@@ -111,7 +118,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         self._interval = minutes * 60
         self._saved = time.monotonic()
         self.trainer: MicroBatchTrainer | None = None
-        self.why = ALL_DONE
+        self.why = ALL_EPOCHS
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Tell the sampler which epoch it is, also after a resume."""
@@ -137,13 +144,13 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         """Keep the weights if they are the best so far; stop when they have not been for long."""
         waited = since_best(scores_of(state.log_history))
         if waited == 0:
-            partial = self._run / (BEST + ".partial")
+            partial = self._run / (BEST_FILE + ".partial")
             try:
                 save_file(trained(model), partial)
             except SafetensorError as error:  # a full disk, in words of its own
                 raise OSError(f"{partial} can't be written: {error}") from error
             flush(partial)
-            partial.replace(self._run / BEST)
+            partial.replace(self._run / BEST_FILE)
         ended = why_ended(state.log_history, state.global_step, self._schedule, self._patience)
         if ended is not None:
             self.why, control.should_training_stop = ended, True
@@ -159,7 +166,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
             save_file(statistics, folder / BUFFERS)
         for path in folder.iterdir():
             flush(path)
-        (folder / COMPLETE).touch()
+        (folder / COMPLETE_FILE).touch()
         for path in (folder, folder.parent):  # their lists of names, before the older checkpoints go
             flush(path)
         there = {_step(path): path for path in folder.parent.glob("checkpoint-*")}
@@ -218,7 +225,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self._stack.close()
 
 
-def train(job: Job, data: DataSet, photos: str, stopping: Stopping) -> TrainingResult:
+def train(job: Job, data: DataSet, photos: str, stopping: StopSignal) -> TrainingResult:
     """Train and write `model/` into the run's folder.
 
     Args:
@@ -238,9 +245,9 @@ def train(job: Job, data: DataSet, photos: str, stopping: Stopping) -> TrainingR
     preprocessing = ViT.read_preprocessing(source)
     model = hf_model.load(source, config.seed)
     labels = np.array([photo.label for photo in data.train], dtype=np.int64)
-    chosen = Chosen.read(job.run, photos) if job.resume else None
+    chosen = JobPlan.read(job.run, photos) if job.resume else None
     method = method_class(config.method)()
-    start = Start(job, model, preprocessing, data, photos, stopping, chosen)
+    start = MethodInputs(job, model, preprocessing, data, photos, stopping, chosen)
     network, examples, chosen = method.prepare(start)
     chosen.write(job.run)
     outcome = _fit(job, method, network, examples, labels, chosen, stopping)
@@ -250,7 +257,7 @@ def train(job: Job, data: DataSet, photos: str, stopping: Stopping) -> TrainingR
 
 def _fit(
     job: Job, method: TrainingMethod, network: nn.Module, examples: Sequence[Any], labels: NDArray[np.int64],
-    chosen: Chosen, stopping: Stopping,
+    chosen: JobPlan, stopping: StopSignal,
 ) -> TrainingResult:  # fmt: skip
     """Train, and take the best epoch's weights."""
     config, checkpoints = job.config, job.run / CHECKPOINTS
@@ -279,8 +286,8 @@ def _fit(
         loss=WeightedLoss(torch.tensor(weights), config.label_smoothing),
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
-    if isinstance(network, Averaged):
-        trainer.add_callback(Averaging(network))
+    if isinstance(network, AveragedNetwork):
+        trainer.add_callback(AverageUpdate(network))
     keeper.trainer = trainer
     waiting = (lambda: pace.waited) if method.loads_photos else (lambda: 0.0)
     why = None
@@ -290,7 +297,7 @@ def _fit(
     if why is not None:  # killed after its last epoch
         trainer.state = state
     else:
-        with stopping, ResourceLog(job.run / RESOURCES, job.probe, job.screen, waiting):
+        with stopping, ResourceLog(job.run / RESOURCES_FILE, job.probe, job.screen, waiting):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
         why = keeper.why
     load_best(network, job.run)

@@ -1,4 +1,4 @@
-"""A Hugging Face image classifier with two classes: found, loaded, given adapters, and saved again."""
+"""Hugging Face classifiers of two classes: found, loaded, given adapters, saved."""
 
 import shutil
 from pathlib import Path
@@ -6,18 +6,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from detectors.backends.torch import ensure_torchvision
 from detectors.errors import ModelError
 from detectors.models.config import DetectorConfig
 from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, ModelConfig
 from detectors.models.sources import Original, find_original
-from detectors.torch_compat import ensure_torchvision
 from detectors.training.config import TrainConfig
 
 ensure_torchvision()
 from transformers import AutoConfig, AutoModelForImageClassification  # noqa: E402
 
 LABELS = {0: "None", 1: "Roadwork"}  # as StreetVision's own model has them
-SIZES = {
+SIZE_MODELS = {
     "tiny": "facebook/deit-tiny-patch16-224",  # 6 million parameters
     "small": "facebook/deit-small-patch16-224",  # 22
     "base": "google/vit-base-patch16-224",  # 87
@@ -39,11 +39,11 @@ def find_folder(config: TrainConfig) -> Original:
     elif config.model.startswith(("/", ".", "~")):
         raise ModelError(f"{local} is not a folder")
     else:
-        source = DetectorConfig.model_validate({"hf_repo": SIZES.get(config.model, config.model)})
+        source = DetectorConfig.model_validate({"hf_repo": SIZE_MODELS.get(config.model, config.model)})
         try:
             found = find_original(source.model_copy(update={"revision": config.revision}))
         except ModelError as error:
-            if config.model in SIZES:
+            if config.model in SIZE_MODELS:
                 raise
             raise ModelError(f"{error}; nor is there a folder {config.model} here") from error
     for name in (CONFIG_FILE, PROCESSOR_FILE):

@@ -1,4 +1,4 @@
-"""One training: where it happens, what it may take, how many steps it has, when it ends, and what came out."""
+"""The training job: its folder, budget and number of steps, when it ends, and its result."""
 
 import json
 import os
@@ -19,10 +19,10 @@ from detectors.files import write_safely
 from detectors.training.budget import Machine, Probe
 from detectors.training.config import CONFIG_FILE, TrainConfig
 
-ALL_DONE = "all epochs are done"
+ALL_EPOCHS = "all epochs are done"
 Score = tuple[float, float]  # expected reward and minus the loss: of equal rewards, the surer one is better
 TIME_OVER, SIGNALLED = "the time is over", "stopped by a signal"
-UNFINISHED = (TIME_OVER, SIGNALLED)  # reasons after which `--resume` goes on
+RESUMABLE = (TIME_OVER, SIGNALLED)  # reasons after which `--resume` goes on
 CHOSEN_FILE, HISTORY_FILE, RESULTS_FILE = "chosen.json", "history.json", "results.json"
 
 
@@ -85,14 +85,14 @@ def why_ended(history: Sequence[Mapping[str, float]], steps: int, schedule: Sche
     waited = since_best(scores_of(history))
     if waited >= patience:
         return f"no better validation in {waited} epochs"
-    return ALL_DONE if steps >= schedule.total else None
+    return ALL_EPOCHS if steps >= schedule.total else None
 
 
 class StoppedEarly(DetectorError):
     """A run was stopped before there was anything that could serve; what it did is kept."""
 
 
-class Stopping:
+class StopSignal:
     """Inside the context, the first SIGINT or SIGTERM asks for a stop after the step, the second stops at once."""
 
     def __init__(self, max_hours: float | None, screen: Screen, clock: Callable[[], float] = time.monotonic) -> None:
@@ -157,7 +157,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class JobPlan:
     """What the machine and the data decided at the first start; a resumed run does not decide again."""
 
     micro_batch: int
@@ -173,7 +173,7 @@ class Chosen:
         write_safely(run / CHOSEN_FILE, json.dumps(facts, indent=2).encode())
 
     @classmethod
-    def read(cls, run: Path, photos: str) -> "Chosen | None":
+    def read(cls, run: Path, photos: str) -> "JobPlan | None":
         """Read it, if the run got that far.
 
         Raises:
@@ -237,4 +237,4 @@ def open_run(run: Path, config: TrainConfig | None) -> TrainConfig:
 
 def _has_ended(results: Path) -> bool:
     """Return whether a run came to its end; one that time or a signal ended has results, and may go on."""
-    return results.is_file() and json.loads(results.read_bytes()).get("ended") not in UNFINISHED
+    return results.is_file() and json.loads(results.read_bytes()).get("ended") not in RESUMABLE

@@ -1,4 +1,7 @@
-"""The training methods: what of a network learns, and from what; each is a class and a row of `registry.METHODS`."""
+"""The training methods: which part of a network learns, and from which inputs.
+
+Each is a class and a row of `registry.METHODS`.
+"""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -13,12 +16,12 @@ from detectors.preprocess import Preprocessing
 from detectors.training import hf_model
 from detectors.training.dataset import DataSet, FeatureExamples, PixelExamples, Views
 from detectors.training.features import features_of
-from detectors.training.job import Chosen, Job, Stopping
-from detectors.training.trainer import Averaged, choose, choose_for_head
+from detectors.training.job import Job, JobPlan, StopSignal
+from detectors.training.trainer import AveragedNetwork, choose, choose_for_head
 
 
 @dataclass(frozen=True)
-class Start:
+class MethodInputs:
     """What a method has to begin with.
 
     Attributes:
@@ -36,8 +39,8 @@ class Start:
     preprocessing: Preprocessing
     data: DataSet
     photos: str
-    stopping: Stopping
-    chosen: Chosen | None
+    stopping: StopSignal
+    chosen: JobPlan | None
 
 
 class TrainingMethod(ABC):
@@ -50,7 +53,7 @@ class TrainingMethod(ABC):
     loads_photos = True
 
     @abstractmethod
-    def prepare(self, start: Start) -> tuple[nn.Module, list[Any], Chosen]:
+    def prepare(self, inputs: MethodInputs) -> tuple[nn.Module, list[Any], JobPlan]:
         """Return what learns, the examples to learn from and those to validate on, and what was chosen by trying.
 
         Raises:
@@ -66,33 +69,33 @@ class PhotoMethod(TrainingMethod):
     """A method that learns from the photos themselves, in changed views."""
 
     @abstractmethod
-    def network(self, start: Start) -> nn.Module:
+    def network(self, inputs: MethodInputs) -> nn.Module:
         """Return what learns."""
 
-    def prepare(self, start: Start) -> tuple[nn.Module, list[Any], Chosen]:
+    def prepare(self, inputs: MethodInputs) -> tuple[nn.Module, list[Any], JobPlan]:
         """Choose micro-batch, precision and loader processes by trying a few steps."""
-        job, data, preprocessing = start.job, start.data, start.preprocessing
-        network, views = self.network(start), Views(job.config.augment, job.config.seed)
+        job, data, preprocessing = inputs.job, inputs.data, inputs.preprocessing
+        network, views = self.network(inputs), Views(job.config.augment, job.config.seed)
         examples = [
             PixelExamples(part, views, preprocessing, plain=part is not data.train) for part in (data.train, data.val)
         ]
-        chosen = start.chosen
+        chosen = inputs.chosen
         if chosen is None:
-            chosen = choose(job, network, examples[0], preprocessing.shape[1:], start.photos, len(data.val))
+            chosen = choose(job, network, examples[0], preprocessing.shape[1:], inputs.photos, len(data.val))
         return network, examples, chosen
 
 
 class FullMethod(PhotoMethod):
     """Every weight learns; with `average`, their moving average judges and is kept."""
 
-    def network(self, start: Start) -> nn.Module:
+    def network(self, inputs: MethodInputs) -> nn.Module:
         """Return the network, or with its average."""
-        share = start.job.config.average
-        return Averaged(start.model, share) if share else start.model
+        share = inputs.job.config.average
+        return AveragedNetwork(inputs.model, share) if share else inputs.model
 
     def finish(self, network: nn.Module, model: nn.Module) -> nn.Module:
         """Take the average."""
-        if isinstance(network, Averaged):
+        if isinstance(network, AveragedNetwork):
             network.settle()
         return model
 
@@ -100,10 +103,10 @@ class FullMethod(PhotoMethod):
 class LoraMethod(PhotoMethod):
     """Low-rank adapters learn beside the frozen weights, and are merged into them at the end."""
 
-    def network(self, start: Start) -> nn.Module:
+    def network(self, inputs: MethodInputs) -> nn.Module:
         """Return the network with its adapters."""
-        config = start.job.config
-        return hf_model.with_adapters(start.model, config.lora_rank, config.seed)
+        config = inputs.job.config
+        return hf_model.with_adapters(inputs.model, config.lora_rank, config.seed)
 
 
 class HeadMethod(TrainingMethod):
@@ -111,18 +114,18 @@ class HeadMethod(TrainingMethod):
 
     loads_photos = False
 
-    def prepare(self, start: Start) -> tuple[nn.Module, list[Any], Chosen]:
+    def prepare(self, inputs: MethodInputs) -> tuple[nn.Module, list[Any], JobPlan]:
         """Compute the features, or read them from the cache."""
-        job, data, chosen = start.job, start.data, start.chosen
+        job, data, chosen = inputs.job, inputs.data, inputs.chosen
         known = chosen.views if chosen is not None and chosen.views is not None else job.config.views
-        arrays, count = features_of(job, start.model, start.preprocessing, data, start.stopping, known)
+        arrays, count = features_of(job, inputs.model, inputs.preprocessing, data, inputs.stopping, known)
         network = FeatureHead(arrays[0])
         examples = [
             FeatureExamples(array, np.array([photo.label for photo in part], dtype=np.int64))
             for array, part in zip(arrays, (data.train, data.val), strict=False)
         ]
         width = arrays[0].shape[2]
-        chosen = chosen or choose_for_head(job, network, width, start.photos, count, len(data.train))
+        chosen = chosen or choose_for_head(job, network, width, inputs.photos, count, len(data.train))
         return network, examples, chosen
 
     def finish(self, network: nn.Module, model: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""A whole training: photos in, and a model folder out that `roadwork-miner run` serves."""
+"""The training run: photos come in, a model folder that `roadwork-miner run` serves goes out."""
 
 import dataclasses
 import itertools
@@ -28,7 +28,7 @@ from detectors.training.budget import Machine
 from detectors.training.config import TrainConfig
 from detectors.training.data import fingerprint, open_dataset, pinned
 from detectors.training.dataset import DataSet
-from detectors.training.job import HISTORY_FILE, RESULTS_FILE, Job, Stopping, TrainingResult
+from detectors.training.job import HISTORY_FILE, RESULTS_FILE, Job, StopSignal, TrainingResult
 
 PARTS = {"val": "validation (the epoch was chosen by it)", "test": "test (kept back from everything)"}
 
@@ -91,7 +91,7 @@ often on each class. A few dozen photos say little: look at the intervals, which
 Near-identical photos are in one part only{left_out}. It learnt from changed views, with these chances of each change:
 {augment or "none"}.
 
-## Making
+## Training
 
 {made}
 - machine: {machine}
@@ -113,7 +113,7 @@ def run(job: Job) -> dict[str, object]:
         StoppedEarly: time was over, or a signal came, before there was anything to export.
     """
     began = time.monotonic()
-    stopping = Stopping(job.config.max_hours, job.screen)
+    stopping = StopSignal(job.config.max_hours, job.screen)
     screen = job.screen
     screen.say(str(job.machine))
     _apply_threads(job)
@@ -203,7 +203,7 @@ def _apply_threads(job: Job) -> None:
     job.screen.say(f"{torch.get_num_threads()} threads, {torch.get_num_interop_threads()} inter-op; oneDNN {onednn}")
 
 
-def _trainer(job: Job) -> Callable[[Job, DataSet, str, Stopping], TrainingResult]:
+def _trainer(job: Job) -> Callable[[Job, DataSet, str, StopSignal], TrainingResult]:
     """Return what trains this detector; only that is imported."""
     if job.config.is_yolo:
         from detectors.training.yolo import train

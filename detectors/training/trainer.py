@@ -6,6 +6,7 @@ here the optimiser's batch stays as asked, and only the part of it that is in me
 """
 
 import gc
+import re
 import resource
 import time
 from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ from detectors.training.batching import MicroBatches, Pace, WeightedLoss, gradie
 from detectors.training.budget import GB, Probe, fewer, first_micro_batch, is_out_of_memory, loader_workers
 from detectors.training.dataset import EpochSampler
 from detectors.training.hf_model import head_of, logits_of
-from detectors.training.job import Chosen, Job
+from detectors.training.job import Job, JobPlan
 
 from transformers import (  # isort: skip  # after `hf_model`, which mends torchvision
     EvalPrediction,
@@ -38,14 +39,14 @@ from transformers import (  # isort: skip  # after `hf_model`, which mends torch
     TrainingArguments,
 )
 
-AVERAGE = "average."  # what names of the averaged weights begin with
-MODULE = AVERAGE + "module."  # and in `AveragedModel`
+AVERAGE_PREFIX = "average."  # what names of the averaged weights begin with
+AVERAGE_MODULE_PREFIX = AVERAGE_PREFIX + "module."  # and in `AveragedModel`
 BUFFERS = "buffers.safetensors"  # running statistics, beside adapters
 
 
 Look = Callable[[], None]  # at the memory, in the middle of a step
 FORWARD = 1 / 3  # of a training step's time, which goes forward once and backward about twice
-LOADED = 4  # examples, to see how long one takes
+TIMED_EXAMPLES = 4  # examples, to see how long one takes
 FLOAT = 4  # bytes
 
 
@@ -207,7 +208,7 @@ def _foreseen(measure: Callable[[int, Look], float], micro_batch: int, probe: Pr
     return size
 
 
-class Averaged(nn.Module):  # type: ignore[misc]
+class AveragedNetwork(nn.Module):  # type: ignore[misc]
     """A network that answers as itself while it trains, and as the moving average of its weights otherwise.
 
     Args:
@@ -234,11 +235,10 @@ class Averaged(nn.Module):  # type: ignore[misc]
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *rest: Any, **options: Any) -> Any:
         """Load weights and average; checkpoints older than `AveragedModel` name the average's own weights directly."""
-        if not any(name.startswith(MODULE) for name in state_dict):
-            state_dict = {
-                name.replace(AVERAGE, MODULE, 1) if name.startswith(AVERAGE) else name: value
-                for name, value in state_dict.items()
-            } | {AVERAGE + "n_averaged": self.average.n_averaged}  # which `Averaging` sets
+        if not any(name.startswith(AVERAGE_MODULE_PREFIX) for name in state_dict):
+            old = re.compile("^" + re.escape(AVERAGE_PREFIX))
+            state_dict = {old.sub(AVERAGE_MODULE_PREFIX, name): value for name, value in state_dict.items()}
+            state_dict[AVERAGE_PREFIX + "n_averaged"] = self.average.n_averaged  # which `AverageUpdate` sets
         return super().load_state_dict(state_dict, *rest, **options)
 
     def update(self) -> None:
@@ -250,10 +250,10 @@ class Averaged(nn.Module):  # type: ignore[misc]
         self.model.load_state_dict(self.average.module.state_dict())
 
 
-class Averaging(TrainerCallback):  # type: ignore[misc]
+class AverageUpdate(TrainerCallback):  # type: ignore[misc]
     """Updates the average after every step."""
 
-    def __init__(self, network: Averaged) -> None:
+    def __init__(self, network: AveragedNetwork) -> None:
         self._network = network
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -265,7 +265,7 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
         self._network.update()
 
 
-def choose(job: Job, network: nn.Module, train: Any, shape: tuple[int, ...], photos: str, val: int) -> Chosen:
+def choose(job: Job, network: nn.Module, train: Any, shape: tuple[int, ...], photos: str, val: int) -> JobPlan:
     """Decide on micro-batch, precision and loader processes by trying, and say what the run will take.
 
     Args:
@@ -296,7 +296,7 @@ def choose(job: Job, network: nn.Module, train: Any, shape: tuple[int, ...], pho
     loading = _loading(train)
     workers = config.workers if config.workers is not None else loader_workers(job.machine.cores, loading, seconds)
     learning = sum(value.numel() for value in network.parameters() if value.requires_grad)
-    everything = sum(value.numel() for name, value in network.named_parameters() if not name.startswith(AVERAGE))
+    everything = sum(value.numel() for name, value in network.named_parameters() if not name.startswith(AVERAGE_PREFIX))
     each = _each(seconds, loading, workers)
     total = config.most_epochs * each * (len(train) + FORWARD * val)
     # Gradients and AdamW's two moments come on top of what the trial has taken.
@@ -309,7 +309,7 @@ def choose(job: Job, network: nn.Module, train: Any, shape: tuple[int, ...], pho
         f"estimate: at most {duration(total)} for {config.most_epochs} epochs of {len(train)} photos, "
         f"about {peak / GB:.1f} GB"
     )
-    return Chosen(micro_batch, precision, workers, each, photos)
+    return JobPlan(micro_batch, precision, workers, each, photos)
 
 
 def choose_for_features(
@@ -341,7 +341,7 @@ def choose_for_features(
     return micro_batch, workers
 
 
-def choose_for_head(job: Job, head: nn.Module, width: int, photos: str, views: int, train: int) -> Chosen:
+def choose_for_head(job: Job, head: nn.Module, width: int, photos: str, views: int, train: int) -> JobPlan:
     """Decide on the micro-batch of a last layer that learns from features, and say what its training will take.
 
     Args:
@@ -361,12 +361,12 @@ def choose_for_head(job: Job, head: nn.Module, width: int, photos: str, views: i
         f"estimate: at most {duration(config.most_epochs * train * seconds)} and what validations take, for "
         f"{config.most_epochs} epochs of {train} photos from their features, about {_peak() / GB:.1f} GB"
     )
-    return Chosen(micro_batch, "fp32", 0, seconds, photos, views)
+    return JobPlan(micro_batch, "fp32", 0, seconds, photos, views)
 
 
 def _loading(examples: Any) -> float:
     """Return the seconds that one example takes to be loaded."""
-    count = min(LOADED, len(examples))
+    count = min(TIMED_EXAMPLES, len(examples))
     began = time.perf_counter()
     for number in range(count):
         examples[number]

@@ -1,4 +1,4 @@
-"""`YOLOClassifier`: an Ultralytics classification network, from weights or from scratch, by Ultralytics' trainer."""
+"""Ultralytics classification networks, from weights or from scratch, by Ultralytics' own trainer."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,16 +20,16 @@ from detectors.training.batching import MicroBatches, Pace, WeightedLoss, gradie
 from detectors.training.budget import ResourceLog
 from detectors.training.config import TrainConfig
 from detectors.training.dataset import DataSet, EpochSampler, Example, PixelExamples, Views, collate
-from detectors.training.job import ALL_DONE, Chosen, Job, Stopping, TrainingResult, class_weights
+from detectors.training.job import ALL_EPOCHS, Job, JobPlan, StopSignal, TrainingResult, class_weights
 from detectors.training.trainer import choose
 
 import_yolo()
 from ultralytics.models.yolo.classify import ClassificationTrainer  # noqa: E402
 
-EXACT = "exact.pt"  # the whole state at the end of an epoch
+STATE_FILE = "exact.pt"  # the whole state at the end of an epoch
 
 
-SIZES = {"tiny": "yolo11n-cls.pt", "small": "yolo11s-cls.pt", "base": "yolo11m-cls.pt"}
+SIZE_MODELS = {"tiny": "yolo11n-cls.pt", "small": "yolo11s-cls.pt", "base": "yolo11m-cls.pt"}
 SIDE = 224  # pixels, of the validators' pictures
 FOLDER, MODEL, TENSORBOARD, RESOURCES = "yolo", "model.pt", "tensorboard", "resources.csv"
 
@@ -68,7 +68,7 @@ class RoadworkTrainer(ClassificationTrainer):  # type: ignore[misc]
         self._weighted, self._choose, self._pace, self._limit = loss, parts, pace, limit
         self._reason, self._tell, self._threads = stop, tell, threads
         self.history: list[dict[str, float]] = []
-        self.why, self._workers = ALL_DONE, 0
+        self.why, self._workers = ALL_EPOCHS, 0
         super().__init__(overrides=overrides)
         self.add_callback("on_pretrain_routine_end", lambda _: self._begin())
         self.add_callback("on_train_epoch_start", lambda _: self._begin_epoch())
@@ -79,7 +79,7 @@ class RoadworkTrainer(ClassificationTrainer):  # type: ignore[misc]
     @property
     def exact(self) -> Path:
         """Where the whole state is."""
-        return Path(self.wdir) / EXACT
+        return Path(self.wdir) / STATE_FILE
 
     def get_dataset(self) -> dict[str, Any]:
         """Describe the photos, which are there already."""
@@ -184,7 +184,7 @@ class RoadworkTrainer(ClassificationTrainer):  # type: ignore[misc]
             self.why, self.stop = reason, True
 
     def _end_epoch(self) -> None:
-        if self.stop and self.epoch + 1 < self.epochs and self.why == ALL_DONE:
+        if self.stop and self.epoch + 1 < self.epochs and self.why == ALL_EPOCHS:
             self.why = f"no better validation in {self.args.patience} epochs"
         self._tell(self)
         if self._reason() is not None:
@@ -217,7 +217,7 @@ def preprocessing() -> Preprocessing:
     return from_processor_config({"image_processor_type": "UltralyticsClassify", "size": {"shortest_edge": SIDE}})
 
 
-def train(job: Job, data: DataSet, photos: str, stopping: Stopping) -> TrainingResult:
+def train(job: Job, data: DataSet, photos: str, stopping: StopSignal) -> TrainingResult:
     """Train and write `model.pt` into the run's folder.
 
     Args:
@@ -230,8 +230,8 @@ def train(job: Job, data: DataSet, photos: str, stopping: Stopping) -> TrainingR
         ModelError: the network to start from can't be found or read.
     """
     weights = job.run / FOLDER / "weights"
-    known = Chosen.read(job.run, photos) if job.resume else None
-    state = ended_state(weights / EXACT) if known is not None else None
+    known = JobPlan.read(job.run, photos) if job.resume else None
+    state = ended_state(weights / STATE_FILE) if known is not None else None
     if known is not None and state is not None:  # killed after its last epoch
         history, why = state["history"], state["why"]
         facts = _facts(state["micro_batch"], known.precision, known.workers)
@@ -247,7 +247,7 @@ def _facts(micro_batch: int, precision: str, workers: int) -> dict[str, Any]:
     return {"micro-batch": micro_batch, "precision": precision, "loader processes": workers}
 
 
-def _trained(job: Job, data: DataSet, photos: str, stopping: Stopping, known: Chosen | None) -> RoadworkTrainer:
+def _trained(job: Job, data: DataSet, photos: str, stopping: StopSignal, known: JobPlan | None) -> RoadworkTrainer:
     """Train, from where a killed run was."""
     config = job.config
     views = Views(config.augment, config.seed)
@@ -285,7 +285,7 @@ def _make(
     loss: WeightedLoss,
     decide: Any,
     pace: Pace,
-    stopping: Stopping,
+    stopping: StopSignal,
     tell: Any,
 ) -> RoadworkTrainer:
     try:
@@ -300,7 +300,7 @@ def _make(
 
 def _arguments(config: TrainConfig, run: Path) -> dict[str, Any]:
     """Put the configuration into Ultralytics' words; its own changes of photos are off, since ours come first."""
-    name = SIZES.get(config.model, config.model)
+    name = SIZE_MODELS.get(config.model, config.model)
     local = Path(name).expanduser()
     return {
         "model": str(local.resolve()) if local.is_file() else name, "data": "photos", "imgsz": SIDE, "device": "cpu",

@@ -1,4 +1,4 @@
-"""The wire between a validator and this miner, both ends of it."""
+"""The axon: signed requests of validators come in, predictions go out; with the client's end of both wires."""
 
 # The second is what newer validators of StreetVision send: the same request, with our model's page in the answer.
 SYNAPSES = ("ImageSynapse", "ExtendedImageSynapse")

@@ -1,4 +1,7 @@
-"""The validators' port: authenticate, judge, admit, read, answer; and the only place where errors become statuses."""
+"""The application of the validators' port: authentication, rules, admission, body, answer.
+
+It is the only place where errors become statuses.
+"""
 
 import asyncio
 import logging
@@ -15,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from miner.axon import BTAUTH_PATH, SYNAPSES, btauth, dendrite
-from miner.axon.body import SMALL, UNPACKED, BodyReader, Limits, check_length, declared_length, unpack
+from miner.axon.body import SMALL_BODY_BYTES, UNPACKED_FACTOR, BodyReader, Limits, check_length, declared_length, unpack
 from miner.axon.caller import Caller, Rules, StaleNonce, judge, read_timeout
 from miner.axon.clock import ClockWatch
 from miner.axon.nonces import SeenNonces
@@ -32,7 +35,7 @@ from miner.errors import (
     refused,
 )
 from miner.http.connections import vouch
-from miner.inference.memory import PAUSE, Claim
+from miner.inference.memory import RETRY_SECONDS, Claim
 from miner.inference.scheduler import Ticket
 from miner.inference.service import Picture, Service
 from miner.recorder.records import RequestListener, RequestRecord, Wire
@@ -112,8 +115,8 @@ class Axon:
     def _record(self, exchange: Exchange, prediction: float | None, failure: RequestError | None) -> RequestRecord:
         """Return the record of a request that is answered.
 
-        Of a refusal that came before the caller proved anything, nobody knows whose request it was: a stranger who
-        names a validator must set off no alert of ours.
+        Of a refusal that came before the caller proved anything, nobody knows whose request it was: an unproven caller
+        who names a validator must set off no alert of ours.
         """
         if failure is None:
             return exchange.ended(self.chain, "ok", prediction=prediction)
@@ -152,7 +155,7 @@ class Axon:
             self.service.scheduler.leave(ticket)
 
     async def _by_dendrite(self, exchange: Exchange) -> tuple[Ticket, Picture, Claim]:
-        """The older wire: the headers prove the caller, so nothing of the body is read for strangers."""
+        """The older wire: the headers prove the caller, so nothing of an unproven caller's body is read."""
         request = exchange.request
         caller = dendrite.authenticate(request.headers, self.hotkey, self.clock.now())
         try:
@@ -228,7 +231,7 @@ class Axon:
             picture = await self._unpack_if_there_is_memory(ticket, claim, body)
             if picture is not None:
                 break
-            await asyncio.sleep(PAUSE)  # without the lock: who ranks better may get the memory
+            await asyncio.sleep(RETRY_SECONDS)  # without the lock: who ranks better may get the memory
         claim.lose = lose
         claim.shrink(len(picture.data))
         exchange.picture = picture
@@ -236,10 +239,10 @@ class Axon:
         return picture
 
     async def _unpack_if_there_is_memory(self, ticket: Ticket, claim: Claim, body: bytearray) -> Picture | None:
-        limits, is_small = self.limits, len(body) <= SMALL
+        limits, is_small = self.limits, len(body) <= SMALL_BODY_BYTES
         async with nullcontext() if is_small else limits.unpacking:
             ticket.check()
-            if not claim.grow_or_wait(int(UNPACKED * len(body)), ticket.deadline - 1.0):
+            if not claim.grow_or_wait(int(UNPACKED_FACTOR * len(body)), ticket.deadline - 1.0):
                 return None
             if is_small:
                 return unpack(body, limits.max_pixels)
@@ -260,7 +263,7 @@ class Axon:
         return priority
 
     def _remember(self, request: Request, caller: Caller) -> None:
-        # After the verdict, so that strangers can't fill the memory of nonces.
+        # After the verdict, so that unproven callers can't fill the memory of nonces.
         known, seen = self._is_known(caller), self._seen[caller.wire]
         if not seen.check_and_store(caller.hotkey, caller.nonce, self.clock.now(), caller.uuid, known=known):
             raise Unauthorised("this request was answered before, or is older than this process")

@@ -1,4 +1,4 @@
-"""A request's payload: what it may cost, read under these limits, then unpacked."""
+"""The payload of a request: read and unpacked under limits of size, time and memory."""
 
 import asyncio
 import base64
@@ -17,15 +17,17 @@ from starlette.requests import Request
 from detectors.photos import MAX_PIXELS
 from detectors.photos.image import memory_of
 from miner.errors import BadRequest, BodyStalled, BodyTooLarge, RequestError, UnreadableImage
-from miner.inference.memory import UNPROVEN, Budget, Claim, ProvenAddresses
+from miner.inference.memory import UNPROVEN_BYTES, Budget, Claim, ProvenAddresses
 from miner.inference.service import Picture
 from miner.settings.settings import Settings
 
-PIECE = 2**16  # bytes by which a body of unknown length grows
+GROWTH_BYTES = 2**16  # bytes by which a body of unknown length grows
 LEAST_RATE = 4096  # bytes a second of such a body
-BEHIND = 2  # times as slow as it would have to be at least
-SMALL = 256 * 2**10  # bytes of a body that takes less time to unpack than the way to a thread and back
-UNPACKED = 6.25  # bytes for each of a body while it is unpacked: up to 4 of its text in Python, the photo, its metadata
+RATE_TOLERANCE = 2  # times as slow as it would have to be at least
+SMALL_BODY_BYTES = 256 * 2**10  # bytes of a body that takes less time to unpack than the way to a thread and back
+UNPACKED_FACTOR = (
+    6.25  # bytes for each of a body while it is unpacked: up to 4 of its text in Python, the photo, its metadata
+)
 MAX_DIGITS = 20  # of a length; Python makes no number of thousands, of zeros neither
 MAX_PARTS = 1000  # of a body's JSON; a synapse has about forty
 
@@ -57,8 +59,8 @@ class Limits:
         )
 
     def __post_init__(self) -> None:
-        # Two of the largest bodies of strangers, so that one is not in the way of another.
-        object.__setattr__(self, "budget", Budget(unproven=max(UNPROVEN, 2 * self.max_body)))
+        # Two of the largest bodies of unproven callers, so that one is not in the way of another.
+        object.__setattr__(self, "budget", Budget(unproven=max(UNPROVEN_BYTES, 2 * self.max_body)))
 
     def patience(self, arrived: float, timeout: float) -> float:
         """Return when the caller stops waiting, or we for it, on the clock of `arrived`."""
@@ -156,11 +158,11 @@ class BodyReader:
         if self._length is not None:
             return await self._read_whole(self._length)
         pieces, filled = self._pieces, 0
-        await self._claim.obtain(PIECE, self._patience, self._check)
+        await self._claim.obtain(GROWTH_BYTES, self._patience, self._check)
         async for chunk in self._chunks():
             if filled + len(chunk) > self._claim.bytes:
-                self._claim.grow(max(PIECE, len(chunk)))
-            if not pieces or len(pieces[-1]) >= PIECE:
+                self._claim.grow(max(GROWTH_BYTES, len(chunk)))
+            if not pieces or len(pieces[-1]) >= GROWTH_BYTES:
                 pieces.append(bytearray())
             pieces[-1] += chunk
             self._claim.fill(len(chunk))
@@ -217,7 +219,7 @@ class BodyReader:
         if self._length is None:
             wanted = LEAST_RATE * (seconds - self._limits.body_stall)
         else:
-            wanted = self._length * seconds / (self._deadline - began) / BEHIND
+            wanted = self._length * seconds / (self._deadline - began) / RATE_TOLERANCE
         if filled < wanted:
             raise BodyStalled("the body came too slowly")
 
@@ -225,7 +227,7 @@ class BodyReader:
 def unpack(body: bytearray, max_pixels: int) -> Picture:
     """Unpack the encoded photo from an ImageSynapse's JSON, and see what it takes to decode it.
 
-    Takes up to `UNPACKED` times the body's size meanwhile, so it is asked for before; some milliseconds for a large
+    Takes up to `UNPACKED_FACTOR` times the body's size meanwhile, so it is asked for before; some ms for a large
     one, so it is not for the event loop. Raises as `picture_of`.
     """
     data = picture_of(body)

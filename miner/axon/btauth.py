@@ -1,4 +1,4 @@
-"""The wire of SDK 11: `btauth/1`, any HTTP request signed with its body.
+"""The btauth wire, of SDK 11: `btauth/1`, any HTTP request signed with its body.
 
 The SDK itself is imported when the hotkey is opened, beside the loading of the model: it takes half of a start's time.
 """

@@ -1,4 +1,4 @@
-"""The caller of a request: who it is once that is proven, whether it is answered, and until when."""
+"""The caller of a request: its identity, whether it is answered, and until when."""
 
 from dataclasses import dataclass
 from typing import Self

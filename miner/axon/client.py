@@ -1,4 +1,7 @@
-"""The caller's side of both wires: what a validator does."""
+"""The client of both wires: the requests as a validator sends them.
+
+`query`, the simulation and the benches ask with it, so that the axon is never measured by a shortcut.
+"""
 
 import asyncio
 import base64
@@ -19,7 +22,7 @@ from miner.settings.validators import VALIDATORS_WAIT
 if TYPE_CHECKING:
     from bittensor import Wallet
 
-VERSION = 10_005_000  # of the dendrite whose wire this is
+DENDRITE_VERSION = 10_005_000  # of the dendrite whose wire this is
 EMPTY_BODY_HASH = hashlib.sha3_256(b"").hexdigest()  # an ImageSynapse has no required_hash_fields
 
 
@@ -107,7 +110,7 @@ class Client:
         return {
             "name": "ImageSynapse",
             "bt_header_axon_hotkey": self.receiver,
-            "bt_header_dendrite_version": str(VERSION),
+            "bt_header_dendrite_version": str(DENDRITE_VERSION),
             "bt_header_dendrite_nonce": str(nonce),
             "bt_header_dendrite_uuid": self._uuid,
             "bt_header_dendrite_hotkey": hotkey.ss58_address,

@@ -1,4 +1,4 @@
-"""Our clock against those of the validators, who sign the time: a wrong one costs every request, so it is said."""
+"""Clock skew, measured by the times that validators sign: a wrong clock costs every request."""
 
 import asyncio
 import logging
@@ -13,14 +13,14 @@ from miner.axon.caller import Caller, Window
 
 log = logging.getLogger(__name__)
 
-SECOND = 10**9  # ns
-MEMORY = 3600 * SECOND  # for which what a caller's nonce said counts
-ENOUGH = 3  # requests that have to agree
-AGREEMENT = 4 * SECOND  # of one caller's nonces about its clock: they are on their way for as long, at most
-MANY = 256  # callers, beyond which old ones are dropped
-STEP = SECOND  # a change of the wall clock that is told
+SECOND_NS = 10**9  # ns
+MEMORY_NS = 3600 * SECOND_NS  # for which what a caller's nonce said counts
+MIN_REQUESTS = 3  # requests that have to agree
+AGREEMENT = 4 * SECOND_NS  # of one caller's nonces about its clock: they are on their way for as long, at most
+MAX_CALLERS = 256  # callers, beyond which old ones are dropped
+STEP_NS = SECOND_NS  # a change of the wall clock that is told
 LOOK_SECONDS = 1.0
-PAUSE = 60 * SECOND  # between two lines about refused nonces
+LOG_PAUSE_NS = 60 * SECOND_NS  # between two lines about refused nonces
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ class ClockWatch:
         """Take the nonce of a proven caller who may ask, whether it was fresh or not."""
         at = self.monotonic()
         new, known = _Heard(caller.nonce - at, at, caller.nonce, window_of(caller)), self._heard.get(caller.hotkey)
-        if known is None or known.at < at - MEMORY:
+        if known is None or known.at < at - MEMORY_NS:
             self._heard[caller.hotkey] = new
         elif abs(new.apart - known.apart) <= AGREEMENT:
             if new.nonce > known.nonce:
@@ -65,20 +65,20 @@ class ClockWatch:
                 self._heard[caller.hotkey] = new
         elif self._is_fresh(new) or (new.apart > known.apart and not self._is_fresh(known)):
             self._heard[caller.hotkey] = new
-        if len(self._heard) > MANY:
-            self._heard = {hotkey: one for hotkey, one in self._heard.items() if one.at >= at - MEMORY}
+        if len(self._heard) > MAX_CALLERS:
+            self._heard = {hotkey: one for hotkey, one in self._heard.items() if one.at >= at - MEMORY_NS}
 
     def refused(self, caller: Caller) -> None:
         """Take a nonce that was refused for its time, of a proven caller who may ask; says so once a minute."""
         self.heard(caller)
         self._refused += 1
         at = self.monotonic()
-        if self._said_at is not None and at - self._said_at < PAUSE:
+        if self._said_at is not None and at - self._said_at < LOG_PAUSE_NS:
             return
-        off = formats.age(abs(self.now() - caller.nonce) / SECOND)
+        off = formats.age(abs(self.now() - caller.nonce) / SECOND_NS)
         reason = self.obstacle or "either clock may be wrong"
         log.warning(
-            "%d signed requests of callers who may ask were refused for their time, the last off by %s: %s",
+            "%d signed requests of allowed callers were refused for clock skew, the last off by %s: %s",
             self._refused, off, reason,
         )  # fmt: skip
         self._said_at, self._refused = at, 0
@@ -87,19 +87,19 @@ class ClockWatch:
     def ahead(self) -> float | None:
         """Seconds by which our clock is ahead of the callers' of the last hour, their median; None: nobody asked."""
         aheads = self._aheads()
-        return median_low(aheads) / SECOND if aheads else None
+        return median_low(aheads) / SECOND_NS if aheads else None
 
     @property
     def obstacle(self) -> str | None:
         """Why every validator is refused, if that is for our clock; None as long as one of the last hour is not."""
         lately, aheads = self._lately(), self._aheads()
-        if sum(one.count for one in lately) < ENOUGH:
+        if sum(one.count for one in lately) < MIN_REQUESTS:
             return None
         if any(map(self._is_fresh, lately)):
             return None
         if min(aheads) < 0 < max(aheads):
             return None
-        off = median_low(aheads) / SECOND
+        off = median_low(aheads) / SECOND_NS
         side, look = ("ahead of", "stale") if off > 0 else ("behind", "as if from the future")
         return f"this machine's clock is {formats.age(abs(off))} {side} the validators': their requests look {look}"
 
@@ -107,12 +107,12 @@ class ClockWatch:
         """Look whether the clock was set, and say so."""
         before = self.monotonic()
         wall = self.now()
-        if self.monotonic() - before > STEP // 10:  # this thread was held up between the two
+        if self.monotonic() - before > STEP_NS // 10:  # this thread was held up between the two
             return
         step = wall - before - self._offset
-        if abs(step) >= STEP:
+        if abs(step) >= STEP_NS:
             where = "forward" if step > 0 else "back"
-            log.warning("the clock of this machine was set %s by %s", where, formats.age(abs(step) / SECOND))
+            log.warning("the clock of this machine was set %s by %s", where, formats.age(abs(step) / SECOND_NS))
         self._offset = wall - before
 
     async def watch(self) -> None:
@@ -125,7 +125,7 @@ class ClockWatch:
         return one.window.holds(self.now() - self.monotonic() - one.apart)
 
     def _lately(self) -> list[_Heard]:
-        horizon = self.monotonic() - MEMORY
+        horizon = self.monotonic() - MEMORY_NS
         return [one for one in self._heard.values() if one.at >= horizon]
 
     def _aheads(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""The wire of the SDK's versions 9 and 10: a dendrite asks, an axon answers.
+"""The dendrite wire, of the SDK's versions 9 and 10: a dendrite asks, an axon answers.
 
 Header names contain underscores, the path decides, and the signature covers neither method, path nor image: its quirks
 stay in this file.
@@ -18,7 +18,7 @@ FUTURE_NS = 4 * 10**9
 MAX_TIMEOUT_NS = 12 * 10**9  # the timeout is not signed, so it must not stretch the window at will
 RETENTION_NS = PAST_NS + MAX_TIMEOUT_NS + FUTURE_NS
 MAX_TEXT = 200  # characters of a value; a signature has 130, a uuid, which is remembered, 36
-PREFIX = "bt_header_dendrite_"
+HEADER_PREFIX = "bt_header_dendrite_"
 
 
 def authenticate(headers: Mapping[str, str], own_hotkey: str, now_ns: int) -> Caller:
@@ -50,7 +50,7 @@ def authenticate(headers: Mapping[str, str], own_hotkey: str, now_ns: int) -> Ca
     if not signed:
         raise Unauthorised("the signature does not match")
     caller = Caller(hotkey=hotkey, nonce=nonce, uuid=uuid, timeout=timeout, wire="dendrite")
-    # The time comes last: whose it is tells whether our clock or a stranger is wrong.
+    # The time comes last: whose it is tells whether our clock or an unproven caller is wrong.
     check_fresh(caller, window(timeout), now_ns)
     return caller
 
@@ -88,26 +88,26 @@ def answer_body(
         "dendrite": {
             "status_code": 200,
             "status_message": "Success",
-            "ip": request.get(PREFIX + "ip"),
-            "version": int(request[PREFIX + "version"]),
-            "nonce": int(request[PREFIX + "nonce"]),
-            "uuid": request[PREFIX + "uuid"],
-            "hotkey": request[PREFIX + "hotkey"],
+            "ip": request.get(HEADER_PREFIX + "ip"),
+            "version": int(request[HEADER_PREFIX + "version"]),
+            "nonce": int(request[HEADER_PREFIX + "nonce"]),
+            "uuid": request[HEADER_PREFIX + "uuid"],
+            "hotkey": request[HEADER_PREFIX + "hotkey"],
         },
     }
 
 
 def _text(headers: Mapping[str, str], name: str) -> str:
-    value = headers.get(PREFIX + name, "")
+    value = headers.get(HEADER_PREFIX + name, "")
     if not value:
-        raise Unauthorised(f"the header {PREFIX}{name} is missing")
+        raise Unauthorised(f"the header {HEADER_PREFIX}{name} is missing")
     if len(value) > MAX_TEXT:
-        raise BadRequest(f"the header {PREFIX}{name} is too long")
+        raise BadRequest(f"the header {HEADER_PREFIX}{name} is too long")
     return value
 
 
 def _number(headers: Mapping[str, str], name: str) -> int:
     text = _text(headers, name)
     if not (text.isascii() and text.isdecimal() and len(text) <= 20):
-        raise BadRequest(f"the header {PREFIX}{name} is not a whole number")
+        raise BadRequest(f"the header {HEADER_PREFIX}{name} is not a whole number")
     return int(text)

@@ -1,4 +1,4 @@
-"""One request on its way through, and its record at the end."""
+"""The life of one request: its stages and deadline, and its record at the end."""
 
 import time
 from dataclasses import dataclass, field

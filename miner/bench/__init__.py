@@ -1,1 +1,1 @@
-"""`roadwork-miner bench`: how fast and how large a model is here, on every backend and beside its own library."""
+"""The bench: a model's speed and memory here, on every backend and beside its own library."""

@@ -1,4 +1,4 @@
-"""The parent's end of the workers: asked in turn, a little at a time, so that the machine's noise hits all alike."""
+"""The parent's end of the workers, which are asked in turn, so that the machine's noise hits all alike."""
 
 import json
 import select
@@ -11,16 +11,18 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from miner.bench.worker import Ask, BenchJob, Burst, WorkerReady, to_dict
+from miner.bench.worker import BenchJob, Burst, BurstRequest, WorkerReady, to_dict
 from miner.errors import CouldNotStart
 
-PATIENCE = 10.0  # seconds for a worker to end
+END_SECONDS = 10.0  # seconds for a worker to end
 
 
-TURN = 0.25  # seconds a turn should take: caches, pages and the library's threads are the competitor's own by then
-ALONE = 6  # requests one after another, at least
-MOST = 60  # bursts in a turn
-PAUSE = 0.02  # seconds until the last competitor's threads have stopped spinning
+TURN_SECONDS = (
+    0.25  # seconds a turn should take: caches, pages and the library's threads are the competitor's own by then
+)
+LONE_REQUESTS = 6  # requests one after another, at least
+MAX_BURSTS = 60  # bursts in a turn
+SPIN_SECONDS = 0.02  # seconds until the last competitor's threads have stopped spinning
 Progress = Callable[[str, float], None]  # what is done, and the share of the whole
 
 
@@ -90,7 +92,7 @@ class Worker:
         Raises:
             CouldNotStart: the worker is gone, its model failed, or it was not done by then.
         """
-        answer = self._ask(to_dict(Ask(at_once, bursts)), until)
+        answer = self._ask(to_dict(BurstRequest(at_once, bursts)), until)
         self.peak_bytes = answer["peak_bytes"]
         return [Burst(**one) for one in answer["bursts"]]
 
@@ -99,7 +101,7 @@ class Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            self._process.communicate(timeout=PATIENCE)
+            self._process.communicate(timeout=END_SECONDS)
         except (subprocess.TimeoutExpired, ValueError, BrokenPipeError):
             self._process.kill()
             self._process.wait()
@@ -140,7 +142,7 @@ class Worker:
         return answer
 
     def _last_words(self) -> str:
-        code = self._process.wait(PATIENCE)
+        code = self._process.wait(END_SECONDS)
         self._chatter.seek(0)
         lines = self._chatter.read().strip().splitlines()
         return lines[-1] if lines else f"its process ended with {code}"
@@ -154,7 +156,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class RoundLimit:
     """When to stop: after `rounds`, or when another round would end later than `until` (on the clock)."""
 
     rounds: int | None
@@ -163,14 +165,14 @@ class Bound:
 
 def bursts_in_turn(at_once: int, pace: float) -> int:
     """Return how many bursts make up a turn."""
-    least = ALONE if at_once == 1 else 1
-    return max(least, min(MOST, round(TURN / (at_once * max(pace, 1e-6)))))
+    least = LONE_REQUESTS if at_once == 1 else 1
+    return max(least, min(MAX_BURSTS, round(TURN_SECONDS / (at_once * max(pace, 1e-6)))))
 
 
 def measure(
     competitors: Sequence[Competitor],
     levels: Sequence[int],
-    bound: Bound,
+    bound: RoundLimit,
     progress: Progress = lambda _text, _share: None,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
@@ -186,7 +188,7 @@ def measure(
                 progress(f"{competitor.name}, {at_once} at once", _share(bound, rounds, began, clock()))
                 bursts = competitor.turn(at_once, bursts_in_turn(at_once, competitor.pace))
                 records[number].bursts.setdefault(at_once, []).extend(bursts)
-                pause(PAUSE)
+                pause(SPIN_SECONDS)
         rounds += 1
         now = clock()
         if bound.rounds is not None and rounds >= bound.rounds:
@@ -201,7 +203,7 @@ def _rotated(count: int, rounds: int) -> list[int]:
     return [(number + rounds) % count for number in range(count)]
 
 
-def _share(bound: Bound, rounds: int, began: float, now: float) -> float:
+def _share(bound: RoundLimit, rounds: int, began: float, now: float) -> float:
     if bound.rounds is not None:
         return rounds / bound.rounds
     assert bound.until is not None

@@ -1,4 +1,4 @@
-"""A daemon on free ports, without a chain; and what one costs: start, memory, its own overhead, growth."""
+"""The costs of a daemon: start, memory, its own overhead, growth; on free ports, without a chain."""
 
 import asyncio
 import logging
@@ -29,20 +29,20 @@ from miner.chain.standalone import own_wallet, standalone_file
 from miner.errors import CouldNotStart
 from miner.metrics import PREFIX
 
-PATIENCE = 600.0  # seconds until the daemon answers: a first start may have to prepare the model
-STOP = 30.0  # seconds
-LOOK = 0.005  # seconds between two looks whether it listens
+ANSWER_SECONDS = 600.0  # seconds until the daemon answers: a first start may have to prepare the model
+STOP_SECONDS = 30.0  # seconds
+LOOK_SECONDS = 0.005  # seconds between two looks whether it listens
 HOST = "127.0.0.1"
 
 
-STARTS = 3  # measured at most, after one that fills caches
+MAX_STARTS = 3  # measured at most, after one that fills caches
 START_SECONDS = 15.0  # after which no other start is measured
 ALONE, ALONE_SECONDS = 100, 10.0  # requests for the overhead, or as many as are answered in that time
-FIRST = 10  # of them are not measured: connections and caches get warm
+UNMEASURED_REQUESTS = 10  # of them are not measured: connections and caches get warm
 MOST, LOAD_SECONDS = 2000, 30.0  # requests for the growth, or as many as a lone caller would have answered in that time
 WARM_UP = 100  # requests at most before the growth is looked at
 MODEL = ("decode", "preprocess", "infer")  # the stages that are the model's, not the daemon's
-PAUSE = 0.01  # seconds between two tries for the first answer
+RETRY_SECONDS = 0.01  # seconds between two tries for the first answer
 Progress = Callable[[str, float], None]
 
 
@@ -69,7 +69,9 @@ class MinerProcess:
             mine.append("WALLET_HOTKEYS=" + ",".join(f"{name}:{port}" for name, port in self.ports.items()))
         options = [word for assignment in [*mine, *assignments] for word in ("--set", assignment)]
         self._log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - closed with the process
-        self._operator = httpx.Client(base_url=f"http://{HOST}:{self.status_port}", timeout=STOP, trust_env=False)
+        self._operator = httpx.Client(
+            base_url=f"http://{HOST}:{self.status_port}", timeout=STOP_SECONDS, trust_env=False
+        )
         with ExitStack() as stack:
             with signals_held():
                 self.started = time.perf_counter()
@@ -90,7 +92,7 @@ class MinerProcess:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM if kind is None else signal.SIGKILL)
         try:
-            self._process.wait(STOP)
+            self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -103,16 +105,16 @@ class MinerProcess:
         Raises:
             CouldNotStart: the process ended, or takes too long.
         """
-        deadline = self.started + PATIENCE
+        deadline = self.started + ANSWER_SECONDS
         while time.perf_counter() < deadline:
             try:
                 socket.create_connection((HOST, port or self.port), timeout=1).close()
             except OSError:
                 self.check()
-                time.sleep(LOOK)
+                time.sleep(LOOK_SECONDS)
             else:
                 return
-        raise CouldNotStart(f"the daemon did not listen within {PATIENCE:.0f} s")
+        raise CouldNotStart(f"the daemon did not listen within {ANSWER_SECONDS:.0f} s")
 
     def check(self) -> None:
         """Raise CouldNotStart if the process has ended, with its last words."""
@@ -243,13 +245,13 @@ def measure_daemon(
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
         while True:
-            progress(f"{name}: start {len(starts) + 2} of {STARTS + 1}" if starts else f"{name}: first start", 0.0)
+            progress(f"{name}: start {len(starts) + 2} of {MAX_STARTS + 1}" if starts else f"{name}: first start", 0.0)
             with MinerProcess(Path(folder), assignments, environment) as miner:
                 client = client_of(miner, load)
                 miner.wait_until_it_listens()
                 starts.append(asyncio.run(_first_answer(miner, client, picture)))
                 is_late = time.perf_counter() - begun > START_SECONDS
-                if len(starts) > STARTS or (is_late and len(starts) > 1):
+                if len(starts) > MAX_STARTS or (is_late and len(starts) > 1):
                     return _measure_running(name, miner, starts[1:], picture, load, progress)
 
 
@@ -265,7 +267,7 @@ async def _first_answer(miner: MinerProcess, client: Client, picture: bytes) -> 
             if reply.status not in (0, 503):
                 raise CouldNotStart(f"the daemon answers {reply.status}: {reply.message}")
             miner.check()
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(RETRY_SECONDS)
         return time.perf_counter() - miner.started
 
 
@@ -318,7 +320,7 @@ def _ask_alone(miner: MinerProcess, client: Client, picture: bytes) -> tuple[lis
     connection = HTTPConnection(HOST, miner.port, timeout=client.timeout)
     latencies, overheads = list[float](), list[float]()
     before, until = miner.stages(), time.perf_counter() + ALONE_SECONDS
-    for number in range(FIRST + ALONE):
+    for number in range(UNMEASURED_REQUESTS + ALONE):
         if latencies and time.perf_counter() > until:
             break
         body = client.body(picture)
@@ -331,7 +333,7 @@ def _ask_alone(miner: MinerProcess, client: Client, picture: bytes) -> tuple[lis
         after = miner.stages()
         if response.status != 200:
             raise CouldNotStart(f"the daemon answers {response.status}: {answer.decode(errors='replace')[:200]}")
-        if number >= FIRST:
+        if number >= UNMEASURED_REQUESTS:
             latencies.append(seconds)
             overheads.append(seconds - sum(after[stage] - before[stage] for stage in MODEL))
         before = after

@@ -1,4 +1,4 @@
-"""The ceiling of this machine: its own rate of matrix products, and how many of them a photo needs.
+"""The machine's ceiling: its rate of matrix products, and how many of them a photo needs.
 
 A library that multiplies no faster than the best here can't get below a model's multiply-adds over that rate. One core
 is measured, and as many as the competitors have are taken to be as fast together: a bound that other programs on the
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Rows, inner, columns: about as a ViT-base's layers, some so small that a product is done before a busy machine takes
 # the core away.
 SHAPES = ((64, 1024, 1024), (256, 768, 3072), (256, 1024, 1024))
-SECONDS = 0.3  # for each product
+PRODUCT_SECONDS = 0.3  # for each product
 
 Shape = tuple[int, int, int]
 Rates = dict[str, float]  # multiply-adds a second, by precision
@@ -86,7 +86,7 @@ def _fastest(prepare: Callable[[Shape], Callable[[], object]]) -> float:
     for shape in SHAPES:
         run = prepare(shape)
         run()
-        until = time.perf_counter() + SECONDS
+        until = time.perf_counter() + PRODUCT_SECONDS
         while (began := time.perf_counter()) < until:
             run()
             found = max(found, math.prod(shape) / (time.perf_counter() - began))

@@ -1,4 +1,4 @@
-"""Where a graph's time goes: onnxruntime's own profile, by operator. Run as a program, in a process of its own."""
+"""The profile of a graph by operator, from onnxruntime; run as a program, in a process of its own."""
 
 import json
 import subprocess

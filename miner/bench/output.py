@@ -1,4 +1,4 @@
-"""The figures for people: progress, tables, a plot."""
+"""The output of a bench: progress, tables, a plot."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A bench as a whole: the workers are started and measured, and bursts become figures and a verdict."""
+"""The bench run: workers are started and measured, and bursts become figures and a verdict."""
 
 import math
 import statistics
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from detectors.machine import others, spent
-from miner.bench.client import Bound, Progress, Record, Worker, measure
+from miner.bench.client import Progress, Record, RoundLimit, Worker, measure
 from miner.bench.machine import least_seconds, measure_rates
 from miner.bench.worker import BenchJob, Burst, WorkerReady
 from miner.errors import CouldNotStart
@@ -36,7 +36,7 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
-class Alone:
+class LoneLatency:
     """One kind of picture, one request at a time: the median in seconds, and its share of the first competitor's."""
 
     p50: float
@@ -51,7 +51,7 @@ class BenchFigures:
     job: BenchJob
     loaded: WorkerReady
     peak_bytes: float
-    alone: dict[str, Alone]  # by kind of picture
+    alone: dict[str, LoneLatency]  # by kind of picture
     levels: list[Level]
     difference: float  # the largest of a probability from the first competitor's
     serves: int  # validators at once, by the measured pace
@@ -101,9 +101,9 @@ def medians_by_kind(bursts: Sequence[Burst], kinds: Sequence[str]) -> dict[str, 
     return {kind: statistics.median(found[kind]) for kind in dict.fromkeys(kinds) if kind in found}
 
 
-def ratios(own: Mapping[str, float], base: Mapping[str, float]) -> dict[str, Alone]:
+def ratios(own: Mapping[str, float], base: Mapping[str, float]) -> dict[str, LoneLatency]:
     """Put medians beside those of the competitor that all are compared with."""
-    return {kind: Alone(median, median / base[kind]) for kind, median in own.items() if kind in base}
+    return {kind: LoneLatency(median, median / base[kind]) for kind, median in own.items() if kind in base}
 
 
 def largest_difference(own: Sequence[float], base: Sequence[float]) -> float:
@@ -215,7 +215,10 @@ def bench(
         pids = [worker.pid for worker in workers]
         before = spent(pids)
         records, done = measure(
-            workers, levels, Bound(rounds, until), lambda text, share: progress(text, LOADING + (1 - LOADING) * share)
+            workers,
+            levels,
+            RoundLimit(rounds, until),
+            lambda text, share: progress(text, LOADING + (1 - LOADING) * share),
         )
         loud = others(before, spent(pids))
         figures = sum_up(workers, records, kinds, deadline, least)

@@ -28,7 +28,7 @@ Variant = tuple[str, str]  # backend, precision
 
 
 SIZES = ((224, 224), (1920, 1080))
-MOST = 64  # of an operator's photos; each is read into every worker
+MAX_PHOTOS = 64  # of an operator's photos; each is read into every worker
 QUALITY = 90
 
 
@@ -201,7 +201,7 @@ def made_jpeg(width: int, height: int) -> bytes:
     return buffer.getvalue()
 
 
-def own_pictures(folder: Path, most: int | None = MOST) -> Pictures:
+def own_pictures(folder: Path, most: int | None = MAX_PHOTOS) -> Pictures:
     """Find an operator's photos, labelled or not; None: all of them.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Finding the plan for this machine: variants first, then the split of the best one, each measured in turn."""
+"""The tuning of the plan: variants first, then the split of the best one, each measured in turn."""
 
 import statistics
 import time
@@ -14,12 +14,12 @@ from miner.errors import CouldNotStart
 from miner.inference.plan import Plan
 
 BURST = 8  # requests at once: about as many validators as ask a miner in the same moment
-ALONE = 2  # lone requests a round
+LONE_REQUESTS = 2  # lone requests a round
 ROUNDS, LEAST_ROUNDS = 12, 2
 MAX_DIFFERENCE = 1e-3  # of probability, between two backends at fp32
-NEAR = 1.05  # within a twentieth of the fastest, the one with less memory is taken
+EQUAL_SPEED = 1.05  # within a twentieth of the fastest, the one with less memory is taken
 EQUAL = 0.95  # of the time; above that the memory decided
-ARENA = {True: ", arena", False: ", no arena", None: ""}
+ARENA_WORDS = {True: ", arena", False: ", no arena", None: ""}
 VARIANTS_SHARE = 0.6  # of the time; the rest is for the splits
 
 Progress = Callable[[str], None]
@@ -50,7 +50,7 @@ class MeasuredVariant:
 
 def in_words(job: BenchJob) -> str:
     """Return a way to serve in words."""
-    return f"{job.name}, {RunOptions(job.slots, job.threads)}{ARENA[job.arena]}"
+    return f"{job.name}, {RunOptions(job.slots, job.threads)}{ARENA_WORDS[job.arena]}"
 
 
 def measure(
@@ -94,14 +94,14 @@ def measure(
 
 def seconds_of_round(pace: float) -> float:
     """Return about how long one way to serve is measured in a round, from the seconds a picture takes."""
-    return pace * (ALONE + BURST)
+    return pace * (LONE_REQUESTS + BURST)
 
 
 def _take_turn(worker: Worker, row: MeasuredVariant, deadline: float, progress: Progress, faults: list[str]) -> bool:
     """Measure a way to serve once; return whether it stays in the race."""
     progress(f"measuring {row.words}")
     try:
-        alone, bursts = worker.turn(1, ALONE, deadline), worker.turn(BURST, 1, deadline)
+        alone, bursts = worker.turn(1, LONE_REQUESTS, deadline), worker.turn(BURST, 1, deadline)
     except CouldNotStart as error:
         if not row.bursts:
             faults.append(f"{row.words}: {str(error).removeprefix(f'{row.job.name}: ')}")
@@ -124,7 +124,7 @@ def faithful(rows: Sequence[MeasuredVariant]) -> list[MeasuredVariant]:
 
 def best(rows: Sequence[MeasuredVariant]) -> MeasuredVariant:
     """Return the fastest, or one nearly as fast that holds less memory."""
-    limit = min(row.score for row in rows) * NEAR
+    limit = min(row.score for row in rows) * EQUAL_SPEED
     return min((row for row in rows if row.score <= limit), key=lambda row: row.resident)
 
 

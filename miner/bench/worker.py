@@ -1,4 +1,7 @@
-"""A competitor in a process of its own: loads once, then answers turns on stdin with JSON lines on stdout."""
+"""The worker of a bench: one competitor, in a process of its own.
+
+It loads once, then answers each line of JSON on stdin with one on stdout.
+"""
 
 import json
 import os
@@ -20,8 +23,8 @@ if TYPE_CHECKING:
     from detectors.models.config import DetectorConfig
 
 
-LARGE = ("torch", "transformers", "ultralytics", "optimum", "openvino", "onnxruntime", "bittensor")
-WARM = 3  # times each picture, before anything is measured
+LARGE_PACKAGES = ("torch", "transformers", "ultralytics", "optimum", "openvino", "onnxruntime", "bittensor")
+WARM_UP_ROUNDS = 3  # times each picture, before anything is measured
 Predict = Callable[[bytes], float]
 
 
@@ -61,7 +64,7 @@ class WorkerReady:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class BurstRequest:
     """One turn: `bursts` times `at_once` requests submitted together."""
 
     at_once: int
@@ -77,7 +80,7 @@ class Burst:
     seconds: float  # until the last was done
 
 
-def to_dict(line: BenchJob | WorkerReady | Ask | Burst) -> dict[str, object]:
+def to_dict(line: BenchJob | WorkerReady | BurstRequest | Burst) -> dict[str, object]:
     """Return a line as what JSON knows."""
     return asdict(line)
 
@@ -97,7 +100,7 @@ def main() -> None:
             answers += [predict(picture) for picture in pictures[1:]]
             with ThreadPoolExecutor(job.slots) as pool:
                 pace = _warm_up(pool, predict, job, pictures)
-                imported = [name for name in LARGE if name in sys.modules]
+                imported = [name for name in LARGE_PACKAGES if name in sys.modules]
                 warm = read_memory().resident
                 _say(out, to_dict(WorkerReady(loaded, first, pace, resident, warm, answers, imported)))
                 _serve(out, pool, predict, pictures)
@@ -163,7 +166,7 @@ def _warm_up(pool: ThreadPoolExecutor, predict: Predict, job: BenchJob, pictures
         torch.set_num_threads(job.threads)  # only now: Ultralytics sets a number of its own at its first prediction
     list(pool.map(predict, pictures * job.slots))
     seconds = []
-    for data in pictures * WARM:
+    for data in pictures * WARM_UP_ROUNDS:
         began = time.perf_counter()
         pool.submit(predict, data).result()
         seconds.append(time.perf_counter() - began)
@@ -173,7 +176,7 @@ def _warm_up(pool: ThreadPoolExecutor, predict: Predict, job: BenchJob, pictures
 def _serve(out: IO[str], pool: ThreadPoolExecutor, predict: Predict, pictures: list[bytes]) -> None:
     order = cycle(enumerate(pictures))
     for line in sys.stdin:
-        ask = Ask(**json.loads(line))
+        ask = BurstRequest(**json.loads(line))
         bursts = [burst(pool, predict, list(islice(order, ask.at_once))) for _ in range(ask.bursts)]
         _say(out, {"bursts": [to_dict(one) for one in bursts], "peak_bytes": read_memory().peak})
 

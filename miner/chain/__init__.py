@@ -1,1 +1,1 @@
-"""Who may ask: the subnet's hotkeys, permits and stakes."""
+"""The chain: the subnet's hotkeys, permits and stakes come in, our address goes out."""

@@ -1,4 +1,4 @@
-"""What the miner knows of the chain, whichever chain it is."""
+"""The protocol of a chain, and its snapshot: what the miner knows of the subnet, whichever chain it is."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

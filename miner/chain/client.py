@@ -27,7 +27,7 @@ Operation = Callable[["bittensor.Client"], Awaitable[T]]
 
 GRACE_SECONDS = 2.0  # for the thread to report its own time-out; silent for longer, it is stuck
 CLOSE_SECONDS = 2.0
-CLOSED = "the connection was closed"
+CONNECTION_CLOSED = "the connection was closed"
 
 
 class ChainFault(MinerError):
@@ -82,7 +82,7 @@ class ChainClient:
             ChainFault: it failed, or took longer than `seconds`.
         """
         if self._loop.is_closed():
-            raise ChainFault(CLOSED)
+            raise ChainFault(CONNECTION_CLOSED)
         future = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._call(operation, seconds), self._loop))
         try:
             # The SDK meets a broken node with whatever its decoding runs into, a panic of its Rust core among them;
@@ -92,7 +92,7 @@ class ChainClient:
                 raise ChainFault("the client is stuck")
             error = None if future.cancelled() else future.exception()
             if future.cancelled() or (error is not None and self._closing.is_set()):
-                raise ChainFault(CLOSED) from error
+                raise ChainFault(CONNECTION_CLOSED) from error
             if isinstance(error, ChainFault):
                 raise error
             if error is not None:
@@ -107,7 +107,7 @@ class ChainClient:
             self._loop.call_soon_threadsafe(self._closing.set)
         await asyncio.to_thread(self._thread.join, CLOSE_SECONDS + GRACE_SECONDS)
         if self._thread.is_alive():
-            log.warning("the client of the chain is stuck; leaving it behind")
+            log.warning("the chain client hangs; its thread is left behind")
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:

@@ -1,4 +1,4 @@
-"""Our addresses on chain: what stands there, what should, and why it does not yet."""
+"""The publication of our addresses: what is on chain, what should be, and why it is not yet."""
 
 import asyncio
 import logging
@@ -40,7 +40,7 @@ REFUSALS = {
     "INSUFFICIENT_BALANCE": "the hotkey can't pay the fee; send it a little TAO",
 }
 RETRY_CAP_SECONDS = 600.0
-PATIENCE = 4.0  # times the usual limit: an extrinsic waits for one or two blocks of 12 s
+EXTRINSIC_TIMEOUTS = 4.0  # times the usual limit: an extrinsic waits for one or two blocks of 12 s
 
 
 class AddressUnknown(MinerError):
@@ -132,7 +132,7 @@ class PublicAddress:
 
 
 class Publisher:
-    """Keeps what an `PublicAddress` names published; `step` is called after every good read of the chain."""
+    """Keeps what a `PublicAddress` names published; `step` is called after every good read of the chain."""
 
     def __init__(self, axon: PublicAddress, netuid: int, wallet: "Wallet", monotonic: Clock) -> None:
         self.axon = axon
@@ -244,7 +244,7 @@ class Publication:
         # A call that fails leaves its fate open: nothing is sent again before there was time for it to show.
         self._next_try = self._monotonic() + self._retry_seconds
         submit = partial(serve, record=self.record, netuid=self.netuid, endpoint=wanted, wallet=self.wallet)
-        result = await call(submit, PATIENCE)
+        result = await call(submit, EXTRINSIC_TIMEOUTS)
         if result.success:
             self._succeeded(wanted)
         else:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 Record = Literal["axon", "metrics"]
 
-ITEMS: dict[Record, str] = {"axon": "Axons", "metrics": "Prometheus"}  # where the chain keeps a record
-SHARES = 65535  # the chain's 1.0 of a u16, its type for scores
+STORAGE_ITEMS: dict[Record, str] = {"axon": "Axons", "metrics": "Prometheus"}  # where the chain keeps a record
+U16_MAX = 65535  # the chain's 1.0 of a u16, its type for scores
 PROTOCOL = 4  # what every axon has published so far; validators don't look at it
 
 
@@ -48,7 +48,7 @@ class PublishedEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedRecord:
     """What stands on chain for a hotkey: the endpoint, and the block it was published at."""
 
     endpoint: PublishedEndpoint | None
@@ -79,23 +79,23 @@ def neuron_of(found: "SdkNeuron") -> Neuron:
         hotkey=found.hotkey,
         stake=found.total_stake.amount,
         validator_permit=found.validator_permit,
-        incentive=int(found.raw.get("incentive", 0)) / SHARES,
-        trust=int(found.raw.get("trust", 0)) / SHARES,
+        incentive=int(found.raw.get("incentive", 0)) / U16_MAX,
+        trust=int(found.raw.get("trust", 0)) / U16_MAX,
         last_update=found.last_update,
     )
 
 
-async def read_published(client: "bittensor.Client", record: Record, netuid: int, hotkey: str) -> Published:
+async def read_published(client: "bittensor.Client", record: Record, netuid: int, hotkey: str) -> PublishedRecord:
     """Read the address that others find for a hotkey."""
-    found = await client.query(("SubtensorModule", ITEMS[record]), [netuid, hotkey])
+    found = await client.query(("SubtensorModule", STORAGE_ITEMS[record]), [netuid, hotkey])
     if not found:
-        return Published(None, 0)
+        return PublishedRecord(None, 0)
     kind = IPv6Address if int(found["ip_type"]) == 6 else ip_address
     protocol = int(found.get("protocol", PROTOCOL))  # the metrics' record has none
-    return Published(PublishedEndpoint(kind(int(found["ip"])), int(found["port"]), protocol), int(found["block"]))
+    return PublishedRecord(PublishedEndpoint(kind(int(found["ip"])), int(found["port"]), protocol), int(found["block"]))
 
 
-async def read_wait(client: "bittensor.Client", netuid: int, published: Published) -> tuple[int, float]:
+async def read_wait(client: "bittensor.Client", netuid: int, published: PublishedRecord) -> tuple[int, float]:
     """Return for how many blocks the chain will refuse another address, and the seconds of a block."""
     limit = int(await client.query(("SubtensorModule", "ServingRateLimit"), [netuid]) or 0)
     seconds = await client.block_time()
@@ -121,7 +121,7 @@ async def serve(
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class ChainHead:
     """The newest block: how far our clock is ahead of the time in it, and by how much that may be too high (s)."""
 
     spec_version: int
@@ -132,7 +132,7 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class SubnetMember:
     """One neuron, with its owner and what it gets."""
 
     neuron: Neuron
@@ -145,16 +145,16 @@ class Metagraph:
     """A subnet at one block, and our own place in it."""
 
     block: int
-    members: Sequence[Member]
+    members: Sequence[SubnetMember]
     owner_hotkey: str
     owner_coldkey: str
     burned: float  # the chain's own count: share of the miners' part that went to the owner's keys and was burned
     cutoff: int  # blocks without an update after which the chain disregards a validator
     immune_blocks: int  # how many are left to us; 0 or less: none
-    published: Published
+    published: PublishedRecord
 
 
-async def read_head(client: "bittensor.Client", clock: Callable[[], float] = time.time) -> Head:
+async def read_head(client: "bittensor.Client", clock: Callable[[], float] = time.time) -> ChainHead:
     """Read the head and compare its time with ours; where blocks are slow, at the moment of the next one."""
     seconds = float(await client.block_time())
     stamp, ahead = await _compare(client, clock)
@@ -162,7 +162,9 @@ async def read_head(client: "bittensor.Client", clock: Callable[[], float] = tim
     while seconds > 1 and stamp == first and clock() < until:
         await asyncio.sleep(0.5)
         stamp, ahead = await _compare(client, clock)
-    return Head(await client.spec_version(), await client.block(), seconds, ahead, min(seconds, PROPAGATION_SECONDS))
+    return ChainHead(
+        await client.spec_version(), await client.block(), seconds, ahead, min(seconds, PROPAGATION_SECONDS)
+    )
 
 
 async def _compare(client: "bittensor.Client", clock: Callable[[], float]) -> tuple[float, float]:
@@ -185,7 +187,7 @@ async def read_standing(client: "bittensor.Client", netuid: int, hotkey: str) ->
         raise ChainFault(f"subnet {netuid} does not exist there")
     block = await client.block()
     found = await client.neurons.all(netuid=netuid)
-    members = [Member(neuron_of(n), n.coldkey, int(n.raw.get("emission", 0))) for n in found]
+    members = [SubnetMember(neuron_of(n), n.coldkey, int(n.raw.get("emission", 0))) for n in found]
     own = next((member.neuron.uid for member in members if member.neuron.hotkey == hotkey), None)
     immune = 0
     if own is not None:
@@ -198,7 +200,7 @@ async def read_standing(client: "bittensor.Client", netuid: int, hotkey: str) ->
         burned=_fraction(await read("MinerBurned")),
         cutoff=int(await read("ActivityCutoff") or ACTIVITY_CUTOFF),
         immune_blocks=immune,
-        published=await read_published(client, "axon", netuid, hotkey) if hotkey else Published(None, 0),
+        published=await read_published(client, "axon", netuid, hotkey) if hotkey else PublishedRecord(None, 0),
     )
 
 

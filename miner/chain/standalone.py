@@ -1,4 +1,4 @@
-"""No chain: who may ask comes from a small file, and throwaway keys are made on first use."""
+"""The standalone chain: callers come from a small file, and throwaway keys are made on first use."""
 
 import asyncio
 import logging
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WALLET = "standalone"
-FILE = "standalone.yaml"
+WALLET_NAME = "standalone"
+CALLERS_FILE = "standalone.yaml"
 LOOK_SECONDS = 1.0  # between two looks at the file
 TEMPLATE = """\
 # Who may ask this miner while SUBTENSOR_NETWORK=standalone; a running miner reads it again when it changes.
@@ -93,7 +93,7 @@ class StandaloneChain:
         except ConfigurationError as error:
             log.warning("%s; what was read before stays", error)
         else:
-            log.info("read %s again: %d hotkeys", self.path, len(self.snapshot.neurons))
+            log.info("%s reloaded: %d hotkeys", self.path, len(self.snapshot.neurons))
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -141,7 +141,7 @@ def own_wallet(state_dir: Path, role: str) -> "Wallet":
     """
     from bittensor import Wallet
 
-    wallet = Wallet(name=WALLET, hotkey=role, path=str(state_dir / "wallets"))
+    wallet = Wallet(name=WALLET_NAME, hotkey=role, path=str(state_dir / "wallets"))
     try:
         if not wallet.hotkey_file.exists_on_device():
             state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -159,11 +159,13 @@ def standalone_file(state_dir: Path) -> Path:
     Raises:
         CouldNotStart: the state folder can't be written.
     """
-    path = state_dir / FILE
+    path = state_dir / CALLERS_FILE
     if not path.exists():
         hotkey = own_wallet(state_dir, "validator").hotkey.ss58_address
         try:
-            write_safely(path, TEMPLATE.format(wallet=WALLET, hotkey=hotkey).encode())
+            write_safely(path, TEMPLATE.format(wallet=WALLET_NAME, hotkey=hotkey).encode())
         except OSError as error:
-            raise CouldNotStart(f"STATE_DIR={state_dir}: {FILE} can't be made there: {error.strerror}") from error
+            raise CouldNotStart(
+                f"STATE_DIR={state_dir}: {CALLERS_FILE} can't be made there: {error.strerror}"
+            ) from error
     return path

@@ -1,4 +1,4 @@
-"""One hotkey of ours on the chain: registered or not, and its address published."""
+"""One hotkey of ours on subtensor: its registration, and its published address."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ from miner.chain.base import Snapshot
 from miner.chain.client import ChainFault
 from miner.chain.publication import PublicAddress, Publisher
 from miner.chain.queries import Subnet
-from miner.chain.sync import Sight, SubnetReader, changes, register_command
+from miner.chain.sync import OwnRead, SubnetReader, changes, register_command
 from miner.settings.addresses import shown
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class SubtensorChain:
         self._wallet_name = wallet.name
         self._publisher = Publisher(axon, reader.netuid, wallet, monotonic) if axon is not None else None
         self._publishing = False
-        self._sight: Sight | None = None
+        self._sight: OwnRead | None = None
         self._publication_task: asyncio.Task[None] | None = None  # one step, beside the reads
         reader.told.append(self._see)
 
@@ -106,7 +106,7 @@ class SubtensorChain:
 
     def _see(self, subnet: Subnet) -> None:
         """Say what became of us, and see to the publication."""
-        sight = Sight(self.uid, subnet.neurons, subnet.coldkeys)
+        sight = OwnRead(self.uid, subnet.neurons, subnet.coldkeys)
         for level, message in changes(self._sight, sight, self.hotkey):
             log.log(level, "subnet %d on %s: %s", self.reader.netuid, shown(self.reader.address), message)
         self._sight = sight

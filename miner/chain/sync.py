@@ -1,4 +1,4 @@
-"""The snapshot of the chain: read again and again for all our hotkeys, kept on disk, and what changed of us since."""
+"""The sync of the snapshot: read again and again for all our hotkeys, kept on disk, with changes of ours told."""
 
 import asyncio
 import hashlib
@@ -26,7 +26,7 @@ AHEAD_SECONDS = 60.0  # by which a clock may have been set back since; more is n
 
 
 log = logging.getLogger(__name__)
-DAY = 86400.0
+DAY_SECONDS = 86400.0
 RETRY_AFTER_CAP = 900.0  # seconds; what a node may ask for, and get
 FIRST_READ_SECONDS = 2.0  # for which a start that has a stored snapshot waits for a fresh one
 STANDS_SECONDS = 180.0  # without a new block, which comes every 12 s, after which that is said
@@ -125,7 +125,7 @@ class SubnetReader:
         state_dir: Path,
         *,
         sync_seconds: float = 60.0,
-        max_age_seconds: float = DAY,
+        max_age_seconds: float = DAY_SECONDS,
         call_seconds: float = 30.0,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -166,7 +166,7 @@ class SubnetReader:
         """Why the snapshot is not fresh, as of the last read; None while all is well."""
         if self._fault is not None:
             return str(self._fault)
-        return f"the node stands at block {self._stands_at}" if self._stands_at is not None else None
+        return f"the node is stuck at block {self._stands_at}" if self._stands_at is not None else None
 
     @property
     def obstacle(self) -> str | None:
@@ -248,8 +248,8 @@ class SubnetReader:
             self.failures += 1
             self._faults_in_a_row += 1
             if self._fault is None:
-                basis = "nothing" if self.snapshot is EMPTY else f"block {self.snapshot.block}"
-                log.warning("the chain can't be read: %s; going by %s until it can", fault, basis)
+                basis = "no snapshot" if self.snapshot is EMPTY else f"block {self.snapshot.block}"
+                log.warning("the chain can't be read: %s; %s is used until it can", fault, basis)
             self._fault = fault
             # The SDK mends a dropped connection by itself; what it could not mend gets a new client.
             await self._close()
@@ -285,11 +285,13 @@ class SubnetReader:
     def _say_whether_it_stands(self, block: int, *, has_moved: bool) -> None:
         if has_moved:
             if self._stands_at is not None:
-                log.info("the node moves again, at block %d", block)
+                log.info("the node's blocks advance again, at block %d", block)
             self._stands_at = None
         elif self._stands_at is not None or self.age > STANDS_SECONDS:
             if self._stands_at is None:
-                log.warning("the node stands at block %d; going by block %d", block, self.snapshot.block)
+                log.warning(
+                    "the node is stuck at block %d; the snapshot of block %d is used", block, self.snapshot.block
+                )
             self._stands_at = block
 
     async def _store_snapshot(self) -> None:
@@ -328,7 +330,7 @@ def _report(task: asyncio.Task[None]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class OwnRead:
     """One read, as far as it concerns us."""
 
     uid: int | None  # ours
@@ -336,7 +338,7 @@ class Sight:
     coldkeys: Mapping[str, str]  # by hotkey
 
 
-def changes(before: Sight | None, now: Sight, hotkey: str) -> Iterator[tuple[int, str]]:
+def changes(before: OwnRead | None, now: OwnRead, hotkey: str) -> Iterator[tuple[int, str]]:
     """Yield a logging level and a line for each change of state."""
     if before is None:
         permits = sum(neuron.validator_permit for neuron in now.neurons.values())
@@ -353,7 +355,7 @@ def changes(before: Sight | None, now: Sight, hotkey: str) -> Iterator[tuple[int
         yield logging.WARNING, f"our uid changed from {before.uid} to {now.uid}"
 
 
-def _lost(before: Sight, now: Sight, hotkey: str) -> str:
+def _lost(before: OwnRead, now: OwnRead, hotkey: str) -> str:
     heir = next((neuron.hotkey for neuron in now.neurons.values() if neuron.uid == before.uid), None)
     if heir is None:
         return f"deregistered; nobody has our uid {before.uid} yet"

@@ -44,7 +44,7 @@ from miner.settings.settings import Settings, environment_of
 if TYPE_CHECKING:
     from miner.bench.subject import Subject
 
-SECONDS = 60.0
+BENCH_SECONDS = 60.0
 
 
 def bench(
@@ -110,7 +110,7 @@ def bench(
         is_demanded = backends is not None or precisions is not None
         met = _measure_daemons(subject, requests, is_demanded, concurrency, as_json)
     else:
-        bound = (SECONDS if seconds is None and rounds is None else seconds, rounds)
+        bound = (BENCH_SECONDS if seconds is None and rounds is None else seconds, rounds)
         reference = reference or (reference_if_there and _has_reference(subject))
         is_demanded = backends is not None or precisions is not None
         met = _measure(subject, reference, is_demanded, concurrency, pictures, bound, as_json, plot)

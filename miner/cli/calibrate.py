@@ -104,7 +104,7 @@ def _from_photos(
     assert config is not None
     photos = read_labelled(folder)
     detector = open_model(settings, config)
-    with progress_bar("asking", len(photos.photos)) as tell:
+    with progress_bar("predicting", len(photos.photos)) as tell:
         (said,) = ask_raw([detector], photos.photos, tell)
     return photos.labels == 1, said, photos.groups
 

@@ -1,4 +1,4 @@
-"""The options that several commands share, the services of this machine, and how a command ends."""
+"""The options that several commands share, the default folders, and how a command ends."""
 
 import logging
 import os
@@ -25,7 +25,7 @@ ETC = Path("etc/roadwork-miner")
 STATE = Path("var/lib/roadwork-miner")
 MODELS = Path("opt/roadwork-miner/models")
 CREDENTIALS = Path("run/credentials")
-NAME = re.compile(r"[a-z][a-z0-9]*")  # as the installer allows
+SERVICE_NAME = re.compile(r"[a-z][a-z0-9]*")  # as the installer allows
 
 
 EnvFile = Annotated[Path | None, typer.Option("--env-file", help="Settings file, as StreetVision's; else ./miner.env.")]
@@ -38,8 +38,8 @@ Set = Annotated[
 ]
 Key = Annotated[str | None, typer.Option("--key", metavar="NAME", help="Which of WALLET_HOTKEYS; default: the first.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-OWN = Path("miner.env")  # of the folder in which a command is called
-LARGEST = 2**20  # bytes of a settings file that comes through a pipe
+LOCAL_ENV_FILE = Path("miner.env")  # of the folder in which a command is called
+MAX_PIPED_BYTES = 2**20  # bytes of a settings file that comes through a pipe
 
 
 def settings_file(service: str, root: Path = Path("/")) -> Path:
@@ -49,7 +49,7 @@ def settings_file(service: str, root: Path = Path("/")) -> Path:
         ConfigurationError: there is none, or this user may not read it.
     """
     file = root / ETC / f"{service}.env"
-    if not NAME.fullmatch(service) or not file.exists():
+    if not SERVICE_NAME.fullmatch(service) or not file.exists():
         found = ", ".join(sorted(path.stem for path in (root / ETC).glob("*.env"))) or "none"
         raise ConfigurationError(f"--service={service}: there is no {file}; installed: {found}")
     if not os.access(file, os.R_OK):
@@ -104,13 +104,16 @@ def chosen_file(given: Path | str | None, service: str | None, *, refused: bool)
             raise ConfigurationError(f"--env-file={given}: --no-env-file refuses it; give one of the two")
         return _kept(Path(given))
     try:
-        found = OWN.is_file()
+        found = LOCAL_ENV_FILE.is_file()
     except PermissionError:  # this user may not enter the folder
         found = False
     if refused or service is not None or not found:
         return None
-    print(f"settings from {OWN.absolute()}, as there is no --env-file; --no-env-file refuses it", file=sys.stderr)
-    return OWN.absolute()
+    print(
+        f"settings from {LOCAL_ENV_FILE.absolute()}, as there is no --env-file; --no-env-file refuses it",
+        file=sys.stderr,
+    )
+    return LOCAL_ENV_FILE.absolute()
 
 
 def _kept(file: Path) -> Path:
@@ -120,13 +123,13 @@ def _kept(file: Path) -> Path:
         if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
             return file
         with file.open("rb") as pipe:
-            text = pipe.read(LARGEST + 1)
+            text = pipe.read(MAX_PIPED_BYTES + 1)
     except FileNotFoundError:
         return file  # the settings say it
     except OSError as error:
         raise ConfigurationError(f"--env-file={file}: can't be read: {error.strerror or error}") from error
-    if len(text) > LARGEST:
-        raise ConfigurationError(f"--env-file={file}: at most {LARGEST} bytes are read from a pipe")
+    if len(text) > MAX_PIPED_BYTES:
+        raise ConfigurationError(f"--env-file={file}: at most {MAX_PIPED_BYTES} bytes are read from a pipe")
     descriptor = os.memfd_create("miner.env")
     with os.fdopen(os.dup(descriptor), "wb") as copy:
         copy.write(text)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from detectors.evaluation import evaluate as evaluating
-from detectors.evaluation.evaluate import AS_IT_IS, Sending, ask, in_words
+from detectors.evaluation.evaluate import UNTRANSFORMED, Sending, ask, in_words
 from detectors.photos.transforms import VIEWS
 from miner.cli.common import EnvFile, Json, Set, load_settings
 from miner.cli.training import Models, find_models, open_model, progress_bar, read_labelled, training_errors
@@ -52,12 +52,12 @@ def evaluate(
     with training_errors():
         found = find_models(settings, models)
         photos = read_labelled(data)
-        labels, first = photos.labels == 1, era or AS_IT_IS
+        labels, first = photos.labels == 1, era or UNTRANSFORMED
         views: list[Sending] = list(dict.fromkeys((first, *VIEWS))) if augment else [first]
         detectors = {name: open_model(settings, config, precision) for name, config in found.items()}
         said: dict[str, dict[str, Any]] = {view: {} for view in views}
         seconds: dict[str, dict[str, Any]] = {view: {} for view in views}
-        with progress_bar("asking", len(photos.photos) * len(views) * len(detectors)) as tell:
+        with progress_bar("predicting", len(photos.photos) * len(views) * len(detectors)) as tell:
             for view in views:
                 for name, detector in detectors.items():
                     said[view][name], seconds[view][name] = ask(detector, photos.photos, view, seed, tell)

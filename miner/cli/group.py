@@ -1,4 +1,4 @@
-"""The command as all have it: where its settings file comes from, and our word for flags of StreetVision's neurons."""
+"""The command group: its settings file, and hints for flags of StreetVision's neurons."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ from miner.errors import ConfigurationError
 from miner.settings.addresses import shown_within
 
 # By flag: the setting that takes its value.
-VALUES: dict[str, str] = {
+VALUE_FLAGS: dict[str, str] = {
     "--netuid": "NETUID",
     "--subtensor.network": "SUBTENSOR_NETWORK",
     "--subtensor.chain_endpoint": "SUBTENSOR_CHAIN_ENDPOINT",
@@ -32,7 +32,7 @@ VALUES: dict[str, str] = {
     "--model_url": "MODEL_URL",
 }
 # By flag without a value: the setting as it is then.
-SWITCHES: dict[str, str] = {
+SWITCH_FLAGS: dict[str, str] = {
     "--blacklist.force_validator_permit": "BLACKLIST_FORCE_VALIDATOR_PERMIT=true",
     "--blacklist.allow_non_registered": "BLACKLIST_ALLOW_NON_REGISTERED=true",
     "--logging.debug": "LOG_LEVEL=DEBUG",
@@ -40,7 +40,7 @@ SWITCHES: dict[str, str] = {
     "--logging.info": "LOG_LEVEL=INFO",
 }
 # Whole families of flags that have no counterpart, and why not.
-UNUSED: dict[str, str] = {
+UNUSED_FLAGS: dict[str, str] = {
     "--neuron.": "there is nothing to set for it; leave it out",
     "--axon.": "there is nothing to set for it; leave it out",
     "--wallet.": "there is nothing to set for it; leave it out",
@@ -53,7 +53,7 @@ UNUSED: dict[str, str] = {
 }
 
 
-REFUSE = "no_env_file"
+NO_ENV_FILE = "no_env_file"
 
 
 def hints(arguments: Sequence[str], known: Sequence[str]) -> Iterator[str]:
@@ -77,13 +77,13 @@ def hints(arguments: Sequence[str], known: Sequence[str]) -> Iterator[str]:
 
 
 def _said_here(flag: str, value: str) -> str | None:
-    if flag in VALUES:
-        return f"here it is --set {VALUES[flag]}={shown_within(value) or 'VALUE'}"
-    if flag in SWITCHES:
-        key = SWITCHES[flag].partition("=")[0]
+    if flag in VALUE_FLAGS:
+        return f"here it is --set {VALUE_FLAGS[flag]}={shown_within(value) or 'VALUE'}"
+    if flag in SWITCH_FLAGS:
+        key = SWITCH_FLAGS[flag].partition("=")[0]
         is_switch = value.lower() in ("true", "false")
-        return f"here it is --set {f'{key}={value.lower()}' if is_switch else SWITCHES[flag]}"
-    return next((why for family, why in UNUSED.items() if flag.startswith(family)), None)
+        return f"here it is --set {f'{key}={value.lower()}' if is_switch else SWITCH_FLAGS[flag]}"
+    return next((why for family, why in UNUSED_FLAGS.items() if flag.startswith(family)), None)
 
 
 @cache
@@ -118,8 +118,8 @@ class Command(TyperCommand):
         """
         refuse_foreign(self, args)
         rest = super().parse_args(ctx, args)
-        if REFUSE in ctx.params:
-            refused = ctx.params.pop(REFUSE)
+        if NO_ENV_FILE in ctx.params:
+            refused = ctx.params.pop(NO_ENV_FILE)
             ctx.params["env_file"] = chosen_file(ctx.params["env_file"], ctx.params.get("service"), refused=refused)
         return rest
 

@@ -15,7 +15,7 @@ from detectors.training.job import Job
 from miner.cli.common import EnvFile, Json, Set, load_settings
 from miner.cli.group import Command
 from miner.cli.training import (
-    CACHE,
+    CACHE_FOLDER,
     Models,
     cache_folder,
     find_models,
@@ -58,7 +58,7 @@ def branches(
             found |= config.branches if config.branches is not None else {name: config}
         photos = read_labelled(data)
         detectors = [open_model(settings, config) for config in found.values()]
-        with progress_bar("asking", len(photos.photos)) as tell:
+        with progress_bar("predicting", len(photos.photos)) as tell:
             said = ask_raw(detectors, photos.photos, tell)
         sources = {name: config.model_dump(mode="json", exclude_defaults=True) for name, config in found.items()}
         written = dict(zip(found, said, strict=True))
@@ -77,7 +77,9 @@ def features(
     data: Annotated[str, typer.Argument(help="Folder of photos, or hf:DATASET, as for `train`.")],
     model: Annotated[str | None, typer.Option(help="tiny, small, base; a Hugging Face repository; a folder.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings, as for `train`.")] = None,
-    cache: Annotated[Path, typer.Option(help="Where the features go; copy it home, files may be merged.")] = CACHE,
+    cache: Annotated[
+        Path, typer.Option(help="Where the features go; copy it home, files may be merged.")
+    ] = CACHE_FOLDER,
     seed: Annotated[int | None, typer.Option(help="Seed of the split and the augmentation (0).")] = None,
     micro_batch: Annotated[int | None, typer.Option(help="Photos in memory at once; else by the memory.")] = None,
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where the network runs.")] = "cpu",

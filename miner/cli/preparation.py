@@ -1,4 +1,4 @@
-"""What `models` and `export` share: photos, progress, the spread of predictions, errors as the command line's."""
+"""The chores of `models` and `export`: photos, progress, the spread of predictions, errors."""
 
 import logging
 import os
@@ -16,8 +16,8 @@ from detectors.export.serving_repos import write_layout
 from detectors.load import PreparedModel, class_doubt, load_detector, remedy
 from detectors.machine import allowed_cores
 from detectors.models.config import SHIPPED, read_config
+from detectors.models.labels import ask_drawn
 from detectors.models.manifest import Manifest
-from detectors.models.reversal import ask_drawn
 from detectors.models.sources import model_folder, variant_folder
 from detectors.models.store import store_spread
 from detectors.photos.labelled import is_labelled
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from detectors.base import Detector, RunOptions
     from detectors.export.serving_repos import Layout
     from detectors.models.config import DetectorConfig
+    from detectors.models.labels import Separation
     from detectors.models.manifest import Gate, Precision
-    from detectors.models.reversal import Sorting
     from detectors.quantize.quantize import CalibrationPhotos
 
 
@@ -52,14 +52,16 @@ def open_folder(settings: Settings, config: "DetectorConfig", folder: Path) -> "
 
 def record_spread(
     settings: Settings, config: "DetectorConfig", folder: Path, photos: Sequence[bytes], labels: Sequence[bool]
-) -> "Sorting":
+) -> "Separation":
     """Write into a model's manifest how its predictions of labelled photos are spread; return how it sorts them."""
 
     detector = open_folder(settings, config, folder)
     return store_spread(folder, [detector.predict(photo).probability for photo in photos], labels)
 
 
-def check_class(settings: Settings, config: "DetectorConfig", folder: Path, sorting: "Sorting | None") -> Iterator[str]:
+def check_class(
+    settings: Settings, config: "DetectorConfig", folder: Path, sorting: "Separation | None"
+) -> Iterator[str]:
     """Say which class of a model counts as roadwork, and what speaks for or against it.
 
     Args:
@@ -79,7 +81,7 @@ def check_class(settings: Settings, config: "DetectorConfig", folder: Path, sort
 
 def record_spread_alone(
     settings: Settings, config: "DetectorConfig", photos: "CalibrationPhotos | None", progress: Callable[[str], None]
-) -> "Sorting":
+) -> "Separation":
     """Do so for a configuration that names an exported folder.
 
     Raises:
@@ -143,7 +145,7 @@ def prepare_fp32(
             force=force,
             progress=progress,
         )
-        sorting: Sorting | None = None
+        sorting: Separation | None = None
         if photos is not None and photos.labels is not None and len(set(photos.labels)) > 1:
             progress("noting the spread of its predictions")
             sorting = record_spread(settings, config, folder, photos.data, photos.labels)
@@ -152,7 +154,7 @@ def prepare_fp32(
             f"{folder}: within {parity.max_difference:.1e} of {parity.reference} on {parity.pictures} pictures"
             + (f"; {parity.caveat}" if parity.caveat else "")
         )
-        progress("asking what it takes for roadwork")
+        progress("checking the roadwork class on drawings")
         for line in check_class(settings, config, folder, sorting):
             console.print(line, markup=False)
     return folder
@@ -170,7 +172,7 @@ def prepare_faster(
     Of an ensemble it is each branch's, and what they say together has to get through the gate as well.
     """
     from detectors.quantize.ensemble import make_faster_ensemble
-    from detectors.quantize.quantize import CalibrationPhotos, Order, make_faster
+    from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest, make_faster
 
     chosen = settings.image_detector_backend
     backends = [backend for kind, backend in VARIANTS if kind == precision and chosen in (AUTO, backend)]
@@ -184,7 +186,7 @@ def prepare_faster(
     with _steps() as (console, progress):
         for backend in installed:
             try:
-                order = Order(precision, backend, models_dir, options, photos, max_flips, progress)
+                order = PrecisionRequest(precision, backend, models_dir, options, photos, max_flips, progress)
                 if config.branches is not None:
                     target = make_faster_ensemble(config, order)
                 else:

@@ -25,12 +25,13 @@ from miner.support.scrub import key_files, secrets_in, secrets_of_addresses, sho
 if TYPE_CHECKING:
     from miner.doctor.findings import Finding
 
-ENDING = ".tar.gz"
+ARCHIVE_SUFFIX = ".tar.gz"
 
 
 def report(
     out: Annotated[
-        Path | None, typer.Option(metavar=f"FILE{ENDING}", help="Default: a name with the time, in this folder.")
+        Path | None,
+        typer.Option(metavar=f"FILE{ARCHIVE_SUFFIX}", help="Default: a name with the time, in this folder."),
     ] = None,
     log: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A log to add; default: LOG_FILE, else the service's journal.")
@@ -42,9 +43,9 @@ def report(
     """Bundle settings, findings, metrics, versions, requests and the log; no secret, no photo."""
     settings = load_settings(env_file, set_, service)
     env_file = file_of(env_file, service)
-    path = out or Path(time.strftime(f"roadwork-miner-report-%Y%m%d-%H%M%S{ENDING}"))
-    if not path.name.endswith(ENDING) or not path.absolute().parent.is_dir():
-        raise ConfigurationError(f"--out={path}: a name in an existing folder that ends in {ENDING} is allowed")
+    path = out or Path(time.strftime(f"roadwork-miner-report-%Y%m%d-%H%M%S{ARCHIVE_SUFFIX}"))
+    if not path.name.endswith(ARCHIVE_SUFFIX) or not path.absolute().parent.is_dir():
+        raise ConfigurationError(f"--out={path}: a name in an existing folder that ends in {ARCHIVE_SUFFIX} is allowed")
 
     try:
         own = settings.log_file

@@ -16,7 +16,7 @@ from miner.settings.validators import VALIDATORS_WAIT
 from miner.simulate.miners import WIRES, own_miner, running_miner
 from miner.simulate.output import draw, in_json, play_through, send_again, show
 from miner.simulate.replay import callers, recorded_photos
-from miner.simulate.run import Play, labelled_photos, made_photos
+from miner.simulate.run import SimulationPlan, labelled_photos, made_photos
 from miner.simulate.schedule import SimulatedSubnet
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def simulate(
         validators = min(MOST_VALIDATORS, callers(recorded))
     most = rounds or (ROUNDS if duration is None else 10**6)
     subnet = SimulatedSubnet(validators, miners, most, interval, organic)
-    what = Play(subnet, [] if recorded else _photos(data, quiet=as_json), era, seed, speed, duration)
+    what = SimulationPlan(subnet, [] if recorded else _photos(data, quiet=as_json), era, seed, speed, duration)
     end_in_order_on_sigterm()
     logging.getLogger("miner.chain.standalone").setLevel(logging.WARNING)  # throwaway keys are no news here
     with ExitStack() as stack:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from miner.status.overview import Overview
 
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - listened on; asked at its own end
-PATIENCE = 10.0  # seconds
+ANSWER_SECONDS = 10.0  # seconds
 
 
 def top(
@@ -37,7 +37,7 @@ def top(
     import httpx
 
     address = address_of(settings)
-    with httpx.Client(base_url=address, timeout=PATIENCE, trust_env=False) as client:
+    with httpx.Client(base_url=address, timeout=ANSWER_SECONDS, trust_env=False) as client:
         first = fetch(client)
     if as_json:
         print(first.model_dump_json())
@@ -68,7 +68,7 @@ async def _follow(address: str, first: "Overview", interval: float) -> None:
 
     from miner.status.top import Top
 
-    async with httpx.AsyncClient(base_url=address, timeout=PATIENCE, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=address, timeout=ANSWER_SECONDS, trust_env=False) as client:
 
         async def again() -> "Overview":
             with _explained(client.base_url):

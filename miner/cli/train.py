@@ -10,7 +10,7 @@ from detectors.registry import METHODS
 from detectors.training.config import TrainConfig
 from detectors.training.job import Job, open_run
 from miner.cli.common import Json
-from miner.cli.training import CACHE, cache_folder, make_probe, make_screen, parse, read_machine, training_errors
+from miner.cli.training import CACHE_FOLDER, cache_folder, make_probe, make_screen, parse, read_machine, training_errors
 from miner.errors import ConfigurationError
 
 
@@ -38,7 +38,8 @@ def train(
     quick: Annotated[bool, typer.Option("--quick", help="One epoch on a few photos, to prove the set-up.")] = False,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print all settings as YAML and end.")] = False,
     cache: Annotated[
-        Path | None, typer.Option(help=f"Features of frozen networks, for all runs; `precompute` fills it ({CACHE}).")
+        Path | None,
+        typer.Option(help=f"Features of frozen networks, for all runs; `precompute` fills it ({CACHE_FOLDER})."),
     ] = None,
     as_json: Json = False,
     set_: Annotated[

@@ -1,4 +1,4 @@
-"""What the commands that train and judge share: models by name, labelled photos, the machine, errors."""
+"""The chores of commands that train and judge: models by name, labelled photos, the machine, errors."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ from detectors.models.documents import BROKEN_YAML, first_line
 from detectors.models.manifest import NAME, Manifest
 from detectors.photos.labelled import read_photos
 from detectors.registry import default_backend
-from detectors.training.budget import Machine, Reading, is_out_of_memory
+from detectors.training.budget import Machine, MachineReading, is_out_of_memory
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.inference.memory import give_back
 from miner.settings.settings import Settings
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from detectors.console import Screen
     from detectors.models.config import DetectorConfig
     from detectors.photos.labelled import LabelledPhotos
-    from detectors.training.budget import Machine, Probe, Reading
+    from detectors.training.budget import Machine, MachineReading, Probe
 
-CACHE = Path("~/.cache/roadwork-miner/training")
+CACHE_FOLDER = Path("~/.cache/roadwork-miner/training")
 
 
 Models = Annotated[
@@ -53,10 +53,10 @@ def cache_folder(named: str | Path | None) -> Path:
         ConfigurationError: it would be in a home that is not known.
     """
     try:
-        return Path(named or CACHE).expanduser()
+        return Path(named or CACHE_FOLDER).expanduser()
     except RuntimeError:
         raise ConfigurationError(
-            f"--cache={named or CACHE}: nobody's home is known: set HOME, or give a path without ~"
+            f"--cache={named or CACHE_FOLDER}: nobody's home is known: set HOME, or give a path without ~"
         ) from None
 
 
@@ -81,11 +81,11 @@ def make_probe() -> "Probe":
 
     whole = float(psutil.virtual_memory().total)
 
-    def read() -> Reading:
+    def read() -> MachineReading:
         memory = read_memory()
         within = memory.cgroup_limit - memory.cgroup_usage + memory.cgroup_reclaimable
         times = os.times()
-        return Reading(
+        return MachineReading(
             resident=memory.resident,
             available=max(0.0, min(memory.machine_available, within)),
             memory=min(whole, memory.cgroup_limit),
@@ -100,7 +100,7 @@ def make_probe() -> "Probe":
 def patient(read: "Probe", release: Callable[[], None]) -> "Probe":
     """Return what reads again, where memory is short, once what the allocator holds but nobody uses was given back."""
 
-    def probe() -> "Reading":
+    def probe() -> "MachineReading":
         reading = read()
         if not reading.is_short:
             return reading

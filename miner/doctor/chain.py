@@ -1,4 +1,4 @@
-"""The chain's side: can it be read, are we on it, and does it pay anybody?"""
+"""The check-up of the chain: can it be read, are we on it, and does it pay anybody?"""
 
 import asyncio
 import re
@@ -14,7 +14,7 @@ from miner.axon.caller import Rules, judge
 from miner.chain import base
 from miner.chain.base import Snapshot
 from miner.chain.publication import SERVICES
-from miner.chain.queries import Head, Metagraph, PublishedEndpoint
+from miner.chain.queries import ChainHead, Metagraph, PublishedEndpoint
 from miner.chain.sync import register_command
 from miner.doctor.daemon import in_words
 from miner.doctor.findings import Finding, ok, problem, warning
@@ -27,7 +27,7 @@ BURNED_ALL = 0.99  # of the miners' part
 
 AHEAD_LIMIT = 11.0  # seconds; 4 and the validators' 9, less the time a request is on its way
 BEHIND_LIMIT = 4.0
-NTP = "timedatectl set-ntp true (or install chrony), then look at timedatectl"
+NTP_HINT = "timedatectl set-ntp true (or install chrony), then look at timedatectl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class ChainFacts:
     """What the chain answered; the fault says why a part is missing."""
 
     address: str
-    head: Head | None = None
+    head: ChainHead | None = None
     subnet: Metagraph | None = None
     fault: str = ""
 
@@ -276,7 +276,7 @@ async def _ask(client: httpx.AsyncClient, service: str, seconds: float) -> float
     return (asked + time.time()) / 2 - (stamp + 0.5)  # whole seconds, cut off
 
 
-def judge_clock(head: Head | None, services: float | None, callers: float | None = None) -> Finding:
+def judge_clock(head: ChainHead | None, services: float | None, callers: float | None = None) -> Finding:
     """Judge our clock: by web services where they were asked, else by the time in the newest block.
 
     `callers` are the seconds by which it is ahead of those who asked the running miner in the last hour: where they
@@ -284,29 +284,29 @@ def judge_clock(head: Head | None, services: float | None, callers: float | None
     """
     name = "clock"
     if callers is not None and not -BEHIND_LIMIT <= callers <= AHEAD_LIMIT:
-        words = f"{_off(callers)} of the callers who asked this miner: their requests are refused for their time"
+        words = f"{_off(callers)} of the callers who asked this miner: their requests are refused for clock skew"
         if services is None or not -BEHIND_LIMIT <= services <= AHEAD_LIMIT:
-            return problem(name, words, NTP)
+            return problem(name, words, NTP_HINT)
         return warning(name, f"{words}, though it is {_off(services)} of web services", "perhaps theirs is wrong")
     if services is not None:
         words = f"{_off(services)} of web services"
         if not -BEHIND_LIMIT <= services <= AHEAD_LIMIT:
-            return problem(name, f"{words}: validators' requests look stale or from the future", NTP)
-        return ok(name, words) if abs(services) <= BEHIND_LIMIT / 2 else warning(name, words, NTP)
+            return problem(name, f"{words}: validators' requests look stale or from the future", NTP_HINT)
+        return ok(name, words) if abs(services) <= BEHIND_LIMIT / 2 else warning(name, words, NTP_HINT)
     if head is None:
-        return warning(name, "not compared: neither chain nor web services answered", NTP)
+        return warning(name, "not compared: neither chain nor web services answered", NTP_HINT)
     low, high = head.ahead - head.slack, head.ahead
     if high < -BEHIND_LIMIT:
-        return problem(name, f"{_off(high)} of the chain: validators' requests look as if from the future", NTP)
+        return problem(name, f"{_off(high)} of the chain: validators' requests look as if from the future", NTP_HINT)
     if low > AHEAD_LIMIT:
         return problem(
             name,
             f"{_off(low)} of the chain's newest block: validators' requests look stale",
-            f"{NTP}; if the clock is right, the node of SUBTENSOR_NETWORK is behind: take another",
+            f"{NTP_HINT}; if the clock is right, the node of SUBTENSOR_NETWORK is behind: take another",
         )
     words = f"{_off(0.0 if low <= 0 <= high else high if high < 0 else low)} of the chain"
     if high > AHEAD_LIMIT or high < -BEHIND_LIMIT / 2:
-        return warning(name, words, NTP)
+        return warning(name, words, NTP_HINT)
     return ok(name, words)
 
 

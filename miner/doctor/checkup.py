@@ -1,4 +1,4 @@
-"""The check-up in its order: facts are read under a time limit each, a minute in all, and judged as they come."""
+"""The order of the check-up: facts are read under a time limit each, a minute in all, and judged as they come."""
 
 import asyncio
 import tempfile
@@ -34,7 +34,7 @@ STANDALONE = ok("chain", "standalone: no chain is contacted, nothing is publishe
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class CheckStep:
     """What is looked at next, for the progress display."""
 
     words: str
@@ -50,17 +50,17 @@ class CheckUp:
     is_running: bool = False
     clock_ahead: float | None = None  # of those who asked the running miner, seconds
 
-    async def examine(self) -> AsyncIterator[Step | Finding]:
+    async def examine(self) -> AsyncIterator[CheckStep | Finding]:
         """Yield each step before it is taken, and each finding as soon as it is judged."""
         settings = self.settings
-        yield Step("the keys")
+        yield CheckStep("the keys")
         wallet = await in_time(
             partial(files.read_wallet, settings), WALLET_SECONDS, lambda words: files.WalletFacts(fault=words)
         )
         yield judged("hotkey", lambda: files.judge_hotkey(wallet))
         yield judged("coldkey", lambda: files.judge_coldkey(wallet))
 
-        yield Step("the machine and the model's sums")
+        yield CheckStep("the machine and the model's sums")
         miner = await in_time(
             partial(daemon.read_running, settings), LOCAL_SECONDS, lambda words: daemon.RunningFacts(fault=words)
         )
@@ -74,7 +74,7 @@ class CheckUp:
         found = judged("model", lambda: model.judge_model(prepared, settings.subtensor_network))
         yield found
 
-        yield Step(f"{model.INFERENCES} pictures through the model, the chain, the way to us")
+        yield CheckStep(f"{model.INFERENCES} pictures through the model, the chain, the way to us")
         measuring = asyncio.ensure_future(self._measure(found, prepared))
         try:
             chain_findings, registered, address = await self._examine_chain(wallet.hotkey)

@@ -1,4 +1,4 @@
-"""The miner itself, asked on its own status port, and the validators' port from both sides."""
+"""The check-up of the daemon: its own status port, and the validators' port from both sides."""
 
 import contextlib
 import errno
@@ -17,7 +17,7 @@ from miner.doctor.findings import Finding, ok, problem, warning
 from miner.settings.settings import Settings
 from miner.settings.validators import is_loopback
 
-PREFIX = "roadwork_miner_"
+METRIC_PREFIX = "roadwork_miner_"
 LOCAL_SECONDS = 3.0
 PROBE_SECONDS = 8.0
 PROBE_BYTES = 64 * 2**10  # of its answer
@@ -94,7 +94,7 @@ def read_samples(text: str, reason: str | None) -> RunningFacts:
     hotkeys = set()
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            name = sample.name.removeprefix(PREFIX)
+            name = sample.name.removeprefix(METRIC_PREFIX)
             values[name] = sample.value
             if name == "requests_total":
                 outcome = sample.labels["outcome"]

@@ -13,7 +13,7 @@ Level = Literal["ok", "warning", "problem"]
 
 
 T = TypeVar("T")
-TELL = "roadwork-miner report bundles what a maintainer needs to mend it"
+REPORT_HINT = "roadwork-miner report bundles what a maintainer needs to mend it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def judged(name: str, judge: Callable[[], Finding]) -> Finding:
     try:
         return judge()
     except Exception as error:  # noqa: BLE001 - as above
-        return problem(name, unseen(error), TELL)
+        return problem(name, unseen(error), REPORT_HINT)
 
 
 def unseen(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Cores, memory and disk."""
+"""The check-up of the machine: cores, memory and disk."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The model on this disk, and how fast it really is here, asked in a process of its own."""
+"""The check-up of the model: its folder, and its latency here, in a process of its own."""
 
 import asyncio
 import json
@@ -13,8 +13,8 @@ from typing import Any
 from detectors.errors import DetectorConfigError, DetectorError, ModelError, NotPrepared
 from detectors.load import PreparedModel, check_class, class_doubt, judged_doubt, remedy
 from detectors.models.config import read_config
+from detectors.models.labels import LOOKS_REVERSED, DrawingCheck, ask_drawn, sorting_of
 from detectors.models.manifest import NAME, Manifest
-from detectors.models.reversal import LOOKS, Drawn, ask_drawn, sorting_of
 from detectors.models.sources import COMMIT, is_hub, model_folder, pins
 from detectors.photos.labelled import CLASSES, pictures_of
 from detectors.photos.synthetic import known_picture
@@ -26,7 +26,9 @@ from miner.settings.settings import Settings, environment_of
 
 INFERENCES = 10
 STARTER = "starter"
-SLOW = "is the disk of MODELS_DIR well? roadwork-miner models download compares the files for as long as it takes"
+SLOW_DISK_HINT = (
+    "is the disk of MODELS_DIR well? roadwork-miner models download compares the files for as long as it takes"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ def judge_model(facts: ModelFacts, network: str) -> Finding:
     if facts.fault:
         return problem(name, f"{key}: {facts.fault}", f"correct the configuration, or make the model again: {again}")
     if facts.manifest is None and facts.unchecked:
-        return warning(name, f"{key}: not looked at: {facts.unchecked}", SLOW)
+        return warning(name, f"{key}: not looked at: {facts.unchecked}", SLOW_DISK_HINT)
     if facts.manifest is None:
         others = f"; there is {', '.join(facts.others)}" if facts.others else ""
         revision = facts.folder.name if facts.folder is not None else "?"
@@ -150,7 +152,7 @@ def judge_model(facts: ModelFacts, network: str) -> Finding:
         said += f", calibrated ({facts.manifest.calibration.threshold:.2f} became 0.50)"
     said += f"; roadwork = {facts.roadwork}"
     if facts.unchecked:
-        return warning(name, said, SLOW)
+        return warning(name, said, SLOW_DISK_HINT)
     if facts.is_shipped and network == "finney":
         return warning(name, f"{said}; the starter earns little", "set IMAGE_DETECTOR_CONFIG to a model of your own")
     doubts = []
@@ -179,7 +181,7 @@ def judge_class(facts: ModelFacts, asked: InferenceFacts) -> Finding | None:
             return problem(name, f"{said}: {found.words}", facts.remedy)
         return ok(name, f"{said}; {found.words}")
     if facts.doubt:
-        return problem(name, f"{said}, but {facts.doubt}: it {LOOKS}", facts.remedy)
+        return problem(name, f"{said}, but {facts.doubt}: it {LOOKS_REVERSED}", facts.remedy)
     if asked.folder and not asked.fault:
         counts = f"{labels.count(True)} roadwork and {labels.count(False)} no_roadwork photos were answered"
         faults = f" ({len(asked.unread)} could not be: {asked.unread[0]})" if asked.unread else ""
@@ -187,7 +189,7 @@ def judge_class(facts: ModelFacts, asked: InferenceFacts) -> Finding | None:
             name, f"{said}, which --pictures={asked.folder} can't confirm: {counts}{faults}",
             "some photos of both classes are needed, in the subfolders roadwork and no_roadwork",
         )  # fmt: skip
-    drawn = Drawn(asked.drawn)
+    drawn = DrawingCheck(asked.drawn)
     if drawn.is_reversed:
         return warning(
             name, f"{said}, but {drawn.words}", f"doctor --pictures with labelled photos is surer; {facts.remedy}"

@@ -1,4 +1,4 @@
-"""The environment file and the keys."""
+"""The check-up of the settings: the environment file and the keys."""
 
 import re
 import stat

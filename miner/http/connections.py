@@ -1,4 +1,4 @@
-"""Who may stay connected: limits in all and for each address, and who goes first when there is no room."""
+"""The connection limits, in all and for each address, and who is closed first when there is no room."""
 
 import logging
 import resource
@@ -11,7 +11,7 @@ from starlette.types import Scope
 from miner.errors import DropReason
 from miner.settings.settings import Settings
 
-VOUCH = "roadwork_miner.vouch"  # an extension of the ASGI scope
+VOUCH_EXTENSION = "roadwork_miner.vouch"  # an extension of the ASGI scope
 
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Connection(Protocol):
 class Connections:
     """The connections of one port, the oldest first.
 
-    A newcomer always finds room while there is somebody who has proven nothing: otherwise strangers who hold all
+    A newcomer always finds room while there is somebody who has proven nothing: otherwise unproven callers who hold all
     connections would keep the validators out.
     """
 
@@ -131,7 +131,8 @@ class Connections:
 def who_goes(crowd: Iterable[Connection]) -> Connection | None:
     """Return who makes room: the oldest that has proven nothing, else the oldest that is idle, else nobody.
 
-    Whoever may ask proves it with the first bytes after connecting, so the oldest stranger is the least likely to.
+    Whoever may ask proves it with the first bytes after connecting, so the oldest unproven connection is the least
+    likely to.
     """
     idle = None
     for connection in crowd:
@@ -144,6 +145,6 @@ def who_goes(crowd: Iterable[Connection]) -> Connection | None:
 
 def vouch(scope: Scope) -> None:
     """Say that the request came from a caller who may ask; without effect on a server that does not listen to it."""
-    extension = scope.get("extensions", {}).get(VOUCH)
+    extension = scope.get("extensions", {}).get(VOUCH_EXTENSION)
     if extension is not None:
         extension["prove"]()

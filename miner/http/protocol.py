@@ -1,4 +1,4 @@
-"""The guarded HTTP protocol of the validators' port: limits of number, time, size; JSON errors; a lingering close."""
+"""The guarded HTTP protocol: limits of number, time and size; JSON errors; a lingering close."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from miner.errors import MESSAGES, DropReason
-from miner.http.connections import VOUCH, Connections
+from miner.http.connections import VOUCH_EXTENSION, Connections
 
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 64 * 2**20  # far above the largest body that is accepted
@@ -170,7 +170,7 @@ class GuardedProtocol(HttpToolsProtocol):
             # Nobody pipelines, and one read may hold ten thousand small requests that would take kilobytes each.
             self._refuse("one request at a time, please")
         super().on_message_begin()
-        self.scope["extensions"] = {VOUCH: {"prove": self._prove}}
+        self.scope["extensions"] = {VOUCH_EXTENSION: {"prove": self._prove}}
         self._in_headers = True
         if self._patience is None:
             self._wait_for_bytes()

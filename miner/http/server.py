@@ -1,4 +1,4 @@
-"""uvicorn as a part of this process: a socket bound first, no signals of its own, stopped with its context."""
+"""The uvicorn server as a part of this process: a socket bound first, no signal handlers, stopped with its context."""
 
 import asyncio
 import contextlib

@@ -1,1 +1,1 @@
-"""From an admitted photo to its probability: queue, slots, the loaded model and its health."""
+"""Inference: an admitted photo comes in, its probability goes out; queue, slots, the model and its health."""

@@ -1,4 +1,4 @@
-"""Work on a thread of its own that, should it hang, keeps nobody from ending the process: loading, photos of ours."""
+"""Background threads that may hang without keeping the process from ending: loading, photos of ours."""
 
 import asyncio
 import contextlib
@@ -13,13 +13,13 @@ from miner.errors import StartError
 
 log = logging.getLogger(__name__)
 
-NAME = "self-test"  # of the threads
+THREAD_NAME = "self-test"  # of the threads
 LAST_SECONDS = 2.0  # for work that runs when the process ends: it should not end under native code
 
 T = TypeVar("T")
 
 
-class Hangs(InferenceError):
+class BackgroundTimeout(InferenceError):
     """The work did not end in time. Nothing can end it: its thread is left behind, and a core with it."""
 
 
@@ -48,12 +48,12 @@ async def on_a_thread(work: Callable[[], T], seconds: float | None = None, late:
         except (DetectorError, StartError) as error:
             failure = error
         except BaseException as error:  # what would end a program must not end a thread without a word
-            log.error("work of ours raised %s", type(error).__name__, exc_info=error)
+            log.error("a background thread raised %s", type(error).__name__, exc_info=error)
         with contextlib.suppress(RuntimeError):  # the loop did not wait for us
             loop.call_soon_threadsafe(done.set_result, failure)
 
     try:
-        threading.Thread(target=run, name=NAME, daemon=True).start()
+        threading.Thread(target=run, name=THREAD_NAME, daemon=True).start()
     except RuntimeError as error:
         raise InferenceError(f"no thread for work of ours: {error}") from error
     try:
@@ -62,7 +62,7 @@ async def on_a_thread(work: Callable[[], T], seconds: float | None = None, late:
         await asyncio.wait({done}, timeout=LAST_SECONDS)
         raise
     if not done.done():
-        raise Hangs(f"{late} within {seconds:g} s")
+        raise BackgroundTimeout(f"{late} within {seconds:g} s")
     if (failure := done.result()) is not None:
         raise failure
     return results[0]
@@ -78,10 +78,10 @@ def begin_on_a_thread(work: Callable[[], T]) -> "Future[T]":
         except BaseException as error:  # noqa: BLE001 - whoever waits for it is told, as of any other
             future.set_exception(error)
 
-    threading.Thread(target=run, name=NAME, daemon=True).start()
+    threading.Thread(target=run, name=THREAD_NAME, daemon=True).start()
     return future
 
 
 def is_at_work() -> bool:
     """Return whether such a thread runs still, under which Python must not be taken down."""
-    return any(thread.name == NAME for thread in threading.enumerate())
+    return any(thread.name == THREAD_NAME for thread in threading.enumerate())

@@ -1,4 +1,4 @@
-"""The health of a loaded model: slots that hang, failures in a row, its pace, its files; and the memory that is left.
+"""The health of a loaded model: hanging slots, failures in a row, pace, files; and the memory available.
 
 What can mend itself is tried with the known picture while nothing is worked on. What only a new process could mend
 ends this one: slots that all hang, a known picture that hangs or gets no right answer for minutes. A model whose files
@@ -15,15 +15,15 @@ from detectors.errors import DetectorError
 from detectors.machine import Headroom, read_headroom
 from miner.errors import RefusalReason
 from miner.inference import memory
-from miner.inference.background import Hangs, on_a_thread
+from miner.inference.background import BackgroundTimeout, on_a_thread
 from miner.inference.memory import Budget
 from miner.inference.queue import Place
 from miner.inference.service import Service
 
 MEBIBYTE = 2**20
-SHARE = 0.05  # of the limit is kept free,
+FREE_SHARE = 0.05  # of the limit is kept free,
 LEAST, MOST = 16 * MEBIBYTE, 128 * MEBIBYTE  # within these: about what the requests of a moment take
-RELIEF = 1.25  # of that must be free again
+RELIEF_FACTOR = 1.25  # of that must be free again
 
 
 log = logging.getLogger(__name__)
@@ -65,12 +65,12 @@ class Pressure:
 
 def reserve(limit: float) -> float:
     """Return the bytes that are kept free of a limit."""
-    return min(MOST, max(LEAST, SHARE * limit))
+    return min(MOST, max(LEAST, FREE_SHARE * limit))
 
 
 def is_short(room: Headroom, *, pressed: bool) -> bool:
     """Return whether too little is left; once it was, some more has to be free again."""
-    return room.left < reserve(room.limit) * (RELIEF if pressed else 1)
+    return room.left < reserve(room.limit) * (RELIEF_FACTOR if pressed else 1)
 
 
 class Health:
@@ -130,7 +130,7 @@ class Health:
         if self._files is not None:
             return self._files
         if len(self._hanging()) >= queue.slots:
-            return f"every slot hangs: a picture has been worked on for over {self.hang:g} s"
+            return f"every slot hangs: no inference ended within {self.hang:g} s"
         if self.service.breaker.obstacle is not None:
             return self.service.breaker.obstacle
         if self._is_slow:
@@ -174,11 +174,9 @@ class Health:
     def _look_at_slots(self) -> None:
         hanging, slots = self._hanging(), self.service.scheduler.queue.slots
         for _ in hanging - self._lost:
-            log.error("a picture has been worked on for over %g s: a slot of %d is lost to it", self.hang, slots)
+            log.error("inference hangs for over %g s: one slot of %d is lost", self.hang, slots)
         for place in self._lost - hanging:
-            log.warning(
-                "a picture that hung came back after %.0f s, and its slot with it", self.clock() - place.started
-            )
+            log.warning("a hanging inference ended after %.0f s; its slot is free again", self.clock() - place.started)
         self._lost = hanging
         if len(hanging) < slots:
             self._all_lost = None
@@ -194,7 +192,7 @@ class Health:
             if self._files is not None:
                 log.warning("the model's files may be read again")
         elif self._files is None:
-            log.error("%s: it is asked no more", fault)
+            log.error("%s: the model is out of use", fault)
             self._renew_at = now + CHANGED_SECONDS
         elif now >= self._renew_at:
             self._renew_at = now + AGAIN_SECONDS
@@ -211,7 +209,7 @@ class Health:
         fault = None
         try:
             seconds = await on_a_thread(detector.prove, self.hang, "the known picture got no answer")
-        except Hangs as error:
+        except BackgroundTimeout as error:
             self._stuck(str(error))
             return
         except DetectorError as error:

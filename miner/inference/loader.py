@@ -1,4 +1,4 @@
-"""The model's life: prepared once, verified and warmed up before ready, reloaded beside the running one."""
+"""The loader of the model: prepared once, verified and warmed up before ready, reloaded beside the running one."""
 
 import asyncio
 import logging
@@ -35,12 +35,12 @@ log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 2**16  # of a child's output
 WRITE_SECONDS = 1.0  # for which a log may take nothing
-ERROR = "error: "  # as `miner.cli.common` begins such a line
+ERROR_PREFIX = "error: "  # as `miner.cli.common` begins such a line
 LOAD_SECONDS = 120.0  # for the sums, and for the graph to be optimised
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedModel:
     """A detector that has not proved itself yet, the seconds that took, and why it is this one."""
 
     detector: Detector
@@ -67,7 +67,7 @@ class ModelLoader:
         self.metrics: Metrics | None = None
         self.remote: RemoteMetrics | None = None
         self._split: RunOptions | None = None  # of the first load; the scheduler's slots do not change afterwards
-        self._begun: Future[Opened] | None = None
+        self._begun: Future[OpenedModel] | None = None
 
     def begin(self) -> None:
         """Start to load, on a thread: the rest of the program is imported meanwhile, which takes as long."""
@@ -119,7 +119,7 @@ class ModelLoader:
 
     async def _load(self, model: PreparedModel | None) -> LoadedModel:
         limit = self.patience
-        opening: Callable[[], Opened] = partial(self._open, model) if self._begun is None else self._begun.result
+        opening: Callable[[], OpenedModel] = partial(self._open, model) if self._begun is None else self._begun.result
         self._begun = None
         try:
             opened = await on_a_thread(opening, max(LOAD_SECONDS, limit), "the model was not loaded")
@@ -147,7 +147,7 @@ class ModelLoader:
     def _find(self) -> PreparedModel:
         return PreparedModel.find(read_config(self.settings.detector_config), self.settings.models_dir)
 
-    def _open(self, model: PreparedModel | None = None) -> Opened:
+    def _open(self, model: PreparedModel | None = None) -> OpenedModel:
         settings, started = self.settings, time.monotonic()
         model = model or self._find()
         plan = plan_of(settings, model, self.cores, stored_plan(settings, model, self.cores))
@@ -162,7 +162,7 @@ class ModelLoader:
         detector = load_model(settings.image_detector, model, plan.backend, options, plan.precision)
         self._split = options
         words = f"{plan.backend} {plan.precision}, {options.slots} × {options.threads} threads ({plan.why})"
-        return Opened(detector, time.monotonic() - started, words)
+        return OpenedModel(detector, time.monotonic() - started, words)
 
     async def _tune_if_asked(self) -> PreparedModel | None:
         """Tune before the first start on a machine; what keeps it from that is no reason not to serve.
@@ -237,7 +237,7 @@ def _write(data: bytes) -> None:
 def _why_it_failed(output: str, code: int) -> str:
     """Return the errors that a command of ours ended with, on one line; else what killed it, or its last line."""
     lines = [line.strip() for line in output.splitlines()]
-    errors = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
+    errors = [line.removeprefix(ERROR_PREFIX) for line in lines if line.startswith(ERROR_PREFIX)]
     if errors:
         return "; ".join(errors)
     if code < 0:

@@ -1,4 +1,4 @@
-"""The memory that requests may take, asked for by rank before it is taken; and what is asked of glibc's allocator.
+"""The memory budget of requests, reserved by rank; and the settings of glibc's allocator.
 
 Bodies, what unpacking takes, and decoded pixels all come from one budget. What is short goes from who ranks worse to
 who ranks better, by the rank that places in the queue go by (`miner.inference.queue`); a request in a slot keeps what
@@ -15,12 +15,14 @@ from math import inf
 from miner.errors import Refused, refused
 from miner.inference.queue import Rank
 
-MOST = 2**30  # bytes that requests take in all, however much is left
-UNPROVEN = 64 * 2**20  # bytes of the bodies of callers who have proved nothing
-LEAST = 512 * 2**10  # bytes that each of these counts for: what has been read of it before anybody asks, twice
-PAUSE = 0.02  # seconds between two tries
-STALE = 0.005  # seconds; a look at the machine that is older is taken again before somebody is refused
-ADDRESSES = 4096  # that have proved themselves and are remembered
+MAX_BUDGET_BYTES = 2**30  # bytes that requests take in all, however much is left
+UNPROVEN_BYTES = 64 * 2**20  # bytes of the bodies of callers who have proved nothing
+MIN_CLAIM_BYTES = (
+    512 * 2**10
+)  # bytes that each of these counts for: what has been read of it before anybody asks, twice
+RETRY_SECONDS = 0.02  # seconds between two tries
+STALE_SECONDS = 0.005  # seconds; a look at the machine that is older is taken again before somebody is refused
+MAX_PROVEN_ADDRESSES = 4096  # that have proved themselves and are remembered
 
 Standing = tuple[bool, Rank]  # whether it is unproven, and its rank; the larger loses first
 
@@ -40,7 +42,7 @@ class Budget:
         most: bytes that all may take.
     """
 
-    def __init__(self, unproven: int = UNPROVEN, most: int = MOST) -> None:
+    def __init__(self, unproven: int = UNPROVEN_BYTES, most: int = MAX_BUDGET_BYTES) -> None:
         self._most = most
         self._most_unproven = unproven
         self._capacity: float = most
@@ -79,11 +81,11 @@ class Budget:
     def take(self, claim: "Claim", count: int) -> None:
         """Give `count` bytes to a claim; it raises as `Claim.grow`."""
         if claim.rank is None:
-            count = max(count, LEAST - claim.bytes)
+            count = max(count, MIN_CLAIM_BYTES - claim.bytes)
             over = self._all_unproven + count - self._most_unproven
             self._make_room(over, claim.standing(count), lambda one: one.rank is None)
         # On the loop: it takes 0.8 ms, only when memory is short, and what a picture has just given back counts.
-        if count > self.free and self.reread is not None and time.monotonic() - self._seen > STALE:
+        if count > self.free and self.reread is not None and time.monotonic() - self._seen > STALE_SECONDS:
             self._seen = time.monotonic()
             self.see(self.reread(), self.used)
         try:
@@ -180,7 +182,7 @@ class Claim:
         self._budget.take(self, count)
 
     def grow_or_wait(self, count: int, until: float) -> bool:
-        """Take `count` bytes more; False: a running picture may give them back, so try again after `PAUSE`.
+        """Take `count` bytes more; False: a running picture may give them back, so try again after `RETRY_SECONDS`.
 
         Callers who have proved nothing don't wait: there may be hundreds of them.
 
@@ -208,7 +210,7 @@ class Claim:
         """
         check()
         while not self.grow_or_wait(count, until):
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(RETRY_SECONDS)
             check()
 
     def fill(self, count: int) -> None:
@@ -244,7 +246,7 @@ class ProvenAddresses:
         """Note that this hotkey has signed a request from this address."""
         self._seen[address, hotkey] = None
         self._seen.move_to_end((address, hotkey))
-        while len(self._seen) > ADDRESSES:
+        while len(self._seen) > MAX_PROVEN_ADDRESSES:
             self._seen.popitem(last=False)
 
     def __contains__(self, pair: tuple[str, str]) -> bool:

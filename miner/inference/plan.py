@@ -161,7 +161,7 @@ def read_plan(places: Sequence[Path], key: str) -> Plan | None:
             continue
         except (OSError, ValidationError) as error:
             reason = faults(error) if isinstance(error, ValidationError) else error
-            log.warning("the tuning plan %s can't be read and is passed over: %s", path, reason)
+            log.warning("the tuning plan %s can't be read and is ignored: %s", path, reason)
     return max(found, key=lambda one: one[0])[1] if found else None
 
 

@@ -21,11 +21,11 @@ from typing import NamedTuple
 from miner.errors import Refused, refused
 
 PACE_WEIGHT = 0.1  # of the newest measurement in the moving average of seconds a picture takes
-SLOWER = 3  # pictures in a row that all took longer than the average are no accident
-REMEMBERED = 4096  # callers whose last refusal is known
-ROUND = 9.0  # seconds after which a validator asks for another picture, at the earliest
-FRESH = 1.0  # seconds in which equals who ask at the same time may still change places
-LOOK = 0.1  # seconds between two looks at those who wait behind a picture that takes longer than usual
+SLOW_PICTURES = 3  # pictures in a row that all took longer than the average are no accident
+REMEMBERED_CALLERS = 4096  # callers whose last refusal is known
+ROUND_SECONDS = 9.0  # seconds after which a validator asks for another picture, at the earliest
+SWAP_SECONDS = 1.0  # seconds in which equals who ask at the same time may still change places
+LOOK_SECONDS = 0.1  # seconds between two looks at those who wait behind a picture that takes longer than usual
 
 
 class Rank(NamedTuple):
@@ -78,7 +78,7 @@ class Place:
     def yields_to(self, rank: Rank, now: float) -> bool:
         """Say whether it gives its place, or its time, to a better rank; to an equal's only while it is fresh."""
         is_equal = self.rank[:2] == rank[:2]
-        return self.rank > rank and (not is_equal or now - self.came <= FRESH)
+        return self.rank > rank and (not is_equal or now - self.came <= SWAP_SECONDS)
 
     @property
     def order(self) -> tuple[Rank, float, int]:
@@ -107,7 +107,7 @@ class Queue:
         self.leeway = leeway
         self.pace = pace
         self.spread = 0.0  # mean absolute deviation from the pace, s
-        self._last: deque[float] = deque(maxlen=SLOWER)
+        self._last: deque[float] = deque(maxlen=SLOW_PICTURES)
         self.waiting: list[Place] = []  # in order
         self.running: list[Place] = []
         self._number = 0
@@ -174,7 +174,7 @@ class Queue:
             return None
         due = min(deadlines) + self.leeway - self.pace
         if any(now - place.started > self.pace for place in self.running):
-            due = min(due, now + max(LOOK, self.pace))
+            due = min(due, now + max(LOOK_SECONDS, self.pace))
         return due
 
     def leave(self, place: Place, member: QueuedRequest | None = None) -> None:
@@ -204,9 +204,9 @@ class Queue:
         if now + self.pace > deadline:
             return
         self._number += 1
-        self._refusals[caller] = self._number, max(deadline, now + ROUND)
+        self._refusals[caller] = self._number, max(deadline, now + ROUND_SECONDS)
         self._refusals.move_to_end(caller)
-        while len(self._refusals) > REMEMBERED:
+        while len(self._refusals) > REMEMBERED_CALLERS:
             self._refusals.popitem(last=False)
 
     def measured(self, seconds: float) -> None:
@@ -217,7 +217,7 @@ class Queue:
         self._last.append(seconds)
         self.spread += PACE_WEIGHT * (abs(seconds - self.pace) - self.spread)
         self.pace += PACE_WEIGHT * (seconds - self.pace)
-        if len(self._last) == SLOWER:
+        if len(self._last) == SLOW_PICTURES:
             self.pace = max(self.pace, min(self._last))
 
     def begin_anew(self, pace: float) -> None:

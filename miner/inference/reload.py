@@ -1,4 +1,4 @@
-"""Another model in a running miner: loaded, verified and compared beside the one that serves, which it then replaces.
+"""The reload: another model is loaded and compared beside the one that serves, which it then replaces.
 
 Of the settings, which are read again, only those that choose the model and its shadow are taken. Whatever goes wrong
 changes nothing.
@@ -42,17 +42,32 @@ class ReloadResult:
 
 
 class Reloader:
-    """Reloads when asked, one after the other."""
+    """Reloads when asked, one after the other.
 
-    def __init__(self, loader: ModelLoader, service: Service, metrics: Metrics, reread: Callable[[], Settings]) -> None:
+    Args:
+        loader: of the model that serves.
+        service: gets another model.
+        metrics: count how reloads end.
+        reread: reads the settings again.
+        replaced: told of the settings of another model once it serves.
+    """
+
+    def __init__(
+        self,
+        loader: ModelLoader,
+        service: Service,
+        metrics: Metrics,
+        reread: Callable[[], Settings],
+        replaced: Callable[[Settings], Awaitable[None]],
+    ) -> None:
         self.loader = loader
         self.service = service
         self.metrics = metrics
         self.asked = 0  # how often
         self.done = 0  # and how many of these were seen to; asked during a reload: one more does for all
         self.outcome: ReloadResult | None = None  # of the last
-        self.replaced: Callable[[Settings], Awaitable[None]] | None = None  # told once another model serves
         self._reread = reread
+        self._replaced = replaced
         self._started_with = loader.settings
         self._task: asyncio.Task[None] | None = None
 
@@ -80,8 +95,7 @@ class Reloader:
             self.loader = loader
             old = self.service.replace(loaded.detector, loaded.pace)
             loader.show(loaded)
-            if self.replaced is not None:
-                await self.replaced(loader.settings)
+            await self._replaced(loader.settings)
             words = in_words(loaded.detector)
             self._end(number, True, f"{words}, {comparison}" if comparison is not None else words)
             del loader, loaded
@@ -108,7 +122,7 @@ class Reloader:
             loaded.detector.close()
             raise CouldNotStart(str(error)) from error
         if comparison is not None and comparison.flips > comparison.pictures / 2:
-            log.warning("the new model sees most pictures the other way round: are its labels swapped?")
+            log.warning("most predictions of the new model are reversed: are its labels swapped?")
         return loader, loaded, comparison
 
     def _settings(self) -> Settings:
@@ -151,7 +165,7 @@ class Reloader:
         """Say what ended the reloads: a fault of ours, since a model's are all expected."""
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            log.critical("a reload broke", exc_info=error)
+            log.critical("a reload raised an unexpected error", exc_info=error)
             self._end(self.asked, False, f"{type(error).__name__}, see the log")
 
 

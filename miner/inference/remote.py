@@ -1,15 +1,15 @@
-"""The remote backend as the operator sees it: its options from the settings, its metrics by endpoint."""
+"""The remote backend's options from the settings, and its metrics by endpoint."""
 
 from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from detectors.base import Elsewhere
+from detectors.base import RemoteRuntime
 from detectors.remote.endpoints import STATES, Endpoint, EngineOptions, Observer, State
 from miner.metrics import BUCKETS, PREFIX
 from miner.settings.addresses import shown
 from miner.settings.settings import Settings
-from miner.settings.validators import REFUSE
+from miner.settings.validators import NO_FALLBACK
 
 REMOTE_BUCKETS = (0.001, 0.0025, *BUCKETS)
 
@@ -24,7 +24,7 @@ def engine_options(settings: Settings, cores: int, observer: Observer) -> Engine
     return EngineOptions(
         addresses(settings),
         settings.remote_model,
-        None if settings.remote_fallback == REFUSE else settings.remote_fallback,
+        None if settings.remote_fallback == NO_FALLBACK else settings.remote_fallback,
         settings.inference_threads or cores,
         observer,
     )
@@ -35,22 +35,27 @@ class RemoteMetrics:
 
     def __init__(self, registry: CollectorRegistry, endpoints: Sequence[str]) -> None:
         label, prefix = ("endpoint",), PREFIX + "remote_"
-        self._answers = Counter(f"{prefix}answers", "Pictures that an endpoint scored.", label, registry=registry)
+        self._answers = Counter(f"{prefix}answers", "Photos that an endpoint scored.", label, registry=registry)
         self._failures = Counter(
-            f"{prefix}failures", "Pictures that it did not; most are scored elsewhere.", label, registry=registry
+            f"{prefix}failures",
+            "Photos that an endpoint failed to score; most are scored elsewhere.",
+            label,
+            registry=registry,
         )
         self._seconds = Histogram(
-            f"{prefix}duration_seconds", "Time of a scored picture, the way there and back included.", label,
+            f"{prefix}duration_seconds", "Latency of a scored photo, network included.", label,
             buckets=REMOTE_BUCKETS, registry=registry,
         )  # fmt: skip
-        self._busy = Gauge(f"{prefix}busy", "Pictures on their way to an endpoint.", label, registry=registry)
-        self._up = Gauge(f"{prefix}up", "1 while an endpoint is asked.", label, registry=registry)
+        self._busy = Gauge(
+            f"{prefix}busy", "Photos sent to an endpoint and not answered yet.", label, registry=registry
+        )
+        self._up = Gauge(f"{prefix}up", "1 while an endpoint is in use.", label, registry=registry)
         self._changes = Counter(
-            f"{prefix}state_changes", "Times that an endpoint came to be asked (up), doubted or left alone.",
+            f"{prefix}state_changes", "Changes of an endpoint's state: in use (up), doubted, out of use (down).",
             (*label, "state"), registry=registry,
         )  # fmt: skip
         self._local = Counter(
-            f"{prefix}served_locally", "Pictures scored here, as no endpoint could be asked.", registry=registry
+            f"{prefix}served_locally", "Photos scored on this machine, as no endpoint was in use.", registry=registry
         )
         info = Gauge(
             f"{prefix}endpoint_info", "Scheme, host and port of an endpoint.", ("endpoint", "address"),
@@ -63,7 +68,7 @@ class RemoteMetrics:
             for state in STATES:
                 self._changes.labels(str(index), state)
 
-    def see(self, backend: Elsewhere) -> None:
+    def see(self, backend: RemoteRuntime) -> None:
         """Show the endpoints of this backend from now on."""
         for endpoint in backend.endpoints:
             self._busy.labels(str(endpoint.index)).set_function(_reader(endpoint, lambda one: one.busy))

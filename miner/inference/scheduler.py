@@ -1,4 +1,4 @@
-"""The queue on an event loop: callers wait for their turn, and are refused the moment they can't have it.
+"""The scheduler: the queue on an event loop; callers wait for their turn, or are refused at once.
 
 A place is taken before the body is read (`admit`); when the body is there, its picture lines up for a slot (`line_up`),
 or joins an equal one that did (`join`). All decisions are the queue's (`miner.inference.queue`). A slot is given
@@ -49,15 +49,28 @@ class Ticket:
 
 
 class Scheduler:
-    """A gate, a queue and a clock. Lives on one event loop."""
+    """A gate, a queue and a clock. Lives on one event loop.
 
-    def __init__(self, queue: Queue, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        queue: decides.
+        clock: in seconds.
+        veto: asked while the gate is open: why nobody is admitted all the same, or None.
+        admitted: told of every place given.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        clock: Callable[[], float] = time.monotonic,
+        veto: Callable[[], RefusalReason | None] = lambda: None,
+        admitted: Callable[[], None] = lambda: None,
+    ) -> None:
         self.queue = queue
         self.clock = clock
-        self.admitted: Callable[[], None] = lambda: None  # told of every place given
+        self._veto = veto
+        self._admitted = admitted
         self._tickets: dict[QueuedRequest, Ticket] = {}  # of those that wait
         self._starts: dict[Place, Callable[[], None]] = {}  # what to do when a place gets its slot
-        self.veto: Callable[[], RefusalReason | None] = lambda: None  # asked while the gate is open
         self._closed: RefusalReason | None = "not_ready"
         self._alarm: asyncio.TimerHandle | None = None
         self._is_stepping = self._is_due = False
@@ -108,7 +121,7 @@ class Scheduler:
                 self._tickets.pop(member).refuse(refused("evicted"))
         ticket = Ticket(place)
         self._tickets[ticket.member] = ticket
-        self.admitted()
+        self._admitted()
         return ticket
 
     def line_up(self, ticket: Ticket, start: Callable[[], None]) -> None:
@@ -169,7 +182,7 @@ class Scheduler:
             self._starts.pop(ticket.place, None)
 
     def _pass_the_gate(self) -> None:
-        reason = self._closed or self.veto()
+        reason = self._closed or self._veto()
         if reason is not None:
             raise refused(reason)
 

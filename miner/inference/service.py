@@ -1,4 +1,7 @@
-"""From a place in the queue to a prediction: equal photos are scored once; a model that fails is left alone awhile."""
+"""The inference service, from a place in the queue to a prediction.
+
+Equal photos are scored once; a model that fails is left alone awhile.
+"""
 
 import asyncio
 import contextlib
@@ -13,7 +16,7 @@ from threading import Barrier
 
 from detectors.base import Detector, Prediction
 from detectors.errors import ImageError, InferenceError, NoEndpoint, OutOfTime
-from detectors.evaluation.evaluate import PICTURES, Seen
+from detectors.evaluation.evaluate import COMPARED_PICTURES, AnsweredPicture
 from miner.errors import (
     CouldNotStart,
     InferenceCrashed,
@@ -118,7 +121,7 @@ class Service:
         self.scheduler = scheduler
         self.ended = 0  # pictures that a slot was given and gave back, whatever became of them
         self.breaker = Breaker()
-        self.recent: deque[Seen] = deque(maxlen=PICTURES)  # to compare another model with this one
+        self.recent: deque[AnsweredPicture] = deque(maxlen=COMPARED_PICTURES)  # to compare another model with this one
         self._works: dict[bytes, _Work] = {}  # by the picture's bytes: those that wait or run
         self._pool = _started(scheduler.queue.slots)
 
@@ -243,7 +246,7 @@ class Service:
         if not 0 <= prediction.probability <= 1:  # the last guard: a NaN is neither
             raise InferenceFailed("the detector's answer is not a probability")
         if len(data) <= KEPT_BYTES:
-            self.recent.append(Seen(data, prediction.probability))
+            self.recent.append(AnsweredPicture(data, prediction.probability))
         return Answer(prediction, started, time.monotonic())
 
     def _tell(self, loop: asyncio.AbstractEventLoop, work: _Work, job: "Future[Answer]") -> None:
@@ -276,7 +279,7 @@ class Service:
     def _fail(self, work: _Work, error: BaseException) -> None:
         """Tell the caller; of whatever a library raises, even what would end a program, it gets a plain 500."""
         if not isinstance(error, RequestError):
-            log.error("a picture's thread raised %s", type(error).__name__, exc_info=error)
+            log.error("an inference thread raised %s", type(error).__name__, exc_info=error)
             error = InferenceCrashed("the model failed")
         if isinstance(error, InferenceFailed | InferenceCrashed):
             self.breaker.failed(str(error))

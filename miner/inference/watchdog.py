@@ -1,4 +1,4 @@
-"""The life signs of a running miner: beats for systemd's watchdog, and a line for each change of state.
+"""The watchdog: beats for systemd while the model answers, and a line for each change of state.
 
 A beat is sent only when the event loop turns *and* a slot has ended a picture since the last beat. Validators' pictures
 are that proof while they come, even those that can't be opened; a quiet miner proves itself with the known picture, on
@@ -19,25 +19,25 @@ from miner.inference.service import Service
 
 log = logging.getLogger(__name__)
 
-BEATS = 2  # in the time the watchdog allows: one may be late
-LOOKS = 20  # for a proof, between two beats
+BEATS_PER_LIMIT = 2  # in the time the watchdog allows: one may be late
+LOOKS_PER_BEAT = 20  # for a proof, between two beats
 STATE_SECONDS = 1.0  # between two looks at the state
 
 
 async def beat(service: Service, allowed: float, tell: Callable[[str], None] = systemd.notify) -> None:
     """Feed a watchdog that strikes after `allowed` seconds without a beat; ends with its task."""
-    pause = allowed / BEATS
+    pause = allowed / BEATS_PER_LIMIT
     while True:
         proofs = service.ended
         await asyncio.sleep(pause)
         while service.ended == proofs:
             if await _proves_itself(service):
                 break
-            await asyncio.sleep(pause / LOOKS)
+            await asyncio.sleep(pause / LOOKS_PER_BEAT)
         tell("WATCHDOG=1")
 
 
-class States:
+class StateReporter:
     """Tells systemd and the log of each change between starting, ready, not ready and stopping."""
 
     def __init__(self, obstacle: Callable[[], str | None], tell: Callable[[str], None] = systemd.notify) -> None:

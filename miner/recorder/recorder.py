@@ -19,13 +19,13 @@ from typing import Literal
 from miner.recorder import Mode
 from miner.recorder.records import IMAGES, SEGMENTS, RequestRecord, began, image_name
 
-SHARE = 16  # segments in the whole: the most that is lost of the past when one is deleted
+SEGMENT_COUNT = 16  # segments in the whole: the most that is lost of the past when one is deleted
 LEAST_FREE = 256 * 2**20  # bytes of the disk that are left to others
 
 
 log = logging.getLogger(__name__)
 Reason = Literal["behind", "disk"]
-WAITING = 1000  # records
+MAX_WAITING = 1000  # records
 WAITING_BYTES = 32 * 2**20  # of photos that wait with them
 LOOK_SECONDS = 60.0  # between two looks at the ages
 REST_SECONDS = 10.0  # after the disk has refused
@@ -45,7 +45,7 @@ class _Kept:
     since: float
 
 
-class Ring:
+class SegmentRing:
     """Written by one thread; a process that is killed loses at most the line it was writing."""
 
     def __init__(
@@ -126,7 +126,7 @@ class Ring:
 
     def trim(self, more: int = 0) -> None:
         """Delete what is too old, and the oldest until `more` bytes fit."""
-        if self._segment is not None and self.clock() - self._segment_since > self.max_seconds / SHARE:
+        if self._segment is not None and self.clock() - self._segment_since > self.max_seconds / SEGMENT_COUNT:
             self.close()
         while (oldest := self._oldest()) is not None and (
             self.bytes + more > self.max_bytes or self.clock() - oldest.since > self.max_seconds
@@ -182,7 +182,7 @@ class Ring:
             raise DiskFull(f"less than {LEAST_FREE >> 20} MiB are free")
 
     def _is_full(self, more: int) -> bool:
-        return self._segment_bytes + more > self.max_bytes // SHARE
+        return self._segment_bytes + more > self.max_bytes // SEGMENT_COUNT
 
 
 @dataclass(slots=True)
@@ -197,7 +197,7 @@ class Counts:
 class FlightRecorder:
     """Takes records on the event loop, and writes them on a thread of its own."""
 
-    def __init__(self, ring: Ring, *, images: bool, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, ring: SegmentRing, *, images: bool, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.ring = ring
         self.images = images
         self.counts = Counts()
@@ -220,7 +220,7 @@ class FlightRecorder:
             return
         size = len(photo) if photo is not None else 0
         with self._lock:
-            if len(self._waiting) >= WAITING or self._bytes + size > WAITING_BYTES:
+            if len(self._waiting) >= MAX_WAITING or self._bytes + size > WAITING_BYTES:
                 self.counts.behind += 1
                 return
             self._waiting.append((record, photo))
@@ -282,7 +282,7 @@ def make_recorder(mode: Mode, folder: Path, max_bytes: int, max_seconds: float) 
     if mode == "off":
         return None
     try:
-        return FlightRecorder(Ring(folder, max_bytes, max_seconds), images=mode == "images")
+        return FlightRecorder(SegmentRing(folder, max_bytes, max_seconds), images=mode == "images")
     except OSError as error:
         log.warning("RECORDER=%s: %s can't be used, nothing is recorded: %s", mode, folder, error)
         return None

@@ -1,4 +1,4 @@
-"""The record of a request: what every listener is told at its end, and what of it is written as a line of JSON."""
+"""The record of a request, which every listener is told at its end, and its line of JSON."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The settings that are addresses: which the world may reach, which names we are asked by, what of them is a secret.
+"""Addresses in the settings: which are public, which names are ours, which parts are secret.
 
 One rule for the settings, for what services say of us, for the publication itself and for the check-up: whoever stands
 on chain with another address is asked by nobody, pays for it, and hears of no fault.
@@ -42,8 +42,8 @@ NETWORKS = [(ip_network(network), kind) for network, kind in KINDS.items()]
 
 
 HEADER = re.compile(r"(\[[^\[\]]*\]|[^:]*)(:[0-9]*)?")
-NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9])?")
-ALWAYS = ("localhost",)
+HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9])?")
+ALWAYS_ALLOWED = ("localhost",)
 # The chain's modules know no detectors, and find the rest here.
 __all__ = ["ADDRESSES", "HIDDEN", "is_shown_whole", "secrets_within", "shown", "shown_each", "shown_within"]
 # The settings that are addresses; some are several, with commas.
@@ -95,7 +95,7 @@ def check_names(text: str) -> str:
     """
     names = [part.strip().lower() for part in text.split(",") if part.strip()]
     for name in names:
-        if not NAME.fullmatch(name):
+        if not HOST_NAME.fullmatch(name):
             raise ValueError(
                 f"names of hosts with commas between them are allowed, without scheme and port; {name!r} is none"
             )
@@ -104,7 +104,9 @@ def check_names(text: str) -> str:
 
 def own_names(host: str, allowed: str) -> frozenset[str]:
     """Return the names of the operator's port: where it listens, this machine's own, and a checked list."""
-    return frozenset(_plain(name) for name in (*ALWAYS, socket.gethostname(), host, *allowed.split(",")) if name)
+    return frozenset(
+        _plain(name) for name in (*ALWAYS_ALLOWED, socket.gethostname(), host, *allowed.split(",")) if name
+    )
 
 
 def strange_name(headers: Iterable[str], names: Iterable[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""The environment file and the environment: keys that are none of ours, comments in values, lines that set nothing.
+"""The environment file and the environment: unknown keys, comments in values, lines that set nothing.
 
 StreetVision's own `miner.env` works as it is, inline comments included.
 """
@@ -22,7 +22,7 @@ QUOTED = re.compile(r"\s*(?:'[^']*'|\"[^\"]*\")\s*")
 HUB_TOKEN = "HF_TOKEN"  # noqa: S105 - a key
 OLD_TOKENS = ("HUGGING_FACE_TOKEN", "HUGGINGFACE_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 # Of StreetVision's own miner.env: the subnet asks for images only, and this miner calls no proxy.
-UNUSED = ("VIDEO_DETECTOR", "VIDEO_DETECTOR_CONFIG", "VIDEO_DETECTOR_DEVICE", "PROXY_CLIENT_URL")
+UNUSED_KEYS = ("VIDEO_DETECTOR", "VIDEO_DETECTOR_CONFIG", "VIDEO_DETECTOR_DEVICE", "PROXY_CLIENT_URL")
 SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "MNEMONIC", "API_KEY", "PRIVATE")
 
 
@@ -85,10 +85,10 @@ def key_notes(names: Collection[str], env_file: Path | None) -> Iterator[str]:
     """Yield what the operator should know of keys that are not read."""
     given = dotenv_values(env_file) if env_file is not None else {}
     for key in given:
-        if key.upper() not in names and key.upper() not in UNUSED and not key.startswith(HUB):
+        if key.upper() not in names and key.upper() not in UNUSED_KEYS and not key.startswith(HUB):
             near = HUB_TOKEN if key.upper() in OLD_TOKENS else nearest(key.upper(), list(names))
             yield f"unknown key {key} in {env_file}" + (f"; did you mean {near}?" if near else "")
     if not os.environ.get(HUB_TOKEN):  # where `lend_to_hub` has put the file's
         yield from (f"{key} is not read: the hub's token is {HUB_TOKEN}" for key in OLD_TOKENS if os.environ.get(key))
-    if unused := [key for key in UNUSED if os.environ.get(key) or given.get(key)]:
+    if unused := [key for key in UNUSED_KEYS if os.environ.get(key) or given.get(key)]:
         yield f"{', '.join(unused)}: accepted and unused; this miner answers images only and calls no proxy"

@@ -1,4 +1,7 @@
-"""The settings: flag > environment > `--env-file` > default, into one frozen object; the only reader of all four."""
+"""The settings: flag > environment > `--env-file` > default, into one frozen object.
+
+Nothing else reads any of the four.
+"""
 
 import os
 from pathlib import Path
@@ -62,7 +65,7 @@ class Settings(BaseSettings):
     )
     remote_model: str = Field("", description="the model's name on these servers; empty: as in its manifest")
     remote_fallback: Annotated[str, AfterValidator(validators.known_fallback)] = Field(
-        validators.REFUSE,
+        validators.NO_FALLBACK,
         description="while no endpoint is healthy: `refuse`, or the backend that serves on this machine",
     )
     tune_on_start: bool = Field(False, description="tune before the first start on a machine (about a minute, once)")
@@ -154,7 +157,9 @@ class Settings(BaseSettings):
     deadline_margin_seconds: Annotated[float, AfterValidator(validators.leaves_time)] = Field(
         0.5, ge=0, validate_default=True, description="time kept back for the answer's way to the caller"
     )
-    max_connections: int = Field(512, ge=8, le=65536, description="connections in all; one more takes a stranger's")
+    max_connections: int = Field(
+        512, ge=8, le=65536, description="connections in all; one more replaces an unproven caller's"
+    )
     max_connections_per_address: int = Field(
         128, ge=4, le=65536, description="connections from one address; a proxy of yours in front is one address"
     )
@@ -172,7 +177,7 @@ class Settings(BaseSettings):
 
     state_dir: Folder = Field(
         Path("~/.local/state/roadwork-miner"),
-        description="folder of one miner alone: its lock, the last snapshot of the chain and the SDK's cache, the "
+        description="folder of one miner alone: its lock, the last chain snapshot and the SDK's cache, the "
         "recorder's files, and in standalone mode wallet and chain file",
     )
     models_dir: Folder = Field(Path("~/.cache/roadwork-miner/models"), description="folder of the exported models")

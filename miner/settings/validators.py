@@ -1,4 +1,4 @@
-"""What a setting must be, alone and beside others: each check returns it, or raises a ValueError that says why not.
+"""The validators of settings, alone and beside others; a ValueError says what is allowed.
 
 A check beside another setting stands at the later of the two and is its fault, so it is told together with all others.
 """
@@ -23,7 +23,7 @@ NETWORK = 42  # the address format of every Bittensor key
 
 AUTO = "auto"
 REMOTE = "remote"
-REFUSE = "refuse"
+NO_FALLBACK = "refuse"
 NETWORKS = ("standalone", "local", "test", "finney")
 BACKEND_CHOICES = (AUTO, *BACKENDS)
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
@@ -152,7 +152,7 @@ def known_backend(value: str) -> str:
 
 def known_fallback(value: str) -> str:
     """Allow to refuse, and the backends that may serve in place of remote ones."""
-    return one_of(value, (REFUSE, *(name for name, entry in BACKENDS.items() if entry.stands_in)))
+    return one_of(value, (NO_FALLBACK, *(name for name, entry in BACKENDS.items() if entry.stands_in)))
 
 
 def known_precision(value: str) -> str:

@@ -1,5 +1,5 @@
-"""A second model that scores a sample of the live requests, in a process of its own and in idle time only."""
+"""The shadow: a second model that scores a sample of live requests, in a process of its own, in idle time only."""
 
 import struct
 
-LENGTH = struct.Struct(">I")  # of the picture that follows
+LENGTH_PREFIX = struct.Struct(">I")  # of the picture that follows

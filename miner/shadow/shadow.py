@@ -1,4 +1,4 @@
-"""The daemon's end of the shadow model: which it is, what it is given, when it may run, and what came of it.
+"""The daemon's end of the shadow: its model, its photos, when it may run, and its figures.
 
 A picture is handed over only when no request waits or runs, and the process is stopped in the moment one is admitted,
 until the queue has been empty for a while. So a live request shares the cores with nobody.
@@ -28,17 +28,17 @@ from detectors.quantize.gate import measured_best
 from detectors.registry import default_backend
 from miner.errors import MinerError
 from miner.inference.plan import is_measured
-from miner.inference.scheduler import Scheduler
+from miner.inference.queue import Queue
 from miner.metrics import Metrics
 from miner.recorder.records import RequestRecord
 from miner.settings.settings import Settings, environment_of
 from miner.settings.validators import AUTO, REMOTE
-from miner.shadow import LENGTH
+from miner.shadow import LENGTH_PREFIX
 
 log = logging.getLogger(__name__)
 
-KEPT = 16  # pictures that wait for idle time; a newer one takes the place of the oldest
-LARGEST = 2**20  # bytes of a picture
+MAX_WAITING = 16  # pictures that wait for idle time; a newer one takes the place of the oldest
+MAX_PHOTO_BYTES = 2**20  # bytes of a picture
 QUIET_SECONDS = 0.05  # without a request, before it goes on
 LOOK_SECONDS = 0.02
 AGAIN_SECONDS = 60.0  # before a process that ended is started again
@@ -87,7 +87,7 @@ class ShadowCounts:
         self.recent.append(seconds)
 
 
-class Shadow:
+class ShadowModel:
     """Lives on the event loop."""
 
     def __init__(
@@ -106,7 +106,7 @@ class Shadow:
         self._busy = busy
         self._scored = scored
         self._random = random or Random()  # noqa: S311 - a sample
-        self._waiting: deque[tuple[float, bytes]] = deque(maxlen=KEPT)
+        self._waiting: deque[tuple[float, bytes]] = deque(maxlen=MAX_WAITING)
         self._given = asyncio.Event()
         self._child: Process | None = None
         self._works = False
@@ -115,7 +115,7 @@ class Shadow:
 
     def offer(self, prediction: float, picture: bytes | None) -> None:
         """Take a picture that was answered, or leave it."""
-        if self.name and picture and len(picture) <= LARGEST and self._random.random() < self.sample:
+        if self.name and picture and len(picture) <= MAX_PHOTO_BYTES and self._random.random() < self.sample:
             self._waiting.append((prediction, picture))
             self._given.set()
 
@@ -132,7 +132,7 @@ class Shadow:
             try:
                 await self._serve(environment)
             except ShadowFault as fault:
-                log.warning("the shadow model is away, and tried again in %.0f s: %s", AGAIN_SECONDS, fault)
+                log.warning("the shadow model does not run; next try in %.0f s: %s", AGAIN_SECONDS, fault)
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def _serve(self, environment: Mapping[str, str]) -> None:
@@ -170,7 +170,7 @@ class Shadow:
         return self._waiting.popleft()
 
     async def _score(self, prediction: float, picture: bytes) -> None:
-        answer = await self._ask(LENGTH.pack(len(picture)) + picture)
+        answer = await self._ask(LENGTH_PREFIX.pack(len(picture)) + picture)
         if "probability" not in answer:
             self.tally.failed += 1
             return
@@ -214,13 +214,12 @@ class Shadow:
 class ShadowKeeper:
     """Keeps the shadow's task, and the metrics, which go on counting over all shadows."""
 
-    def __init__(self, scheduler: Scheduler, metrics: Metrics) -> None:
-        self.shadow: Shadow | None = None
-        self._scheduler = scheduler
+    def __init__(self, queue: Queue, metrics: Metrics) -> None:
+        self.shadow: ShadowModel | None = None
+        self._queue = queue
         self._metrics = metrics
         self._task: asyncio.Task[None] | None = None
         self._past: Counter[str] = Counter()  # what earlier shadows have compared
-        scheduler.admitted = self.hold
         metrics.shadow_up.set_function(lambda: self.shadow is not None and self.shadow.name is not None)
         metrics.shadow_compared.set_function(lambda: self._compared()["same"], "same")
         metrics.shadow_compared.set_function(lambda: self._compared()["different"], "different")
@@ -241,9 +240,9 @@ class ShadowKeeper:
         job = job_of(settings)
         if job is None:
             return
-        scheduler = self._scheduler
-        self.shadow = Shadow(
-            job, settings.shadow_sample, lambda: bool(scheduler.waiting + scheduler.running), self._scored
+        queue = self._queue
+        self.shadow = ShadowModel(
+            job, settings.shadow_sample, lambda: bool(queue.waiting or queue.running), self._scored
         )
         self._task = asyncio.create_task(self.shadow.run(environment_of(settings)), name="shadow")
 
@@ -252,7 +251,7 @@ class ShadowKeeper:
         await self.end()
         job = job_of(settings)
         if job is not None and is_served(job, settings):
-            log.info("the shadow model %s is the one that serves now: it scores no more", job.config)
+            log.info("the shadow model %s serves now, so its shadow is stopped", job.config)
         else:
             self.begin(settings)
 

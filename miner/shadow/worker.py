@@ -18,7 +18,7 @@ from detectors.base import Detector, RunOptions
 from detectors.errors import DetectorError
 from detectors.load import load_detector
 from detectors.models.config import read_config
-from miner.shadow import LENGTH
+from miner.shadow import LENGTH_PREFIX
 
 PR_SET_PDEATHSIG = 1
 NICE = 10  # above the miner; lower still, and a busy machine would never let it get anywhere
@@ -61,10 +61,10 @@ def give_way() -> None:
 
 def next_picture(source: BinaryIO) -> bytes | None:
     """Read a picture; None at the end."""
-    head = source.read(LENGTH.size)
-    if len(head) < LENGTH.size:
+    head = source.read(LENGTH_PREFIX.size)
+    if len(head) < LENGTH_PREFIX.size:
         return None
-    (length,) = LENGTH.unpack(head)
+    (length,) = LENGTH_PREFIX.unpack(head)
     return source.read(length)
 
 

@@ -1,1 +1,1 @@
-"""A validator's side on one's own machine: who asks, what, when, and what the answers would earn."""
+"""The simulation of validators on one's own machine: photos and callers come in, expected rewards go out."""

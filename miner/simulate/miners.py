@@ -1,4 +1,4 @@
-"""The miner that is asked, started for the occasion or running; and the keys of the validators who ask it."""
+"""The miner under simulation, started for the occasion or running; and the keys of its validators."""
 
 import asyncio
 import tempfile
@@ -22,9 +22,9 @@ from miner.settings.settings import Settings, environment_of
 if TYPE_CHECKING:
     from bittensor import Wallet
 
-STAKE = 1000
-PATIENCE = 30.0  # seconds for a running miner to read its file again
-LOOK = 0.25
+VALIDATOR_STAKE = 1000
+RELOAD_SECONDS = 30.0  # seconds for a running miner to read its file again
+LOOK_SECONDS = 0.25
 
 
 WIRES: dict[str, tuple[Wire, ...]] = {
@@ -57,7 +57,7 @@ def make_known(file: Path, own_hotkey: str, wallets: Sequence["Wallet"]) -> bool
     text = file.read_text(encoding="utf-8")
     items = [line for line in text.splitlines() if line.lstrip().startswith("- ")]
     indent = items[-1][: len(items[-1]) - len(items[-1].lstrip())] if items else "  "
-    lines = "".join(f"{indent}- {{hotkey: {hotkey}, stake: {STAKE}}}  # of simulate\n" for hotkey in missing)
+    lines = "".join(f"{indent}- {{hotkey: {hotkey}, stake: {VALIDATOR_STAKE}}}  # of simulate\n" for hotkey in missing)
     partial = file.with_suffix(".partial")
     partial.write_text(text + ("" if text.endswith("\n") else "\n") + lines, encoding="utf-8")
     try:
@@ -75,12 +75,12 @@ async def wait_until_known(clients: Sequence[Client]) -> None:
     Raises:
         CouldNotStart: it does not read it.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + RELOAD_SECONDS
     for client in clients:
         while (reply := await client.ask(b"")).status == 403:
             if time.monotonic() > deadline:
                 raise CouldNotStart(f"the miner refuses {client.wallet.hotkey.ss58_address}: {reply.message}")
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

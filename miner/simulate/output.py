@@ -1,4 +1,4 @@
-"""The report for people: progress, tables, a plot, JSON."""
+"""The output of a simulation: progress, tables, a plot, JSON."""
 
 import asyncio
 import sys
@@ -13,16 +13,16 @@ from rich.table import Table
 
 from miner.axon.client import Client
 from miner.errors import CouldNotStart
-from miner.formats import NONE, duration, share
+from miner.formats import NO_VALUE, duration, share
 from miner.simulate import replay
 from miner.simulate.miners import SimulatedMiner
 from miner.simulate.replay import ReplayComparison
 from miner.simulate.report import OUTCOMES, Report
-from miner.simulate.run import Play, Played, play
+from miner.simulate.run import PlayResult, SimulationPlan, play
 from miner.simulate.schedule import Request
 from miner.simulate.sender import SentAnswer
 
-WORDS = {
+OUTCOME_WORDS = {
     "answered": "in time, a number from 0 to 1",
     "late": "no answer within the validators' patience",
     "refused": "503, at once: no answer in time was possible",
@@ -41,7 +41,7 @@ def report_table(report: Report) -> Table:
     table.add_row("requests", f"{report.requests}", f"{report.organic} of them organic; {pace(report)}")
     for outcome, count in report.outcomes.items():
         if count or outcome == "answered":
-            table.add_row(outcome, f"{share(count / max(1, report.requests))}", f"{count}, {WORDS[outcome]}")
+            table.add_row(outcome, f"{share(count / max(1, report.requests))}", f"{count}, {OUTCOME_WORDS[outcome]}")
     for message, count in report.messages.items():
         table.add_row("", f"{count} ×", message[:100])
     times = f"p95 {duration(report.p95)}, p99 {duration(report.p99)}, max {duration(report.longest)}"
@@ -100,7 +100,7 @@ def _sides(report: Report) -> str:
 
 
 def _reward(value: float | None) -> str:
-    return NONE if value is None else f"{value:.3f}"
+    return NO_VALUE if value is None else f"{value:.3f}"
 
 
 def draw(
@@ -144,10 +144,10 @@ def draw(
         raise CouldNotStart(f"--plot={path}: can't be written: {error.strerror or error}") from error
 
 
-def play_through(what: Play, target: SimulatedMiner, clients: Sequence[Client], *, told: bool) -> Played:
+def play_through(what: SimulationPlan, target: SimulatedMiner, clients: Sequence[Client], *, told: bool) -> PlayResult:
     """Play with a bar that shows how it goes."""
     with _bar() as bar:
-        task = bar.add_task(f"asking {target.address}", total=None)
+        task = bar.add_task(f"requests to {target.address}", total=None)
         right = answered = lost = 0
 
         def progress(requests: list[Request], answer: SentAnswer) -> None:
@@ -164,7 +164,7 @@ def play_through(what: Play, target: SimulatedMiner, clients: Sequence[Client], 
 
 
 def send_again(
-    recorded: Sequence[replay.Recorded], without: int, clients: Sequence[Client], speed: float, *, told: bool,
+    recorded: Sequence[replay.RecordedRequest], without: int, clients: Sequence[Client], speed: float, *, told: bool,
     as_json: bool,
 ) -> bool:  # fmt: skip
     """Send a recording again, print how the answers compare, and return whether there were any."""
@@ -180,7 +180,7 @@ def send_again(
     return found.answered > 0
 
 
-def show(played: Played, target: SimulatedMiner) -> None:
+def show(played: PlayResult, target: SimulatedMiner) -> None:
     """Print the report; who is not let in is named."""
     out().print(report_table(played.report))
     if any(answer.status == 403 for answer in played.answers):
@@ -188,7 +188,7 @@ def show(played: Played, target: SimulatedMiner) -> None:
         out().print(f"403: let these validators in on the miner's side: BLACKLIST_ALLOW_HOTKEYS={keys}")
 
 
-def in_json(what: Play, played: Played, target: SimulatedMiner) -> dict[str, Any]:
+def in_json(what: SimulationPlan, played: PlayResult, target: SimulatedMiner) -> dict[str, Any]:
     """Return the report and every request, for scripts."""
     report = asdict(replace(played.report, tallies=[])) | {"scores": [tally.score for tally in played.report.tallies]}
     del report["tallies"]

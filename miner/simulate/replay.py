@@ -1,4 +1,4 @@
-"""What a recorder wrote, sent again: the same photos in the same order and pace."""
+"""The replay of a recorder's requests: the same photos in the same order and pace."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -11,13 +11,13 @@ from miner.errors import ConfigurationError
 from miner.recorder.records import IMAGES, MAGIC, RequestRecord, read_records
 from miner.simulate.miners import wait_until_known
 from miner.simulate.run import on_interrupt, wait_until_there
-from miner.simulate.sender import Sending, SentAnswer, send_all
+from miner.simulate.sender import ScheduledRequest, SentAnswer, send_all
 
-ENDINGS = (*MAGIC.values(), ".bin")
+PHOTO_SUFFIXES = (*MAGIC.values(), ".bin")
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedRequest:
     """A record, and the file of its photo."""
 
     record: RequestRecord
@@ -56,7 +56,7 @@ class ReplayComparison:
     p95_then: float | None
 
 
-def recorded_photos(path: Path) -> tuple[list[Recorded], int]:
+def recorded_photos(path: Path) -> tuple[list[RecordedRequest], int]:
     """Return what can be sent again, and how many records have no photo; a recorder may be writing there.
 
     Raises:
@@ -66,12 +66,12 @@ def recorded_photos(path: Path) -> tuple[list[Recorded], int]:
     try:
         images = (path if path.is_dir() else path.parent) / IMAGES
         for record in read_records(path):
-            files = [images / f"{record.image}{ending}" for ending in ENDINGS] if record.image else []
+            files = [images / f"{record.image}{ending}" for ending in PHOTO_SUFFIXES] if record.image else []
             photo = next((file for file in files if file.is_file()), None)
             if photo is None:
                 without += 1
             else:
-                found.append(Recorded(record, photo))
+                found.append(RecordedRequest(record, photo))
     except OSError as error:
         raise ConfigurationError(f"--replay={path}: can't be read: {error.strerror or error}") from error
     if not found:
@@ -81,13 +81,13 @@ def recorded_photos(path: Path) -> tuple[list[Recorded], int]:
     return found, without
 
 
-def callers(recorded: Sequence[Recorded]) -> int:
+def callers(recorded: Sequence[RecordedRequest]) -> int:
     """Return how many different validators asked."""
     return len({one.record.uid for one in recorded})
 
 
 async def replay(
-    recorded: Sequence[Recorded],
+    recorded: Sequence[RecordedRequest],
     clients: Sequence[Client],
     told: bool,
     speed: float,
@@ -104,7 +104,7 @@ async def replay(
     arrived = [one.record.at - one.record.seconds for one in recorded]
     first = min(arrived)
     sendings = [
-        Sending(number, at - first, 0.0, uids[one.record.uid] % len(clients))
+        ScheduledRequest(number, at - first, 0.0, uids[one.record.uid] % len(clients))
         for number, (one, at) in enumerate(zip(recorded, arrived, strict=True))
     ]
     answers: list[SentAnswer] = []
@@ -130,7 +130,7 @@ async def replay(
     return sorted(answers, key=lambda one: one.number), len(gone)
 
 
-def compared(recorded: Sequence[Recorded], answers: Sequence[SentAnswer], gone: int) -> ReplayComparison:
+def compared(recorded: Sequence[RecordedRequest], answers: Sequence[SentAnswer], gone: int) -> ReplayComparison:
     """Compare the answers with the recorded predictions."""
     pairs = [
         (then, answer.prediction)

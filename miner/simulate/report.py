@@ -1,4 +1,4 @@
-"""What the validators saw, summed up: answers, latency, accuracy, what each scores, and what would earn more."""
+"""The report of a simulation: answers, latency, accuracy, the reward of each validator, and what would earn more."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from miner.simulate.schedule import Request
 from miner.simulate.sender import Outcome, SentAnswer
 
 THRESHOLDS = 199  # tried
-LEAST = 4  # photos of each class, before a threshold is looked for
+MIN_CLASS_PHOTOS = 4  # photos of each class, before a threshold is looked for
 RESAMPLES = 1000
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -63,7 +63,7 @@ def score_all(pairs: Sequence[tuple[Request, SentAnswer]], validators: int) -> l
 
 
 @dataclass(frozen=True, slots=True)
-class Quality:
+class AnswerQuality:
     """How right the answers to the validators' own rounds were; None where there is nothing to count.
 
     Attributes:
@@ -81,7 +81,7 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
-class Shift:
+class ThresholdShift:
     """The best decision threshold, and what it brings in the long run on photos that did not choose it."""
 
     threshold: float
@@ -89,17 +89,17 @@ class Shift:
     gain: Estimate
 
 
-def quality_of(labels: Flags, predictions: Floats, pictures: Pictures) -> Quality:
+def quality_of(labels: Flags, predictions: Floats, pictures: Pictures) -> AnswerQuality:
     """Compare predictions with labels as a validator does: rounded, so that exactly 0.5 is no roadwork."""
     said = predictions > 0.5
     count = len(labels)
     if not count:
-        return Quality(0, 0, None, None, None, None, None)
+        return AnswerQuality(0, 0, None, None, None, None, None)
     tp, tn = int((labels & said).sum()), int((~labels & ~said).sum())
     fp, fn = int((~labels & said).sum()), int((labels & ~said).sum())
     times = np.unique(pictures, return_counts=True)[1]
     accuracy = share_estimate(labels == said, effective=float(count**2 / (times**2).sum()))
-    return Quality(
+    return AnswerQuality(
         count=count,
         photos=len(times),
         accuracy=accuracy.value,
@@ -112,7 +112,7 @@ def quality_of(labels: Flags, predictions: Floats, pictures: Pictures) -> Qualit
 
 def best_shift(
     labels: Flags, predictions: Floats, pictures: Pictures, lost: float, resamples: int = RESAMPLES
-) -> Shift | None:
+) -> ThresholdShift | None:
     """Return the threshold that is best on all answers, and what it brings, by cross-validation in two halves.
 
     Each half of the photos is judged with the threshold that is best for the other: what a threshold earns where it was
@@ -121,7 +121,7 @@ def best_shift(
     halves = np.zeros(len(labels), dtype=bool)
     for side in (labels, ~labels):
         photos = np.unique(pictures[side])
-        if len(photos) < LEAST:
+        if len(photos) < MIN_CLASS_PHOTOS:
             return None
         halves |= side & np.isin(pictures, photos[::2])
     moved = np.empty(len(labels))
@@ -130,7 +130,7 @@ def best_shift(
     reward = expected(quality_of(labels, moved, pictures), lost)
     assert reward is not None
     gain = _gain(labels, pictures, np.stack([predictions, moved]) > 0.5, 1 - lost, resamples)
-    return Shift(best_threshold(labels, predictions), reward, gain)
+    return ThresholdShift(best_threshold(labels, predictions), reward, gain)
 
 
 def best_threshold(labels: Flags, predictions: Floats) -> float:
@@ -141,7 +141,7 @@ def best_threshold(labels: Flags, predictions: Floats) -> float:
     return float(best[len(best) // 2])
 
 
-def expected(quality: Quality, lost: float) -> float | None:
+def expected(quality: AnswerQuality, lost: float) -> float | None:
     """Return the reward in the long run; None where a class was not asked for."""
     if quality.sensitivity is None or quality.specificity is None:
         return None
@@ -191,12 +191,12 @@ class Report:
     p99: float | None
     longest: float | None
     lost: float
-    quality: Quality
+    quality: AnswerQuality
     score: float
     reward: float
     expected: float | None
     expected_unlost: float | None
-    shift: Shift | None
+    shift: ThresholdShift | None
     tallies: list[ValidatorScore]
     behind: float
     seconds: float

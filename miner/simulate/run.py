@@ -1,4 +1,4 @@
-"""A simulation as a whole: the photos are read, the plan is made, sent and summed up."""
+"""The simulation run: the photos are read, the plan is made, sent and summed up."""
 
 import asyncio
 import io
@@ -20,18 +20,18 @@ from miner.axon.client import Client
 from miner.errors import CouldNotStart
 from miner.simulate.miners import wait_until_known
 from miner.simulate.report import Report, summed_up
-from miner.simulate.schedule import HAND, Request, SimulatedSubnet, plan
-from miner.simulate.sender import Sending, SentAnswer, judged, send_all
+from miner.simulate.schedule import ROUND_MINERS, Request, SimulatedSubnet, plan
+from miner.simulate.sender import ScheduledRequest, SentAnswer, judged, send_all
 
-MADE = 40
-SIZE = (640, 360)  # pixels, of the made ones
+SYNTHETIC_PHOTOS = 40
+SYNTHETIC_SIZE = (640, 360)  # pixels, of the made ones
 
 
-PROBES = 5  # lone requests that tell the miner's pace
-SHARE = 0.2  # of the miner's time that a subnet at the chosen speed asks for
-FASTEST = 300.0
-PATIENCE = 10.0  # seconds for a miner that has just started
-PAUSE = 0.1
+PACE_PROBES = 5  # lone requests that tell the miner's pace
+LOAD_SHARE = 0.2  # of the miner's time that a subnet at the chosen speed asks for
+MAX_SPEED = 300.0
+START_SECONDS = 10.0  # seconds for a miner that has just started
+PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class SimulatedPhoto:
         if self.path is not None:
             return self.path.read_bytes()
         buffer = io.BytesIO()
-        Image.fromarray(scene(*SIZE, seed=int(self.name))).save(buffer, "PNG")
+        Image.fromarray(scene(*SYNTHETIC_SIZE, seed=int(self.name))).save(buffer, "PNG")
         return buffer.getvalue()
 
 
@@ -62,11 +62,13 @@ def labelled_photos(found: LabelledPhotos) -> list[SimulatedPhoto]:
 
 def made_photos() -> list[SimulatedPhoto]:
     """Return pictures made by arithmetic: good for times, and no measure of a model that knows real roads."""
-    return [SimulatedPhoto(str(seed), is_roadwork=seed % 5 > 0) for seed in range(MADE)]  # with cones, but every fifth
+    return [
+        SimulatedPhoto(str(seed), is_roadwork=seed % 5 > 0) for seed in range(SYNTHETIC_PHOTOS)
+    ]  # with cones, but every fifth
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class PlayResult:
     """What was asked, what came back, the sum of it, and which photos could no longer be read."""
 
     requests: list[Request]
@@ -76,7 +78,7 @@ class Played:
 
 
 @dataclass(frozen=True, slots=True)
-class Play:
+class SimulationPlan:
     """What is played: who asks, what photos, prepared how; `speed` None: as the miner's pace allows."""
 
     subnet: SimulatedSubnet
@@ -100,8 +102,8 @@ class Play:
 
 
 async def play(
-    what: Play, clients: Sequence[Client], told: bool, progress: Callable[[list[Request], SentAnswer], None]
-) -> Played:
+    what: SimulationPlan, clients: Sequence[Client], told: bool, progress: Callable[[list[Request], SentAnswer], None]
+) -> PlayResult:
     """Play it through: until the last request, the duration or Ctrl-C.
 
     Raises:
@@ -131,12 +133,12 @@ async def play(
                 unread[str(error)] = None
                 return None
 
-        sendings = [Sending(one.number, one.at, one.delay, one.validator) for one in requests]
+        sendings = [ScheduledRequest(one.number, one.at, one.delay, one.validator) for one in requests]
         started = time.monotonic()
         await send_all(sendings, picture, clients, speed, on_interrupt(), ended)
         seconds = time.monotonic() - started
     report = summed_up(requests, answers, what.subnet.validators, seconds, speed)
-    return Played(requests, sorted(answers, key=lambda one: one.number), report, list(unread))
+    return PlayResult(requests, sorted(answers, key=lambda one: one.number), report, list(unread))
 
 
 async def wait_until_there(client: Client, picture: bytes) -> None:
@@ -145,9 +147,9 @@ async def wait_until_there(client: Client, picture: bytes) -> None:
     Raises:
         CouldNotStart: nobody is there.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + START_SECONDS
     while (reply := await client.ask(picture)).status == 503 and time.monotonic() < deadline:  # noqa: ASYNC110 - asking
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(PAUSE_SECONDS)
     if reply.status == 0 and not reply.timed_out:
         raise CouldNotStart(f"no miner at {client.address}: {reply.message}")
 
@@ -160,20 +162,20 @@ def on_interrupt() -> asyncio.Event:
     return stop
 
 
-async def _speed(what: Play, client: Client) -> float:
+async def _speed(what: SimulationPlan, client: Client) -> float:
     """Return the speed at which this miner, asked one by one, would be busy for a fifth of the time."""
-    pictures = (what.picture(Request(number, 0.0, 0.0, 0, 0, is_roadwork=False)) for number in range(PROBES + 1))
+    pictures = (what.picture(Request(number, 0.0, 0.0, 0, 0, is_roadwork=False)) for number in range(PACE_PROBES + 1))
     replies = [judged(0, await client.ask(picture)) for picture in pictures][1:]  # the first warms up
     pace = statistics.median(reply.seconds for reply in replies)
     subnet = what.subnet
-    a_second = subnet.validators / subnet.interval * HAND / subnet.miners / (1 - subnet.organic)
-    exact = min(FASTEST, max(1.0, SHARE / (a_second * pace)))
+    a_second = subnet.validators / subnet.interval * ROUND_MINERS / subnet.miners / (1 - subnet.organic)
+    exact = min(MAX_SPEED, max(1.0, LOAD_SHARE / (a_second * pace)))
     return float(f"{exact:.1g}")
 
 
-def _subnet(what: Play, speed: float) -> SimulatedSubnet:
+def _subnet(what: SimulationPlan, speed: float) -> SimulatedSubnet:
     """Return the subnet with as many rounds as the duration may need, and some more, so that none is missed."""
     if what.duration is None:
         return what.subnet
-    rounds = int(what.duration * speed / (what.subnet.interval * what.subnet.miners / HAND)) + 3
+    rounds = int(what.duration * speed / (what.subnet.interval * what.subnet.miners / ROUND_MINERS)) + 3
     return replace(what.subnet, rounds=min(what.subnet.rounds, rounds))

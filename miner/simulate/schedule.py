@@ -1,4 +1,4 @@
-"""Who asks what and when: decided before anything is sent, and the same for the same seed."""
+"""The schedule of a simulation: who asks what and when, decided beforehand, the same for the same seed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -6,10 +6,10 @@ from itertools import islice
 
 import numpy as np
 
-HAND = 10  # miners asked in a round
-TASK = 3  # miners asked in an organic task
-AT_ONCE = 10  # organic tasks of a validator at once, at most
-STAGGER = (0.1, 2.0)  # seconds from one miner of a task to the next
+ROUND_MINERS = 10  # miners asked in a round
+ORGANIC_MINERS = 3  # miners asked in an organic task
+MAX_ORGANIC_TASKS = 10  # organic tasks of a validator at once, at most
+STAGGER_SECONDS = (0.1, 2.0)  # seconds from one miner of a task to the next
 JITTER = 0.1  # of the time between two rounds
 
 
@@ -73,7 +73,7 @@ def own_rounds(miners: int, random: np.random.Generator) -> Iterator[int]:
     """Yield the rounds in which this miner is asked: decks of all miners are shuffled and dealt, ten a round."""
     deck, last = 0, -1
     while True:
-        round_ = (deck * miners + int(random.integers(miners))) // HAND
+        round_ = (deck * miners + int(random.integers(miners))) // ROUND_MINERS
         if round_ > last:  # at the seam of two decks one hand may hold the same miner twice
             yield round_
             last = round_
@@ -87,8 +87,8 @@ def _requests(subnet: SimulatedSubnet, labels: Sequence[bool], validator: int, s
     by_label = [np.flatnonzero([label is wanted for label in labels]) for wanted in (False, True)]
     phase = random.uniform(0, subnet.interval)
     rounds = list(islice(own_rounds(subnet.miners, dealing), subnet.rounds))
-    share_of_task = min(1.0, TASK / subnet.miners)
-    mean_burst = (1 + AT_ONCE) / 2 * share_of_task
+    share_of_task = min(1.0, ORGANIC_MINERS / subnet.miners)
+    mean_burst = (1 + MAX_ORGANIC_TASKS) / 2 * share_of_task
     bursts = subnet.organic / (1 - subnet.organic) / mean_burst  # for each round of ours
     for round_, following in zip(rounds, [*rounds[1:], rounds[-1] + 1], strict=True):
         at = phase + subnet.interval * (round_ + random.uniform(-JITTER, JITTER))
@@ -96,7 +96,7 @@ def _requests(subnet: SimulatedSubnet, labels: Sequence[bool], validator: int, s
         yield Request(0, max(0.0, at), 0.0, validator, int(random.choice(by_label[label])), label)
         for _ in range(random.poisson(bursts)):
             start = phase + subnet.interval * random.uniform(round_, following)
-            for _ in range(int(random.integers(1, AT_ONCE + 1))):
+            for _ in range(int(random.integers(1, MAX_ORGANIC_TASKS + 1))):
                 if random.random() < share_of_task:
                     yield _organic(subnet, labels, validator, start, random)
 
@@ -105,7 +105,7 @@ def _organic(
     subnet: SimulatedSubnet, labels: Sequence[bool], validator: int, at: float, random: np.random.Generator
 ) -> Request:
     picture = int(random.integers(len(labels)))
-    delay = float(random.uniform(*STAGGER, size=int(random.integers(TASK))).sum())
-    right = random.random(TASK - 1) < subnet.peers
+    delay = float(random.uniform(*STAGGER_SECONDS, size=int(random.integers(ORGANIC_MINERS))).sum())
+    right = random.random(ORGANIC_MINERS - 1) < subnet.peers
     votes = tuple(bool(labels[picture]) == bool(one) for one in right)
     return Request(0, at, delay, validator, picture, bool(labels[picture]), votes)

@@ -1,4 +1,4 @@
-"""Requests go out at their time, whatever becomes of those before; pictures are made ready a little ahead."""
+"""The sender of requests: each at its time, whatever became of those before; pictures are prepared ahead."""
 
 import asyncio
 import math
@@ -12,13 +12,13 @@ from typing import Literal
 
 from miner.axon.client import Client, Reply
 
-AHEAD = 32  # pictures ready before they are due
+PREPARED_PICTURES = 32  # pictures ready before they are due
 
 Outcome = Literal["answered", "late", "refused", "unreachable", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Sending:
+class ScheduledRequest:
     """When a request goes out, and who sends it.
 
     Attributes:
@@ -61,7 +61,7 @@ def judged(number: int, reply: Reply, behind: float = 0.0) -> SentAnswer:
 
 
 async def send_all(
-    sendings: Sequence[Sending],
+    sendings: Sequence[ScheduledRequest],
     picture: Callable[[int], bytes | None],
     clients: Sequence[Client],
     speed: float,
@@ -77,13 +77,13 @@ async def send_all(
     todo = iter(sorted(sendings, key=lambda one: one.at / speed + one.delay))
     with ThreadPoolExecutor(1, thread_name_prefix="pictures") as pool:
 
-        def made(count: int) -> list[tuple[Sending, asyncio.Future[bytes | None]]]:
+        def made(count: int) -> list[tuple[ScheduledRequest, asyncio.Future[bytes | None]]]:
             return [(one, loop.run_in_executor(pool, picture, one.number)) for one in islice(todo, count)]
 
-        async def ask(sending: Sending, data: bytes, behind: float) -> None:
+        async def ask(sending: ScheduledRequest, data: bytes, behind: float) -> None:
             ended(judged(sending.number, await clients[sending.validator].ask(data), behind))
 
-        ahead = deque(made(AHEAD))
+        ahead = deque(made(PREPARED_PICTURES))
         stopping = asyncio.create_task(stop.wait())
         try:
             async with asyncio.TaskGroup() as group:
@@ -91,9 +91,9 @@ async def send_all(
                     await asyncio.wait({ahead[0][1]})  # the clock starts when there is something to send
                 started = time.monotonic()
                 while ahead and not stop.is_set():
-                    sending, making = ahead.popleft()
+                    sending, encoded = ahead.popleft()
                     ahead.extend(made(1))
-                    if (data := await making) is None:
+                    if (data := await encoded) is None:
                         continue
                     due = started + sending.at / speed + sending.delay
                     await asyncio.wait({stopping}, timeout=max(0.0, due - time.monotonic()))

@@ -1,1 +1,1 @@
-"""What the operator sees: `/status`, the page, `/metrics` and the terminal, from one overview."""
+"""The operator's view: `/status`, the page, `/metrics` and the terminal, from one overview."""

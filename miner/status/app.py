@@ -1,4 +1,4 @@
-"""The operator's port: `/` (a page for people), `/status` (the same as JSON), `/metrics`, `/healthz`, `/readyz`."""
+"""The application of the operator's port: `/` (the page), `/status` (as JSON), `/metrics`, `/healthz`, `/readyz`."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from miner.settings.addresses import strange_name
 from miner.status.overview import MemoryUse, Overview, memory_view
-from miner.status.page import CONTENT_SECURITY_POLICY, render
+from miner.status.page import CONTENT_SECURITY_POLICY, render, template
 
 SHOWN_CHARACTERS = 100  # of a name that somebody made up
 
@@ -79,6 +79,7 @@ def status_app(
             "referrer-policy": "no-referrer",
             "cache-control": "no-store",
         }
+        await asyncio.to_thread(template)  # the first time compiles it, off the loop
         return HTMLResponse(render(await look()), headers=headers)
 
     async def status(_: Request) -> Response:

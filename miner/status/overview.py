@@ -1,4 +1,4 @@
-"""What the page for people and `roadwork-miner top` show: one object, the page's own source and `/status` as JSON."""
+"""The overview: one object, the source of the page, of `roadwork-miner top` and of `/status` as JSON."""
 
 import math
 import statistics
@@ -10,24 +10,24 @@ from pydantic import BaseModel, ConfigDict
 
 from detectors.machine import read_memory, read_throttling
 from miner.chain.base import Chain, Neuron, active_validators
-from miner.identities import Seat
+from miner.identities import Identity
 from miner.inference.reload import Reloader
 from miner.inference.service import Service
 from miner.metrics import graph_hash
 from miner.recorder.records import RequestRecord
 from miner.settings.validators import VALIDATORS_WAIT
-from miner.shadow.shadow import Shadow
+from miner.shadow.shadow import ShadowModel
 from miner.status.history import History, Minute, quantile
 
-MISSED = ("refused", "expired", "failed")  # what a validator counts as no answer
+MISSED_OUTCOMES = ("refused", "expired", "failed")  # what a validator counts as no answer
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Identity(_Part):
-    """Who this miner is."""
+class IdentityView(_Part):
+    """Identity of this miner: hotkey, network and netuid."""
 
     version: str
     hotkey: str
@@ -164,7 +164,7 @@ class Hour(_Part):
     def answered_share(self) -> float | None:
         """Of the requests that a validator may send, the share answered in time."""
         good = self.outcomes.get("ok", 0)
-        asked = good + sum(self.outcomes.get(outcome, 0) for outcome in MISSED)
+        asked = good + sum(self.outcomes.get(outcome, 0) for outcome in MISSED_OUTCOMES)
         return good / asked if asked else None
 
 
@@ -208,7 +208,7 @@ class Overview(_Part):
     started: float
     ready: bool
     obstacle: str | None
-    identity: Identity
+    identity: IdentityView
     model: Model | None
     reload: ReloadView | None  # None: the first model is not there yet
     queue: QueueView | None
@@ -260,7 +260,7 @@ def queue_view(service: Service) -> QueueView:
     )
 
 
-def shadow_view(shadow: Shadow | None) -> ShadowView | None:
+def shadow_view(shadow: ShadowModel | None) -> ShadowView | None:
     """Return the second model, if there is one."""
     if shadow is None:
         return None
@@ -291,14 +291,14 @@ def memory_view() -> MemoryUse:
     )
 
 
-def key_view(seat: Seat) -> KeyView:
+def key_view(identity: Identity) -> KeyView:
     """Return one hotkey."""
-    chain = seat.chain
+    chain = identity.chain
     return KeyView(
-        name=seat.name,
-        hotkey=seat.hotkey,
-        port=seat.settings.miner_axon_port,
-        obstacle=seat.obstacle,
+        name=identity.name,
+        hotkey=identity.hotkey,
+        port=identity.settings.miner_axon_port,
+        obstacle=identity.obstacle,
         uid=chain.uid if chain is not None else None,
         incentive=finite(number_of(chain, lambda own: own.incentive)) if chain is not None else None,
         publication=chain.publication if chain is not None else "not published",

@@ -11,12 +11,12 @@ from miner.status.history import Minute, quantile
 
 log = logging.getLogger(__name__)
 
-WINDOW = 60.0  # seconds
-SHOWN = 8  # characters of a hotkey: enough to find it among 256
+SUMMARY_SECONDS = 60.0  # seconds
+SHOWN_CHARACTERS = 8  # characters of a hotkey: enough to find it among 256
 
 
-# By outcome. Refusals (503) of proven callers are our own doing and have a metric; one who hangs up is no stranger yet.
-WORDS = {
+# By outcome. Refusals (503) of proven callers are our own doing and have a metric; who hangs up may yet have proved it.
+OUTCOME_WORDS = {
     "unproven": "refused before they had proven anything",
     "unauthorised": "refused as unauthorised",
     "forbidden": "forbidden",
@@ -30,10 +30,10 @@ WORDS = {
 class RequestLog:
     """Counts from the first request on and speaks when the minute ends; the next request begins a new one.
 
-    Nothing is said while nobody asks. Strangers have a line of their own (`AbuseLog`).
+    Nothing is said while nobody asks. Unproven callers have a line of their own (`AbuseLog`).
     """
 
-    def __init__(self, window: float = WINDOW) -> None:
+    def __init__(self, window: float = SUMMARY_SECONDS) -> None:
         self.window = window
         self._timer: asyncio.TimerHandle | None = None
         self._begin()
@@ -75,7 +75,7 @@ class RequestLog:
         counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in (known | others).items())
         log.info(
             "requests in the last %s: %d asked, %s; p50 %s, p95 %s; %s over 0.5; by %d validator%s",
-            "minute" if self.window == WINDOW else f"{self.window:g} s",
+            "minute" if self.window == SUMMARY_SECONDS else f"{self.window:g} s",
             asked, counts, formats.duration(p50), formats.duration(p95), formats.share(share), callers,
             "s" * (callers != 1),
             extra={
@@ -92,7 +92,7 @@ def tell_of(record: RequestRecord) -> None:
         return
     fields = {
         "uid": record.uid,
-        "hotkey": record.caller[:SHOWN] or None,
+        "hotkey": record.caller[:SHOWN_CHARACTERS] or None,
         "wire": record.wire,
         "outcome": record.outcome,
         "reason": record.reason or None,
@@ -115,14 +115,14 @@ class AbuseLog:
     Of who sent them nothing is kept but the address of the last.
     """
 
-    def __init__(self, window: float = WINDOW) -> None:
+    def __init__(self, window: float = SUMMARY_SECONDS) -> None:
         self.window = window
         self._counts: Counter[str] = Counter()
         self._last = ""
 
     def request_ended(self, record: RequestRecord, photo: bytes | None = None) -> None:
         """Take notice of a request that no validator sends."""
-        if record.outcome not in WORDS:
+        if record.outcome not in OUTCOME_WORDS:
             return
         if not self._counts:
             asyncio.get_running_loop().call_later(self.window, self._speak)
@@ -131,10 +131,10 @@ class AbuseLog:
 
     def _speak(self) -> None:
         counts, self._counts = self._counts, Counter()
-        told = ", ".join(f"{count} {WORDS[outcome]}" for outcome, count in counts.most_common())
+        told = ", ".join(f"{count} {OUTCOME_WORDS[outcome]}" for outcome, count in counts.most_common())
         log.warning(
             "requests in the last %s: %s; the last from %s",
-            "minute" if self.window == WINDOW else f"{self.window:g} s", told, _plain(self._last),
+            "minute" if self.window == SUMMARY_SECONDS else f"{self.window:g} s", told, _plain(self._last),
         )  # fmt: skip
 
 

@@ -7,13 +7,12 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from miner.formats import NONE, age, clock, duration, number, share, spark
-from miner.status.cards import Card, cards
+from miner.formats import NO_VALUE, age, clock, duration, number, share, spark
+from miner.status.cards import OUTCOME_GROUPS, Card, cards, group_of, grouped, latency_top, outcomes_top
 from miner.status.overview import Hour, Overview
-from miner.status.page.charts import GROUPS, group_of, grouped, latency_top, outcomes_top
 
-COLOURS = dict(zip(GROUPS, ("green", "yellow", "red", "bright_black"), strict=True))
-CARD = 38  # columns: two cards side by side in a terminal of 80, four in one of 152
+COLOURS = dict(zip(OUTCOME_GROUPS, ("green", "yellow", "red", "bright_black"), strict=True))
+CARD_COLUMNS = 38  # columns: two cards side by side in a terminal of 80, four in one of 152
 
 
 def screen(overview: Overview) -> RenderableType:
@@ -23,7 +22,7 @@ def screen(overview: Overview) -> RenderableType:
 
 def content(overview: Overview) -> RenderableType:
     """Return what stands below the head: the hour, the cards and the last requests."""
-    beside = Columns([_card(card) for card in cards(overview)], width=CARD, padding=(0, 0))
+    beside = Columns([_card(card) for card in cards(overview)], width=CARD_COLUMNS, padding=(0, 0))
     keys = [_keys(overview)] if len(overview.keys) > 1 else []
     return Group(*keys, _hour(overview.hour), beside, _recent(overview))
 
@@ -35,10 +34,12 @@ def head(overview: Overview) -> RenderableType:
     uid = overview.chain.uid if overview.chain is not None else None
     first = Text.assemble(
         (f"● {word}", f"bold {colour}"),
-        f"   uid {NONE if uid is None else uid}   {who.network}, netuid {who.netuid}   port {who.port}   "
-        f"up for {age(overview.now - overview.started)}   version {who.version}   {clock(overview.now)} UTC",
+        f"   uid {NO_VALUE if uid is None else uid}   {who.network}, netuid {who.netuid}   port {who.port}   "
+        f"up for {age(overview.now - overview.started)}",
     )
-    lines = [first, Text(who.hotkey, style="bright_black")]
+    # A hotkey has 48 characters: so the line is no longer than a terminal of 80.
+    below = f"  {clock(overview.now)} UTC  version {who.version}"
+    lines = [first, Text.assemble((who.hotkey or NO_VALUE, "bright_black"), below)]
     if overview.obstacle:
         lines.insert(1, Text(overview.obstacle, style="red"))
     return Padding(Group(*lines), (0, 1))
@@ -51,7 +52,7 @@ def _keys(overview: Overview) -> RenderableType:
     for key in overview.keys:
         table.add_row(
             Text(f"● {key.name}", "red" if key.obstacle else "green"),
-            NONE if key.uid is None else str(key.uid),
+            NO_VALUE if key.uid is None else str(key.uid),
             str(key.port),
             Text(key.obstacle or key.publication, "bright_black"),
         )
@@ -91,10 +92,10 @@ def _recent(overview: Overview) -> RenderableType:
     for request in overview.recent:
         table.add_row(
             clock(request.at),
-            NONE if request.uid is None else str(request.uid),
+            NO_VALUE if request.uid is None else str(request.uid),
             Text(request.outcome.replace("_", " "), COLOURS[group_of(request.outcome)]),
             Text(request.reason, "bright_black"),
             duration(request.seconds),
-            NONE if request.prediction is None else f"{request.prediction:.4f}",
+            NO_VALUE if request.prediction is None else f"{request.prediction:.4f}",
         )
     return Panel(table, title="Last requests", title_align="left", border_style="bright_black")

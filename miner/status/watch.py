@@ -1,4 +1,4 @@
-"""What the metrics and the page read where it is kept, at the moment they are asked."""
+"""The observation of a running daemon: what metrics and page read at the moment they are asked."""
 
 import os
 import time
@@ -9,7 +9,7 @@ from math import nan
 from miner import __version__, logs
 from miner.axon.clock import ClockWatch
 from miner.chain.base import Chain
-from miner.identities import Seat
+from miner.identities import Identity
 from miner.inference.reload import Reloader
 from miner.inference.service import Service
 from miner.metrics import Metrics
@@ -21,7 +21,7 @@ from miner.shadow.shadow import ShadowKeeper
 from miner.status.history import Drift, History
 from miner.status.overview import (
     Hour,
-    Identity,
+    IdentityView,
     MemoryUse,
     Overview,
     RequestView,
@@ -39,38 +39,33 @@ from miner.status.overview import (
 
 
 class Watch:
-    """Looks at the parts of a daemon as they come into being."""
+    """Looks at the parts of a daemon as they come into being: its port answers before there is a model or a chain."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, obstacle: Callable[[], str | None]) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, obstacle: Callable[[], str | None], clock: ClockWatch
+    ) -> None:
         self.settings = settings
         self.metrics = metrics
         self.obstacle = obstacle
         self.history = History()
         self.service: Service | None = None
-        self.seats: list[Seat] = []
+        self.identities: list[Identity] = []
         self.shadows: ShadowKeeper | None = None
         self.drift = Drift(lambda: self.service.detector.manifest.predictions if self.service is not None else None)
         metrics.drift.set_function(lambda: self.drift.index)
         self.reloader: Reloader | None = None
         metrics.ready.set_function(lambda: float(obstacle() is None))
         metrics.log_dropped.set_function(logs.dropped)
+        metrics.clock_ahead.set_function(lambda: nan if (ahead := clock.ahead) is None else ahead)
 
-    def see_service(self, service: Service) -> None:
-        """Show the queue and the model from now on."""
-        self.service = service
+    def see_service(self, service: Service, reloader: Reloader, shadows: ShadowKeeper) -> None:
+        """Show the queue, the model, its reloads and the second model from now on."""
+        self.service, self.reloader, self.shadows = service, reloader, shadows
         metrics, scheduler = self.metrics, service.scheduler
         metrics.queue_depth.set_function(lambda: scheduler.waiting)
         metrics.queue_limit.set_function(lambda: scheduler.queue.places(VALIDATORS_WAIT))
         metrics.running.set_function(lambda: scheduler.running)
         metrics.pace.set_function(lambda: scheduler.queue.pace)
-
-    def see_clock(self, clock: ClockWatch) -> None:
-        """Show how our clock stands to the callers' from now on."""
-        self.metrics.clock_ahead.set_function(lambda: nan if (ahead := clock.ahead) is None else ahead)
-
-    def see_shadows(self, shadows: ShadowKeeper) -> None:
-        """Show the second model from now on."""
-        self.shadows = shadows
 
     def see_flight(self, flight: FlightRecorder) -> None:
         """Show what is recorded from now on."""
@@ -80,17 +75,13 @@ class Watch:
         metrics.unrecorded.set_function(lambda: counts.disk, "disk")
         metrics.recorder_bytes.set_function(lambda: flight.ring.bytes)
 
-    def see_reloader(self, reloader: Reloader) -> None:
-        """Show how reloads end from now on."""
-        self.reloader = reloader
-
-    def see_seats(self, seats: list[Seat]) -> None:
+    def see_identities(self, identities: list[Identity]) -> None:
         """Show who we are, and our places on the chain, from now on."""
-        self.seats = seats
-        for seat in seats:
-            self.metrics.hotkey_ready.labels(seat.name).set_function(partial(self._is_ready, seat))
-            if seat.chain is not None:
-                self._see_own(seat.name, seat.chain)
+        self.identities = identities
+        for identity in identities:
+            self.metrics.hotkey_ready.labels(identity.name).set_function(partial(self._is_ready, identity))
+            if identity.chain is not None:
+                self._see_own(identity.name, identity.chain)
         chain, metrics = self.chain, self.metrics
         if chain is None:
             return
@@ -105,15 +96,19 @@ class Watch:
     @property
     def chain(self) -> Chain | None:
         """The chain as the first hotkey sees it; what is not its own is the same for all."""
-        return next((seat.chain for seat in self.seats if seat.chain is not None), None)
+        return next((identity.chain for identity in self.identities if identity.chain is not None), None)
 
-    def _is_ready(self, seat: Seat) -> float:
-        return float((seat.obstacle or self.obstacle()) is None)
+    def _is_ready(self, identity: Identity) -> float:
+        return float((identity.obstacle or self.obstacle()) is None)
 
     def obstacles(self) -> dict[str, str | None]:
         """Return for each of several hotkeys why its validators are not answered, or None; by its name."""
         general = self.obstacle()
-        return {seat.name: seat.obstacle or general for seat in self.seats} if len(self.seats) > 1 else {}
+        return (
+            {identity.name: identity.obstacle or general for identity in self.identities}
+            if len(self.identities) > 1
+            else {}
+        )
 
     def freshness(self) -> dict[str, float | str | None]:
         """Return how old what we know of the chain is, and why, and whether we stand there; empty before a look."""
@@ -149,12 +144,12 @@ class Watch:
             started=self.metrics.started,
             ready=obstacle is None,
             obstacle=obstacle,
-            identity=Identity(
+            identity=IdentityView(
                 version=__version__,
                 hotkey=chain.hotkey if chain is not None else "",
                 network=self.settings.shown_network,
                 netuid=self.settings.netuid,
-                port=self.seats[0].settings.miner_axon_port if self.seats else self.settings.miner_axon_port,
+                port=self.identities[0].settings.miner_axon_port if self.identities else self.settings.miner_axon_port,
                 pid=os.getpid(),
             ),
             model=model_view(self.service) if self.service is not None else None,
@@ -163,7 +158,7 @@ class Watch:
             shadow=shadow_view(self.shadows.shadow) if self.shadows is not None else None,
             memory=memory,
             chain=chain_view(chain) if chain is not None else None,
-            keys=[key_view(seat) for seat in self.seats],
+            keys=[key_view(identity) for identity in self.identities],
             hour=Hour.of(self.history),
             recent=[RequestView.of(entry) for entry in self.history.recent()],
         )

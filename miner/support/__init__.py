@@ -1,1 +1,1 @@
-"""One archive for whoever helps an operator: settings, findings, metrics, versions, requests; no key and no secret."""
+"""The support bundle: settings, findings, metrics, versions, requests in one archive; no key and no secret."""

@@ -1,4 +1,4 @@
-"""The parts of a report, as texts that say themselves where they could not be had, and the archive they come in."""
+"""The parts of a bundle, as texts that say why one could not be had, and their archive."""
 
 import io
 import json
@@ -26,16 +26,16 @@ from miner.recorder.records import SEGMENTS
 from miner.settings.settings import Settings
 from miner.support.scrub import scrubbed
 
-PATIENCE = 5.0  # seconds for the operator's port
+ANSWER_SECONDS = 5.0  # seconds for the operator's port
 LOG_LINES = 5000  # of the journal
-LAST_BYTES = 2**22  # of a log file, and of the recorder's lines: the sieve takes a second for each megabyte or two
+LAST_BYTES = 2**22  # of a log file, and of the recorder's lines: the redaction takes a second for each megabyte or two
 JOURNAL_SECONDS = 60.0
 
 
 def asked(address: str, path: str) -> str:
     """Return a page of the operator's port, or why there is none."""
     try:
-        return httpx.get(address + path, timeout=PATIENCE, trust_env=False).text
+        return httpx.get(address + path, timeout=ANSWER_SECONDS, trust_env=False).text
     except httpx.HTTPError as error:
         return f"no miner answers at {address}: {error or type(error).__name__}\n"
 

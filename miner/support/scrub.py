@@ -16,14 +16,14 @@ from miner.settings.addresses import ADDRESSES, HIDDEN, secrets_within, shown_ea
 from miner.settings.settings import Settings
 
 ESCAPES = r"\\[nrt]"  # a line's end within JSON
-LEAST = 8  # bytes of a secret that is looked for in base64, of which fewer would be found by chance
+MIN_ENCODED_BYTES = 8  # bytes of a secret that is looked for in base64, of which fewer would be found by chance
 PHRASE_WORDS = 12  # of the shortest recovery phrase
-HEX = re.compile(r"(?:0x)?([0-9a-fA-F]{32,})")
+HEX_NUMBER = re.compile(r"(?:0x)?([0-9a-fA-F]{32,})")
 
 Span = tuple[int, int]
 
 
-SHORTEST = 6  # characters; a shorter one would blot out half of every text
+MIN_SECRET_CHARACTERS = 6  # characters; a shorter one would blot out half of every text
 WORD_LIST = "hdaccount/wordlist/english.txt"  # of BIP-39, in eth_account, which bittensor brings
 # Tokens that their makers gave a form to be known by. A detector off the shelf finds them by entropy, and takes hotkeys
 # and commits along, which whoever helps has to read; without it, it passes half of these over.
@@ -40,7 +40,7 @@ TOKENS = "|".join(
         r"SG\.[\w-]{16,}\.[\w-]{16,}|eyJ[\w-]{8,2048}\.[\w-]{8,4096}(?:\.[\w-]{0,4096})*",  # SendGrid, JSON web tokens
     )
 )
-SHAPES = (
+SECRET_SHAPES = (
     # user:password in an address; a password may hold a slash
     (re.compile(r"://(?:[^\s/@\"'<>]+|[^\s/@:\"'<>]{1,64}:[^\s@\"'<>]{1,256})@"), f"://{HIDDEN}@"),
     (re.compile(r"(?i)([?&][\w-]{0,64}(?:key|token|secret|passw|auth|sig)[\w-]{0,64}=)[^\s&\"'<>]+"), rf"\1{HIDDEN}"),
@@ -49,25 +49,39 @@ SHAPES = (
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z ]*-----|\Z)", re.DOTALL), HIDDEN),
 )  # fmt: skip
 # Seeds, private keys, signatures; also over several lines.
-KEY = re.compile(rf"\b0x[0-9a-fA-F]{{8,}}+(?:(?:\s|{ESCAPES})+[0-9a-fA-F]{{8,}}+)*+")
+HEX_KEY = re.compile(rf"\b0x[0-9a-fA-F]{{8,}}+(?:(?:\s|{ESCAPES})+[0-9a-fA-F]{{8,}}+)*+")
 KEY_DIGITS = 64
 # Names of secrets. The short ones count as a whole part of a name only (`bypass` is none), `pass` not before a colon,
 # as in prose, and a small number after `seed` or `tokens` is no secret. No name is endless: a text of one word, such as
 # a photo in base64, would take minutes.
-LONG = r"[\w-]{0,64}(?:passw(?:or)?d|passphrase|secret|mnemonic|api[_-]?key|private[_-]?key|authorization)[\w-]{0,64}"
-PART = r"(?:[\w-]{{0,64}}[_-])?(?:{})(?:[_-][\w-]{{0,64}})?"
-PLAIN, PASS, COUNTED = rf"{LONG}|{PART.format('token|pwd|phrase')}", PART.format("pass"), PART.format("seed|tokens")
-COUNT = r"\d{1,10}\b"
+LONG_NAMES = (
+    r"[\w-]{0,64}(?:passw(?:or)?d|passphrase|secret|mnemonic|api[_-]?key|private[_-]?key|authorization)[\w-]{0,64}"
+)
+NAME_PART = r"(?:[\w-]{{0,64}}[_-])?(?:{})(?:[_-][\w-]{{0,64}})?"
+PLAIN_NAMES, PASS_NAMES, COUNTED_NAMES = (
+    rf"{LONG_NAMES}|{NAME_PART.format('token|pwd|phrase')}",
+    NAME_PART.format("pass"),
+    NAME_PART.format("seed|tokens"),
+)
+SHORT_NUMBER = r"\d{1,10}\b"
 QUOTED = r"\\\"(?:(?!\\\")[^\n])*(?:\\\")?|\"(?:[^\"\\\n]|\\.)*\"?|'[^'\n]*'?"
-TO_THE_END = r"(?:(?!\\?\"\s*(?:[,}\]]|$))[^\n])+"  # of the line, or of the JSON string that the text is
-KEPT = rf"{re.escape(HIDDEN)}|(?:null|none|true|false)\b"
-RUN = re.compile(rf"\b[a-z]{{3,8}}(?:(?:\s|{ESCAPES}|,)+[a-z]{{3,8}}\b){{{PHRASE_WORDS - 1},}}")
+REST_OF_LINE = r"(?:(?!\\?\"\s*(?:[,}\]]|$))[^\n])+"  # of the line, or of the JSON string that the text is
+HARMLESS_VALUES = rf"{re.escape(HIDDEN)}|(?:null|none|true|false)\b"
+WORD_SEQUENCE = re.compile(rf"\b[a-z]{{3,8}}(?:(?:\s|{ESCAPES}|,)+[a-z]{{3,8}}\b){{{PHRASE_WORDS - 1},}}")
 WORD = re.compile(rf"{ESCAPES}|(?P<word>[A-Za-z]+)")
-APART = 32  # characters between two words of a phrase that is numbered, quoted, or in a table
-SET = "(set, not shown)"
-LARGEST = 2**16  # bytes of a key file
-MOST = 10_000  # files in a wallets folder; who named another folder by mistake shall not wait for all of it
-PUBLIC = ("accountId", "publicKey", "ss58Address", "address", "cryptoType", "encoding", "meta")  # of a key file
+MAX_WORD_GAP = 32  # characters between two words of a phrase that is numbered, quoted, or in a table
+SET_NOT_SHOWN = "(set, not shown)"
+MAX_KEY_FILE_BYTES = 2**16  # bytes of a key file
+MAX_WALLET_FILES = 10_000  # files in a wallets folder; who named another folder by mistake shall not wait for all of it
+PUBLIC_KEY_FIELDS = (
+    "accountId",
+    "publicKey",
+    "ss58Address",
+    "address",
+    "cryptoType",
+    "encoding",
+    "meta",
+)  # of a key file
 # Free text that is harmless; numbers, switches and closed lists always are, and all else is hidden.
 HARMLESS = {
     "image_detector", "image_detector_config", "image_detector_backend", "image_detector_precision", "wallet_name",
@@ -77,7 +91,7 @@ HARMLESS = {
 }  # fmt: skip
 
 
-class Reduced:
+class ReducedText:
     """A text without the characters that don't count, and where each that does stands in it."""
 
     def __init__(self, text: str, counting: str) -> None:
@@ -105,11 +119,11 @@ class Reduced:
 
 def spans_of(text: str, secrets: Iterable[str]) -> list[Span]:
     """Return where secrets stand in a text, in any of these forms; in order, and none within another."""
-    letters, digits = Reduced(text, "[A-Za-z]"), Reduced(text, "[0-9A-Za-z]")
-    coded = Reduced(text.replace("-", "+").replace("_", "/"), "[A-Za-z0-9+/]")  # the alphabet for addresses too
+    letters, digits = ReducedText(text, "[A-Za-z]"), ReducedText(text, "[0-9A-Za-z]")
+    coded = ReducedText(text.replace("-", "+").replace("_", "/"), "[A-Za-z0-9+/]")  # the alphabet for addresses too
     found: list[Span] = []
     for secret in secrets:
-        digit = HEX.fullmatch(secret)
+        digit = HEX_NUMBER.fullmatch(secret)
         words = re.findall(r"[a-z]+", secret.lower())
         if digit:
             found += (_with_prefix(text, span) for span in digits.spans(digit[1].lower(), any_case=True))
@@ -118,7 +132,7 @@ def spans_of(text: str, secrets: Iterable[str]) -> list[Span]:
         known = [secret.encode()]
         if digit:  # its digits alone too: with or without `0x` before them
             known += [digit[1].encode(), *([bytes.fromhex(digit[1])] if len(digit[1]) % 2 == 0 else [])]
-        for core in {core for data in known if len(data) >= LEAST for core in _cores(data)}:
+        for core in {core for data in known if len(data) >= MIN_ENCODED_BYTES for core in _cores(data)}:
             found += coded.spans(core)
     return merged(found)
 
@@ -153,31 +167,31 @@ def _named(name: str, sign: str, kept: str) -> re.Pattern[str]:
     name = rf"(?<![\w/-])(?:{name})(?<!file)"
     return re.compile(
         rf"(?im)(?P<head>{name}(?:(?P<json>\\?[\"'][ \t]*:[ \t]*+)|[ \t]*{sign}++[ \t]*+)|(?=--){name}[ \t]++(?!-))"
-        rf"(?!{kept})(?P<value>{QUOTED}|(?(json)[^,}}\]\n]+|{TO_THE_END}))"
+        rf"(?!{kept})(?P<value>{QUOTED}|(?(json)[^,}}\]\n]+|{REST_OF_LINE}))"
     )
 
 
-NAMED = (
-    _named(PLAIN, "[=:]", KEPT),
-    _named(PASS, "=", KEPT),
-    _named(COUNTED, "[=:]", rf"{KEPT}|{COUNT}"),
+NAMED_SECRETS = (
+    _named(PLAIN_NAMES, "[=:]", HARMLESS_VALUES),
+    _named(PASS_NAMES, "=", HARMLESS_VALUES),
+    _named(COUNTED_NAMES, "[=:]", rf"{HARMLESS_VALUES}|{SHORT_NUMBER}"),
 )
 
 
 def scrubbed(text: str, secrets: Sequence[str]) -> str:
     """Return the text without any of the secrets, or anything of their shape."""
-    known = sorted({one.strip() for one in secrets if len(one.strip()) >= SHORTEST}, key=len, reverse=True)
+    known = sorted({one.strip() for one in secrets if len(one.strip()) >= MIN_SECRET_CHARACTERS}, key=len, reverse=True)
     text = _without(text, spans_of(text, known))
     for secret in known:
         for form in {secret, json.dumps(secret)[1:-1]}:
             text = _spelt(form).sub(HIDDEN, text)
-    for shape, instead in SHAPES:
+    for shape, instead in SECRET_SHAPES:
         text = shape.sub(instead, text)
-    text = KEY.sub(_without_key, text)
-    for named in NAMED:
+    text = HEX_KEY.sub(_without_key, text)
+    for named in NAMED_SECRETS:
         text = named.sub(_without_value, text)
     words = _phrase_words()
-    return RUN.sub(HIDDEN, text) if words is None else _without(text, _phrases(text, words))
+    return WORD_SEQUENCE.sub(HIDDEN, text) if words is None else _without(text, _phrases(text, words))
 
 
 def _without(text: str, spans: Sequence[Span]) -> str:
@@ -214,7 +228,7 @@ def _phrases(text: str, known: frozenset[str]) -> list[Span]:
     for match in WORD.finditer(text):
         if match["word"] is None:
             continue
-        if run and match.start() - run[-1][1] > APART:
+        if run and match.start() - run[-1][1] > MAX_WORD_GAP:
             found += _whole(run)
             run = []
         if match[0].lower() in known:
@@ -251,7 +265,7 @@ def _shown(name: str, value: Any) -> Any:
     if name in ADDRESSES:
         return shown_each(str(value))
     is_closed = get_origin(Settings.model_fields[name].annotation) is Literal
-    return str(value) if name in HARMLESS or is_closed else SET
+    return str(value) if name in HARMLESS or is_closed else SET_NOT_SHOWN
 
 
 def secrets_of_addresses(settings: Settings) -> Iterator[str]:
@@ -265,7 +279,7 @@ def secrets_in(files: Iterable[Path]) -> Iterator[str]:
     """Yield the secrets of key and password files: each text in a key's JSON but the public ones, or the whole file."""
     for file in files:
         try:
-            data = file.read_bytes() if file.stat().st_size <= LARGEST else b""
+            data = file.read_bytes() if file.stat().st_size <= MAX_KEY_FILE_BYTES else b""
             text = data.decode("utf-8").strip()
         except (OSError, UnicodeDecodeError):
             continue
@@ -279,7 +293,7 @@ def secrets_in(files: Iterable[Path]) -> Iterator[str]:
 def _texts_of(content: Any) -> Iterator[str]:
     if isinstance(content, dict):
         for key, value in content.items():
-            if key not in PUBLIC:
+            if key not in PUBLIC_KEY_FIELDS:
                 yield from _texts_of(value)
     elif isinstance(content, list):
         for value in content:
@@ -292,7 +306,7 @@ def key_files(settings: Settings) -> list[Path]:
     """Return every file of this machine that may hold a secret of the miner."""
     named = [settings.wallet_hotkey_file, settings.wallet_hotkey_password_file]
     folders = [settings.wallet_path, settings.state_dir / "wallets"]  # also the wallets that serve no request here
-    found = [path for folder in folders for path in islice(_files_below(folder), MOST)]
+    found = [path for folder in folders for path in islice(_files_below(folder), MAX_WALLET_FILES)]
     return [path for path in [*named, *found] if path is not None and not path.name.endswith("pub.txt")]
 
 

@@ -157,7 +157,7 @@ async def test_a_node_that_fell_behind_takes_nothing_back(node: Node, chain_of) 
     assert chain.snapshot.block == 1000
     assert chain.snapshot.neurons[VALIDATOR].validator_permit
     now += 90000  # too old to go by: a chain that was begun anew is better than none
-    await eventually(lambda: "stands at block 900" in str(chain.obstacle))
+    await eventually(lambda: "stuck at block 900" in str(chain.obstacle))
     node.block = 901
     await eventually(lambda: chain.obstacle is None)
     assert chain.snapshot.block == 901
@@ -355,4 +355,4 @@ async def test_a_stuck_client_is_left_behind(node: Node, chain_of, monkeypatch, 
     await eventually(lambda: chain.syncs > syncs)
     assert chain.obstacle is None
     await chain.stop()
-    assert any("leaving it behind" in record.getMessage() for record in caplog.records)
+    assert any("its thread is left behind" in record.getMessage() for record in caplog.records)

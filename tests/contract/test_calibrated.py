@@ -12,11 +12,11 @@ from detectors.errors import DetectorConfigError
 from detectors.load import load_detector
 from detectors.models.calibration import Calibration
 from detectors.models.config import DetectorConfig
-from detectors.models.manifest import BranchModel, Judged, Manifest
+from detectors.models.manifest import BranchModel, ExportFigures, Manifest
 from detectors.models.store import keep_calibration, store_calibration
 from detectors.photos.synthetic import known_picture, many_pictures
 from detectors.photos.transforms import VIEWS
-from detectors.quantize.quantize import CalibrationPhotos, Order, make_faster
+from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest, make_faster
 from miner.cli import app
 from miner.cli.training import find_models
 from miner.settings.settings import Settings
@@ -48,7 +48,7 @@ def test_the_answer_moves_and_the_self_test_stays(folder: Path, tmp_path: Path) 
 
 
 def test_a_faster_variant_takes_over_what_its_model_has_now(folder: Path, tmp_path: Path) -> None:
-    order = Order("int8", "onnx", tmp_path, RunOptions(), CalibrationPhotos(many_pictures(8)), 1.0)
+    order = PrecisionRequest("int8", "onnx", tmp_path, RunOptions(), CalibrationPhotos(many_pictures(8)), 1.0)
     make_faster(folder, order)
     plain = answer(folder, tmp_path, "int8")
     spread = [0.5, *[0.0] * 8, 0.5]
@@ -65,7 +65,7 @@ def test_a_faster_variant_takes_over_what_its_model_has_now(folder: Path, tmp_pa
 
 def test_a_model_that_is_made_again_keeps_it_and_another_one_does_not(folder: Path, tmp_path: Path) -> None:
     store_calibration(folder, MAP)
-    judged = Judged(photos=20, auc=0.2, reversed=True)
+    judged = ExportFigures(photos=20, auc=0.2, reversed=True)
     Manifest.read(folder).model_copy(update={"judged": judged}).write(folder)
     one = Manifest.read(folder)
     named, other = (one.output.model_copy(update=change) for change in ({"named": True}, {"index": 0}))

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from detectors.errors import ModelError, ModelFileError
 from detectors.export.export import prepare
 from detectors.export.hf import ViTExporter, numpy_reference
-from detectors.models.checkpoint import SINGLE, read_weights, weight_files
+from detectors.models.checkpoint import WEIGHTS_FILE, read_weights, weight_files
 from detectors.models.config import DetectorConfig
 from detectors.models.manifest import Manifest
 from detectors.models.sources import model_folder
@@ -45,8 +45,8 @@ def export(folder: Path) -> Manifest:
     return Manifest.read(prepare("ViT", config_of(folder), folder.parent / "models"))
 
 
-def rewrite(folder: Path, change: Callable[[Tensors], Tensors], name: str = SINGLE) -> None:
-    save_file(change(load_file(folder / SINGLE)), folder / name, metadata={"format": "pt"})
+def rewrite(folder: Path, change: Callable[[Tensors], Tensors], name: str = WEIGHTS_FILE) -> None:
+    save_file(change(load_file(folder / WEIGHTS_FILE)), folder / name, metadata={"format": "pt"})
 
 
 def settle(folder: Path, **values: Any) -> None:
@@ -114,7 +114,7 @@ def test_without_torch_the_same_file_is_read(tmp_path: Path, other: str) -> None
 
 def shard(folder: Path) -> list[str]:
     """Put a folder's weights into two shards and an index; return the shards' names."""
-    tensors = load_file(folder / SINGLE)
+    tensors = load_file(folder / WEIGHTS_FILE)
     names = sorted(tensors)
     files = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
     for file, part in zip(files, (names[::2], names[1::2]), strict=True):
@@ -129,7 +129,7 @@ def test_shards_are_read_by_their_index(model: Path) -> None:
     before = export(model)
     shard(model)
     rewrite(model, shift, "model-00003-of-00002.safetensors")  # left over from another run
-    (model / SINGLE).unlink()
+    (model / WEIGHTS_FILE).unlink()
     assert export(model).known_answer == before.known_answer
 
 
@@ -144,14 +144,14 @@ def test_a_single_file_wins_over_an_index_as_with_transformers(model: Path) -> N
 
 def test_a_shard_that_is_not_there_is_named(model: Path) -> None:
     first, _ = shard(model)
-    for name in (SINGLE, first):
+    for name in (WEIGHTS_FILE, first):
         (model / name).unlink()
     with pytest.raises(ModelError, match=f"holds no {first}, which model.safetensors.index.json names"):
         export(model)
 
 
 def test_a_folder_with_other_weights_alone_is_refused_with_their_names(model: Path) -> None:
-    (model / SINGLE).rename(model / "model_ema.safetensors")
+    (model / WEIGHTS_FILE).rename(model / "model_ema.safetensors")
     with pytest.raises(ModelError, match=r"holds no model\.safetensors .*model_ema\.safetensors"):
         export(model)
 
@@ -184,7 +184,7 @@ DAMAGES = {"a git-LFS pointer": point, "no whole safetensors": cut, "fetch it ag
 
 @pytest.mark.parametrize("words", DAMAGES)
 def test_a_file_that_is_no_weights_is_named_for_what_it_is(model: Path, words: str) -> None:
-    DAMAGES[words](model / SINGLE)
+    DAMAGES[words](model / WEIGHTS_FILE)
     with pytest.raises(ModelError, match=f"model.safetensors .*{words}"):
         export(model)
 
@@ -255,7 +255,7 @@ def test_the_file_that_config_json_names_is_read_or_missed(model: Path) -> None:
     settle(model, transformers_weights="best.safetensors")
     assert Path("best.safetensors") in [path.relative_to(model) for path in weight_files(model)]
     named = export(model)
-    settle(model, transformers_weights=SINGLE)
+    settle(model, transformers_weights=WEIGHTS_FILE)
     assert export(model).known_answer != pytest.approx(named.known_answer, abs=1e-4)
     settle(model, transformers_weights="gone.safetensors")
     with pytest.raises(ModelError, match=r"holds no gone\.safetensors"):
@@ -268,7 +268,7 @@ def test_a_name_that_is_no_file_of_the_folder_is_refused(model: Path, name: obje
     with pytest.raises(ModelFileError, match="transformers_weights="):
         weight_files(model)
     settle(model, transformers_weights=None)
-    (model / SINGLE).unlink()
+    (model / WEIGHTS_FILE).unlink()
     (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": str(name)}}))
     if str(name) not in ("model.bin", "3"):  # there none is missing, it is not there
         with pytest.raises(ModelError, match="of its own folder"):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detectors.backends.torch import ensure_torchvision
 from detectors.errors import DetectorConfigError
 from detectors.export.export import prepare
 from detectors.models.config import DetectorConfig, read_config
@@ -17,7 +18,6 @@ from detectors.models.hf_config import ProcessorConfig
 from detectors.models.manifest import Manifest
 from detectors.network import ViT
 from detectors.photos.synthetic import scene
-from detectors.torch_compat import ensure_torchvision
 from miner.cli import main
 from tests.models import make_vit
 

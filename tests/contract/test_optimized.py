@@ -16,7 +16,7 @@ from detectors.load import load_detector
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig
 from detectors.models.manifest import Manifest
-from detectors.models.store import LARGE
+from detectors.models.store import LARGE_GRAPH_BYTES
 
 STARTER = Path(__file__).resolve().parents[2] / "detectors" / "starter"
 
@@ -120,7 +120,7 @@ def test_a_large_model_that_is_served_without_it_says_how_to_make_it(
 ) -> None:
     monkeypatch.setattr(ort_cache.os, "access", lambda path, mode: False)
     with (folder / f"{MODEL_FILE}.data").open("wb") as weights:
-        weights.truncate(LARGE)
+        weights.truncate(LARGE_GRAPH_BYTES)
     assert ort_cache.ensure_graph(folder, Manifest.read(folder)) is None
     (record,) = caplog.records
     command = record.getMessage().split("`")[1]

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from PIL import Image, ImageOps
 
+from detectors.backends.torch import ensure_torchvision
 from detectors.base import RunOptions
 from detectors.ensemble import Ensemble
 from detectors.errors import DetectorConfigError, ImageError, ModelError, NotPrepared
@@ -17,7 +18,6 @@ from detectors.load import is_prepared, load_detector
 from detectors.models.config import read_config
 from detectors.models.manifest import Manifest
 from detectors.models.sources import model_folder
-from detectors.torch_compat import ensure_torchvision
 from tests.models import photo
 
 PHOTOS = [photo(1280, 720, seed=2), photo(360, 640, seed=4), photo(224, 224, seed=5), photo(640, 480, seed=7)]

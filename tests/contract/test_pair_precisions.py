@@ -18,7 +18,7 @@ from detectors.models.sources import model_folder, variant_folder
 from detectors.photos.image import decode
 from detectors.photos.synthetic import many_pictures
 from detectors.quantize.ensemble import make_faster_ensemble
-from detectors.quantize.quantize import CalibrationPhotos, Order
+from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest
 from miner.bench.worker import BenchJob, _load
 from tests.contract.test_precisions import WAYS, with_recipes
 
@@ -37,7 +37,7 @@ def test_a_faster_pair_loads_and_proves_itself(home: Path, precision: Precision,
     config, models = read_config(str(home / "pair.yaml")), home / "models"
     photos = CalibrationPhotos(DATA[:4], [True, False, True, False])
     # Random weights lose much by eight bits; what is asked here is whether what was let through can be served.
-    folder = make_faster_ensemble(config, Order(precision, backend, models, RunOptions(), photos, 1.0))
+    folder = make_faster_ensemble(config, PrecisionRequest(precision, backend, models, RunOptions(), photos, 1.0))
     detector = load(config, models, precision, backend)
     assert detector.verify() > 0
     assert PreparedModel.find(config, models).has(precision, backend)
@@ -67,7 +67,7 @@ def test_what_the_branches_say_together_passes_the_gate_too(
 
     models = Path(shutil.copytree(home / "models", tmp_path / "models"))
     config = write(0.5)
-    make_faster_ensemble(config, Order("int8", "onnx", models, RunOptions(), CalibrationPhotos(DATA), 1.0))
+    make_faster_ensemble(config, PrecisionRequest("int8", "onnx", models, RunOptions(), CalibrationPhotos(DATA), 1.0))
     plain, faster = load(config, models), load(config, models, "int8")
 
     def sides(data: bytes) -> list[bool]:
@@ -80,7 +80,9 @@ def test_what_the_branches_say_together_passes_the_gate_too(
     assert first != second
     moved = write((first + second) / 2)
     with pytest.raises(ModelError, match=r"100\.0% of .* branches are fused"):
-        make_faster_ensemble(moved, Order("int8", "onnx", models, RunOptions(), CalibrationPhotos([data]), 0.0))
+        make_faster_ensemble(
+            moved, PrecisionRequest("int8", "onnx", models, RunOptions(), CalibrationPhotos([data]), 0.0)
+        )
     assert not PreparedModel.find(moved, models).has("int8", "onnx")
     with pytest.raises(NotPrepared):
         load(moved, models, "int8")

@@ -14,7 +14,7 @@ from detectors.export.export import prepare
 from detectors.export.hf import ViTExporter, numpy_reference
 from detectors.load import load_detector
 from detectors.models.config import DetectorConfig
-from detectors.models.manifest import PLAIN, Manifest, is_outdated
+from detectors.models.manifest import PLAIN_VIT_BUILDER, Manifest, is_outdated
 from detectors.network import ViT
 from detectors.photos.synthetic import parity_pictures
 from tests.models import make_vit, photo
@@ -66,9 +66,9 @@ def test_a_box_without_torch_exports_and_compares_with_numpy(
     assert manifest.parity.max_difference < 1e-5
     assert "torch" not in manifest.made_with
     assert not is_outdated(manifest)
-    without = {name: version for name, version in manifest.made_with.items() if name != PLAIN}
+    without = {name: version for name, version in manifest.made_with.items() if name != PLAIN_VIT_BUILDER}
     assert is_outdated(manifest.model_copy(update={"made_with": without})), "as before there were versions"
-    assert is_outdated(manifest.model_copy(update={"made_with": without | {PLAIN: "1"}}))
+    assert is_outdated(manifest.model_copy(update={"made_with": without | {PLAIN_VIT_BUILDER: "1"}}))
     assert not is_outdated(manifest.model_copy(update={"made_with": without | {"optimum": "2.1.0"}}))
 
 

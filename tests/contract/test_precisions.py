@@ -21,7 +21,7 @@ from detectors.models.manifest import Manifest, Precision
 from detectors.photos.synthetic import many_pictures
 from detectors.quantize import Inputs, Recipe
 from detectors.quantize.gate import compare
-from detectors.quantize.quantize import CalibrationPhotos, Order, make_faster, most_sensitive_layers
+from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest, make_faster, most_sensitive_layers
 from detectors.quantize.recipes import cpu_has_bf16, dynamic
 
 STARTER = Path(__file__).resolve().parents[2] / "detectors" / "starter"
@@ -42,7 +42,7 @@ WAYS = [key for key in registry.VARIANTS if key[0] != "bf16" or cpu_has_bf16()]
 @pytest.mark.parametrize(("precision", "backend"), WAYS)
 def test_a_faster_graph_serves_with_what_was_measured_on_it(tmp_path: Path, precision: Precision, backend: str) -> None:
     # Made pictures are nothing that the starter knows, and one of them may well lie near its threshold.
-    folder = make_faster(STARTER, Order(precision, backend, tmp_path, RunOptions(), PHOTOS, 0.1))
+    folder = make_faster(STARTER, PrecisionRequest(precision, backend, tmp_path, RunOptions(), PHOTOS, 0.1))
     manifest = Manifest.read(folder)
     assert (manifest.precision, manifest.backend) == (precision, backend)
     gate = manifest.gate
@@ -64,7 +64,9 @@ def test_a_faster_graph_serves_with_what_was_measured_on_it(tmp_path: Path, prec
 
 def test_labelled_photos_put_accuracy_and_reward_into_the_manifest(tmp_path: Path) -> None:
     photos = CalibrationPhotos(PHOTOS.data, [number % 2 == 0 for number in range(24)])
-    gate = Manifest.read(make_faster(STARTER, Order("int8", "onnx", tmp_path, RunOptions(), photos, 0.1))).gate
+    gate = Manifest.read(
+        make_faster(STARTER, PrecisionRequest("int8", "onnx", tmp_path, RunOptions(), photos, 0.1))
+    ).gate
     assert gate is not None
     assert gate.labelled is not None
     assert gate.labelled.pictures == 16
@@ -92,7 +94,7 @@ def test_a_damaged_graph_is_refused_after_keeping_layers_was_tried(
     monkeypatch.setitem(registry.BACKENDS, "onnx", with_recipes("onnx", {"damaged": f"{__name__}:damaged"}))
     steps: list[str] = []
     with pytest.raises(ModelError, match="no int8 graph for onnx") as caught:
-        make_faster(STARTER, Order("int8", "onnx", tmp_path, RunOptions(), PHOTOS, progress=steps.append))
+        make_faster(STARTER, PrecisionRequest("int8", "onnx", tmp_path, RunOptions(), PHOTOS, progress=steps.append))
     assert "damaged, 2 layers in fp32" in steps
     assert "damaged with 16 layers in fp32" in str(caught.value)
     assert not list(tmp_path.rglob("manifest.json"))
@@ -112,7 +114,7 @@ def test_what_a_library_raises_is_the_reason_why_there_is_no_such_graph(
     """The caller goes on with the next backend."""
     monkeypatch.setitem(registry.BACKENDS, "openvino", with_recipes("openvino", {"failing": f"{__name__}:failing"}))
     with pytest.raises(ModelError, match=r"failing: .*openvino.*no such kernel") as caught:
-        make_faster(STARTER, Order("int8", "openvino", tmp_path, RunOptions(), PHOTOS))
+        make_faster(STARTER, PrecisionRequest("int8", "openvino", tmp_path, RunOptions(), PHOTOS))
     assert len(str(caught.value).splitlines()) == 1
 
 

@@ -85,7 +85,7 @@ class Keys:
         """Make the keys, and the chain file that registers two of them."""
         wallets = [standalone.own_wallet(state, role) for role in ("miner", "validator", "peer", "stranger")]
         _, validator, peer, _ = (wallet.hotkey.ss58_address for wallet in wallets)
-        (state / standalone.FILE).write_text(
+        (state / standalone.CALLERS_FILE).write_text(
             f"validators:\n  - {{hotkey: {validator}, stake: 1000}}\n  - {{hotkey: {peer}, permit: false}}\n",
             encoding="utf-8",
         )

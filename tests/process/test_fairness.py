@@ -71,7 +71,7 @@ def subnet(start: StartDaemon, count: int, **settings: object) -> Iterator[Subne
     poor = standalone.own_wallet(daemon.state, POOR)
     entries = [f"  - {{hotkey: {wallet.hotkey.ss58_address}, stake: {STAKE}}}" for wallet in wallets]
     entries.append(f"  - {{hotkey: {poor.hotkey.ss58_address}, stake: 1}}")
-    (daemon.state / standalone.FILE).write_text("\n".join(["validators:", *entries, ""]), encoding="utf-8")
+    (daemon.state / standalone.CALLERS_FILE).write_text("\n".join(["validators:", *entries, ""]), encoding="utf-8")
     daemon.ready()
     eventually(lambda: daemon.metric("chain_neurons") >= count + 1)
     yield Subnet(daemon, wallets, poor)

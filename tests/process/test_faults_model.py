@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from miner.errors import MESSAGES
-from miner.inference.queue import SLOWER
+from miner.inference.queue import SLOW_PICTURES
 from miner.inference.service import FAILURES
 from tests.process.conftest import Settings, StartDaemon
 from tests.process.daemon import Daemon, eventually
@@ -72,7 +72,7 @@ def test_a_model_that_becomes_slower_than_the_deadline_is_asked_no_more_until_it
         assert daemon.metric("refusals_total", reason="not_ready") >= len(DOORS) / 2  # the others proved nothing
         assert daemon.load() == (0, 0)  # so they waited for nothing
         assert daemon.status("/healthz") == 200
-        assert daemon.outcomes()["expired"] <= SLOWER
+        assert daemon.outcomes()["expired"] <= SLOW_PICTURES
     eventually(lambda: reason_of(daemon) is None)
     eventually(lambda: daemon.ask(street).status_code == 200)
 
@@ -115,7 +115,7 @@ def test_where_one_of_two_slots_hangs_the_other_goes_on(
     daemon = start_doomed(IMAGE_DETECTOR_CONFIG=hanging, **settings).ready()
     with daemon.raw(daemon.validator.sign(white, Door())) as raw:
         raw.send_all()
-        eventually(lambda: "a slot of 2 is lost" in daemon.log)
+        eventually(lambda: "one slot of 2 is lost" in daemon.log)
     for _ in range(3):
         probability_of(daemon.ask(street))
     assert reason_of(daemon) is None

@@ -116,7 +116,7 @@ def sleepy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     _ = daemon.keys
     wallets = [standalone.own_wallet(daemon.state, f"validator-{number}") for number in range(VALIDATORS)]
     entries = [f"  - {{hotkey: {wallet.hotkey.ss58_address}, stake: {10**n}}}" for n, wallet in enumerate(wallets)]
-    (daemon.state / standalone.FILE).write_text("\n".join(["validators:", *entries, ""]), encoding="utf-8")
+    (daemon.state / standalone.CALLERS_FILE).write_text("\n".join(["validators:", *entries, ""]), encoding="utf-8")
     try:
         yield daemon.start().ready()
         assert daemon.stop() == 0

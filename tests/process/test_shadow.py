@@ -5,7 +5,7 @@ import sys
 
 import psutil
 
-from miner.shadow.shadow import KEPT
+from miner.shadow.shadow import MAX_WAITING
 from tests.models import photo
 from tests.process.conftest import StartDaemon
 from tests.process.daemon import PATIENCE, Daemon, eventually
@@ -22,11 +22,11 @@ def test_a_second_model_sees_what_was_answered_and_its_end_is_not_the_miners(
 ) -> None:
     daemon = start_daemon(SHADOW_DETECTOR_CONFIG=moody_model, SHADOW_SAMPLE=1).ready()
     eventually(lambda: daemon.metric("shadow_up") == 1)
-    for seed in range(KEPT):
+    for seed in range(MAX_WAITING):
         probability_of(daemon.ask(photo(64, 64, seed=seed)))
-    eventually(lambda: daemon.metric("shadow_compared_total") == KEPT)
-    assert daemon.metric("shadow_prediction_count") == KEPT
-    assert daemon.metric("shadow_cpu_seconds_count") == KEPT
+    eventually(lambda: daemon.metric("shadow_compared_total") == MAX_WAITING)
+    assert daemon.metric("shadow_prediction_count") == MAX_WAITING
+    assert daemon.metric("shadow_cpu_seconds_count") == MAX_WAITING
     shown = subprocess.run(
         [sys.executable, "-m", "miner", "top", "--once"], env=daemon.environment | {"COLUMNS": "120"},
         capture_output=True, text=True, timeout=PATIENCE,
@@ -36,7 +36,7 @@ def test_a_second_model_sees_what_was_answered_and_its_end_is_not_the_miners(
     assert "agreement" in shown
     assert "shadow predictions" in shown
     overview = daemon.page("/status").json()["shadow"]
-    assert sum(overview["tenths"]) == sum(overview["tenths_served"]) == KEPT
+    assert sum(overview["tenths"]) == sum(overview["tenths_served"]) == MAX_WAITING
 
     shadow = shadow_of(daemon)
     assert shadow is not None

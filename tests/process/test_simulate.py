@@ -15,7 +15,7 @@ from detectors.load import load_detector
 from detectors.models.config import read_config
 from detectors.photos.labelled import read_photos
 from detectors.photos.transforms import Era
-from miner.simulate.run import Play, labelled_photos
+from miner.simulate.run import SimulationPlan, labelled_photos
 from miner.simulate.schedule import SimulatedSubnet, plan
 from tests.models import photo
 from tests.process.daemon import PATIENCE, Daemon, clean_environment, free_port
@@ -66,7 +66,7 @@ def test_a_miner_is_started_asked_and_its_predictions_are_those_of_its_detector(
     )
     rows, report = result["requests"], result["report"]
     subnet, photos = SimulatedSubnet(3, rounds=20, interval=20), labelled_photos(read_photos(data))
-    play = Play(subnet, photos, era, SEED)
+    play = SimulationPlan(subnet, photos, era, SEED)
     requests = plan(subnet, [one.is_roadwork for one in photos], SEED)
     assert asked_of(rows) == [
         (one.number, one.at, one.delay, one.validator, photos[one.picture].name, one.is_roadwork, one.is_organic)

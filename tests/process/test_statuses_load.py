@@ -52,7 +52,7 @@ def test_a_share_binds_while_others_wait_and_the_last_place_goes_to_the_higher_s
     daemon = start_daemon(**moods, QUEUE_DEPTH=2, DEADLINE_CAP_SECONDS=PATIENCE)
     wallets = [standalone.own_wallet(daemon.state, role) for role in ("validator", "poor", "middling", "rich")]
     lines = [f"  - {{hotkey: {one.hotkey.ss58_address}, stake: {10**n}}}" for n, one in enumerate(wallets, start=1)]
-    (daemon.state / standalone.FILE).write_text("\n".join(["validators:", *lines, ""]), encoding="utf-8")
+    (daemon.state / standalone.CALLERS_FILE).write_text("\n".join(["validators:", *lines, ""]), encoding="utf-8")
     daemon.ready()
     eventually(lambda: daemon.metric("chain_neurons") == 5)
     first, poor, middling, rich = (daemon.signer(wallet) for wallet in wallets)

@@ -15,7 +15,7 @@ from tests.house import ROOT, cycles, graph, imports, modules, public_classes, r
 # other way round.
 ORDER = {
     "detectors": """
-        errors redact registry torch_compat machine console files photos models preprocess base network remote ensemble
+        errors redact registry machine console files photos models preprocess base network remote ensemble
         backends evaluation load export quantize training
     """,
     "miner": """
@@ -35,7 +35,6 @@ ONLY = {
         "detectors.evaluation",
         "detectors.export",
         "detectors.quantize",
-        "detectors.torch_compat",
         "detectors.training",
         "miner.bench",
     },

@@ -2,35 +2,52 @@
 
 import hashlib
 from base64 import b64encode
+from functools import cache
 from importlib.resources import files
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from typing import TYPE_CHECKING
 
 from miner import formats
-from miner.status.cards import cards
+from miner.status.cards import cards, css_class, group_of, latency_chart, outcomes_chart
 from miner.status.overview import Hour, Overview
-from miner.status.page import charts
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _HERE = files(__name__)
 _STYLE = (_HERE / "style.css").read_text(encoding="utf-8")
 _SCRIPT = (_HERE / "refresh.js").read_text(encoding="utf-8")
 
-# The templates hold the markup, and Python the figures. Whatever a template is given is escaped, of whatever suffix the
-# template is; a name that is misspelt is an error instead of nothing.
-_TEMPLATES = Environment(
-    loader=PackageLoader(__name__, ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
-_TEMPLATES.filters |= {
-    "age": formats.age,
-    "clock": formats.clock,
-    "duration": formats.duration,
-    "group": charts.group_of,
-    "known": lambda value: formats.NONE if value is None else value,
-    "moment": formats.moment,
-}
-_TEMPLATES.globals |= {"none_sign": formats.NONE, "style": Markup(_STYLE), "script": Markup(_SCRIPT)}  # noqa: S704 - ours
-_PAGE = _TEMPLATES.get_template("page.html")
+
+@cache
+def template() -> "Template":
+    """Return the page's template; the first time takes a while.
+
+    The templates hold the markup, and Python the figures. Whatever a template is given is escaped, of whatever suffix
+    the template is; a name that is misspelt is an error instead of nothing. Jinja2 and the compiled page take 2 MB,
+    which a miner has to spare only once somebody looks at its page.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader(__name__, ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "age": formats.age,
+        "clock": formats.clock,
+        "css_class": css_class,
+        "duration": formats.duration,
+        "group": group_of,
+        "known": lambda value: formats.NO_VALUE if value is None else value,
+        "moment": formats.moment,
+    }
+    ours: dict[str, str] = {"style": Markup(_STYLE), "script": Markup(_SCRIPT)}  # noqa: S704 - no text of anybody else
+    environment.globals |= {"none_sign": formats.NO_VALUE} | ours
+    return environment.get_template("page.html")
 
 
 def _source(text: str) -> str:
@@ -54,8 +71,8 @@ CONTENT_SECURITY_POLICY = "; ".join(
 
 def render(overview: Overview) -> str:
     """Return the whole page."""
-    drawn = [charts.latency(overview.hour.minutes), charts.outcomes(overview.hour.minutes)]
-    return _PAGE.render(overview=overview, tiles=_tiles(overview.hour), charts=drawn, cards=cards(overview))
+    drawn = [latency_chart(overview.hour.minutes), outcomes_chart(overview.hour.minutes)]
+    return template().render(overview=overview, tiles=_tiles(overview.hour), charts=drawn, cards=cards(overview))
 
 
 def _tiles(hour: Hour) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from PIL import Image
 from detectors.base import Detector, Judgement, RunOptions
 from detectors.ensemble import Ensemble
 from detectors.errors import EngineError, ImageError, InferenceError, ModelError, OutOfTime
-from detectors.models.calibration import Fusion, Measured
+from detectors.models.calibration import CrossValidation, Fusion
 from detectors.models.manifest import Manifest, Output, Parity, Source
 from detectors.photos.synthetic import known_picture
 
@@ -26,7 +26,7 @@ MANIFEST = Manifest(
     parity=Parity(reference="x", pictures=1, max_difference=0, mean_difference=0),
     made_with={},
 )
-MEASURED = Measured(photos=100, accuracy=0.85, mcc=0.7, reward=0.5, reward_low=0.4, reward_high=0.6)
+MEASURED = CrossValidation(photos=100, accuracy=0.85, mcc=0.7, reward=0.5, reward_low=0.4, reward_high=0.6)
 
 
 class Branch(Detector):

@@ -10,11 +10,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from detectors.backends.torch import ensure_torchvision
 from detectors.errors import ImageError, ModelError, ModelFileError
 from detectors.models.hf_config import SLOW_ONLY
 from detectors.photos.synthetic import scene
 from detectors.preprocess import PROCESSORS, Preprocessing, from_processor_config
-from detectors.torch_compat import ensure_torchvision
 
 SIZES = [(224, 224), (1920, 1080), (1080, 1920), (301, 225), (97, 131), (256, 256)]
 HUGGING_FACE = [name for name in PROCESSORS if name != "UltralyticsClassify"]

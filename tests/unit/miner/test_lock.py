@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from miner.errors import CouldNotStart
-from miner.lock import FILE, alone, holder
+from miner.lock import LOCK_FILE, alone, holder
 
 HOLD = """
 import sys
@@ -46,7 +46,7 @@ def test_a_folder_is_made_on_first_use_and_nobody_holds_one_that_is_not_there(tm
     folder = tmp_path / "a" / "b"
     assert holder(folder) is None
     with alone(folder):
-        assert (folder / FILE).stat().st_mode & 0o077 == 0
+        assert (folder / LOCK_FILE).stat().st_mode & 0o077 == 0
 
 
 def test_a_folder_that_can_not_be_is_named(tmp_path: Path) -> None:

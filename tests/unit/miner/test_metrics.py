@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from detectors.machine import Memory, Throttling
 from detectors.models.manifest import Manifest, Output, Parity, Source
-from miner.metrics import BUCKETS, REMAINING_BUCKETS, STAGES, TENTHS, Metrics, graph_hash
+from miner.metrics import BUCKETS, PROBABILITY_BUCKETS, REMAINING_BUCKETS, STAGES, Metrics, graph_hash
 from miner.recorder.records import OUTCOMES
 
 
@@ -32,7 +32,7 @@ def test_zeros_are_exported_before_anything_happened() -> None:
 def test_units_are_seconds_and_bytes_and_nine_seconds_is_an_edge() -> None:
     assert 9 in BUCKETS
     assert REMAINING_BUCKETS[0] == 0  # the late answers
-    assert TENTHS[4] == 0.5  # the side that validators round to
+    assert PROBABILITY_BUCKETS[4] == 0.5  # the side that validators round to
     for name in families():
         if name.startswith("roadwork_miner_"):
             assert not name.endswith(("_ms", "_millis", "_mb", "_percent"))

@@ -7,7 +7,7 @@ import pytest
 
 from detectors.base import Detector, Prediction
 from detectors.errors import InferenceError, ModelError
-from detectors.evaluation.evaluate import PICTURES, ModelComparison, Seen, compare, sum_up
+from detectors.evaluation.evaluate import COMPARED_PICTURES, AnsweredPicture, ModelComparison, compare, sum_up
 
 
 class FakeDetector:
@@ -25,7 +25,9 @@ class FakeDetector:
         name = "new"
 
 
-def run(old: FakeDetector, new: FakeDetector, seen: list[Seen], seconds: float = 60.0) -> ModelComparison | None:
+def run(
+    old: FakeDetector, new: FakeDetector, seen: list[AnsweredPicture], seconds: float = 60.0
+) -> ModelComparison | None:
     return compare(cast("Detector", old), cast("Detector", new), seen, seconds)
 
 
@@ -48,10 +50,10 @@ def test_mean_largest_and_flips() -> None:
 
 def test_recent_pictures_first_and_their_answers_are_not_asked_for_again() -> None:
     old, new = always(0.2), always(0.3)
-    comparison = run(old, new, [Seen(b"a", 0.9)] * 3)
+    comparison = run(old, new, [AnsweredPicture(b"a", 0.9)] * 3)
     assert comparison is not None
-    assert (comparison.pictures, comparison.flips) == (PICTURES, 3)
-    assert (old.asked, new.asked) == (PICTURES - 3, PICTURES)
+    assert (comparison.pictures, comparison.flips) == (COMPARED_PICTURES, 3)
+    assert (old.asked, new.asked) == (COMPARED_PICTURES - 3, COMPARED_PICTURES)
 
 
 def test_it_does_not_go_on_for_long() -> None:

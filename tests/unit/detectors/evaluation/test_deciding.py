@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from detectors.errors import DetectorConfigError
 from detectors.evaluation.branch_file import BranchFile, write_ensemble
 from detectors.evaluation.combine import (
-    Way,
+    Combination,
     best_temperature,
     best_threshold,
     calibrate,
@@ -63,7 +63,7 @@ def test_a_calibration_pays_where_the_threshold_is_off_and_is_noise_where_it_is_
 
 def test_ways_begin_with_the_simplest() -> None:
     found = list(ways(["a", "b", "c"]))
-    assert found[0] == Way("mean", ("a",), moved=False)
+    assert found[0] == Combination("mean", ("a",), moved=False)
     assert [way.branches for way in found[-5:]] == [("a", "b", "c")] * 5
     assert len(found) == 6 + 4 * 5
 
@@ -71,7 +71,7 @@ def test_ways_begin_with_the_simplest() -> None:
 @pytest.mark.parametrize("kind", ["mean", "weighted", "logistic", "mlp"])
 def test_two_that_err_apart_are_better_together(kind: str) -> None:
     branches = {"a": GOOD, "b": OTHER}
-    fusion = fit(Way(kind, ("a", "b"), moved=True), LABELS, branches)  # type: ignore[arg-type]
+    fusion = fit(Combination(kind, ("a", "b"), moved=True), LABELS, branches)  # type: ignore[arg-type]
     alone = max(reward_of(LABELS, values > 0.5) for values in branches.values())
     assert reward_of(LABELS, fusion(branches) > 0.5) > alone + 0.05
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from detectors.backends.torch import ensure_torchvision
 from detectors.errors import ModelError, ModelFileError
 from detectors.models.hf_config import MODEL_TYPES, PROCESSORS, ProcessorConfig
 from detectors.network import ViT
 from detectors.preprocess import from_processor_config
-from detectors.torch_compat import ensure_torchvision
 
 VIT = {"image_processor_type": "ViTImageProcessor"}
 

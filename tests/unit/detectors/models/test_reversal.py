@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from detectors.base import ModelFiles, RunOptions
+from detectors.models.labels import DrawingCheck, ask_drawn, sorting_of
 from detectors.models.manifest import Manifest
-from detectors.models.reversal import Drawn, ask_drawn, sorting_of
 from detectors.registry import backend_class, network_class
 from tests.reversed import copy_starter
 
@@ -57,4 +57,4 @@ def test_cones_in_a_drawn_road_tell_which_class_of_the_starter_is_roadwork(tmp_p
     "pairs", [(), [(0.5, 0.4)] * 6, [(0.9, 0.1)] * 5 + [(0.1, 0.2)], [(0.1, 0.9)] * 6]
 )  # fmt: skip
 def test_a_drawing_that_changes_little_or_both_ways_tells_nothing(pairs: list[tuple[float, float]]) -> None:
-    assert not Drawn(pairs).is_reversed
+    assert not DrawingCheck(pairs).is_reversed

@@ -12,16 +12,16 @@ import torch
 
 from detectors.console import Screen
 from detectors.training.batching import MicroBatches, Pace, WeightedLoss, gradients
-from detectors.training.budget import GB, Reading
+from detectors.training.budget import GB, MachineReading
 from detectors.training.trainer import fitting, measure_step
 
 
-def calm() -> Reading:
-    return Reading(resident=GB, available=8 * GB, memory=16 * GB)
+def calm() -> MachineReading:
+    return MachineReading(resident=GB, available=8 * GB, memory=16 * GB)
 
 
-def tight() -> Reading:
-    return Reading(resident=GB, available=GB, memory=16 * GB)
+def tight() -> MachineReading:
+    return MachineReading(resident=GB, available=GB, memory=16 * GB)
 
 
 def screen() -> Screen:
@@ -92,7 +92,7 @@ class Held:
         held.register_hook(lambda _: setattr(self, "photos", 0))
         return held
 
-    def __call__(self) -> Reading:
+    def __call__(self) -> MachineReading:
         return tight() if self.photos > self.most else calm()
 
 
@@ -117,9 +117,9 @@ def test_a_limit_lowered_between_two_parts_is_seen_before_the_next_one() -> None
     limit, photos = 10.0, 0
     sizes: list[int] = []
 
-    def probe() -> Reading:
+    def probe() -> MachineReading:
         taken = 1 + photos / 2
-        return Reading(resident=taken * GB, available=(limit - taken) * GB, memory=limit * GB)
+        return MachineReading(resident=taken * GB, available=(limit - taken) * GB, memory=limit * GB)
 
     parts = MicroBatches(8, probe, screen())
 
@@ -139,7 +139,7 @@ def test_a_limit_lowered_between_two_parts_is_seen_before_the_next_one() -> None
 def test_memory_is_looked_at_now_and_then() -> None:
     moments, looks = iter((0.0, 0.0, 0.0, 0.1, 1.0, 1.0, 1.2)), []
 
-    def read() -> Reading:
+    def read() -> MachineReading:
         looks.append(1)
         return calm()
 
@@ -165,9 +165,9 @@ def test_the_first_micro_batch_is_one_whose_step_leaves_memory_free_in_its_middl
 def test_a_micro_batch_that_would_get_the_process_killed_is_not_tried() -> None:
     photos, tried = 0, []
 
-    def probe() -> Reading:
+    def probe() -> MachineReading:
         taken = 1 + photos / 2
-        return Reading(resident=taken * GB, available=(4.5 - taken) * GB, memory=4.5 * GB)
+        return MachineReading(resident=taken * GB, available=(4.5 - taken) * GB, memory=4.5 * GB)
 
     def measure(size: int, look: Callable[[], None]) -> float:
         nonlocal photos

@@ -5,7 +5,7 @@ import pytest
 from detectors.training.budget import (
     GB,
     Machine,
-    Reading,
+    MachineReading,
     advice,
     fewer,
     first_micro_batch,
@@ -36,7 +36,7 @@ def test_the_first_micro_batch_follows_from_the_memory_that_is_available(
     ],
 )
 def test_as_many_photos_as_fit_into_what_is_available(growth: float, available: float, size: int) -> None:
-    assert fewer(8, growth * GB, Reading(resident=GB, available=available * GB, memory=16 * GB)) == size
+    assert fewer(8, growth * GB, MachineReading(resident=GB, available=available * GB, memory=16 * GB)) == size
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,9 @@ def test_a_failed_allocation_is_known_from_other_errors(error: BaseException, ex
 
 
 def test_advice_names_what_is_short_and_nothing_else() -> None:
-    calm = Reading(resident=2 * GB, available=8 * GB, memory=16 * GB)
+    calm = MachineReading(resident=2 * GB, available=8 * GB, memory=16 * GB)
     assert advice(calm, calm, seconds=5, waiting=0.1) == []
-    starved = Reading(resident=15 * GB, available=1 * GB, memory=16 * GB, swapped_out=GB, throttled=2)
+    starved = MachineReading(resident=15 * GB, available=1 * GB, memory=16 * GB, swapped_out=GB, throttled=2)
     words = " ".join(advice(calm, starved, seconds=5, waiting=0.4))
     for sign in ("swapping", "94% of the memory", "40% of the time", "CPU quota"):
         assert sign in words

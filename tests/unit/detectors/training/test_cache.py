@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from detectors.training.config import Augment
-from detectors.training.features import FeatureCache, Key, Row
+from detectors.training.features import FeatureCache, FeatureKey, Row
 
 ROWS: list[Row] = [("a" * 64, 0), ("a" * 64, 1), ("b" * 64, 0)]
 FEATURES = np.arange(12, dtype=np.float32).reshape(3, 4)
-KEY = Key("weights", "preprocessing", 1, Augment(), 0)
+KEY = FeatureKey("weights", "preprocessing", 1, Augment(), 0)
 
 
 def test_what_was_written_is_found_again(tmp_path: Path) -> None:
@@ -66,13 +66,15 @@ def test_a_file_that_was_being_written_is_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        Key("other weights", "preprocessing", 1, Augment(), 0),
-        Key("weights", "other preprocessing", 1, Augment(), 0),
-        Key("weights", "preprocessing", 2, Augment(), 0),
-        Key("weights", "preprocessing", 1, Augment(blur=0.5), 0),
-        Key("weights", "preprocessing", 1, Augment(), 1),
+        FeatureKey("other weights", "preprocessing", 1, Augment(), 0),
+        FeatureKey("weights", "other preprocessing", 1, Augment(), 0),
+        FeatureKey("weights", "preprocessing", 2, Augment(), 0),
+        FeatureKey("weights", "preprocessing", 1, Augment(blur=0.5), 0),
+        FeatureKey("weights", "preprocessing", 1, Augment(), 1),
     ],
 )
-def test_whatever_features_depend_on_is_in_the_key(other: Key, tmp_path: Path) -> None:
+def test_whatever_features_depend_on_is_in_the_key(other: FeatureKey, tmp_path: Path) -> None:
     assert other.folder(tmp_path, "vit") != KEY.folder(tmp_path, "vit")
-    assert KEY.folder(tmp_path, "vit") == Key("weights", "preprocessing", 1, Augment(), 0).folder(tmp_path, "vit")
+    assert KEY.folder(tmp_path, "vit") == FeatureKey("weights", "preprocessing", 1, Augment(), 0).folder(
+        tmp_path, "vit"
+    )

@@ -7,7 +7,7 @@ import pytest
 
 from detectors.errors import DetectorConfigError
 from detectors.training.config import TrainConfig
-from detectors.training.job import RESULTS_FILE, SIGNALLED, TIME_OVER, Chosen, open_run
+from detectors.training.job import RESULTS_FILE, SIGNALLED, TIME_OVER, JobPlan, open_run
 
 
 def test_what_is_printed_is_read_again(tmp_path: Path) -> None:
@@ -72,12 +72,12 @@ def test_what_a_run_saves_means_the_same_from_another_folder(tmp_path: Path, mon
 
 
 def test_a_run_is_not_resumed_with_other_photos(tmp_path: Path) -> None:
-    chosen = Chosen(8, "fp32", 1, 0.1, "these")
-    assert Chosen.read(tmp_path, "these") is None
+    chosen = JobPlan(8, "fp32", 1, 0.1, "these")
+    assert JobPlan.read(tmp_path, "these") is None
     chosen.write(tmp_path)
-    assert Chosen.read(tmp_path, "these") == chosen
+    assert JobPlan.read(tmp_path, "these") == chosen
     with pytest.raises(DetectorConfigError, match="photos have changed"):
-        Chosen.read(tmp_path, "others")
+        JobPlan.read(tmp_path, "others")
 
 
 @pytest.mark.parametrize("place", ["~nobody-of-this-name/p", "x" * 5000, "/" + "x" * 5000])

@@ -12,7 +12,7 @@ pytest.importorskip("datasets")
 from detectors.console import Screen
 from detectors.errors import DetectorConfigError, ModelError
 from detectors.training.config import TrainConfig
-from detectors.training.data import QUICK, fingerprint, open_dataset, parted, pinned
+from detectors.training.data import QUICK_PHOTOS, fingerprint, open_dataset, parted, pinned
 from detectors.training.dataset import PARTS
 from tests.photos import fill, patches
 
@@ -59,9 +59,9 @@ def test_a_data_set_that_is_not_there_is_named(tmp_path: Path, screen: Screen) -
 
 
 def test_a_quick_training_takes_a_few_photos_of_each_class(tmp_path: Path, screen: Screen) -> None:
-    photos = fill(tmp_path / "photos", 2 * QUICK)
+    photos = fill(tmp_path / "photos", 2 * QUICK_PHOTOS)
     data = open_dataset(config(data=str(photos), quick=True), tmp_path, screen, workers=1)
-    assert data.counts()["train"] == {"no_roadwork": QUICK, "roadwork": QUICK}
+    assert data.counts()["train"] == {"no_roadwork": QUICK_PHOTOS, "roadwork": QUICK_PHOTOS}
     again = open_dataset(config(data=str(photos), quick=True), tmp_path, screen, workers=1)
     other = open_dataset(config(data=str(photos), quick=True, seed=1), tmp_path, screen, workers=1)
     assert fingerprint(data) == fingerprint(again) != fingerprint(other)

@@ -14,7 +14,7 @@ import torch
 from detectors.console import Screen
 from detectors.photos.labelled import read_photos
 from detectors.preprocess import from_processor_config
-from detectors.training.budget import GB, Reading
+from detectors.training.budget import GB, MachineReading
 from detectors.training.config import Augment
 from detectors.training.dataset import Views
 from detectors.training.features import FeatureCache, ViewPixels, precompute, rows_of
@@ -41,8 +41,8 @@ class Network(torch.nn.Module):
         return logits
 
 
-def calm() -> Reading:
-    return Reading(resident=GB, available=8 * GB, memory=16 * GB)
+def calm() -> MachineReading:
+    return MachineReading(resident=GB, available=8 * GB, memory=16 * GB)
 
 
 def test_features_are_computed_once_and_in_smaller_parts_where_memory_runs_short(tmp_path: Path) -> None:

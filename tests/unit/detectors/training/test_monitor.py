@@ -12,15 +12,15 @@ import pytest
 from rich.console import Console
 
 from detectors.console import Screen
-from detectors.training.budget import COLUMNS, GB, Reading, ResourceLog
-from detectors.training.job import SIGNALLED, TIME_OVER, Stopping
+from detectors.training.budget import COLUMNS, GB, MachineReading, ResourceLog
+from detectors.training.job import SIGNALLED, TIME_OVER, StopSignal
 
 
 def test_rows_are_written_from_entry_to_exit_and_by_a_resumed_run_as_well(tmp_path: Path) -> None:
     seconds = count()
 
-    def probe() -> Reading:
-        return Reading(resident=2 * GB, available=8 * GB, memory=16 * GB, cpu=float(next(seconds)))
+    def probe() -> MachineReading:
+        return MachineReading(resident=2 * GB, available=8 * GB, memory=16 * GB, cpu=float(next(seconds)))
 
     path = tmp_path / "resources.csv"
     for _ in range(2):
@@ -34,7 +34,7 @@ def test_rows_are_written_from_entry_to_exit_and_by_a_resumed_run_as_well(tmp_pa
 
 def test_the_same_advice_is_not_given_twice_in_a_row(tmp_path: Path) -> None:
     told = io.StringIO()
-    starved = Reading(resident=15 * GB, available=0.1 * GB, memory=16 * GB)
+    starved = MachineReading(resident=15 * GB, available=0.1 * GB, memory=16 * GB)
     path = tmp_path / "log.csv"
     with ResourceLog(path, lambda: starved, Screen(Console(file=told, width=200)), interval=0.01):
         end = time.monotonic() + 30
@@ -45,8 +45,8 @@ def test_the_same_advice_is_not_given_twice_in_a_row(tmp_path: Path) -> None:
 
 def test_time_and_signals_ask_for_a_stop_and_the_second_signal_stops_at_once() -> None:
     screen = Screen(Console(file=io.StringIO()))
-    assert Stopping(0.0, screen).reason == TIME_OVER
-    stopping = Stopping(None, screen)
+    assert StopSignal(0.0, screen).reason == TIME_OVER
+    stopping = StopSignal(None, screen)
     assert stopping.reason is None
     with interruptible():
         with stopping:

@@ -21,12 +21,12 @@ from detectors.console import Screen
 from detectors.models.manifest import Manifest
 from detectors.network import ViT
 from detectors.training import hf_model
-from detectors.training.budget import GB, Machine, Reading
+from detectors.training.budget import GB, Machine, MachineReading
 from detectors.training.config import TrainConfig
 from detectors.training.data import fingerprint, open_dataset
 from detectors.training.features import features_of
-from detectors.training.hf import COMPLETE, train
-from detectors.training.job import ALL_DONE, TIME_OVER, Job, StoppedEarly, Stopping, TrainingResult, open_run
+from detectors.training.hf import COMPLETE_FILE, train
+from detectors.training.job import ALL_EPOCHS, TIME_OVER, Job, StoppedEarly, StopSignal, TrainingResult, open_run
 from detectors.training.run import run
 from miner.cli import app
 from miner.errors import ConfigurationError
@@ -92,8 +92,8 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_resnet(tmp_path_factory.mktemp("resnet") / "tiny-resnet")
 
 
-def probe() -> Reading:
-    return Reading(resident=GB, available=12 * GB, memory=16 * GB)
+def probe() -> MachineReading:
+    return MachineReading(resident=GB, available=12 * GB, memory=16 * GB)
 
 
 def start(folder: Path, screen: Spy, values: dict[str, object] | None = None) -> Job:
@@ -106,7 +106,7 @@ def learn(folder: Path, screen: Spy, values: dict[str, object] | None = None) ->
     """Train, and export nothing."""
     job = start(folder, screen, values)
     data = open_dataset(job.config, folder, screen, 1)
-    return train(job, data, fingerprint(data), Stopping(None, screen))
+    return train(job, data, fingerprint(data), StopSignal(None, screen))
 
 
 def test_a_quick_run_says_what_it_will_take_and_ends_with_what_serves(photos: Path, vit: Path, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_quick_run_says_what_it_will_take_and_ends_with_what_serves(photos: Pa
     assert "estimate: at most" in screen.text
     assert " for 28 features, about " in screen.text
     assert "for 1 epochs of 12 photos" in screen.text
-    assert (results["epochs"], results["ended"]) == (1, ALL_DONE)
+    assert (results["epochs"], results["ended"]) == (1, ALL_EPOCHS)
     figures = results["figures"]
     assert isinstance(figures, dict)
     assert figures["test"]["accuracy"]["low"] < figures["test"]["accuracy"]["high"]
@@ -154,8 +154,8 @@ def test_time_for_features_ends_with_the_views_that_are_whole(photos: Path, vit:
     ticks = iter(range(10**6))
     hours = (len(data.train + data.val + data.test) + 1.5 * len(data.train)) / 3600 / 0.9
 
-    def slow() -> Stopping:
-        return Stopping(hours, screen, clock=lambda: float(next(ticks)))
+    def slow() -> StopSignal:
+        return StopSignal(hours, screen, clock=lambda: float(next(ticks)))
 
     parts, views = features_of(job, model, preprocessing, data, slow(), 3)
     assert views == 1
@@ -231,14 +231,14 @@ def test_a_checkpoint_counts_once_every_file_of_it_is_on_the_disk(
 
     def note(descriptor: int) -> None:
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
-        flushed.append((path, (path.parent / COMPLETE).exists() or (path / COMPLETE).exists()))
+        flushed.append((path, (path.parent / COMPLETE_FILE).exists() or (path / COMPLETE_FILE).exists()))
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", note)
     values = {"data": str(photos), "model": str(vit), "method": "full", "epochs": 1}
     learn(tmp_path / "run", Spy(), values)
     (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
-    files = {path for path in checkpoint.iterdir() if path.name != COMPLETE}
+    files = {path for path in checkpoint.iterdir() if path.name != COMPLETE_FILE}
     assert {"model.safetensors", "optimizer.pt", "trainer_state.json"} <= {path.name for path in files}
     assert {(path, False) for path in files} <= set(flushed)
     assert [path for path, complete in flushed if complete] == [checkpoint]

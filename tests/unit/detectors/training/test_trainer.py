@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from detectors.training.hf import trained
-from detectors.training.trainer import Averaged, Averaging
+from detectors.training.trainer import AveragedNetwork, AverageUpdate
 
 from transformers import TrainerControl, TrainerState, TrainingArguments  # isort: skip
 
 
-def network(share: float = 0.5) -> Averaged:
+def network(share: float = 0.5) -> AveragedNetwork:
     torch.manual_seed(0)
-    return Averaged(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)), share)
+    return AveragedNetwork(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)), share)
 
 
 def old_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -74,7 +74,7 @@ def test_an_average_under_its_old_names_is_read() -> None:
 
 def test_the_average_counts_from_the_step_that_is_resumed_at() -> None:
     both = network()
-    Averaging(both).on_train_begin(TrainingArguments(use_cpu=True), TrainerState(global_step=41), TrainerControl())
+    AverageUpdate(both).on_train_begin(TrainingArguments(use_cpu=True), TrainerState(global_step=41), TrainerControl())
     assert both.average.n_averaged == 42
 
 

@@ -9,9 +9,9 @@ import pytest
 from starlette.requests import Request
 
 from detectors.photos.image import memory_of
-from miner.axon.body import PIECE, BodyReader, Limits, unpack
+from miner.axon.body import GROWTH_BYTES, BodyReader, Limits, unpack
 from miner.errors import BodyStalled, BodyTooLarge, Refused, RequestError, refused
-from miner.inference.memory import PAUSE, Budget
+from miner.inference.memory import RETRY_SECONDS, Budget
 from miner.inference.queue import Rank
 from tests.models import photo
 
@@ -47,7 +47,7 @@ def read(
 def test_a_body_is_read_whole_and_its_memory_is_claimed(length: int | None) -> None:
     body, budget = read([(0, 70_000), (0, 1), (0, 79_999)], length=length)
     assert body == b"x" * 150_000
-    assert 150_000 <= budget.held <= 150_000 + 2 * PIECE
+    assert 150_000 <= budget.held <= 150_000 + 2 * GROWTH_BYTES
     assert budget.used == 150_000
 
 
@@ -76,7 +76,7 @@ def test_a_slow_body_that_will_be_there_in_time_is_waited_for() -> None:
 def test_a_body_over_the_limit_is_refused_wherever_it_says_so() -> None:
     end, budget = read([(0, 150_000), (0, 60_000)])
     assert isinstance(end, BodyTooLarge)
-    assert budget.held <= 150_000 + 2 * PIECE
+    assert budget.held <= 150_000 + 2 * GROWTH_BYTES
 
 
 def test_who_loses_its_memory_stops_at_once() -> None:
@@ -126,7 +126,7 @@ def test_who_is_stopped_while_it_waits_for_memory_is_refused_and_not_read_as_emp
         claim = budget.claim(Rank(0, 0.0, 0))
         reader = BodyReader(request, limits, asyncio.get_running_loop().time() + 3600, claim)
         reading = asyncio.ensure_future(reader.read())
-        await asyncio.sleep(3 * PAUSE)
+        await asyncio.sleep(3 * RETRY_SECONDS)
         assert not reading.done()
         reader.stop(refused("evicted"))
         (end,) = await asyncio.gather(reading, return_exceptions=True)

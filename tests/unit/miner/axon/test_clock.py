@@ -7,7 +7,7 @@ import pytest
 
 from miner.axon import BTAUTH_PATH
 from miner.axon.caller import Caller
-from miner.axon.clock import ENOUGH, ClockWatch
+from miner.axon.clock import MIN_REQUESTS, ClockWatch
 from miner.chain.standalone import own_wallet
 from miner.recorder.records import Wire
 from tests.unit.miner.axon.wire_in_process import Port
@@ -50,7 +50,7 @@ def caller(hotkey: str, nonce: int, wire: Wire = "dendrite") -> Caller:
     return Caller(hotkey, nonce, "uuid", 9.0, wire)
 
 
-def ask(machine: Machine, clock: ClockWatch, hotkey: str, off: int = 0, count: int = ENOUGH) -> None:
+def ask(machine: Machine, clock: ClockWatch, hotkey: str, off: int = 0, count: int = MIN_REQUESTS) -> None:
     """Have a caller ask whose clock is `off`, and each time 20 s later."""
     for _ in range(count):
         machine.ran += 20 * SECOND
@@ -63,7 +63,7 @@ def test_a_wrong_clock_is_an_obstacle_until_it_is_set_right(
     machine: Machine, clock: ClockWatch, wire: Wire, ahead: int, words: str
 ) -> None:
     machine.ahead = ahead
-    for _ in range(ENOUGH):
+    for _ in range(MIN_REQUESTS):
         assert clock.obstacle is None
         machine.ran += 20 * SECOND
         clock.heard(caller("validator", machine.truth, wire))
@@ -177,7 +177,7 @@ def send(port: Port, machine: Machine, wire: Wire, role: str = "validator", ago:
 @pytest.mark.parametrize("wire", ["dendrite", "btauth"])
 def test_an_hour_ahead_at_the_start_and_set_back(port: Port, machine: Machine, wire: Wire) -> None:
     machine.ahead = HOUR
-    for _ in range(ENOUGH):
+    for _ in range(MIN_REQUESTS):
         assert send(port, machine, wire) == 401
     assert port.axon.clock.obstacle is not None
     machine.ahead = 0
@@ -188,7 +188,7 @@ def test_an_hour_ahead_at_the_start_and_set_back(port: Port, machine: Machine, w
 @pytest.mark.parametrize("wire", ["dendrite", "btauth"])
 def test_strangers_and_forgeries_say_nothing_of_our_clock(port: Port, machine: Machine, wire: Wire) -> None:
     name = "X-Bittensor-Signature" if wire == "btauth" else "bt_header_dendrite_signature"
-    for _ in range(ENOUGH):
+    for _ in range(MIN_REQUESTS):
         assert send(port, machine, wire, "stranger", HOUR) in (401, 403)
         assert send(port, machine, wire, "validator", HOUR, **{name: "0x" + "00" * 64}) == 401
     assert port.axon.clock.ahead is None

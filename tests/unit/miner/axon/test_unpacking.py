@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 
-from miner.axon.body import SMALL, UNPACKED, BodyReader
+from miner.axon.body import SMALL_BODY_BYTES, UNPACKED_FACTOR, BodyReader
 from miner.axon.request import Exchange
 from miner.errors import MESSAGES, Refused, refused
-from miner.inference.memory import PAUSE, Budget
+from miner.inference.memory import RETRY_SECONDS, Budget
 from miner.inference.service import Picture
 from tests.unit.miner.axon.wire_in_process import Port
 
@@ -31,8 +31,8 @@ def body_of(size: int) -> bytearray:
 
 
 def test_a_body_that_waits_for_memory_is_in_nobodys_way_and_hears_at_once_that_it_is_evicted(port: Port) -> None:
-    large, small = body_of(4 * SMALL), body_of(2 * SMALL)
-    budget = Budget(most=int(UNPACKED * len(small)) + len(small) + 10 * SMALL)
+    large, small = body_of(4 * SMALL_BODY_BYTES), body_of(2 * SMALL_BODY_BYTES)
+    budget = Budget(most=int(UNPACKED_FACTOR * len(small)) + len(small) + 10 * SMALL_BODY_BYTES)
     object.__setattr__(port.axon.limits, "budget", budget)
     scheduler = port.service.scheduler
 
@@ -46,12 +46,12 @@ def test_a_body_that_waits_for_memory_is_in_nobodys_way_and_hears_at_once_that_i
     async def act() -> None:
         running = budget.claim(None, "")
         running._rank = scheduler.check("of the running one", 9.0, time.monotonic() + 3600)
-        running.grow(10 * SMALL)
+        running.grow(10 * SMALL_BODY_BYTES)
         low, ticket = begin(large, 1.0)
-        await asyncio.sleep(2 * PAUSE)
+        await asyncio.sleep(2 * RETRY_SECONDS)
         high, _ = begin(small, 5.0)
         picture = await high
-        assert len(picture.data) == 2 * SMALL * 3 // 4
+        assert len(picture.data) == 2 * SMALL_BODY_BYTES * 3 // 4
         assert not low.done()
         scheduler.refuse(ticket, refused("evicted"))  # type: ignore[arg-type]
         (end,) = await asyncio.gather(low, return_exceptions=True)

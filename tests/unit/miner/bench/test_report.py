@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from detectors.machine import Spent, others
+from detectors.machine import CpuSeconds, others
 from miner.bench.run import (
     MOST_VALIDATORS,
-    Alone,
     BenchFigures,
     Level,
+    LoneLatency,
     choose,
     judge,
     largest_difference,
@@ -42,7 +42,7 @@ def figures(
     job = BenchJob(kind, "ViT", "x.yaml", "models", backend, precision, 1, 2, [])  # type: ignore[arg-type]
     loaded = WorkerReady(0.5, 0.6, 0.1, 1e8, 1e8, [0.5], [])
     return BenchFigures(
-        job.name, job, loaded, 1e8, {"224×224": Alone(0.1, 1.0)}, levels, 0.0, most_at_once(levels, DEADLINE)
+        job.name, job, loaded, 1e8, {"224×224": LoneLatency(0.1, 1.0)}, levels, 0.0, most_at_once(levels, DEADLINE)
     )
 
 
@@ -73,7 +73,7 @@ def test_kinds_of_pictures_are_kept_apart() -> None:
 
 def test_ratios_are_of_the_same_kind_of_picture() -> None:
     found = ratios({"small": 0.1, "large": 0.6}, {"small": 0.2, "large": 0.6})
-    assert found == {"small": Alone(0.1, 0.5), "large": Alone(0.6, 1.0)}
+    assert found == {"small": LoneLatency(0.1, 0.5), "large": LoneLatency(0.6, 1.0)}
 
 
 @pytest.mark.parametrize(
@@ -149,5 +149,5 @@ def test_what_the_miner_would_serve_counts_else_our_fastest() -> None:
     ],
 )
 def test_what_others_took_of_the_machine(total: float, idle: float, own: float, share: float) -> None:
-    before = Spent(100.0, 50.0, 5.0)
-    assert others(before, Spent(100.0 + total, 50.0 + idle, 5.0 + own)) == pytest.approx(share)
+    before = CpuSeconds(100.0, 50.0, 5.0)
+    assert others(before, CpuSeconds(100.0 + total, 50.0 + idle, 5.0 + own)) == pytest.approx(share)

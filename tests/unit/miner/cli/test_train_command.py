@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from detectors.training.budget import GB, Reading
+from detectors.training.budget import GB, MachineReading
 from detectors.training.config import TrainConfig
 from miner.cli.training import parse, patient, training_errors
 from miner.errors import ConfigurationError, CouldNotStart
@@ -77,7 +77,7 @@ def test_inner_settings_keep_their_neighbours() -> None:
 
 
 def test_memory_that_is_free_but_not_given_back_yet_is_not_short() -> None:
-    readings = [Reading(resident=GB, available=available * GB, memory=16 * GB) for available in (8, 1, 9)]
+    readings = [MachineReading(resident=GB, available=available * GB, memory=16 * GB) for available in (8, 1, 9)]
     released = []
     probe = patient(lambda: readings.pop(0), lambda: released.append(len(readings)))
     assert (probe().available, released) == (8 * GB, [])

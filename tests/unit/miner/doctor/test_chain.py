@@ -8,16 +8,16 @@ import pytest
 
 from miner.axon.caller import Rules
 from miner.chain.base import Neuron
-from miner.chain.queries import Head, Member, Metagraph, Published, PublishedEndpoint
+from miner.chain.queries import ChainHead, Metagraph, PublishedEndpoint, PublishedRecord, SubnetMember
 from miner.doctor import chain
 from miner.doctor.findings import Finding, Level
 
 GB = 10**9
 
 
-def member(uid: int, hotkey: str, incentive: float = 0.0, *, permit: bool = False, update: int = 0) -> Member:
+def member(uid: int, hotkey: str, incentive: float = 0.0, *, permit: bool = False, update: int = 0) -> SubnetMember:
     neuron = Neuron(uid, hotkey, 10.0 * permit, permit, incentive=incentive, last_update=update)
-    return Member(neuron, f"cold-{hotkey}", int(incentive * 1e6))
+    return SubnetMember(neuron, f"cold-{hotkey}", int(incentive * 1e6))
 
 
 OURS = PublishedEndpoint(ip_address("1.2.3.4"), 8091)
@@ -36,9 +36,9 @@ SUBNET = Metagraph(
     burned=0.0,
     cutoff=5000,
     immune_blocks=300,
-    published=Published(OURS, 9_000),
+    published=PublishedRecord(OURS, 9_000),
 )
-HEAD = Head(spec_version=461, block=10_000, block_seconds=12.0, ahead=3.0, slack=6.0)
+HEAD = ChainHead(spec_version=461, block=10_000, block_seconds=12.0, ahead=3.0, slack=6.0)
 CHAIN = chain.ChainFacts("finney", HEAD, SUBNET)
 WHO = chain.ChainIdentity(72, "wallet", "ours", "finney")
 NOBODY = replace(WHO, hotkey="")
@@ -213,7 +213,7 @@ def test_standing(facts: chain.ChainFacts, who: chain.ChainIdentity, level: Leve
 def test_address(
     published: PublishedEndpoint | None, ours: PublishedEndpoint | str, is_running: bool, level: Level, words: str
 ) -> None:
-    facts = on(published=Published(published, 9000))
+    facts = on(published=PublishedRecord(published, 9000))
     expect(chain.judge_address(facts, WHO, ours, "0.0.0.0", running=is_running), level, words)
 
 
@@ -222,7 +222,7 @@ def test_address(
 def test_an_address_that_nobody_reaches_is_promised_to_nobody(address: str, is_running: bool) -> None:
     """Whether it stands on chain, or not yet, or the chain was never read, or the hotkey is not registered."""
     ours = PublishedEndpoint(ip_address(address), 8091)
-    stands, none = on(published=Published(ours, 9000)), on(published=Published(None, 0))
+    stands, none = on(published=PublishedRecord(ours, 9000)), on(published=PublishedRecord(None, 0))
     for facts in (stands, none, DARK):
         for who in (WHO, NOBODY, replace(WHO, hotkey="stranger")):
             finding = chain.judge_address(facts, who, ours, "0.0.0.0", running=is_running)
@@ -232,7 +232,7 @@ def test_an_address_that_nobody_reaches_is_promised_to_nobody(address: str, is_r
 
 def test_an_ipv6_address_is_as_good_where_it_is_listened_on() -> None:
     for host in ("::", "2600::1"):
-        facts = on(published=Published(SIXTH, 9000))
+        facts = on(published=PublishedRecord(SIXTH, 9000))
         expect(chain.judge_address(facts, WHO, SIXTH, host, running=True), "ok", r"\[2600::1\]:8091, published")
 
 

@@ -92,11 +92,11 @@ def test_a_hanging_picture_takes_its_slot_and_a_single_slot_is_all_there_is(capl
     assert scene.after(HANG - 1).health.obstacle is None
     assert re.fullmatch("every slot hangs: .* 30 s", scene.after(2).health.obstacle or "")
     assert scene.health.refusal == "not_ready"
-    assert "a slot of 1 is lost" in caplog.text
+    assert "one slot of 1 is lost" in caplog.text
     (place,) = scene.scheduler.queue.running
     scene.scheduler.queue.release(place)
     assert scene.after(1).health.obstacle is None
-    assert "came back after 32 s" in caplog.text
+    assert "ended after 32 s" in caplog.text
     assert scene.after(STUCK_SECONDS + 1).gone == []
     scene.close()
 
@@ -105,7 +105,7 @@ def test_of_two_slots_the_other_goes_on(caplog: pytest.LogCaptureFixture) -> Non
     scene = Scene(slots=2)
     scene.work()
     scene.after(HANG + 1).after(STUCK_SECONDS + 1)
-    assert caplog.text.count("a slot of 2 is lost") == 1
+    assert caplog.text.count("one slot of 2 is lost") == 1
     assert scene.health.obstacle is None
     assert scene.health.refusal is None
     assert scene.gone == []

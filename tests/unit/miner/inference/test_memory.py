@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miner.errors import Refused, refused
-from miner.inference.memory import ADDRESSES, LEAST, PAUSE, STALE, Budget, Claim, ProvenAddresses
+from miner.inference.memory import (
+    MAX_PROVEN_ADDRESSES,
+    MIN_CLAIM_BYTES,
+    RETRY_SECONDS,
+    STALE_SECONDS,
+    Budget,
+    Claim,
+    ProvenAddresses,
+)
 from miner.inference.queue import Rank
 
 MEGABYTE = 2**20
@@ -96,7 +104,7 @@ def test_among_strangers_the_address_that_holds_the_most_makes_room(budget: Budg
 
 
 def test_a_tiny_body_of_a_stranger_counts_for_more_than_its_bytes(budget: Budget, lost: list[Claim]) -> None:
-    for number in range(20 * MEGABYTE // LEAST):
+    for number in range(20 * MEGABYTE // MIN_CLAIM_BYTES):
         claim(budget, lost, 0, None, f"address {number}")
     with pytest.raises(Refused):
         claim(budget, lost, 0, None, "one more")
@@ -160,7 +168,7 @@ def test_an_address_is_known_with_its_hotkey_alone_and_not_for_ever() -> None:
     proven.remember("192.0.2.1", "poor")
     assert ("192.0.2.1", "poor") in proven
     assert ("192.0.2.1", "rich") not in proven
-    for number in range(ADDRESSES):
+    for number in range(MAX_PROVEN_ADDRESSES):
         proven.remember(str(number), "someone")
     assert ("192.0.2.1", "poor") not in proven
 
@@ -171,7 +179,7 @@ def test_before_anybody_is_refused_the_machine_is_looked_at_again(budget: Budget
     budget.see(left=0, used=0)
     with pytest.raises(Refused):
         claim(budget, lost, 30, rank(1))
-    time.sleep(2 * STALE)
+    time.sleep(2 * STALE_SECONDS)
     assert claim(budget, lost, 30, rank(1)).bytes == 30 * MEGABYTE
     assert not left
 
@@ -184,7 +192,7 @@ def test_what_a_running_picture_holds_is_waited_for(budget: Budget, lost: list[C
             running.lose = None
         body = budget.claim(rank(1))
         waiting = asyncio.ensure_future(body.obtain(50 * MEGABYTE, time.monotonic() + 60, lambda: None))
-        await asyncio.sleep(3 * PAUSE)
+        await asyncio.sleep(3 * RETRY_SECONDS)
         assert waiting.done() is not busy
         running.shrink()
         (end,) = await asyncio.gather(waiting, return_exceptions=True)
@@ -204,7 +212,7 @@ def test_who_waits_for_memory_hears_at_once_that_its_request_has_ended(budget: B
 
         body = budget.claim(rank(1))
         waiting = asyncio.ensure_future(body.obtain(50 * MEGABYTE, time.monotonic() + 3600, check))
-        await asyncio.sleep(3 * PAUSE)
+        await asyncio.sleep(3 * RETRY_SECONDS)
         assert not waiting.done()
         ended.append(refused("evicted"))
         (end,) = await asyncio.gather(waiting, return_exceptions=True)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from miner.errors import Refused
-from miner.inference.queue import REMEMBERED, Place, Queue, QueuedRequest
+from miner.inference.queue import REMEMBERED_CALLERS, Place, Queue, QueuedRequest
 
 LATE = 60.0
 
@@ -184,9 +184,9 @@ def test_to_have_been_refused_helps_nobody_past_a_higher_stake_or_with_a_second_
 
 
 def test_of_many_callers_who_were_refused_the_last_ones_are_known(queue: Queue) -> None:
-    for number in range(REMEMBERED + 5):
+    for number in range(REMEMBERED_CALLERS + 5):
         queue.remember_refusal(str(number), 60.0, 0.0)
-    assert len(queue._refusals) == REMEMBERED
+    assert len(queue._refusals) == REMEMBERED_CALLERS
     assert "0" not in queue._refusals
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 from prometheus_client import CollectorRegistry
 
-from detectors.base import Elsewhere
+from detectors.base import RemoteRuntime
 from detectors.remote.endpoints import STATES, Endpoint
 from miner.inference.remote import RemoteMetrics, addresses, engine_options
 from miner.settings.settings import Settings
@@ -45,7 +45,7 @@ def test_metrics_by_endpoint() -> None:
 
     assert [value("answers_total", index) for index in (0, 1, 2)] == [0, 0, None]  # zeros are exported
     assert [value("state_changes_total", 1, state=state) for state in STATES] == [0, 0, 0]
-    assert isinstance(backend, Elsewhere)
+    assert isinstance(backend, RemoteRuntime)
     metrics.see(backend)
     metrics.answered(0, 0.2)
     metrics.failed(1)

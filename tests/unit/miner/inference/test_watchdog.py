@@ -14,7 +14,7 @@ from miner import systemd
 from miner.inference.queue import Place, Queue, QueuedRequest, Rank
 from miner.inference.scheduler import Scheduler
 from miner.inference.service import FAILURES, Service
-from miner.inference.watchdog import States, beat, end
+from miner.inference.watchdog import StateReporter, beat, end
 
 ALLOWED = 0.1  # seconds
 A_WHILE = 10 * ALLOWED  # long enough for beats that should not be
@@ -145,7 +145,7 @@ def test_each_change_of_state_is_told_once(caplog: pytest.LogCaptureFixture) -> 
     caplog.set_level("INFO", "miner.inference.watchdog")
     told: list[str] = []
     reason: list[str | None] = ["starting"]
-    states = States(lambda: reason[0], told.append)
+    states = StateReporter(lambda: reason[0], told.append)
 
     def look_at(text: str | None) -> None:
         reason[0] = text

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from miner.recorder.recorder import LEAST_FREE, SHARE, WAITING, FlightRecorder, Ring, make_recorder
+from miner.recorder.recorder import LEAST_FREE, MAX_WAITING, SEGMENT_COUNT, FlightRecorder, SegmentRing, make_recorder
 from miner.recorder.records import IMAGES, SEGMENTS, RequestRecord, image_name, read_records
 from tests.process.daemon import eventually
 
@@ -28,12 +28,12 @@ class Clock:
 
 
 @pytest.fixture
-def make_ring() -> Iterator[Callable[..., Ring]]:
+def make_ring() -> Iterator[Callable[..., SegmentRing]]:
     """Make rings; one that is not closed is as a process that is killed leaves it."""
-    rings: list[Ring] = []
+    rings: list[SegmentRing] = []
 
-    def make(*arguments: Any, **more: Any) -> Ring:
-        rings.append(Ring(*arguments, **more))
+    def make(*arguments: Any, **more: Any) -> SegmentRing:
+        rings.append(SegmentRing(*arguments, **more))
         return rings[-1]
 
     yield make
@@ -41,7 +41,7 @@ def make_ring() -> Iterator[Callable[..., Ring]]:
         ring.close()
 
 
-def write(ring: Ring, record: RequestRecord, at: float = NOW) -> None:
+def write(ring: SegmentRing, record: RequestRecord, at: float = NOW) -> None:
     ring.append(replace(record, at=at).line(), at)
 
 
@@ -49,7 +49,7 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_record_comes_back_as_it_was(make_ring: Callable[..., Ring], tmp_path: Path) -> None:
+def test_a_record_comes_back_as_it_was(make_ring: Callable[..., SegmentRing], tmp_path: Path) -> None:
     ring = make_ring(tmp_path, MB, HOUR)
     write(ring, RECORD)
     write(ring, replace(RECORD, uid=None, prediction=None, outcome="refused"))
@@ -57,7 +57,7 @@ def test_a_record_comes_back_as_it_was(make_ring: Callable[..., Ring], tmp_path:
 
 
 def test_a_torn_line_is_passed_over_and_the_next_process_begins_a_new_segment(
-    make_ring: Callable[..., Ring], tmp_path: Path
+    make_ring: Callable[..., SegmentRing], tmp_path: Path
 ) -> None:
     write(make_ring(tmp_path, MB, HOUR), RECORD)
     (segment,) = tmp_path.glob(SEGMENTS)
@@ -69,7 +69,7 @@ def test_a_torn_line_is_passed_over_and_the_next_process_begins_a_new_segment(
 
 
 def test_a_segment_that_is_removed_while_one_reads_is_passed_over(
-    make_ring: Callable[..., Ring], tmp_path: Path
+    make_ring: Callable[..., SegmentRing], tmp_path: Path
 ) -> None:
     for uid in range(3):
         write(make_ring(tmp_path, MB, HOUR), replace(RECORD, uid=uid))
@@ -79,7 +79,7 @@ def test_a_segment_that_is_removed_while_one_reads_is_passed_over(
     assert [one.uid for one in [*read, *reading]] == [0, 2]
 
 
-def test_the_size_is_bounded_and_the_oldest_goes_first(make_ring: Callable[..., Ring], tmp_path: Path) -> None:
+def test_the_size_is_bounded_and_the_oldest_goes_first(make_ring: Callable[..., SegmentRing], tmp_path: Path) -> None:
     ring = make_ring(tmp_path, 20_000, HOUR)
     for number in range(1000):
         write(ring, replace(RECORD, body_bytes=number))
@@ -89,10 +89,10 @@ def test_the_size_is_bounded_and_the_oldest_goes_first(make_ring: Callable[..., 
     assert size_of(tmp_path) == ring.bytes
     kept = [record.body_bytes for record in read_records(tmp_path)]
     assert kept == list(range(kept[0], 1000))
-    assert ring.bytes > 20_000 * (1 - 2 / SHARE)
+    assert ring.bytes > 20_000 * (1 - 2 / SEGMENT_COUNT)
 
 
-def test_the_age_is_bounded_while_nothing_is_asked(make_ring: Callable[..., Ring], tmp_path: Path) -> None:
+def test_the_age_is_bounded_while_nothing_is_asked(make_ring: Callable[..., SegmentRing], tmp_path: Path) -> None:
     clock = Clock()
     ring = make_ring(tmp_path, MB, HOUR, clock)
     write(ring, RECORD)
@@ -111,7 +111,7 @@ def test_the_age_is_bounded_while_nothing_is_asked(make_ring: Callable[..., Ring
 
 
 def test_after_a_restart_a_segment_is_as_old_as_its_first_record(
-    make_ring: Callable[..., Ring], tmp_path: Path
+    make_ring: Callable[..., SegmentRing], tmp_path: Path
 ) -> None:
     """Neither the last line, nor a copy of the file, nor a clock that was ahead makes it younger."""
     clock = Clock()
@@ -136,7 +136,7 @@ def test_after_a_restart_a_segment_is_as_old_as_its_first_record(
 
 
 def test_a_photo_that_is_asked_about_again_is_kept_for_as_long_as_its_last_request(
-    make_ring: Callable[..., Ring], tmp_path: Path
+    make_ring: Callable[..., SegmentRing], tmp_path: Path
 ) -> None:
     clock = Clock()
     ring = make_ring(tmp_path, MB, HOUR, clock)
@@ -160,7 +160,9 @@ def test_a_photo_that_is_asked_about_again_is_kept_for_as_long_as_its_last_reque
     assert later.bytes == size_of(tmp_path) == 0
 
 
-def test_when_room_is_short_a_record_goes_before_its_photo(make_ring: Callable[..., Ring], tmp_path: Path) -> None:
+def test_when_room_is_short_a_record_goes_before_its_photo(
+    make_ring: Callable[..., SegmentRing], tmp_path: Path
+) -> None:
     clock = Clock()
     ring = make_ring(tmp_path, 20_000, HOUR, clock)
     asked: dict[int, str] = {}
@@ -174,13 +176,15 @@ def test_when_room_is_short_a_record_goes_before_its_photo(make_ring: Callable[.
     assert {asked[number] for number in kept} <= {path.name for path in (tmp_path / IMAGES).iterdir()}
 
 
-def test_what_a_killed_process_had_half_written_is_removed(make_ring: Callable[..., Ring], tmp_path: Path) -> None:
+def test_what_a_killed_process_had_half_written_is_removed(
+    make_ring: Callable[..., SegmentRing], tmp_path: Path
+) -> None:
     make_ring(tmp_path, MB, HOUR)
     (tmp_path / IMAGES / "a.partial").write_bytes(b"half")
     assert make_ring(tmp_path, MB, HOUR).bytes == size_of(tmp_path) == 0
 
 
-def test_what_an_earlier_process_left_counts_too(make_ring: Callable[..., Ring], tmp_path: Path) -> None:
+def test_what_an_earlier_process_left_counts_too(make_ring: Callable[..., SegmentRing], tmp_path: Path) -> None:
     first = make_ring(tmp_path, 50_000, HOUR)
     first.keep("a.jpg", bytes(20_000), NOW)
     write(first, RECORD)
@@ -194,7 +198,7 @@ def test_what_an_earlier_process_left_counts_too(make_ring: Callable[..., Ring],
 
 
 def test_photos_are_named_by_hash_and_kind_and_only_the_owner_reads_them(
-    make_ring: Callable[..., Ring], tmp_path: Path
+    make_ring: Callable[..., SegmentRing], tmp_path: Path
 ) -> None:
     ring = make_ring(tmp_path / "recorder", MB, HOUR)
     ring.keep(image_name("abc", b"\x89PNG..."), b"\x89PNG...", NOW)
@@ -206,7 +210,9 @@ def test_photos_are_named_by_hash_and_kind_and_only_the_owner_reads_them(
     assert modes == [0o600, 0o600, 0o700]
 
 
-def test_a_photo_larger_than_half_of_the_ring_is_not_kept(make_ring: Callable[..., Ring], tmp_path: Path) -> None:
+def test_a_photo_larger_than_half_of_the_ring_is_not_kept(
+    make_ring: Callable[..., SegmentRing], tmp_path: Path
+) -> None:
     ring = make_ring(tmp_path, 1000, HOUR)
     write(ring, RECORD)
     ring.keep("a.jpg", bytes(501), NOW)
@@ -214,7 +220,7 @@ def test_a_photo_larger_than_half_of_the_ring_is_not_kept(make_ring: Callable[..
 
 
 def test_a_full_disk_costs_records_and_nothing_else(
-    make_ring: Callable[..., Ring], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    make_ring: Callable[..., SegmentRing], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock, free = Clock(), [LEAST_FREE]
     caplog.set_level("INFO")
@@ -235,7 +241,7 @@ def test_a_full_disk_costs_records_and_nothing_else(
     assert (tmp_path / IMAGES / f"{record.image}.bin").read_bytes() == b"photo"
 
 
-def test_a_slow_disk_is_not_waited_for(make_ring: Callable[..., Ring], tmp_path: Path) -> None:
+def test_a_slow_disk_is_not_waited_for(make_ring: Callable[..., SegmentRing], tmp_path: Path) -> None:
     holding, begun = threading.Event(), threading.Event()
 
     def free(_: Path) -> int:
@@ -247,15 +253,15 @@ def test_a_slow_disk_is_not_waited_for(make_ring: Callable[..., Ring], tmp_path:
     flight.start()
     flight.request_ended(RECORD, None)
     begun.wait()
-    for _ in range(WAITING + 10):
+    for _ in range(MAX_WAITING + 10):
         flight.request_ended(RECORD, None)
     assert flight.counts.behind == 10
     holding.set()
     flight.close()
-    assert flight.counts.written == len(list(read_records(tmp_path))) == WAITING + 1
+    assert flight.counts.written == len(list(read_records(tmp_path))) == MAX_WAITING + 1
 
 
-def test_without_images_only_their_hash_is_kept(make_ring: Callable[..., Ring], tmp_path: Path) -> None:
+def test_without_images_only_their_hash_is_kept(make_ring: Callable[..., SegmentRing], tmp_path: Path) -> None:
     flight = FlightRecorder(make_ring(tmp_path, MB, HOUR), images=False)
     flight.start()
     flight.request_ended(RECORD, b"\xff\xd8\xffphoto")

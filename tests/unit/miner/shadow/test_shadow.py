@@ -19,7 +19,7 @@ from miner.inference.scheduler import Scheduler
 from miner.metrics import Metrics
 from miner.settings.settings import Settings, environment_of
 from miner.shadow import worker
-from miner.shadow.shadow import KEPT, Shadow, ShadowCounts, ShadowJob, ShadowKeeper, job_of
+from miner.shadow.shadow import MAX_WAITING, ShadowCounts, ShadowJob, ShadowKeeper, ShadowModel, job_of
 from miner.shadow.worker import NICE
 from tests.models import photo
 from tests.process.daemon import PATIENCE
@@ -34,7 +34,7 @@ class Scene:
     def __init__(self, job: ShadowJob = STARTER, sample: float = 1.0) -> None:
         self.busy = False
         self.seen: list[tuple[float, float]] = []
-        self.shadow = Shadow(job, sample, lambda: self.busy, lambda *one: self.seen.append(one), Random(0))
+        self.shadow = ShadowModel(job, sample, lambda: self.busy, lambda *one: self.seen.append(one), Random(0))
 
     async def until(self, condition: Callable[[], object]) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -129,8 +129,8 @@ def test_only_the_newest_wait_and_only_a_sample_is_taken() -> None:
     for number in range(4000):
         shadow.offer(number, b"x")
     kept = [int(prediction) for prediction, _ in shadow._waiting]
-    assert len(kept) == KEPT
-    assert 4000 - kept[0] == pytest.approx(KEPT / 0.25, rel=0.6)
+    assert len(kept) == MAX_WAITING
+    assert 4000 - kept[0] == pytest.approx(MAX_WAITING / 0.25, rel=0.6)
     shadow.offer(4000, bytes(2**20 + 1))
     shadow.offer(4000, None)
     assert 4000 not in [prediction for prediction, _ in shadow._waiting]
@@ -143,7 +143,7 @@ def test_a_model_that_is_not_there_is_said_so_and_nothing_else(
     scene = Scene(ShadowJob("ViT", str(tmp_path / "other.yaml"), str(tmp_path), "onnx", "fp32"))
 
     async def act() -> None:
-        await scene.until(lambda: "shadow model is away" in caplog.text)
+        await scene.until(lambda: "shadow model does not run" in caplog.text)
 
     scene.play(act)
     assert "missing" in caplog.text
@@ -151,8 +151,9 @@ def test_a_model_that_is_not_there_is_said_so_and_nothing_else(
 
 
 def test_the_settings_choose_it_and_the_queue_holds_it() -> None:
-    metrics, scheduler = Metrics(), Scheduler(Queue(1, 0.1, 4))
-    keeper, value = ShadowKeeper(scheduler, metrics), metrics.registry.get_sample_value
+    metrics, queue = Metrics(), Queue(1, 0.1, 4)
+    keeper, value = ShadowKeeper(queue, metrics), metrics.registry.get_sample_value
+    scheduler = Scheduler(queue, admitted=keeper.hold)
 
     async def act() -> None:
         for settings in (Settings(), Settings(shadow_detector_config="starter.yaml", shadow_sample=0)):

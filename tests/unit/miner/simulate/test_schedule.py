@@ -10,8 +10,17 @@ import pytest
 
 from detectors.photos.transforms import ERAS, Era, opened, prepare
 from miner.errors import CouldNotStart
-from miner.simulate.run import Play, SimulatedPhoto, made_photos
-from miner.simulate.schedule import AT_ONCE, HAND, STAGGER, TASK, Request, SimulatedSubnet, own_rounds, plan
+from miner.simulate.run import SimulatedPhoto, SimulationPlan, made_photos
+from miner.simulate.schedule import (
+    MAX_ORGANIC_TASKS,
+    ORGANIC_MINERS,
+    ROUND_MINERS,
+    STAGGER_SECONDS,
+    Request,
+    SimulatedSubnet,
+    own_rounds,
+    plan,
+)
 
 LABELS = [True] * 3 + [False] * 5
 
@@ -47,8 +56,8 @@ def test_a_miner_is_asked_once_in_each_deck(miners: int) -> None:
     rounds = list(islice(own_rounds(miners, np.random.default_rng(0)), 400))
     gaps = np.diff(rounds)
     assert (gaps > 0).all()
-    assert gaps.mean() == pytest.approx(miners / HAND, rel=0.02)
-    assert gaps.max() <= 2 * -(-miners // HAND)
+    assert gaps.mean() == pytest.approx(miners / ROUND_MINERS, rel=0.02)
+    assert gaps.max() <= 2 * -(-miners // ROUND_MINERS)
 
 
 def test_each_validator_asks_at_its_own_time_once_in_an_interval() -> None:
@@ -66,18 +75,20 @@ def test_organic_tasks_are_a_tenth_come_in_bursts_and_are_staggered() -> None:
     organic = [one for one in requests if one.is_organic]
     assert len(organic) / len(requests) == pytest.approx(0.1, abs=0.02)
     bursts = Counter((one.validator, one.at) for one in organic)
-    assert 1 < max(bursts.values()) <= AT_ONCE
-    assert max(one.delay for one in organic) <= (TASK - 1) * STAGGER[1]
+    assert 1 < max(bursts.values()) <= MAX_ORGANIC_TASKS
+    assert max(one.delay for one in organic) <= (ORGANIC_MINERS - 1) * STAGGER_SECONDS[1]
     later = [one.delay for one in organic if one.delay]
-    assert len(later) / len(organic) == pytest.approx(1 - 1 / TASK, abs=0.06)  # the first of three waits for nobody
-    assert min(later) >= STAGGER[0]
+    assert len(later) / len(organic) == pytest.approx(
+        1 - 1 / ORGANIC_MINERS, abs=0.06
+    )  # the first of three waits for nobody
+    assert min(later) >= STAGGER_SECONDS[0]
     agreed = np.mean([vote is one.is_roadwork for one in organic for vote in one.votes])
     assert agreed == pytest.approx(SimulatedSubnet().peers, abs=0.03)
 
 
 @pytest.mark.parametrize("era", ERAS)
 def test_a_picture_is_the_same_to_the_byte_for_its_seed_and_number(era: Era) -> None:
-    once, again, other = (Play(SimulatedSubnet(), made_photos(), era, seed) for seed in (3, 3, 4))
+    once, again, other = (SimulationPlan(SimulatedSubnet(), made_photos(), era, seed) for seed in (3, 3, 4))
     requests = plan(SimulatedSubnet(2, rounds=3), LABELS, 3)[:3]
     assert [once.picture(one) for one in requests] == [again.picture(one) for one in requests]
     differs = [once.picture(one) != other.picture(one) for one in requests]
@@ -85,7 +96,7 @@ def test_a_picture_is_the_same_to_the_byte_for_its_seed_and_number(era: Era) -> 
 
 
 def test_a_photo_that_is_gone_is_named(tmp_path: Path) -> None:
-    play = Play(
+    play = SimulationPlan(
         SimulatedSubnet(),
         [SimulatedPhoto("roadwork/a.jpg", is_roadwork=True, path=tmp_path / "a.jpg")],
         "native",

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from miner.recorder.records import OUTCOMES, RequestRecord
-from miner.status.request_log import WORDS, AbuseLog
+from miner.status.request_log import OUTCOME_WORDS, AbuseLog
 
 WINDOW = 0.05  # seconds
 
@@ -58,4 +58,4 @@ def test_a_forged_address_is_not_repeated(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_every_outcome_it_speaks_of_is_one_of_the_metrics() -> None:
-    assert set(WORDS) < set(OUTCOMES)
+    assert set(OUTCOME_WORDS) < set(OUTCOMES)

@@ -6,7 +6,7 @@ import statistics
 import pytest
 
 from miner.recorder.records import RequestRecord
-from miner.status.history import BINS, MINUTES, OF_STRANGERS, RECENT, History, quantile
+from miner.status.history import BINS, MINUTES, RECENT_REQUESTS, RECENT_UNPROVEN, History, quantile
 from miner.status.overview import Hour
 
 START = 1_000_000 * 60.0  # at the beginning of a minute
@@ -38,16 +38,16 @@ def entry(seconds: float = 0.1, outcome: str = "ok", uid: int | None = 3, caller
 def test_the_ring_keeps_the_last_twenty_with_the_newest_first(history: History) -> None:
     for uid in range(50):
         history.request_ended(entry(uid=uid))
-    assert [request.uid for request in history.recent()] == list(range(49, 49 - RECENT, -1))
+    assert [request.uid for request in history.recent()] == list(range(49, 49 - RECENT_REQUESTS, -1))
 
 
 def test_a_flood_of_strangers_pushes_no_validator_off_the_page(history: History) -> None:
-    for uid in range(RECENT):
+    for uid in range(RECENT_REQUESTS):
         history.request_ended(entry(uid=uid))
     for _ in range(1000):
         history.request_ended(entry(outcome="unauthorised", uid=None, caller=""))
     shown = [request.uid for request in history.recent()]
-    assert shown == [None] * OF_STRANGERS + list(range(RECENT - 1, OF_STRANGERS - 1, -1))
+    assert shown == [None] * RECENT_UNPROVEN + list(range(RECENT_REQUESTS - 1, RECENT_UNPROVEN - 1, -1))
     history.request_ended(entry(uid=77))
     assert history.recent()[0].uid == 77
 
@@ -75,13 +75,27 @@ def test_a_clock_set_back_loses_nothing_and_breaks_nothing(history: History, clo
 
 
 @pytest.mark.parametrize("share", [0.5, 0.95, 0.99])
-def test_quantiles_are_right_within_a_tenth(history: History, share: float) -> None:
+def test_quantiles_are_right_within_a_bin(history: History, share: float) -> None:
     source = random.Random(4)
     times = [source.lognormvariate(-1, 1) for _ in range(5000)]
     for seconds in times:
         history.request_ended(entry(seconds))
     exact = statistics.quantiles(times, n=100)[round(share * 100) - 1]
-    assert quantile(history.hour(), share) == pytest.approx(exact, rel=0.1)
+    assert quantile(history.hour(), share) == pytest.approx(exact, rel=0.02)
+
+
+def test_the_99th_percentile_and_the_maximum_are_told_apart(history: History) -> None:
+    for seconds in (*[0.3] * 200, 0.31):
+        history.request_ended(entry(seconds))
+    hour = Hour.of(history)
+    assert hour.p99 is not None
+    assert 0.3 <= hour.p99 < hour.longest == 0.31
+
+
+def test_no_quantile_is_above_the_maximum(history: History) -> None:
+    for seconds in (0.3001, 0.3002):
+        history.request_ended(entry(seconds))
+    assert Hour.of(history).p99 == Hour.of(history).longest == 0.3002
 
 
 def test_one_answer_is_every_quantile(history: History) -> None:

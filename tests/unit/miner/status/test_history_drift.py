@@ -13,7 +13,7 @@ from detectors.models.manifest import Manifest
 from miner.cli.preparation import record_spread
 from miner.recorder.records import RequestRecord
 from miner.settings.settings import Settings
-from miner.status.history import LEAST, WINDOW, Drift
+from miner.status.history import DRIFT_WINDOW, MIN_DRIFT_PREDICTIONS, Drift
 from tests.models import photo
 
 EVEN = [0.1] * 10
@@ -58,7 +58,8 @@ def test_chance_alone_stays_far_below_the_alert() -> None:
     shares = Manifest.read(STARTER).predictions
     assert shares is not None
     found = [
-        stability_index(random.multinomial(LEAST, np.array(shares) / sum(shares)).tolist(), shares) for _ in range(2000)
+        stability_index(random.multinomial(MIN_DRIFT_PREDICTIONS, np.array(shares) / sum(shares)).tolist(), shares)
+        for _ in range(2000)
     ]
     assert np.mean(found) < 0.06
     assert max(found) < 0.25
@@ -71,15 +72,15 @@ def drifted(window: Drift, probability: float, count: int) -> float:
 
 
 def test_nothing_is_said_of_few_predictions_or_without_a_record() -> None:
-    assert math.isnan(drifted(Drift(lambda: EVEN), 0.95, LEAST - 1))
-    assert math.isnan(drifted(Drift(lambda: None), 0.95, LEAST))
-    assert drifted(Drift(lambda: EVEN), 0.95, LEAST) > 1
+    assert math.isnan(drifted(Drift(lambda: EVEN), 0.95, MIN_DRIFT_PREDICTIONS - 1))
+    assert math.isnan(drifted(Drift(lambda: None), 0.95, MIN_DRIFT_PREDICTIONS))
+    assert drifted(Drift(lambda: EVEN), 0.95, MIN_DRIFT_PREDICTIONS) > 1
 
 
 def test_only_the_last_predictions_count() -> None:
     window = Drift(lambda: EVEN)
-    drifted(window, 0.95, WINDOW)
-    for number in range(WINDOW):
+    drifted(window, 0.95, DRIFT_WINDOW)
+    for number in range(DRIFT_WINDOW):
         window.request_ended(predicted(number % 10 / 10 + 0.05))
     assert window.index == pytest.approx(0, abs=0.01)
 
@@ -87,10 +88,10 @@ def test_only_the_last_predictions_count() -> None:
 def test_another_model_begins_anew() -> None:
     serving = [EVEN]
     window = Drift(lambda: serving[0])
-    assert drifted(window, 0.95, LEAST) > 1
+    assert drifted(window, 0.95, MIN_DRIFT_PREDICTIONS) > 1
     serving[0] = [*[0.0] * 9, 1.0]
     assert math.isnan(window.index)
-    assert math.isnan(drifted(window, 0.95, LEAST - 1))
+    assert math.isnan(drifted(window, 0.95, MIN_DRIFT_PREDICTIONS - 1))
     assert drifted(window, 0.95, 1) == pytest.approx(0, abs=0.01)
 
 

@@ -3,12 +3,15 @@
 import base64
 import hashlib
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import pytest
 
+from miner.status.cards import HEIGHT, latency_chart, nice_top, outcomes_chart
 from miner.status.overview import Overview
-from miner.status.page import CONTENT_SECURITY_POLICY, charts, render
+from miner.status.page import CONTENT_SECURITY_POLICY, render
 from tests.overviews import HOTKEY, entry, overview
 
 VOID = {"meta", "link", "br", "img", "input"}
@@ -105,15 +108,23 @@ def test_the_policy_names_exactly_the_style_and_the_script_of_the_page() -> None
 
 @pytest.mark.parametrize(("value", "top"), [(0, 1), (0.0031, 0.005), (1, 1), (1.01, 2), (9.4, 10), (21, 50)])
 def test_the_charts_end_at_a_round_number(value: float, top: float) -> None:
-    assert charts.nice_top(value) == pytest.approx(top)
+    assert nice_top(value) == pytest.approx(top)
 
 
 def test_the_limit_of_nine_seconds_is_drawn_where_it_matters() -> None:
     assert 'class="limit"' not in render(overview(entry(seconds=2.0)))
     assert 'class="limit"' in render(overview(entry(seconds=9.2)))
-    assert charts.latency(overview(entry(seconds=9.2)).hour.minutes).limit == pytest.approx(charts.HEIGHT * 0.1)
+    assert latency_chart(overview(entry(seconds=9.2)).hour.minutes).limit == pytest.approx(HEIGHT * 0.1)
 
 
 def test_a_single_request_among_thousands_is_seen() -> None:
-    (column,) = charts.outcomes(overview(*[entry()] * 2000, entry("failed")).hour.minutes).columns
+    (column,) = outcomes_chart(overview(*[entry()] * 2000, entry("failed")).hour.minutes).columns
     assert [bar.height >= 1.5 for bar in column.bars if bar.kind == "g-missed"] == [True]
+
+
+def test_a_daemon_that_nobody_looks_at_has_no_template_engine() -> None:
+    code = (
+        "import sys, miner.app; from miner.status.page import template; print('jinja2' in sys.modules, template().name)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", "page.html"]

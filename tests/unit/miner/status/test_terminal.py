@@ -6,14 +6,14 @@ from html import unescape
 import pytest
 from rich.console import Console
 
-from miner import formats
+from miner import __version__, formats
 from miner.cli.top import address_of
 from miner.settings.settings import Settings
 from miner.status.cards import cards
 from miner.status.overview import KeyView, ShadowView
 from miner.status.page import render
-from miner.status.terminal import screen
-from tests.overviews import HOTKEY, entry, overview
+from miner.status.terminal import head, screen
+from tests.overviews import HOTKEY, NOW, entry, overview
 
 
 def frame(renderable: object, width: int = 152) -> str:
@@ -30,6 +30,12 @@ def test_a_frame_has_everything_and_fits(width: int) -> None:
         assert part in shown
     assert "…" not in shown
     assert max(len(line) for line in shown.splitlines()) <= width
+
+
+def test_the_head_has_two_lines_on_a_terminal_of_80_columns() -> None:
+    first, second = frame(head(overview()), 80).splitlines()
+    assert first.split()[:2] == ["●", "Ready"]
+    assert second.split() == [HOTKEY, formats.clock(NOW), "UTC", "version", __version__]
 
 
 def test_a_frame_before_anything_is_there() -> None:

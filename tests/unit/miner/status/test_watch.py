@@ -6,8 +6,9 @@ from typing import ClassVar
 
 import pytest
 
+from miner.axon.clock import ClockWatch
 from miner.chain.base import EMPTY, Neuron, Snapshot
-from miner.identities import Seat
+from miner.identities import Identity
 from miner.metrics import Metrics
 from miner.settings.settings import Settings
 from miner.status.overview import memory_view
@@ -51,7 +52,7 @@ class FakeChain:
 
 @pytest.fixture
 def watch() -> Watch:
-    return Watch(Settings(), Metrics(), lambda: "starting")
+    return Watch(Settings(), Metrics(), lambda: "starting", ClockWatch())
 
 
 def value(watch: Watch, name: str, /, **labels: str) -> float | None:
@@ -68,7 +69,7 @@ def test_a_daemon_that_has_just_started(watch: Watch) -> None:
 
 
 def test_a_chain_that_was_never_read_has_no_numbers_rather_than_wrong_ones(watch: Watch) -> None:
-    watch.see_seats([Seat(watch.settings, chain=FakeChain())])
+    watch.see_identities([Identity(watch.settings, chain=FakeChain())])
     assert value(watch, "chain_age_seconds") == inf
     assert value(watch, "chain_registered", hotkey="own") == 0
     assert value(watch, "chain_syncs_total") == 0
@@ -85,7 +86,7 @@ def test_a_chain_that_was_never_read_has_no_numbers_rather_than_wrong_ones(watch
 
 def test_a_chain_that_is_read_is_shown_from_then_on(watch: Watch) -> None:
     chain = FakeChain()
-    watch.see_seats([Seat(watch.settings, chain=chain)])
+    watch.see_identities([Identity(watch.settings, chain=chain)])
     chain.read()
     watch.count_from_zero()
     assert value(watch, "chain_age_seconds") == 3

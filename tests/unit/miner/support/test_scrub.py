@@ -10,7 +10,15 @@ import pytest
 from miner.settings.addresses import ADDRESSES, HIDDEN
 from miner.settings.settings import Settings
 from miner.support import scrub
-from miner.support.scrub import HARMLESS, SET, key_files, scrubbed, secrets_in, secrets_of_addresses, shown_settings
+from miner.support.scrub import (
+    HARMLESS,
+    SET_NOT_SHOWN,
+    key_files,
+    scrubbed,
+    secrets_in,
+    secrets_of_addresses,
+    shown_settings,
+)
 
 PHRASE = "abandon ability able about above absent absorb abstract absurd abuse access accident"
 
@@ -30,7 +38,7 @@ def test_free_text_is_hidden_unless_it_is_known_to_be_harmless() -> None:
             log_level="DEBUG",
         )
     )
-    assert shown["WALLET_HOTKEY_FILE"] == SET
+    assert shown["WALLET_HOTKEY_FILE"] == SET_NOT_SHOWN
     assert shown["MODEL_URL"] == "https://host.example"
     assert shown["SUBTENSOR_NETWORK"] == "wss://node.example:944"
     assert (shown["WALLET_NAME"], shown["LOG_LEVEL"], shown["QUEUE_DEPTH"]) == ("mine", "DEBUG", 32)
