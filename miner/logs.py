@@ -128,8 +128,9 @@ class JsonFormatter(json.JsonFormatter):
         found: dict[str, Any] = {}
         super().add_fields(found, record, message_dict)
         log_data["time"] = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        log_data["level"] = found["level"].lower()
-        log_data |= {name: redact(found[name]) for name in ("logger", "message", "traceback") if found.get(name)}
+        log_data |= {"level": record.levelname.lower(), "logger": record.name, "message": redact(record.getMessage())}
+        if found.get("traceback"):
+            log_data["traceback"] = redact(found["traceback"])
         log_data |= {name: value for name, value in _fields(record).items() if name not in log_data}
 
 

@@ -38,7 +38,7 @@ Holds = Callable[[FrameType], bool]
 # Names to classes, documents to values, errors, consoles, atomic writes, facts of the machine.
 HELPERS = (
     "detectors/console", "detectors/errors", "detectors/files", "detectors/machine", "detectors/models/documents",
-    "detectors/redact", "detectors/registry", "detectors/torch_compat", "miner/cli/__init__", "miner/cli/common",
+    "detectors/redact", "detectors/registry", "miner/cli/__init__", "miner/cli/common",
     "miner/cli/group", "miner/errors", "miner/formats",
 )  # fmt: skip
 # What runs on a way, but for another thing than the one that goes it.

@@ -50,7 +50,7 @@ def authenticate(
     """Return the caller who signed this very request for us.
 
     The one place that calls the SDK's `verify`. Its next release has to be told the signer's scheme, which 11.3 does
-    not know: it is ours, never the header's word. Replay is judged afterwards, by `replay.SeenNonces`, as for the
+    not know: it is ours, never the header's word. Replay is judged afterwards, by `nonces.SeenNonces`, as for the
     older wire, and the time here, so that a proven caller is known by name when the clocks differ.
 
     Args:

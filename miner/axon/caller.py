@@ -1,4 +1,4 @@
-"""The caller of a request: its identity, whether it is answered, and until when."""
+"""The caller of a request: its identity, how fresh its signature is, and whether it is answered."""
 
 from dataclasses import dataclass
 from typing import Self

@@ -25,7 +25,7 @@ def authenticate(headers: Mapping[str, str], own_hotkey: str, now_ns: int) -> Ca
     """Return the caller who signed these headers for us; about 33 µs, so it runs on the event loop.
 
     In a pool of threads concurrent requests of one caller would overtake each other. Replay is the next step
-    (`replay.SeenNonces`), once the caller is known to be welcome.
+    (`nonces.SeenNonces`), once the caller is known to be welcome.
 
     Raises:
         BadRequest: a number is not one.

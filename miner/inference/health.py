@@ -21,9 +21,9 @@ from miner.inference.queue import Place
 from miner.inference.service import Service
 
 MEBIBYTE = 2**20
-FREE_SHARE = 0.05  # of the limit is kept free,
-LEAST, MOST = 16 * MEBIBYTE, 128 * MEBIBYTE  # within these: about what the requests of a moment take
-RELIEF_FACTOR = 1.25  # of that must be free again
+FREE_SHARE = 0.05  # of the limit is kept free, within the bounds below
+LEAST, MOST = 16 * MEBIBYTE, 128 * MEBIBYTE  # about what the requests of a moment take
+RELIEF_FACTOR = 1.25  # of what is kept free must be free again before requests are taken
 
 
 log = logging.getLogger(__name__)

@@ -39,7 +39,10 @@ KEPT_BYTES = 512 * 2**10  # of a picture: a validator's has 20 to 300 kB
 
 
 class Breaker:
-    """Told of every answer; lives on one event loop."""
+    """The circuit breaker: after failures in a row no request reaches the model until it answers the known picture.
+
+    It is told of every answer, and lives on one event loop.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock

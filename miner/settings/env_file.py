@@ -12,7 +12,7 @@ from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
 from miner.errors import ConfigurationError
-from miner.settings.addresses import ADDRESSES, HIDDEN, shown_each, shown_within
+from miner.settings.addresses import ADDRESSES, HIDDEN, secrets_within, shown_each, shown_within
 from miner.settings.validators import nearest
 
 HUB = "HF_"  # HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, …: huggingface_hub's own
@@ -75,10 +75,23 @@ def lend_to_hub(env_file: Path | None) -> None:
 
 
 def secrets_of_environment(names: Container[str], env_file: Path | None = None) -> list[str]:
-    """Return what others must not read: values that are named like secrets, and those of keys that are not ours."""
+    """Return what others must not read: values that are named like secrets, and those of keys that are not ours.
+
+    Of the keys that StreetVision's own miner has and this one does not use: only what an address hides.
+    """
     given = dotenv_values(env_file) if env_file is not None else {}
     found = [value for key, value in os.environ.items() if any(word in key.upper() for word in SECRET_WORDS)]
-    return [*found, *(value for key, value in given.items() if key.upper() not in names and value)]
+    for key, value in (*os.environ.items(), *given.items()):
+        if key.upper() in UNUSED_KEYS and value:
+            found += secrets_within(value)
+    return [
+        *found,
+        *(
+            value
+            for key, value in given.items()
+            if value and key.upper() not in names and key.upper() not in UNUSED_KEYS
+        ),
+    ]
 
 
 def key_notes(names: Collection[str], env_file: Path | None) -> Iterator[str]:
@@ -90,5 +103,6 @@ def key_notes(names: Collection[str], env_file: Path | None) -> Iterator[str]:
             yield f"unknown key {key} in {env_file}" + (f"; did you mean {near}?" if near else "")
     if not os.environ.get(HUB_TOKEN):  # where `lend_to_hub` has put the file's
         yield from (f"{key} is not read: the hub's token is {HUB_TOKEN}" for key in OLD_TOKENS if os.environ.get(key))
-    if unused := [key for key in UNUSED_KEYS if os.environ.get(key) or given.get(key)]:
-        yield f"{', '.join(unused)}: accepted and unused; this miner answers images only and calls no proxy"
+    unused = {key.upper() for key, value in (*os.environ.items(), *given.items()) if value} & set(UNUSED_KEYS)
+    if unused:
+        yield f"{', '.join(sorted(unused))}: accepted and unused; this miner answers images only and calls no proxy"

@@ -87,7 +87,7 @@ HARMLESS = {
     "image_detector", "image_detector_config", "image_detector_backend", "image_detector_precision", "wallet_name",
     "wallet_hotkey", "wallet_hotkeys", "wallet_path", "miner_axon_host", "axon_external_ip", "blacklist_allow_hotkeys",
     "blacklist_deny_hotkeys", "status_host", "status_allowed_hosts", "state_dir", "models_dir", "standalone_file",
-    "remote_model", "shadow_detector", "shadow_detector_config",
+    "remote_model", "remote_fallback", "shadow_detector", "shadow_detector_config",
 }  # fmt: skip
 
 

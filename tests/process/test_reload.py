@@ -120,7 +120,7 @@ def test_a_shadow_that_is_promoted_serves_and_is_no_longer_its_own_shadow(
         eventually(lambda: asking.answers[200] > told + 5)
     assert set(asking.answers) == {200}
     assert probability_of(daemon.ask(street)) > before
-    eventually(lambda: "scores no more" in daemon.log)
+    eventually(lambda: "shadow is stopped" in daemon.log)
     # The model of before comes to watch the new one: a reload begins a shadow too, with a count of its own.
     choose(models, second, f"SHADOW_DETECTOR_CONFIG={models / 'first.yaml'}", "SHADOW_SAMPLE=1")
     daemon.signal(signal.SIGHUP)

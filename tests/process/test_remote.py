@@ -187,7 +187,7 @@ def test_a_gateways_password_and_key_are_used_and_told_to_nobody(
     assert second.wait() == 3
     said += [daemon.log, second.log]
     assert f"endpoint 0 ({engine.address}) is used" in daemon.log
-    eventually(lambda: f"endpoint 0 ({engine.address}) is left alone" in daemon.log)
+    eventually(lambda: f"endpoint 0 ({engine.address}) is out of use" in daemon.log)
     assert f"endpoint 0 ({engine.address}): no connection" in second.log
     assert not [secret for secret in secrets if secret in "\n".join(said)]
 

@@ -43,6 +43,6 @@ def test_a_second_model_sees_what_was_answered_and_its_end_is_not_the_miners(
     shadow.kill()
     eventually(lambda: daemon.metric("shadow_up") == 0)
     probability_of(daemon.ask(photo(64, 64)))
-    eventually(lambda: "shadow model is away" in daemon.log)
+    eventually(lambda: "does not run" in daemon.log)
     assert daemon.stop() == 0
     assert not shadow.is_running()

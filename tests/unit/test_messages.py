@@ -326,7 +326,11 @@ TABLES = (SETTINGS, COMMANDS, STARTS, MODELS, PHOTOS, CALLERS)
 
 @pytest.mark.parametrize(
     ("sentence", "deed"),
-    [pytest.param(*row, id=row[0][:50]) for table in TABLES for row in table.items()],
+    [
+        pytest.param(*row, id=row[0][:50], marks=[pytest.mark.slow] if "not the password" in row[0] else [])
+        for table in TABLES
+        for row in table.items()
+    ],
 )
 def test_what_can_not_be_is_said_in_a_sentence(
     sentence: str, deed: Deed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -147,7 +147,7 @@ def test_all_that_others_know_of_a_backend_stands_in_its_row(tmp_path: Path) -> 
         from detectors.base import RunOptions
         from detectors.load import PreparedModel, load_model
         from detectors.models.config import read_config
-        from detectors.quantize.quantize import CalibrationPhotos, Order, make_faster
+        from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest, make_faster
         from detectors.photos.synthetic import many_pictures
         from miner.bench import machine, tuning
         from miner.bench.subject import variants
@@ -157,7 +157,7 @@ def test_all_that_others_know_of_a_backend_stands_in_its_row(tmp_path: Path) -> 
         settings = Settings.load()
         config = read_config(settings.detector_config)
         found = PreparedModel.find(config, settings.models_dir)
-        make_faster(found.folder, Order("int8", "reference", settings.models_dir, RunOptions(),
+        make_faster(found.folder, PrecisionRequest("int8", "reference", settings.models_dir, RunOptions(),
                     CalibrationPhotos(many_pictures(6)), 1.0, lambda words: None))
         model = PreparedModel.find(config, settings.models_dir)
         assert not found.has("int8", "reference") and model.has("int8", "reference")

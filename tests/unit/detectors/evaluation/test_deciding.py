@@ -149,6 +149,7 @@ def test_an_ensembles_file_is_made_or_its_fusion_replaced(tmp_path: Path) -> Non
         write_ensemble(path, Fusion(branches=["c"]), [], {})
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_scikit_learn_and_the_better_is_named() -> None:
     seconds = np.full(len(LABELS), 0.02)
     figures = judge(LABELS, GOOD, seconds)
@@ -183,6 +184,7 @@ FEW = np.array([True] * 3 + [False] * 30)
         ),
     ],
 )
+@pytest.mark.slow
 def test_too_few_photos_for_the_folds_are_refused(labels: np.ndarray, groups: np.ndarray | None, words: str) -> None:
     said = RANDOM.random(len(labels))
     for decide in (lambda: calibrate(labels, said, groups=groups), lambda: measure(labels, {"a": said}, groups=groups)):

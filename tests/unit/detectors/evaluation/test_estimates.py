@@ -59,6 +59,7 @@ def test_more_photos_make_an_interval_narrower() -> None:
     assert many.high - many.low < few.high - few.low
 
 
+@pytest.mark.slow
 def test_a_gain_on_the_same_photos_is_surer_than_two_intervals() -> None:
     before = answers(0.9, 2)
     after = before.copy()
@@ -69,6 +70,7 @@ def test_a_gain_on_the_same_photos_is_surer_than_two_intervals() -> None:
     assert reward_estimate(LABELS, before).high > reward_estimate(LABELS, after).low
 
 
+@pytest.mark.slow
 def test_a_difference_by_chance_is_noise() -> None:
     assert reward_gain(LABELS, answers(0.9, 8), answers(0.9, 9)).is_noise
     assert reward_gain(LABELS, LABELS, LABELS) == Estimate(0.0, 0.0, 0.0)

@@ -18,6 +18,7 @@ HISTORY = [
 LABELS, PROBABILITIES = np.array([0, 0, 1, 1]), np.array([0.1, 0.5, 1.0, 0.3])
 
 
+@pytest.mark.slow
 def test_every_plot_is_a_picture(tmp_path: Path) -> None:
     plots.class_balance(COUNTS, tmp_path / "plots" / "balance.png")
     plots.training_curves(HISTORY, tmp_path / "curves.png")

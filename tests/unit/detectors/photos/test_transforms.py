@@ -67,6 +67,7 @@ def test_a_view_of_an_era_is_what_simulate_sends(era: Era) -> None:
     assert sent(source, era, np.random.default_rng(5)) == prepare(source, era, np.random.default_rng(5))
 
 
+@pytest.mark.slow
 def test_a_change_is_made_at_the_size_that_is_sent_and_its_jpeg_comes_last() -> None:
     source = photo(1920, 1080)
     plain = np.asarray(opened(prepare(source, "letterbox", np.random.default_rng(0))), dtype=float)

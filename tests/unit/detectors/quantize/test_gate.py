@@ -93,6 +93,7 @@ def test_what_is_calibrated_on_is_not_judged_on(count: int, calibrated: int, jud
         assert 0.4 <= sum(one.labels or ()) / calibrated <= 0.6  # spread over both classes, though these are sorted
 
 
+@pytest.mark.slow
 def test_without_photos_there_are_enough_made_ones_for_both() -> None:
     calibration, rest = CalibrationPhotos.by_arithmetic().split()
     assert (len(calibration.data), len(rest.data)) == (32, 64)

@@ -18,6 +18,8 @@ from detectors.remote.endpoints import EngineOptions, State
 from tests.models import photo
 from tests.oip_server import Mood, OipServer
 
+pytestmark = pytest.mark.slow  # real servers, waited for
+
 PATIENCE = 60.0  # seconds
 PICTURE = photo(320, 240)
 LABELS = ("None", "Roadwork")

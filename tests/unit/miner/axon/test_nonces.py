@@ -252,5 +252,5 @@ class Jumping(RuleBasedStateMachine):
         self.ask(*one)
 
 
-TestJumping = Jumping.TestCase
+TestJumping = pytest.mark.slow(Jumping.TestCase)
 TestJumping.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)

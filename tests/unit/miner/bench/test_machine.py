@@ -46,6 +46,7 @@ def test_what_is_possible_is_said_as_a_share_of_the_first() -> None:
     assert words.endswith("(share of onnx fp32): fp32 80.0 ms (0.80), int8 20.0 ms (0.20)")
 
 
+@pytest.mark.slow
 def test_the_pace_is_measured_on_what_is_installed() -> None:
     rates = measure_rates(clean_environment())
     assert {"fp32", "int8"} <= set(rates)

@@ -88,6 +88,7 @@ def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pyte
         output.check_plot(tmp_path / "x.png")
 
 
+@pytest.mark.slow
 def test_a_plot_is_a_png(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / "x.png"

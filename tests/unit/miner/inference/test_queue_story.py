@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -166,4 +167,4 @@ class Story(RuleBasedStateMachine):
         assert Counter(self.members) == self.ends
 
 
-TestAnyStory = Story.TestCase
+TestAnyStory = pytest.mark.slow(Story.TestCase)

@@ -250,6 +250,7 @@ def test_twins_that_try_again_without_the_memory_for_it_leave_no_slot_behind() -
     play(act, slots=2)
 
 
+@pytest.mark.slow
 def test_when_memory_is_gone_all_that_wait_are_told_however_many() -> None:
     async def act(scene: Scene) -> None:
         running = await scene.asks("running", b"another picture")

@@ -9,6 +9,7 @@ from detectors.errors import NoConfig
 from detectors.models.config import read_config
 from miner.cli.common import read_settings
 from miner.errors import ConfigurationError
+from miner.settings.env_file import secrets_of_environment
 from miner.settings.settings import Settings, environment_of, setting_names
 
 ORIGINAL = """\
@@ -418,3 +419,14 @@ def test_without_a_home_the_paths_that_want_one_are_named(monkeypatch: pytest.Mo
     with pytest.raises(ConfigurationError) as caught:
         Settings.load(state_dir=f"{unknown}/state", image_detector_config=f"{unknown}/a.yaml")
     assert [line.partition("=")[0] for line in str(caught.value).splitlines()] == ["IMAGE_DETECTOR_CONFIG", "STATE_DIR"]
+
+
+def test_of_keys_that_are_accepted_and_unused_only_an_addresss_secrets_are_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "miner.env"
+    file.write_text("VIDEO_DETECTOR_CONFIG=starter.yaml\nNOT_OURS=hidden\n")
+    monkeypatch.setenv("PROXY_CLIENT_URL", "https://user:hunter2@proxy.example")
+    found = secrets_of_environment(setting_names(), file)
+    assert {"hunter2", "hidden"} <= set(found)
+    assert "starter.yaml" not in found

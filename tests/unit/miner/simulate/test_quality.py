@@ -32,6 +32,7 @@ def test_exactly_a_half_is_no_roadwork() -> None:
     assert (quality.sensitivity, quality.specificity, quality.accuracy) == (0, 1, 0.5)
 
 
+@pytest.mark.slow
 def test_a_threshold_that_helps_is_found_and_not_flattered() -> None:
     random = np.random.default_rng(0)
     labels = random.random(600) < 0.5
@@ -52,6 +53,7 @@ def test_a_threshold_that_helps_is_found_and_not_flattered() -> None:
 
 
 @pytest.mark.parametrize("views", [0.0, 0.5])
+@pytest.mark.slow
 def test_a_photo_that_is_sent_again_is_no_other_photo(views: float) -> None:
     """The line is at its best already: what is found must not look like a gain, and the intervals must hold."""
     random = np.random.default_rng(1)

@@ -87,6 +87,7 @@ def test_organic_tasks_are_a_tenth_come_in_bursts_and_are_staggered() -> None:
 
 
 @pytest.mark.parametrize("era", ERAS)
+@pytest.mark.slow
 def test_a_picture_is_the_same_to_the_byte_for_its_seed_and_number(era: Era) -> None:
     once, again, other = (SimulationPlan(SimulatedSubnet(), made_photos(), era, seed) for seed in (3, 3, 4))
     requests = plan(SimulatedSubnet(2, rounds=3), LABELS, 3)[:3]

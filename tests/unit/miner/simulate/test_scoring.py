@@ -48,10 +48,12 @@ rounds = st.tuples(st.none() | st.sampled_from([0.0, 0.3, 0.5, 0.500001, 0.7, 1.
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(rounds, min_size=1, max_size=40))
+@pytest.mark.slow
 def test_the_simulated_score_is_the_validators(played: list[tuple[float | None, bool]]) -> None:
     check(played)
 
 
+@pytest.mark.slow
 def test_the_simulated_score_is_the_validators_over_windows_that_are_full() -> None:
     random = np.random.default_rng(0)
     played: list[tuple[float | None, bool]] = []

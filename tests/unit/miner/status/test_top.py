@@ -14,6 +14,8 @@ from miner.status.overview import Overview, ShadowView
 from miner.status.top import Top
 from tests.overviews import HOTKEY, entry, overview
 
+pytestmark = pytest.mark.slow  # a whole screen for each key
+
 SCREEN = (80, 24)
 FULL = overview(
     *[entry(uid=uid) for uid in range(100, 119)],
