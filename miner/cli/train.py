@@ -27,7 +27,10 @@ def train(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(help="; ".join(f"{name}: {entry.words}" for name, entry in METHODS.items()) + "."),
+        typer.Option(
+            metavar=f"<{'|'.join(METHODS)}>",
+            help="; ".join(f"{name}: {entry.words}" for name, entry in METHODS.items()) + ".",
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Most epochs; early stopping may end before.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Photos per optimiser step (32).")] = None,

@@ -32,10 +32,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from detectors.base import Detector
-    from detectors.console import Screen
-    from detectors.models.config import DetectorConfig
     from detectors.photos.labelled import LabelledPhotos
-    from detectors.training.budget import Machine, MachineReading, Probe
+    from detectors.training.budget import Probe
 
 CACHE_FOLDER = Path("~/.cache/roadwork-miner/training")
 

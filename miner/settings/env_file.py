@@ -84,14 +84,8 @@ def secrets_of_environment(names: Container[str], env_file: Path | None = None) 
     for key, value in (*os.environ.items(), *given.items()):
         if key.upper() in UNUSED_KEYS and value:
             found += secrets_within(value)
-    return [
-        *found,
-        *(
-            value
-            for key, value in given.items()
-            if value and key.upper() not in names and key.upper() not in UNUSED_KEYS
-        ),
-    ]
+    others = (key for key in given if key.upper() not in names and key.upper() not in UNUSED_KEYS)
+    return [*found, *(value for key in others if (value := given[key]))]
 
 
 def key_notes(names: Collection[str], env_file: Path | None) -> Iterator[str]:

@@ -300,3 +300,10 @@ def test_a_line_that_can_not_be_put_into_words_is_counted_and_others_follow(tmp_
         background.close()
     assert background.lost == 1
     assert "plain" in path.read_text()
+
+
+def test_a_lines_own_fields_and_a_message_that_is_no_text_take_nothing_from_a_json_line() -> None:
+    record = logging.LogRecord("miner", logging.INFO, __file__, 1, {"a": 1}, (), None)
+    record.level = "mine"
+    fields = json.loads(JsonFormatter().format(record))
+    assert (fields["level"], fields["message"], fields["logger"]) == ("info", "{'a': 1}", "miner")

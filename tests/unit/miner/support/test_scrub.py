@@ -288,3 +288,7 @@ def test_every_wallet_is_looked_through_and_nested_keys_too(tmp_path: Path) -> N
 def test_a_text_of_one_endless_word_takes_no_minutes() -> None:
     text = "A" * 2**18
     assert scrubbed(text, ["hunter22"]) == text
+
+
+def test_a_closed_list_is_shown_whoever_fills_it() -> None:
+    assert shown_settings(Settings())["REMOTE_FALLBACK"] == "refuse"
