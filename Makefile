@@ -122,11 +122,15 @@ bench-shadow: $(VENV)/.serve ## What a shadow model costs live requests: with an
 WORKERS ?= 3
 PARALLEL := --dist loadfile --no-loadscope-reorder
 
-# The hook has half a minute, of which an import of torch would take a third.
-QUICK := 'not process and not slow and not export and not fuzz' --ignore=tests/unit/detectors/training
+# Modules compiled once, not by each of a thousand processes.
+check test: export PYTHONDONTWRITEBYTECODE :=
 
-check: lint ## Lint, types and the quick tests: no processes, no torch, nothing slow
-	@$(BIN)/pytest -q -n 2 $(PARALLEL) -m $(QUICK) tests/unit
+# The hook has half a minute, of which imports of torch and scikit-learn would take a third.
+QUICK := -m 'not process and not slow and not export and not fuzz' \
+	--ignore=tests/unit/detectors/training --ignore=tests/unit/detectors/evaluation
+
+check: lint ## Lint, types and the quick tests: no processes, no torch, no scikit-learn, nothing slow
+	@$(BIN)/pytest -q -n 2 $(PARALLEL) $(QUICK) tests/unit
 
 lint: $(VENV)/.all ## Ruff and mypy --strict
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -1,5 +1,6 @@
-"""How far hypothesis goes: seconds with the tests, further by `make fuzz`; who starts processes, who may take long."""
+"""How far hypothesis goes, which tests start processes, which come first."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -37,3 +38,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(900))
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)  # stable: a file's tests stay together
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector off what the imports made: thousands of tests long it would look through all of it."""
+    gc.freeze()

@@ -39,16 +39,7 @@ def imports(module: str, root: Path = ROOT) -> frozenset[str]:
 
 
 def _imports(path: Path, known: Mapping[str, Path]) -> Iterator[str]:
-    tree = tree_of(path)
-    typed = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if id(node) in typed:
-            continue
+    for node in _statements(tree_of(path).body):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -56,6 +47,18 @@ def _imports(path: Path, known: Mapping[str, Path]) -> Iterator[str]:
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
                 yield whole if whole in known else node.module or ""
+
+
+def _statements(block: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield the statements of a block, however deep, but for what only a type checker reads."""
+    for node in block:
+        yield node
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield from _statements(getattr(node, "body", []))
+        yield from _statements(getattr(node, "orelse", []))
+        yield from _statements(getattr(node, "finalbody", []))
+        for part in (*getattr(node, "handlers", []), *getattr(node, "cases", [])):
+            yield from _statements(part.body)
 
 
 @cache

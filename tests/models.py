@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from detectors.backends.torch import ensure_torchvision
 from detectors.photos.synthetic import scene
 
 LABELS = {0: "None", 1: "Roadwork"}
@@ -31,6 +30,8 @@ def photo(
 
 def make_vit(folder: Path, *, full_size: bool = False, labels: dict[int, str] = LABELS, **values: Any) -> Path:
     """Write a ViT with random weights and a head that tells pictures apart; `values` are of transformers' ViTConfig."""
+    from detectors.backends.torch import ensure_torchvision
+
     ensure_torchvision()
     import torch
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
@@ -51,6 +52,8 @@ def make_vit(folder: Path, *, full_size: bool = False, labels: dict[int, str] = 
 
 def make_resnet(folder: Path) -> Path:
     """Write a tiny ResNet, whose batch norms keep running statistics, with random weights."""
+    from detectors.backends.torch import ensure_torchvision
+
     ensure_torchvision()
     import torch
     from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
@@ -65,6 +68,8 @@ def make_resnet(folder: Path) -> Path:
 
 def make_pair(repository: Path, *, full_size: bool = False) -> Path:
     """Write a ConvNeXtV2 and a DINOv2 with registers, the published pair's architectures, as two subfolders."""
+    from detectors.backends.torch import ensure_torchvision
+
     ensure_torchvision()
     import torch
     from transformers import (

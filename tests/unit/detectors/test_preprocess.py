@@ -10,7 +10,6 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from detectors.backends.torch import ensure_torchvision
 from detectors.errors import ImageError, ModelError, ModelFileError
 from detectors.models.hf_config import SLOW_ONLY
 from detectors.photos.synthetic import scene
@@ -58,6 +57,8 @@ def pictures() -> list[Image.Image]:
 @pytest.mark.export
 @pytest.mark.parametrize("config", PUBLISHED, ids=lambda config: "-".join(map(str, config.values())))
 def test_equals_the_published_processor_of_transformers(config: dict[str, Any]) -> None:
+    from detectors.backends.torch import ensure_torchvision
+
     ensure_torchvision()
     import transformers
 
@@ -109,6 +110,8 @@ FILES = possible(
 def test_any_file_is_served_as_transformers_does_or_refused(
     name: str, values: dict[str, Any], size: tuple[int, int]
 ) -> None:
+    from detectors.backends.torch import ensure_torchvision
+
     ensure_torchvision()
     import transformers
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from detectors.backends.torch import ensure_torchvision
 from detectors.errors import ModelError, ModelFileError
 from detectors.models.hf_config import MODEL_TYPES, PROCESSORS, ProcessorConfig
 from detectors.network import ViT
@@ -141,6 +140,8 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 
 @pytest.mark.export
 def test_the_processor_of_each_network_is_that_of_transformers() -> None:
+    from detectors.backends.torch import ensure_torchvision
+
     ensure_torchvision()
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
@@ -158,6 +159,8 @@ def test_the_processor_of_each_network_is_that_of_transformers() -> None:
     "processor", [{}, {"feature_extractor_type": "DeiTFeatureExtractor"}, {"processor_class": "x"}]
 )
 def test_the_processor_is_the_one_that_transformers_finds(tmp_path: Path, processor: dict[str, Any]) -> None:
+    from detectors.backends.torch import ensure_torchvision
+
     ensure_torchvision()
     from transformers import AutoImageProcessor
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
 
 from detectors.base import ModelFiles, RunOptions
 from detectors.models.labels import DrawingCheck, ask_drawn, sorting_of
@@ -17,6 +16,8 @@ from tests.reversed import copy_starter
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), min_size=2, max_size=60))
 def test_the_auc_is_that_of_scikit_learn_with_ties(rows: list[tuple[bool, int]]) -> None:
+    from sklearn.metrics import roc_auc_score
+
     labels, said = [label for label, _ in rows], [tenth / 10 for _, tenth in rows]
     if len(set(labels)) == 2:
         assert sorting_of(labels, said).auc == pytest.approx(roc_auc_score(labels, said))

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, matthews_corrcoef
 
 from miner.axon.client import Reply
 from miner.errors import MESSAGES
@@ -25,7 +24,9 @@ def answer(number: int = 0, prediction: float | None = 0.9) -> SentAnswer:
 
 
 def by_the_book(played: list[tuple[float | None, bool]]) -> list[float]:
-    """The smoothed scores, with sklearn, from the description of the subnet's validator."""
+    """The smoothed scores, with scikit-learn, from the description of the subnet's validator."""
+    from sklearn.metrics import accuracy_score, matthews_corrcoef
+
     score, scores = 0.0, []
     for end in range(1, len(played) + 1):
         reward = 0.0
