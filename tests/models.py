@@ -41,7 +41,7 @@ def make_vit(folder: Path, *, full_size: bool = False, labels: dict[int, str] = 
     config = ViTConfig(
         id2label=labels,
         label2id={label: index for index, label in labels.items()},
-        **({} if full_size else small | values),
+        **(({} if full_size else small) | values),
     )
     model = ViTForImageClassification(config).eval()
     _spread(model.classifier, lambda: model(_scenes() * 2 - 1))

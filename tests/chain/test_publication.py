@@ -250,7 +250,8 @@ async def test_what_validators_can_not_reach_never_gets_on_chain(node: Node, cha
     await run_until(chain, lambda: chain.syncs >= 3 and f"not published: {ip} is " in chain.publication)
     assert "set AXON_EXTERNAL_IP" in chain.publication
     assert node.requests[SUBMIT] == 0
-    assert [record.levelname for record in caplog.records if ip in record.getMessage()] == ["WARNING"] * 2
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING and ip in record.getMessage()]
+    assert len(warnings) == 2
 
 
 async def test_on_a_chain_of_ones_own_any_address_may_be_right(node: Node, chain_of) -> None:

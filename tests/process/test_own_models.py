@@ -1,4 +1,4 @@
-"""An operator's own models, from their original files to an answer: a full-size ViT-base and a YOLO11n classifier."""
+"""An operator's own models, from their original files to an answer: a ViT as wide as ViT-base, and a YOLO11n."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def original(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """Return the detector's name, the original weights and the YAML file that names them."""
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "ViT":
-        weights, source = make_vit(folder / "vit-base", full_size=True), "hf_repo: vit-base\n"
+        weights, source = make_vit(folder / "vit-base", full_size=True, num_hidden_layers=3), "hf_repo: vit-base\n"
     else:
         weights, source = make_yolo(folder / "best.pt"), "weights_path: best.pt\nroadwork_class_index: 1\n"
     (folder / "own.yaml").write_text(source)

@@ -17,8 +17,8 @@ def run(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def tune(daemon: Daemon) -> dict[str, Any]:
-    """Tune in five seconds, or, where the machine is too busy for that, in the minute it has by default."""
-    done = run(daemon, "tune", "--seconds", "5", "--json")
+    """Tune in fifteen seconds, or, where the machine is too busy for that, in the minute it has by default."""
+    done = run(daemon, "tune", "--seconds", "15", "--json")
     if done.returncode == 3:
         assert "more --seconds may help" in done.stderr
         done = run(daemon, "tune", "--json")
