@@ -118,8 +118,9 @@ def public_classes(root: Path = ROOT) -> Counter[str]:
 
 
 def top(package: str, root: Path = ROOT) -> list[str]:
-    """Return the entries at the top of a package, data folders too."""
-    return sorted(path.name for path in (root / package).iterdir() if path.name not in ("__init__.py", "__pycache__"))
+    """Return the entries at the top of a package, data folders too; of a room that was moved, the compiled is left."""
+    files = [path.relative_to(root / package) for path in (root / package).rglob("*") if path.is_file()]
+    return sorted({file.parts[0] for file in files if "__pycache__" not in file.parts} - {"__init__.py"})
 
 
 def counts(root: Path = ROOT) -> dict[str, object]:
