@@ -11,7 +11,6 @@ import psutil
 MEMORY_FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))  # versions 2, 1
 NO_LIMIT = 2**60  # bytes; version 1 writes "none" as the largest multiple of a page
 
-
 LOUD = 0.1  # of the machine's CPU time; more than this in other hands, and figures are of little worth
 
 

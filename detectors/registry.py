@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from detectors.quantize import Recipe
     from detectors.training.methods import TrainingMethod
 
-
 PRECISIONS = ("fp32", "bf16", "int8")
 DEFAULT = "onnx"  # the backend that serves where nothing else was chosen, and that others are compared with
 FUSED = "Ensemble"  # the one without a graph of its own: it asks others

@@ -44,7 +44,6 @@ from miner.status.watch import Watch
 
 log = logging.getLogger(__name__)
 
-
 SETTLED_SECONDS = 2.0  # seconds after the start
 UNWATCHED_SECONDS = 60.0  # without a watchdog: a quiet model proves itself twice in these all the same
 

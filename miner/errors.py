@@ -6,6 +6,7 @@
     │   ├── CouldNotStart          exit 3: the settings are right, the world is not
     │   └── Stuck                  exit 4: it ran, and can be of no more use before a restart
     ├── ChainFault, AddressUnknown  the chain or the network is away for now (`miner.chain`); tried again, never fatal
+    ├── ShadowFault                the second model can't be asked (`miner.shadow`); the first one is not concerned
     └── RequestError               ends one request, as one JSON body; `axon.app` alone sends it
         ├── BadRequest             400
         ├── Unauthorised           401; `axon.caller.StaleNonce` is one
@@ -26,7 +27,6 @@ from typing import ClassVar, Literal
 RefusalReason = Literal[
     "queue_full", "share", "deadline", "evicted", "late", "not_ready", "draining", "no_endpoint", "memory"
 ]
-
 
 MESSAGES: dict[RefusalReason, str] = {
     "queue_full": "the queue is full",

@@ -28,7 +28,6 @@ from miner.recorder.records import OUTCOMES, RequestRecord, Wire
 
 PREFIX = "roadwork_miner_"
 
-
 STAGES = ("verify", "body", "queue", "decode", "preprocess", "infer", "respond")
 # With an edge at 9 s, where validators stop waiting.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 4.5, 6, 7.5, 9, 12)

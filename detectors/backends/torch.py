@@ -34,7 +34,6 @@ from detectors.registry import DETECTORS
 
 Network = Callable[[Any], Any]
 
-
 WAY_OUT = "the folder has to load with AutoModelForImageClassification of transformers 4.57"
 COUNTERS = "num_batches_tracked"  # of batch norms, which no answer depends on
 

@@ -26,7 +26,6 @@ Numbers = NDArray[np.int64]
 Groups = NDArray[np.int64]  # near-identical photos have the same number
 Fit = Callable[[Numbers], Callable[[Numbers], Flags]]
 
-
 HIDDEN_UNITS = 4  # hidden units of the mlp
 WEIGHT_STEPS = 10  # of a weight from 0 to 1
 Branches = Mapping[str, Floats]

@@ -24,7 +24,6 @@ from detectors.photos.transforms import View, sent
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-
 UNTRANSFORMED: Final = "as it is"  # the very file
 Sending = View | Literal["as it is"]
 Tell = Callable[[], None]  # one photo is done

@@ -22,7 +22,6 @@ Value = TypeVar("Value", float, NDArray[np.float64])
 PROBABILITY_EPSILON = 1e-9  # to 0 and 1, for finite log-odds
 JUST_ABOVE = float(np.nextafter(0.5, 1))
 
-
 TENTHS = 10
 PSEUDO_COUNT = 0.5  # of a prediction, added to each tenth, so that an empty one is no division by zero
 Floats = NDArray[np.float64]

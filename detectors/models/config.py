@@ -17,13 +17,13 @@ from detectors.models.documents import faults, read_yaml, shown
 from detectors.models.labels import INDEX_KEY, LABEL_KEY
 
 VIT, YOLO, THIRD, KERAS = "vit_config", "yolo_weights_path", "googlenet_fusion_path", "use_keras"
+log = logging.getLogger(__name__)
+
 FUSION_KEYS = {VIT, YOLO, THIRD, KERAS}
 YOLO_CLASS_KEY = "roadwork_class_index"  # of its YOLO branch
 MAX_PASTED_CHARACTERS = 2000  # characters of what is to be pasted
 DEFAULTS = {VIT: "ViT_roadwork.yaml", YOLO: "best.pt"}
 
-
-log = logging.getLogger(__name__)
 SHIPPED = Path(__file__).parents[1] / "configs"
 SOURCES = ("hf_repo", "weights_path", "model_folder", "branches")
 

@@ -30,7 +30,6 @@ UNNAMED = 2  # classes of a file that names none
 
 Positive = Annotated[int, Field(ge=1)]
 
-
 PROCESSOR_FILE = "preprocessor_config.json"
 ULTRALYTICS = "UltralyticsClassify"
 NEAREST, BILINEAR, BICUBIC = 0, 2, 3  # Pillow's numbers

@@ -19,7 +19,6 @@ NAME = MANIFEST_FILE
 NUMPY = "numpy"  # the reference where there is no torch
 HASH_BLOCK_BYTES = 16 * 2**20  # bytes that are hashed at a time
 
-
 Tenths = Annotated[list[Share], Field(min_length=10, max_length=10)]
 Precision = Literal["fp32", "bf16", "int8"]
 PLAIN_VIT_BUILDER = "plain ViT graph"  # in a manifest's `made_with`

@@ -17,7 +17,6 @@ DOWNLOAD_ROUNDS = 3  # what config.json names may be an index, which names shard
 
 UNAUTHORISED, FORBIDDEN, NOT_FOUND = 401, 403, 404
 
-
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 

@@ -21,7 +21,6 @@ THUMBNAIL_SIDE = 24  # pixels of a thumbnail
 DUPLICATE_CORRELATION = 0.88  # correlation of two thumbnails; copies at another size or JPEG quality are above .99
 COMPARED_ROWS = 1024  # rows compared at a time, so that memory stays small with many photos
 
-
 CLASSES = ("no_roadwork", "roadwork")  # folders, in the order of the labels
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _AND = " and ".join(CLASSES)

@@ -16,7 +16,6 @@ MAX_ROTATION = 20.0  # degrees, either way
 MIN_CROP_SHARE = 0.2  # of its area that a crop leaves of a photo
 BILINEAR = Image.Resampling.BILINEAR
 
-
 Era = Literal["letterbox", "native", "augmented"]
 ERAS: tuple[Era, ...] = get_args(Era)
 QUALITY = 75  # of Pillow's JPEG where nothing else is said, as in the validators

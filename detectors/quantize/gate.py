@@ -31,7 +31,6 @@ EQUAL_SPEED = 1.1  # within a tenth of the fastest, the more faithful one is tak
 MAX_FLIPS = 0.005  # share of the photos whose answer may cross 0.5
 MIN_SPREAD = 0.1  # of probability; answers that vary less tell pictures hardly apart
 
-
 TIMED_ROUNDS = 15
 LEAST_SECONDS = 0.5  # of a measurement: the kernel counts CPU time in ticks of 10 ms
 TRIES = 3  # of a measurement that other programs disturb

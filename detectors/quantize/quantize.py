@@ -30,7 +30,6 @@ CALIBRATION = 32  # pictures; ranges hardly widen with more
 CALIBRATION_SHARE = 3  # one of so many is calibrated on, where there are few
 SYNTHETIC_PHOTOS = CALIBRATION_SHARE * CALIBRATION
 
-
 SAMPLES = 4  # pictures; the order of the layers is the same with more
 Array = NDArray[np.float32]
 FP32_LAYERS = (0, 2, 4, 8, 16)  # layers left in fp32, tried in turn

@@ -30,7 +30,6 @@ from detectors.quantize import WEIGHTED, Inputs, Recipe
 
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
-
 LINEAR = ("Gemm", "MatMul")
 
 

@@ -29,7 +29,6 @@ from detectors.remote.endpoints import legible
 TYPE = "FP32"
 OPEN_DIMENSION = -1  # a dimension that the graph leaves open
 
-
 BUSY_STATUSES = ("429", "503")
 CONNECTIONS = 256  # more than there are slots
 SCORE = 32  # bytes of a score in JSON, at most

@@ -16,7 +16,6 @@ from detectors.console import Screen
 GB = 10**9
 RESERVE = 0.1  # of the memory, kept free: below it the kernel starts to throw out file caches, then to kill
 
-
 COLUMNS = (
     "seconds",
     "cpu_share",

@@ -20,7 +20,6 @@ SPLITS = {"train": "train", "validation": "val", "val": "val", "valid": "val", "
 CLASS_NAMES = {"roadwork": "roadwork", "no_roadwork": "no_roadwork", "none": "no_roadwork", "noroadwork": "no_roadwork"}
 EXAMPLE = "--set 'labels={0: no_roadwork, 1: roadwork}'"
 
-
 QUICK_PHOTOS = 16  # photos of each class and part, to prove the set-up with
 LISTED_DUPLICATES = 10  # photos alike to others, of which there may be thousands
 

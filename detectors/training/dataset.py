@@ -35,7 +35,6 @@ from detectors.training.config import Augment
 VIEWS_VERSION = 2  # goes up with every change of what a view looks like: cached features depend on it
 UNCHANGED_VIEW = 0  # the number of the view that is the photo itself
 
-
 PARTS = ("train", "val", "test")
 Example = dict[str, Any]
 

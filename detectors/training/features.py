@@ -35,7 +35,6 @@ Row = tuple[str, int]  # SHA-256 of the photo's file, number of the view
 SHARD = 4096  # rows in a file
 SAVE_SECONDS = 60.0  # from one file to the next at most: what a kill may cost
 
-
 RESOURCES_FILE = "resources.csv"
 FEATURES_SHARE = 0.9  # of the time, for the features: what is left is ample for a last layer
 

@@ -32,7 +32,6 @@ from detectors.training.job import HISTORY_FILE, RESULTS_FILE, Job, StopSignal, 
 
 PARTS = {"val": "validation (the epoch was chosen by it)", "test": "test (kept back from everything)"}
 
-
 SERVED, YAML_FILE, CARD_FILE = "served", "detector.yaml", "README.md"
 PARITY_PHOTOS = 32
 

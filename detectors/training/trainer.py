@@ -43,7 +43,6 @@ AVERAGE_PREFIX = "average."  # what names of the averaged weights begin with
 AVERAGE_MODULE_PREFIX = AVERAGE_PREFIX + "module."  # and in `AveragedModel`
 BUFFERS = "buffers.safetensors"  # running statistics, beside adapters
 
-
 Look = Callable[[], None]  # at the memory, in the middle of a step
 FORWARD = 1 / 3  # of a training step's time, which goes forward once and backward about twice
 TIMED_EXAMPLES = 4  # examples, to see how long one takes

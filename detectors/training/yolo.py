@@ -28,7 +28,6 @@ from ultralytics.models.yolo.classify import ClassificationTrainer  # noqa: E402
 
 STATE_FILE = "exact.pt"  # the whole state at the end of an epoch
 
-
 SIZE_MODELS = {"tiny": "yolo11n-cls.pt", "small": "yolo11s-cls.pt", "base": "yolo11m-cls.pt"}
 SIDE = 224  # pixels, of the validators' pictures
 FOLDER, MODEL, TENSORBOARD, RESOURCES = "yolo", "model.pt", "tensorboard", "resources.csv"

@@ -86,17 +86,18 @@ class ClockWatch:
     @property
     def ahead(self) -> float | None:
         """Seconds by which our clock is ahead of the callers' of the last hour, their median; None: nobody asked."""
-        aheads = self._aheads()
+        aheads = self._aheads(self._lately())
         return median_low(aheads) / SECOND_NS if aheads else None
 
     @property
     def obstacle(self) -> str | None:
         """Why every validator is refused, if that is for our clock; None as long as one of the last hour is not."""
-        lately, aheads = self._lately(), self._aheads()
+        lately = self._lately()
         if sum(one.count for one in lately) < MIN_REQUESTS:
             return None
         if any(map(self._is_fresh, lately)):
             return None
+        aheads = self._aheads(lately)
         if min(aheads) < 0 < max(aheads):
             return None
         off = median_low(aheads) / SECOND_NS
@@ -126,11 +127,12 @@ class ClockWatch:
 
     def _lately(self) -> list[_Heard]:
         horizon = self.monotonic() - MEMORY_NS
-        return [one for one in self._heard.values() if one.at >= horizon]
+        # A copy: metrics are read in a thread, while the loop hears of others.
+        return [one for one in list(self._heard.values()) if one.at >= horizon]
 
-    def _aheads(self) -> list[int]:
+    def _aheads(self, heard: list[_Heard]) -> list[int]:
         offset = self.now() - self.monotonic()
-        return [offset - one.apart for one in self._lately()]
+        return [offset - one.apart for one in heard]
 
 
 def window_of(caller: Caller) -> Window:

@@ -16,7 +16,6 @@ from miner.errors import CouldNotStart
 
 END_SECONDS = 10.0  # seconds for a worker to end
 
-
 TURN_SECONDS = (
     0.25  # seconds a turn should take: caches, pages and the library's threads are the competitor's own by then
 )

@@ -34,7 +34,6 @@ STOP_SECONDS = 30.0  # seconds
 LOOK_SECONDS = 0.005  # seconds between two looks whether it listens
 HOST = "127.0.0.1"
 
-
 MAX_STARTS = 3  # measured at most, after one that fills caches
 START_SECONDS = 15.0  # after which no other start is measured
 ALONE, ALONE_SECONDS = 100, 10.0  # requests for the overhead, or as many as are answered in that time

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from miner.bench.client import Progress
     from miner.bench.subject import Subject
 
-
 WIDTH = 200  # of a table that goes into a file
 
 

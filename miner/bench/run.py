@@ -18,7 +18,6 @@ from miner.errors import CouldNotStart
 
 MOST_VALIDATORS = 4096  # a subnet has 256 places; more is no answer anybody needs
 
-
 LEVELS = (1, 2, 4, 10)
 LOADING = 0.25  # of the progress bar
 

@@ -26,7 +26,6 @@ from miner.settings.settings import Settings
 
 Variant = tuple[str, str]  # backend, precision
 
-
 SIZES = ((224, 224), (1920, 1080))
 MAX_PHOTOS = 64  # of an operator's photos; each is read into every worker
 QUALITY = 90

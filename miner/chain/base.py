@@ -75,7 +75,12 @@ class Chain(Protocol):
 
     @property
     def publication(self) -> str:
-        """Whether validators can find us, in words that begin with "published" when they can."""
+        """Whether validators can find us, in words."""
+        ...
+
+    @property
+    def is_published(self) -> bool:
+        """Whether they can, as of the last read."""
         ...
 
     @property

@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from detectors.redact import shown_within
 from miner.errors import MinerError
-from miner.settings.addresses import shown_within
 
 if TYPE_CHECKING:
     import bittensor
@@ -33,12 +33,15 @@ CONNECTION_CLOSED = "the connection was closed"
 class ChainFault(MinerError):
     """The chain did not answer, or not with what it should; the message is for the operator.
 
-    `retry_after`: seconds for which the node asked not to be asked again.
+    Attributes:
+        retry_after: seconds for which the node asked not to be asked again.
+        is_unreadable: whether it spoke, and the SDK did not understand what it said.
     """
 
-    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+    def __init__(self, message: str, retry_after: float = 0.0, *, is_unreadable: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.is_unreadable = is_unreadable
 
 
 class _Loop(asyncio.SelectorEventLoop):
@@ -96,7 +99,7 @@ class ChainClient:
             if isinstance(error, ChainFault):
                 raise error
             if error is not None:
-                raise ChainFault(_in_words(error, seconds), _retry_after(error)) from error
+                raise _fault(error, seconds) from error
             return future.result()
         finally:
             future.cancel()
@@ -154,15 +157,15 @@ class ChainClient:
         return sdk
 
 
-def _in_words(error: BaseException, seconds: float) -> str:
+def _fault(error: BaseException, seconds: float) -> ChainFault:
     from bittensor import BittensorError
 
     if isinstance(error, TimeoutError):
-        return f"no answer within {seconds:g} s"
-    text = one_line(str(error) or type(error).__name__)
+        return ChainFault(f"no answer within {seconds:g} s")
+    text, pause = one_line(str(error) or type(error).__name__), _retry_after(error)
     if isinstance(error, BittensorError | OSError):
-        return text
-    return f"an answer that can't be read ({type(error).__name__}: {text})"
+        return ChainFault(text, pause)
+    return ChainFault(f"an answer that can't be read ({type(error).__name__}: {text})", pause, is_unreadable=True)
 
 
 def _retry_after(error: BaseException) -> float:

@@ -20,6 +20,8 @@ from miner.settings.addresses import Address, why_not_public, why_unreachable
 if TYPE_CHECKING:
     from bittensor import Wallet
 
+log = logging.getLogger(__name__)
+
 SERVICES = (
     "https://checkip.amazonaws.com",
     "https://api.ipify.org",
@@ -29,8 +31,6 @@ SERVICES = (
 )
 MAX_BYTES = 64  # an address and a line's end
 
-
-log = logging.getLogger(__name__)
 Call = Callable[..., Awaitable[Any]]  # (operation, patience: float = 1.0)
 Clock = Callable[[], float]
 REFUSALS = {
@@ -151,6 +151,11 @@ class Publisher:
     def state(self) -> str:
         """How it goes, in words: the axon first."""
         return "; ".join(publication.state for publication in self._publications)
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the axon's address stands on chain."""
+        return self._publications[0].published
 
     async def step(self, call: Call) -> None:
         """Publish what differs from the chain and what the chain would take.

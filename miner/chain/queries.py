@@ -21,7 +21,6 @@ STORAGE_ITEMS: dict[Record, str] = {"axon": "Axons", "metrics": "Prometheus"}  #
 U16_MAX = 65535  # the chain's 1.0 of a u16, its type for scores
 PROTOCOL = 4  # what every axon has published so far; validators don't look at it
 
-
 PROPAGATION_SECONDS = 6.0  # a block of 12 s is seen up to that long after the time written in it
 
 

@@ -53,6 +53,7 @@ class StandaloneChain:
     age = 0.0  # a file does not grow stale
     fault: str | None = None
     publication = "standalone: nothing to publish"
+    is_published = False
     syncs = 0
     failures = 0
 

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from detectors.redact import shown
 from miner.chain.base import Snapshot
 from miner.chain.client import ChainFault
 from miner.chain.publication import PublicAddress, Publisher
 from miner.chain.queries import Subnet
 from miner.chain.sync import OwnRead, SubnetReader, changes, register_command
-from miner.settings.addresses import shown
 
 if TYPE_CHECKING:
     from bittensor import Wallet
@@ -72,6 +72,11 @@ class SubtensorChain:
     def publication(self) -> str:
         """Whether validators can find us on chain, in words."""
         return self._publisher.state if self._publisher is not None else "not published: not asked for"
+
+    @property
+    def is_published(self) -> bool:
+        """Whether our address stands on chain, as of the last read."""
+        return self._publisher is not None and self._publisher.is_published
 
     @property
     def obstacle(self) -> str | None:

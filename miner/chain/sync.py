@@ -17,15 +17,16 @@ from types import MappingProxyType
 from typing import Any
 
 from detectors.files import write_safely
+from detectors.redact import shown
 from miner.chain.base import EMPTY, Neuron, Snapshot
 from miner.chain.client import ChainClient, ChainFault, Operation
 from miner.chain.queries import Subnet, read_subnet
-from miner.settings.addresses import is_shown_whole, shown
+from miner.settings.addresses import is_shown_whole
+
+log = logging.getLogger(__name__)
 
 AHEAD_SECONDS = 60.0  # by which a clock may have been set back since; more is no time that ever was
 
-
-log = logging.getLogger(__name__)
 DAY_SECONDS = 86400.0
 RETRY_AFTER_CAP = 900.0  # seconds; what a node may ask for, and get
 FIRST_READ_SECONDS = 2.0  # for which a start that has a stored snapshot waits for a fresh one

@@ -13,10 +13,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from detectors.redact import shown_within
 from miner import logs, systemd
 from miner.errors import ConfigurationError, StartError
 from miner.inference.background import is_at_work
-from miner.settings.addresses import shown_within
 from miner.settings.env_file import lend_to_hub
 from miner.settings.settings import Settings, lend_home, setting_names
 from miner.settings.validators import nearest
@@ -26,7 +26,6 @@ STATE = Path("var/lib/roadwork-miner")
 MODELS = Path("opt/roadwork-miner/models")
 CREDENTIALS = Path("run/credentials")
 SERVICE_NAME = re.compile(r"[a-z][a-z0-9]*")  # as the installer allows
-
 
 EnvFile = Annotated[Path | None, typer.Option("--env-file", help="Settings file, as StreetVision's; else ./miner.env.")]
 Service = Annotated[

@@ -10,9 +10,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from detectors.redact import shown_within
 from miner.cli.common import chosen_file
 from miner.errors import ConfigurationError
-from miner.settings.addresses import shown_within
 
 # By flag: the setting that takes its value.
 VALUE_FLAGS: dict[str, str] = {
@@ -51,7 +51,6 @@ UNUSED_FLAGS: dict[str, str] = {
     "--proxy.": "this miner calls no proxy; leave it out",
     "--wandb.": "there is no wandb here: /metrics is for Prometheus; leave it out",
 }
-
 
 NO_ENV_FILE = "no_env_file"
 

@@ -24,7 +24,6 @@ from miner.settings.validators import AUTO
 if TYPE_CHECKING:
     from detectors.models.manifest import Manifest
 
-
 app = typer.Typer(help="Fetch, export and list models.", no_args_is_help=True, add_completion=False)
 
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from detectors.models.config import DetectorConfig
     from detectors.training.config import TrainConfig
 
-
 app = typer.Typer(
     help="Calculate once, in a file, what training and fusing need.", no_args_is_help=True, add_completion=False
 )

@@ -19,6 +19,7 @@ from miner.chain.wallet import load_hotkey
 from miner.cli.common import EnvFile, Json, Key, Service, Set, load_settings
 from miner.errors import ConfigurationError
 from miner.identities import own_wallet
+from miner.settings.addresses import local_url
 from miner.settings.settings import Settings
 from miner.settings.validators import VALIDATORS_WAIT
 
@@ -56,7 +57,7 @@ def query(
     signer = _signer(settings, wallet)
 
     hotkey = receiver or own_wallet(settings).hotkey.ss58_address
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port or settings.miner_axon_port}"
+    address = local_url(host, port or settings.miner_axon_port)
     count = max(count, len(photos))
 
     async def ask_all() -> tuple[list["Reply"], float]:

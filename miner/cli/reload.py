@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from miner.cli.common import EnvFile, Json, Service, Set, load_settings
-from miner.cli.top import ANSWER_SECONDS, address_of, fetch
+from miner.cli.top import ANSWER_SECONDS, fetch
 from miner.errors import CouldNotStart
 from miner.lock import holder
 
@@ -37,7 +37,7 @@ def reload(
     pid = holder(settings.state_dir)
     if pid is None:
         raise CouldNotStart(f"STATE_DIR={settings.state_dir}: no miner runs with this state folder")
-    with httpx.Client(base_url=address_of(settings), timeout=ANSWER_SECONDS, trust_env=False) as client:
+    with httpx.Client(base_url=settings.status_address, timeout=ANSWER_SECONDS, trust_env=False) as client:
         overview = fetch(client)
         if overview.identity.pid != pid:
             raise CouldNotStart(f"what answers at {client.base_url} is not the miner of STATE_DIR={settings.state_dir}")

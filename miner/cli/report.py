@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from miner.cli.common import EnvFile, Service, Set, file_of, leave, load_settings
-from miner.cli.top import address_of
 from miner.doctor.checkup import CheckUp
 from miner.doctor.findings import Finding
 from miner.doctor.settings import judge_settings, look_at_settings
@@ -52,7 +51,7 @@ def report(
         logged = bundle.kept_log_text(own) if log is None and own is not None else bundle.log_text(log)
     except OSError as error:
         raise ConfigurationError(f"--log={log}: can't be read: {error.strerror or error}") from error
-    address = address_of(settings)
+    address = settings.status_address
     texts = {
         "settings.json": json.dumps(shown_settings(settings), indent=2),
         "notes.txt": "\n".join(settings.notes(env_file)),

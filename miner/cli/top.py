@@ -10,14 +10,12 @@ import typer
 
 from miner.cli.common import EnvFile, Json, Service, Set, load_settings
 from miner.errors import CouldNotStart
-from miner.settings.settings import Settings
 
 if TYPE_CHECKING:
     import httpx
 
     from miner.status.overview import Overview
 
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - listened on; asked at its own end
 ANSWER_SECONDS = 10.0  # seconds
 
 
@@ -36,7 +34,7 @@ def top(
     settings = load_settings(env_file, set_, service)
     import httpx
 
-    address = address_of(settings)
+    address = settings.status_address
     with httpx.Client(base_url=address, timeout=ANSWER_SECONDS, trust_env=False) as client:
         first = fetch(client)
     if as_json:
@@ -45,12 +43,6 @@ def top(
         _print(first)
     else:
         asyncio.run(_follow(address, first, interval))
-
-
-def address_of(settings: Settings) -> str:
-    """Return the operator's port as a URL."""
-    host = EVERYWHERE.get(settings.status_host, settings.status_host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.status_port}"
 
 
 def fetch(client: "httpx.Client") -> "Overview":

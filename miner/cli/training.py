@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 CACHE_FOLDER = Path("~/.cache/roadwork-miner/training")
 
-
 Models = Annotated[
     list[str] | None,
     typer.Option("--model", metavar="YAML|FOLDER", help="A detector's YAML file or model folder; may be repeated."),

@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
+from detectors.redact import shown
 from miner.axon.caller import Rules, judge
 from miner.chain import base
 from miner.chain.base import Snapshot
@@ -19,11 +20,9 @@ from miner.chain.sync import register_command
 from miner.doctor.daemon import in_words
 from miner.doctor.findings import Finding, ok, problem, warning
 from miner.errors import Forbidden
-from miner.settings.addresses import shown, why_unreachable
+from miner.settings.addresses import why_unreachable
 
-UNREADABLE = "an answer that can't be read"  # as `miner.chain.client` puts it
 BURNED_ALL = 0.99  # of the miners' part
-
 
 AHEAD_LIMIT = 11.0  # seconds; 4 and the validators' 9, less the time a request is on its way
 BEHIND_LIMIT = 4.0
@@ -38,11 +37,7 @@ class ChainFacts:
     head: ChainHead | None = None
     subnet: Metagraph | None = None
     fault: str = ""
-
-    @property
-    def is_unreadable(self) -> bool:
-        """Whether the endpoint spoke and the SDK did not understand what it said of the subnet."""
-        return self.head is not None and self.subnet is None and UNREADABLE in self.fault
+    is_unreadable: bool = False  # the endpoint spoke, and the SDK did not understand what it said of the subnet
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,6 @@ CHAIN_SECONDS = NETWORK_SECONDS + GRACE_SECONDS + CLOSE_SECONDS
 SERVICES_SECONDS = 6.0  # all are asked at once
 INFERENCE_SECONDS = 35.0
 
-
 STANDALONE = ok("chain", "standalone: no chain is contacted, nothing is published, nothing is earned")
 
 
@@ -173,7 +172,9 @@ async def _read_chain(settings: Settings, hotkey: str) -> chain.ChainFacts:
                     standing = partial(read_standing, netuid=settings.netuid, hotkey=hotkey)
                     return chain.ChainFacts(address, head, await client.call(standing, NETWORK_SECONDS))
             except ChainFault as fault:
-                return chain.ChainFacts(address, head, fault=str(fault))
+                return chain.ChainFacts(
+                    address, head, fault=str(fault), is_unreadable=head is not None and fault.is_unreadable
+                )
             except TimeoutError:
                 return chain.ChainFacts(address, head, fault=late(NETWORK_SECONDS))
             finally:

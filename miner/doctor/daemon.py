@@ -14,16 +14,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from detectors.base import RunOptions
 from miner.doctor.findings import Finding, ok, problem, warning
+from miner.metrics import PREFIX
+from miner.settings.addresses import EVERYWHERE
 from miner.settings.settings import Settings
 from miner.settings.validators import is_loopback
 
-METRIC_PREFIX = "roadwork_miner_"
 LOCAL_SECONDS = 3.0
 PROBE_SECONDS = 8.0
 PROBE_BYTES = 64 * 2**10  # of its answer
 PROBE_ANSWERS = 'answer 200 if it can connect to us, and 200 with {"reachable": false} if it can\'t'
 QUIET_SECONDS = 3600.0  # as long without a request is no cause for worry
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound, replaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,8 @@ class ReachFacts:
 
 def read_running(settings: Settings) -> RunningFacts:
     """Ask the status port."""
-    host = EVERYWHERE.get(settings.status_host, settings.status_host)
-    address = f"http://{f'[{host}]' if ':' in host else host}:{settings.status_port}"
     try:
-        with httpx.Client(base_url=address, timeout=LOCAL_SECONDS, trust_env=False) as client:
+        with httpx.Client(base_url=settings.status_address, timeout=LOCAL_SECONDS, trust_env=False) as client:
             answer = client.get("/readyz", headers={"accept": "application/json"}).json()
             samples = client.get("/metrics").text
             last = client.get("/status").json().get("reload") or {}
@@ -94,7 +92,7 @@ def read_samples(text: str, reason: str | None) -> RunningFacts:
     hotkeys = set()
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            name = sample.name.removeprefix(METRIC_PREFIX)
+            name = sample.name.removeprefix(PREFIX)
             values[name] = sample.value
             if name == "requests_total":
                 outcome = sample.labels["outcome"]

@@ -7,10 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from miner.settings.addresses import shown_within
+from detectors.redact import shown_within
 
 Level = Literal["ok", "warning", "problem"]
-
 
 T = TypeVar("T")
 REPORT_HINT = "roadwork-miner report bundles what a maintainer needs to mend it"

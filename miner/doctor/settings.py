@@ -1,9 +1,7 @@
 """The check-up of the settings: the environment file and the keys."""
 
-import re
 import stat
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +11,6 @@ from miner.errors import StartError
 from miner.identities import own_wallet
 from miner.settings.settings import Settings
 
-INLINE_COMMENT = re.compile(r"^\s*(?:export\s+)?\w+\s*=.*\s#")
-
 
 @dataclass(frozen=True, slots=True)
 class SettingsFacts:
@@ -23,7 +19,6 @@ class SettingsFacts:
     file: Path | None
     notes: Sequence[str] = ()  # unknown and unused keys
     faults: Sequence[str] = ()  # wrong values
-    inline_comments: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +35,10 @@ class WalletFacts:
 
 def look_at_settings(file: Path | None, settings: Settings | None, faults: str) -> SettingsFacts:
     """Look at the environment file; `settings` is None and `faults` has a line for each where they are wrong."""
-    text = ""
-    with suppress(OSError):  # which the faults tell
-        text = file.read_text(encoding="utf-8", errors="replace") if file is not None else ""
     return SettingsFacts(
         file=file,
         notes=settings.notes(file) if settings is not None else (),
         faults=faults.splitlines(),
-        inline_comments=sum(bool(INLINE_COMMENT.match(line)) for line in text.splitlines()),
     )
 
 
@@ -59,8 +50,7 @@ def judge_settings(facts: SettingsFacts) -> Finding:
         return problem(name, "; ".join(facts.faults), f"correct it in {where}")
     if facts.notes:
         return warning(name, "; ".join(facts.notes), f"correct or remove it in {where}")
-    comments = f"; {facts.inline_comments} comments behind values are left out" if facts.inline_comments else ""
-    return ok(name, f"{where}{comments}")
+    return ok(name, where)
 
 
 def read_wallet(settings: Settings) -> WalletFacts:

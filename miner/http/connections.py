@@ -11,10 +11,9 @@ from starlette.types import Scope
 from miner.errors import DropReason
 from miner.settings.settings import Settings
 
-VOUCH_EXTENSION = "roadwork_miner.vouch"  # an extension of the ASGI scope
-
-
 log = logging.getLogger(__name__)
+
+VOUCH_EXTENSION = "roadwork_miner.vouch"  # an extension of the ASGI scope
 
 OTHER_FILES = 128  # that may be open besides connections: those one too many, models, the chain, the operator's port
 

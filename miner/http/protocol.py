@@ -17,7 +17,6 @@ from miner.http.connections import VOUCH_EXTENSION, Connections
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 64 * 2**20  # far above the largest body that is accepted
 
-
 MAX_HEADER_BYTES = 16 * 2**10  # a dendrite sends about 1.5 kB
 MAX_HEADERS = 100
 MAX_UNSENT_BYTES = 8 * 2**10  # of answers to one caller who does not read them, besides what the kernel holds

@@ -32,7 +32,7 @@ async def on_a_thread(work: Callable[[], T], seconds: float | None = None, late:
         late: what is said when they are over, before "within 30 s".
 
     Raises:
-        Hangs: they are over.
+        BackgroundTimeout: they are over.
         StartError: as the work raises it.
         DetectorError: as the work raises it, or for whatever else ends it (which then stands in the log).
     """

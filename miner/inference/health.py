@@ -20,13 +20,13 @@ from miner.inference.memory import Budget
 from miner.inference.queue import Place
 from miner.inference.service import Service
 
+log = logging.getLogger(__name__)
+
 MEBIBYTE = 2**20
 FREE_SHARE = 0.05  # of the limit is kept free, within the bounds below
 LEAST, MOST = 16 * MEBIBYTE, 128 * MEBIBYTE  # about what the requests of a moment take
 RELIEF_FACTOR = 1.25  # of what is kept free must be free again before requests are taken
 
-
-log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.25  # between two looks
 TEST_SECONDS = 2.0  # between two tests of a model that is too slow
 CHANGED_SECONDS = 5.0  # after a change of the model's files, before the model is loaded anew: writing takes a while
@@ -183,7 +183,7 @@ class Health:
         elif self._all_lost is None:
             self._all_lost = self.clock()
         elif self.clock() - self._all_lost > STUCK_SECONDS:
-            self._all_lost = float("inf")  # told once
+            self._all_lost = inf  # told once
             self._stuck(f"every slot hangs on a picture, for over {self.hang + STUCK_SECONDS:g} s")
 
     def _look_at_files(self) -> None:

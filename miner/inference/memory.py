@@ -26,7 +26,6 @@ MAX_PROVEN_ADDRESSES = 4096  # that have proved themselves and are remembered
 
 Standing = tuple[bool, Rank]  # whether it is unproven, and its rank; the larger loses first
 
-
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 ARENAS = 2  # heaps that all threads share; 8 for each core otherwise
 LARGE_BLOCK = 128 * 2**10  # bytes; glibc's own start value, which it would raise up to 32 MB by itself

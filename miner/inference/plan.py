@@ -22,8 +22,9 @@ from miner.errors import CouldNotStart
 from miner.settings.settings import Settings
 from miner.settings.validators import AUTO, REMOTE
 
-SLOTS_PER_ENDPOINT = 2  # one picture runs there, the next is unpacked here and on its way
 log = logging.getLogger(__name__)
+
+SLOTS_PER_ENDPOINT = 2  # one picture runs there, the next is unpacked here and on its way
 FORMAT = 2
 
 
@@ -35,13 +36,6 @@ def split_cores(cores: int, slots: int = 0, threads: int = 0) -> RunOptions:
     """
     slots = slots or max(1, cores // (threads or cores))
     return RunOptions(slots, threads or max(1, cores // slots))
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="ascii").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return []
 
 
 def _known(names: Collection[str]) -> AfterValidator:

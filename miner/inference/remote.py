@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from detectors.base import RemoteRuntime
+from detectors.redact import shown
 from detectors.remote.endpoints import STATES, Endpoint, EngineOptions, Observer, State
 from miner.metrics import BUCKETS, PREFIX
-from miner.settings.addresses import shown
 from miner.settings.settings import Settings
 from miner.settings.validators import NO_FALLBACK
 

@@ -94,7 +94,7 @@ class Scheduler:
         """Admit requests from now on."""
         self._closed = None
 
-    def close(self, reason: RefusalReason = "draining") -> None:
+    def close(self, reason: RefusalReason) -> None:
         """Refuse new requests; those that have a place keep it."""
         self._closed = reason
 

@@ -30,11 +30,11 @@ from miner.inference.memory import Claim
 from miner.inference.queue import Place
 from miner.inference.scheduler import Scheduler, Ticket
 
+log = logging.getLogger(__name__)
+
 FAILURES = 5  # in a row; a single picture that a model has no number for is no reason to refuse the others
 FIRST_PAUSE, LAST_PAUSE = 5.0, 300.0  # seconds before a test
 
-
-log = logging.getLogger(__name__)
 KEPT_BYTES = 512 * 2**10  # of a picture: a validator's has 20 to 300 kB
 
 

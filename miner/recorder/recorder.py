@@ -14,17 +14,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
-from typing import Literal
 
 from miner.recorder import Mode
 from miner.recorder.records import IMAGES, SEGMENTS, RequestRecord, began, image_name
 
+log = logging.getLogger(__name__)
+
 SEGMENT_COUNT = 16  # segments in the whole: the most that is lost of the past when one is deleted
 LEAST_FREE = 256 * 2**20  # bytes of the disk that are left to others
 
-
-log = logging.getLogger(__name__)
-Reason = Literal["behind", "disk"]
 MAX_WAITING = 1000  # records
 WAITING_BYTES = 32 * 2**20  # of photos that wait with them
 LOOK_SECONDS = 60.0  # between two looks at the ages

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import unquote
 
-from detectors.redact import HIDDEN, shown, shown_within, split
+from detectors.redact import shown, split
 
 Address = IPv4Address | IPv6Address
 
@@ -40,14 +40,18 @@ KINDS = {
 }
 NETWORKS = [(ip_network(network), kind) for network, kind in KINDS.items()]
 
-
 HEADER = re.compile(r"(\[[^\[\]]*\]|[^:]*)(:[0-9]*)?")
 HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9])?")
 ALWAYS_ALLOWED = ("localhost",)
-# The chain's modules know no detectors, and find the rest here.
-__all__ = ["ADDRESSES", "HIDDEN", "is_shown_whole", "secrets_within", "shown", "shown_each", "shown_within"]
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - listened on; asked at its own end
 # The settings that are addresses; some are several, with commas.
 ADDRESSES = {"subtensor_network", "subtensor_chain_endpoint", "model_url", "remote_endpoints"}
+
+
+def local_url(host: str, port: int) -> str:
+    """Return the address at which what listens on this machine is asked from here."""
+    host = EVERYWHERE.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def why_not_public(address: str | Address) -> str | None:

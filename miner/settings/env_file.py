@@ -11,8 +11,9 @@ from pathlib import Path
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
+from detectors.redact import HIDDEN, shown_within
 from miner.errors import ConfigurationError
-from miner.settings.addresses import ADDRESSES, HIDDEN, secrets_within, shown_each, shown_within
+from miner.settings.addresses import ADDRESSES, secrets_within, shown_each
 from miner.settings.validators import nearest
 
 HUB = "HF_"  # HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, …: huggingface_hub's own

@@ -12,13 +12,14 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSe
 
 from detectors.errors import NoConfig
 from detectors.photos import MAX_PIXELS
+from detectors.redact import shown, shown_within
 from detectors.registry import BACKENDS, DETECTORS
 from detectors.remote.endpoints import check_addresses
 from miner.errors import ConfigurationError
 from miner.logs import LogFormat
 from miner.recorder import Mode
 from miner.settings import validators
-from miner.settings.addresses import ADDRESSES, check_names, shown, shown_each, shown_within, why_unreachable
+from miner.settings.addresses import ADDRESSES, check_names, local_url, shown_each, why_unreachable
 from miner.settings.env_file import commented, key_notes, refuse_unreadable_lines
 from miner.settings.validators import AUTO, REMOTE, HotkeyPort, check_hotkeys, check_places, is_loopback, split_places
 
@@ -223,6 +224,11 @@ class Settings(BaseSettings):
     def is_standalone(self) -> bool:
         """Whether no chain is contacted."""
         return self.subtensor_network == "standalone"
+
+    @property
+    def status_address(self) -> str:
+        """The operator's port as a URL, asked from this machine."""
+        return local_url(self.status_host, self.status_port)
 
     @property
     def chain_address(self) -> str:

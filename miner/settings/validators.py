@@ -20,7 +20,6 @@ ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 KEY_BYTES, CHECK_BYTES = 32, 2
 NETWORK = 42  # the address format of every Bittensor key
 
-
 AUTO = "auto"
 REMOTE = "remote"
 NO_FALLBACK = "refuse"

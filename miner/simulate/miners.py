@@ -26,7 +26,6 @@ VALIDATOR_STAKE = 1000
 RELOAD_SECONDS = 30.0  # seconds for a running miner to read its file again
 LOOK_SECONDS = 0.25
 
-
 WIRES: dict[str, tuple[Wire, ...]] = {
     "dendrite": ("dendrite",),
     "btauth": ("btauth",),

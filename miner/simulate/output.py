@@ -30,7 +30,6 @@ OUTCOME_WORDS = {
     "failed": "another status, or no number",
 }
 
-
 COLOURS = dict(zip(OUTCOMES, ("C0", "C3", "C1", "C7", "C4"), strict=True))
 WIDTH = 160  # of a table that goes into a file
 

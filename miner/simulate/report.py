@@ -179,7 +179,6 @@ class Report:
         expected: reward in the long run, by what was right and what was lost.
         expected_unlost: the same if nothing had been lost.
         behind: the most that a request went out later than planned, seconds.
-        utilisation: share of the time that the miner would have to work one by one, by its median answer alone.
     """
 
     requests: int

@@ -26,7 +26,6 @@ from miner.simulate.sender import ScheduledRequest, SentAnswer, judged, send_all
 SYNTHETIC_PHOTOS = 40
 SYNTHETIC_SIZE = (640, 360)  # pixels, of the made ones
 
-
 PACE_PROBES = 5  # lone requests that tell the miner's pace
 LOAD_SHARE = 0.2  # of the miner's time that a subnet at the chosen speed asks for
 MAX_SPEED = 300.0

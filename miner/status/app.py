@@ -19,9 +19,9 @@ from miner.settings.addresses import strange_name
 from miner.status.overview import MemoryUse, Overview, memory_view
 from miner.status.page import CONTENT_SECURITY_POLICY, render, template
 
-SHOWN_CHARACTERS = 100  # of a name that somebody made up
-
 log = logging.getLogger(__name__)
+
+SHOWN_CHARACTERS = 100  # of a name that somebody made up
 
 
 class NamedHost:

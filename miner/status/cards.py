@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from miner.formats import age, bars, clock, duration, number, share, size
+from miner.settings.validators import VALIDATORS_WAIT
 from miner.status.overview import ChainView, MemoryUse, MinuteView, Model, Overview, QueueView, ShadowView
 
 
@@ -122,7 +123,6 @@ def _shadow(shadow: ShadowView) -> Card:
 
 WIDTH, HEIGHT = 600, 120
 COLUMN, GAP = 10, 2  # sixty columns; units of the drawing
-VALIDATOR_TIMEOUT = 9.0  # seconds; where validators stop waiting
 
 # Outcomes of the metrics in the groups that a person wants to tell apart, from the bottom of a column up.
 OUTCOME_GROUPS: dict[str, tuple[str, ...]] = {
@@ -223,7 +223,7 @@ def latency_chart(minutes: Sequence[MinuteView]) -> Chart:
         label=f"latency in each of the last 60 minutes, up to {duration(top)}",
         columns=columns,
         legend=(LegendEntry("p50", "p50"), LegendEntry("p95", "p95")),
-        limit=HEIGHT - VALIDATOR_TIMEOUT / top * HEIGHT if top >= VALIDATOR_TIMEOUT else None,
+        limit=HEIGHT - VALIDATORS_WAIT / top * HEIGHT if top >= VALIDATORS_WAIT else None,
     )
 
 

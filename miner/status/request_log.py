@@ -14,7 +14,6 @@ log = logging.getLogger(__name__)
 SUMMARY_SECONDS = 60.0  # seconds
 SHOWN_CHARACTERS = 8  # characters of a hotkey: enough to find it among 256
 
-
 # By outcome. Refusals (503) of proven callers are our own doing and have a metric; who hangs up may yet have proved it.
 OUTCOME_WORDS = {
     "unproven": "refused before they had proven anything",

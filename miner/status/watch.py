@@ -123,7 +123,7 @@ class Watch:
         metrics.identity.labels(hotkey, self.settings.shown_network, str(self.settings.netuid)).set(1)
         metrics.chain_uid.labels(hotkey).set_function(lambda: -1 if chain.uid is None else chain.uid)
         metrics.chain_registered.labels(hotkey).set_function(lambda: chain.uid is not None)
-        metrics.chain_published.labels(hotkey).set_function(lambda: chain.publication.startswith("published"))
+        metrics.chain_published.labels(hotkey).set_function(lambda: chain.is_published)
         metrics.chain_stake.labels(hotkey).set_function(lambda: number(lambda own: own.stake))
         metrics.chain_incentive.labels(hotkey).set_function(lambda: number(lambda own: own.incentive))
         metrics.chain_trust.labels(hotkey).set_function(lambda: number(lambda own: own.trust))

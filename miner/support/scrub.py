@@ -12,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
-from miner.settings.addresses import ADDRESSES, HIDDEN, secrets_within, shown_each
+from detectors.redact import HIDDEN
+from miner.settings.addresses import ADDRESSES, secrets_within, shown_each
 from miner.settings.settings import Settings
 
 ESCAPES = r"\\[nrt]"  # a line's end within JSON
@@ -21,7 +22,6 @@ PHRASE_WORDS = 12  # of the shortest recovery phrase
 HEX_NUMBER = re.compile(r"(?:0x)?([0-9a-fA-F]{32,})")
 
 Span = tuple[int, int]
-
 
 MIN_SECRET_CHARACTERS = 6  # characters; a shorter one would blot out half of every text
 WORD_LIST = "hdaccount/wordlist/english.txt"  # of BIP-39, in eth_account, which bittensor brings

@@ -245,7 +245,12 @@ def test_an_ipv6_address_is_as_good_where_it_is_listened_on() -> None:
         (CHAIN, "10.5.0", "ok", "problem"),
         (CHAIN, "12.0.0", "ok", "problem"),
         (DARK, "11.3.0", "problem", "warning"),
-        (replace(CHAIN, subnet=None, fault="an answer that can't be read (X: y)"), "11.3.0", "ok", "problem"),
+        (
+            replace(CHAIN, subnet=None, fault="an answer that can't be read (X: y)", is_unreadable=True),
+            "11.3.0",
+            "ok",
+            "problem",
+        ),
         (replace(CHAIN, subnet=None, fault="subnet 72 does not exist there"), "11.3.0", "problem", "ok"),
     ],
 )

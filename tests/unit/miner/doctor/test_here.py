@@ -224,7 +224,6 @@ def test_a_broken_probe_says_nothing_of_the_firewall(facts: daemon.RunningFacts)
 @pytest.mark.parametrize(
     ("facts", "level", "words"),
     [
-        (settings.SettingsFacts(Path("miner.env"), inline_comments=2), "ok", "2 comments behind values"),
         (settings.SettingsFacts(None), "ok", "environment and defaults"),
         (settings.SettingsFacts(Path("miner.env"), notes=["unknown key X"]), "warning", "unknown key X"),
         (settings.SettingsFacts(Path("miner.env"), faults=["A=x: no", "Y=1: no"]), "problem", "A=x: no; Y=1: no"),

@@ -2,7 +2,8 @@
 
 import pytest
 
-from miner.settings.addresses import HIDDEN, is_shown_whole, secrets_within, shown, shown_each, shown_within
+from detectors.redact import HIDDEN, shown, shown_within
+from miner.settings.addresses import is_shown_whole, secrets_within, shown_each
 
 
 @pytest.mark.parametrize(

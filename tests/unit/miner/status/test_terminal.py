@@ -7,7 +7,6 @@ import pytest
 from rich.console import Console
 
 from miner import __version__, formats
-from miner.cli.top import address_of
 from miner.settings.settings import Settings
 from miner.status.cards import cards
 from miner.status.overview import KeyView, ShadowView
@@ -98,7 +97,7 @@ def test_a_line_of_blocks_shows_what_is_not_zero() -> None:
     ],
 )
 def test_top_asks_where_the_miner_listens(host: str, address: str) -> None:
-    assert address_of(Settings(status_host=host, status_port=9464)) == address
+    assert Settings(status_host=host, status_port=9464).status_address == address
 
 
 @pytest.mark.parametrize(

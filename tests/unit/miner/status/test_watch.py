@@ -22,6 +22,7 @@ class FakeChain:
     fault: str | None = None
     age = inf
     publication = "not published: not tried yet"
+    is_published = False
     syncs = failures = 0
 
     hotkey = "own"
@@ -41,6 +42,7 @@ class FakeChain:
         }
         self.snapshot = Snapshot(7700, 0.0, MappingProxyType(neurons))
         self.age, self.publication = 3.0, "published 203.0.113.7:8091"
+        self.is_published = True
         self.syncs, self.failures = 5, 2
 
     async def start(self) -> None: ...

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from miner.settings.addresses import ADDRESSES, HIDDEN
+from detectors.redact import HIDDEN
+from miner.settings.addresses import ADDRESSES
 from miner.settings.settings import Settings
 from miner.support import scrub
 from miner.support.scrub import (
