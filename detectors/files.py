@@ -14,6 +14,12 @@ def write_safely(path: Path, data: bytes) -> None:
     partial.replace(path)
 
 
+def settle(partial: Path, path: Path) -> None:
+    """Put a file that somebody else wrote in its place, once it has reached the disk."""
+    flush(partial)
+    partial.replace(path)
+
+
 def flush(path: Path) -> None:
     """Have a file that somebody else wrote reach the disk, so that it may be moved into its place."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -153,5 +153,4 @@ def draw(labels: NDArray[np.int64], answers: Mapping[str, NDArray[np.float64]], 
         grid[0, column].set_title(name)
         draw_confusion(grid[0, column], labels, probabilities, 0.5)
         draw_reliability(grid[1, column], labels, probabilities)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    _save(figure, path)

@@ -70,8 +70,6 @@ class ViTExporter(Exporter):
         output = self._output
         *_, height, width = from_processor_config(self._processor).shape
         if self._config.is_plain_vit:
-            import onnx
-
             onnx.save_model(build_graph(self.original, height, width), folder / MODEL_FILE)
         else:
             self._export_with_optimum(folder, height, width)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detectors.errors import DetectorConfigError, ModelError, in_one_line
+from detectors.files import write_safely
 from detectors.models.checkpoint import FIRST_FILES, revision_files, weight_files, weight_names
 from detectors.models.config import SHIPPED, DetectorConfig
 from detectors.models.manifest import Manifest, sha256
@@ -172,9 +173,7 @@ def remember_revision(config: DetectorConfig, models_dir: Path, commit: str) -> 
     if is_hub(config) and not COMMIT.fullmatch(config.revision):
         ref = _ref(config, models_dir)
         ref.parent.mkdir(parents=True, exist_ok=True)
-        partial = ref.with_suffix(".partial")
-        partial.write_text(commit + "\n", encoding="utf-8")
-        partial.replace(ref)
+        write_safely(ref, f"{commit}\n".encode())
 
 
 def pins(config: DetectorConfig, models_dir: Path) -> list[str]:

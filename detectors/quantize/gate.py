@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.base import Backend, ModelFiles, RunOptions
-from detectors.evaluation.reward import expected_reward
+from detectors.evaluation.estimates import reward_of
 from detectors.load import PreparedModel
 from detectors.machine import LOUD, others, spent
 from detectors.models.manifest import Gate, LabelledFigures, Manifest
@@ -54,13 +54,13 @@ def labelled(
     if labels is None:
         return None
     truth = np.array(labels, dtype=bool)
-    (accuracy_fp32, reward_fp32), (accuracy, reward) = (_worth(p > threshold, truth) for p in (fp32, faster))
+    before, after = fp32 > threshold, faster > threshold
     return LabelledFigures(
         pictures=len(truth),
-        accuracy_fp32=accuracy_fp32,
-        accuracy=accuracy,
-        reward_fp32=reward_fp32,
-        reward=reward,
+        accuracy_fp32=float(np.mean(before == truth)),
+        accuracy=float(np.mean(after == truth)),
+        reward_fp32=reward_of(truth, before),
+        reward=reward_of(truth, after),
     )
 
 
@@ -125,12 +125,6 @@ def doubts(gate: Gate) -> list[str]:
             "none changes sides says little"
         )
     return found
-
-
-def _worth(said: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[float, float]:
-    sensitivity = float(np.mean(said[truth])) if truth.any() else 0.5
-    specificity = float(np.mean(~said[~truth])) if (~truth).any() else 0.5
-    return float(np.mean(said == truth)), expected_reward(sensitivity, specificity)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import openvino
 from numpy.typing import NDArray
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -36,6 +35,7 @@ LINEAR = ("Gemm", "MatMul")
 def _int8(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> None:
     """Quantise weights and activations with NNCF, calibrated on the inputs."""
     import nncf
+    import openvino  # onnxruntime's recipes do without
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     model = openvino.Core().read_model(fp32 / MODEL_FILE)
@@ -65,6 +65,8 @@ def _bf16(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> None
         raise ModelError("bf16 has no way to keep single layers in fp32")
     if not cpu_has_bf16():
         raise ModelError("this CPU computes no bfloat16 (neither AVX512-BF16 nor AMX)")
+    import openvino
+
     openvino.save_model(openvino.Core().read_model(fp32 / MODEL_FILE), folder / IR_FILE, compress_to_fp16=True)
 
 

@@ -99,7 +99,7 @@ def read_request(
     """Return the request's JSON and its one array.
 
     Raises:
-        BadRequest: not the protocol's, or another shape or type.
+        BadInferenceRequest: not the protocol's, or another shape or type.
     """
     try:
         split = len(body) if header_length is None else int(header_length)

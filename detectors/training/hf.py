@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from detectors.console import Screen
-from detectors.files import flush
+from detectors.files import flush, settle
 from detectors.network import ViT
 from detectors.registry import method_class
 from detectors.training import hf_model
@@ -149,8 +149,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
                 save_file(trained(model), partial)
             except SafetensorError as error:  # a full disk, in words of its own
                 raise OSError(f"{partial} can't be written: {error}") from error
-            flush(partial)
-            partial.replace(self._run / BEST_FILE)
+            settle(partial, self._run / BEST_FILE)
         ended = why_ended(state.log_history, state.global_step, self._schedule, self._patience)
         if ended is not None:
             self.why, control.should_training_stop = ended, True
@@ -301,7 +300,7 @@ def _fit(
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
         why = keeper.why
     load_best(network, job.run)
-    facts = {"micro-batch": size, "precision": chosen.precision, "loader processes": chosen.workers}
+    facts = {"micro-batch": parts.size, "precision": chosen.precision, "loader processes": chosen.workers}
     epochs = round(trainer.state.global_step / schedule.epoch)
     history = [line for line in trainer.state.log_history if "train_runtime" not in line]  # which differs each time
     return TrainingResult(Path(job.run / MODEL), history, epochs, why, facts)

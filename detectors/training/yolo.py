@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from detectors.backends.torch import import_yolo
 from detectors.errors import ModelError
 from detectors.evaluation.estimates import reward_of
-from detectors.files import flush
+from detectors.files import settle
 from detectors.photos.labelled import CLASSES
 from detectors.preprocess import Preprocessing, from_processor_config
 from detectors.training.batching import MicroBatches, Pace, WeightedLoss, gradients
@@ -115,8 +115,7 @@ class RoadworkTrainer(ClassificationTrainer):  # type: ignore[misc]
         super().save_model()
         for partial, path in ((self.last, last), (self.best, best)):
             if partial.exists():
-                flush(partial)
-                partial.replace(path)
+                settle(partial, path)
         self.last, self.best = last, best
         kept = {int(path.stem.removeprefix("epoch")): path for path in self.wdir.glob("epoch*.pt")}
         for epoch in sorted(kept)[: -self._limit]:
@@ -202,8 +201,7 @@ class RoadworkTrainer(ClassificationTrainer):  # type: ignore[misc]
         }
         partial = self.exact.with_suffix(".partial")
         torch.save(state, partial)
-        flush(partial)
-        partial.replace(self.exact)
+        settle(partial, self.exact)
 
 
 def _collate(examples: list[Example]) -> dict[str, Tensor]:
@@ -346,5 +344,5 @@ def _strip(best: Path, target: Path) -> Path:
 
     partial = target.with_name("partial.pt")
     strip_optimizer(best, partial)
-    partial.replace(target)
+    settle(partial, target)
     return target

@@ -6,7 +6,7 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -40,9 +40,6 @@ from miner.errors import ConfigurationError, CouldNotStart
 from miner.inference.loader import seconds_allowed
 from miner.inference.plan import split_cores
 from miner.settings.settings import Settings, environment_of
-
-if TYPE_CHECKING:
-    from miner.bench.subject import Subject
 
 BENCH_SECONDS = 60.0
 
@@ -119,7 +116,7 @@ def bench(
 
 
 def _measure(
-    subject: "Subject", reference: bool, is_demanded: bool, concurrency: int, folder: Path | None,
+    subject: Subject, reference: bool, is_demanded: bool, concurrency: int, folder: Path | None,
     bound: tuple[float | None, int | None], as_json: bool, plot: Path | None,
 ) -> bool:  # fmt: skip
     """Measure the model alone, print, and return whether the deadline is met."""
@@ -156,7 +153,7 @@ def _measure(
     return verdict.met
 
 
-def _profile(subject: "Subject", as_json: bool) -> None:
+def _profile(subject: Subject, as_json: bool) -> None:
     """Print the operators of each of the model's graphs."""
 
     jobs = [job for job in subject.jobs([], reference=False) if BACKENDS[job.backend].onnxruntime]
@@ -175,7 +172,7 @@ def _profile(subject: "Subject", as_json: bool) -> None:
 
 
 def _measure_daemons(
-    subject: "Subject", requests: int | None, is_demanded: bool, concurrency: int, as_json: bool
+    subject: Subject, requests: int | None, is_demanded: bool, concurrency: int, as_json: bool
 ) -> bool:
     """Measure a daemon for each variant, print, and return whether every request was answered in time.
 
@@ -222,7 +219,7 @@ def _measure_daemons(
 
 def _subject(
     settings: Settings, slots: int, threads: int, backends: list[str] | None, precisions: list[str] | None
-) -> "Subject":
+) -> Subject:
     """Return the configured model, prepared if it was not, and what is to be measured of it."""
 
     detector, cores = settings.image_detector, allowed_cores()
@@ -238,7 +235,7 @@ def _subject(
     return Subject(settings, model, chosen, cores, split)
 
 
-def _has_reference(subject: "Subject") -> bool:
+def _has_reference(subject: Subject) -> bool:
     """Return whether the model's own library can take part; if not, say what it lacks."""
 
     lack = lacks_library(subject.settings.image_detector, subject.model.config)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detectors.evaluation.branch_file import BranchFile
+from detectors.evaluation.combine import Flags, Floats, Groups
 from detectors.evaluation.combine import calibrate as find
 from detectors.evaluation.evaluate import ask_raw
-from detectors.models.calibration import spread
-from detectors.models.config import SHIPPED
+from detectors.models.calibration import Calibration, spread
+from detectors.models.config import SHIPPED, DetectorConfig
 from detectors.models.sources import model_folder
 from detectors.models.store import store_calibration
 from miner.cli.common import EnvFile, Json, Set, load_settings
@@ -21,10 +22,7 @@ from miner.errors import ConfigurationError
 from miner.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from detectors.evaluation.combine import Flags, Floats, Groups
     from detectors.evaluation.estimates import Estimate
-    from detectors.models.calibration import Calibration
-    from detectors.models.config import DetectorConfig
 
 
 def calibrate(
@@ -71,7 +69,7 @@ def calibrate(
         raise typer.Exit(1)
 
 
-def _target(settings: Settings, model: str | None, *, writes: bool) -> "DetectorConfig":
+def _target(settings: Settings, model: str | None, *, writes: bool) -> DetectorConfig:
     """Return the model whose manifest is meant.
 
     Raises:
@@ -98,7 +96,7 @@ def _from_file(path: Path, branch: str | None) -> "tuple[Flags, Floats, Groups |
 
 
 def _from_photos(
-    settings: Settings, config: "DetectorConfig | None", folder: Path
+    settings: Settings, config: DetectorConfig | None, folder: Path
 ) -> "tuple[Flags, Floats, Groups | None]":
 
     assert config is not None
@@ -110,7 +108,7 @@ def _from_photos(
 
 
 def _store(
-    settings: Settings, config: "DetectorConfig", calibration: "Calibration | None", shares: list[float] | None
+    settings: Settings, config: DetectorConfig, calibration: Calibration | None, shares: list[float] | None
 ) -> None:
 
     folder = model_folder(config, settings.models_dir)
@@ -125,7 +123,7 @@ def _store(
         )
 
 
-def _report(calibration: "Calibration", gain: "Estimate", as_json: bool, *, written: bool) -> None:
+def _report(calibration: Calibration, gain: "Estimate", as_json: bool, *, written: bool) -> None:
     evidence = calibration.evidence
     assert evidence is not None
     if as_json:

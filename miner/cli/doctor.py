@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
 
-    from miner.doctor.checkup import CheckUp
-    from miner.doctor.findings import Finding
-
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
@@ -98,7 +95,7 @@ def _settings(
     return settings, ""
 
 
-async def _examine(checkup: "CheckUp", status: "Status", console: "Console | None") -> list["Finding"]:
+async def _examine(checkup: CheckUp, status: "Status", console: "Console | None") -> list[Finding]:
 
     findings = []
     async for seen in checkup.examine():
@@ -112,7 +109,7 @@ async def _examine(checkup: "CheckUp", status: "Status", console: "Console | Non
     return findings
 
 
-def _print(console: "Console", finding: "Finding") -> None:
+def _print(console: "Console", finding: Finding) -> None:
     from rich.text import Text
 
     console.print(Text(f"{finding.level:8}", COLOURS[finding.level]) + Text(f"{finding.name:13} {finding.words}"))

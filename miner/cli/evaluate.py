@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from detectors.evaluation import evaluate as evaluating
-from detectors.evaluation.evaluate import UNTRANSFORMED, Sending, ask, in_words
+from detectors.evaluation.evaluate import UNTRANSFORMED, Figures, Sending, ask, in_words
 from detectors.photos.transforms import VIEWS
 from miner.cli.common import EnvFile, Json, Set, load_settings
 from miner.cli.training import Models, find_models, open_model, progress_bar, read_labelled, training_errors
@@ -17,7 +17,6 @@ from miner.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from detectors.evaluation.estimates import Estimate
-    from detectors.evaluation.evaluate import Figures
     from detectors.photos.labelled import LabelledPhotos
 
 

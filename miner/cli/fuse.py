@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detectors.evaluation.branch_file import BranchFile, write_ensemble
-from detectors.evaluation.combine import choose, fit, measure, measured
+from detectors.evaluation.combine import MeasuredCombination, choose, fit, measure, measured
 from miner.cli.common import Json
 from miner.cli.training import training_errors
 
 if TYPE_CHECKING:
-    from detectors.evaluation.branch_file import BranchFile
-    from detectors.evaluation.combine import MeasuredCombination
     from detectors.models.calibration import Fusion
 
 
@@ -41,7 +39,7 @@ def fuse(
         )
         chosen = choose(rows, found.labels)
 
-        def fitted(row: "MeasuredCombination") -> "Fusion":
+        def fitted(row: MeasuredCombination) -> "Fusion":
             fusion = fit(row.way, found.labels, found.branches, seed)
             return fusion.model_copy(update={"measured": measured(row, len(found.labels))})
 
@@ -64,7 +62,7 @@ def fuse(
 
 
 def _fallbacks(
-    rows: "list[MeasuredCombination]", chosen: "MeasuredCombination", found: "BranchFile"
+    rows: "list[MeasuredCombination]", chosen: MeasuredCombination, found: BranchFile
 ) -> "list[MeasuredCombination]":
     """Return the best of each proper part of the chosen branches, the larger parts first."""
 
@@ -73,14 +71,14 @@ def _fallbacks(
     return sorted(each, key=lambda row: (-len(row.way.branches), -row.reward.value))
 
 
-def _facts(row: "MeasuredCombination") -> dict[str, object]:
+def _facts(row: MeasuredCombination) -> dict[str, object]:
     return {
         "way": row.way.words, "accuracy": row.accuracy, "mcc": row.mcc, "reward": asdict(row.reward),
         "gain": asdict(row.gain),
     }  # fmt: skip
 
 
-def _show(rows: "list[MeasuredCombination]", chosen: "MeasuredCombination", photos: int) -> None:
+def _show(rows: "list[MeasuredCombination]", chosen: MeasuredCombination, photos: int) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,9 +20,6 @@ from miner.cli.common import Config, Detector, EnvFile, Json, Service, Set, load
 from miner.cli.group import Command
 from miner.cli.preparation import prepare_faster, prepare_fp32, start_errors
 from miner.settings.validators import AUTO
-
-if TYPE_CHECKING:
-    from detectors.models.manifest import Manifest
 
 app = typer.Typer(help="Fetch, export and list models.", no_args_is_help=True, add_completion=False)
 
@@ -89,6 +86,6 @@ def list_(env_file: EnvFile = None, service: Service = None, as_json: Json = Fal
     Console().print(table)
 
 
-def _roadwork(manifest: "Manifest") -> str:
+def _roadwork(manifest: Manifest) -> str:
     """Which class counts; of an ensemble its branches, which are in the list themselves, say that."""
     return "as its branches" if manifest.branches is not None else manifest.output.words

@@ -31,7 +31,6 @@ from miner.cli.training import (
 
 if TYPE_CHECKING:
     from detectors.models.config import DetectorConfig
-    from detectors.training.config import TrainConfig
 
 app = typer.Typer(
     help="Calculate once, in a file, what training and fusing need.", no_args_is_help=True, add_completion=False
@@ -114,7 +113,7 @@ def features(
 
 
 def train_command(
-    used: "TrainConfig", config: Path | None, seed: int | None, micro_batch: int | None, cache: Path,
+    used: TrainConfig, config: Path | None, seed: int | None, micro_batch: int | None, cache: Path,
     assignments: list[str] | None,
 ) -> str:  # fmt: skip
     """Return the command that trains from these very features: whatever they depend on is in it."""

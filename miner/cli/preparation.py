@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detectors.base import ModelFiles, RunOptions
+from detectors.base import Detector, ModelFiles, RunOptions
 from detectors.errors import DetectorConfigError, ImageError, InferenceError, ModelError, library_errors
 from detectors.export.export import prepare
-from detectors.export.serving_repos import write_layout
+from detectors.export.serving_repos import Layout, write_layout
 from detectors.load import PreparedModel, class_doubt, load_detector, remedy
 from detectors.machine import allowed_cores
-from detectors.models.config import SHIPPED, read_config
-from detectors.models.labels import ask_drawn
-from detectors.models.manifest import Manifest
+from detectors.models.config import SHIPPED, DetectorConfig, read_config
+from detectors.models.labels import Separation, ask_drawn
+from detectors.models.manifest import Gate, Manifest, Precision
 from detectors.models.sources import model_folder, variant_folder
 from detectors.models.store import store_spread
 from detectors.photos.labelled import is_labelled
@@ -32,15 +32,10 @@ from miner.settings.validators import AUTO
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from detectors.base import Detector, RunOptions
-    from detectors.export.serving_repos import Layout
-    from detectors.models.config import DetectorConfig
-    from detectors.models.labels import Separation
-    from detectors.models.manifest import Gate, Precision
     from detectors.quantize.quantize import CalibrationPhotos
 
 
-def open_folder(settings: Settings, config: "DetectorConfig", folder: Path) -> "Detector":
+def open_folder(settings: Settings, config: DetectorConfig, folder: Path) -> Detector:
     """Load what was exported into a folder, which need not be where the configuration looks for it."""
 
     manifest = Manifest.read(folder)
@@ -51,17 +46,15 @@ def open_folder(settings: Settings, config: "DetectorConfig", folder: Path) -> "
 
 
 def record_spread(
-    settings: Settings, config: "DetectorConfig", folder: Path, photos: Sequence[bytes], labels: Sequence[bool]
-) -> "Separation":
+    settings: Settings, config: DetectorConfig, folder: Path, photos: Sequence[bytes], labels: Sequence[bool]
+) -> Separation:
     """Write into a model's manifest how its predictions of labelled photos are spread; return how it sorts them."""
 
     detector = open_folder(settings, config, folder)
     return store_spread(folder, [detector.predict(photo).probability for photo in photos], labels)
 
 
-def check_class(
-    settings: Settings, config: "DetectorConfig", folder: Path, sorting: "Separation | None"
-) -> Iterator[str]:
+def check_class(settings: Settings, config: DetectorConfig, folder: Path, sorting: Separation | None) -> Iterator[str]:
     """Say which class of a model counts as roadwork, and what speaks for or against it.
 
     Args:
@@ -80,8 +73,8 @@ def check_class(
 
 
 def record_spread_alone(
-    settings: Settings, config: "DetectorConfig", photos: "CalibrationPhotos | None", progress: Callable[[str], None]
-) -> "Separation":
+    settings: Settings, config: DetectorConfig, photos: "CalibrationPhotos | None", progress: Callable[[str], None]
+) -> Separation:
     """Do so for a configuration that names an exported folder.
 
     Raises:
@@ -162,8 +155,8 @@ def prepare_fp32(
 
 def prepare_faster(
     settings: Settings,
-    config: "DetectorConfig",
-    precision: "Precision",
+    config: DetectorConfig,
+    precision: Precision,
     max_flips: float,
     photos: "CalibrationPhotos | None",
 ) -> None:
@@ -206,8 +199,8 @@ def prepare_faster(
 
 
 def _compare_backends(
-    console: "Console", progress: Callable[[str], None], config: "DetectorConfig", precision: "Precision",
-    models_dir: Path, options: "RunOptions",
+    console: "Console", progress: Callable[[str], None], config: DetectorConfig, precision: Precision,
+    models_dir: Path, options: RunOptions,
 ) -> None:  # fmt: skip
     """Measure a precision's backends in turn, if there are several, and say which `auto` takes from now on."""
 
@@ -227,7 +220,7 @@ def _compare_backends(
 
 
 def put_into_repository(
-    settings: Settings, folder: Path, precision: "Precision", layout: "Layout", repository: Path
+    settings: Settings, folder: Path, precision: Precision, layout: Layout, repository: Path
 ) -> Path:
     """Put an fp32 folder, or the faster variant of it that is there already, into another server's repository."""
 
@@ -239,7 +232,7 @@ def put_into_repository(
     return write_layout(layout, folder, repository, settings.inference_threads or allowed_cores())
 
 
-def _gate_in_words(gate: "Gate") -> str:
+def _gate_in_words(gate: Gate) -> str:
 
     kept = f", {len(gate.kept_fp32)} layers in fp32" if gate.kept_fp32 else ""
     line = (

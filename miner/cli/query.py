@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from miner.axon.client import Client, another
+from miner.axon.client import Client, Reply, another
 from miner.chain.standalone import own_wallet as throwaway_wallet
 from miner.chain.standalone import standalone_file
 from miner.chain.wallet import load_hotkey
@@ -25,8 +25,6 @@ from miner.settings.validators import VALIDATORS_WAIT
 
 if TYPE_CHECKING:
     from bittensor import Wallet
-
-    from miner.axon.client import Client, Reply
 
 
 def query(
@@ -60,7 +58,7 @@ def query(
     address = local_url(host, port or settings.miner_axon_port)
     count = max(count, len(photos))
 
-    async def ask_all() -> tuple[list["Reply"], float]:
+    async def ask_all() -> tuple[list[Reply], float]:
         async with Client(signer, hotkey, address, wire, timeout) as client:
             started = time.perf_counter()
             replies = await _ask(client, photos, count, concurrency)
@@ -81,7 +79,7 @@ def query(
         raise typer.Exit(1)
 
 
-async def _ask(client: "Client", photos: list[bytes], count: int, concurrency: int) -> list["Reply"]:
+async def _ask(client: Client, photos: list[bytes], count: int, concurrency: int) -> list[Reply]:
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
 
@@ -121,14 +119,14 @@ def _signer(settings: Settings, wallet: str | None) -> "Wallet":
     return own_wallet(settings)
 
 
-def _line(name: str, reply: "Reply") -> str:
+def _line(name: str, reply: Reply) -> str:
     took = f"{reply.seconds * 1e3:.1f} ms"
     if reply.prediction is None:
         return f"{name}: no prediction ({reply.status or 'no answer'}: {reply.message}; {took})"
     return f"{name}: roadwork {reply.prediction:.4f} ({took})"
 
 
-def _summary(replies: list["Reply"], seconds: float) -> dict[str, Any]:
+def _summary(replies: list[Reply], seconds: float) -> dict[str, Any]:
     answered = sorted(reply.seconds for reply in replies if reply.prediction is not None)
     cuts = statistics.quantiles(answered, n=100, method="inclusive") if len(answered) > 1 else answered * 99
     statuses = Counter(str(reply.status or "no answer") for reply in replies)

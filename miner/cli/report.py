@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,9 +20,6 @@ from miner.settings.settings import Settings, setting_names
 from miner.support import bundle
 from miner.support.bundle import findings_text, write_archive
 from miner.support.scrub import key_files, secrets_in, secrets_of_addresses, shown_settings
-
-if TYPE_CHECKING:
-    from miner.doctor.findings import Finding
 
 ARCHIVE_SUFFIX = ".tar.gz"
 

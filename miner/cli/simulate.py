@@ -4,7 +4,7 @@ import json
 import logging
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,11 +16,8 @@ from miner.settings.validators import VALIDATORS_WAIT
 from miner.simulate.miners import WIRES, own_miner, running_miner
 from miner.simulate.output import draw, in_json, play_through, send_again, show
 from miner.simulate.replay import callers, recorded_photos
-from miner.simulate.run import SimulationPlan, labelled_photos, made_photos
+from miner.simulate.run import SimulatedPhoto, SimulationPlan, labelled_photos, made_photos
 from miner.simulate.schedule import SimulatedSubnet
-
-if TYPE_CHECKING:
-    from miner.simulate.run import SimulatedPhoto
 
 ROUNDS = 100
 MOST_VALIDATORS = 256

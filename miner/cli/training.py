@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from detectors.base import RunOptions
+from detectors.base import Detector, RunOptions
 from detectors.console import Screen
 from detectors.errors import DetectorConfigError, DetectorError
 from detectors.export.export import prepare
@@ -20,9 +20,9 @@ from detectors.machine import allowed_cores, cpu_quota, read_cpu, read_memory, r
 from detectors.models.config import DetectorConfig, read_config
 from detectors.models.documents import BROKEN_YAML, first_line
 from detectors.models.manifest import NAME, Manifest
-from detectors.photos.labelled import read_photos
+from detectors.photos.labelled import LabelledPhotos, read_photos
 from detectors.registry import default_backend
-from detectors.training.budget import Machine, MachineReading, is_out_of_memory
+from detectors.training.budget import Machine, MachineReading, Probe, is_out_of_memory
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.inference.memory import give_back
 from miner.settings.settings import Settings
@@ -30,10 +30,6 @@ from miner.settings.validators import AUTO
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-
-    from detectors.base import Detector
-    from detectors.photos.labelled import LabelledPhotos
-    from detectors.training.budget import Probe
 
 CACHE_FOLDER = Path("~/.cache/roadwork-miner/training")
 
@@ -72,7 +68,7 @@ def read_machine() -> "Machine":
     return Machine(allowed_cores(), cpu_quota(), reading.memory, reading.available, cpu, features)
 
 
-def make_probe() -> "Probe":
+def make_probe() -> Probe:
     """Return what reads memory, swap and throttling now; limits of a cgroup count as the machine's end."""
     import psutil
 
@@ -94,7 +90,7 @@ def make_probe() -> "Probe":
     return patient(read, give_back)
 
 
-def patient(read: "Probe", release: Callable[[], None]) -> "Probe":
+def patient(read: Probe, release: Callable[[], None]) -> Probe:
     """Return what reads again, where memory is short, once what the allocator holds but nobody uses was given back."""
 
     def probe() -> "MachineReading":
@@ -201,7 +197,7 @@ def find_models(settings: Settings, models: Sequence[str] | None) -> "dict[str, 
     return dict(zip(names, configs, strict=True))
 
 
-def open_model(settings: Settings, config: "DetectorConfig", precision: str = "fp32") -> "Detector":
+def open_model(settings: Settings, config: "DetectorConfig", precision: str = "fp32") -> Detector:
     """Load a model, prepared if it was not, and have it prove itself; on all cores."""
 
     if config.model_folder is None and not is_prepared(config, settings.models_dir):
@@ -213,7 +209,7 @@ def open_model(settings: Settings, config: "DetectorConfig", precision: str = "f
     return detector
 
 
-def read_labelled(folder: Path, option: str = "") -> "LabelledPhotos":
+def read_labelled(folder: Path, option: str = "") -> LabelledPhotos:
     """Read a labelled folder that an option named; says on stderr what is left out.
 
     Raises:

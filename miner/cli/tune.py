@@ -6,7 +6,7 @@ import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -16,7 +16,7 @@ from detectors.models.config import read_config
 from detectors.registry import BACKENDS
 from miner.bench import tuning
 from miner.bench.subject import made_pictures, variants
-from miner.bench.tuning import BURST
+from miner.bench.tuning import BURST, MeasuredVariant
 from miner.bench.worker import BenchJob
 from miner.cli.common import Config, Detector, EnvFile, Json, Set, load_settings
 from miner.cli.preparation import start_errors
@@ -24,9 +24,6 @@ from miner.errors import ConfigurationError, CouldNotStart
 from miner.inference.plan import folders, key_of, writable, write_plan
 from miner.settings.settings import environment_of
 from miner.settings.validators import AUTO
-
-if TYPE_CHECKING:
-    from miner.bench.tuning import MeasuredVariant
 
 
 def tune(
@@ -98,7 +95,7 @@ def tune(
     print(f"{chosen_row.words} ({plan.why}); stored for the next start")
 
 
-def _facts(row: "MeasuredVariant") -> dict[str, object]:
+def _facts(row: MeasuredVariant) -> dict[str, object]:
     job = row.job
     return {
         "backend": job.backend, "precision": job.precision, "slots": job.slots, "threads": job.threads,
@@ -106,7 +103,7 @@ def _facts(row: "MeasuredVariant") -> dict[str, object]:
     }  # fmt: skip
 
 
-def _show(rows: "list[MeasuredVariant]", chosen: "MeasuredVariant", left_out: list[str]) -> None:
+def _show(rows: "list[MeasuredVariant]", chosen: MeasuredVariant, left_out: list[str]) -> None:
     import statistics
 
     from rich.console import Console

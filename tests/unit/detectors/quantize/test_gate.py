@@ -1,5 +1,7 @@
 """What a faster graph costs, judged."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from detectors.evaluation.reward import expected_reward
 from detectors.models.manifest import Gate
 from detectors.quantize import gate
 from detectors.quantize.quantize import CalibrationPhotos
+from detectors.registry import recipes
 
 FP32 = np.array([0.1, 0.4, 0.6, 0.9])
 
@@ -99,3 +102,12 @@ def test_without_photos_there_are_enough_made_ones_for_both() -> None:
     assert (len(calibration.data), len(rest.data)) == (32, 64)
     assert calibration.made
     assert rest.made
+
+
+@pytest.mark.export
+def test_a_faster_precision_of_one_backend_needs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "openvino"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "openvino", None)  # not installed: an extra
+    monkeypatch.delitem(sys.modules, "detectors.quantize.recipes", raising=False)
+    assert "dynamic" in recipes("int8", "onnx")
