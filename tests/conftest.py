@@ -25,16 +25,27 @@ PROCESS_ROOMS = {"process", "chain", "service", "remote"}
 TESTS = Path(__file__).parent
 
 
+def pytest_configure() -> None:
+    """Refuse to test where an operator runs a miner.
+
+    Raises:
+        UsageError: miners that tests start here would read the operator's settings, and go to the chain.
+    """
+    file = TESTS.parent / "miner.env"
+    if file.exists():
+        raise pytest.UsageError(f"{file}: miners that tests start would read it; move it away, or test a fresh clone")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what starts processes, put what is slow first, or one of several workers would end alone with it.
 
     Those on the test chain get time, of which the first downloads a distribution.
     """
     for item in items:
-        room = item.path.relative_to(TESTS).parts[0]
+        room, *within = item.path.relative_to(TESTS).parts
         if room in PROCESS_ROOMS or hasattr(getattr(item, "module", None), "subprocess"):
             item.add_marker(pytest.mark.process)
-        if item.path.parent.name == "chain":
+        if room == "chain" or (room, within[0]) == ("process", "chain"):
             item.add_marker(pytest.mark.timeout(900))
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)  # stable: a file's tests stay together

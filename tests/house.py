@@ -3,6 +3,7 @@
 import ast
 import json
 import statistics
+import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -115,6 +116,18 @@ def public_classes(root: Path = ROOT) -> Counter[str]:
     return Counter(
         node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef) and node.name[0] != "_"
     )
+
+
+def from_imports(module: str, root: Path = ROOT) -> set[str]:
+    """Return what a module takes out of others by name: `os.environ` of `from os import environ`."""
+    found = (node for node in ast.walk(tree_of(modules(root)[module])) if isinstance(node, ast.ImportFrom))
+    return {f"{node.module}.{alias.name}" for node in found for alias in node.names}
+
+
+def tracked(root: Path = ROOT) -> set[str]:
+    """Return the entries at the top of the repository; an operator's own files beside them are none."""
+    listed = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout
+    return {line.partition("/")[0] for line in listed.splitlines()}
 
 
 def top(package: str, root: Path = ROOT) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from miner import __version__
 from miner.settings.settings import settings_table
 from tests.house import ROOT, counts, modules
 from tests.unit.test_architecture import ORDER
@@ -41,7 +42,7 @@ def map_of(package: str) -> str:
 
 def counts_table() -> str:
     """Return the figures of the house, beside those of the first version."""
-    rows = ["| count | 0.1.0 | now |", "| --- | --- | --- |"]
+    rows = [f"| count | 0.1.0 | {__version__} |", "| --- | --- | --- |"]
     return "\n".join([*rows, *(f"| {name} | {BEFORE[name]} | {value} |" for name, value in counts().items())])
 
 

@@ -2,9 +2,18 @@
 
 import os
 import shutil
+import subprocess
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+
+def make_help(folder: Path) -> str:
+    """Return what `make help` prints."""
+    return subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=folder, capture_output=True, text=True, check=True
+    ).stdout
 
 
 def find(program: str, package: str) -> str:

@@ -18,6 +18,7 @@ fi
 step rm -f "$CURRENT"
 if [ -z "${KEEP:-}" ]; then
     step rm -f "$ETC/$ENV.env" "$ETC/$ENV.hotkey" "$ETC/$ENV.hotkey-password"
+    step rm -rf "$ETC/$ENV.hotkeys" # of several hotkeys
 fi
 others=$(find "$ROOT" -maxdepth 1 -name 'current-*' ! -name "current-$ENV" 2>/dev/null || true)
 if [ -n "$others" ]; then

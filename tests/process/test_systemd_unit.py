@@ -129,6 +129,9 @@ def test_a_dry_run_prints_every_step_and_takes_none(python: str) -> None:
     removed = run("make", "uninstall-service", "ENV=testnet", "DRY_RUN=1")
     for part in ("disable --now", "clean", "testnet.hotkey-password", UNIT.name, "daemon-reload"):
         assert any(part in step for step in removed.stdout.splitlines()), part
+    assert "+ rm -rf /etc/roadwork-miner/testnet.hotkeys" in removed.stdout  # the keys of several hotkeys
+    kept = run("make", "uninstall-service", "ENV=testnet", "DRY_RUN=1", "KEEP=1")
+    assert "testnet.hotkey" not in kept.stdout
     assert before == {path for top in ("/opt", "/etc/systemd/system", "/etc") for path in Path(top).iterdir()}
 
 

@@ -1,7 +1,6 @@
 """What the documents promise."""
 
 import re
-import subprocess
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -10,12 +9,14 @@ import pytest
 from dotenv import dotenv_values
 
 from detectors.base import RunOptions
+from detectors.evaluation.reward import expected_reward
 from detectors.load import load_detector
 from detectors.models.config import read_config
 from miner import __version__
 from miner.cli import COMMANDS, load
 from miner.settings.settings import Settings, setting_names
 from tests.tables import CONTRIBUTING, TABLES, with_table
+from tests.tools import make_help
 from tests.unit.test_architecture import ORDER
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,6 +154,16 @@ def test_the_shipped_photo_shows_roadwork_to_the_shipped_detector() -> None:
     assert detector.predict((ROOT / photo).read_bytes()).probability == pytest.approx(float(said[1]), abs=1e-3)
 
 
+def test_the_rewards_that_the_readme_names_are_the_validators() -> None:
+    accuracies_and_rewards = re.search(
+        r"From (\d+) % to (\d+) % accuracy the reward goes from ([\d.]+) to ([\d.]+\d)", DOCUMENTS["README.md"]
+    )
+    assert accuracies_and_rewards is not None
+    low, high, least, most = map(float, accuracies_and_rewards.groups())
+    for accuracy, reward in ((low / 100, least), (high / 100, most)):
+        assert expected_reward(accuracy, accuracy) == pytest.approx(reward, abs=0.005)
+
+
 def test_the_version_is_one_and_the_changelog_has_it() -> None:
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == __version__
     versions = re.findall(r"^## \[(.+?)\]", DOCUMENTS["CHANGELOG.md"], flags=re.MULTILINE)
@@ -189,8 +200,9 @@ def _code(text: str) -> list[str]:
 
 
 def test_make_help_lists_every_target() -> None:
-    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert {line.split()[0] for line in listed.splitlines()} >= {"run", "query", "test", "models", "setup"}
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert phony is not None
+    assert {line.split()[0] for line in make_help(ROOT).splitlines()} == set(phony[1].split())
 
 
 def test_ci_calls_the_readmes_test_command() -> None:

@@ -147,7 +147,7 @@ def test_a_measured_fallback_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "revision: 2024-13-45", "hf_repo: !!int x", "hf_repo: !!timestamp x", "hf_repo: !!bool x", "[" * 5000,
+        "revision: 2024-13-45", "hf_repo: !!int x", "hf_repo: !!timestamp x", "hf_repo: !!bool x", "[" * 2000,
         'hf_repo: "\\0"', 'hf_repo: "\\uD800"', "hf_repo: ~nobody-of-this-name/x",
         "weights_path: ~nobody-of-this-name/x", "{hf_repo: a/b, fusion: x}",
         f"weights_path: {'x' * 5000}", "hf_repo: [[[[1]]]]", "branches: [a]", "branches: {~: {hf_repo: a/b}}",

@@ -14,6 +14,7 @@ from detectors.registry import backend_class, network_class
 from tests.reversed import copy_starter
 
 
+@pytest.mark.slow  # it imports scikit-learn
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), min_size=2, max_size=60))
 def test_the_auc_is_that_of_scikit_learn_with_ties(rows: list[tuple[bool, int]]) -> None:
     from sklearn.metrics import roc_auc_score

@@ -5,7 +5,6 @@ import sys
 import numpy as np
 import pytest
 
-from detectors.evaluation.reward import expected_reward
 from detectors.models.manifest import Gate
 from detectors.quantize import gate
 from detectors.quantize.quantize import CalibrationPhotos
@@ -32,17 +31,6 @@ def test_labels_give_accuracy_and_reward_of_both() -> None:
     assert found.reward_fp32 == pytest.approx(1.0)
     assert found.reward < 0.6
     assert gate.labelled(FP32, FP32, None, 0.5) is None
-
-
-@pytest.mark.parametrize(
-    ("accuracy", "reward"), [(0.99, 0.97), (0.97, 0.90), (0.95, 0.82), (0.90, 0.64), (0.80, 0.35), (0.70, 0.19)]
-)
-def test_the_reward_is_the_validators(accuracy: float, reward: float) -> None:
-    assert expected_reward(accuracy, accuracy) == pytest.approx(reward, abs=0.03)
-
-
-def test_always_the_same_answer_earns_next_to_nothing() -> None:
-    assert expected_reward(0.0, 1.0) == pytest.approx(0.02, abs=0.01)
 
 
 def judged(seconds: float = 0.1, mean: float = 1e-3, **more: object) -> Gate:
