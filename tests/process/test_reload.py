@@ -3,9 +3,11 @@
 import json
 import re
 import signal
+import statistics
 import subprocess
 import threading
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -234,9 +236,10 @@ def test_the_old_models_memory_is_given_back(
     with daemons(tmp_path_factory, model) as start:
         daemon = start().ready()
         sizes = []
-        for _ in range(4):
+        for _ in range(8):
             probability_of(daemon.ask(street))
             done = reload(daemon)
             assert done.returncode == 0, done.stdout + done.stderr
             sizes.append(daemon.metric("memory_bytes", kind="resident") / 2**20)
-    assert sizes[-1] - sizes[1] < 8, sizes
+    # A model that stays adds 3 MiB at each reload. The heap itself grows by 12 MiB once, at any of them.
+    assert statistics.median(after - before for before, after in pairwise(sizes)) < 1, sizes
