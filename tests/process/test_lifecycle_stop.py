@@ -173,7 +173,7 @@ def test_the_operators_port_answers_while_a_picture_is_worked_on(moody: Daemon, 
 
 @pytest.mark.parametrize("door", [Door(), Door("btauth", "/predict")], ids=["dendrite", "btauth"])
 def test_endless_bodies_cost_little_memory(start_daemon: StartDaemon, door: Door, street: bytes) -> None:
-    """Each may have its whole 2 MiB at once, as long as there is memory; what it takes besides is what counts."""
+    """Each may have its whole 2 MiB at once, as long as there is memory, and half of that for what it takes besides."""
     daemon = start_daemon(MAX_BODY_BYTES=2 * MEBIBYTE).ready()
     probability_of(daemon.ask(street))
     before = daemon.peak()
@@ -184,7 +184,7 @@ def test_endless_bodies_cost_little_memory(start_daemon: StartDaemon, door: Door
         while taken:
             taken = [raw for raw in taken if raw.takes_more()]
     probability_of(daemon.ask(street))
-    assert daemon.peak() - before < 40 * 2 + GROWTH
+    assert daemon.peak() - before < 40 * 3
 
 
 @pytest.mark.parametrize("part", ["target", "header name", "header value", "trailer"])
