@@ -17,6 +17,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
+from detectors.machine import read_cpu
 from detectors.models import MODEL_FILE
 from detectors.models.manifest import Manifest, sha256
 from detectors.models.store import LARGE_GRAPH_BYTES
@@ -74,14 +75,9 @@ def ensure_graph(folder: Path, manifest: Manifest) -> Path | None:
     return cached_graph(folder, manifest)
 
 
-def key(manifest: Manifest, version: str | None = None, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+def key(manifest: Manifest, version: str | None = None, root: Path = Path("/")) -> str:
     """Return the key of a graph on this machine; `version` is onnxruntime's, that which is installed by default."""
-    try:
-        lines = cpuinfo.read_text(encoding="ascii", errors="replace").splitlines()
-        flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    except OSError:
-        flags = ""
-    facts = [sorted(manifest.files.items()), version or _installed(), sorted(set(flags.split()))]
+    facts = [sorted(manifest.files.items()), version or _installed(), sorted(read_cpu(root)[1])]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 

@@ -24,6 +24,7 @@ from onnxruntime.quantization import (
 )
 
 from detectors.errors import ModelError
+from detectors.machine import read_cpu
 from detectors.models import IR_FILE, MODEL_FILE
 from detectors.quantize import WEIGHTED, Inputs, Recipe
 
@@ -73,13 +74,9 @@ def _bf16(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> None
 int8, bf16 = Recipe(_int8), Recipe(_bf16)
 
 
-def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+def cpu_has_bf16(root: Path = Path("/")) -> bool:
     """Return whether the CPU multiplies bfloat16."""
-    try:
-        text = cpuinfo.read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-    return any(BF16_FLAGS & set(line.split()) for line in text.splitlines() if line.startswith("flags"))
+    return bool(BF16_FLAGS & read_cpu(root)[1])
 
 
 def _dynamic(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> None:

@@ -208,9 +208,10 @@ def _weights_sum(model: nn.Module) -> str:
 
 
 class Features(NamedTuple):
-    """Features of each part, shape (photos, views, width), and how many changed views those to learn from have."""
+    """Features of photos to learn from and to validate, shape (photos, views, width); how many views are changed."""
 
-    parts: list[NDArray[np.float32]]
+    train: NDArray[np.float32]
+    val: NDArray[np.float32]
     views: int
 
 
@@ -263,18 +264,20 @@ def features_of(
         raise StoppedEarly(f"{filled.why}: {filled.missing} features are missing yet; those there are kept")
     if filled.missing:
         job.screen.warn(f"{filled.why} for features: going on with {views} of {job.config.views} changed views")
-    nothing = np.empty((0, 1, 1), np.float32)
-    parts = [
-        filled.cache.matrix(rows_of(part, count)).reshape(len(part), count + 1, -1) if part else nothing
-        for part, count in ((data.train, views), (data.val, 0), (data.test, 0))
-    ]
-    return Features(parts, views)
+
+    def features(photos: Sequence[Photo], views: int) -> NDArray[np.float32]:
+        return filled.cache.matrix(rows_of(photos, views)).reshape(len(photos), views + 1, -1)
+
+    return Features(features(data.train, views), features(data.val, 0), views)
 
 
 def _rows(data: DataSet, views: int) -> list[Row]:
-    """Return what a training needs: all photos as they are first, then view by view, so that fewer views may do."""
+    """Return what a training needs: photos as they are first, then view by view, so that fewer views may do.
+
+    Photos of the test part are judged by the model as it serves, from the pictures.
+    """
     return [
-        *((photo.digest, UNCHANGED_VIEW) for part in (data.train, data.val, data.test) for photo in part),
+        *((photo.digest, UNCHANGED_VIEW) for part in (data.train, data.val) for photo in part),
         *((photo.digest, view) for view in range(UNCHANGED_VIEW + 1, views + 1) for photo in data.train),
     ]
 
@@ -290,7 +293,7 @@ def _fill(
     job.screen.say(f"features: {len(rows) - len(missing)} of {len(rows)} are cached in {cache.folder}")
     if not missing:
         return FillResult(cache, 0, 0, None)
-    photos = [*data.train, *data.val, *data.test]
+    photos = [*data.train, *data.val]
     wanted = ViewPixels(photos, missing, Views(config.augment, config.seed), preprocessing)
     with stopping, ResourceLog(job.run / RESOURCES_FILE, job.probe, job.screen):
         micro_batch, workers = choose_for_features(job, model, wanted, preprocessing.shape[1:], device)

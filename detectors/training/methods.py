@@ -118,14 +118,14 @@ class HeadMethod(TrainingMethod):
         """Compute the features, or read them from the cache."""
         job, data, chosen = inputs.job, inputs.data, inputs.chosen
         known = chosen.views if chosen is not None and chosen.views is not None else job.config.views
-        arrays, count = features_of(job, inputs.model, inputs.preprocessing, data, inputs.stopping, known)
-        network = FeatureHead(arrays[0])
+        features = features_of(job, inputs.model, inputs.preprocessing, data, inputs.stopping, known)
+        network = FeatureHead(features.train)
         examples = [
             FeatureExamples(array, np.array([photo.label for photo in part], dtype=np.int64))
-            for array, part in zip(arrays, (data.train, data.val), strict=False)
+            for array, part in ((features.train, data.train), (features.val, data.val))
         ]
-        width = arrays[0].shape[2]
-        chosen = chosen or choose_for_head(job, network, width, inputs.photos, count, len(data.train))
+        width = features.train.shape[2]
+        chosen = chosen or choose_for_head(job, network, width, inputs.photos, features.views, len(data.train))
         return network, examples, chosen
 
     def finish(self, network: nn.Module, model: nn.Module) -> nn.Module:

@@ -158,6 +158,7 @@ class RoadworkTrainer(ClassificationTrainer):  # type: ignore[misc]
     def _begin_epoch(self) -> None:
         torch.manual_seed(self.args.seed + self.epoch)
         self.train_loader.sampler.set_epoch(self.epoch)
+        self._batches = 0
         self._pace.idle()
 
     def _loss_in_parts(self, batch: dict[str, Tensor], preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -176,17 +177,23 @@ class RoadworkTrainer(ClassificationTrainer):  # type: ignore[misc]
 
     def _end_batch(self) -> None:
         self._pace.idle()
+        self._batches += 1
         self._tell(self)
         reason = self._reason()
         if reason is not None:
             self.why, self.stop = reason, True
 
     def _end_epoch(self) -> None:
-        if self.stop and self.epoch + 1 < self.epochs and self.why == ALL_EPOCHS:
-            self.why = f"no better validation in {self.args.patience} epochs"
         self._tell(self)
-        if self._reason() is not None:
+        if self._batches < len(self.train_loader):
             return  # an epoch that was broken off is begun again
+        ended, reason = None, self._reason()
+        if self.epoch + 1 >= self.epochs:
+            ended = ALL_EPOCHS
+        elif self.stop and reason is None:
+            ended = f"no better validation in {self.args.patience} epochs"
+        self.why = ended or reason or self.why
+        self.stop = ended is not None or reason is not None
         state = {
             "model": self.model.state_dict(),
             "ema": self.ema.ema.state_dict(),
@@ -197,7 +204,7 @@ class RoadworkTrainer(ClassificationTrainer):  # type: ignore[misc]
             "stopper": (self.stopper.best_fitness, self.stopper.best_epoch),
             "history": self.history,
             "micro_batch": self._parts.size,
-            "why": self.why if self.stop else None,
+            "why": ended,
         }
         partial = self.exact.with_suffix(".partial")
         torch.save(state, partial)

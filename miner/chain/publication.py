@@ -14,7 +14,8 @@ import httpx
 
 from miner.chain.client import one_line
 from miner.chain.queries import PublishedEndpoint, Record, read_published, read_wait, serve
-from miner.errors import ConfigurationError, MinerError
+from miner.errors import MinerError
+from miner.formats import age
 from miner.settings.addresses import Address, why_not_public, why_unreachable
 
 if TYPE_CHECKING:
@@ -122,13 +123,6 @@ class PublicAddress:
     find_ip: Callable[..., Awaitable[str]] = find_external_ip  # (known: str | None)
     lookup_seconds: float = 600.0
     retry_seconds: float = 60.0  # after the first refusal; doubled after each, up to ten minutes
-
-    def __post_init__(self) -> None:
-        try:
-            if self.ip is not None:
-                ip_address(self.ip)
-        except ValueError:
-            raise ConfigurationError(f"AXON_EXTERNAL_IP={self.ip}: an IPv4 or IPv6 address is allowed") from None
 
 
 class Publisher:
@@ -243,7 +237,7 @@ class Publication:
             return
         blocks, block_seconds = await call(partial(read_wait, netuid=self.netuid, published=published))
         if blocks > 0:
-            self.say(False, f"rate limited, next try in {_in_words(blocks * block_seconds)}")
+            self.say(False, f"rate limited, next try in {age(blocks * block_seconds)}")
             return
         log.info("publishing the %s at %s; the chain has %s", self.record, wanted, published.endpoint or "nothing")
         # A call that fails leaves its fate open: nothing is sent again before there was time for it to show.
@@ -273,8 +267,4 @@ class Publication:
         self._refusals += 1
         self._next_try = self._monotonic() + pause * random.uniform(0.8, 1.2)  # noqa: S311
         log.warning("the chain refused the %s at %s (%s): %s", self.record, self._tried, code, message)
-        self.say(False, f"{REFUSALS.get(code, message)}, next try in {_in_words(pause)}")
-
-
-def _in_words(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+        self.say(False, f"{REFUSALS.get(code, message)}, next try in {age(pause)}")

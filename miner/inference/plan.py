@@ -15,6 +15,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from detectors.base import RunOptions
 from detectors.files import write_safely
 from detectors.load import PreparedModel, Sums
+from detectors.machine import read_cpu
 from detectors.models.documents import faults
 from detectors.quantize.gate import measured_best
 from detectors.registry import BACKENDS, PRECISIONS, default_backend
@@ -188,11 +189,7 @@ def library_versions() -> list[str]:
 
 def cpu_model(root: Path = Path("/")) -> str:
     """Return the CPU's name and its instruction sets in short."""
-    try:
-        lines = (root / "proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return "unknown"
-    facts = dict(line.split(":", 1) for line in lines if ":" in line)
-    facts = {key.strip(): value.strip() for key, value in facts.items()}
-    flags = hashlib.sha256(facts.get("flags", facts.get("Features", "")).encode()).hexdigest()[:8]
-    return f"{facts.get('model name', facts.get('CPU part', 'unknown'))} {flags}"
+    name, flags = read_cpu(root)
+    if not flags:
+        return name or "unknown"
+    return f"{name or 'unknown'} {hashlib.sha256(' '.join(sorted(flags)).encode()).hexdigest()[:8]}"

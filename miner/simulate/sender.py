@@ -47,8 +47,8 @@ class SentAnswer:
 
 def judged(number: int, reply: Reply, behind: float = 0.0) -> SentAnswer:
     """Sort a reply: only a finite number in [0, 1] in time is an answer."""
-    value, outcome = reply.prediction, "failed"
-    prediction = None
+    outcome: Outcome = "failed"
+    value, prediction = reply.prediction, None
     if reply.timed_out:
         outcome = "late"
     elif reply.status == 0:
@@ -57,7 +57,7 @@ def judged(number: int, reply: Reply, behind: float = 0.0) -> SentAnswer:
         outcome = "refused"
     elif reply.status == 200 and isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value <= 1:
         outcome, prediction = "answered", float(value)
-    return SentAnswer(number, outcome, prediction, reply.seconds, reply.status, reply.message, behind)  # type: ignore[arg-type]
+    return SentAnswer(number, outcome, prediction, reply.seconds, reply.status, reply.message, behind)
 
 
 async def send_all(

@@ -73,9 +73,10 @@ def test_another_library_version_or_cpu_has_another_key(tmp_path: Path) -> None:
     manifest = Manifest.read(STARTER)
     keys = {ort_cache.key(manifest), ort_cache.key(manifest, version="0.0.0")}
     for number, flags in enumerate(("sse", "sse avx512_vnni")):
-        cpuinfo = tmp_path / str(number)
+        cpuinfo = tmp_path / str(number) / "proc" / "cpuinfo"
+        cpuinfo.parent.mkdir(parents=True)
         cpuinfo.write_text(f"flags : {flags}\n")
-        keys.add(ort_cache.key(manifest, cpuinfo=cpuinfo))
+        keys.add(ort_cache.key(manifest, root=tmp_path / str(number)))
     assert len(keys) == 4
 
 

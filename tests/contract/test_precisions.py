@@ -153,5 +153,6 @@ def test_a_precision_that_a_backend_does_not_have_says_so(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("flags", "has"), [("avx2", False), ("avx512_bf16", True), ("amx_bf16 amx_tile", True)])
 def test_bf16_is_for_cpus_that_have_it(tmp_path: Path, flags: str, has: bool) -> None:
-    (tmp_path / "cpuinfo").write_text(f"flags : fpu {flags}\n")
-    assert cpu_has_bf16(tmp_path / "cpuinfo") is has
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "cpuinfo").write_text(f"flags : fpu {flags}\n")
+    assert cpu_has_bf16(tmp_path) is has

@@ -34,12 +34,6 @@ LONG = 12  # words: what two documents share by chance is shorter
 EXAMPLES = sorted((ROOT / "env").glob("*.env"))
 
 
-@pytest.fixture(autouse=True)
-def _no_ambient_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in setting_names():
-        monkeypatch.delenv(name, raising=False)
-
-
 def test_there_is_an_example_for_each_network() -> None:
     networks = {path.stem: Settings.load(path) for path in EXAMPLES}
     assert {stem: (settings.subtensor_network, settings.netuid) for stem, settings in networks.items()} == {

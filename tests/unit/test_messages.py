@@ -35,7 +35,6 @@ from detectors.training.job import open_run
 from miner.axon.btauth import HOTKEY_HEADER, WINDOW
 from miner.axon.caller import Caller, Rules, check_fresh, judge
 from miner.chain.base import Neuron, Snapshot
-from miner.chain.publication import PublicAddress
 from miner.chain.standalone import read_file
 from miner.chain.wallet import load_hotkey
 from miner.cli import app
@@ -182,7 +181,6 @@ STARTS: Table = {
     "STATE_DIR=HERE/file/state: can't be used: Not a directory": lambda here: held(file("", "file") / "state"),
     "WALLET_HOTKEY=hot: there is no HERE/miner/hotkeys/hot; copy the hotkey's file there, or make one: btcli wallet "
     "new-hotkey --wallet miner --wallet-hotkey hot --wallet-path HERE": lambda here: load_hotkey(here, "miner", "hot"),
-    "AXON_EXTERNAL_IP=1.2.3: an IPv4 or IPv6 address is allowed": lambda here: PublicAddress(8091, ip="1.2.3"),
     "STANDALONE_FILE=HERE/mine.yaml: hotkey='abc': not an ss58 address": lambda here: read_file(
         file("validators: [{hotkey: abc}]"), "own"
     ),

@@ -119,7 +119,7 @@ def test_a_quick_run_says_what_it_will_take_and_ends_with_what_serves(photos: Pa
         )
     )
     assert "estimate: at most" in screen.text
-    assert " for 28 features, about " in screen.text
+    assert " for 26 features, about " in screen.text
     assert "for 1 epochs of 12 photos" in screen.text
     assert (results["epochs"], results["ended"]) == (1, ALL_EPOCHS)
     figures = results["figures"]
@@ -145,6 +145,34 @@ def test_time_ends_a_run_with_the_best_so_far_and_it_may_go_on(photos: Path, vit
     assert "resuming at step 1 of 9" in screen.text
 
 
+def test_an_epoch_of_yolo_is_kept_where_the_time_ends_during_its_validation(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yolo = pytest.importorskip("detectors.training.yolo")
+    screen = Spy()
+    values = {"data": str(photos), "detector": "YOLOClassifier", "model": "yolo11n-cls.yaml", "epochs": 3}
+    job = start(tmp_path / "run", screen, values | {"batch_size": 8, "micro_batch": 4})
+    data = open_dataset(job.config, tmp_path, screen, 1)
+    now = 0.0
+    stopping = StopSignal(1.0, screen, clock=lambda: now)
+    validate = yolo.RoadworkTrainer.validate
+
+    def takes_long(trainer: object) -> object:
+        nonlocal now
+        now = 7200.0
+        return validate(trainer)
+
+    monkeypatch.setattr(yolo.RoadworkTrainer, "validate", takes_long)
+    first = yolo.train(job, data, fingerprint(data), stopping)
+    assert (first.why, first.epochs) == (TIME_OVER, 1)
+    monkeypatch.setattr(yolo.RoadworkTrainer, "validate", validate)
+    again = start(tmp_path / "run", screen)
+    whole = yolo.train(again, data, fingerprint(data), StopSignal(None, screen))
+    assert whole.why == ALL_EPOCHS
+    assert [entry["epoch"] for entry in whole.history if "loss" in entry] == [1, 2, 3]
+    assert whole.history[:2] == first.history
+
+
 def test_time_for_features_ends_with_the_views_that_are_whole(photos: Path, vit: Path, tmp_path: Path) -> None:
     screen = Spy()
     values = {"data": str(photos), "model": str(vit), "views": 3, "micro_batch": 1}
@@ -152,14 +180,15 @@ def test_time_for_features_ends_with_the_views_that_are_whole(photos: Path, vit:
     data = open_dataset(job.config, tmp_path, screen, 1)
     model, preprocessing = hf_model.load(vit, 3), ViT.read_preprocessing(vit)
     ticks = iter(range(10**6))
-    hours = (len(data.train + data.val + data.test) + 1.5 * len(data.train)) / 3600 / 0.9
+    hours = (len(data.train + data.val) + 1.5 * len(data.train)) / 3600 / 0.9
 
     def slow() -> StopSignal:
         return StopSignal(hours, screen, clock=lambda: float(next(ticks)))
 
-    parts, views = features_of(job, model, preprocessing, data, slow(), 3)
-    assert views == 1
-    assert parts[0].shape[:2] == (len(data.train), 2)
+    features = features_of(job, model, preprocessing, data, slow(), 3)
+    assert features.views == 1
+    assert features.train.shape[:2] == (len(data.train), 2)
+    assert features.val.shape[:2] == (len(data.val), 1)
     assert "going on with 1 of 3 changed views" in screen.text
     # What there is counts the next time.
     assert features_of(job, model, preprocessing, data, slow(), 3).views == 3

@@ -10,7 +10,8 @@ from miner.axon.caller import Rules
 from miner.chain.base import Neuron
 from miner.chain.queries import ChainHead, Metagraph, PublishedEndpoint, PublishedRecord, SubnetMember
 from miner.doctor import chain
-from miner.doctor.findings import Finding, Level
+from miner.doctor.findings import Level
+from tests.unit.miner.doctor.test_here import expect
 
 GB = 10**9
 
@@ -56,12 +57,6 @@ def paid(*incentives: float) -> chain.ChainFacts:
             for one, share in zip(SUBNET.members, incentives, strict=True)
         ]
     )
-
-
-def expect(finding: Finding, level: Level, words: str) -> None:
-    assert finding.level == level, finding
-    assert re.search(words, finding.words), finding
-    assert bool(finding.todo) or level != "problem"
 
 
 @pytest.mark.parametrize(

@@ -26,12 +26,6 @@ from miner.settings.settings import Settings
 STARTER = Path(__file__).resolve().parents[4] / "detectors" / "starter"
 
 
-@pytest.fixture(autouse=True)
-def _no_ambient_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
 def test_a_tuning_that_fails_is_a_warning_and_a_reload_tunes_no_more(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -36,12 +36,6 @@ def starter(models_dir: Path) -> PreparedModel:
     return PreparedModel.find(read_config("starter.yaml"), models_dir)
 
 
-@pytest.fixture(autouse=True)
-def _no_ambient_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
 @pytest.mark.parametrize(
     ("flags", "tuned", "served"),
     [

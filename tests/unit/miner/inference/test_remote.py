@@ -29,12 +29,6 @@ class FakeBackend:
         pass
 
 
-@pytest.fixture(autouse=True)
-def _no_ambient_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
 def test_metrics_by_endpoint() -> None:
     registry, backend = CollectorRegistry(), FakeBackend()
     metrics = RemoteMetrics(registry, ADDRESSES)

@@ -8,7 +8,7 @@ import pytest
 from miner.errors import ConfigurationError
 from miner.http.server import _bind
 from miner.settings.addresses import why_not_public, why_unreachable
-from miner.settings.settings import Settings, setting_names
+from miner.settings.settings import Settings
 
 ENDPOINT = "wss://entrypoint-finney.opentensor.ai:443"
 
@@ -29,12 +29,6 @@ ANYWHERE = [
     "2600::1",
     "2a00:1450::1",
 ]
-
-
-@pytest.fixture(autouse=True)
-def _no_ambient_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in setting_names():
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.parametrize("address", NOWHERE)

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from miner.errors import ConfigurationError
 from miner.http.server import listening
 from miner.settings.addresses import own_names, strange_name
-from miner.settings.settings import Settings, setting_names
+from miner.settings.settings import Settings
 from miner.status.app import status_app
 from miner.status.overview import MemoryUse, Overview
 from tests.overviews import overview
@@ -19,12 +19,6 @@ from tests.process.daemon import free_port
 
 PATHS = {"/": 200, "/status": 200, "/metrics": 200, "/healthz": 200, "/readyz": 200, "/else": 404}
 NAMES = own_names("127.0.0.1", "metrics.lan,miner-1")
-
-
-@pytest.fixture(autouse=True)
-def _no_ambient_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in setting_names():
-        monkeypatch.delenv(name, raising=False)
 
 
 OURS = [

@@ -44,12 +44,6 @@ PROXY_CLIENT_URL=https://hydra.natix.network
 """
 
 
-@pytest.fixture(autouse=True)
-def _no_ambient_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in setting_names():
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.fixture
 def env_file(tmp_path: Path) -> Path:
     return tmp_path / "miner.env"
