@@ -38,7 +38,7 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 19
 
 setup: $(VENV)/.serve ## Install what serving needs, pinned and hash-checked (about 360 MB)
-setup-all: $(VENV)/.all ## Install the exporters, torch and the development tools as well (about 2.2 GB)
+setup-all: $(VENV)/.all ## Install the exporters, torch and the development tools as well (about 2.7 GB)
 
 run: $(VENV)/.serve ## Run the miner (ENV_FILE=file, else ./miner.env; without one: no chain, the starter detector)
 	@$(MINER) run $(WITH_ENV) $(ARGS)

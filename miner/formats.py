@@ -27,10 +27,11 @@ def age(seconds: float | None) -> str:
 
 
 def size(count: float | None) -> str:
-    """Return `345 MiB` or `1.25 GiB`."""
+    """Return `345 MiB`, `1.25 GiB` or `22.8 GiB`."""
     if count is None:
         return NO_VALUE
-    return f"{count / 2**20:.0f} MiB" if count < 2**30 else f"{count / 2**30:.2f} GiB"
+    gibibytes = count / 2**30
+    return f"{count / 2**20:.0f} MiB" if gibibytes < 1 else f"{gibibytes:.{2 if gibibytes < 9.995 else 1}f} GiB"
 
 
 def share(value: float | None) -> str:

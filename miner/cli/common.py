@@ -217,8 +217,16 @@ def errors_told() -> Iterator[None]:
 
 
 def end_in_order_on_sigterm() -> None:
-    """Have SIGTERM unwind this process as an error does, so that no process that it started outlives it."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    """Have SIGTERM unwind this process as an error does, so that no process that it started outlives it.
+
+    A second one would break the unwinding off, and make hands on one that its whole group has got already.
+    """
+
+    def end(number: int, _: object) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def leave(code: int, *, hung: bool = False) -> NoReturn:

@@ -27,8 +27,7 @@ def run(
 ) -> None:
     """Answer validators until SIGTERM. SIGHUP reloads the model.
 
-    Settings come from flags, then the environment, then --env-file or the miner.env of this folder, then the
-    defaults (no chain, the starter detector).
+    Settings: flags, else the environment, else --env-file or ./miner.env, else defaults: no chain, the starter.
     """
     flags = {
         "subtensor_network": network,

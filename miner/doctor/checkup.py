@@ -90,7 +90,8 @@ class CheckUp:
         now = time.time()
         yield judged("miner", lambda: daemon.judge_running(miner, wallet.hotkey, registered=registered))
         yield judged("port", lambda: daemon.judge_port(port, running=miner.running))
-        yield judged("reachable", lambda: daemon.judge_reach(reach, miner, now, wallet.hotkey, self._host))
+        if self._host is not None or isinstance(address, PublishedEndpoint):  # somebody is to come from elsewhere
+            yield judged("reachable", lambda: daemon.judge_reach(reach, miner, now, wallet.hotkey, self._host))
         yield judged("asked", lambda: daemon.judge_asked(miner, now))
         for finding in chain_findings:
             yield finding

@@ -8,7 +8,6 @@ import re
 import pytest
 
 from miner.chain.publication import AddressUnknown, PublicAddress
-from miner.errors import ConfigurationError
 from tests.chain.conftest import NETUID, eventually, impatient, key
 from tests.chain.node import Node
 
@@ -154,11 +153,6 @@ async def test_a_fault_of_our_own_is_said_and_stops_nothing(node: Node, chain_of
     assert "planted" in caplog.text
     await eventually(lambda: chain.publication == "published 1.2.3.4:8091")
     await chain.stop()
-
-
-def test_an_address_that_is_none() -> None:
-    with pytest.raises(ConfigurationError, match=r"AXON_EXTERNAL_IP=1\.2\.3: an IPv4 or IPv6 address"):
-        PublicAddress(8091, ip="1.2.3")
 
 
 async def test_a_node_that_hangs_while_publishing(node: Node, chain_of) -> None:

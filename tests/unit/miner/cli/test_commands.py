@@ -1,6 +1,7 @@
 """The table of commands that `--help` reads."""
 
 import inspect
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -42,3 +43,19 @@ def test_no_commands_help_loads_what_is_heavy() -> None:
     code = f"import sys; from miner import cli; [cli.load(name) for name in {list(TABLE)}]; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "onnxruntime", "bittensor", "transformers", "sklearn"} & set(done.stdout.split())
+
+
+def test_a_second_sigterm_does_not_break_the_unwinding_off() -> None:
+    """Make hands the signal on to a command that has got it already, as one of its group."""
+    script = (
+        "import os, signal\n"
+        "from miner.cli.common import end_in_order_on_sigterm\n"
+        "end_in_order_on_sigterm()\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "finally:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('unwound')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGTERM, "unwound\n", "")

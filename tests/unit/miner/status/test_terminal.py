@@ -112,6 +112,7 @@ def test_top_asks_where_the_miner_listens(host: str, address: str) -> None:
         (formats.age(86400 * 3), "3.0 days"),
         (formats.size(345 * 2**20), "345 MiB"),
         (formats.size(1.5 * 2**30), "1.50 GiB"),
+        (formats.size(22.79 * 2**30), "22.8 GiB"),
         (formats.share(1), "100 %"),
         (formats.share(0.99999), "99.99 %"),
         (formats.share(0.974), "97.4 %"),
