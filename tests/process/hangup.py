@@ -27,5 +27,6 @@ class Hangup(MetaPathFinder):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # where the tests run under nohup it is ignored
     sys.meta_path.insert(0, Hangup())
     runpy.run_module("miner", run_name="__main__", alter_sys=True)
