@@ -39,7 +39,7 @@ Holds = Callable[[FrameType], bool]
 HELPERS = (
     "detectors/console", "detectors/errors", "detectors/files", "detectors/machine", "detectors/models/documents",
     "detectors/redact", "detectors/registry", "miner/cli/__init__", "miner/cli/common",
-    "miner/cli/group", "miner/errors", "miner/formats",
+    "miner/cli/flags", "miner/cli/group", "miner/errors", "miner/formats",
 )  # fmt: skip
 # What runs on a way, but for another thing than the one that goes it.
 OTHERS = {

@@ -11,7 +11,7 @@ from typer.main import get_command
 from miner.cli.common import errors_told
 from miner.cli.group import Command, Group, open_closed_streams, print_any_character
 
-# What `--help` says of each, so that it need not load sixteen modules; a test holds them to their docstrings.
+# What `--help` says of each, so that it need not load them all; a test holds them to their docstrings.
 COMMANDS: dict[str, dict[str, str]] = {
     "Serve": {
         "run": "Answer validators until SIGTERM. SIGHUP reloads the model.",
@@ -19,6 +19,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "top": "Show the running miner: state, latency, outcomes, queue, memory, chain, the last requests.",
         "query": "Ask a miner about photos as a validator would.",
         "doctor": "Look at everything that keeps requests or rewards away, and say what to do.",
+        "config": "Show every setting: its value, where that comes from, and its default.",
         "report": "Bundle settings, findings, metrics, versions, requests and the log; no secret, no photo.",
     },
     "Models": {

@@ -33,7 +33,10 @@ Service = Annotated[
     typer.Option("--service", metavar="NAME", help="The service roadwork-miner@NAME: its settings, key and folders."),
 ]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting; wins over environment and file.")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Any setting; flags win, then this, then the environment, then the file."
+    ),
 ]
 Key = Annotated[str | None, typer.Option("--key", metavar="NAME", help="Which of WALLET_HOTKEYS; default: the first.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -71,11 +74,11 @@ def unit_settings(service: str, root: Path = Path("/")) -> dict[str, str]:
     }
 
 
-def of_setting(name: str, words: str) -> Any:
+def of_setting(name: str, words: str, *flags: str, panel: str | None = None) -> Any:
     """Return an option that takes the place of a setting, whose name in the environment and default its help names."""
     default = Settings.model_fields[name].default
     shown = f", default {default}" if default not in (None, "") else ""
-    return typer.Option(help=f"{words} ({name.upper()}{shown}).")
+    return typer.Option(*flags, help=f"{words} ({name.upper()}{shown}).", rich_help_panel=panel)
 
 
 Detector = Annotated[str | None, of_setting("image_detector", "ViT, YOLOClassifier or Ensemble")]
@@ -173,6 +176,27 @@ def read_settings(
         ConfigurationError: settings are wrong; all faults at once.
     """
     values: dict[str, object] = dict(unit_settings(service)) if service is not None else {}
+    assigned, faults = read_assignments(assignments)
+    values |= assigned | {key: value for key, value in flags.items() if value is not None}
+    try:
+        settings = Settings.load(env_file, **values)
+    except ConfigurationError as error:
+        raise ConfigurationError("\n".join([*faults, str(error)])) from error
+    if "wallet_hotkey" in values and settings.wallet_hotkeys:
+        faults.append(
+            f"WALLET_HOTKEY={values['wallet_hotkey']}: WALLET_HOTKEYS={settings.wallet_hotkeys} takes its place; "
+            "--set WALLET_HOTKEYS= leaves that out"
+        )
+    if faults:
+        raise ConfigurationError("\n".join(faults))
+    lend_to_hub(env_file)
+    lend_home(settings)
+    return settings
+
+
+def read_assignments(assignments: list[str] | None) -> tuple[dict[str, str], list[str]]:
+    """Return the settings that `KEY=VALUE` assign, the last one of a key, and a line for each that is none."""
+    values: dict[str, str] = {}
     faults: list[str] = []
     names = setting_names()
     for assignment in assignments or []:
@@ -185,16 +209,7 @@ def read_settings(
             near = nearest(key.upper(), names)
             hint = f"; did you mean {near}?" if near else ""
             faults.append(f"--set {shown_within(assignment)}: there is no such setting{hint}")
-    values |= {key: value for key, value in flags.items() if value is not None}
-    try:
-        settings = Settings.load(env_file, **values)
-    except ConfigurationError as error:
-        raise ConfigurationError("\n".join([*faults, str(error)])) from error
-    if faults:
-        raise ConfigurationError("\n".join(faults))
-    lend_to_hub(env_file)
-    lend_home(settings)
-    return settings
+    return values, faults
 
 
 def tell(error: StartError) -> None:

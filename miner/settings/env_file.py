@@ -9,7 +9,7 @@ from collections.abc import Collection, Container, Iterator
 from pathlib import Path
 
 from dotenv import dotenv_values
-from dotenv.parser import parse_stream
+from dotenv.parser import Binding, parse_stream
 
 from detectors.redact import HIDDEN, shown_within
 from miner.errors import ConfigurationError
@@ -20,6 +20,7 @@ HUB = "HF_"  # HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, …: huggingface_hub's own
 # What python-dotenv takes for a comment outside quotes. systemd drops the space before one that is all there is.
 COMMENT = re.compile(r"^#\s.*|\s+#.*")
 QUOTED = re.compile(r"\s*(?:'[^']*'|\"[^\"]*\")\s*")
+SET_BY_US = "HF_HUB_DISABLE_TELEMETRY"  # by `detectors`, for every command
 HUB_TOKEN = "HF_TOKEN"  # noqa: S105 - a key
 OLD_TOKENS = ("HUGGING_FACE_TOKEN", "HUGGINGFACE_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 # Of StreetVision's own miner.env: the subnet asks for images only, and this miner calls no proxy.
@@ -36,7 +37,7 @@ def refuse_unreadable_lines(env_file: Path | None, names: Container[str]) -> Non
         return
     with env_file.open(encoding="utf-8") as file:
         lines = [
-            binding.original.line
+            _line_of(binding)
             for binding in parse_stream(file)
             if binding.error or (binding.value is None and (binding.key or "").upper() in names)
         ]
@@ -44,6 +45,18 @@ def refuse_unreadable_lines(env_file: Path | None, names: Container[str]) -> Non
         raise ConfigurationError(
             "\n".join(f"{env_file}, line {line}: KEY=value is needed, or # before a comment" for line in lines)
         )
+
+
+def lines_of(env_file: Path) -> dict[str, int]:
+    """Return the line that gives each key of the file its value, by the key in small letters."""
+    with env_file.open(encoding="utf-8") as file:
+        return {binding.key.lower(): _line_of(binding) for binding in parse_stream(file) if binding.key is not None}
+
+
+def _line_of(binding: Binding) -> int:
+    """Return the line a binding begins in; the empty ones before it are part of it to python-dotenv."""
+    text = binding.original.string
+    return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
 
 
 def commented(flags: Container[str], names: Container[str]) -> Iterator[tuple[str, str]]:
@@ -73,6 +86,14 @@ def lend_to_hub(env_file: Path | None) -> None:
     for key, value in dotenv_values(env_file).items() if env_file is not None else ():
         if key.startswith(HUB) and value:
             os.environ.setdefault(key, value)
+
+
+def hub_keys(env_file: Path | None) -> Iterator[tuple[str, str, bool]]:
+    """Yield the HF_… keys that have a value, once `lend_to_hub` was called, and whether the file gave it."""
+    given = dotenv_values(env_file) if env_file is not None else {}
+    for key, value in sorted(os.environ.items()):
+        if key.startswith(HUB) and value and key != SET_BY_US:
+            yield key, value, given.get(key) == value
 
 
 def secrets_of_environment(names: Container[str], env_file: Path | None = None) -> list[str]:

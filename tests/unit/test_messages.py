@@ -53,6 +53,7 @@ Deed = Callable[[Path], object]  # in an empty folder, which is the current one
 Table = dict[str, Deed]  # by what is said of it, in which HERE is that folder
 STARTER = Path(__file__).parents[2] / "detectors" / "starter"
 BODY = b'{"image": "aGk="}'
+ALICE = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
 
 
 def file(content: str | bytes, name: str = "mine.yaml") -> Path:
@@ -194,6 +195,27 @@ STARTS: Table = {
 }
 
 
+def called(*arguments: str) -> Deed:
+    return lambda here: CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+FLAGS: Table = {
+    "--wallet=a and --wallet.name=b: both are WALLET_NAME; give one of them": called(
+        "run", "--wallet", "a", "--wallet.name", "b"
+    ),
+    "--axon.port: a value is needed; here it is --set MINER_AXON_PORT=VALUE": called("run", "--axon.port"),
+    "--wandb.off: there is no wandb here: /metrics is for Prometheus; leave it out": called("run", "--wandb.off"),
+    "--wallet=: a value is needed; without the flag WALLET_NAME holds": called("run", "--wallet", ""),
+    f"--wallet-hotkey={ALICE}: the name in the wallet is needed, not the address; --receiver takes that": called(
+        "query", "photo.jpg", "--hotkey", ALICE
+    ),
+    "WALLET_HOTKEY=b: WALLET_HOTKEYS=a:8091 takes its place; --set WALLET_HOTKEYS= leaves that out": called(
+        "run", "--hotkey", "b", "--set", "WALLET_HOTKEYS=a:8091"
+    ),
+    "NETUDI: there is no such setting; did you mean NETUID?": called("config", "NETUDI"),
+}
+
+
 def yaml(text: str) -> Deed:
     return lambda here: read_config(str(file(text)))
 
@@ -319,7 +341,7 @@ CALLERS: Table = {
 }
 
 
-TABLES = (SETTINGS, COMMANDS, STARTS, MODELS, PHOTOS, CALLERS)
+TABLES = (SETTINGS, COMMANDS, STARTS, FLAGS, MODELS, PHOTOS, CALLERS)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which settings file a command reads, and what it says of flags that are not ours: real processes in real folders."""
+"""Which settings file a command reads, and what it says of its lines: real processes in real folders."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ WRONG = "NETUID=of-the-file\n"  # the fault proves that the file was read
 COMMANDS = (
     ["run"], ["top"], ["query", "photo.jpg"], ["reload"], ["report"], ["tune"], ["models", "download"],
     ["models", "list"], ["export"], ["bench"], ["simulate"], ["evaluate", "photos"], ["calibrate", "photos"],
-    ["precompute", "branches", "photos", "--out", "x.npz"],
+    ["config"], ["precompute", "branches", "photos", "--out", "x.npz"],
 )  # fmt: skip
 
 
@@ -62,30 +62,6 @@ def test_a_settings_file_may_come_through_a_pipe(tmp_path: Path) -> None:
     assert "NO_SUCH_KEY" in run.stderr, "read for the settings, and again for what is said of them"
 
 
-def test_flags_of_the_original_neurons_are_met_with_our_word(tmp_path: Path) -> None:
-    flags = [
-        "--netuid", "72", "--axon.port", "8091", "--axon.external_ip=1.2.3.4", "--wallet.name", "mine",
-        "--subtensor.chain_endpoint", "wss://me:hunter2pw@node.example/key", "--logging.debug",
-        "--blacklist.force_validator_permit", "--neuron.callback_address", "x",
-    ]  # fmt: skip
-    run = miner(tmp_path, "run", *flags)
-    assert run.returncode == 2
-    assert "hunter2pw" not in run.stderr
-    hints = {
-        line.removeprefix("error: ").partition(": ")[0]: line.partition("--set ")[2] for line in run.stderr.splitlines()
-    }
-    assert hints == {
-        "--axon.port": "MINER_AXON_PORT=8091",
-        "--axon.external_ip": "AXON_EXTERNAL_IP=1.2.3.4",
-        "--wallet.name": "WALLET_NAME=mine",
-        "--subtensor.chain_endpoint": "SUBTENSOR_CHAIN_ENDPOINT=wss://node.example",
-        "--logging.debug": "LOG_LEVEL=DEBUG",
-        "--blacklist.force_validator_permit": "BLACKLIST_FORCE_VALIDATOR_PERMIT=true",
-        "--neuron.callback_address": "",
-    }, "--netuid is a flag of `run` itself"
-    assert keys_of(miner(tmp_path, "--wallet.name", "mine", "run")) == ["--wallet.name"]
-
-
 @pytest.mark.parametrize("target", ["run", "models", "doctor", "top", "bench"])
 def test_make_refuses_the_services_name_where_a_file_is_meant(target: str) -> None:
     run = subprocess.run(["make", "-n", target, "ENV=testnet"], cwd=ROOT, capture_output=True, text=True)
@@ -103,13 +79,13 @@ def test_make_keeps_the_services_name_for_services_and_minds_no_shells_own() -> 
 
 def test_a_line_that_is_no_setting_is_refused_by_its_number_and_not_shown(tmp_path: Path) -> None:
     (tmp_path / "miner.env").write_text(
-        '# fine\nLOG_LEVEL=INFO\nHF_TOKEN hf_notwithoutequals\nexport NETUID=323\nexport PATH\nQUEUE_DEPTH\nX="y\n'
+        '# fine\nLOG_LEVEL=INFO\nHF_TOKEN hf_notwithoutequals\nexport NETUID=323\nexport PATH\n\nQUEUE_DEPTH\nX="y\n'
     )
     run = miner(tmp_path, "models", "list")
     assert run.returncode == 2
     assert "hf_notwithoutequals" not in run.stderr
     places = [key.rpartition(", ")[2] for key in keys_of(run)]
-    assert places == ["line 3", "line 6", "line 7"]
+    assert places == ["line 3", "line 7", "line 8"]
 
 
 @pytest.mark.parametrize("name", ["ENVFILE", "env_file"])
