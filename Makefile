@@ -32,12 +32,13 @@ $(error $(MISSPELT)=$($(MISSPELT)): the settings file is ENV_FILE=$($(MISSPELT))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all run query simulate top tables dashboards doctor models export starter starter-folds vit-base bench bench-axon bench-hop bench-keys bench-shadow check lint test fuzz soak install-service uninstall-service test-remote test-service lock clean
+.PHONY: help setup setup-eval setup-all run query simulate top tables dashboards doctor models export starter starter-folds vit-base bench bench-axon bench-hop bench-keys bench-shadow check lint test fuzz soak install-service uninstall-service test-remote test-service lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 19
 
 setup: $(VENV)/.serve ## Install what serving needs, pinned and hash-checked (about 360 MB)
+setup-eval: $(VENV)/.eval ## Install what evaluate, calibrate, fuse and --plot need as well, hash-checked (about 150 MB, no torch)
 setup-all: $(VENV)/.all ## Install the exporters, torch and the development tools as well (about 2.7 GB)
 
 run: $(VENV)/.serve ## Run the miner (ENV_FILE=file, else ./miner.env; without one: no chain, the starter detector)
@@ -163,8 +164,11 @@ test-remote: $(VENV)/.all ## Try the remote backend with a real Ray Serve (insta
 test-service: $(VENV)/.all ## Try the service on a booted systemd in a container (root, debootstrap, systemd-container)
 	@ROADWORK_TEST_SERVICE=1 $(BIN)/pytest tests/service $(ARGS)
 
-lock: $(VENV)/.all ## Pin again what serving needs (env/serve.txt)
-	@$(BIN)/uv pip compile pyproject.toml -c env/constraints.txt --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q -o env/serve.txt
+LOCKED := -c env/constraints.txt --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q
+
+lock: $(VENV)/.all ## Pin again what serving needs (env/serve.txt), and what evaluating needs besides (env/eval.txt)
+	@$(BIN)/uv pip compile pyproject.toml $(LOCKED) -o env/serve.txt
+	@$(BIN)/uv pip compile pyproject.toml --extra eval $(LOCKED) $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' env/serve.txt) -o env/eval.txt
 
 clean: ## Remove the environment and what tests have cached
 	@rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache *.egg-info
@@ -180,6 +184,12 @@ $(VENV)/.serve: $(VENV)/.python env/serve.txt pyproject.toml
 	@$(PIP) install --no-deps -e .
 	@touch $@
 
+# What it needs of serve.txt is there already, so the lock holds the rest alone.
+$(VENV)/.eval: $(VENV)/.serve env/eval.txt
+	@echo 'installing what evaluating and plotting need, once (about 150 MB) …' >&2
+	@$(PIP) install --no-deps --require-hashes -r env/eval.txt
+	@touch $@
+
 # Without it half of the checks would be skipped; never made, so looked for each time.
 .promtool:
 	@command -v promtool >/dev/null || { echo 'error: promtool is missing; on Debian and Ubuntu: apt-get install --no-install-recommends prometheus' >&2; exit 2; }
@@ -192,5 +202,5 @@ $(VENV)/.dev: $(VENV)/.serve env/constraints.txt
 $(VENV)/.all: $(VENV)/.serve env/constraints.txt
 	@echo 'installing torch, the exporters and the development tools, once (about 2 GB) …' >&2
 	@$(PIP) install $(TORCH) $(TORCH_ARGS)
-	@$(PIP) install -c env/constraints.txt -e '.[export,yolo,openvino,plot,train,remote,dev]'
-	@touch $(VENV)/.dev $@
+	@$(PIP) install -c env/constraints.txt -e '.[export,yolo,openvino,plot,eval,train,remote,dev]'
+	@touch $(VENV)/.dev $(VENV)/.eval $@

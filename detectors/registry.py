@@ -3,10 +3,14 @@
 Names become classes here and nowhere else, so that what was not chosen is not imported.
 """
 
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.metadata import requires
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from detectors.errors import DetectorConfigError
@@ -216,5 +220,30 @@ def _resolve(kind: str, table: Mapping[str, str], name: str) -> Any:
         return getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
         raise DetectorConfigError(
-            f"{kind} {name!r} needs the package {error.name!r}, which is not installed; `make setup-all` installs it"
+            f"{kind} {name!r} needs the package {error.name!r}, which is not installed; {how_to_install()} installs it"
         ) from error
+
+
+def how_to_install(extra: str = "", root: Path | None = None, prefix: Path | None = None) -> str:
+    """Return the command that installs an extra of `pyproject.toml` here, in words; it depends on how we came here.
+
+    Args:
+        extra: its name; empty: all of them.
+        root: the folder that holds this package; a clone has a Makefile there.
+        prefix: of the environment: one of pipx's, of uv's, or another.
+    """
+    root, prefix = root or Path(__file__).resolve().parents[1], prefix or Path(sys.prefix)
+    if (root / "Makefile").is_file():
+        return "`make setup-eval`" if extra == "eval" else "`make setup-all`"
+    marked = [line.partition(";") for line in requires("roadwork-miner") or ()]
+    named = [
+        one.strip() for one, _, mark in marked if re.search(rf"extra == .{extra or '(?!dev|ray)[a-z]+'}['\"]", mark)
+    ]
+    packages = " ".join(f"'{one}'" for one in dict.fromkeys(named))
+    match prefix.parts:
+        case (*_, "pipx", "venvs", name):
+            return f"`pipx inject {name} {packages}`"
+        case (*_, "uv", "tools", _):
+            return f"`uv pip install --python {prefix} {packages}`"
+        case _:
+            return f"`{prefix / 'bin' / 'python'} -m pip install {packages}`"

@@ -24,7 +24,7 @@ from detectors.models.store import keep_calibration, move_into_place, move_weigh
 from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture, parity_pictures
 from detectors.preprocess import Preprocessing, letterboxed
-from detectors.registry import DEFAULT, backend_class, exporter_class, network_class
+from detectors.registry import DEFAULT, DETECTORS, backend_class, exporter_class, how_to_install, network_class
 
 MAX_DIFFERENCE = 1e-3
 WAY_OUT = "an architecture that is known to work, such as a ViT, ConvNeXt, DINOv2 or YOLO11-cls, is the way out"
@@ -137,7 +137,8 @@ def prepare(
         remember_revision(config, models_dir, original.revision)
     except ModuleNotFoundError as error:
         raise ModelError(
-            f"exporting for {detector} needs the package {error.name!r}, which is not installed; `make setup-all` does"
+            f"exporting for {detector} needs the package {error.name!r}, which is not installed; "
+            f"{how_to_install(DETECTORS[detector].extra)} installs it"
         ) from error
     except OSError as error:
         if error.filename is not None and Path(error.filename).is_relative_to(original.path):

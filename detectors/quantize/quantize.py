@@ -24,7 +24,7 @@ from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture, many_pictures
 from detectors.quantize import WEIGHTED, Inputs, Recipe, gate
 from detectors.quantize.gate import MAX_FLIPS, interleaved
-from detectors.registry import BACKENDS, DEFAULT, backend_class, network_class, recipes
+from detectors.registry import BACKENDS, DEFAULT, backend_class, how_to_install, network_class, recipes
 
 CALIBRATION = 32  # pictures; ranges hardly widen with more
 CALIBRATION_SHARE = 3  # one of so many is calibrated on, where there are few
@@ -220,7 +220,7 @@ class _Trial:
                     recipe.write(self.source, folder, self.inputs, keep)
                     candidate = self._judge(name, folder, keep)
             except ModuleNotFoundError as error:
-                self.refusals.append(f"{name}: needs the package {error.name!r}; `make setup-all` installs it")
+                self.refusals.append(f"{name}: needs the package {error.name!r}; {how_to_install()} installs it")
                 return None
             except (ModelError, InferenceError) as error:
                 self.refusals.append(f"{name}: {error}")

@@ -121,20 +121,20 @@ def megabytes(count: float) -> str:
     return f"{count / 1e6:.0f}"
 
 
-def check_plot(path: Path) -> None:
+def check_plot(path: Path, suffixes: Sequence[str] = (".png",)) -> None:
     """Say before anything is measured that nothing could be drawn.
 
     Raises:
-        ConfigurationError: matplotlib is not installed, or the folder is not there.
+        ConfigurationError: matplotlib is not installed, the folder is not there, or the name ends otherwise.
     """
     if find_spec("matplotlib") is None:
         raise ConfigurationError(
-            f"--plot={path}: needs the package 'matplotlib' (extra `plot`; `make setup-all` installs it)"
+            f"--plot={path}: needs the package 'matplotlib' (extra `eval`; {how_to_install('eval')} installs it)"
         )
     if not path.absolute().parent.is_dir():
         raise ConfigurationError(f"--plot={path}: there is no such folder")
-    if path.suffix.lower() != ".png":
-        raise ConfigurationError(f"--plot={path}: a file name that ends in .png is allowed")
+    if path.suffix.lower() not in suffixes:
+        raise ConfigurationError(f"--plot={path}: a file name that ends in {' or '.join(suffixes)} is allowed")
 
 
 def draw(all_figures: Sequence[BenchFigures], deadline: float, title: str, path: Path) -> None:

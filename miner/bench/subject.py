@@ -17,7 +17,7 @@ from detectors.models.config import DetectorConfig
 from detectors.models.sources import find_original
 from detectors.photos.labelled import SUFFIXES, openable
 from detectors.photos.synthetic import scene
-from detectors.registry import BACKENDS, DETECTORS, PRECISIONS, exporter_class
+from detectors.registry import BACKENDS, DETECTORS, PRECISIONS, exporter_class, how_to_install
 from miner.bench.machine import multiply_adds
 from miner.bench.worker import BenchJob
 from miner.errors import ConfigurationError
@@ -72,7 +72,7 @@ def missing(backend: str, detector: str, config: DetectorConfig) -> str | None:
     package, *_ = BACKENDS[backend].packages
     if find_spec(package) is None:
         extra = BACKENDS[backend].extra or DETECTORS[detector].extra
-        return f"needs the package {package!r} (extra `{extra}`; `make setup-all` installs it)"
+        return f"needs the package {package!r} (extra `{extra}`; {how_to_install(extra)} installs it)"
     return lacks_library(detector, config) if BACKENDS[backend].original else None
 
 
@@ -84,7 +84,7 @@ def lacks_library(detector: str, config: DetectorConfig) -> str | None:
     library, extra = DETECTORS[detector].library, DETECTORS[detector].extra
     for package in ("torch", library):
         if find_spec(package) is None:
-            return f"needs the package {package!r} (extra `{extra}`; `make setup-all` installs it)"
+            return f"needs the package {package!r} (extra `{extra}`; {how_to_install(extra)} installs it)"
     if config.model_folder is not None:
         return f"needs the original weights (hf_repo or weights_path), and {config.path.name} names an exported model"
     return None

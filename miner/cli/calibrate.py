@@ -17,7 +17,14 @@ from detectors.models.config import SHIPPED, DetectorConfig
 from detectors.models.sources import model_folder
 from detectors.models.store import store_calibration
 from miner.cli.common import EnvFile, Json, Set, load_settings
-from miner.cli.training import find_models, open_model, progress_bar, read_labelled, training_errors
+from miner.cli.training import (
+    find_models,
+    need_scikit_learn,
+    open_model,
+    progress_bar,
+    read_labelled,
+    training_errors,
+)
 from miner.errors import ConfigurationError
 from miner.settings.settings import Settings
 
@@ -48,6 +55,8 @@ def calibrate(
     if undo == (data is not None):
         raise ConfigurationError("calibrate: a folder or .npz file, or --undo, is needed, and not both")
     settings = load_settings(env_file, set_)
+    if not undo:
+        need_scikit_learn("calibrate")
     with training_errors():
         if data is None:
             known = _target(settings, model, writes=not dry_run)

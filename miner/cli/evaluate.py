@@ -11,9 +11,17 @@ import typer
 from detectors.evaluation import evaluate as evaluating
 from detectors.evaluation.evaluate import UNTRANSFORMED, Figures, Sending, ask, in_words
 from detectors.photos.transforms import VIEWS
+from miner.bench.output import check_plot
 from miner.cli.common import EnvFile, Json, Set, load_settings
-from miner.cli.training import Models, find_models, open_model, progress_bar, read_labelled, training_errors
-from miner.errors import ConfigurationError
+from miner.cli.training import (
+    Models,
+    find_models,
+    need_scikit_learn,
+    open_model,
+    progress_bar,
+    read_labelled,
+    training_errors,
+)
 
 if TYPE_CHECKING:
     from detectors.evaluation.estimates import Estimate
@@ -46,8 +54,9 @@ def evaluate(
     Which is better is judged in pairs, photo by photo, so a difference can be more than noise where intervals overlap.
     """
     settings = load_settings(env_file, set_)
-    if plot is not None and plot.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise ConfigurationError(f"--plot={plot}: a name that ends with .png, .svg or .pdf is allowed")
+    need_scikit_learn("evaluate")
+    if plot is not None:
+        check_plot(plot, (".png", ".svg", ".pdf"))
     with training_errors():
         found = find_models(settings, models)
         photos = read_labelled(data)

@@ -11,7 +11,7 @@ import typer
 from detectors.evaluation.branch_file import BranchFile, write_ensemble
 from detectors.evaluation.combine import MeasuredCombination, choose, fit, measure, measured
 from miner.cli.common import Json
-from miner.cli.training import training_errors
+from miner.cli.training import need_scikit_learn, training_errors
 
 if TYPE_CHECKING:
     from detectors.models.calibration import Fusion
@@ -32,6 +32,7 @@ def fuse(
     The simplest within one standard error of the best is chosen. Accuracy and MCC weigh both classes alike, as
     validators draw them. Combinations of some of the branches become fallbacks where they beat no answer.
     """
+    need_scikit_learn("fuse")
     with training_errors():
         found = BranchFile.read(file)
         rows = measure(

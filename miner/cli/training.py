@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,7 @@ from detectors.models.config import DetectorConfig, read_config
 from detectors.models.documents import BROKEN_YAML, first_line
 from detectors.models.manifest import NAME, Manifest
 from detectors.photos.labelled import LabelledPhotos, read_photos
-from detectors.registry import default_backend
+from detectors.registry import default_backend, how_to_install
 from detectors.training.budget import Machine, MachineReading, Probe, is_out_of_memory
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.inference.memory import give_back
@@ -129,6 +130,18 @@ def parse(assignments: list[str] | None, flags: dict[str, Any]) -> dict[str, Any
     return values | {key: value for key, value in flags.items() if value is not None}
 
 
+def need_scikit_learn(command: str) -> None:
+    """Say before a photo is read that nothing could be judged.
+
+    Raises:
+        CouldNotStart: scikit-learn is not installed.
+    """
+    if find_spec("sklearn") is None:
+        raise CouldNotStart(
+            f"{command} needs the package 'scikit-learn' (extra `eval`; {how_to_install('eval')} installs it)"
+        )
+
+
 @contextmanager
 def training_errors(hint: str = "") -> Iterator[None]:
     """Turn the detectors' errors into the command line's, and hold the libraries' own chatter back.
@@ -149,7 +162,7 @@ def training_errors(hint: str = "") -> Iterator[None]:
         raise CouldNotStart(str(error)) from error
     except ModuleNotFoundError as error:
         raise CouldNotStart(
-            f"training needs the package {error.name!r}, which is not installed; `make setup-all` installs it"
+            f"training needs the package {error.name!r}, which is not installed; {how_to_install('train')} installs it"
         ) from error
     except (OSError, MemoryError, RuntimeError) as error:  # above all a full disk, and a full memory
         if is_out_of_memory(error):

@@ -84,7 +84,7 @@ def test_a_plot_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
 
 def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "find_spec", lambda _: None)
-    with pytest.raises(ConfigurationError, match=r"needs the package 'matplotlib' \(extra `plot`"):
+    with pytest.raises(ConfigurationError, match=r"needs the package 'matplotlib' \(extra `eval`"):
         output.check_plot(tmp_path / "x.png")
 
 
