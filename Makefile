@@ -38,7 +38,7 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 19
 
 setup: $(VENV)/.serve ## Install what serving needs, pinned and hash-checked (about 360 MB)
-setup-eval: $(VENV)/.eval ## Install what evaluate, calibrate, fuse and --plot need as well, hash-checked (about 150 MB, no torch)
+setup-eval: $(VENV)/.eval ## Install what evaluate, calibrate, fuse and --plot need as well, hash-checked (about 280 MB, no torch)
 setup-all: $(VENV)/.all ## Install the exporters, torch and the development tools as well (about 2.7 GB)
 
 run: $(VENV)/.serve ## Run the miner (ENV_FILE=file, else ./miner.env; without one: no chain, the starter detector)
@@ -186,7 +186,7 @@ $(VENV)/.serve: $(VENV)/.python env/serve.txt pyproject.toml
 
 # What it needs of serve.txt is there already, so the lock holds the rest alone.
 $(VENV)/.eval: $(VENV)/.serve env/eval.txt
-	@echo 'installing what evaluating and plotting need, once (about 150 MB) …' >&2
+	@echo 'installing what evaluating and plotting need, once (about 280 MB) …' >&2
 	@$(PIP) install --no-deps --require-hashes -r env/eval.txt
 	@touch $@
 

@@ -5,21 +5,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from detectors.registry import how_to_install
 from miner.bench.daemon import DaemonFigures
 from miner.bench.operators import Operator
 from miner.bench.run import BenchFigures, BurstVerdict
 from miner.errors import ConfigurationError, CouldNotStart
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.console import Console
 
     from miner.bench.client import Progress
     from miner.bench.subject import Subject
 
+NAME_WIDTH = 16  # characters of a line beside a bar
 WIDTH = 200  # of a table that goes into a file
 
 
@@ -143,32 +147,48 @@ def draw(all_figures: Sequence[BenchFigures], deadline: float, title: str, path:
     Raises:
         CouldNotStart: the file can't be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    write_plot(plot_of(all_figures, deadline, title), path)
 
-    figure = Figure(figsize=(12, 5), layout="constrained")
-    FigureCanvasAgg(figure)
+
+def plot_of(all_figures: Sequence[BenchFigures], deadline: float, title: str) -> "Figure":
+    """Return the figure."""
+    from detectors.evaluation.plots import PALETTE, legend_below, new_figure, plain_seconds, titled
+
+    figure = new_figure(12, 5.6)
+    figure.suptitle(title, fontweight="bold")
     times, memory = figure.subplots(1, 2, width_ratios=(3, 2))
-    colours = [f"C{number}" for number in range(len(all_figures))]
+    colours = [PALETTE[number % len(PALETTE)] for number in range(len(all_figures))]
     for figures, colour in zip(all_figures, colours, strict=True):
         at_once = [level.at_once for level in figures.levels]
-        times.plot(at_once, [level.p50 for level in figures.levels], "o-", color=colour, label=figures.name)
-        times.plot(at_once, [level.p99 for level in figures.levels], ":", color=colour)
-    times.axhline(deadline, color="black", linewidth=1)
-    times.annotate(f"deadline, {deadline:g} s", (at_once[0], deadline), va="bottom")
-    times.set(
-        xscale="log", yscale="log", xlabel="concurrent requests", ylabel="latency, s (— p50, ··· p99)", title=title
-    )
+        times.plot(at_once, [level.p50 for level in figures.levels], "o-", color=colour, label=f"{figures.name}, p50")
+        times.plot(at_once, [level.p99 for level in figures.levels], ":", color=colour, label=f"{figures.name}, p99")
+    times.axhline(deadline, color="black", linewidth=1, label=f"the deadline, {deadline:g} s")
+    times.set(xscale="log", xlabel="concurrent requests", ylabel="latency, seconds")
+    plain_seconds(times)
     times.set_xticks(at_once, [str(number) for number in at_once])
     times.minorticks_off()
-    times.legend()
-    names = [figures.name for figures in all_figures]
+    times.grid(alpha=0.3)
+    legend_below(times)
+    names = [fill(figures.name, NAME_WIDTH) for figures in all_figures]
     memory.barh(names, [figures.peak_bytes / 1e6 for figures in all_figures], color=colours, alpha=0.3)
     memory.barh(names, [figures.loaded.warm_bytes / 1e6 for figures in all_figures], color=colours)
     memory.invert_yaxis()
-    memory.set(xlabel="RSS, MB (pale: peak)")
+    memory.set(xlabel="RSS, MB")
+    titled(times, "Latency under load")
+    titled(memory, "Memory once loaded; pale: its peak")
+    return figure
+
+
+def write_plot(figure: "Figure", path: Path) -> None:
+    """Write the file of `--plot`.
+
+    Raises:
+        CouldNotStart: it can't be written.
+    """
+    from detectors.evaluation.plots import write
+
     try:
-        figure.savefig(path, dpi=120)
+        write(figure, path)
     except OSError as error:
         raise CouldNotStart(f"--plot={path}: can't be written: {error.strerror or error}") from error
 

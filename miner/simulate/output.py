@@ -5,14 +5,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from miner.axon.client import Client
-from miner.errors import CouldNotStart
+from miner.bench.output import write_plot
 from miner.formats import NO_VALUE, duration, share
 from miner.simulate import replay
 from miner.simulate.miners import SimulatedMiner
@@ -22,6 +23,9 @@ from miner.simulate.run import PlayResult, SimulationPlan, play
 from miner.simulate.schedule import Request
 from miner.simulate.sender import SentAnswer
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 OUTCOME_WORDS = {
     "answered": "in time, a number from 0 to 1",
     "late": "no answer within the validators' patience",
@@ -30,7 +34,8 @@ OUTCOME_WORDS = {
     "failed": "another status, or no number",
 }
 
-COLOURS = dict(zip(OUTCOMES, ("C0", "C3", "C1", "C7", "C4"), strict=True))
+COLOURS = ("#0072B2", "#D55E00", "#E69F00", "#000000", "#CC79A7")  # of each outcome in a plot, told apart by all
+MARKS = (".", "x", "v", "s", "D")
 WIDTH = 160  # of a table that goes into a file
 
 
@@ -110,37 +115,59 @@ def draw(
     Raises:
         CouldNotStart: the file can't be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    write_plot(plot_of(report, requests, answers, patience), path)
 
-    figure = Figure(figsize=(14, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
+
+def plot_of(report: Report, requests: Sequence[Request], answers: Sequence[SentAnswer], patience: float) -> "Figure":
+    """Return the figure."""
+    from detectors.evaluation import plots
+
+    figure = plots.new_figure(14, 5.2)
     times, scores, sides = figure.subplots(1, 3)
-    for outcome in OUTCOMES:
+    for outcome, colour, mark in zip(OUTCOMES, COLOURS, MARKS, strict=True):
         some = [answer for answer in answers if answer.outcome == outcome]
         if some:
             at = [requests[answer.number].at / report.speed + requests[answer.number].delay for answer in some]
             seconds = [answer.seconds for answer in some]
-            times.plot(at, seconds, ".", color=COLOURS[outcome], label=f"{outcome} ({len(some)})")
-    times.axhline(patience, color="black", linewidth=1)
-    times.set(yscale="log", xlabel="seconds of the run", ylabel="latency, s")
-    times.legend()
-    for tally in report.tallies:
-        scores.plot(tally.scores, linewidth=1)
-    scores.set(xlabel="rounds", ylabel="smoothed score of each validator", ylim=(0, 1))
+            times.plot(
+                at, seconds, mark, color=colour, markersize=4, label=f"{outcome} ({len(some)})", clip_on=False, zorder=3
+            )
+    times.axhline(patience, color="black", linewidth=1, label=f"validators wait {patience:g} s")
+    plots.plain_seconds(times)
+    plots.titled(times, "Latency of each request")
+    times.set(xlabel="seconds of the run", ylabel="latency, seconds")
+
+    rounds = max((len(tally.scores) for tally in report.tallies), default=0)
+    for number, tally in enumerate(report.tallies):
+        scores.plot(tally.scores, color=plots.GREY, alpha=0.5, linewidth=1, label=None if number else "each validator")
+    mean = [
+        float(np.mean([tally.scores[at] for tally in report.tallies if at < len(tally.scores)])) for at in range(rounds)
+    ]
+    scores.plot(mean, color=plots.BLUE, linewidth=2, label="their mean")
+    plots.titled(scores, "Score at each validator")
+    scores.set(xlabel="round", ylabel="smoothed score, from 0 to 1", ylim=(0, 1))
+    plots.whole_numbers(scores)
+
     own = [(requests[answer.number], answer.prediction) for answer in answers if answer.prediction is not None]
-    for is_roadwork, label in ((True, "roadwork"), (False, "no roadwork")):
-        shown = [prediction for request, prediction in own if request.is_roadwork is is_roadwork]
-        sides.hist(shown, bins=20, range=(0, 1), alpha=0.6, label=label)
-    sides.axvline(0.5, color="black", linewidth=1)
+    shown = [
+        [prediction for request, prediction in own if request.is_roadwork is is_roadwork]
+        for is_roadwork in (False, True)
+    ]
+    names = [f"{name} ({len(some)})" for name, some in zip(("no roadwork", "roadwork"), shown, strict=True)]
+    sides.hist(
+        shown, bins=20, range=(0, 1), color=(plots.BLUE, plots.ORANGE), label=names
+    )  # side by side: none hides the other
+    sides.axvline(0.5, color="black", linewidth=1, label="validators decide at 0.5")
     if report.shift is not None:
-        sides.axvline(report.shift.threshold, color="black", linewidth=1, linestyle=":", label="best threshold")
-    sides.set(xlabel="prediction", ylabel="answers")
-    sides.legend()
-    try:
-        figure.savefig(path, dpi=120)
-    except OSError as error:
-        raise CouldNotStart(f"--plot={path}: can't be written: {error.strerror or error}") from error
+        best = report.shift.threshold
+        sides.axvline(best, color="black", linewidth=1, linestyle=":", label=f"best threshold, {best:.2f}")
+    plots.titled(sides, "Predictions, by what the photo shows")
+    sides.set(xlabel="prediction", ylabel="answers", xlim=(0, 1))
+    for axes in (times, scores, sides):
+        axes.grid(alpha=0.3)
+        axes.set_axisbelow(True)
+        plots.legend_below(axes)
+    return figure
 
 
 def play_through(what: SimulationPlan, target: SimulatedMiner, clients: Sequence[Client], *, told: bool) -> PlayResult:

@@ -1,6 +1,8 @@
-"""Plots are drawn from what a run holds, even where it holds little."""
+"""Plots show all they have, even where a run holds little: nothing is cut or covered, and shares end at 1."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -9,33 +11,72 @@ from PIL import Image
 pytest.importorskip("matplotlib")
 
 from detectors.evaluation import plots
+from tests.plots import look_through
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COUNTS = {"train": {"no_roadwork": 6, "roadwork": 3}, "val": {"no_roadwork": 2, "roadwork": 1}}
+LARGE = {"train": {"no_roadwork": 118_000, "roadwork": 61_200}, "test": {"no_roadwork": 250, "roadwork": 140}}
 HISTORY = [
     {"epoch": 0.5, "loss": 0.7}, {"epoch": 1.0, "loss": 0.6},
     {"epoch": 1.0, "eval_loss": 0.65, "eval_accuracy": 0.8, "eval_reward": 0.4},
+    {"epoch": 2.0, "eval_loss": 0.6, "eval_accuracy": 1.0, "eval_reward": 1.0},
 ]  # fmt: skip
 LABELS, PROBABILITIES = np.array([0, 0, 1, 1]), np.array([0.1, 0.5, 1.0, 0.3])
+ROWS = [("accuracy", "86.5% (82.9% to 89.7%)"), ("expected reward", "0.612 (0.521 to 0.698)"), ("method", "lora")]
+ANSWERS = {"starter": PROBABILITIES, "someone--roadwork-vit-base-patch16": PROBABILITIES, "yolo11n": 1 - PROBABILITIES}
+FIGURES: dict[str, "Callable[[Path], Figure]"] = {
+    "classes": lambda path: plots.class_balance(LARGE, path),
+    "few photos": lambda path: plots.class_balance(COUNTS, path),
+    "curves": lambda path: plots.training_curves(HISTORY, path),
+    "no curves": lambda path: plots.training_curves([], path),
+    "confusion": lambda path: plots.confusion_matrix(LABELS, PROBABILITIES, path),
+    "reliability": lambda path: plots.reliability_diagram(LABELS, PROBABILITIES, path),
+    "card": lambda path: plots.summary_card("A run", ROWS, LARGE, HISTORY, LABELS, PROBABILITIES, path),
+    "one model": lambda path: plots.draw(LABELS, {"starter": PROBABILITIES}, path),
+    "three models": lambda path: plots.draw(LABELS, ANSWERS, path),
+}
 
 
 @pytest.mark.slow
-def test_every_plot_is_a_picture(tmp_path: Path) -> None:
-    plots.class_balance(COUNTS, tmp_path / "plots" / "balance.png")
-    plots.training_curves(HISTORY, tmp_path / "curves.png")
-    plots.training_curves([], tmp_path / "no-curves.png")
-    plots.confusion_matrix(LABELS, PROBABILITIES, tmp_path / "confusion.png")
-    plots.reliability_diagram(LABELS, PROBABILITIES, tmp_path / "reliability.png")
-    plots.summary_card("A run", [("accuracy", "75 %")], COUNTS, HISTORY, LABELS, PROBABILITIES, tmp_path / "card.png")
-    for path in tmp_path.rglob("*.png"):
-        with Image.open(path) as picture:
-            picture.load()
-            assert picture.width > 300
-    assert len(list(tmp_path.rglob("*.png"))) == 6
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_plot_is_whole(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "plots" / "x.png"
+    look_through(FIGURES[name](path))
+    with Image.open(path) as picture:
+        picture.load()
+        assert picture.width > 300
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["curves", "no curves", "reliability", "card", "three models"])
+def test_axes_of_shares_end_at_0_and_1(name: str, tmp_path: Path) -> None:
+    figure = FIGURES[name](tmp_path / "x.png")
+    shares = [axes for axes in figure.axes if "share" in axes.get_ylabel() or "0 to 1" in axes.get_ylabel()]
+    assert shares
+    assert {axes.get_ylim() for axes in shares} == {(0, 1)}
+    assert {axes.get_xlim() for axes in shares if "probability" in axes.get_xlabel()} <= {(0, 1)}
+
+
+@pytest.mark.slow
+def test_a_dot_at_the_edge_is_drawn_whole(tmp_path: Path) -> None:
+    (axes,) = FIGURES["reliability"](tmp_path / "x.png").axes
+    (dots,) = axes.collections
+    assert not dots.get_clip_on()
+    assert max(dots.get_offsets()[:, 0]) == 1
+
+
+@pytest.mark.slow
+def test_files_are_what_their_names_say(tmp_path: Path) -> None:
+    for suffix, begins in ((".svg", b"<?xml"), (".pdf", b"%PDF"), (".png", b"\x89PNG")):
+        path = tmp_path / f"x{suffix}"
+        FIGURES["one model"](path)
+        assert path.read_bytes().startswith(begins)
 
 
 def test_exactly_one_half_is_drawn_as_no_roadwork() -> None:
-    from matplotlib.figure import Figure
-
-    axes = Figure().subplots()
+    axes: Axes = plots.new_figure(4, 4).subplots()
     plots.draw_confusion(axes, LABELS, PROBABILITIES, 0.5)
     assert [text.get_text() for text in axes.texts] == ["2\n100.0%", "0\n0.0%", "1\n50.0%", "1\n50.0%"]

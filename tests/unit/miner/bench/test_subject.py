@@ -13,6 +13,7 @@ from detectors.registry import BACKENDS
 from miner.bench import output, subject
 from miner.bench.subject import made_jpeg, own_pictures, variants
 from miner.errors import ConfigurationError
+from tests.plots import look_through
 from tests.unit.miner.bench.test_report import figures
 
 STARTER = read_config("starter.yaml")
@@ -92,8 +93,10 @@ def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pyte
 def test_a_plot_is_a_png(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / "x.png"
-    output.draw([figures("onnx"), figures("onnx", "int8")], 8.5, "a model", path)
+    competitors = [figures("pytorch, transformers' pipeline"), figures("onnx"), figures("onnx", "int8")]
+    output.draw(competitors, 8.5, "a model", path)
     assert path.read_bytes().startswith(b"\x89PNG")
+    look_through(output.plot_of(competitors, 8.5, "a model"))
 
 
 def test_photos_are_found_below_the_folder(tmp_path: Path) -> None:
