@@ -245,6 +245,8 @@ class Metrics:
         self.chain_uid = gauge("chain_uid", "Our uid on the subnet; -1: not registered.", ours)
         self.chain_registered = gauge("chain_registered", "1 while our hotkey is registered on the subnet.", ours)
         self.chain_published = gauge("chain_published", "1 while our address is published on the chain.", ours)
+        text = "1 while NATIX's server last said that this hotkey is registered there, under the uid it has; else 0."
+        self.natix_registered = gauge("natix_registered", text, ours)
         self.chain_neurons = gauge("chain_neurons", "Hotkeys in the chain snapshot.")
         self.chain_validators = gauge("chain_validators", "Hotkeys with a validator permit in the chain snapshot.")
         self.chain_validators_active = gauge(

@@ -84,6 +84,12 @@ def neuron_of(found: "SdkNeuron") -> Neuron:
     )
 
 
+async def read_uid(client: "bittensor.Client", netuid: int, hotkey: str) -> int | None:
+    """Read a hotkey's uid; None: it is not registered there."""
+    uid = await client.neurons.uid(hotkey_ss58=hotkey, netuid=netuid)
+    return None if uid is None else int(uid)
+
+
 async def read_published(client: "bittensor.Client", record: Record, netuid: int, hotkey: str) -> PublishedRecord:
     """Read the address that others find for a hotkey."""
     found = await client.query(("SubtensorModule", STORAGE_ITEMS[record]), [netuid, hotkey])

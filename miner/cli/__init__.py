@@ -16,6 +16,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Serve": {
         "run": "Answer validators until SIGTERM. SIGHUP reloads the model.",
         "reload": "Load the model again in the running miner; the old one serves until the new one is checked.",
+        "register": "Register the hotkey with NATIX, once it has a uid on chain, and wait for the outcome.",
         "top": "Show the running miner: state, latency, outcomes, queue, memory, chain, the last requests.",
         "query": "Ask a miner about photos as a validator would.",
         "doctor": "Look at everything that keeps requests or rewards away, and say what to do.",

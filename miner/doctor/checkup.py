@@ -14,10 +14,11 @@ from miner.axon.caller import Rules
 from miner.chain.client import CLOSE_SECONDS, GRACE_SECONDS, ChainClient, ChainFault
 from miner.chain.publication import AddressUnknown, find_external_ip
 from miner.chain.queries import PublishedEndpoint, read_head, read_standing
-from miner.doctor import chain, daemon, machine, model
+from miner.doctor import chain, daemon, machine, model, natix
 from miner.doctor import settings as files
 from miner.doctor.findings import Finding, asked_in_time, in_time, judged, late, ok
 from miner.inference.loader import seconds_allowed
+from miner.natix.registration import Registrations
 from miner.settings.settings import Settings
 
 # In all 55 s at the worst; the pictures are timed while others are waited for.
@@ -155,6 +156,7 @@ class CheckUp:
             "validators": lambda: chain.judge_validators(facts),
             "rules": lambda: chain.judge_rules(facts, Rules.of(settings)),
             "pay": lambda: chain.judge_pay(facts, who),
+            "natix": lambda: natix.judge_natix(facts.subnet, who, Registrations(settings.state_dir)),
         }
         registered = chain.own_uid(facts.subnet, hotkey) is not None if facts.subnet is not None else None
         return [judged(name, judge) for name, judge in judges.items()], registered, ours

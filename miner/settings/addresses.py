@@ -45,7 +45,7 @@ HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9])?")
 ALWAYS_ALLOWED = ("localhost",)
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - listened on; asked at its own end
 # The settings that are addresses; some are several, with commas.
-ADDRESSES = {"subtensor_network", "subtensor_chain_endpoint", "model_url", "remote_endpoints"}
+ADDRESSES = {"subtensor_network", "subtensor_chain_endpoint", "model_url", "natix_url", "remote_endpoints"}
 
 
 def local_url(host: str, port: int) -> str:

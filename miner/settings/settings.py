@@ -118,12 +118,13 @@ class Settings(BaseSettings):
     model_url: Annotated[str, AfterValidator(validators.page)] = Field(
         "", description="your model's page, sent with each answer, as validators expect"
     )
+    natix_url: Annotated[str, AfterValidator(validators.web_address)] = Field(
+        "https://hydra.natix.network", description="NATIX's server, which `roadwork-miner register` asks"
+    )
 
     status_host: str = Field("127.0.0.1", description="address of the operator's port")
     status_port: Annotated[Port, AfterValidator(validators.free_of_validators)] = Field(
-        9464,
-        validate_default=True,
-        description="operator's port: a page at `/`, `/status`, `/metrics`, `/healthz`, `/readyz`",
+        9464, validate_default=True, description="operator's port: `/`, `/status`, `/metrics`, `/healthz`, `/readyz`"
     )
     status_allowed_hosts: Annotated[str, AfterValidator(check_names)] = Field(
         "",
@@ -204,8 +205,7 @@ class Settings(BaseSettings):
         "auto", description="`text`, `json`, or `auto`: as a service the journal's fields"
     )
     log_file: File = Field(
-        None,
-        description="a file for the log too, where there is no journal: of 10 MB, and three before it",
+        None, description="a file for the log too, where there is no journal: of 10 MB, and three before it"
     )
 
     _folders: tuple[Path, ...] = PrivateAttr(())  # where YAML files are looked for: this one, the settings file's

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import ValidationInfo
 
@@ -175,6 +176,18 @@ def websocket(value: str) -> str:
     """Allow a node's address, or nothing."""
     if value and not value.startswith(("ws://", "wss://")):
         raise ValueError("an address that begins with ws:// or wss:// is allowed")
+    return value
+
+
+def web_address(value: str) -> str:
+    """Allow the address of a server."""
+    value = value.strip().rstrip("/")
+    try:
+        is_one = bool(re.fullmatch(r"https?://[^\s/@?#]+(?:/[^\s@?#]*)?", value)) and urlsplit(value).port != 0
+    except ValueError:  # a port that is none, a bracket that is not closed
+        is_one = False
+    if not is_one:
+        raise ValueError("an address that begins with https:// or http:// is allowed, without a password")
     return value
 
 

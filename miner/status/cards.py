@@ -92,8 +92,10 @@ def _chain(chain: ChainView) -> Card:
         Row("incentive", number(chain.incentive, 5)),
         Row("trust", number(chain.trust, 4)),
         Row("validators", f"{chain.validators} of {chain.neurons}"),
+        *([Row("registered with NATIX", chain.natix.words)] if chain.natix is not None else []),
     ]
-    return Card("Chain", rows, "; ".join(filter(None, (chain.fault, chain.publication))))
+    todo = f"registration with NATIX: {chain.natix.command}" if chain.natix is not None and chain.natix.command else ""
+    return Card("Chain", rows, "; ".join(filter(None, (chain.fault, chain.publication, todo))))
 
 
 def _model(model: Model) -> Card:

@@ -14,6 +14,7 @@ from miner.identities import Identity
 from miner.inference.reload import Reloader
 from miner.inference.service import Service
 from miner.metrics import graph_hash
+from miner.natix.registration import COMMANDS, Registrations, Standing, in_words
 from miner.recorder.records import RequestRecord
 from miner.settings.validators import VALIDATORS_WAIT
 from miner.shadow.shadow import ShadowModel
@@ -83,6 +84,26 @@ class MemoryUse(_Part):
     throttled_seconds: float
 
 
+class NatixView(_Part):
+    """NATIX's own registration of a hotkey, by the last word of its server; since when, in seconds since 1970."""
+
+    standing: Standing
+    words: str
+    command: str  # what helps; empty: nothing has to
+    since: float | None
+    asked: float | None  # when the server was last asked
+
+    @classmethod
+    def of(cls, chain: Chain, registrations: Registrations, netuid: int, now: float) -> Self:
+        """Look at what is kept of a hotkey."""
+        kept = registrations.of(chain.hotkey)
+        standing = registrations.standing(chain.hotkey, netuid, chain.uid)
+        since, asked = (kept.since, kept.at) if kept is not None else (None, None)
+        command = COMMANDS[standing] if chain.uid is not None else ""
+        words = in_words(standing, kept, chain.uid, now)
+        return cls(standing=standing, words=words, command=command, since=since, asked=asked)
+
+
 class ChainView(_Part):
     """Our place on the chain, as of the last snapshot."""
 
@@ -96,6 +117,7 @@ class ChainView(_Part):
     incentive: float | None
     trust: float | None
     publication: str
+    natix: NatixView | None = None  # standalone: none
 
 
 class KeyView(_Part):
@@ -108,6 +130,7 @@ class KeyView(_Part):
     uid: int | None
     incentive: float | None
     publication: str
+    natix: NatixView | None = None
 
 
 class MinuteView(_Part):
@@ -291,7 +314,7 @@ def memory_view() -> MemoryUse:
     )
 
 
-def key_view(identity: Identity) -> KeyView:
+def key_view(identity: Identity, natix: NatixView | None = None) -> KeyView:
     """Return one hotkey."""
     chain = identity.chain
     return KeyView(
@@ -302,10 +325,11 @@ def key_view(identity: Identity) -> KeyView:
         uid=chain.uid if chain is not None else None,
         incentive=finite(number_of(chain, lambda own: own.incentive)) if chain is not None else None,
         publication=chain.publication if chain is not None else "not published",
+        natix=natix,
     )
 
 
-def chain_view(chain: Chain) -> ChainView:
+def chain_view(chain: Chain, natix: NatixView | None = None) -> ChainView:
     """Return our place on the chain."""
     number = partial(number_of, chain)
     return ChainView(
@@ -319,6 +343,7 @@ def chain_view(chain: Chain) -> ChainView:
         incentive=finite(number(lambda own: own.incentive)),
         trust=finite(number(lambda own: own.trust)),
         publication=chain.publication,
+        natix=natix,
     )
 
 

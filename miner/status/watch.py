@@ -13,6 +13,7 @@ from miner.identities import Identity
 from miner.inference.reload import Reloader
 from miner.inference.service import Service
 from miner.metrics import Metrics
+from miner.natix.registration import Registrations
 from miner.recorder.recorder import FlightRecorder
 from miner.recorder.records import OUTCOMES
 from miner.settings.settings import Settings
@@ -23,6 +24,7 @@ from miner.status.overview import (
     Hour,
     IdentityView,
     MemoryUse,
+    NatixView,
     Overview,
     RequestView,
     active,
@@ -50,6 +52,7 @@ class Watch:
         self.history = History()
         self.service: Service | None = None
         self.identities: list[Identity] = []
+        self.registrations = Registrations(settings.state_dir)
         self.shadows: ShadowKeeper | None = None
         self.drift = Drift(lambda: self.service.detector.manifest.predictions if self.service is not None else None)
         metrics.drift.set_function(lambda: self.drift.index)
@@ -117,6 +120,11 @@ class Watch:
             return {}
         return {"age_seconds": finite(chain.age), "fault": chain.fault, "publication": chain.publication}
 
+    def _natix(self, chain: Chain | None) -> NatixView | None:
+        if chain is None or self.settings.is_standalone:
+            return None
+        return NatixView.of(chain, self.registrations, self.settings.netuid, time.time())
+
     def _see_own(self, name: str, chain: Chain) -> None:
         self.metrics.hotkeys.add(lambda: (name, chain.hotkey, "" if chain.uid is None else str(chain.uid)))
         metrics, hotkey, number = self.metrics, chain.hotkey, partial(number_of, chain)
@@ -127,6 +135,11 @@ class Watch:
         metrics.chain_stake.labels(hotkey).set_function(lambda: number(lambda own: own.stake))
         metrics.chain_incentive.labels(hotkey).set_function(lambda: number(lambda own: own.incentive))
         metrics.chain_trust.labels(hotkey).set_function(lambda: number(lambda own: own.trust))
+        if not self.settings.is_standalone:
+            netuid, registrations = self.settings.netuid, self.registrations
+            metrics.natix_registered.labels(hotkey).set_function(
+                lambda: registrations.standing(hotkey, netuid, chain.uid) == "yes"
+            )
         for outcome in OUTCOMES:
             metrics.by_hotkey.labels(hotkey, outcome)
 
@@ -157,8 +170,8 @@ class Watch:
             queue=queue_view(self.service) if self.service is not None else None,
             shadow=shadow_view(self.shadows.shadow) if self.shadows is not None else None,
             memory=memory,
-            chain=chain_view(chain) if chain is not None else None,
-            keys=[key_view(identity) for identity in self.identities],
+            chain=chain_view(chain, self._natix(chain)) if chain is not None else None,
+            keys=[key_view(identity, self._natix(identity.chain)) for identity in self.identities],
             hour=Hour.of(self.history),
             recent=[RequestView.of(entry) for entry in self.history.recent()],
         )

@@ -32,8 +32,8 @@ ORDER = {
         backends evaluation load export quantize training
     """,
     "miner": """
-        errors formats systemd lock logs recorder settings http chain identities metrics inference axon shadow status
-        app doctor bench support simulate cli __main__
+        errors formats systemd lock logs recorder settings http chain identities natix metrics
+        inference axon shadow status app doctor bench support simulate cli __main__
     """,
 }
 # Packages that nothing but these rooms may import, as they are large or not there.
@@ -53,7 +53,7 @@ ONLY = {
 }
 LARGEST = 400  # lines of a module
 MOST_MODULES = 12  # of a package; a command each, a part of training each are more
-MOST = {"miner": 22, "detectors": 24}  # entries at the top
+MOST = {"miner": 24, "detectors": 24}  # entries at the top
 
 
 @pytest.mark.parametrize("package", ORDER)

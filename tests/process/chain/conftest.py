@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from miner.natix.registration import Registration, Registrations
 from tests.process.chain.checkup import Prober, Setup
 from tests.process.chain.live_node import EXTERNAL_IP, NETUID, OWN_UID, SECRETS, VALIDATOR_UID, LiveNode, healthy_node
 from tests.process.chain.scene import START
@@ -77,6 +78,8 @@ def setup(tmp_path_factory: pytest.TempPathFactory, street: bytes, model: str) -
         )  # fmt: skip
         stack.callback(daemon.close)
         node.register(OWN_UID, daemon.keys.miner.hotkey.ss58_address, incentive=100)
+        natix = Registration(progress="succeeded", netuid=NETUID, uid=OWN_UID, sent=1.0, since=1.0, at=1.0)
+        Registrations(daemon.state).keep(daemon.keys.miner.hotkey.ss58_address, natix)
         validator = daemon.keys.validator.hotkey.ss58_address
         node.register(VALIDATOR_UID, validator, permit=True, last_update=node.block)
         daemon.start().ready()

@@ -1,6 +1,8 @@
 """What metrics and page read of the parts of a daemon, from before they are there."""
 
+from dataclasses import replace
 from math import inf, isnan
+from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -10,6 +12,7 @@ from miner.axon.clock import ClockWatch
 from miner.chain.base import EMPTY, Neuron, Snapshot
 from miner.identities import Identity
 from miner.metrics import Metrics
+from miner.natix.registration import Registration
 from miner.settings.settings import Settings
 from miner.status.overview import memory_view
 from miner.status.watch import Watch
@@ -113,3 +116,39 @@ def test_a_chain_that_is_read_is_shown_from_then_on(watch: Watch) -> None:
     assert shown.publication == "published 203.0.113.7:8091"
     assert watch.freshness() == {"age_seconds": 3, "fault": None, "publication": shown.publication}
     assert (shown.incentive, shown.trust) == (0.25, 0.5)
+
+
+def test_whether_natix_knows_each_hotkey_follows_the_file_and_the_uid(tmp_path: Path) -> None:
+    settings = Settings(subtensor_network="finney", netuid=72, state_dir=tmp_path)
+    watch, chain = Watch(settings, Metrics(), lambda: None, ClockWatch()), FakeChain()
+    watch.see_identities([Identity(settings, chain=chain)])
+
+    def shown() -> tuple[float | None, str, str]:
+        whole = watch.overview(memory_view())
+        assert whole.chain is not None
+        assert whole.chain.natix is not None
+        assert whole.keys[0].natix == whole.chain.natix
+        natix = whole.chain.natix
+        return value(watch, "natix_registered", hotkey="own"), natix.standing, natix.command
+
+    assert shown() == (0, "unknown", ""), "a uid comes first"
+    chain.read()
+    assert shown()[:2] == (0, "unknown")
+    assert "--status" in shown()[2]
+    kept = Registration(progress="succeeded", netuid=72, uid=4, sent=5.0, since=5.0, at=5.0)
+    watch.registrations.keep("own", kept)
+    assert shown() == (1, "yes", "")
+    own = chain.snapshot.neurons["own"]
+    moved = MappingProxyType(dict(chain.snapshot.neurons) | {"own": replace(own, uid=5)})
+    chain.snapshot = replace(chain.snapshot, neurons=moved)
+    assert shown() == (0, "due", "roadwork-miner register")
+    watch.registrations.keep("own", kept.model_copy(update={"uid": 5, "progress": "failed"}))
+    assert shown()[:2] == (0, "no")
+
+
+def test_without_a_chain_natix_is_nobodys_business(watch: Watch) -> None:
+    watch.see_identities([Identity(watch.settings, chain=FakeChain())])
+    assert value(watch, "natix_registered", hotkey="own") is None
+    shown = watch.overview(memory_view())
+    assert shown.chain is not None
+    assert shown.chain.natix is None
