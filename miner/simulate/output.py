@@ -137,12 +137,10 @@ def plot_of(report: Report, requests: Sequence[Request], answers: Sequence[SentA
     plots.titled(times, "Latency of each request")
     times.set(xlabel="seconds of the run", ylabel="latency, seconds")
 
-    rounds = max((len(tally.scores) for tally in report.tallies), default=0)
     for number, tally in enumerate(report.tallies):
         scores.plot(tally.scores, color=plots.GREY, alpha=0.5, linewidth=1, label=None if number else "each validator")
-    mean = [
-        float(np.mean([tally.scores[at] for tally in report.tallies if at < len(tally.scores)])) for at in range(rounds)
-    ]
+    played = min((len(tally.scores) for tally in report.tallies), default=0)  # by all: a mean of fewer would jump
+    mean = np.mean([tally.scores[:played] for tally in report.tallies], axis=0) if played else []
     scores.plot(mean, color=plots.BLUE, linewidth=2, label="their mean")
     plots.titled(scores, "Score at each validator")
     scores.set(xlabel="round", ylabel="smoothed score, from 0 to 1", ylim=(0, 1))

@@ -217,3 +217,17 @@ def test_the_pins_agree() -> None:
     assert {name: everything.get(name) for name in serve} == serve
     needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     assert {re.match(r"[a-z0-9-]+", requirement)[0] for requirement in needed} <= set(serve)  # type: ignore[index]
+
+
+def test_what_evaluates_is_locked_besides_and_has_no_torch() -> None:
+    locked = (ROOT / "env" / "eval.txt").read_text()
+    found = dict(re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", locked, flags=re.MULTILINE))
+    everything = (ROOT / "env" / "constraints.txt").read_text().splitlines()
+    assert {f"{name}=={version}" for name, version in found.items()} <= set(everything)
+    serve = re.findall(r"^([a-z0-9-]+)==", (ROOT / "env" / "serve.txt").read_text(), flags=re.MULTILINE)
+    assert not set(found) & {*serve, "torch"}
+    assert locked.count("--hash=sha256:") >= len(found)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {re.match(r"[a-z0-9-]+", requirement)[0] for requirement in extras["eval"]}  # type: ignore[index]
+    assert named <= set(found)
+    assert set(extras["eval"]) <= set(extras["train"]), "`make setup-all` has all of it"
