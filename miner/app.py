@@ -102,9 +102,11 @@ class Daemon:
         async with AsyncExitStack() as stack:
             stack.enter_context(alone(settings.state_dir))
             watch = self.watch
+            stack.push_async_callback(watch.archive.stop)
+            await watch.archive.start()
             status = status_app(
                 self.metrics.registry, self.why_not_ready, watch.overview, watch.obstacles, watch.freshness,
-                own_names(settings.status_host, settings.status_allowed_hosts),
+                own_names(settings.status_host, settings.status_allowed_hosts), settings.state_dir,
             )  # fmt: skip
             await stack.enter_async_context(
                 listening(status, "STATUS_PORT", settings.status_host, settings.status_port)

@@ -46,9 +46,24 @@ def number(value: float | None, digits: int = 0) -> str:
     return NO_VALUE if value is None else f"{value:,.{digits}f}".replace(",", " ")
 
 
+def short_number(value: float | None) -> str:
+    """Return `12`, `12 345` or `1.2 M`."""
+    return f"{value / 1e6:.1f} M" if value is not None and value >= 999_999.5 else number(value)
+
+
+def fraction(value: float) -> str:
+    """Return `.81`, as the reward is written."""
+    return f"{value:.2f}".removeprefix("0")
+
+
 def clock(at: float) -> str:
     """Return the time of day, UTC."""
     return time.strftime("%H:%M:%S", time.gmtime(at))
+
+
+def day_clock(at: float) -> str:
+    """Return day, month and time of day, UTC: `13 Nov 08:00`."""
+    return time.strftime("%d %b %H:%M", time.gmtime(at))
 
 
 def moment(at: float) -> str:

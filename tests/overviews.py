@@ -7,7 +7,6 @@ from miner.recorder.records import RequestRecord
 from miner.status.history import History
 from miner.status.overview import (
     ChainView,
-    Hour,
     IdentityView,
     MemoryUse,
     Model,
@@ -16,16 +15,19 @@ from miner.status.overview import (
     ReloadView,
     RequestView,
 )
+from miner.status.spans import Hour, LongSpan
 
 NOW = 1_700_000_000.0
 MIB = 2**20
+CALLER = "5C4hrfjw9DjXZTzV3MwzrrAr9P1MJhSrvWGWqi1eSuyUpnhM"
 HOTKEY = "5GQUUNo4EWYX3s8xzVH2W7gWfhge7UGnQHCrHLoCvJtzYErW"
 
 
 def entry(outcome: str = "ok", *, seconds: float = 1.2, reason: str = "", uid: int | None = 17) -> RequestRecord:
     prediction = 0.8454 if outcome in ("ok", "expired") else None
     return RequestRecord(
-        NOW - 5, uid, "dendrite", outcome, reason, seconds, prediction=prediction, caller=HOTKEY
+        NOW - 5, uid, "dendrite", outcome, reason, seconds, prediction=prediction, caller=CALLER, hotkey=HOTKEY,
+        is_permitted=uid is not None,
     )  # fmt: skip
 
 
@@ -55,6 +57,8 @@ def overview(*entries: RequestRecord, **changes: Any) -> Overview:
             trust=0.93, publication="published 203.0.113.7:8091",
         ),
         hour=Hour.of(history),
+        day=LongSpan.of(history, "day"),
+        week=LongSpan.of(history, "week"),
         recent=[RequestView.of(one) for one in history.recent()],
     )  # fmt: skip
     return whole.model_copy(update=changes)

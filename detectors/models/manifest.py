@@ -91,6 +91,8 @@ class ExportFigures(_Part):
     photos: int
     auc: float = Field(ge=0, le=1)
     reversed: bool  # under 0.5 by more than chance
+    sensitivity: Share | None = None  # shares of the photos with and without roadwork that are on their side of 0.5;
+    specificity: Share | None = None  # None: an older version exported it
 
 
 class Gate(_Part):

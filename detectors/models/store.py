@@ -33,9 +33,19 @@ def store_calibration(folder: Path, calibration: Calibration | None, predictions
 def store_spread(folder: Path, probabilities: Sequence[float], labels: Sequence[bool]) -> Separation:
     """Write into a manifest how a model's answers to labelled photos are spread, and how well they sort them."""
     found = sorting_of(labels, probabilities)
+    right = {True: 0, False: 0}
+    for probability, label in zip(probabilities, labels, strict=True):
+        right[bool(label)] += (probability > 0.5) == bool(label)
+    counts = {side: sum(bool(label) is side for label in labels) for side in right}
     update = {
         "predictions": [round(share, 4) for share in spread(probabilities, labels)],
-        "judged": ExportFigures(photos=found.photos, auc=round(found.auc, 4), reversed=found.is_reversed),
+        "judged": ExportFigures(
+            photos=found.photos,
+            auc=round(found.auc, 4),
+            reversed=found.is_reversed,
+            sensitivity=round(right[True] / counts[True], 4),
+            specificity=round(right[False] / counts[False], 4),
+        ),
     }
     write_manifest(Manifest.read(folder).model_copy(update=update), folder)
     return found

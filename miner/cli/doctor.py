@@ -4,6 +4,8 @@ import asyncio
 import json
 import logging
 import sys
+import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detectors.photos.labelled import is_labelled
+from detectors.redact import shown_within
 from miner.cli.common import Config, Detector, EnvFile, Json, Key, Service, Set, file_of, leave, read_settings
 from miner.doctor.checkup import CheckUp
 from miner.doctor.findings import Finding, judged, verdict
 from miner.doctor.settings import judge_settings, look_at_settings
 from miner.errors import ConfigurationError
 from miner.settings.settings import Settings
+from miner.status.archive import CheckupView, FindingView
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,6 +79,8 @@ def doctor(
         print(json.dumps({"findings": [asdict(finding) for finding in findings], "verdict": sentence}, indent=2))
     else:
         print(sentence)
+    if settings is not None:
+        _keep(settings, findings, sentence)
     # At once: the look-up of a name that no server answers may go on for a minute.
     leave(1 if any(finding.level == "problem" for finding in findings) else 0, hung=True)
 
@@ -93,6 +99,17 @@ def _settings(
     except ConfigurationError as error:
         return None, str(error)
     return settings, ""
+
+
+def _keep(settings: Settings, findings: list[Finding], sentence: str) -> None:
+    """Leave the findings to the page; without a miner's folder, or in one that can't be written, there are none."""
+    views = [
+        FindingView(name=one.name, level=one.level, words=shown_within(one.words), todo=shown_within(one.todo))
+        for one in findings
+    ]
+    view = CheckupView(at=time.time(), key=settings.wallet_hotkey, verdict=shown_within(sentence), findings=views)
+    with suppress(OSError):
+        view.write(settings.state_dir)
 
 
 async def _examine(checkup: CheckUp, status: "Status", console: "Console | None") -> list[Finding]:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from pathlib import Path
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
@@ -16,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from miner.settings.addresses import strange_name
+from miner.status.archive import CheckupView
 from miner.status.overview import MemoryUse, Overview, memory_view
 from miner.status.page import CONTENT_SECURITY_POLICY, render, template
 
@@ -52,27 +54,29 @@ class NamedHost:
 def status_app(
     registry: CollectorRegistry,
     obstacle: Callable[[], str | None],
-    overview: Callable[[MemoryUse], Overview],
+    overview: Callable[[MemoryUse, CheckupView | None], Overview],
     keys: Callable[[], Mapping[str, str | None]],
     chain: Callable[[], Mapping[str, float | str | None]],
     names: frozenset[str],
+    state_dir: Path,
 ) -> Starlette:
     """Return the application.
 
     Args:
         registry: of the metrics.
         obstacle: why no request is answered, or None.
-        overview: all that is shown to people, besides what the kernel says of memory.
+        overview: all that is shown to people, from what the kernel says of memory and doctor said last.
         keys: of several hotkeys, why its validators are not answered, or None; by name.
         chain: how old what is known of it is, and why, and whether we stand there; empty before it is looked at.
         names: that the port may be asked by, besides addresses.
+        state_dir: where doctor leaves its findings.
     """
 
     async def look() -> Overview:
         # The kernel's files in a thread: some of them take a lock on our memory for milliseconds.
-        return overview(await asyncio.to_thread(memory_view))
+        return overview(*await asyncio.to_thread(lambda: (memory_view(), CheckupView.read(state_dir))))
 
-    async def page(_: Request) -> Response:
+    async def page(request: Request) -> Response:
         headers = {
             "content-security-policy": CONTENT_SECURITY_POLICY,
             "x-content-type-options": "nosniff",
@@ -80,7 +84,7 @@ def status_app(
             "cache-control": "no-store",
         }
         await asyncio.to_thread(template)  # the first time compiles it, off the loop
-        return HTMLResponse(render(await look()), headers=headers)
+        return HTMLResponse(render(await look(), request.query_params.get("last", "hour")), headers=headers)
 
     async def status(_: Request) -> Response:
         return Response((await look()).model_dump_json(), media_type="application/json")

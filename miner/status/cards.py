@@ -1,14 +1,16 @@
-"""The cards and charts of the page and of `roadwork-miner top`: as figures and plain text, made once for both.
-
-A chart is of the last hour and has one column a minute, in units that the page scales.
-"""
+"""The headline and the cards of the page and of `roadwork-miner top`: as plain text, made once for both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from miner.formats import age, bars, clock, duration, number, share, size
-from miner.settings.validators import VALIDATORS_WAIT
-from miner.status.overview import ChainView, MemoryUse, MinuteView, Model, Overview, QueueView, ShadowView
+from miner.formats import age, bars, duration, fraction, number, share, size
+from miner.status.overview import ChainView, MemoryUse, Model, Overview, QueueView, ShadowView
+from miner.status.spans import Span
+
+WEEK_SECONDS = 7 * 86400.0
+NOT_MEASURED = (
+    "No labelled photos were shown to this model here: export, calibrate or fuse with some of your own measures it."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,141 +125,39 @@ def _shadow(shadow: ShadowView) -> Card:
     return Card("Shadow", rows, "predictions as histograms, from 0 to 1")
 
 
-WIDTH, HEIGHT = 600, 120
-COLUMN, GAP = 10, 2  # sixty columns; units of the drawing
-
-# Outcomes of the metrics in the groups that a person wants to tell apart, from the bottom of a column up.
-OUTCOME_GROUPS: dict[str, tuple[str, ...]] = {
-    "answered": ("ok",),
-    "refused": ("refused",),
-    "missed": ("expired", "failed"),
-    "turned away": ("unproven", "unauthorised", "forbidden", "bad_request", "bad_image", "stalled", "cancelled"),
-}
-
-
 @dataclass(frozen=True, slots=True)
-class Bar:
-    """A rectangle; `kind` is the class that colours it."""
+class Headline:
+    """What an operator wants to know first, as short phrases; `is_bad`: it is a reason to act."""
 
-    kind: str
-    x: float
-    y: float
-    height: float
-    width: float = COLUMN - GAP
+    parts: Sequence[str]
+    is_bad: bool = False
+    note: str = ""  # what the figures rest on
 
-
-@dataclass(frozen=True, slots=True)
-class ChartColumn:
-    """One minute: its bars, and what they say in words."""
-
-    text: str
-    bars: Sequence[Bar]
+    def __str__(self) -> str:
+        return " · ".join(self.parts)
 
 
-@dataclass(frozen=True, slots=True)
-class LegendEntry:
-    """A colour's name, with a count where there is one."""
-
-    kind: str
-    name: str
-    value: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A chart of an hour: minutes without requests have no column; `limit` is where the validators' limit is drawn."""
-
-    title: str
-    top: str
-    label: str
-    columns: Sequence[ChartColumn]
-    legend: Sequence[LegendEntry]
-    limit: float | None = None
-    width: int = WIDTH
-    height: int = HEIGHT
-
-
-def css_class(group: str) -> str:
-    """Return the class that colours a group."""
-    return "g-" + group.replace(" ", "-")
-
-
-def group_of(outcome: str) -> str:
-    """Return the group of an outcome."""
-    return next((group for group, outcomes in OUTCOME_GROUPS.items() if outcome in outcomes), "turned away")
-
-
-def grouped(outcomes: dict[str, int]) -> dict[str, int]:
-    """Return the counts by group."""
-    return {group: sum(outcomes.get(outcome, 0) for outcome in members) for group, members in OUTCOME_GROUPS.items()}
-
-
-def nice_top(value: float) -> float:
-    """Return the next of 1, 2, 5, 10 … above a value."""
-    if value <= 0:
-        return 1.0
-    step = 1e-9
-    while True:
-        for factor in (1, 2, 5):
-            if step * factor >= value * 0.999:
-                return step * factor
-        step *= 10
-
-
-def latency_top(minutes: Sequence[MinuteView]) -> float:
-    """Return the seconds at the upper edge of the latency chart."""
-    return nice_top(max((minute.p95 or 0.0) for minute in minutes))
-
-
-def latency_chart(minutes: Sequence[MinuteView]) -> Chart:
-    """Return p50 and p95 of each minute."""
-    top = latency_top(minutes)
-    columns = []
-    for index, minute in enumerate(minutes):
-        if minute.p50 is None or minute.p95 is None:
-            continue
-        low, high = (max(1.0, min(value / top, 1) * HEIGHT) for value in (minute.p50, minute.p95))
-        text = f"{clock(minute.at)[:5]} p50 {duration(minute.p50)}, p95 {duration(minute.p95)}"
-        columns.append(ChartColumn(text, (_bar("p95", index, 0, high), _bar("p50", index, 0, low))))
-    return Chart(
-        title="Latency",
-        top=duration(top),
-        label=f"latency in each of the last 60 minutes, up to {duration(top)}",
-        columns=columns,
-        legend=(LegendEntry("p50", "p50"), LegendEntry("p95", "p95")),
-        limit=HEIGHT - VALIDATORS_WAIT / top * HEIGHT if top >= VALIDATORS_WAIT else None,
+def headline(overview: Overview) -> Headline:
+    """Return who asked last, how many were answered in time, and what that is expected to earn; or why nobody can."""
+    if overview.obstacle is not None:
+        return Headline([overview.obstacle], is_bad=True)
+    spans: dict[str, Span] = {"": overview.hour, " in 24 hours": overview.day, " in 7 days": overview.week}
+    within, span = next(((words, one) for words, one in spans.items() if one.last is not None), ("", overview.hour))
+    share_in_time = span.answered_share
+    if span.last is None:
+        up = overview.now - overview.started
+        parts = [f"nobody has asked in {age(up)}" if up < WEEK_SECONDS else "nobody has asked in 7 days"]
+    else:
+        ago = age(max(0.0, overview.now - span.last))
+        parts = [f"last asked {ago} ago by {span.validators} validator{'s' * (span.validators != 1)}{within}"]
+        if share_in_time is not None:
+            parts.append(f"{share(share_in_time)} in time")
+    model = overview.model
+    if model is None or model.reward is None:
+        return Headline([*parts, "reward not measured"], note=NOT_MEASURED)
+    expected = model.reward * (1.0 if share_in_time is None else share_in_time)
+    note = (
+        f"A round answered in time earned {fraction(model.reward)} on {number(model.reward_photos)} labelled photos; "
+        "expected is that, times the share in time."
     )
-
-
-def outcomes_top(minutes: Sequence[MinuteView]) -> int:
-    """Return the requests a minute at the upper edge of the chart of outcomes."""
-    return max(1, int(nice_top(max(sum(minute.outcomes.values()) for minute in minutes))))
-
-
-def outcomes_chart(minutes: Sequence[MinuteView]) -> Chart:
-    """Return the requests of each minute, stacked by group."""
-    top = outcomes_top(minutes)
-    columns, hour = [], dict.fromkeys(OUTCOME_GROUPS, 0)
-    for index, minute in enumerate(minutes):
-        counts = {group: count for group, count in grouped(minute.outcomes).items() if count}
-        if not counts:
-            continue
-        text = f"{clock(minute.at)[:5]} " + ", ".join(f"{count} {group}" for group, count in counts.items())
-        base, bars = 0.0, []
-        for group, count in counts.items():
-            hour[group] += count
-            tall = max(1.5, count / top * HEIGHT)  # what is rare shall be seen
-            bars.append(_bar(css_class(group), index, base, tall))
-            base += tall
-        columns.append(ChartColumn(text, bars))
-    return Chart(
-        title="Requests per minute",
-        top=str(top),
-        label=f"requests in each of the last 60 minutes by outcome, up to {top}",
-        columns=columns,
-        legend=[LegendEntry(css_class(group), group, number(count)) for group, count in hour.items()],
-    )
-
-
-def _bar(kind: str, index: int, base: float, tall: float) -> Bar:
-    return Bar(kind, x=index * COLUMN + GAP / 2, y=HEIGHT - base - tall, height=tall)
+    return Headline([*parts, f"reward expected {fraction(expected)}"], note=note)

@@ -1,6 +1,6 @@
-"""The history of requests: the last twenty, the last hour by the minute, and the distribution of predictions.
+"""The history of requests: the last twenty, an hour, a day and a week of counts, and the distribution of predictions.
 
-Bounded whatever comes: an hour is 60 minutes of counts, and no hotkey is kept.
+Bounded whatever comes: a ring has so many periods, a period so many counts and callers, and no caller's hotkey is kept.
 """
 
 import math
@@ -8,85 +8,236 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from detectors.models.calibration import TENTHS, stability_index, tenth_of
 from miner.recorder.records import RequestRecord
 
 RECENT_REQUESTS = 20
 RECENT_UNPROVEN = 5  # of them at most: who proves nothing pushes no validator off the page
-MINUTES = 60
 # Durations are counted in bins that grow by 2 %: 0.1 ms to 40 s, so a quantile is right within that; coarser ones gave
 # p99 and the maximum the same figure.
 FIRST_BIN, GROWTH, BINS = 1e-4, 1.02, 652
+ACCOUNT_STEP = 5  # bins in one: there are many accounts, and within 10 % is enough
+MOST_ACCOUNTS = 64  # of each kind in a period: a subnet has so many permits
+OTHERS, UNPERMITTED = -1, -2  # in place of a uid: beyond those, and without a permit
+# Seconds of a period, and periods: of all requests, and of those of each caller.
+SPANS = {"hour": (60, 60), "day": (900, 96), "week": (7200, 84)}
+ACCOUNT_SPANS = {"hour": (60, 60), "day": (3600, 24), "week": (21600, 28)}
+AHEAD_SECONDS = 120.0  # by which a period may be to come: a clock is set, and set back
 
 DRIFT_WINDOW = 500  # predictions
 MIN_DRIFT_PREDICTIONS = 200  # before anything is said: fewer are spread by chance alone
 
 
-@dataclass(slots=True)
-class Minute:
-    """The requests that ended in one minute, and how long the answered ones took."""
+class Durations:
+    """How long answers took, counted in bins of `step` fine ones; nothing is allocated before the first."""
 
-    number: int  # minutes since 1970
+    __slots__ = ("counts", "longest", "step")
+
+    def __init__(self, step: int = 1) -> None:
+        self.step = step
+        self.counts: NDArray[np.uint32] | None = None
+        self.longest = 0.0
+
+    def take(self, seconds: float) -> None:
+        """Count an answer."""
+        if self.counts is None:
+            self.counts = self.empty()
+        self.counts[math.ceil(_bin(seconds) / self.step)] += 1
+        self.longest = max(self.longest, seconds)
+
+    def empty(self) -> NDArray[np.uint32]:
+        """Return counts of nothing."""
+        return np.zeros(math.ceil(BINS / self.step) + 1, np.uint32)
+
+    @classmethod
+    def total(cls, parts: Iterable["Durations"]) -> "Durations":
+        """Return the sum of some, which have one step."""
+        whole: Durations | None = None
+        for part in parts:
+            whole = whole or cls(part.step)
+            if part.counts is not None:
+                whole.counts = part.counts if whole.counts is None else whole.counts + part.counts
+                whole.longest = max(whole.longest, part.longest)
+        return whole or cls()
+
+    def quantile(self, share: float) -> float | None:
+        """Return the seconds within which this share of the answers came, or None if there were none."""
+        if self.counts is None:
+            return None
+        reached = np.cumsum(self.counts)
+        found = int(np.searchsorted(reached, share * int(reached[-1])))
+        return min(self.longest, FIRST_BIN * GROWTH ** (found * self.step))
+
+
+@dataclass(slots=True)
+class Period:
+    """The requests that ended in one period of a ring, and how long the answered ones took."""
+
+    number: int  # periods since 1970
     outcomes: Counter[str] = field(default_factory=Counter)
-    bins: Counter[int] = field(default_factory=Counter)  # at most BINS keys
-    longest: float = 0.0
+    durations: Durations = field(default_factory=Durations)
 
     def take(self, record: RequestRecord) -> None:
         """Count a request that ended."""
         self.outcomes[record.outcome] += 1
         if record.prediction is not None:
-            self.bins[_bin(record.seconds)] += 1
-            self.longest = max(self.longest, record.seconds)
+            self.durations.take(record.seconds)
+
+    @property
+    def longest(self) -> float:
+        """Seconds of the slowest answer."""
+        return self.durations.longest
+
+
+@dataclass(slots=True)
+class Account:
+    """What one uid asked, or one hotkey of ours was asked."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    durations: Durations = field(default_factory=lambda: Durations(ACCOUNT_STEP))
+    last: float = 0.0  # seconds since 1970
+
+    def take(self, record: RequestRecord) -> None:
+        """Count a request that ended."""
+        self.outcomes[record.outcome] += 1
+        if record.prediction is not None:
+            self.durations.take(record.seconds)
+        self.last = max(self.last, record.at)
+
+    @classmethod
+    def total(cls, parts: Iterable["Account"]) -> "Account":
+        """Return the sum of some."""
+        listed = list(parts)
+        outcomes: Counter[str] = Counter()
+        for part in listed:
+            outcomes.update(part.outcomes)
+        return cls(
+            outcomes, Durations.total(one.durations for one in listed), max((one.last for one in listed), default=0.0)
+        )
+
+
+@dataclass(slots=True)
+class AccountPeriod:
+    """The accounts of one period: of callers by uid, and of our own hotkeys."""
+
+    number: int
+    callers: dict[int, Account] = field(default_factory=dict)
+    hotkeys: dict[str, Account] = field(default_factory=dict)
+
+    def take(self, record: RequestRecord) -> None:
+        """Count a request that ended; its caller only if proved, and no `query`, which signs as ourselves."""
+        if record.hotkey in self.hotkeys or len(self.hotkeys) < MOST_ACCOUNTS:
+            self.hotkeys.setdefault(record.hotkey, Account()).take(record)
+        if not record.caller or record.caller == record.hotkey:
+            return
+        uid = record.uid if record.is_permitted and record.uid is not None else UNPERMITTED
+        if uid not in self.callers and uid >= 0 and len(self.callers) >= MOST_ACCOUNTS:
+            uid = OTHERS
+        self.callers.setdefault(uid, Account()).take(record)
+
+
+class Numbered(Protocol):
+    """A period of a ring."""
+
+    number: int
+
+
+P = TypeVar("P", bound=Numbered)
+
+
+class Ring(Generic[P]):
+    """The last periods of one length, in order."""
+
+    def __init__(self, seconds: int, length: int, make: Callable[[int], P]) -> None:
+        self.seconds = seconds
+        self.length = length
+        self.make = make
+        self.periods: deque[P] = deque(maxlen=length)
+
+    def at(self, now: float) -> P:
+        """Return the period of a time.
+
+        A clock that was set back adds to the newest period. Where it was set back by more than that is long, whatever
+        lies ahead of it is forgotten: it would keep the present out until its time has come.
+        """
+        number = int(now // self.seconds)
+        while self.periods and self.periods[-1].number > (now + max(self.seconds, AHEAD_SECONDS)) // self.seconds:
+            self.periods.pop()
+        if not self.periods or self.periods[-1].number < number:
+            self.periods.append(self.make(number))
+        return self.periods[-1]
+
+    def last(self, now: float) -> list[P]:
+        """Return the last periods, empty ones too, the current one last."""
+        number = int(now // self.seconds)
+        found = {period.number: period for period in self.periods}
+        return [found.get(one) or self.make(one) for one in range(number - self.length + 1, number + 1)]
+
+    def restore(self, periods: Iterable[P], now: float) -> None:
+        """Begin with what was kept, without what is too old or still to come."""
+        newest = int(now // self.seconds)
+        kept = [period for period in periods if newest - self.length < period.number <= newest]
+        self.periods.extend(sorted(kept, key=lambda period: period.number))
 
 
 class History:
-    """The ring and the hour; lives on one event loop."""
+    """The last requests and the rings; lives on one event loop."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
         # Numbered, to be put in order again.
         self._proven: deque[tuple[int, RequestRecord]] = deque(maxlen=RECENT_REQUESTS)
         self._unproven: deque[tuple[int, RequestRecord]] = deque(maxlen=RECENT_UNPROVEN)
-        self._count = 0
-        self._minutes: deque[Minute] = deque(maxlen=MINUTES)
+        self.count = 0
+        self.rings = {name: Ring(*span, Period) for name, span in SPANS.items()}
+        self.accounts = {name: Ring(*span, AccountPeriod) for name, span in ACCOUNT_SPANS.items()}
 
     def request_ended(self, record: RequestRecord, photo: bytes | None = None) -> None:
         """Take an ended request in; paths that there are not are no requests."""
         if record.wire == "none":
             return
-        self._count += 1
-        (self._proven if record.caller else self._unproven).append((self._count, record))
-        number = int(self.clock() // 60)
-        if not self._minutes or self._minutes[-1].number < number:
-            self._minutes.append(Minute(number))
-        self._minutes[-1].take(record)  # a clock set back adds to the newest minute
+        self.count += 1
+        (self._proven if record.caller else self._unproven).append((self.count, record))
+        now = self.clock()
+        for ring in self.rings.values():
+            ring.at(now).take(record)
+        for accounts in self.accounts.values():
+            accounts.at(now).take(record)
 
     def recent(self) -> list[RequestRecord]:
         """Return the last requests, the newest first."""
         numbered = sorted((*self._proven, *self._unproven), key=lambda pair: -pair[0])
         return [record for _, record in numbered[:RECENT_REQUESTS]]
 
-    def hour(self) -> list[Minute]:
-        """Return the last 60 minutes, empty ones too, the current one last."""
-        now = int(self.clock() // 60)
-        found = {minute.number: minute for minute in self._minutes}
-        return [found.get(number) or Minute(number) for number in range(now - MINUTES + 1, now + 1)]
+    def periods(self, span: str) -> list[Period]:
+        """Return the periods of an hour, a day or a week, empty ones too, the current one last."""
+        return self.rings[span].last(self.clock())
+
+    def callers(self, span: str) -> dict[int, Account]:
+        """Return what each caller asked in an hour, a day or a week, by uid."""
+        return _summed([period.callers for period in self.accounts[span].last(self.clock())])
+
+    def hotkeys(self, span: str) -> dict[str, Account]:
+        """Return what each hotkey of ours was asked."""
+        return _summed([period.hotkeys for period in self.accounts[span].last(self.clock())])
 
 
-def quantile(minutes: Iterable[Minute], share: float) -> float | None:
+K = TypeVar("K")
+
+
+def _summed(parts: Sequence[dict[K, Account]]) -> dict[K, Account]:
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: Account.total(part[name] for part in parts if name in part) for name in names}
+
+
+def quantile(periods: Iterable[Period], share: float) -> float | None:
     """Return the seconds within which this share of the answers came, or None if there were none."""
-    bins: Counter[int] = Counter()
-    longest = 0.0
-    for minute in minutes:
-        bins.update(minute.bins)
-        longest = max(longest, minute.longest)
-    rank, seen = share * bins.total(), 0
-    for number in sorted(bins):
-        seen += bins[number]
-        if seen >= rank:
-            return min(longest, FIRST_BIN * GROWTH**number)
-    return None
+    return Durations.total(period.durations for period in periods).quantile(share)
 
 
 def _bin(seconds: float) -> int:

@@ -8,6 +8,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
+from detectors.ensemble import Ensemble
+from detectors.evaluation.reward import measured_reward
 from detectors.machine import read_memory, read_throttling
 from miner.chain.base import Chain, Neuron, active_validators
 from miner.identities import Identity
@@ -18,9 +20,8 @@ from miner.natix.registration import COMMANDS, Registrations, Standing, in_words
 from miner.recorder.records import RequestRecord
 from miner.settings.validators import VALIDATORS_WAIT
 from miner.shadow.shadow import ShadowModel
-from miner.status.history import History, Minute, quantile
-
-MISSED_OUTCOMES = ("refused", "expired", "failed")  # what a validator counts as no answer
+from miner.status.archive import CheckupView
+from miner.status.spans import Hour, LongSpan
 
 
 class _Part(BaseModel):
@@ -49,6 +50,8 @@ class Model(_Part):
     threads: int
     hash: str
     roadwork: str = ""  # the class that counts; older miners don't say
+    reward: float | None = None  # mean of a round answered in time, as measured on labelled photos; None: it was not
+    reward_photos: int = 0  # on how many
 
 
 class ReloadView(_Part):
@@ -131,64 +134,7 @@ class KeyView(_Part):
     incentive: float | None
     publication: str
     natix: NatixView | None = None
-
-
-class MinuteView(_Part):
-    """One minute of the hour."""
-
-    at: int  # seconds since 1970
-    outcomes: dict[str, int]
-    p50: float | None
-    p95: float | None
-    longest: float
-
-    @classmethod
-    def of(cls, minute: Minute) -> Self:
-        """Sum a minute up."""
-        return cls(
-            at=minute.number * 60,
-            outcomes=dict(minute.outcomes),
-            p50=quantile([minute], 0.5),
-            p95=quantile([minute], 0.95),
-            longest=minute.longest,
-        )
-
-
-class Hour(_Part):
-    """The last sixty minutes."""
-
-    minutes: list[MinuteView]
-    outcomes: dict[str, int]
-    p50: float | None
-    p95: float | None
-    p99: float | None
-    longest: float
-
-    @classmethod
-    def of(cls, history: History) -> Self:
-        """Sum the hour up."""
-        minutes = history.hour()
-        outcomes: dict[str, int] = {}
-        for minute in minutes:
-            for outcome, count in minute.outcomes.items():
-                outcomes[outcome] = outcomes.get(outcome, 0) + count
-        p50, p95, p99 = (quantile(minutes, share) for share in (0.5, 0.95, 0.99))
-        longest = max(minute.longest for minute in minutes)
-        views = [MinuteView.of(minute) for minute in minutes]
-        return cls(minutes=views, outcomes=outcomes, p50=p50, p95=p95, p99=p99, longest=longest)
-
-    @property
-    def percentiles(self) -> dict[str, float | None]:
-        """Seconds of the answers by the percentile's name; None before the first."""
-        longest = self.longest if self.p50 is not None else None
-        return {"p50": self.p50, "p95": self.p95, "p99": self.p99, "max": longest}
-
-    @property
-    def answered_share(self) -> float | None:
-        """Of the requests that a validator may send, the share answered in time."""
-        good = self.outcomes.get("ok", 0)
-        asked = good + sum(self.outcomes.get(outcome, 0) for outcome in MISSED_OUTCOMES)
-        return good / asked if asked else None
+    is_published: bool = False
 
 
 class RequestView(_Part):
@@ -201,6 +147,7 @@ class RequestView(_Part):
     reason: str
     seconds: float
     prediction: float | None
+    hotkey: str = ""  # of ours, the one that was asked
 
     @classmethod
     def of(cls, record: RequestRecord) -> Self:
@@ -240,12 +187,16 @@ class Overview(_Part):
     chain: ChainView | None  # of the first hotkey
     keys: list[KeyView] = []
     hour: Hour
+    day: LongSpan
+    week: LongSpan
+    checkup: CheckupView | None = None  # doctor's last findings
     recent: list[RequestView]
 
 
 def model_view(service: Service) -> Model:
     """Return the model that serves."""
     detector, model = service.detector, service.detector.manifest
+    reward = measured_reward(model, detector.fusion if isinstance(detector, Ensemble) else None)
     return Model(
         detector=model.detector,
         name=model.name,
@@ -255,6 +206,8 @@ def model_view(service: Service) -> Model:
         threads=detector.options.threads,
         hash=graph_hash(model),
         roadwork=detector.roadwork,
+        reward=reward.value if reward is not None else None,
+        reward_photos=reward.photos if reward is not None else 0,
     )
 
 
@@ -326,6 +279,7 @@ def key_view(identity: Identity, natix: NatixView | None = None) -> KeyView:
         incentive=finite(number_of(chain, lambda own: own.incentive)) if chain is not None else None,
         publication=chain.publication if chain is not None else "not published",
         natix=natix,
+        is_published=chain is not None and chain.is_published,
     )
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 from miner import formats
 from miner.recorder.records import RequestRecord
-from miner.status.history import Minute, quantile
+from miner.status.history import Period, quantile
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class RequestLog:
         self._begin()
 
     def _begin(self) -> None:
-        self._minute = Minute(0)
+        self._minute = Period(0)
         self._positive = 0
         self._predicted = 0
         self._callers: set[int] = set()  # by uid

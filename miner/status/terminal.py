@@ -8,8 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from miner.formats import NO_VALUE, age, clock, duration, number, share, spark
-from miner.status.cards import OUTCOME_GROUPS, Card, cards, group_of, grouped, latency_top, outcomes_top
-from miner.status.overview import Hour, Overview
+from miner.status.cards import Card, cards, headline
+from miner.status.charts import OUTCOME_GROUPS, group_of, grouped, latency_top, outcomes_top
+from miner.status.overview import Overview
+from miner.status.spans import Hour
 
 COLOURS = dict(zip(OUTCOME_GROUPS, ("green", "yellow", "red", "bright_black"), strict=True))
 CARD_COLUMNS = 38  # columns: two cards side by side in a terminal of 80, four in one of 152
@@ -24,7 +26,8 @@ def content(overview: Overview) -> RenderableType:
     """Return what stands below the head: the hour, the cards and the last requests."""
     beside = Columns([_card(card) for card in cards(overview)], width=CARD_COLUMNS, padding=(0, 0))
     keys = [_keys(overview)] if len(overview.keys) > 1 else []
-    return Group(*keys, _hour(overview.hour), beside, _recent(overview))
+    first = [] if overview.obstacle is not None else [Padding(Text(str(headline(overview)), style="bold"), (0, 1))]
+    return Group(*first, *keys, _hour(overview.hour), beside, _recent(overview))
 
 
 def head(overview: Overview) -> RenderableType:

@@ -19,9 +19,9 @@ from miner.recorder.records import OUTCOMES
 from miner.settings.settings import Settings
 from miner.settings.validators import VALIDATORS_WAIT
 from miner.shadow.shadow import ShadowKeeper
+from miner.status.archive import Archive, CheckupView
 from miner.status.history import Drift, History
 from miner.status.overview import (
-    Hour,
     IdentityView,
     MemoryUse,
     NatixView,
@@ -38,6 +38,7 @@ from miner.status.overview import (
     shadow_view,
     validators,
 )
+from miner.status.spans import Hour, LongSpan
 
 
 class Watch:
@@ -50,6 +51,7 @@ class Watch:
         self.metrics = metrics
         self.obstacle = obstacle
         self.history = History()
+        self.archive = Archive(self.history, settings.state_dir)
         self.service: Service | None = None
         self.identities: list[Identity] = []
         self.registrations = Registrations(settings.state_dir)
@@ -149,9 +151,10 @@ class Watch:
         for neuron in validators(chain) if chain is not None else []:
             self.metrics.by_validator.labels(str(neuron.uid))
 
-    def overview(self, memory: MemoryUse) -> Overview:
-        """Return all of it, for people; with what the kernel says of memory, which is read off the event loop."""
+    def overview(self, memory: MemoryUse, checkup: CheckupView | None = None) -> Overview:
+        """Return all of it, for people; with what is read off the event loop: the kernel's files, and doctor's."""
         obstacle, chain = self.obstacle(), self.chain
+        neurons = list(chain.snapshot.neurons.values()) if chain is not None else []
         return Overview(
             now=time.time(),
             started=self.metrics.started,
@@ -172,6 +175,9 @@ class Watch:
             memory=memory,
             chain=chain_view(chain, self._natix(chain)) if chain is not None else None,
             keys=[key_view(identity, self._natix(identity.chain)) for identity in self.identities],
-            hour=Hour.of(self.history),
+            hour=Hour.of(self.history, neurons),
+            day=LongSpan.of(self.history, "day", neurons),
+            week=LongSpan.of(self.history, "week", neurons),
+            checkup=checkup,
             recent=[RequestView.of(entry) for entry in self.history.recent()],
         )

@@ -7,8 +7,10 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from miner import formats
-from miner.status.cards import cards, css_class, group_of, latency_chart, outcomes_chart
-from miner.status.overview import Hour, Overview
+from miner.status.cards import cards, headline
+from miner.status.charts import SPAN_TITLES, css_class, group_of, latency_chart, outcomes_chart, periods_of
+from miner.status.overview import Overview
+from miner.status.spans import AccountView, Span
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -44,6 +46,9 @@ def template() -> "Template":
         "group": group_of,
         "known": lambda value: formats.NO_VALUE if value is None else value,
         "moment": formats.moment,
+        "number": formats.number,
+        "share": formats.share,
+        "short_number": formats.short_number,
     }
     ours: dict[str, str] = {"style": Markup(_STYLE), "script": Markup(_SCRIPT)}  # noqa: S704 - no text of anybody else
     environment.globals |= {"none_sign": formats.NO_VALUE} | ours
@@ -69,14 +74,31 @@ CONTENT_SECURITY_POLICY = "; ".join(
 )
 
 
-def render(overview: Overview) -> str:
-    """Return the whole page."""
-    drawn = [latency_chart(overview.hour.minutes), outcomes_chart(overview.hour.minutes)]
-    return template().render(overview=overview, tiles=_tiles(overview.hour), charts=drawn, cards=cards(overview))
+def render(overview: Overview, span: str = "hour") -> str:
+    """Return the whole page, with the charts and tables of an hour, a day or a week."""
+    spans: dict[str, Span] = {"hour": overview.hour, "day": overview.day, "week": overview.week}
+    span = span if span in spans else "hour"
+    shown, periods = spans[span], periods_of(overview, span)
+    accounts: dict[str, AccountView] = {one.hotkey: one for one in shown.hotkeys}
+    return template().render(
+        overview=overview,
+        headline=headline(overview),
+        span=span,
+        title=SPAN_TITLES[span],
+        spans=[{"name": name, "title": SPAN_TITLES[name], "span": one} for name, one in spans.items()],
+        tiles=_tiles(shown),
+        charts=[latency_chart(periods, span), outcomes_chart(periods, span)],
+        callers=shown.callers,
+        checkup=overview.checkup,
+        keys=[(key, accounts.get(key.hotkey, AccountView())) for key in overview.keys],
+        hotkeys={key.hotkey: key.name for key in overview.keys},
+        cards=cards(overview),
+    )
 
 
-def _tiles(hour: Hour) -> list[tuple[str, str]]:
+def _tiles(span: Span) -> list[tuple[str, str]]:
     return [
-        ("answered in time", formats.share(hour.answered_share)),
-        *((f"{name} latency", formats.duration(seconds)) for name, seconds in hour.percentiles.items()),
+        ("requests", formats.number(span.asked)),
+        ("answered in time", formats.share(span.answered_share)),
+        *((f"{name} latency", formats.duration(seconds)) for name, seconds in span.percentiles.items()),
     ]

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -13,6 +14,7 @@ from miner.http.server import listening
 from miner.settings.addresses import own_names, strange_name
 from miner.settings.settings import Settings
 from miner.status.app import status_app
+from miner.status.archive import CheckupView
 from miner.status.overview import MemoryUse, Overview
 from tests.overviews import overview
 from tests.process.daemon import free_port
@@ -69,13 +71,13 @@ def test_names_are_read_in_small_letters() -> None:
 def answers(requests: list[bytes]) -> list[tuple[int, str]]:
     """Return status and body of each, from an operator's port that is asked by the requests as they are."""
 
-    def shown(_: MemoryUse) -> Overview:
+    def shown(_: MemoryUse, checkup: CheckupView | None) -> Overview:
         return overview()
 
     keys: Mapping[str, str | None] = {}
 
     async def ask() -> list[tuple[int, str]]:
-        app = status_app(CollectorRegistry(), lambda: None, shown, lambda: keys, dict, NAMES)
+        app = status_app(CollectorRegistry(), lambda: None, shown, lambda: keys, dict, NAMES, Path())
         port, found = free_port(), []
         async with listening(app, "STATUS_PORT", "127.0.0.1", port):
             for request in requests:

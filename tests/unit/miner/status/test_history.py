@@ -1,13 +1,26 @@
-"""The last twenty requests and the last hour: bounded, and right within a tenth."""
+"""The last twenty requests, the hour, the day and the week: bounded, and right within a tenth."""
 
 import random
 import statistics
+import tracemalloc
 
 import pytest
 
-from miner.recorder.records import RequestRecord
-from miner.status.history import BINS, MINUTES, RECENT_REQUESTS, RECENT_UNPROVEN, History, quantile
-from miner.status.overview import Hour
+from miner.chain.base import Neuron
+from miner.recorder.records import OUTCOMES, RequestRecord
+from miner.status.history import (
+    ACCOUNT_SPANS,
+    BINS,
+    MOST_ACCOUNTS,
+    OTHERS,
+    RECENT_REQUESTS,
+    RECENT_UNPROVEN,
+    SPANS,
+    UNPERMITTED,
+    History,
+    quantile,
+)
+from miner.status.spans import Hour, LongSpan, callers
 
 START = 1_000_000 * 60.0  # at the beginning of a minute
 
@@ -30,9 +43,14 @@ def history(clock: Clock) -> History:
     return History(clock)
 
 
-def entry(seconds: float = 0.1, outcome: str = "ok", uid: int | None = 3, caller: str = "a hotkey") -> RequestRecord:
+def entry(
+    seconds: float = 0.1, outcome: str = "ok", uid: int | None = 3, caller: str = "a hotkey", *, permit: bool = True
+) -> RequestRecord:
     prediction = 0.7 if outcome in ("ok", "expired") else None
-    return RequestRecord(START, uid, "dendrite", outcome, "", seconds, prediction=prediction, caller=caller)
+    return RequestRecord(
+        START, uid, "dendrite", outcome, "", seconds, prediction=prediction, caller=caller, hotkey="ours",
+        is_permitted=permit,
+    )  # fmt: skip
 
 
 def test_the_ring_keeps_the_last_twenty_with_the_newest_first(history: History) -> None:
@@ -56,12 +74,12 @@ def test_the_hour_has_sixty_minutes_and_forgets_the_older(history: History, cloc
     history.request_ended(entry())
     clock.now += 59 * 60
     history.request_ended(entry(outcome="refused"))
-    minutes = history.hour()
-    assert len(minutes) == MINUTES
+    minutes = history.periods("hour")
+    assert len(minutes) == 60
     assert minutes[0].outcomes == {"ok": 1}
     assert minutes[-1].outcomes == {"refused": 1}
     clock.now += 60
-    assert history.hour()[0].outcomes == {}
+    assert history.periods("hour")[0].outcomes == {}
     clock.now += 7200
     assert Hour.of(history).outcomes == {}
 
@@ -81,7 +99,7 @@ def test_quantiles_are_right_within_a_bin(history: History, share: float) -> Non
     for seconds in times:
         history.request_ended(entry(seconds))
     exact = statistics.quantiles(times, n=100)[round(share * 100) - 1]
-    assert quantile(history.hour(), share) == pytest.approx(exact, rel=0.02)
+    assert quantile(history.periods("hour"), share) == pytest.approx(exact, rel=0.02)
 
 
 def test_the_99th_percentile_and_the_maximum_are_told_apart(history: History) -> None:
@@ -112,12 +130,99 @@ def test_no_answers_have_no_quantile(history: History) -> None:
 def test_memory_is_bounded_whatever_comes(history: History, clock: Clock) -> None:
     source = random.Random(1)
     for _ in range(20_000):
-        clock.now += 1
+        clock.now += 60
         history.request_ended(
             entry(10 ** source.uniform(-9, 6), source.choice(["ok", "forbidden"]), source.randrange(10**6))
         )
-    assert len(history._minutes) <= MINUTES
-    assert all(len(minute.bins) <= BINS + 1 and len(minute.outcomes) <= 2 for minute in history._minutes)
+    for span, ring in history.rings.items():
+        assert len(ring.periods) == SPANS[span][1]
+        for period in ring.periods:
+            assert len(period.outcomes) <= 2
+            assert period.durations.counts is None or period.durations.counts.nbytes <= 4 * (BINS + 1)
+    for span, accounts in history.accounts.items():
+        assert len(accounts.periods) == ACCOUNT_SPANS[span][1]
+        assert all(len(one.callers) <= MOST_ACCOUNTS + 2 for one in accounts.periods)
+
+
+def test_the_largest_history_there_can_be_takes_less_than_20_megabytes(clock: Clock) -> None:
+    tracemalloc.start()
+    try:
+        history = History(clock)
+        for span, ring in history.rings.items():
+            for number in range(SPANS[span][1]):
+                for outcome in OUTCOMES[:-1]:
+                    ring.at(START + number * ring.seconds).take(entry(0.1, outcome))
+        for accounts in history.accounts.values():
+            for number in range(accounts.length):
+                for uid in range(2 * MOST_ACCOUNTS):
+                    for outcome in ("ok", "refused", "expired"):
+                        accounts.at(START + number * accounts.seconds).take(entry(0.1, outcome, uid))
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size < 20e6
+
+
+def test_a_day_and_a_week_remember_what_the_hour_forgot(history: History, clock: Clock) -> None:
+    history.request_ended(entry(0.5))
+    clock.now += 3 * 3600
+    history.request_ended(entry(0.1, "refused"))
+    hour, day, week = Hour.of(history), LongSpan.of(history, "day"), LongSpan.of(history, "week")
+    assert (hour.asked, day.asked, week.asked) == (1, 2, 2)
+    assert (hour.validators, day.validators, day.callers[0].asked) == (1, 1, 2)
+    assert day.p95 == day.longest == 0.5
+    assert day.last == week.last == START
+    clock.now += 2 * 86400
+    assert (LongSpan.of(history, "day").asked, LongSpan.of(history, "week").asked) == (0, 2)
+
+
+def test_a_clock_set_back_by_days_shows_the_present_at_once(history: History, clock: Clock) -> None:
+    history.request_ended(entry())
+    clock.now -= 3 * 86400
+    history.request_ended(entry(outcome="refused"))
+    for shown in (Hour.of(history), LongSpan.of(history, "day"), LongSpan.of(history, "week")):
+        assert shown.outcomes == {"refused": 1}
+
+
+def test_who_asks_is_counted_by_uid_and_query_and_strangers_are_no_validators(history: History) -> None:
+    for record in (
+        entry(0.2, uid=7), entry(0.3, uid=7), entry(outcome="refused", uid=7), entry(outcome="expired", uid=7),
+        entry(outcome="forbidden", uid=8, permit=False), entry(caller="", outcome="unproven", uid=None),
+        entry(caller="ours", uid=4),
+    ):  # fmt: skip
+        history.request_ended(record)
+    found = history.callers("hour")
+    assert found.keys() == {7, UNPERMITTED}
+    seven, stranger = callers(found, [])
+    assert (seven.uid, seven.asked, seven.answered, seven.refused, seven.late) == (7, 4, 2, 1, 1)
+    assert (stranger.uid, stranger.is_permitted, stranger.asked) == (None, False, 1)
+    assert seven.p95 == pytest.approx(0.3, rel=0.1)
+    assert history.hotkeys("hour")["ours"].outcomes.total() == 7
+    assert Hour.of(history).validators == 1
+
+
+def test_the_table_of_who_asks_is_short_and_loses_no_request(history: History) -> None:
+    neurons = [Neuron(uid, f"v{uid}", float(uid), validator_permit=uid % 2 == 0) for uid in range(60)]
+    for uid in range(30):
+        for _ in range(uid):
+            history.request_ended(entry(uid=uid))
+    rows = callers(history.callers("hour"), neurons, most=5)
+    assert [row.uid for row in rows] == [29, 28, 27, 26, 25, None]
+    assert sum(row.asked for row in rows) == sum(range(30))
+    assert rows[-1].count == 25 + 15
+    quiet = callers({}, neurons, most=2)
+    assert [(row.uid, row.stake, row.asked, row.last) for row in quiet[:2]] == [
+        (58, 58.0, 0, None),
+        (56, 56.0, 0, None),
+    ]
+
+
+def test_more_validators_than_a_subnet_has_are_summed(history: History) -> None:
+    for uid in range(MOST_ACCOUNTS + 9):
+        history.request_ended(entry(uid=uid))
+    found = history.callers("hour")
+    assert len(found) == MOST_ACCOUNTS + 1
+    assert found[OTHERS].outcomes == {"ok": 9}
 
 
 def test_strangers_do_not_lower_the_share_that_is_answered(history: History) -> None:

@@ -5,16 +5,22 @@ import hashlib
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from miner.status.cards import HEIGHT, latency_chart, nice_top, outcomes_chart
-from miner.status.overview import Overview
+from miner.formats import fraction
+from miner.status.archive import CheckupView, FindingView
+from miner.status.cards import headline
+from miner.status.charts import HEIGHT, latency_chart, nice_top, outcomes_chart, periods_of
+from miner.status.history import History
+from miner.status.overview import KeyView, Overview
 from miner.status.page import CONTENT_SECURITY_POLICY, render
-from tests.overviews import HOTKEY, entry, overview
+from miner.status.spans import Hour, LongSpan
+from tests.overviews import CALLER, HOTKEY, NOW, entry, overview
 
-VOID = {"meta", "link", "br", "img", "input"}
+VOID = {"meta", "link", "br", "img", "input", "wbr"}
 
 
 class Outline(HTMLParser):
@@ -54,14 +60,15 @@ def text(shown: Overview) -> str:
 
 
 def titles(shown: Overview) -> list[str]:
-    return re.findall(r"<h2>(.*?)</h2>", render(shown))
+    return re.findall(r"<h2>(.*?)(?: <small>.*)?\s*</h2>", render(shown))
 
 
 def test_titles_are_the_operators_words_whole() -> None:
     cards = ["Queue", "Memory and CPU", "Chain", "Model"]
-    assert titles(overview()) == ["Last hour", *cards, "Last requests"]
+    expected = ["Requests", "Who asks", "Check-up", *cards, "Last requests"]
+    assert titles(overview()) == expected
     early = overview().model_copy(update={"queue": None, "chain": None, "model": None})
-    assert titles(early) == ["Last hour", *cards, "Last requests"]
+    assert titles(early) == expected
 
 
 def test_a_miner_that_is_well() -> None:
@@ -111,10 +118,96 @@ def test_the_charts_end_at_a_round_number(value: float, top: float) -> None:
     assert nice_top(value) == pytest.approx(top)
 
 
-def test_the_limit_of_nine_seconds_is_drawn_where_it_matters() -> None:
-    assert 'class="limit"' not in render(overview(entry(seconds=2.0)))
-    assert 'class="limit"' in render(overview(entry(seconds=9.2)))
-    assert latency_chart(overview(entry(seconds=9.2)).hour.minutes).limit == pytest.approx(HEIGHT * 0.1)
+@pytest.mark.parametrize("span", ["hour", "day", "week"])
+@pytest.mark.parametrize("seconds", [0.0004, 0.2, 8.9, 30.0])
+def test_the_limit_of_nine_seconds_is_always_drawn_and_nothing_leaves_the_chart(span: str, seconds: float) -> None:
+    shown = overview(entry(seconds=seconds))
+    page = render(shown, span)
+    assert page.count('class="limit"') == 1
+    assert page.count('aria-current="true"') == 1
+    for chart in (latency_chart(periods_of(shown, span), span), outcomes_chart(periods_of(shown, span), span)):
+        (column,) = chart.columns
+        for bar in column.bars:
+            assert 0 <= bar.y <= bar.y + bar.height <= HEIGHT
+            assert 0 <= bar.x <= bar.x + bar.width <= 100
+        assert {tick.at for tick in chart.times} == {0, 25, 50, 75, 100}
+        assert len({round(tick.at) for tick in chart.heights}) == len(chart.heights)
+
+
+def test_what_is_above_the_line_of_nine_seconds_was_too_late() -> None:
+    for seconds, is_above in ((8.9, False), (9.4, True)):
+        chart = latency_chart(overview(entry(seconds=seconds)).hour.minutes)
+        (limit,) = [tick.at for tick in chart.heights if tick.is_limit]
+        (p95,) = [bar.y for bar in chart.columns[0].bars if bar.kind == "p95"]
+        assert (p95 < limit) == is_above
+
+
+def test_the_span_that_is_asked_for_is_shown_and_another_is_the_hour() -> None:
+    shown = overview(entry())
+    assert "in 24 hours" in render(shown, "day")
+    assert render(shown, "<script>") == render(shown)
+
+
+def test_the_headline_says_who_asked_and_what_it_is_worth() -> None:
+    asked = [entry(), entry(uid=18), entry(uid=19), entry("refused", seconds=0.001)]
+    well = overview(*asked)
+    assert well.model is not None
+    measured = well.model.model_copy(update={"reward": 0.8, "reward_photos": 470})
+    parts = headline(well.model_copy(update={"model": measured})).parts
+    assert [part.split()[-1] for part in parts] == ["validators", "time", fraction(0.8 * 0.75)]
+    assert parts[0].split()[-2] == "3"
+    assert "5 s" in parts[0]
+    unmeasured = headline(well).parts
+    assert not any(character.isdigit() for character in unmeasured[-1])
+    assert unmeasured[:-1] == parts[:-1]
+
+
+def test_the_headline_of_one_that_nobody_asked_and_of_one_that_is_not_ready() -> None:
+    quiet = headline(overview(entry("forbidden", uid=None)))
+    assert not quiet.is_bad
+    assert "3.0 days" in quiet.parts[0]
+    stopped = headline(overview(entry(), ready=False, obstacle="no model"))
+    assert (stopped.parts, stopped.is_bad) == (["no model"], True)
+
+
+def test_validators_of_yesterday_are_told_where_nobody_came_in_this_hour() -> None:
+    at = NOW - 20 * 3600
+    history = History(lambda: at)
+    history.request_ended(replace(entry(), at=at))
+    at = NOW
+    shown = overview(hour=Hour.of(history), day=LongSpan.of(history, "day"), week=LongSpan.of(history, "week"))
+    assert "20.0 h" in headline(shown).parts[0]
+    assert headline(shown).parts[0].endswith("24 hours")
+
+
+def test_several_hotkeys_are_shown_with_their_own_counts_and_one_is_not() -> None:
+    keys = [
+        KeyView(name=name, hotkey=hotkey, port=port, obstacle=None, uid=port, incentive=None, publication="")
+        for name, hotkey, port in (("first", HOTKEY, 8091), ("second", CALLER, 8092))
+    ]
+    asked = [entry(), entry("refused"), replace(entry(uid=3), hotkey=CALLER, caller=HOTKEY)]
+    whole = text(overview(*asked, keys=keys))
+    assert "first 8091 8091 2 50.0 % 1.20 s" in whole
+    assert "second 8092 8092 1 100 % 1.20 s" in whole
+    assert re.search(r"\b3 second ok\b", whole)
+    assert "second" not in text(overview(*asked, keys=keys[:1]))
+
+
+def test_doctors_findings_are_shown_with_their_age_or_how_to_get_some() -> None:
+    assert "roadwork-miner doctor" in text(overview())
+    found = [
+        FindingView(name="cpu", level="ok", words="four cores"),
+        FindingView(name="port", level="problem", words="MINER_AXON_PORT=8091: taken", todo="free <it>"),
+    ]
+    view = CheckupView(at=NOW - 7200, key="default", verdict="not ready to earn: port", findings=found)
+    whole = text(overview(checkup=view))
+    for part in ("2.0 h ago", view.verdict, "problem port MINER_AXON_PORT=8091: taken → free <it>", "ok cpu"):
+        assert part in whole
+
+
+def test_the_page_leads_to_what_machines_read() -> None:
+    links = {value for name, value in outline(overview()).attributes if name == "href"}
+    assert {"/status", "/metrics", "?last=hour", "?last=day", "?last=week"} <= links
 
 
 def test_a_single_request_among_thousands_is_seen() -> None:

@@ -1,0 +1,257 @@
+"""What the page shows over restarts, in STATE_DIR: the history of requests, and doctor's last findings."""
+
+import asyncio
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from detectors.files import write_safely
+from miner.recorder.records import OUTCOMES
+from miner.status.history import MOST_ACCOUNTS, UNPERMITTED, Account, AccountPeriod, Durations, History, Period
+
+log = logging.getLogger(__name__)
+
+HISTORY_FILE = "history.jsonl"
+FORMAT = 1
+SAVE_SECONDS = 60.0
+LARGEST_BYTES = 32 * 2**20  # a history of nothing but full periods has 12 MB
+AT_A_TIME = 16  # periods that are written down before others have their turn on the loop
+
+CHECKUP_FILE = "doctor.json"
+LARGEST_CHECKUP = 256 * 2**10  # bytes
+
+Count = Annotated[int, Field(ge=0, lt=2**32)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class CountLine(_Line):
+    """Counts of requests by outcome, and of answers by bin."""
+
+    outcomes: dict[str, Count]
+    bins: list[tuple[Count, Count]]
+    longest: Seconds
+    last: Seconds = 0.0
+
+    @classmethod
+    def of(cls, outcomes: Mapping[str, int], durations: Durations, last: float = 0.0) -> Self:
+        """Write counts down; bins without any are left out."""
+        counts = durations.counts
+        filled = [] if counts is None else np.flatnonzero(counts).tolist()
+        bins = [] if counts is None else list(zip(filled, counts[filled].tolist(), strict=True))
+        return cls.model_construct(outcomes=dict(outcomes), bins=bins, longest=durations.longest, last=last)
+
+    def read(self, durations: Durations) -> tuple[Counter[str], Durations]:
+        """Return the counts; the bins go into `durations`.
+
+        Raises:
+            ValueError: an outcome or a bin that there is not.
+        """
+        if strange := self.outcomes.keys() - set(OUTCOMES):
+            raise ValueError(f"outcomes {sorted(strange)}")
+        if self.bins:
+            durations.counts = durations.empty()
+            for number, count in self.bins:
+                if number >= len(durations.counts):
+                    raise ValueError(f"bin {number}")
+                durations.counts[number] = count
+        durations.longest = self.longest
+        return Counter(self.outcomes), durations
+
+
+class PeriodLine(CountLine):
+    """A period of all requests."""
+
+    ring: Literal["hour", "day", "week"]
+    number: Count
+
+
+class AccountLine(_Line):
+    """A period of who asked, by uid, and of which of our hotkeys was asked."""
+
+    accounts: Literal["hour", "day", "week"]
+    number: Count
+    callers: Annotated[
+        list[tuple[Annotated[int, Field(ge=UNPERMITTED, lt=2**16)], CountLine]], Field(max_length=MOST_ACCOUNTS + 2)
+    ]
+    hotkeys: Annotated[list[tuple[Annotated[str, Field(max_length=64)], CountLine]], Field(max_length=MOST_ACCOUNTS)]
+
+
+class ArchiveHead(_Line):
+    """What the file is, and how many lines follow."""
+
+    format: int
+    lines: int
+
+
+def lines_of(history: History) -> Iterator[str]:
+    """Yield a history's periods as lines of JSON."""
+    for name, ring in history.rings.items():
+        for period in list(ring.periods):
+            counts = CountLine.of(period.outcomes, period.durations)
+            yield json.dumps({"ring": name, "number": period.number, **counts.model_dump()}, separators=(",", ":"))
+    for name, accounts in history.accounts.items():
+        for one in list(accounts.periods):
+            callers, hotkeys = (
+                [
+                    (key, CountLine.of(found.outcomes, found.durations, found.last).model_dump())
+                    for key, found in part.items()
+                ]
+                for part in (one.callers, one.hotkeys)
+            )
+            line = {"accounts": name, "number": one.number, "callers": callers, "hotkeys": hotkeys}
+            yield json.dumps(line, separators=(",", ":"))
+
+
+def restore(history: History, text: bytes, now: float) -> None:
+    """Have a new history begin with what a file holds.
+
+    Raises:
+        ValueError: it is damaged, or of another format; the history is as it was.
+    """
+    first, *others = text.splitlines()
+    head = ArchiveHead.model_validate_json(first)
+    if head.format != FORMAT:
+        raise ValueError(f"format={head.format}: {FORMAT} is read")
+    if head.lines != len(others):
+        raise ValueError(f"{len(others)} of {head.lines} lines are there")
+    periods: dict[str, list[Period]] = {name: [] for name in history.rings}
+    accounts: dict[str, list[AccountPeriod]] = {name: [] for name in history.accounts}
+    for line in others:
+        if line.startswith(b'{"ring"'):
+            found = PeriodLine.model_validate_json(line)
+            periods[found.ring].append(Period(found.number, *found.read(Durations())))
+        else:
+            whose = AccountLine.model_validate_json(line)
+            callers = {uid: _account(one) for uid, one in whose.callers}
+            hotkeys = {hotkey: _account(one) for hotkey, one in whose.hotkeys}
+            accounts[whose.accounts].append(AccountPeriod(whose.number, callers, hotkeys))
+    for name, ring in history.rings.items():
+        ring.restore(periods[name], now)
+    for name, of_accounts in history.accounts.items():
+        of_accounts.restore(accounts[name], now)
+
+
+def _account(line: CountLine) -> Account:
+    return Account(*line.read(Account().durations), line.last)
+
+
+class Archive:
+    """Keeps a history in a file: read at the start, written every minute in which something came, and at the end."""
+
+    def __init__(self, history: History, state_dir: Path, clock: Callable[[], float] = time.time) -> None:
+        self.history = history
+        self.path = state_dir / HISTORY_FILE
+        self.clock = clock
+        self._saved = 0
+        self._fault = ""
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, seconds: float = SAVE_SECONDS) -> None:
+        """Read what was kept, if anything, and write it from now on."""
+        await asyncio.to_thread(self.load)
+        self._task = asyncio.create_task(self._keep(seconds), name="history")
+
+    def load(self) -> None:
+        """Read the file; a damaged one is told, and the history begins anew."""
+        try:
+            with self.path.open("rb") as file:
+                text = file.read(LARGEST_BYTES + 1)
+            if len(text) > LARGEST_BYTES:
+                raise ValueError(f"larger than {LARGEST_BYTES >> 20} MiB")
+            restore(self.history, text, self.clock())
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            log.warning("%s: the history of requests begins anew: %s", self.path, _in_a_line(error))
+
+    async def stop(self) -> None:
+        """Write for the last time."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+            await self.save()
+
+    async def save(self) -> None:
+        """Write the file, if something came since; a disk that is full or broken is told once."""
+        count = self.history.count
+        if count == self._saved:
+            return
+        lines = []
+        for line in lines_of(self.history):
+            lines.append(line)
+            if len(lines) % AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        head = json.dumps({"format": FORMAT, "lines": len(lines)})
+        try:
+            await asyncio.to_thread(write_safely, self.path, "\n".join([head, *lines, ""]).encode())
+        except OSError as error:
+            if not self._fault:
+                log.warning("%s: the history of requests can't be kept: %s", self.path, error.strerror or error)
+            self._fault = str(error)
+            return
+        self._saved = count
+        if self._fault:
+            log.info("%s: the history of requests is kept again", self.path)
+            self._fault = ""
+
+    async def _keep(self, seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            await self.save()
+
+
+class FindingView(BaseModel):
+    """A line of doctor's."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    level: Literal["ok", "warning", "problem"]
+    words: str
+    todo: str = ""
+
+
+class CheckupView(BaseModel):
+    """Doctor's last findings; `key`: the hotkey that it looked at, by its name."""
+
+    model_config = ConfigDict(frozen=True)
+
+    at: Seconds
+    key: str
+    verdict: str
+    findings: list[FindingView]
+
+    @classmethod
+    def read(cls, state_dir: Path) -> Self | None:
+        """Return what doctor left; None: nothing, or nothing that can be read."""
+        try:
+            with (state_dir / CHECKUP_FILE).open("rb") as file:
+                return cls.model_validate_json(file.read(LARGEST_CHECKUP))
+        except (OSError, ValidationError):
+            return None
+
+    def write(self, state_dir: Path) -> None:
+        """Leave it where the daemon's page looks.
+
+        Raises:
+            OSError: the folder is not there, or can't be written.
+        """
+        write_safely(state_dir / CHECKUP_FILE, self.model_dump_json(indent=2).encode() + b"\n")
+
+
+def _in_a_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'a line'}: {first['msg'].lower()}"
+    return getattr(error, "strerror", None) or str(error)
