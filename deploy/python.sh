@@ -70,7 +70,7 @@ else
     if [ -z "${found:-}" ]; then
         uv="uv python install 3.13"
         [ -z "$SERVICE" ] || uv="UV_PYTHON_INSTALL_DIR=$UV_PLACE uv python install 3.13"
-        fail "Python $OLDEST or newer is needed (${faults:-there is no python3}): mend that, or \`$uv\` (uv: pip install uv), then the same again"
+fail "${faults:-there is no python3}; $OLDEST or newer is needed: \`$uv\` (uv: pip install uv), then the same again; or name another: PYTHON=…"
     fi
     [ -z "$faults" ] || echo "# $faults: $found is taken" >&2
 fi
