@@ -1,29 +1,41 @@
 # roadwork-miner: every target is one line of help; `make help` lists them.
-PYTHON ?= python3
+# The Python of the environment; none: the first of this machine that is new enough, or one that uv has.
+PYTHON ?=
 VENV ?= .venv
 BIN := $(VENV)/bin
+PREFIX ?= $(HOME)/.local
 # On this platform's default index a plain `torch` may be the CUDA build of several gigabytes: give the CPU wheels' index
 # in TORCH_ARGS where your pip does not prefer them already, e.g. TORCH_ARGS="--index-url …".
 TORCH ?= torch==2.13.0
 TORCH_ARGS ?=
 PIP := $(BIN)/pip --disable-pip-version-check -q
-# Settings file of every target whose help names it; none: the miner.env of this folder, else standalone with the starter detector.
+# Settings file of every target whose help names it (ENV= says the same); none: the miner.env of this folder, else
+# standalone with the starter detector.
 ENV_FILE ?=
 MINER := $(BIN)/roadwork-miner
 BENCH := models/bench
 STARTER := $(or $(OUT),models/starter)
 RECIPE := detectors/training/starter/recipe.yaml
 BENCH_MODELS := $(BENCH)/vit-base.env $(BENCH)/yolo11n.env
-WITH_ENV := $(if $(ENV_FILE),--env-file $(ENV_FILE))
-
-# ENV is the service's name, and nothing else: it would be passed over where a settings file is meant. A shell's own ENV
-# is none of our business.
-OTHERS := $(filter-out help install-service uninstall-service,$(MAKECMDGOALS))
+# ENV names a service where one is meant, and elsewhere a settings file: a path, or the network of a shipped one. A
+# shell's own ENV is none of our business.
+SERVICES := install-service upgrade-service uninstall-service
+READERS := run query simulate top doctor models export bench bench-keys bench-hop bench-shadow
+SETTINGS := $(ENV_FILE)
 ifeq ($(origin ENV),command line)
-ifneq ($(OTHERS),)
-$(error ENV=$(ENV): only install-service and uninstall-service take it; make $(firstword $(OTHERS)) takes ENV_FILE=$(firstword $(wildcard env/$(ENV).env) $(ENV)))
+GOALS := $(or $(MAKECMDGOALS),help)
+ifeq ($(filter $(READERS) $(SERVICES),$(GOALS)),)
+$(error ENV=$(ENV): make $(firstword $(GOALS)) takes no settings file)
+endif
+ifneq ($(filter $(READERS),$(GOALS)),)
+MEANT := $(firstword $(wildcard $(ENV) env/$(ENV).env) $(ENV))
+ifneq ($(filter-out $(MEANT),$(ENV_FILE)),)
+$(error ENV=$(ENV) and ENV_FILE=$(ENV_FILE) are two settings files; give one of them)
+endif
+SETTINGS := $(MEANT)
 endif
 endif
+WITH_ENV := $(if $(SETTINGS),--env-file $(SETTINGS))
 
 # A name that is nearly right would be passed over, and the miner run on throwaway keys.
 MISSPELT := $(strip $(foreach name,ENVFILE ENV_FILES env_file envfile,$(if $(filter command,$(firstword $(origin $(name)))),$(name))))
@@ -32,7 +44,7 @@ $(error $(MISSPELT)=$($(MISSPELT)): the settings file is ENV_FILE=$($(MISSPELT))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-eval setup-all run query simulate top tables dashboards doctor models export starter starter-folds vit-base bench bench-axon bench-hop bench-keys bench-shadow check lint test fuzz soak install-service uninstall-service test-remote test-service lock clean
+.PHONY: help setup setup-eval setup-all link run query simulate top tables dashboards doctor models export starter starter-folds vit-base bench bench-axon bench-hop bench-keys bench-shadow check lint test fuzz soak install-service upgrade-service uninstall-service test-remote test-service lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 19
@@ -40,6 +52,14 @@ help: ## List the targets
 setup: $(VENV)/.serve ## Install what serving needs, pinned and hash-checked (about 360 MB)
 setup-eval: $(VENV)/.eval ## Install what evaluate, calibrate, fuse and --plot need as well, hash-checked (about 280 MB, no torch)
 setup-all: $(VENV)/.all ## Install the exporters, torch and the development tools as well (about 2.7 GB)
+
+# An absolute link, so that it holds from everywhere; whatever else has the name is somebody's.
+link: COMMAND := $(PREFIX)/bin/roadwork-miner
+link: $(VENV)/.serve ## Link the command into PREFIX/bin (~/.local/bin), to be called as roadwork-miner
+	@if [ "$$(readlink '$(COMMAND)')" != '$(abspath $(MINER))' ] && { [ -e '$(COMMAND)' ] || [ -L '$(COMMAND)' ]; }; then \
+		echo "error: $(COMMAND) is there and is not this folder's ($$(readlink '$(COMMAND)' || echo a file)); remove it, or give another place: make link PREFIX=folder" >&2; exit 2; fi
+	@mkdir -p '$(PREFIX)/bin' && ln -sfn '$(abspath $(MINER))' '$(COMMAND)' && echo '$(COMMAND) is $(abspath $(MINER))'
+	@case ":$$PATH:" in *:'$(PREFIX)/bin':*) ;; *) echo 'warning: $(PREFIX)/bin is not on your PATH: export PATH="$(PREFIX)/bin:$$PATH" in your shell profile' >&2 ;; esac
 
 run: $(VENV)/.serve ## Run the miner (ENV_FILE=file, else ./miner.env; without one: no chain, the starter detector)
 	@$(MINER) run $(WITH_ENV) $(ARGS)
@@ -90,8 +110,8 @@ starter-folds: $(VENV)/.all ## Judge the starter's recipe on every photo, in fiv
 vit-base: $(VENV)/.all ## Make a full-size ViT-base with random weights in OUT, for trying the machine
 	@$(BIN)/python -m tests.models vit-base $(or $(OUT),models/vit-base)
 
-bench: $(VENV)/.all $(if $(ENV_FILE),,$(BENCH_MODELS)) ## Measure a model beside its own library (ENV_FILE=miner.env; none: ViT-base and YOLO11n, random weights)
-	@code=0; for file in $(or $(ENV_FILE),$(BENCH_MODELS)); do $(MINER) bench $(if $(findstring --daemon,$(ARGS)),,--reference-if-there) --env-file $$file $(ARGS) || code=$$?; done; exit $$code
+bench: $(VENV)/.all $(if $(SETTINGS),,$(BENCH_MODELS)) ## Measure a model beside its own library (ENV_FILE=miner.env; none: ViT-base and YOLO11n, random weights)
+	@code=0; for file in $(or $(SETTINGS),$(BENCH_MODELS)); do $(MINER) bench $(if $(findstring --daemon,$(ARGS)),,--reference-if-there) --env-file $$file $(ARGS) || code=$$?; done; exit $$code
 
 $(BENCH)/vit-base.env: | $(VENV)/.all
 	@$(BIN)/python -m tests.models vit-base $(BENCH)/vit-base >&2
@@ -152,17 +172,20 @@ fuzz: $(VENV)/.all ## Throw far more damaged requests, pictures and model files 
 soak: $(VENV)/.all ## Send 20,000 mixed requests to a daemon, and see that it does not grow (ARGS="--count 10000")
 	@$(BIN)/python -m tests.soak $(ARGS)
 
-install-service: ## Install and start the systemd service, or upgrade it (ENV=testnet HOTKEY=file; DRY_RUN=1 prints the steps)
+install-service: ## Install and start the systemd service (ENV=testnet HOTKEY=file; DRY_RUN=1 prints the steps)
 	@deploy/systemd/install.sh
 
-uninstall-service: ## Stop the systemd service and remove all of it (ENV=testnet; KEEP=1 keeps settings, keys and state)
+upgrade-service: ## Put this version beside the one that runs, and switch to it (ENV=testnet; ROLLBACK=1 goes back to the one before)
+	@UPGRADE=1 deploy/systemd/install.sh
+
+uninstall-service: ## Stop the systemd service; settings, keys and state stay (ENV=testnet; PURGE=1 removes them too)
 	@deploy/systemd/uninstall.sh
 
 test-remote: $(VENV)/.all ## Try the remote backend with a real Ray Serve (installs 500 MB into .cache; five minutes)
 	@ROADWORK_TEST_REMOTE=1 $(BIN)/pytest tests/remote $(ARGS)
 
-test-service: $(VENV)/.all ## Try the service on a booted systemd in a container (root, debootstrap, systemd-container)
-	@ROADWORK_TEST_SERVICE=1 $(BIN)/pytest tests/service $(ARGS)
+test-service: $(VENV)/.all ## Try the service on a booted systemd in a container (root, debootstrap, systemd-container; SUITE=jammy MIRROR=its packages' address)
+	@ROADWORK_TEST_SERVICE=1 ROADWORK_TEST_SUITE=$(SUITE) ROADWORK_TEST_MIRROR=$(MIRROR) $(BIN)/pytest tests/service $(ARGS)
 
 LOCKED := -c env/constraints.txt --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q
 
@@ -174,8 +197,7 @@ clean: ## Remove the environment and what tests have cached
 	@rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache *.egg-info
 
 $(VENV)/.python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: $(PYTHON) is older than 3.11; give another: make PYTHON=python3.11 …' >&2; exit 2; }
-	@$(PYTHON) -m venv $(VENV) || { echo 'error: $(PYTHON) can make no environment; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 2; }
+	@python=$$(PYTHON='$(PYTHON)' deploy/python.sh) && "$$python" -m venv $(VENV)
 	@touch $@
 
 $(VENV)/.serve: $(VENV)/.python env/serve.txt pyproject.toml

@@ -6,7 +6,9 @@
 #   HOTKEY           the hotkey's file; copied to where only root can read it
 #   HOTKEY_PASSWORD  a file with its password, if it has one
 #   MODELS           folder of prepared models; default: what `make models` left in the home of who calls
-#   RELEASE          go (back) to a release that is installed, in place of making one
+#   UPGRADE          the service has to be there already: make upgrade-service
+#   ROLLBACK         go back to the release before, and change nothing else; once more: forward again
+#   RELEASE          go to another release that is installed, in place of making one
 #   PYTHON           the interpreter; not one below a home, which the service does not see
 #   DRY_RUN          print every step, take none
 #   DESTDIR          install below this folder in place of /, for those who try it
@@ -24,25 +26,17 @@ release_name() {
     echo "$version-$hash"
 }
 
-choose_python() {
-    local real
-    real=$("${PYTHON:-/usr/bin/python3}" -c 'import os, sys; assert sys.version_info >= (3, 11); print(os.path.realpath(sys.executable))') ||
-        fail "PYTHON=${PYTHON:-/usr/bin/python3}: Python 3.11 or newer is needed"
-    case $real in
-    /home/* | /root/* | /run/user/*) fail "PYTHON=$PYTHON is below a home ($real), which the service does not see" ;;
-    esac
-    "$real" -c 'import venv, ensurepip' || fail "$real can make no environment; on Debian and Ubuntu: apt-get install python3-venv"
-    INTERPRETER=$real
+is_new() {
+    [ ! -e "$ROOT/$RELEASE/.whole" ]
 }
 
 # An environment can't be moved, so it is made in place; the mark says that it is whole.
 make_release() {
     local folder=$ROOT/$RELEASE source
-    if [ -e "$folder/.whole" ]; then
+    if ! is_new; then
         echo "# $folder is there already"
         return
     fi
-    choose_python
     source=$ROOT/source
     step install -d -m 755 "$ROOT"
     step rm -rf "$folder" "$source"
@@ -59,21 +53,50 @@ make_release() {
     step touch "$folder/.whole"
 }
 
-# What is missing is said before anything is done.
-check_settings() {
-    local settings=$ETC/$ENV.env
+# What is missing is said before anything is done: here, and by preflight.py.
+check_given() {
+    SETTINGS=$ETC/$ENV.env
     GIVEN=${ENV_FILE:-$REPOSITORY/env/$ENV.env}
-    if [ ! -e "$settings" ]; then
+    if [ ! -e "$SETTINGS" ]; then
         [ -f "$GIVEN" ] || fail "ENV_FILE=$GIVEN: there is no such file"
-        settings=$GIVEN
+        SETTINGS=$GIVEN
     fi
-    for file in "${HOTKEY:-}" "${HOTKEY_PASSWORD:-}"; do
-        [ -z "$file" ] || [ -f "$file" ] || fail "HOTKEY or HOTKEY_PASSWORD: there is no $file"
-    done
     if [ -z "${HOTKEY:-}${DRY_RUN:-}" ] && [ ! -e "$ETC/$ENV.hotkey" ] &&
-        ! grep -q '^SUBTENSOR_NETWORK=standalone' "$settings"; then
+        ! grep -q '^SUBTENSOR_NETWORK=standalone' "$SETTINGS"; then
         fail "HOTKEY is empty: give the hotkey's file, such as HOTKEY=~/.bittensor/wallets/NAME/hotkeys/HOTKEY"
     fi
+}
+
+systemd_version() {
+    local version
+    version=$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
+    echo "${version:-0}"
+}
+
+check_machine() {
+    local code=0 more=()
+    INTERPRETER=$("$HERE/../python.sh" --service)
+    [ -z "${HOTKEY:-}" ] || more+=(--hotkey "$HOTKEY")
+    [ -z "${HOTKEY_PASSWORD:-}" ] || more+=(--hotkey-password "$HOTKEY_PASSWORD")
+    [ -z "${MODELS:-}" ] || more+=(--models-given)
+    ! is_new || more+=(--new-release)
+    ! systemctl is-active -q "$UNIT" 2>/dev/null || more+=(--active)
+    "$INTERPRETER" -I "$HERE/preflight.py" --env "$ENV" --settings "$SETTINGS" --root "$ROOT" --etc "$ETC" --units "$UNITS" \
+        --readers "$READERS" --shipped "$REPOSITORY/detectors/configs" --models "$(models_given)" \
+        --systemd "$(systemd_version)" "${more[@]}" || code=$?
+    if [ "$code" = 0 ]; then return; fi
+    # A dry run may be on another machine than the one that is meant.
+    if [ "$code" != 3 ] || [ -z "${DRY_RUN:-}" ]; then exit "$code"; fi
+    echo "# on this machine it would end here, with exit code $code" >&2
+}
+
+# The release itself judges the settings, before anything points to it.
+check_settings() {
+    local program=$ROOT/$RELEASE/bin/roadwork-miner
+    echo "+ $program models list --env-file $SETTINGS"
+    if [ -n "${DRY_RUN:-}" ] || [ ! -x "$program" ]; then return; fi
+    env -i PATH=/usr/bin:/bin HOME=/nonexistent "$program" models list --env-file "$SETTINGS" >/dev/null ||
+        fail "$SETTINGS: see above; $RELEASE lies ready in $ROOT, and nothing else was changed"
 }
 
 # A coldkey beside the hotkey that was given, in this wallet or another, is on the wrong machine.
@@ -110,10 +133,15 @@ put() {
     step install -m "$2" "$1" "$3"
 }
 
-copy_models() {
-    local home models
+models_given() {
+    local home
     home=$(getent passwd "${SUDO_USER:-$(id -un)}" | cut -d: -f6)
-    models=${MODELS:-$home/.cache/roadwork-miner/models}
+    echo "${MODELS:-$home/.cache/roadwork-miner/models}"
+}
+
+copy_models() {
+    local models
+    models=$(models_given)
     step install -d -m 755 "$ROOT/models"
     if [ -d "$models" ]; then
         step cp -rn "$models/." "$ROOT/models"
@@ -130,18 +158,28 @@ install_unit() {
     fi
     step install -d -m 755 "$UNITS"
     put "$from/$TEMPLATE" 644 "$UNITS/$TEMPLATE"
-    if [ "$(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')" -ge 254 ]; then
+    if [ "$(systemd_version)" -ge 254 ]; then
         step install -d -m 755 "$UNITS/$TEMPLATE.d"
         put "$from/back-off.conf" 644 "$UNITS/$TEMPLATE.d/back-off.conf"
     fi
     step systemctl daemon-reload
 }
 
-# The one switch that an upgrade and a roll back are; a link is replaced in one step.
+# The one switch that an upgrade and a roll back are.
 point_to() {
     install_unit "$1"
-    step ln -sfn "$1" "$CURRENT.new"
-    step mv -T "$CURRENT.new" "$CURRENT"
+    link "$1" "$CURRENT"
+}
+
+# `roadwork-miner` for everybody's path; with several networks the one that was there first.
+link_command() {
+    if is_our_command && [ -e "$COMMAND" ]; then return; fi
+    if is_our_command || { [ ! -e "$COMMAND" ] && [ ! -L "$COMMAND" ]; }; then
+        step install -d -m 755 "$(dirname "$COMMAND")"
+        step ln -sfn "$CURRENT/bin/roadwork-miner" "$COMMAND"
+    else
+        echo "# $COMMAND is not this installer's and stays; the command is $CURRENT/bin/roadwork-miner"
+    fi
 }
 
 start() {
@@ -151,19 +189,35 @@ start() {
 }
 
 prepare
-check_settings
-warn_of_coldkeys
-before=$(readlink "$CURRENT" || true)
-if [ -n "${RELEASE:-}" ]; then
-    [ -e "$ROOT/$RELEASE/.whole" ] || fail "RELEASE=$RELEASE is not installed; there is: $(cd "$ROOT" 2>/dev/null && echo *-*/)"
-else
-    RELEASE=$(release_name)
-    make_release
+for tool in getent groupadd install journalctl sha256sum; do
+    command -v "$tool" >/dev/null || [ -n "${DRY_RUN:-}" ] || lack "$tool is missing on this machine"
+done
+before=$(release_of "$CURRENT")
+if [ -n "${UPGRADE:-}${ROLLBACK:-}" ] && [ -z "$before" ] && [ -z "${DRY_RUN:-}" ]; then
+    fail "ENV=$ENV: $UNIT is not installed: make install-service ENV=$ENV"
 fi
 CHANGED=
-copy_settings
-copy_models
+if [ -n "${ROLLBACK:-}" ]; then
+    [ -z "${RELEASE:-}${HOTKEY:-}${HOTKEY_PASSWORD:-}${ENV_FILE:-}" ] ||
+        fail "ROLLBACK=$ROLLBACK changes the release only: leave RELEASE, HOTKEY, HOTKEY_PASSWORD and ENV_FILE out"
+    RELEASE=$(release_of "$PREVIOUS")
+    [ -e "$ROOT/$RELEASE/.whole" ] || fail "ROLLBACK=$ROLLBACK: there is no release before ${before:-any} to go back to"
+else
+    check_given
+    if [ -n "${RELEASE:-}" ]; then
+        [ -e "$ROOT/$RELEASE/.whole" ] || fail "RELEASE=$RELEASE is not installed; there is: $(cd "$ROOT" 2>/dev/null && echo *-*/)"
+    else
+        RELEASE=$(release_name)
+    fi
+    check_machine
+    warn_of_coldkeys
+    make_release
+    check_settings
+    copy_settings
+    copy_models
+fi
 point_to "$RELEASE"
+link_command
 if [ "$before" = "$RELEASE" ] && [ -z "$CHANGED" ] && systemctl is-active -q "$UNIT"; then
     echo "# $UNIT runs $RELEASE already; after a change of settings: systemctl restart $UNIT"
     exit 0
@@ -171,13 +225,19 @@ fi
 [ -z "$CHANGED" ] || [ "$before" != "$RELEASE" ] || echo "# changed: $CHANGED; $UNIT is restarted for that"
 if ! start; then
     journalctl -u "$UNIT" -n 20 --no-pager -o cat >&2 || true
-    if [ -n "$before" ] && [ "$before" != "$RELEASE" ]; then
-        echo "error: $RELEASE does not get ready, for the reason above; going back to $before" >&2
-        point_to "$before"
-        start
-    else
+    if [ -z "$before" ] || [ "$before" = "$RELEASE" ]; then
         echo "error: $UNIT does not get ready, for the reason above; mend it, then: systemctl restart $UNIT" >&2
+        exit 1
     fi
+    # By itself: every minute until somebody looks would cost rewards, and the release before was ready on this machine.
+    echo "error: $RELEASE does not get ready, for the reason above; going back to $before" >&2
+    point_to "$before"
+    start || echo "error: $before does not get ready any more either: journalctl -u $UNIT says why" >&2
     exit 1
 fi
+if [ -n "$before" ] && [ "$before" != "$RELEASE" ]; then link "$before" "$PREVIOUS"; fi
+prune
 [ -n "${DRY_RUN:-}" ] || echo "# $UNIT is ready with $RELEASE${before:+; before: $before}"
+if [ -n "$before" ] && [ "$before" != "$RELEASE" ]; then
+    echo "# to go back: make upgrade-service ENV=$ENV ROLLBACK=1"
+fi

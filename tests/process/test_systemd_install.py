@@ -4,10 +4,16 @@
 """
 
 import os
+import shutil
+import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from deploy.systemd.preflight import OLDEST_SYSTEMD
+from tests.process.daemon import free_port
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "systemd"
 TEMPLATE = "roadwork-miner@.service"
@@ -15,15 +21,19 @@ TEMPLATE = "roadwork-miner@.service"
 SYSTEMCTL = """#!/bin/sh
 echo "$*" >>"$DESTDIR/called"
 case "$1" in
---version) echo "systemd 255 (255.4)" ;;
+--version) echo "systemd ${SYSTEMD:-255} (255.4)" ;;
+is-active) test -e "$DESTDIR/etc/systemd/system/roadwork-miner@.service" ;;
 restart) ! grep -q broken "$DESTDIR/etc/systemd/system/roadwork-miner@.service" ;;
 esac
 """
-NOTHING = "#!/bin/sh\n"  # of what only root may do
+# An interpreter outside of any home: the installer asks no more of this one than its version and its modules.
+PYTHON = next((path for path in ("/usr/bin/python3", "/usr/local/bin/python3") if Path(path).exists()), sys.executable)
+NOTHING = "#!/bin/sh\n"
+STAND_INS = ("groupadd", "groupdel", "chown", "journalctl")  # what only root may do, or what is systemd's
 
 
 class Box:
-    """A machine's root, with releases that were made before."""
+    """A machine's root, with releases that were made before, and an environment in the place of Python's."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -32,12 +42,18 @@ class Box:
         programs = root / "programs"
         for folder in (programs, self.hotkey.parent, root / "no-models"):
             folder.mkdir()
-        for name, text in (("systemctl", SYSTEMCTL), ("groupadd", NOTHING), ("chown", NOTHING)):
+        for name, text in (("systemctl", SYSTEMCTL), *((name, NOTHING) for name in STAND_INS)):
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
         self.hotkey.write_text("first")
+        self.settings = root / "given" / "standalone.env"
+        self.settings.write_text(
+            f"SUBTENSOR_NETWORK=standalone\nMINER_AXON_PORT={free_port()}\nSTATUS_PORT={free_port()}\n"
+        )
+        self.link = root / "usr" / "local" / "bin" / "roadwork-miner"
         self.environment = os.environ | {
-            "DESTDIR": str(root), "ENV": "standalone", "HOTKEY": str(self.hotkey), "MODELS": str(root / "no-models"),
+            "DESTDIR": str(root), "ENV": "standalone", "HOTKEY": str(self.hotkey),
+            "ENV_FILE": str(self.settings), "PYTHON": PYTHON, "MODELS": str(root / "no-models"),
             "PATH": f"{programs}:{os.environ['PATH']}",
         }  # fmt: skip
 
@@ -49,11 +65,31 @@ class Box:
         (folder / "systemd" / "back-off.conf").write_bytes((FOLDER / "back-off.conf").read_bytes())
         return folder
 
-    def install(self, release: str) -> subprocess.CompletedProcess[str]:
+    def install(self, release: str = "", **given: str) -> subprocess.CompletedProcess[str]:
+        return self.call("install.sh", RELEASE=release, **given)
+
+    def roll_back(self) -> subprocess.CompletedProcess[str]:
+        given = dict.fromkeys(("RELEASE", "HOTKEY", "ENV_FILE"), "")
+        return self.call("install.sh", ROLLBACK="1", UPGRADE="1", **given)
+
+    def call(self, script: str, **given: str) -> subprocess.CompletedProcess[str]:
         (self.root / "called").unlink(missing_ok=True)
-        command = ["bash", str(FOLDER / "install.sh")]
-        environment = self.environment | {"RELEASE": release}
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+        return subprocess.run(
+            ["bash", str(FOLDER / script)], capture_output=True, text=True, env=self.environment | given, timeout=60
+        )  # fmt: skip
+
+    def files(self) -> dict[str, object]:
+        """Return all that is there, with what is in it or where it points."""
+        there = [path for path in self.root.rglob("*") if path.name != "called"]
+        return {
+            str(path): path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
+            for path in there
+        }
+
+    @property
+    def releases(self) -> set[str]:
+        folder = self.root / "opt" / "roadwork-miner"
+        return {path.name for path in folder.iterdir() if (path / ".whole").exists() and not path.is_symlink()}
 
     @property
     def restarts(self) -> int:
@@ -109,3 +145,142 @@ def test_a_release_from_before_leaves_the_unit_that_is_there(box: Box) -> None:
     (folder / "systemd").rmdir()
     assert "is installed stays" in box.install("0").stdout
     assert (box.current, box.unit.read_text()) == ("0", "the first unit")
+
+
+def test_an_upgrade_keeps_the_release_before_and_prunes_older_ones(box: Box) -> None:
+    for name in ("2", "3"):
+        box.release(name, f"unit {name}")
+    half = box.root / "opt" / "roadwork-miner" / "9"
+    half.mkdir()
+    (half / "pyvenv.cfg").touch()
+    for folder in ("models", "source"):
+        (box.root / "opt" / "roadwork-miner" / folder).mkdir(exist_ok=True)
+    box.install("2")
+    assert (box.releases, half.exists()) == ({"1", "2"}, False)
+    box.release("3", "unit 3")
+    done = box.install("3", UPGRADE="1")
+    assert (done.returncode, box.releases, box.current) == (0, {"2", "3"}, "3")
+    assert "ROLLBACK=1" in done.stdout
+    assert (box.root / "opt" / "roadwork-miner" / "models").is_dir()
+
+
+def test_a_roll_back_goes_to_the_release_before_and_forward_again(box: Box) -> None:
+    assert box.roll_back().returncode == 2  # there is none yet
+    box.release("2", "the second unit")
+    box.install("2")
+    for release, unit in (("1", "the first unit"), ("2", "the second unit"), ("1", "the first unit")):
+        before = box.hotkey.read_text()
+        assert box.roll_back().returncode == 0
+        assert (box.current, box.unit.read_text(), box.restarts, box.releases) == (release, unit, 1, {"1", "2"})
+        assert box.hotkey.read_text() == before
+
+
+def test_a_release_that_another_network_runs_is_not_pruned(box: Box) -> None:
+    (box.root / "opt" / "roadwork-miner" / "current-mainnet").symlink_to("1")
+    for name in ("2", "3"):
+        box.release(name, "a unit")
+    box.install("2")
+    box.release("3", "a unit")
+    box.install("3")
+    assert box.releases == {"1", "2", "3"}
+
+
+def test_an_upgrade_of_what_is_not_installed_is_refused(box: Box) -> None:
+    done = box.install("1", UPGRADE="1", ENV="mainnet")
+    assert (done.returncode, box.files()) == (2, box.files())
+    assert not (box.root / "opt" / "roadwork-miner" / "current-mainnet").is_symlink()
+
+
+def test_the_command_is_linked_and_goes_with_its_network(box: Box) -> None:
+    current = box.root / "opt" / "roadwork-miner" / "current-standalone"
+    assert box.link.readlink() == current / "bin" / "roadwork-miner"
+    other = current.with_name("current-mainnet")
+    other.symlink_to("1")
+    assert box.call("uninstall.sh").returncode == 0
+    assert box.link.readlink() == other / "bin" / "roadwork-miner"
+    assert box.call("uninstall.sh", ENV="mainnet").returncode == 0
+    assert not box.link.is_symlink()
+
+
+def test_a_command_of_somebody_else_stays(box: Box) -> None:
+    box.link.unlink()
+    box.link.write_text("somebody's")
+    done = box.install("1")
+    assert (done.returncode, box.link.read_text()) == (0, "somebody's")
+    assert str(box.link) in done.stdout
+    assert box.call("uninstall.sh").returncode == 0
+    assert box.link.read_text() == "somebody's"
+
+
+def test_uninstall_keeps_what_is_the_operators_until_it_is_told_to_purge(box: Box) -> None:
+    state = box.root / "var" / "lib" / "private" / "roadwork-miner" / "standalone"
+    state.mkdir(parents=True)
+    models = box.root / "opt" / "roadwork-miner" / "models"
+    (models / "mine.yaml").touch()
+    kept = [box.root / "etc" / "roadwork-miner" / f"standalone.{end}" for end in ("env", "hotkey")] + [state, models]
+    done = box.call("uninstall.sh")
+    assert done.returncode == 0, done.stderr
+    assert [path for path in kept if not path.exists()] == []
+    assert [path for path in kept if str(path) not in done.stdout] == []
+    assert "PURGE=1" in done.stdout
+    assert (box.releases, box.unit.exists()) == (set(), False)
+    done = box.call("uninstall.sh", PURGE="1")
+    assert done.returncode == 0, done.stderr
+    assert [path for path in kept if path.exists()] == []
+    assert not models.parent.exists()
+
+
+def test_purge_of_one_network_keeps_the_others_settings(box: Box) -> None:
+    other = box.root / "etc" / "roadwork-miner" / "mainnet.env"
+    other.touch()
+    models = box.root / "opt" / "roadwork-miner" / "models"
+    (models / "mine.yaml").touch()
+    assert box.call("uninstall.sh", PURGE="1").returncode == 0
+    assert (other.exists(), (models / "mine.yaml").exists()) == (True, True)
+
+
+def _break(box: Box, what: str) -> tuple[dict[str, str], int, str]:
+    """Return what is given, the exit code and what is named."""
+    if what == "systemd":
+        return {"SYSTEMD": str(OLDEST_SYSTEMD - 1)}, 3, f"systemd {OLDEST_SYSTEMD - 1}:"
+    if what == "python":
+        return {"PYTHON": "/nowhere/python3"}, 2, "PYTHON=/nowhere/python3:"
+    if what == "settings":
+        return {"ENV_FILE": "/nowhere.env"}, 2, "ENV_FILE=/nowhere.env:"
+    if what == "hotkey":
+        box.hotkey.write_text('{"publicKey": "0x1"}')
+        return {}, 2, f"HOTKEY={box.hotkey}:"
+    if what == "models":
+        return {"MODELS": "/nowhere"}, 2, "MODELS=/nowhere:"
+    if what == "detector":
+        box.settings.write_text("IMAGE_DETECTOR_CONFIG=mine.yaml\n")
+        return {}, 2, "IMAGE_DETECTOR_CONFIG=mine.yaml:"
+    assert what == "tool"
+    for tool in ("bash", "dirname", "id", "sed", "readlink", "grep", "find", "sort", "xargs", "cut", "getent"):
+        (box.root / "programs" / tool).symlink_to(str(shutil.which(tool)))
+    return {"PATH": str(box.root / "programs")}, 3, "install "
+
+
+FAULTS = ["systemd", "python", "settings", "hotkey", "models", "detector", "tool"]
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_what_is_missing_is_one_line_and_nothing_is_changed(tmp_path: Path, what: str) -> None:
+    box = Box(tmp_path)
+    given, code, named = _break(box, what)
+    before = box.files()
+    done = box.install(**given)
+    assert (done.returncode, box.files()) == (code, before), done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {named}")
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_changed(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        box.settings.write_text(f"SUBTENSOR_NETWORK=standalone\nMINER_AXON_PORT={free_port()}\nSTATUS_PORT={port}\n")
+        before = box.files()
+        done = box.install()
+    assert (done.returncode, box.files()) == (3, before)
+    assert f"STATUS_PORT={port}:" in done.stderr

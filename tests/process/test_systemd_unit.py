@@ -93,7 +93,7 @@ def test_the_commands_of_a_service_look_where_the_unit_does() -> None:
     given = dict(re.findall(r"^Environment=([A-Z_]+)=(.*)$", TEXT, flags=re.MULTILINE))
     credentials = dict(re.findall(r"^LoadCredential=([a-z-]+):(.*)$", TEXT, flags=re.MULTILINE))
     wanted = {
-        key.lower(): filled(credentials[text.removeprefix("%d/")] if text.startswith("%d/") else text)
+        key.lower(): filled(credentials[Path(text).name] if text.startswith("%t/credentials/%n/") else text)
         for key, text in given.items()
         if key.lower() in Settings.model_fields
     }
@@ -101,7 +101,7 @@ def test_the_commands_of_a_service_look_where_the_unit_does() -> None:
     assert str(Path("/") / common.ETC / "testnet.env") == filled(value("ExecStart").split()[-1])
 
 
-@pytest.mark.parametrize("script", ["install.sh", "uninstall.sh", "common.sh"])
+@pytest.mark.parametrize("script", ["install.sh", "uninstall.sh", "common.sh", "../python.sh"])
 def test_the_scripts_are_well_formed(script: str) -> None:
     assert run("bash", "-n", FOLDER / script).stderr == ""
     if shutil.which("shellcheck"):
@@ -127,11 +127,12 @@ def test_a_dry_run_prints_every_step_and_takes_none(python: str) -> None:
     for part in ("venv", "--require-hashes", "testnet.env", UNIT.name, "daemon-reload", "current-testnet", "restart"):
         assert any(part in step for step in steps), part
     removed = run("make", "uninstall-service", "ENV=testnet", "DRY_RUN=1")
-    for part in ("disable --now", "clean", "testnet.hotkey-password", UNIT.name, "daemon-reload"):
+    for part in ("disable --now", UNIT.name, "current-testnet", "daemon-reload"):
         assert any(part in step for step in removed.stdout.splitlines()), part
-    assert "+ rm -rf /etc/roadwork-miner/testnet.hotkeys" in removed.stdout  # the keys of several hotkeys
-    kept = run("make", "uninstall-service", "ENV=testnet", "DRY_RUN=1", "KEEP=1")
-    assert "testnet.hotkey" not in kept.stdout
+    assert "testnet.hotkey" not in removed.stdout
+    purged = run("make", "uninstall-service", "ENV=testnet", "DRY_RUN=1", "PURGE=1")
+    for part in ("testnet.env", "testnet.hotkey-password", "testnet.hotkeys", "private/roadwork-miner/testnet"):
+        assert f"/{part}" in purged.stdout
     assert before == {path for top in ("/opt", "/etc/systemd/system", "/etc") for path in Path(top).iterdir()}
 
 
@@ -148,7 +149,7 @@ def test_a_coldkey_where_the_hotkey_comes_from_is_a_warning(tmp_path: Path) -> N
     hotkey.parent.mkdir(parents=True)
     (tmp_path / "savings").mkdir()
     for file in (hotkey, tmp_path / "savings" / "coldkey"):
-        file.touch()
+        file.write_text("0x1")
     given = {"ENV": "testnet", "DRY_RUN": "1", "PYTHON": "/usr/bin/python3", "HOTKEY": str(hotkey)}
     told = run("bash", FOLDER / "install.sh", **given)
     assert (told.returncode, f"ON THIS MACHINE: {tmp_path}/savings/coldkey." in told.stderr) == (0, True), told.stderr
@@ -162,14 +163,33 @@ def test_a_coldkey_where_the_hotkey_comes_from_is_a_warning(tmp_path: Path) -> N
         ({"ENV": "n" * 17}, f"ENV={'n' * 17}: a network"),
         ({"ENV": "nonet"}, "ENV_FILE="),
         ({"ENV": "testnet", "ENV_FILE": "/nowhere.env"}, "ENV_FILE=/nowhere.env: "),
-        ({"ENV": "testnet", "HOTKEY": "/nowhere"}, "there is no /nowhere"),
+        ({"ENV": "miner.env"}, "ENV=miner.env: a network"),
+        ({"ENV": "testnet", "HOTKEY": "/nowhere"}, "HOTKEY=/nowhere: there is no"),
+        ({"ENV": "testnet", "MODELS": "/nowhere"}, "MODELS=/nowhere: there is no"),
+        ({"ENV": "testnet", "ROLLBACK": "1"}, "ROLLBACK=1: there is no release"),
+        ({"ENV": "testnet", "ROLLBACK": "1", "RELEASE": "0.0.0-none"}, "ROLLBACK=1 changes the release only"),
         ({"ENV": "testnet", "RELEASE": "0.0.0-none"}, "RELEASE=0.0.0-none is not installed"),
-        ({"ENV": "testnet", "PYTHON": "/nowhere/python3"}, "PYTHON=/nowhere/python3: Python 3.11 or newer"),
+        ({"ENV": "testnet", "PYTHON": "/nowhere/python3"}, "PYTHON=/nowhere/python3: it is no Python"),
     ],
-    ids=["none", "path", "long", "unknown", "file", "hotkey", "release", "python"],
+    ids=[
+        "none",
+        "path",
+        "long",
+        "unknown",
+        "file",
+        "env-file",
+        "hotkey",
+        "models",
+        "rollback",
+        "two",
+        "release",
+        "python",
+    ],
 )
 def test_a_wrong_call_is_one_line_that_names_the_variable(given: dict[str, str], message: str) -> None:
-    clean = dict.fromkeys(("ENV", "ENV_FILE", "HOTKEY", "HOTKEY_PASSWORD", "MODELS", "RELEASE", "PYTHON"), "")
+    clean = dict.fromkeys(
+        ("ENV", "ENV_FILE", "HOTKEY", "HOTKEY_PASSWORD", "MODELS", "RELEASE", "ROLLBACK", "PYTHON"), ""
+    )
     called = run("bash", FOLDER / "install.sh", **clean | {"DRY_RUN": "1"} | given)
     assert called.returncode == 2, called.stdout
     assert message in called.stderr.splitlines()[-1]

@@ -123,6 +123,10 @@ class Unit:
     def release(self) -> str:
         return self.machine.run("readlink", f"/opt/roadwork-miner/current-{self.env}").strip()
 
+    @property
+    def previous(self) -> str:
+        return self.machine.run("readlink", f"/opt/roadwork-miner/previous-{self.env}").strip()
+
     def journal(self) -> str:
         return self.machine.run("journalctl", "-u", self.name, "--no-pager", "-o", "cat")
 

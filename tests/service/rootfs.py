@@ -1,8 +1,10 @@
-"""A small system of this machine's own distribution, and wheels for its Python; both cached."""
+"""A small system of this machine's own distribution or another, and wheels for its Python; both cached."""
 
 import fcntl
 import hashlib
+import os
 import platform
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -11,11 +13,16 @@ from pathlib import Path
 from tests.process.environments import REPOSITORY, cache, run
 
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "make", "python3", "python3-venv")
+NEWER = "3.11"  # installed beside a system's Python that is too old, as an operator would
+
+
+def _suite() -> str:
+    return os.environ.get("ROADWORK_TEST_SUITE") or platform.freedesktop_os_release()["VERSION_CODENAME"]
 
 
 def unpack_rootfs(root: Path) -> str:
     """Unpack the system, made on first use, and return the version of its Python."""
-    suite = platform.freedesktop_os_release()["VERSION_CODENAME"]
+    suite = _suite()
     packed = cache() / f"rootfs-{suite}.tar"
     packed.parent.mkdir(parents=True, exist_ok=True)
     with packed.with_suffix(".lock").open("w") as lock:
@@ -24,13 +31,30 @@ def unpack_rootfs(root: Path) -> str:
             mirror, components = _mirror(suite)
             options = ("--variant=minbase", f"--include={','.join(PACKAGES)}", f"--components={components}")
             run("debootstrap", *options, suite, str(root), mirror)
+            if _python_of(root) < (3, 11):
+                _install_newer_python(root, f"{mirror} {suite}-updates {components.replace(',', ' ')}")
             partial = packed.with_suffix(".partial")
             run("tar", "-cf", str(partial), "-C", str(root), ".")
             partial.replace(packed)
         else:
             root.mkdir()
             run("tar", "-xf", str(packed), "-C", str(root))
-    return run("chroot", str(root), "python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])").strip()
+    version = _python_of(root)
+    return NEWER if version < (3, 11) else ".".join(map(str, version))
+
+
+def _python_of(root: Path) -> tuple[int, ...]:
+    told = run("chroot", str(root), "python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])")
+    return tuple(map(int, told.split(".")))
+
+
+def _install_newer_python(root: Path, source: str) -> None:
+    with (root / "etc" / "apt" / "sources.list").open("a") as sources:
+        sources.write(f"deb {source}\n")
+    shutil.copy("/etc/resolv.conf", root / "etc" / "resolv.conf")
+    run("chroot", str(root), "apt-get", "update")
+    wanted = (f"python{NEWER}", f"python{NEWER}-venv")
+    run("chroot", str(root), "apt-get", "install", "-y", "--no-install-recommends", *wanted)
 
 
 def wheelhouse(python: str) -> Path:
@@ -48,7 +72,9 @@ def wheelhouse(python: str) -> Path:
 
 
 def _mirror(suite: str) -> tuple[str, str]:
-    """Return where this machine's own packages come from, and the components it uses."""
+    """Return where packages come from, and the components: this machine's own, unless it is told another's."""
+    if given := os.environ.get("ROADWORK_TEST_MIRROR"):
+        return given, "main,universe"
     listed = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"],
         capture_output=True, text=True, check=True,

@@ -60,6 +60,7 @@ def test_the_miners_own_commands_find_the_service(unit: Unit) -> None:
     assert not [finding for finding in findings if finding["level"] == "problem"]
     assert "Ready" in unit.command("top", "--once")
     assert "starter" in unit.command("models", "list")
+    assert "starter" in unit.machine.run("/usr/local/bin/roadwork-miner", "models", "list", "--service", unit.env)
     assert unit.command("reload")
     unit.command("report", "--out", "/tmp/report.tar.gz")
     assert unit.is_ready()
@@ -79,7 +80,7 @@ def test_a_second_install_changes_nothing(unit: Unit) -> None:
 def test_a_hung_process_is_restarted(unit: Unit) -> None:
     unit.drop_in(QUICK)
     unit.systemctl("restart")
-    unit.systemctl("kill", "--kill-whom=main", "--signal=STOP")
+    unit.machine.run("kill", "-STOP", unit.show("MainPID"))
     eventually(lambda: unit.show("NRestarts") == "1" and unit.is_ready())
     assert "Watchdog timeout" in unit.journal()
     assert unit.ask("street.jpg")["status"] == 200
@@ -151,11 +152,18 @@ def test_a_second_network_with_an_encrypted_hotkey(second: Unit, shared: Path) -
         "IMAGE_DETECTOR_CONFIG=starter.yaml\nMINER_AXON_PORT=8091\nSTATUS_PORT=9465\n"
     )
     given = {"ENV_FILE": "/shared/testnet.env", "HOTKEY": "/shared/wallets/ours/hotkeys/hot"}
-    taken = second.make("install-service", **given, HOTKEY_PASSWORD="/shared/password")
-    assert taken.returncode != 0
-    assert "MINER_AXON_PORT=8091: the port is" in taken.stderr
-    eventually(lambda: int(second.show("NRestarts")) >= 1)  # exit code 3: again and again
+    files = second.machine.files()
+    for refused, named in (({}, "HOTKEY_PASSWORD"), ({"HOTKEY_PASSWORD": "/shared/password"}, "MINER_AXON_PORT=8091")):
+        taken = second.make("install-service", **given, **refused)
+        assert (taken.returncode, named in taken.stderr) == (2, True), taken.stderr  # make's own code
+        assert second.machine.files() == files
 
+    settings = shared / "testnet.env"
+    settings.write_text(settings.read_text().replace("8091", "8092"))
+    assert second.make("install-service", **given, HOTKEY_PASSWORD="/shared/password").returncode == 0
+    second.set(MINER_AXON_PORT="8091")
+    assert second.machine.try_run("systemctl", "restart", second.name).returncode != 0
+    eventually(lambda: int(second.show("NRestarts")) >= 1)  # exit code 3: again and again
     second.set(MINER_AXON_PORT="8092")
     second.systemctl("restart")
     assert f"hotkey {wallet.hotkey.ss58_address}" in second.status
@@ -173,7 +181,7 @@ def test_upgrade(unit: Unit, second: Unit) -> None:
     before = unit.release
     source = unit.machine.copy_source("new")
     unit.machine.run("sed", "-i", 's/^version = .*/version = "9.9.0"/', f"{source}/pyproject.toml")
-    done = unit.make("install-service", source)
+    done = unit.make("upgrade-service", source)
     assert done.returncode == 0, done.stdout + done.stderr
     assert unit.release.startswith("9.9.0-")
     assert unit.is_ready()
@@ -186,7 +194,7 @@ def test_an_upgrade_that_fails_goes_back_by_itself(unit: Unit) -> None:
     source = unit.machine.copy_source("broken")
     unit.machine.run("sed", "-i", 's/^version = .*/version = "9.9.1"/', f"{source}/pyproject.toml")
     unit.machine.run("sed", "-i", "1i raise SystemExit(3)", f"{source}/miner/app.py")
-    done = unit.make("install-service", source)
+    done = unit.make("upgrade-service", source)
     assert done.returncode != 0
     assert f"going back to {good}" in done.stderr
     assert unit.release == good
@@ -194,35 +202,49 @@ def test_an_upgrade_that_fails_goes_back_by_itself(unit: Unit) -> None:
 
 
 def test_roll_back(unit: Unit, second: Unit) -> None:
-    done = unit.make("install-service", RELEASE=second.release)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert unit.release == second.release
-    assert unit.is_ready()
+    new = unit.release
+    for release in (second.release, new, second.release):  # back, forward and back again
+        done = unit.make("upgrade-service", ROLLBACK="1")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert unit.release == release
+        assert unit.is_ready()
     assert unit.ask("street.jpg")["status"] == 200
 
 
+def test_releases_that_nobody_goes_back_to_are_pruned(unit: Unit, second: Unit) -> None:
+    listed = unit.machine.run("ls", "/opt/roadwork-miner").split()
+    assert {name for name in listed if name[0].isdigit()} == {unit.release, unit.previous}
+    assert unit.release == second.release
+    assert unit.make("upgrade-service", RELEASE="0.0.0-none").returncode == 2
+
+
 def test_uninstall_keeps_what_the_other_network_needs(unit: Unit, second: Unit) -> None:
-    done = second.make("uninstall-service")
+    done = second.make("uninstall-service", PURGE="1")
     assert done.returncode == 0, done.stderr
     assert not any("testnet" in path for path in unit.machine.files() if "/opt/" not in path)
     assert unit.is_ready()
     assert unit.ask("street.jpg")["status"] == 200
 
 
-def test_uninstall_can_keep_settings_and_state(unit: Unit) -> None:
+def test_uninstall_keeps_settings_and_state_and_says_where(unit: Unit) -> None:
     address = unit.status.split("hotkey ")[1].split(",")[0]
-    assert unit.make("uninstall-service", KEEP="1").returncode == 0
+    done = unit.make("uninstall-service")
+    assert done.returncode == 0, done.stderr
     kept = unit.machine.files()
-    assert "/etc/roadwork-miner/standalone.env" in kept
+    for path in ("/etc/roadwork-miner/standalone.env", "/var/lib/private/roadwork-miner/standalone"):
+        assert path in kept
+        assert path in done.stdout
+    assert not any(path.startswith(("/opt/roadwork-miner", "/usr/local/bin/")) for path in kept)
     assert not any(path.startswith("/opt/roadwork-miner") for path in kept)
     assert unit.make("install-service").returncode == 0
     assert f"hotkey {address}" in unit.status
 
 
 def test_uninstall_leaves_nothing(unit: Unit, files_before: set[str]) -> None:
-    done = unit.make("uninstall-service")
+    assert unit.make("uninstall-service").returncode == 0
+    done = unit.make("uninstall-service", PURGE="1")  # of a service that is gone already
     assert done.returncode == 0, done.stdout + done.stderr
     assert unit.machine.files() == files_before
     assert "roadwork" not in unit.machine.run("getent", "group")
     assert "roadwork" not in unit.machine.run("systemctl", "list-units", "--all", "--no-pager")
-    assert unit.make("uninstall-service").returncode == 0  # a second time changes nothing
+    assert unit.make("uninstall-service", PURGE="1").returncode == 0  # a second time changes nothing

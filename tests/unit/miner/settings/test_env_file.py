@@ -39,6 +39,13 @@ def test_every_command_takes_the_miner_env_of_its_folder_and_says_so(tmp_path: P
     assert str(tmp_path / "miner.env") in said
 
 
+def test_the_doctor_says_so_too(tmp_path: Path) -> None:
+    (tmp_path / "miner.env").write_text(WRONG)
+    run = miner(tmp_path, "doctor")
+    assert (run.returncode, "NETUID" in run.stdout) == (1, True)  # a fault is a finding of it
+    assert run.stderr.startswith(f"settings from {tmp_path / 'miner.env'}")
+
+
 def test_the_file_is_refused_by_a_flag_and_yields_to_another(tmp_path: Path) -> None:
     (tmp_path / "miner.env").write_text(WRONG)
     other = tmp_path / "other.env"
@@ -62,19 +69,67 @@ def test_a_settings_file_may_come_through_a_pipe(tmp_path: Path) -> None:
     assert "NO_SUCH_KEY" in run.stderr, "read for the settings, and again for what is said of them"
 
 
-@pytest.mark.parametrize("target", ["run", "models", "doctor", "top", "bench"])
-def test_make_refuses_the_services_name_where_a_file_is_meant(target: str) -> None:
-    run = subprocess.run(["make", "-n", target, "ENV=testnet"], cwd=ROOT, capture_output=True, text=True)
-    assert (run.returncode, "ENV_FILE=env/testnet.env" in run.stderr) == (2, True)
+def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Call the Makefile, with our own interpreter in the place of the environment that it would make."""
+    command = ["make", "-o", ".venv/.serve", f"MINER={sys.executable} -m miner", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, env=clean_environment(**environment)
+    )  # fmt: skip
 
 
-def test_make_keeps_the_services_name_for_services_and_minds_no_shells_own() -> None:
-    for goal, given in (("install-service", ["ENV=testnet"]), ("uninstall-service", ["ENV=testnet"]), ("help", [])):
-        run = subprocess.run(
-            ["make", "-n", goal, *given], cwd=ROOT, capture_output=True, text=True,
-            env=clean_environment(ENV="/home/me/.shrc"),
+@pytest.mark.parametrize("target", ["run", "query", "models", "doctor", "top", "simulate"])
+def test_env_is_a_settings_file_where_one_is_taken(tmp_path: Path, target: str) -> None:
+    file = tmp_path / "mine.env"
+    file.touch()
+    shell = {"ENV": "/home/me/.shrc"}  # its own, which is none of ours
+    for given, meant in (
+        (f"ENV={file}", file), (f"ENV_FILE={file}", file), ("ENV=testnet", "env/testnet.env"), ("ENV=none", "none"),
+    ):  # fmt: skip
+        assert f"--env-file {meant}" in make("-n", target, given, **shell).stdout
+    assert "--env-file" not in make("-n", target, **shell).stdout
+    assert make("-n", target, "ENV=testnet", "ENV_FILE=env/testnet.env").returncode == 0
+    assert make("-n", target, "ENV=testnet", f"ENV_FILE={file}").returncode == 2
+
+
+def test_make_refuses_env_where_nothing_takes_it_and_keeps_it_for_services() -> None:
+    assert make("-n", "lint", "ENV=testnet").returncode == 2
+    assert make("-n", "help", ENV="/home/me/.shrc").returncode == 0
+    for target in ("install-service", "upgrade-service", "uninstall-service"):
+        assert make("-n", target, "ENV=testnet").returncode == 0
+
+
+def test_makes_last_line_has_the_miners_exit_code_which_make_itself_can_not_end_with(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.env"
+    wrong.write_text("QUEUE_DEPTH=many\n")
+    quiet = tmp_path / "quiet.env"
+    quiet.write_text(f"STATUS_PORT={free_port()}\n")
+    for target, file, code in (("run", wrong, 2), ("top", quiet, 3), ("doctor", wrong, 1)):
+        done = make(target, f"ENV={file}")
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].endswith(f" Error {code}")
+        assert miner(tmp_path, target, "--env-file", str(file)).returncode == code
+
+
+def test_the_command_is_linked_and_nothing_of_others_is_overwritten(tmp_path: Path) -> None:
+    link = tmp_path / "bin" / "roadwork-miner"
+    target = ROOT / ".venv" / "bin" / "roadwork-miner"
+
+    def linked(**environment: str) -> subprocess.CompletedProcess[str]:
+        command = ["make", "-o", ".venv/.serve", "link", f"PREFIX={tmp_path}"]
+        return subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, env=clean_environment(**environment), timeout=PATIENCE
         )  # fmt: skip
-        assert run.returncode == 0, run.stderr
+
+    for path, warned in (("/usr/bin:/bin", True), (f"/usr/bin:/bin:{link.parent}", False)):  # done twice
+        done = linked(PATH=path)
+        assert (done.returncode, link.readlink(), str(link) in done.stdout) == (0, target, True), done.stderr
+        assert ("PATH" in done.stderr) is warned
+    for theirs in (lambda: link.write_text("theirs"), lambda: link.symlink_to("/nowhere/roadwork-miner")):
+        link.unlink()
+        theirs()
+        done = linked()
+        assert (done.returncode, str(link) in done.stderr) == (2, True)
+        assert link.is_symlink() or link.read_text() == "theirs"
 
 
 def test_a_line_that_is_no_setting_is_refused_by_its_number_and_not_shown(tmp_path: Path) -> None:
