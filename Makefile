@@ -205,6 +205,7 @@ $(VENV)/.serve: $(VENV)/.python env/serve.txt pyproject.toml
 	@$(PIP) install --require-hashes -r env/serve.txt
 	@$(PIP) install --no-deps -e .
 	@touch $@
+	@echo '$(MINER) is there; `make link` puts it on your path' >&2
 
 # What it needs of serve.txt is there already, so the lock holds the rest alone.
 $(VENV)/.eval: $(VENV)/.serve env/eval.txt

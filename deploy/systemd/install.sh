@@ -26,6 +26,10 @@ release_name() {
     echo "$version-$hash"
 }
 
+installed() {
+    find "$ROOT" -mindepth 2 -maxdepth 2 -name .whole -printf '%h\n' 2>/dev/null | xargs -r -n 1 basename | sort | paste -sd ' '
+}
+
 is_new() {
     [ ! -e "$ROOT/$RELEASE/.whole" ]
 }
@@ -205,7 +209,7 @@ if [ -n "${ROLLBACK:-}" ]; then
 else
     check_given
     if [ -n "${RELEASE:-}" ]; then
-        [ -e "$ROOT/$RELEASE/.whole" ] || fail "RELEASE=$RELEASE is not installed; there is: $(cd "$ROOT" 2>/dev/null && echo *-*/)"
+        [ -e "$ROOT/$RELEASE/.whole" ] || fail "RELEASE=$RELEASE is not installed; there is: $(installed)"
     else
         RELEASE=$(release_name)
     fi
@@ -216,7 +220,10 @@ else
     copy_settings
     copy_models
 fi
+# Before the restart, so that an installer that is killed while it waits leaves a release to go back to.
+older=$(release_of "$PREVIOUS")
 point_to "$RELEASE"
+if [ -n "$before" ] && [ "$before" != "$RELEASE" ]; then link "$before" "$PREVIOUS"; fi
 link_command
 if [ "$before" = "$RELEASE" ] && [ -z "$CHANGED" ] && systemctl is-active -q "$UNIT"; then
     echo "# $UNIT runs $RELEASE already; after a change of settings: systemctl restart $UNIT"
@@ -232,10 +239,10 @@ if ! start; then
     # By itself: every minute until somebody looks would cost rewards, and the release before was ready on this machine.
     echo "error: $RELEASE does not get ready, for the reason above; going back to $before" >&2
     point_to "$before"
+    if [ -n "$older" ]; then link "$older" "$PREVIOUS"; else step rm -f "$PREVIOUS"; fi
     start || echo "error: $before does not get ready any more either: journalctl -u $UNIT says why" >&2
     exit 1
 fi
-if [ -n "$before" ] && [ "$before" != "$RELEASE" ]; then link "$before" "$PREVIOUS"; fi
 prune
 [ -n "${DRY_RUN:-}" ] || echo "# $UNIT is ready with $RELEASE${before:+; before: $before}"
 if [ -n "$before" ] && [ "$before" != "$RELEASE" ]; then

@@ -175,6 +175,15 @@ def test_a_roll_back_goes_to_the_release_before_and_forward_again(box: Box) -> N
         assert box.hotkey.read_text() == before
 
 
+def test_an_upgrade_that_fails_leaves_the_release_to_go_back_to_as_it_was(box: Box) -> None:
+    for name, unit, code in (("2", "a broken unit", 1), ("3", "the third unit", 0), ("4", "a broken unit", 1)):
+        box.release(name, unit)
+        assert box.install(name).returncode == code
+    assert box.current == "3"
+    assert box.roll_back().returncode == 0
+    assert box.current == "1"
+
+
 def test_a_release_that_another_network_runs_is_not_pruned(box: Box) -> None:
     (box.root / "opt" / "roadwork-miner" / "current-mainnet").symlink_to("1")
     for name in ("2", "3"):
