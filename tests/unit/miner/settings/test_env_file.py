@@ -1,5 +1,6 @@
 """Which settings file a command reads, and what it says of its lines: real processes in real folders."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,14 @@ def test_env_is_a_settings_file_where_one_is_taken(tmp_path: Path, target: str) 
     assert "--env-file" not in make("-n", target, **shell).stdout
     assert make("-n", target, "ENV=testnet", "ENV_FILE=env/testnet.env").returncode == 0
     assert make("-n", target, "ENV=testnet", f"ENV_FILE={file}").returncode == 2
+
+
+def test_every_target_that_takes_a_settings_file_takes_env() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    (listed,) = re.findall(r"^READERS := (.*)$", makefile, flags=re.MULTILINE)
+    recipes = re.findall(r"^([a-z-]+):.*## .*\n((?:\t.*\n)*)", makefile, flags=re.MULTILINE)
+    taking = {name for name, recipe in recipes if re.search(r"\$\(WITH_ENV\)|\$\(or \$\(SETTINGS\)", recipe)}
+    assert taking == set(listed.split())
 
 
 def test_make_refuses_env_where_nothing_takes_it_and_keeps_it_for_services() -> None:
