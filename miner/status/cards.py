@@ -8,9 +8,7 @@ from miner.status.overview import ChainView, MemoryUse, Model, Overview, QueueVi
 from miner.status.spans import Span
 
 WEEK_SECONDS = 7 * 86400.0
-NOT_MEASURED = (
-    "No labelled photos were shown to this model here: export, calibrate or fuse with some of your own measures it."
-)
+NOT_MEASURED = "Nothing was measured on labelled photos: export, calibrate or fuse does that, with photos of your own."
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ OUTCOME_GROUPS: dict[str, tuple[str, ...]] = {
 }
 SPAN_TITLES = {"hour": "1 hour", "day": "24 hours", "week": "7 days"}
 PER = {"hour": "per minute", "day": "per 15 min", "week": "per 2 h"}
-TICKS = 4  # parts of the time axis
+TICKS = 3  # parts of the time axis
 
 
 @dataclass(frozen=True, slots=True)

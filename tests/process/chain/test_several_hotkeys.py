@@ -128,6 +128,13 @@ def test_all_are_published_and_answered_and_one_that_is_deregistered_leaves_the_
     eventually(lambda: daemon.metric("recorder_records_total") == 3 * len(DOORS))
     recorded = [record.hotkey for record in read_records(daemon.state / FOLDER)]
     assert recorded == [key.hotkey for key in several.keys for _ in DOORS]
+    status = daemon.page("/status").json()
+    asked = {one["hotkey"]: one["asked"] for one in status["day"]["hotkeys"]}
+    assert asked == dict.fromkeys((key.hotkey for key in several.keys), len(DOORS))
+    assert [one["hotkey"] for one in reversed(status["recent"])] == recorded
+    assert [(key["uid"], key["is_published"]) for key in status["keys"]] == [(17, True), (18, True), (19, True)]
+    (caller,) = (one for one in status["hour"]["callers"] if one["asked"])
+    assert (caller["uid"], caller["asked"]) == (VALIDATOR_UID, 3 * len(DOORS))
     for_the_first = Signer(several.validator, first.hotkey).sign(street, Door())
     other = second.http.post(for_the_first.path, content=for_the_first.body, headers=for_the_first.headers)
     assert "signature" in message_of(other, 401), "a request for one of our keys is not one for another"
