@@ -7,7 +7,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 from tests.process.environments import REPOSITORY, cache, run
@@ -28,11 +27,11 @@ def unpack_rootfs(root: Path) -> str:
     with packed.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not packed.is_file():
-            mirror, components = _mirror(suite)
+            address, components = mirror(suite)
             options = ("--variant=minbase", f"--include={','.join(PACKAGES)}", f"--components={components}")
-            run("debootstrap", *options, suite, str(root), mirror)
+            run("debootstrap", *options, suite, str(root), address)
             if _python_of(root) < (3, 11):
-                _install_newer_python(root, f"{mirror} {suite}-updates {components.replace(',', ' ')}")
+                _install_newer_python(root, f"{address} {suite}-updates {components.replace(',', ' ')}")
             partial = packed.with_suffix(".partial")
             run("tar", "-cf", str(partial), "-C", str(root), ".")
             partial.replace(packed)
@@ -59,19 +58,18 @@ def _install_newer_python(root: Path, source: str) -> None:
 
 def wheelhouse(python: str) -> Path:
     """Return a folder with all that the installer fetches, so that the machine needs no network."""
-    pins = REPOSITORY / "env" / "serve.txt"
-    build = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
-    folder = cache() / f"wheels-{python}-{hashlib.sha256(pins.read_bytes() + repr(build).encode()).hexdigest()[:8]}"
+    pins = [REPOSITORY / "env" / name for name in ("serve.txt", "build.txt")]
+    folder = cache() / f"wheels-{python}-{hashlib.sha256(b''.join(pin.read_bytes() for pin in pins)).hexdigest()[:8]}"
     marker = folder / "complete"
     if not marker.is_file():
         only = ("--only-binary=:all:", "--python-version", python, "-d", str(folder))
-        run(sys.executable, "-m", "pip", "download", "-q", *only, "--require-hashes", "-r", str(pins))
-        run(sys.executable, "-m", "pip", "download", "-q", *only, *build)
+        for pin in pins:
+            run(sys.executable, "-m", "pip", "download", "-q", *only, "--require-hashes", "-r", str(pin))
         marker.touch()
     return folder
 
 
-def _mirror(suite: str) -> tuple[str, str]:
+def mirror(suite: str) -> tuple[str, str]:
     """Return where packages come from, and the components: this machine's own, unless it is told another's."""
     if given := os.environ.get("ROADWORK_TEST_MIRROR"):
         return given, "main,universe"
@@ -81,6 +79,6 @@ def _mirror(suite: str) -> tuple[str, str]:
     ).stdout.split("\n")  # fmt: skip
     found = [line.split() for line in listed if line.split()[1:2] == [suite]]
     assert found, f"apt knows no source for {suite}"
-    mirror = found[0][0]
-    known = {component for uri, _, component in found if uri == mirror}
-    return mirror, ",".join(sorted(known & {"main", "universe"}))
+    address = found[0][0]
+    known = {component for uri, _, component in found if uri == address}
+    return address, ",".join(sorted(known & {"main", "universe"}))

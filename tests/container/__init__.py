@@ -1,0 +1,1 @@
+"""The image, its compose file and Alertmanager, for real: `make test-container`, as root."""
