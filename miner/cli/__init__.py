@@ -24,7 +24,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "report": "Bundle settings, findings, metrics, versions, requests and the log; no secret, no photo.",
     },
     "Models": {
-        "models": "Fetch, export and list models.",
+        "models": "Fetch, export, list, show and remove models.",
         "export": "Export the configured model to ONNX.",
         "tune": "Measure backends, prepared precisions and splits of the cores; store the best as the plan.",
         "bench": "Measure the configured model: all competitors in turn, on the same number of threads.",

@@ -1,7 +1,8 @@
-"""`roadwork-miner models`: fetch, export and list models."""
+"""`roadwork-miner models`: fetch, export, list, show and remove models."""
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -12,16 +13,19 @@ from detectors.load import PreparedModel, is_prepared, judged_doubt
 from detectors.models import MANIFEST_FILE as NAME
 from detectors.models import MODEL_FILE
 from detectors.models.config import read_config
+from detectors.models.inventory import remove as drop
 from detectors.models.manifest import Manifest
 from detectors.models.sources import pins
 from detectors.quantize.gate import MAX_FLIPS
 from detectors.registry import BACKENDS
 from miner.cli.common import Config, Detector, EnvFile, Json, Service, Set, load_settings
 from miner.cli.group import Command
+from miner.cli.model_removal import ask, chosen
+from miner.cli.model_views import print_views, views_of
 from miner.cli.preparation import prepare_faster, prepare_fp32, start_errors
 from miner.settings.validators import AUTO
 
-app = typer.Typer(help="Fetch, export and list models.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(help="Fetch, export, list, show and remove models.", no_args_is_help=True, add_completion=False)
 
 
 @app.command(cls=Command)
@@ -84,6 +88,77 @@ def list_(env_file: EnvFile = None, service: Service = None, as_json: Json = Fal
             f"{size / 1e6:.1f}",
         )  # fmt: skip
     Console().print(table)
+
+
+@app.command(cls=Command)
+def show(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="YAML file, model folder, or NAME/REVISION of `list`; else the set one."),
+    ] = None,
+    env_file: EnvFile = None,
+    service: Service = None,
+    detector: Detector = None,
+    config: Config = None,
+    as_json: Json = False,
+    set_: Set = None,
+) -> None:
+    """Show a prepared model: what it is, which class counts, where it is from, its precisions, whether it is whole.
+
+    Exit code 1 if a file differs from its sum.
+    """
+    settings = load_settings(env_file, set_, service, image_detector=detector, image_detector_config=config)
+    with start_errors(settings):
+        views = views_of(settings, model)
+    if as_json:
+        print(json.dumps([asdict(view) for view in views], indent=2))
+    else:
+        print_views(views)
+    if any(part.fault for view in views for part in view.parts):
+        raise typer.Exit(1)
+
+
+@app.command(cls=Command)
+def remove(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="NAME, NAME/REVISION or NAME/REVISION.PRECISION-BACKEND, as in `list`."),
+    ] = None,
+    unused: Annotated[
+        bool, typer.Option("--unused", help="All that no settings name, and what was left half.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also the model that the settings name.")] = False,
+    env_file: EnvFile = None,
+    service: Service = None,
+    as_json: Json = False,
+    set_: Set = None,
+) -> None:
+    """Remove prepared models from MODELS_DIR, with their faster variants; never what a running miner serves.
+
+    What the settings name stays, as does what those of installed services name; originals in the hub's cache do too.
+    """
+    settings = load_settings(env_file, set_, service)
+    with start_errors(settings):
+        going = chosen(settings, model, unused=unused, force=force)
+        total = sum(one.bytes for one in going)
+        if as_json:
+            rows = [{"model": one.name, "folder": str(one.folder), "bytes": one.bytes} for one in going]
+            told = {"models": rows, "bytes": total, "removed": not dry_run}
+        for one in going:
+            print(f"{one.bytes / 1e6:9.1f} MB  {one.name}", file=sys.stderr if as_json else sys.stdout)
+        if going and not (dry_run or yes):
+            ask(f"remove {total / 1e6:.1f} MB from {settings.models_dir}?")
+        if not dry_run:
+            for one in going:
+                drop(one)
+    if as_json:
+        print(json.dumps(told))
+    elif not going:
+        print("nothing to remove")
+    else:
+        print(f"{'would free' if dry_run else 'freed'} {total / 1e6:.1f} MB of {settings.models_dir}")
 
 
 def _roadwork(manifest: Manifest) -> str:

@@ -1,0 +1,105 @@
+"""What `models remove` may take away: not what settings name, and never what a running miner serves."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import typer
+
+from detectors.errors import DetectorError
+from detectors.load import PreparedModel
+from detectors.models.config import read_config
+from detectors.models.inventory import StoredModel, named, stored_models
+from detectors.models.inventory import unused as unused_of
+from detectors.models.manifest import NAME, Manifest
+from miner.cli.common import ETC, settings_file, unit_settings
+from miner.cli.top import ANSWER_SECONDS, fetch
+from miner.errors import ConfigurationError, CouldNotStart
+from miner.lock import holder
+from miner.settings.settings import Settings
+
+
+def chosen(
+    settings: Settings, name: str | None, *, unused: bool, force: bool, root: Path = Path("/")
+) -> list[StoredModel]:
+    """Return what shall go.
+
+    Raises:
+        ConfigurationError: nothing or too much is asked for, there is no such model, or it has to stay.
+    """
+    if (name is None) != unused:
+        raise ConfigurationError("models remove: MODEL or --unused is needed, and not both; `models list` names them")
+    every = stored_models(settings.models_dir)
+    configured = {folder: whose for one, whose in _all_settings(settings, root) for folder in _folders(one)}
+    served = _served(settings)
+    if name is None:
+        return unused_of(every, {*configured, *served})
+    going = named(every, name)
+    if not going:
+        known = ", ".join(one.name for one in every) or "none"
+        raise ConfigurationError(f"MODEL={name}: none such in MODELS_DIR={settings.models_dir}; there are: {known}")
+    for one in going:
+        if any(one.is_part_of(folder) for folder in served):
+            raise ConfigurationError(f"MODEL={name}: a running miner serves {one.name}; stop it, or reload another")
+        whose = next((whose for folder, whose in configured.items() if one.is_part_of(folder)), None)
+        if whose is not None and not force:
+            raise ConfigurationError(f"MODEL={name}: {whose} names {one.name}; --force removes it all the same")
+    return going
+
+
+def ask(question: str) -> None:
+    """Ask on the terminal.
+
+    Raises:
+        ConfigurationError: there is none to ask on.
+        Exit: the answer is no.
+    """
+    if not sys.stdin.isatty():
+        raise ConfigurationError(f"{question} --yes is needed where nobody can be asked")
+    if not typer.confirm(question, err=True):
+        raise typer.Exit(1)
+
+
+def _all_settings(settings: Settings, root: Path) -> Iterator[tuple[Settings, str]]:
+    """Yield these settings, and those of each installed service with the same models; and whose they are.
+
+    Raises:
+        ConfigurationError: a service's can't be read, so that nobody knows what it names.
+    """
+    yield settings, "IMAGE_DETECTOR_CONFIG or SHADOW_DETECTOR_CONFIG"
+    for file in sorted((root / ETC).glob("*.env")):
+        try:
+            other = Settings.load(settings_file(file.stem, root), **unit_settings(file.stem, root))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"what the service {file.stem} needs is not known: {error}") from error
+        if other.models_dir == settings.models_dir:
+            yield other, f"the service {file.stem}"
+
+
+def _folders(settings: Settings) -> Iterator[Path]:
+    """Yield the fp32 folders of the models that settings name; what is not prepared has none."""
+    for name in filter(None, (settings.detector_config, settings.shadow_detector_config)):
+        try:
+            model = PreparedModel.find(read_config(name), settings.models_dir, ())
+        except DetectorError:
+            continue
+        yield from (folder for folder, _ in model.folders())
+
+
+def _served(settings: Settings) -> list[Path]:
+    """Return the fp32 folder of what a running miner serves, and of what its ensemble asks.
+
+    Raises:
+        CouldNotStart: one runs, and does not say what it serves.
+    """
+    if holder(settings.state_dir) is None:
+        return []
+    import httpx
+
+    with httpx.Client(base_url=settings.status_address, timeout=ANSWER_SECONDS, trust_env=False) as client:
+        model = fetch(client).model
+    if model is None:
+        raise CouldNotStart("the running miner loads its model still; ask again once it serves")
+    served = settings.models_dir / model.name / model.revision
+    asked = (Manifest.read(served).branches or {}).values() if (served / NAME).is_file() else ()
+    return [served, *(settings.models_dir / branch.name / branch.revision for branch in asked)]
