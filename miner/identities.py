@@ -12,7 +12,11 @@ from miner.settings.settings import Settings
 if TYPE_CHECKING:
     from bittensor import Wallet
 
+    from miner.chain.market import Market
+
 log = logging.getLogger(__name__)
+
+MARKET_SYNCS = 5  # what a subnet pays changes once a tempo, of 72 minutes: one read for so many of the neurons
 
 
 @dataclass(slots=True)
@@ -22,6 +26,7 @@ class Identity:
     settings: Settings  # as if it were alone
     wallet: "Wallet | None" = None
     chain: Chain | None = None
+    market: "Market | None" = None  # of the subnet, the same for all; None: without a chain
     fault: str | None = None  # of its key or its port
 
     @property
@@ -115,9 +120,10 @@ def find_places_on_chain(settings: Settings, identities: list[Identity]) -> None
             if identity.wallet is not None:
                 identity.chain = StandaloneChain(path, identity.hotkey)
         return
+    from miner.chain.market import Market, MarketMemory
     from miner.chain.publication import PublicAddress as PublishedAxon
     from miner.chain.subtensor import SubtensorChain
-    from miner.chain.sync import SubnetReader
+    from miner.chain.sync import SnapshotStore, SubnetReader
 
     reader = SubnetReader(
         settings.chain_address,
@@ -126,6 +132,8 @@ def find_places_on_chain(settings: Settings, identities: list[Identity]) -> None
         sync_seconds=settings.chain_sync_seconds,
         max_age_seconds=settings.chain_max_age_hours * 3600,
     )
+    store = SnapshotStore(settings.state_dir, settings.chain_address, settings.netuid)
+    market = Market(reader, MarketMemory.beside(store), settings.chain_sync_seconds * MARKET_SYNCS)
     for identity in identities:
         if identity.wallet is not None:
             own = identity.settings
@@ -136,4 +144,5 @@ def find_places_on_chain(settings: Settings, identities: list[Identity]) -> None
                 own_chain=settings.subtensor_network not in PUBLIC_NETWORKS,
                 metrics_port=settings.status_port if settings.publish_metrics else None,
             )
-            identity.chain = SubtensorChain(reader, identity.wallet, axon)
+            identity.chain = SubtensorChain(reader, identity.wallet, axon, market=market)
+            identity.market = market

@@ -35,6 +35,27 @@ STAGE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, *BUCKETS)
 REMAINING_BUCKETS = (0.0, *BUCKETS)  # the first holds what came too late
 PROBABILITY_BUCKETS = tuple(tenth / 10 for tenth in range(1, 11))
 OTHER_CALLERS = "others"  # in place of a uid: callers without a validator permit
+OURS = ("hotkey",)  # one for each key of ours that is served
+# Name, text and labels of what the chain says of money; absent where it does not.
+EARNINGS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("registration_cost_tao", "Cost of a registration.", ()),
+    ("registration_locked_ratio", "Share of this cost that is locked as collateral and not burned.", ()),
+    ("registration_cost_rise", "This cost as a multiple of the least one of the last day.", ()),
+    ("alpha_price_tao", "Price of one alpha of the subnet, before slippage.", ()),
+    ("subnet_burned_ratio", "Share of the miners' emission that is burned, 0 to 1.", ()),
+    ("subnet_pay", "1 for the one state that is: how the subnet pays its miners.", ("state",)),
+    ("subnet_changed", "1 while this differs from what was seen of the subnet first.", ("what",)),
+    ("subnet_weights_age_seconds", "Time since a validator last set weights.", ()),
+    ("subnet_miners", "Hotkeys that mine, by whether they earn.", ("earns",)),
+    ("income_alpha_per_day", "What our hotkey earns, as of the last payment.", OURS),
+    ("income_tao_per_day", "The same at the price of alpha.", OURS),
+    ("incentive_rank", "Our rank among the miners who earn; absent: we earn nothing.", OURS),
+    ("immunity_seconds", "Time for which our uid can't be replaced yet; 0: it can.", OURS),
+    ("registrations_to_replacement", "Registrations until our uid goes; absent: it can't be replaced.", OURS),
+    ("collateral_alpha", "Alpha locked as our collateral.", OURS),
+    ("machine_cost_tao_per_day", "Cost of this machine, by COST_PER_MONTH.", ()),
+    ("earnings_age_seconds", "Time since these were read of the chain.", ()),
+)
 
 
 class KeptCount(Collector):
@@ -65,17 +86,39 @@ class Facts(Collector):
         self._name = name
         self._text = text
         self._labels = labels
-        self._reads: list[Callable[[], tuple[str, ...]]] = []
+        self._reads: list[Callable[[], tuple[str, ...] | None]] = []
 
-    def add(self, read: Callable[[], tuple[str, ...]]) -> None:
-        """Have one more, whose labels are read there."""
+    def add(self, read: Callable[[], tuple[str, ...] | None]) -> None:
+        """Have one more, whose labels are read there; None: not known."""
         self._reads.append(read)
 
     def collect(self) -> Iterator[Metric]:
         """Yield all of them."""
         family = GaugeMetricFamily(self._name, self._text, labels=self._labels)
         for read in self._reads:
-            family.add_metric(read(), 1)
+            if (values := read()) is not None:
+                family.add_metric(values, 1)
+        yield family
+
+
+class Readings(Collector):
+    """Gauges read at the scrape; one that is not known is absent, as a zero would be a claim."""
+
+    def __init__(self, name: str, text: str, labels: tuple[str, ...] = ()) -> None:
+        self._family = (name, text, labels)
+        self._reads: list[tuple[tuple[str, ...], Callable[[], float | None]]] = []
+
+    def add(self, read: Callable[[], float | None], *values: str) -> None:
+        """Have one more, with values of the labels, which is read there; None: not known."""
+        self._reads.append((values, read))
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield those that are known."""
+        name, text, labels = self._family
+        family = GaugeMetricFamily(name, text, labels=labels)
+        for values, read in self._reads:
+            if (value := read()) is not None:
+                family.add_metric(values, value)
         yield family
 
 
@@ -118,6 +161,7 @@ class Metrics:
         self._declare_model()
         self._declare_shadow()
         self._declare_chain()
+        self._declare_earnings()
         self.build = self._gauge("build_info", "Version of this program and of Python.", ("version", "python"))
         self.build.labels(__version__, platform.python_version()).set(1)
         self.tasks = self._gauge("tasks", "Tasks on the event loop.")
@@ -241,12 +285,11 @@ class Metrics:
         )
         self.chain_block = gauge("chain_block", "Block of the chain snapshot.")
         self.chain_age = gauge("chain_age_seconds", "Chain snapshot age; +Inf: no snapshot.")
-        ours = ("hotkey",)  # one for each key of ours that is served
-        self.chain_uid = gauge("chain_uid", "Our uid on the subnet; -1: not registered.", ours)
-        self.chain_registered = gauge("chain_registered", "1 while our hotkey is registered on the subnet.", ours)
-        self.chain_published = gauge("chain_published", "1 while our address is published on the chain.", ours)
+        self.chain_uid = gauge("chain_uid", "Our uid on the subnet; -1: not registered.", OURS)
+        self.chain_registered = gauge("chain_registered", "1 while our hotkey is registered on the subnet.", OURS)
+        self.chain_published = gauge("chain_published", "1 while our address is published on the chain.", OURS)
         text = "1 while NATIX's server last said that this hotkey is registered there, under the uid it has; else 0."
-        self.natix_registered = gauge("natix_registered", text, ours)
+        self.natix_registered = gauge("natix_registered", text, OURS)
         self.chain_neurons = gauge("chain_neurons", "Hotkeys in the chain snapshot.")
         self.chain_validators = gauge("chain_validators", "Hotkeys with a validator permit in the chain snapshot.")
         self.chain_validators_active = gauge(
@@ -255,9 +298,17 @@ class Metrics:
         )
         self.chain_syncs = self._kept_count("chain_syncs", "Chain reads.")
         self.chain_failures = self._kept_count("chain_failures", "Chain reads and publications that failed.")
-        self.chain_stake = gauge("chain_stake", "Our stake, in the subnet's units.", ours)
-        self.chain_incentive = gauge("chain_incentive", "Our share of the incentive, 0 to 1; NaN: unknown.", ours)
-        self.chain_trust = gauge("chain_trust", "Our trust, 0 to 1; NaN: unknown.", ours)
+        self.chain_stake = gauge("chain_stake", "Our stake, in the subnet's units.", OURS)
+        self.chain_incentive = gauge("chain_incentive", "Our share of the incentive, 0 to 1; NaN: unknown.", OURS)
+        self.chain_trust = gauge("chain_trust", "Our trust, 0 to 1; NaN: unknown.", OURS)
+
+    def _declare_earnings(self) -> None:
+        labels = ("netuid", "name", "owner", "registered_at")
+        self.subnet = Facts(PREFIX + "subnet_info", "The subnet: its name, its owner, its first block.", labels)
+        self.registry.register(self.subnet)
+        self.earnings = {name: Readings(PREFIX + name, text, of) for name, text, of in EARNINGS}
+        for readings in self.earnings.values():
+            self.registry.register(readings)
 
     def request_ended(self, record: RequestRecord, photo: bytes | None = None) -> None:
         """Count a request that ended."""

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from miner import __version__
-from miner.settings.settings import settings_table
+from miner.settings.settings import Settings
 from tests.house import ROOT, counts, modules
 from tests.unit.test_architecture import ORDER
 
@@ -37,6 +37,17 @@ def map_of(package: str) -> str:
         path = known[f"{package}.{room}"]
         name = f"{room}/" if path.name == "__init__.py" else path.name
         rows.append(f"| `{name}` | {(ast.get_docstring(ast.parse(path.read_text())) or '').splitlines()[0]} |")
+    return "\n".join(rows)
+
+
+def settings_table() -> str:
+    """Return the settings as the table of `env/README.md`."""
+    rows = ["| setting | default | what it is for |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = (
+            "" if field.default is None else str(field.default).lower() if field.annotation is bool else field.default
+        )
+        rows.append(f"| `{name.upper()}` | {f'`{default}`' if default != '' else ''} | {field.description} |")
     return "\n".join(rows)
 
 

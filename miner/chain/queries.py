@@ -1,14 +1,14 @@
-"""The queries of the chain, in the SDK's words: metagraph, published address, standing; each on the client's loop."""
+"""The queries of the chain, in the SDK's words: neurons, published address, head; each on the client's loop."""
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from miner.chain.base import ACTIVITY_CUTOFF, Neuron
+from miner.chain.base import Neuron
 from miner.chain.client import ChainFault
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ class PublishedRecord:
     block: int
 
 
+UNPUBLISHED = PublishedRecord(None, 0)
+
+
 async def read_subnet(client: "bittensor.Client", netuid: int) -> Subnet:
     """Read all neurons of a subnet, in one runtime call.
 
@@ -94,7 +97,7 @@ async def read_published(client: "bittensor.Client", record: Record, netuid: int
     """Read the address that others find for a hotkey."""
     found = await client.query(("SubtensorModule", STORAGE_ITEMS[record]), [netuid, hotkey])
     if not found:
-        return PublishedRecord(None, 0)
+        return UNPUBLISHED
     kind = IPv6Address if int(found["ip_type"]) == 6 else ip_address
     protocol = int(found.get("protocol", PROTOCOL))  # the metrics' record has none
     return PublishedRecord(PublishedEndpoint(kind(int(found["ip"])), int(found["port"]), protocol), int(found["block"]))
@@ -136,29 +139,6 @@ class ChainHead:
     slack: float
 
 
-@dataclass(frozen=True, slots=True)
-class SubnetMember:
-    """One neuron, with its owner and what it gets."""
-
-    neuron: Neuron
-    coldkey: str
-    emission: int  # rao per tempo, as a miner or a validator
-
-
-@dataclass(frozen=True, slots=True)
-class Metagraph:
-    """A subnet at one block, and our own place in it."""
-
-    block: int
-    members: Sequence[SubnetMember]
-    owner_hotkey: str
-    owner_coldkey: str
-    burned: float  # the chain's own count: share of the miners' part that went to the owner's keys and was burned
-    cutoff: int  # blocks without an update after which the chain disregards a validator
-    immune_blocks: int  # how many are left to us; 0 or less: none
-    published: PublishedRecord
-
-
 async def read_head(client: "bittensor.Client", clock: Callable[[], float] = time.time) -> ChainHead:
     """Read the head and compare its time with ours; where blocks are slow, at the moment of the next one."""
     seconds = float(await client.block_time())
@@ -176,43 +156,3 @@ async def _compare(client: "bittensor.Client", clock: Callable[[], float]) -> tu
     asked = clock()
     stamp = (await client.timestamp()).timestamp()
     return stamp, (asked + clock()) / 2 - stamp
-
-
-async def read_standing(client: "bittensor.Client", netuid: int, hotkey: str) -> Metagraph:
-    """Read who is paid on a subnet, and how the hotkey stands ("": nobody's).
-
-    Raises:
-        ChainFault: the subnet does not exist there.
-    """
-
-    async def read(item: str, *params: Any) -> Any:
-        return await client.query(("SubtensorModule", item), [netuid, *params])
-
-    if not await read("NetworksAdded"):
-        raise ChainFault(f"subnet {netuid} does not exist there")
-    block = await client.block()
-    found = await client.neurons.all(netuid=netuid)
-    members = [SubnetMember(neuron_of(n), n.coldkey, int(n.raw.get("emission", 0))) for n in found]
-    own = next((member.neuron.uid for member in members if member.neuron.hotkey == hotkey), None)
-    immune = 0
-    if own is not None:
-        immune = int(await read("BlockAtRegistration", own) or 0) + int(await read("ImmunityPeriod") or 0) - block
-    return Metagraph(
-        block=block,
-        members=members,
-        owner_hotkey=str(await read("SubnetOwnerHotkey") or ""),
-        owner_coldkey=str(await read("SubnetOwner") or ""),
-        burned=_fraction(await read("MinerBurned")),
-        cutoff=int(await read("ActivityCutoff") or ACTIVITY_CUTOFF),
-        immune_blocks=immune,
-        published=await read_published(client, "axon", netuid, hotkey) if hotkey else PublishedRecord(None, 0),
-    )
-
-
-def _fraction(value: Any) -> float:
-    """Read a fixed-point number: the SDK hands out the bits of a `FixedU128` (64 behind the point), or a float."""
-    if isinstance(value, dict):
-        value = value.get("bits", 0)
-    if isinstance(value, int):
-        return value / 2**64
-    return float(value or 0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from detectors.redact import shown
 from miner.chain.base import Snapshot
 from miner.chain.client import ChainFault
+from miner.chain.market import Market
 from miner.chain.publication import PublicAddress, Publisher
 from miner.chain.queries import Subnet
 from miner.chain.sync import OwnRead, SubnetReader, changes, register_command
@@ -28,8 +29,10 @@ class SubtensorChain:
         wallet: "Wallet",
         axon: PublicAddress | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        market: Market | None = None,
     ) -> None:
         self.reader = reader
+        self.market = market
         self.hotkey: str = wallet.hotkey.ss58_address
         self._wallet_name = wallet.name
         self._publisher = Publisher(axon, reader.netuid, wallet, monotonic) if axon is not None else None
@@ -37,6 +40,8 @@ class SubtensorChain:
         self._sight: OwnRead | None = None
         self._publication_task: asyncio.Task[None] | None = None  # one step, beside the reads
         reader.told.append(self._see)
+        if market is not None:
+            market.hotkeys.append(self.hotkey)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -95,6 +100,8 @@ class SubtensorChain:
     async def start(self) -> None:
         """Take the first snapshot, or the stored one if the chain does not answer, and go on reading from then on."""
         await self.reader.start()
+        if self.market is not None:
+            self.market.start()
 
     async def publish(self) -> None:
         """Keep our address published from now on; returns at once, `publication` tells how it goes."""
@@ -107,6 +114,8 @@ class SubtensorChain:
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
+        if self.market is not None:
+            await self.market.stop()
         await self.reader.stop()
 
     def _see(self, subnet: Subnet) -> None:

@@ -51,8 +51,12 @@ class SnapshotStore:
     @property
     def path(self) -> Path:
         """Where the file lies; a ws:// address becomes part of its name."""
+        return self.file("chain")
+
+    def file(self, kind: str) -> Path:
+        """Return where something else of this subnet lies."""
         network = re.sub(r"[^a-zA-Z0-9.]+", "-", self.name).strip("-")
-        return self.state_dir / f"chain-{network}-{self.netuid}.json"
+        return self.state_dir / f"{kind}-{network}-{self.netuid}.json"
 
     def save(self, snapshot: Snapshot) -> None:
         """Replace the file as a whole.

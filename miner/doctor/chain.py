@@ -12,17 +12,17 @@ import httpx
 
 from detectors.redact import shown
 from miner.axon.caller import Rules, judge
-from miner.chain import base
+from miner.chain import earnings
 from miner.chain.base import Snapshot
+from miner.chain.earnings import MachineCost, Metagraph
+from miner.chain.market import MarketMemory, changed_words
 from miner.chain.publication import SERVICES
-from miner.chain.queries import ChainHead, Metagraph, PublishedEndpoint
+from miner.chain.queries import UNPUBLISHED, ChainHead, PublishedEndpoint, PublishedRecord
 from miner.chain.sync import register_command
 from miner.doctor.daemon import in_words
 from miner.doctor.findings import Finding, ok, problem, warning
 from miner.errors import Forbidden
 from miner.settings.addresses import why_unreachable
-
-BURNED_ALL = 0.99  # of the miners' part
 
 AHEAD_LIMIT = 11.0  # seconds; 4 and the validators' 9, less the time a request is on its way
 BEHIND_LIMIT = 4.0
@@ -36,6 +36,8 @@ class ChainFacts:
     address: str
     head: ChainHead | None = None
     subnet: Metagraph | None = None
+    published: PublishedRecord = UNPUBLISHED
+    memory: MarketMemory | None = None  # what the miner remembers; None: unread
     fault: str = ""
     is_unreadable: bool = False  # the endpoint spoke, and the SDK did not understand what it said of the subnet
 
@@ -97,20 +99,20 @@ def judge_registration(facts: ChainFacts, who: ChainIdentity) -> Finding:
 
 
 def judge_standing(facts: ChainFacts, who: ChainIdentity) -> Finding:
-    """Judge whether we are about to be replaced: whoever has the least, and is no longer immune, goes first."""
+    """Judge how we stand among those who earn, and whether we are about to be replaced."""
     name = "standing"
-    if facts.subnet is None or facts.head is None:
+    graph = facts.subnet
+    if graph is None:
         return _unread(name)
-    own = next((member for member in facts.subnet.members if member.neuron.hotkey == who.hotkey), None)
-    if own is None:
+    own, standing = graph.member(who.hotkey), earnings.standing_of(graph, who.hotkey)
+    if own is None or standing is None:
         return warning(name, "none: not registered") if who.hotkey else _no_hotkey(name)
-    others = [member.neuron.incentive for member in facts.subnet.members]
-    rank = 1 + sum(incentive > own.neuron.incentive for incentive in others)
-    left = facts.subnet.immune_blocks
-    immune = f"immune for {in_words(left * facts.head.block_seconds)}" if left > 0 else "no longer immune"
-    words = f"incentive {own.neuron.incentive:.4f}, rank {rank} of {len(others)}; {immune}"
-    if own.neuron.incentive == 0 and left <= 0 and any(others):
-        return warning(name, words, "the next registration may take this uid: answer more and better, soon")
+    left, risk = earnings.immune_blocks(graph, own), earnings.replacement_of(graph, who.hotkey)
+    immune = "no longer immune" if left == 0 else f"immune for {in_words((left or 0) * graph.block_seconds)}"
+    parts = [f"incentive {standing.incentive:.4f}, {standing}", immune if left is not None else "", str(risk or "")]
+    words = "; ".join(filter(None, parts))
+    if risk is not None and risk.is_near:
+        return warning(name, words, "answer more and better, soon: whoever earns least goes first")
     return ok(name, words)
 
 
@@ -133,7 +135,7 @@ def judge_address(
         return _no_hotkey(name)
     if own_uid(facts.subnet, who.hotkey) is None:
         return warning(name, "none on chain: not registered")
-    theirs = facts.subnet.published.endpoint
+    theirs = facts.published.endpoint
     stands = _on_chain(theirs, host)
     if isinstance(ours, str):
         return problem(name, f"{ours}; the chain has {stands}", "set AXON_EXTERNAL_IP to this machine's address")
@@ -146,7 +148,7 @@ def judge_address(
             "the running miner publishes it as soon as the rate limit allows (its log says when); "
             "if ours is wrong, set AXON_EXTERNAL_IP and AXON_EXTERNAL_PORT",
         )
-    return ok(name, f"{theirs}, published at block {facts.subnet.published.block}")
+    return ok(name, f"{theirs}, published at block {facts.published.block}")
 
 
 def judge_validators(facts: ChainFacts) -> Finding:
@@ -155,7 +157,7 @@ def judge_validators(facts: ChainFacts) -> Finding:
     if facts.subnet is None or facts.head is None:
         return _unread(name)
     permitted = [member for member in facts.subnet.members if member.neuron.validator_permit]
-    active = active_validators(facts.subnet)
+    active = earnings.active_validators(facts.subnet)
     span = f"the last {facts.subnet.cutoff} blocks ({in_words(facts.subnet.cutoff * facts.head.block_seconds)})"
     words = f"{len(active)} of {len(permitted)} with a permit were active in {span}"
     if not active:
@@ -172,7 +174,7 @@ def judge_rules(facts: ChainFacts, rules: Rules) -> Finding:
         return _unread(name)
     neurons = {member.neuron.hotkey: member.neuron for member in facts.subnet.members}
     snapshot = Snapshot(facts.subnet.block, 0.0, neurons)
-    active = active_validators(facts.subnet)
+    active = earnings.active_validators(facts.subnet)
     if not active:
         return warning(name, "not tried: no validator is active")
     let_in = sum(_is_let_in(hotkey, snapshot, rules) for hotkey in active)
@@ -183,47 +185,87 @@ def judge_rules(facts: ChainFacts, rules: Rules) -> Finding:
     return ok(name, words) if let_in == len(active) else warning(name, words, todo)
 
 
-def judge_pay(facts: ChainFacts, who: ChainIdentity) -> Finding:
+def judge_pay(facts: ChainFacts, who: ChainIdentity, costs: MachineCost | None = None) -> Finding:
     """Judge whether miners are paid: what goes to the owner's keys is burned, and halted scoring pays nobody."""
     name = "pay"
-    if facts.subnet is None:
+    graph = facts.subnet
+    if graph is None:
         return _unread(name)
-    subnet = facts.subnet
     wait = "no registration pays off while this lasts: ask in the subnet's channel"
-    total = sum(member.neuron.incentive for member in subnet.members)
-    if not active_validators(subnet):
+    pay, burned = earnings.pay_of(graph, {who.hotkey}), earnings.burned_share(graph) or 0.0
+    if pay == "no_consensus":
+        return warning(
+            name, "not known: this subnet runs without consensus, where incentive is not how miners are paid"
+        )
+    if pay == "no_validators":
         return warning(name, "not known: no validator is active")
-    if total == 0:
+    if pay == "halted":
         return problem(name, "halted: no miner has any incentive", wait)
-    if not any(member.emission for member in subnet.members):
+    if pay == "nothing_emitted":
         return problem(name, "the subnet emits nothing, to miners or validators", wait)
-    owners = sum(
-        member.neuron.incentive
-        for member in subnet.members
-        if member.neuron.hotkey == subnet.owner_hotkey or member.coldkey == subnet.owner_coldkey
-    )
-    burned = max(owners / total, subnet.burned)
-    if burned >= BURNED_ALL:
+    if pay == "burned":
         return problem(
             name, f"burning: {burned:.0%} of the miners' part goes to the subnet's owner, that is nowhere", wait
         )
-    top = max(subnet.members, key=lambda member: member.neuron.incentive)
-    if top.neuron.incentive / total >= BURNED_ALL and top.neuron.hotkey != who.hotkey:
-        return problem(name, f"all incentive goes to uid {top.neuron.uid}: burned, or nobody else is paid", wait)
-    paid = sum(member.neuron.incentive > 0 for member in subnet.members)
-    words = f"{paid} of {len(subnet.members)} have incentive, {burned:.0%} of it is burned"
-    return ok(name, words) if burned < 0.5 else warning(name, words, "reckon with what is left")
+    if pay == "one_paid":
+        top = max(graph.members, key=lambda member: member.neuron.incentive).neuron
+        return problem(name, f"all incentive goes to uid {top.uid}: burned, or nobody else is paid", wait)
+    paid = sum(member.neuron.incentive > 0 for member in graph.members)
+    words = f"{paid} of {len(graph.members)} have incentive, {burned:.0%} of it is burned"
+    own = graph.member(who.hotkey)
+    income = earnings.income_of(graph, own) if own is not None else None
+    if income is not None:
+        words += f"; we earn {income}"
+    if pay == "half_burned":
+        return warning(name, words, "reckon with what is left")
+    if income is not None and costs is not None and costs.is_covered(income) is False:
+        return warning(name, f"{words}, and the machine costs {costs.tao:.4g}", "it costs more than it earns")
+    return ok(name, words)
 
 
-def active_validators(subnet: Metagraph) -> list[str]:
-    """Return the hotkeys with a permit that set weights lately."""
-    neurons = (member.neuron for member in subnet.members)
-    return [neuron.hotkey for neuron in base.active_validators(neurons, subnet.block, subnet.cutoff)]
+def judge_subnet(facts: ChainFacts, who: ChainIdentity) -> Finding:
+    """Judge whether the subnet is still the one we knew: one may be sold, or replaced under its number."""
+    name = "subnet"
+    graph, memory = facts.subnet, facts.memory
+    if graph is None:
+        return _unread(name)
+    if graph.owner_coldkey is None or graph.registered_at is None:
+        return warning(name, f"the chain does not say whose {who.netuid} is")
+    called = "has no name on chain" if not graph.name else f"is {graph.name!r}"
+    words = f"{who.netuid} {called}, owned by {graph.owner_coldkey}, since block {graph.registered_at}"
+    change = earnings.change_since(memory.first, graph) if memory is not None else ""
+    if memory is not None and change:
+        told = f"changed hands: {changed_words(change, memory, graph)}; {words}"
+        todo = f"ask in the subnet's channel who validates now; to go by the new one from now on, delete {memory.path}"
+        return problem(name, told, todo) if change == "registration" else warning(name, told, todo)
+    if earnings.is_named_as_ours(graph) is False:
+        todo = "StreetVision is expected there: look at NETUID and SUBTENSOR_NETWORK, and at the subnet's channel"
+        return warning(name, words, todo)
+    return ok(name, words)
 
 
-def own_uid(subnet: Metagraph, hotkey: str) -> int | None:
+def judge_cost(facts: ChainFacts, now: float) -> Finding:
+    """Judge what a registration costs, against the last day as far as the miner has seen it."""
+    name = "cost"
+    graph, memory = facts.subnet, facts.memory
+    if graph is None:
+        return _unread(name)
+    if graph.cost is None:
+        return warning(name, f"the chain does not say what a registration costs: {graph.unsaid.get('cost', '')}")
+    words = f"{graph.cost:.4g} TAO to register"
+    if graph.lock_share:
+        words += f", of which {graph.lock_share:.0%} is locked as collateral"
+    rise = memory.rise(graph.cost, now) if memory is not None else None
+    if rise is not None and rise >= earnings.COST_TRIPLED:
+        words += f"; {rise:.1f} times the least of the last day"
+        return warning(name, words, "many register: whoever earns least is replaced, and a way back costs as much")
+    return ok(name, words)
+
+
+def own_uid(graph: Metagraph, hotkey: str) -> int | None:
     """Return our uid."""
-    return next((member.neuron.uid for member in subnet.members if member.neuron.hotkey == hotkey), None)
+    own = graph.member(hotkey)
+    return own.neuron.uid if own is not None else None
 
 
 def _is_let_in(hotkey: str, snapshot: Snapshot, rules: Rules) -> bool:

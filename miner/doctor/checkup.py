@@ -12,8 +12,11 @@ from pathlib import Path
 
 from miner.axon.caller import Rules
 from miner.chain.client import CLOSE_SECONDS, GRACE_SECONDS, ChainClient, ChainFault
+from miner.chain.earnings import MachineCost
+from miner.chain.market import load_memory, read_metagraph
 from miner.chain.publication import AddressUnknown, find_external_ip
-from miner.chain.queries import PublishedEndpoint, read_head, read_standing
+from miner.chain.queries import UNPUBLISHED, PublishedEndpoint, read_head, read_published
+from miner.chain.sync import SnapshotStore
 from miner.doctor import chain, daemon, machine, model, natix
 from miner.doctor import settings as files
 from miner.doctor.findings import Finding, asked_in_time, in_time, judged, late, ok
@@ -155,7 +158,9 @@ class CheckUp:
             "address": lambda: chain.judge_address(facts, who, ours, settings.miner_axon_host, running=self.is_running),
             "validators": lambda: chain.judge_validators(facts),
             "rules": lambda: chain.judge_rules(facts, Rules.of(settings)),
-            "pay": lambda: chain.judge_pay(facts, who),
+            "pay": lambda: chain.judge_pay(facts, who, MachineCost.of(settings.cost_per_month, settings.tao_price)),
+            "subnet": lambda: chain.judge_subnet(facts, who),
+            "cost": lambda: chain.judge_cost(facts, time.time()),
             "natix": lambda: natix.judge_natix(facts.subnet, who, Registrations(settings.state_dir)),
         }
         registered = chain.own_uid(facts.subnet, hotkey) is not None if facts.subnet is not None else None
@@ -164,6 +169,7 @@ class CheckUp:
 
 async def _read_chain(settings: Settings, hotkey: str) -> chain.ChainFacts:
     address = settings.chain_address
+    store = SnapshotStore(settings.state_dir, address, settings.netuid)
 
     async def read() -> chain.ChainFacts:
         head = None
@@ -172,8 +178,11 @@ async def _read_chain(settings: Settings, hotkey: str) -> chain.ChainFacts:
             try:
                 async with asyncio.timeout(NETWORK_SECONDS):
                     head = await client.call(read_head, NETWORK_SECONDS)
-                    standing = partial(read_standing, netuid=settings.netuid, hotkey=hotkey)
-                    return chain.ChainFacts(address, head, await client.call(standing, NETWORK_SECONDS))
+                    graph = partial(read_metagraph, netuid=settings.netuid, hotkeys=[hotkey])
+                    subnet = await client.call(graph, NETWORK_SECONDS)
+                    record = partial(read_published, record="axon", netuid=settings.netuid, hotkey=hotkey)
+                    published = await client.call(record, NETWORK_SECONDS) if hotkey else UNPUBLISHED
+                    return chain.ChainFacts(address, head, subnet, published, load_memory(store))
             except ChainFault as fault:
                 return chain.ChainFacts(
                     address, head, fault=str(fault), is_unreadable=head is not None and fault.is_unreadable

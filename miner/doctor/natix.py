@@ -3,7 +3,7 @@
 Nothing is sent: `register` asks, and keeps what it was told.
 """
 
-from miner.chain.queries import Metagraph
+from miner.chain.earnings import Metagraph
 from miner.doctor.chain import ChainIdentity, own_uid
 from miner.doctor.findings import Finding, ok, problem, warning
 from miner.natix.registration import COMMANDS, Registrations, in_words

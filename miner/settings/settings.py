@@ -104,6 +104,15 @@ class Settings(BaseSettings):
     chain_max_age_hours: float = Field(
         24.0, gt=0, le=24 * 30, description="how long to go on by the last good read while the chain is away"
     )
+    cost_per_month: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="what the machine costs a month, in the currency of `TAO_PRICE`, or in TAO; 0: not compared",
+    )
+    tao_price: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="what a TAO is worth in your currency; 0: your costs are in TAO"
+    )
     blacklist_force_validator_permit: bool = Field(
         True, description="answer only hotkeys with a validator permit; false means false"
     )
@@ -386,14 +395,3 @@ def environment_of(settings: Settings) -> dict[str, str]:
     """Return the environment with these settings in it, for a child process that shall see the same."""
     dumped = {name.upper(): getattr(settings, name) for name in settings.model_fields_set}
     return os.environ | {key: str(value) for key, value in dumped.items() if value is not None}
-
-
-def settings_table() -> str:
-    """Return the settings as the table of `env/README.md`."""
-    rows = ["| setting | default | what it is for |", "| --- | --- | --- |"]
-    for name, field in Settings.model_fields.items():
-        default = (
-            "" if field.default is None else str(field.default).lower() if field.annotation is bool else field.default
-        )
-        rows.append(f"| `{name.upper()}` | {f'`{default}`' if default != '' else ''} | {field.description} |")
-    return "\n".join(rows)

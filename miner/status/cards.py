@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from miner.formats import age, bars, duration, fraction, number, share, size
+from miner.status import earnings
 from miner.status.overview import ChainView, MemoryUse, Model, Overview, QueueView, ShadowView
 from miner.status.spans import Span
 
@@ -57,6 +58,8 @@ def cards(overview: Overview) -> list[Card]:
         _chain(overview.chain) if overview.chain is not None else Card("Chain", note="not read yet"),
         _model(overview.model) if overview.model is not None else Card("Model", note="not loaded yet"),
     ]
+    money = [Row(*row) for row in earnings.rows(overview.earnings)]
+    found.append(Card("Earnings", money, earnings.note(overview.earnings, overview.identity.network)))
     return [*found, _shadow(overview.shadow)] if overview.shadow is not None else found
 
 

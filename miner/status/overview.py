@@ -21,6 +21,7 @@ from miner.recorder.records import RequestRecord
 from miner.settings.validators import VALIDATORS_WAIT
 from miner.shadow.shadow import ShadowModel
 from miner.status.archive import CheckupView
+from miner.status.earnings import EarningsView
 from miner.status.spans import Hour, LongSpan
 
 
@@ -186,6 +187,7 @@ class Overview(_Part):
     memory: MemoryUse
     chain: ChainView | None  # of the first hotkey
     keys: list[KeyView] = []
+    earnings: EarningsView | None = None  # without a chain
     hour: Hour
     day: LongSpan
     week: LongSpan

@@ -20,6 +20,7 @@ from miner.settings.settings import Settings
 from miner.settings.validators import VALIDATORS_WAIT
 from miner.shadow.shadow import ShadowKeeper
 from miner.status.archive import Archive, CheckupView
+from miner.status.earnings import earnings_view, show_earnings
 from miner.status.history import Drift, History
 from miner.status.overview import (
     IdentityView,
@@ -88,6 +89,9 @@ class Watch:
             if identity.chain is not None:
                 self._see_own(identity.name, identity.chain)
         chain, metrics = self.chain, self.metrics
+        market = next((identity.market for identity in identities if identity.market is not None), None)
+        if market is not None:
+            show_earnings(metrics, market, identities, self.settings)
         if chain is None:
             return
         metrics.chain_block.set_function(lambda: chain.snapshot.block)
@@ -175,6 +179,7 @@ class Watch:
             memory=memory,
             chain=chain_view(chain, self._natix(chain)) if chain is not None else None,
             keys=[key_view(identity, self._natix(identity.chain)) for identity in self.identities],
+            earnings=earnings_view(self.identities, self.settings),
             hour=Hour.of(self.history, neurons),
             day=LongSpan.of(self.history, "day", neurons),
             week=LongSpan.of(self.history, "week", neurons),

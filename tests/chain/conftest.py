@@ -1,8 +1,9 @@
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import bittensor
 import pytest
 from bittensor.keyfiles import Keypair
 
+from miner.chain.client import ChainClient
 from miner.chain.publication import PublicAddress
 from miner.chain.subtensor import SubtensorChain
 from miner.chain.sync import SubnetReader
@@ -45,6 +47,16 @@ async def impatient(chain: SubtensorChain, seconds: float = 0.5) -> AsyncIterato
     await eventually(lambda: chain.syncs + chain.failures >= reads + 2)  # one may have begun before
     yield
     chain.reader._call_seconds = before
+
+
+@asynccontextmanager
+async def asking(node: Node, folder: Path) -> AsyncIterator[Callable[[Callable[..., Awaitable[Any]]], Awaitable[Any]]]:
+    """Connect to a node, for questions."""
+    client = ChainClient(node.url, folder)
+    try:
+        yield partial(client.call, seconds=PATIENCE)
+    finally:
+        await client.close()
 
 
 def key(number: int) -> Keypair:

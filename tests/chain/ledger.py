@@ -26,6 +26,7 @@ class Member:
     permit: bool = False
     last_update: int = 0
     incentive: int = 0  # of 65535
+    emission: int = 0  # rao of alpha in the last tempo
     trust: int = 0
 
 
@@ -40,6 +41,7 @@ class Ledger:
     rate_limit: int = 50  # blocks between two calls of one kind
     allow_loopback: bool = False
     poor: bool = False  # nobody can pay a fee
+    price: float | None = 0.05  # TAO for one alpha; None: a runtime that can't tell
 
     def __post_init__(self) -> None:
         network = self.metadata["network"]
@@ -84,12 +86,18 @@ class Ledger:
             if value is not None:
                 self._storage[key] = "0x" + self.codec.encode(entry.value_type, value).hex()
 
+    def name(self, name: str | None) -> None:
+        """Give the subnet an identity; None takes it away."""
+        fields = ("github_repo", "subnet_contact", "subnet_url", "discord", "description", "logo_url", "additional")
+        identity = None if name is None else dict.fromkeys(fields, "") | {"subnet_name": name}
+        self.store("SubnetIdentitiesV3", [self.netuid], identity)
+
     # -- what the node asks ----------------------------------------------------------------------------------
 
     def neuron(self, uid: int, member: Member) -> dict[str, Any]:
         nothing = dict.fromkeys(("block", "version", "ip", "port", "ip_type", "protocol"), 0)
         axon = self.axons.get(member.hotkey, nothing | {"placeholder1": 0, "placeholder2": 0})
-        zeros = ("rank", "emission", "consensus", "validator_trust", "dividends", "pruning_score")
+        zeros = ("rank", "consensus", "validator_trust", "dividends", "pruning_score")
         return dict.fromkeys(zeros, 0) | {
             "hotkey": member.hotkey,
             "coldkey": member.coldkey,
@@ -100,6 +108,7 @@ class Ledger:
             "prometheus_info": nothing,
             "stake": [[member.coldkey, int(member.stake * 1e9)]],
             "incentive": member.incentive,
+            "emission": member.emission,
             "trust": member.trust,
             "last_update": member.last_update,
             "validator_permit": member.permit,

@@ -122,7 +122,9 @@ class Node(Ledger):
             if method == "author_submitAndWatchExtrinsic":
                 return self._submit(params[0], reply)
             if method == "state_call":
-                return [json.dumps(reply | {"result": self._call(params[0], params[1])})]
+                answer = self._call(params[0], params[1])
+                failed = {"error": {"code": 4003, "message": "Client error", "data": f"no {params[0]} here"}}
+                return [json.dumps(reply | (failed if answer is None else {"result": answer}))]
             return [json.dumps(reply | {"result": self._answer(method, params)})]
 
     def _answer(self, method: str, params: list[Any]) -> Any:
@@ -156,6 +158,8 @@ class Node(Ledger):
             return text
         if api == "TransactionPaymentApi_query_info":
             return self.encoded(api, {"weight": {"ref_time": 1, "proof_size": 1}, "class": "Normal", "partial_fee": 0})
+        if api == "SwapRuntimeApi_current_alpha_price":
+            return None if self.price is None else self.encoded(api, int(self.price * 1e9))
         assert api == "NeuronInfoRuntimeApi_get_neurons_lite", api
         netuid = int.from_bytes(bytes.fromhex(argument.removeprefix("0x")), "little")
         members = sorted(self.members.items()) if netuid == self.netuid else []

@@ -73,14 +73,15 @@ def test_a_new_backend_answers_as_the_others_do(tmp_path: Path) -> None:
         from detectors.load import load_detector
         from detectors.models.config import read_config
         from miner.bench.subject import missing
-        from miner.settings.settings import Settings, settings_table
+        from miner.settings.settings import Settings
         settings = Settings.load()
+        described = Settings.model_fields["image_detector_backend"].description
         config = read_config(settings.detector_config)
         detector = load_detector(
             settings.image_detector, config, settings.models_dir, settings.image_detector_backend, RunOptions()
         )
         detector.verify()
-        print(detector.backend_name, missing("reference", "ViT", config), "`reference`" in settings_table())
+        print(detector.backend_name, missing("reference", "ViT", config), "`reference`" in described)
     """
     assert run(folder, code, IMAGE_DETECTOR_BACKEND="reference").split() == ["reference", "None", "True"]
 

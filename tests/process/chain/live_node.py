@@ -45,7 +45,7 @@ class LiveNode(Node):
         return super()._call(api, argument)
 
     def neuron(self, uid: int, member: Member) -> dict[str, Any]:
-        return super().neuron(uid, member) | {"emission": member.incentive * 1000}
+        return super().neuron(uid, member) | {"emission": member.emission or member.incentive * 1000}
 
 
 def healthy_node() -> LiveNode:
@@ -58,6 +58,9 @@ def healthy_node() -> LiveNode:
         node.register(uid, miner, incentive=SHARES // 3)
     node.store("SubnetOwnerHotkey", [NETUID], owner)
     node.store("SubnetOwner", [NETUID], owner)
+    node.store("NetworkRegisteredAt", [NETUID], 500)
+    node.store("Burn", [NETUID], 5 * 10**8)
+    node.name("StreetVision")
     node.store("ServingRateLimit", [NETUID], node.rate_limit)
     node.start()
     return node

@@ -3,22 +3,28 @@
 import re
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
 from miner.axon.caller import Rules
 from miner.chain.base import Neuron
-from miner.chain.queries import ChainHead, Metagraph, PublishedEndpoint, PublishedRecord, SubnetMember
+from miner.chain.earnings import MachineCost, Metagraph, Ownership, SubnetMember
+from miner.chain.market import MarketMemory
+from miner.chain.queries import ChainHead, PublishedEndpoint, PublishedRecord
 from miner.doctor import chain
 from miner.doctor.findings import Level
 from tests.unit.miner.doctor.test_here import expect
 
 GB = 10**9
+NOON = 1_800_000_000.0
 
 
 def member(uid: int, hotkey: str, incentive: float = 0.0, *, permit: bool = False, update: int = 0) -> SubnetMember:
     neuron = Neuron(uid, hotkey, 10.0 * permit, permit, incentive=incentive, last_update=update)
-    return SubnetMember(neuron, f"cold-{hotkey}", int(incentive * 1e6))
+    return SubnetMember(
+        neuron, f"cold-{hotkey}", int(incentive * 1e9), registered_at=3_103 if hotkey == "ours" else 100 + uid
+    )
 
 
 OURS = PublishedEndpoint(ip_address("1.2.3.4"), 8091)
@@ -34,13 +40,18 @@ SUBNET = Metagraph(
     ],
     owner_hotkey="owner",
     owner_coldkey="cold-owner",
+    name="StreetVision",
+    registered_at=3_000,
+    tempo=360,
     burned=0.0,
-    cutoff=5000,
-    immune_blocks=300,
-    published=PublishedRecord(OURS, 9_000),
+    cost=0.5,
+    price=0.05,
+    immunity=7_197,  # ours has 300 blocks left
+    capacity=4,
+    floor=0,
 )
 HEAD = ChainHead(spec_version=461, block=10_000, block_seconds=12.0, ahead=3.0, slack=6.0)
-CHAIN = chain.ChainFacts("finney", HEAD, SUBNET)
+CHAIN = chain.ChainFacts("finney", HEAD, SUBNET, PublishedRecord(OURS, 9_000))
 WHO = chain.ChainIdentity(72, "wallet", "ours", "finney")
 NOBODY = replace(WHO, hotkey="")
 DARK = chain.ChainFacts("finney", fault="no answer within 20 s")
@@ -105,7 +116,10 @@ def test_what_those_who_asked_the_running_miner_say_of_its_clock(
 @pytest.mark.parametrize(
     ("facts", "level", "words"),
     [
-        (CHAIN, "ok", "2 of 4 .* 0% "),
+        (CHAIN, "ok", r"2 of 4 .* 0% .*; we earn 8 alpha a day = 0\.4 TAO, 12 TAO a month"),
+        (on(price=None), "ok", "we earn 8 alpha a day$"),
+        (on(tempo=None), "ok", "0% of it is burned$"),
+        (on(has_consensus=False, members=[]), "warning", "without consensus"),
         (paid(0, 0, 0, 0), "problem", "halted"),
         (paid(1, 0, 0, 0), "problem", "burning: 100%"),
         (paid(0.995, 0, 0.005, 0), "problem", "burning: (99|100)%"),
@@ -122,6 +136,65 @@ def test_what_those_who_asked_the_running_miner_say_of_its_clock(
 )
 def test_pay(facts: chain.ChainFacts, level: Level, words: str) -> None:
     expect(chain.judge_pay(facts, WHO), level, words)
+
+
+@pytest.mark.parametrize(("cost", "level"), [(11.9, "ok"), (12.1, "warning")])
+def test_pay_against_what_the_machine_costs(cost: float, level: Level) -> None:
+    expect(chain.judge_pay(CHAIN, WHO, MachineCost(cost)), level, "12 TAO a month")
+    assert chain.judge_pay(on(price=None), WHO, MachineCost(cost)).level == "ok", "nothing to compare with"
+
+
+FIRST = Ownership("StreetVision", "cold-owner", 3_000, 1_700_000_000.0)
+
+
+def remembered(first: Ownership | None = FIRST, *costs: float) -> MarketMemory:
+    return MarketMemory(Path("market.json"), first, [(NOON - 60 * n, cost) for n, cost in enumerate(costs)])
+
+
+@pytest.mark.parametrize(
+    ("facts", "memory", "level", "words"),
+    [
+        (CHAIN, None, "ok", "72 is 'StreetVision', .*cold-owner, .* 3000$"),
+        (CHAIN, remembered(), "ok", "^72 is"),
+        (CHAIN, remembered(None), "ok", "^72 is"),
+        (on(owner_coldkey="cold-buyer"), None, "ok", "owned by cold-buyer"),
+        (
+            on(owner_coldkey="cold-buyer"),
+            remembered(),
+            "warning",
+            "changed hands: .*cold-buyer; on 2023-11-14 ",
+        ),
+        (on(registered_at=9_000), remembered(), "problem", "changed hands: .* since block 9000; .* of block 3000"),
+        (on(name="NATIX Network"), remembered(), "ok", "'NATIX Network'"),
+        (on(name="Street Vision"), remembered(), "ok", "'Street Vision'"),
+        (on(name="Widgets"), remembered(), "warning", "'Widgets'"),
+        (on(name=""), remembered(), "ok", "no name on chain"),
+        (on(name=None), remembered(), "ok", "no name on chain"),
+        (on(owner_coldkey=None), remembered(), "warning", "does not say"),
+        (DARK, None, "warning", "not read"),
+    ],
+)
+def test_subnet(facts: chain.ChainFacts, memory: MarketMemory | None, level: Level, words: str) -> None:
+    finding = chain.judge_subnet(replace(facts, memory=memory), WHO)
+    expect(finding, level, words)
+    if "changed" in words:
+        assert finding.todo.endswith("delete market.json")
+
+
+@pytest.mark.parametrize(
+    ("facts", "memory", "level", "words"),
+    [
+        (CHAIN, None, "ok", r"^0\.5 TAO to register$"),
+        (CHAIN, remembered(FIRST, 0.2, 0.4), "ok", "register$"),
+        (CHAIN, remembered(FIRST, 0.4, 0.16), "warning", r"3\.1 times the least"),
+        (CHAIN, remembered(FIRST, 0.4, *[0.4] * 1440, 0.16), "ok", "register$"),  # over a day ago
+        (on(lock_share=0.25), None, "ok", "25% is locked"),
+        (on(cost=None, unsaid={"cost": "no Burn"}), remembered(), "warning", "no Burn"),
+        (DARK, None, "warning", "not read"),
+    ],
+)
+def test_cost(facts: chain.ChainFacts, memory: MarketMemory | None, level: Level, words: str) -> None:
+    expect(chain.judge_cost(replace(facts, memory=memory), NOON), level, words)
 
 
 @pytest.mark.parametrize(
@@ -177,10 +250,14 @@ def test_registration(facts: chain.ChainFacts, who: chain.ChainIdentity, level: 
 @pytest.mark.parametrize(
     ("facts", "who", "level", "words"),
     [
-        (CHAIN, WHO, "ok", r"incentive 0\.4000, rank 2 of 4; immune for 60 min"),
-        (on(immune_blocks=-5), WHO, "ok", "no longer immune"),
-        (replace(paid(0, 0, 1, 0)), WHO, "ok", "immune for"),
-        (replace(CHAIN, subnet=replace(paid(0, 0, 1, 0).subnet or SUBNET, immune_blocks=0)), WHO, "warning", "rank 2"),
+        (CHAIN, WHO, "ok", r"incentive 0\.4000, rank 2 of 2 who earn; immune for 60 min; not among those"),
+        (on(capacity=9), WHO, "ok", "immune for 60 min"),
+        (on(immunity=None), WHO, "ok", "who earn$"),
+        (on(immunity=0), WHO, "warning", "no longer immune; number 2 of 3 to be replaced"),
+        (on(immunity=0, capacity=6), WHO, "ok", "number 2 of 3 to be replaced and 2 free"),
+        (on(immunity=0, floor=9), WHO, "ok", "no longer immune; not"),
+        (paid(0, 0, 1, 0), WHO, "ok", "earns nothing, like 1 of 2"),
+        (paid(1, 0, 0, 0), WHO, "ok", "nothing, like all others"),
         (CHAIN, replace(WHO, hotkey="stranger"), "warning", "not registered"),
         (CHAIN, NOBODY, "warning", "without a hotkey"),
         (DARK, WHO, "warning", "not read"),
@@ -208,7 +285,7 @@ def test_standing(facts: chain.ChainFacts, who: chain.ChainIdentity, level: Leve
 def test_address(
     published: PublishedEndpoint | None, ours: PublishedEndpoint | str, is_running: bool, level: Level, words: str
 ) -> None:
-    facts = on(published=PublishedRecord(published, 9000))
+    facts = replace(CHAIN, published=PublishedRecord(published, 9000))
     expect(chain.judge_address(facts, WHO, ours, "0.0.0.0", running=is_running), level, words)
 
 
@@ -217,7 +294,7 @@ def test_address(
 def test_an_address_that_nobody_reaches_is_promised_to_nobody(address: str, is_running: bool) -> None:
     """Whether it stands on chain, or not yet, or the chain was never read, or the hotkey is not registered."""
     ours = PublishedEndpoint(ip_address(address), 8091)
-    stands, none = on(published=PublishedRecord(ours, 9000)), on(published=PublishedRecord(None, 0))
+    stands, none = (replace(CHAIN, published=PublishedRecord(one, 9000)) for one in (ours, None))
     for facts in (stands, none, DARK):
         for who in (WHO, NOBODY, replace(WHO, hotkey="stranger")):
             finding = chain.judge_address(facts, who, ours, "0.0.0.0", running=is_running)
@@ -227,7 +304,7 @@ def test_an_address_that_nobody_reaches_is_promised_to_nobody(address: str, is_r
 
 def test_an_ipv6_address_is_as_good_where_it_is_listened_on() -> None:
     for host in ("::", "2600::1"):
-        facts = on(published=PublishedRecord(SIXTH, 9000))
+        facts = replace(CHAIN, published=PublishedRecord(SIXTH, 9000))
         expect(chain.judge_address(facts, WHO, SIXTH, host, running=True), "ok", r"\[2600::1\]:8091, published")
 
 
