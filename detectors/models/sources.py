@@ -52,22 +52,41 @@ def fetch(repo: str, revision: str, within: str) -> Path:
     return snapshot
 
 
-def _reason(error: BaseException, repo: str) -> str:
-    """Return why a repository can't be had, in the hub's own words where it said any, and what can be done."""
+@dataclass(frozen=True, slots=True)
+class HubRefusal:
+    """What the hub answered in place of what it was asked for."""
+
+    status: int
+    code: str | None  # its X-Error-Code
+    words: str  # its own sentence
+    url: str
+    of_revision: bool
+
+
+def hub_refusal(error: BaseException) -> HubRefusal | None:
+    """Return the hub's refusal within an error of its library; None: it did not answer."""
     from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 
     cause: BaseException | None = error
-    while cause is not None and getattr(cause, "response", None) is None:  # the refusal may be another error's cause
-        cause = cause.__cause__
+    while not (cause is None or (isinstance(cause, HfHubHTTPError) and cause.response is not None)):
+        cause = cause.__cause__  # the refusal may be another error's
     if not isinstance(cause, HfHubHTTPError) or (response := cause.response) is None:
-        return f"can't be fetched and is not in the cache: {in_one_line(error)}"
-    status, code = response.status_code, response.headers.get("X-Error-Code")
+        return None
     said = response.headers.get("X-Error-Message") or cause.server_message or response.reason or "no reason given"
-    words = f"{' '.join(said.split()).rstrip('.')} ({status})"
-    if isinstance(cause, RevisionNotFoundError):
+    code, is_of_revision = response.headers.get("X-Error-Code"), isinstance(cause, RevisionNotFoundError)
+    return HubRefusal(response.status_code, code, " ".join(said.split()).rstrip("."), str(response.url), is_of_revision)
+
+
+def _reason(error: BaseException, repo: str) -> str:
+    """Return why a repository can't be had, in the hub's own words where it said any, and what can be done."""
+    found = hub_refusal(error)
+    if found is None:
+        return f"can't be fetched and is not in the cache: {in_one_line(error)}"
+    words = f"{found.words} ({found.status})"
+    if found.of_revision:
         return f"is not on the hub: {words}: a branch, tag or commit of it is needed (revision)"
-    page = "/".join([*str(response.url).split("/")[:3], repo])
-    return f"is refused by the hub: {words}: {way_out(status, code, said, page)}"
+    page = "/".join([*found.url.split("/")[:3], repo])
+    return f"is refused by the hub: {words}: {way_out(found.status, found.code, found.words, page)}"
 
 
 def way_out(status: int, code: str | None, said: str, page: str) -> str:

@@ -346,10 +346,26 @@ class _Teller:
 
 
 def _strip(best: Path, target: Path) -> Path:
-    """Write the best weights without the optimiser's state."""
+    """Write the best weights without the optimiser's state, and without the paths of this machine."""
     from ultralytics.utils.torch_utils import strip_optimizer
 
     partial = target.with_name("partial.pt")
-    strip_optimizer(best, partial)
+    found = strip_optimizer(best, partial)
+    network = found["model"]
+    network.args, network.yaml = without_paths(network.args), without_paths(network.yaml)
+    whole = {name: value if name == "model" else without_paths(value) for name, value in found.items()}
+    torch.save(whole, partial)
     settle(partial, target)
     return target
+
+
+def without_paths(value: Any) -> Any:
+    """Return settings in which the last name stands for each absolute path."""
+    match value:
+        case str() if Path(value).is_absolute():
+            return Path(value).name
+        case dict():
+            return {key: without_paths(one) for key, one in value.items()}
+        case list():
+            return [without_paths(one) for one in value]
+    return value

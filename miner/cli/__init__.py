@@ -25,6 +25,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Models": {
         "models": "Fetch, export, list, show and remove models.",
+        "publish": "Publish a trained model on Hugging Face with the card that NATIX asks for, and name its MODEL_URL.",
         "export": "Export the configured model to ONNX.",
         "tune": "Measure backends, prepared precisions and splits of the cores; store the best as the plan.",
         "bench": "Measure the configured model: all competitors in turn, on the same number of threads.",

@@ -31,6 +31,7 @@ LOCAL_SECONDS = 3.0
 NETWORK_SECONDS = 18.0  # a block takes 12
 CHAIN_SECONDS = NETWORK_SECONDS + GRACE_SECONDS + CLOSE_SECONDS
 SERVICES_SECONDS = 6.0  # all are asked at once
+HUB_SECONDS = natix.HUB_SECONDS + 2  # beside them; a slow name server is left behind
 INFERENCE_SECONDS = 35.0
 
 STANDALONE = ok("chain", "standalone: no chain is contacted, nothing is published, nothing is earned")
@@ -145,8 +146,8 @@ class CheckUp:
         settings = self.settings
         if settings.is_standalone:
             return [STANDALONE], None, _local_address(settings)
-        facts, services, ours = await asyncio.gather(
-            _read_chain(settings, hotkey), _ask_services(settings), _own_address(settings)
+        facts, services, ours, published = await asyncio.gather(
+            _read_chain(settings, hotkey), _ask_services(settings), _own_address(settings), _read_published(settings)
         )
         who = chain.ChainIdentity(settings.netuid, settings.wallet_name, hotkey, settings.chain_address)
         judges = {
@@ -162,6 +163,7 @@ class CheckUp:
             "subnet": lambda: chain.judge_subnet(facts, who),
             "cost": lambda: chain.judge_cost(facts, time.time()),
             "natix": lambda: natix.judge_natix(facts.subnet, who, Registrations(settings.state_dir)),
+            "published": lambda: natix.judge_published(published, hotkey),
         }
         registered = chain.own_uid(facts.subnet, hotkey) is not None if facts.subnet is not None else None
         return [judged(name, judge) for name, judge in judges.items()], registered, ours
@@ -193,6 +195,12 @@ async def _read_chain(settings: Settings, hotkey: str) -> chain.ChainFacts:
                 await client.close()
 
     return await asked_in_time(read, CHAIN_SECONDS, lambda words: chain.ChainFacts(address, fault=words))
+
+
+async def _read_published(settings: Settings) -> natix.PublishedFacts:
+    return await in_time(
+        partial(natix.read_published, settings), HUB_SECONDS, lambda words: natix.no_facts(settings, words)
+    )
 
 
 async def _ask_services(settings: Settings) -> float | None:

@@ -3,8 +3,10 @@
 StreetVision's own `miner.env` works as it is, inline comments included.
 """
 
+import io
 import os
 import re
+import stat
 from collections.abc import Collection, Container, Iterator
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from miner.settings.validators import nearest
 HUB = "HF_"  # HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, …: huggingface_hub's own
 # What python-dotenv takes for a comment outside quotes. systemd drops the space before one that is all there is.
 COMMENT = re.compile(r"^#\s.*|\s+#.*")
+# What stands before the value, a comment, and the end of the line.
+ASSIGNMENT = re.compile(r"(\s*(?:export\s+)?[^\s=]+[ \t]*=).*?([ \t]+#[^\n]*)?(\s*)", re.DOTALL)
 QUOTED = re.compile(r"\s*(?:'[^']*'|\"[^\"]*\")\s*")
 SET_BY_US = "HF_HUB_DISABLE_TELEMETRY"  # by `detectors`, for every command
 HUB_TOKEN = "HF_TOKEN"  # noqa: S105 - a key
@@ -122,3 +126,45 @@ def key_notes(names: Collection[str], env_file: Path | None) -> Iterator[str]:
     unused = {key.upper() for key, value in (*os.environ.items(), *given.items()) if value} & set(UNUSED_KEYS)
     if unused:
         yield f"{', '.join(sorted(unused))}: accepted and unused; this miner answers images only and calls no proxy"
+
+
+def set_in_file(env_file: Path, name: str, value: str) -> None:
+    """Write a setting into the file, and leave every other line as it is; a crash leaves the old file or the new one.
+
+    Raises:
+        ConfigurationError: it can't be read or written.
+    """
+    path = env_file.resolve()
+    try:
+        found = path.stat() if path.exists() else None
+        text = path.read_text(encoding="utf-8") if found is not None else ""
+        partial = path.with_name(path.name + ".partial")
+        partial.unlink(missing_ok=True)
+        descriptor = os.open(
+            partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IMODE(found.st_mode) if found else 0o600
+        )
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            if found is not None:
+                os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
+                os.fchown(descriptor, found.st_uid, found.st_gid)
+            file.write(with_setting(text, name, value))
+            file.flush()
+            os.fsync(descriptor)
+        partial.replace(path)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise ConfigurationError(f"--env-file={env_file}: can't be written: {reason}") from error
+
+
+def with_setting(text: str, name: str, value: str) -> str:
+    """Return a settings file's text with this value for a setting: where it stands, else on a line of its own."""
+    lines, is_there = [], False
+    for binding in parse_stream(io.StringIO(text)):
+        line = binding.original.string
+        if (binding.key or "").upper() == name and (found := ASSIGNMENT.fullmatch(line)):
+            line, is_there = f"{found[1]}{value}{found[2] or ''}{found[3]}", True
+        lines.append(line)
+    whole = "".join(lines)
+    if is_there:
+        return whole
+    return f"{whole}{'' if whole.endswith(chr(10)) or not whole else chr(10)}{name}={value}\n"

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 pytest.importorskip("ultralytics")
 
 from miner.cli import app
+from miner.natix.publication import find_model
 from tests.models import make_vit
 from tests.photos import fill
 from tests.process.conftest import StartDaemon
@@ -149,6 +150,13 @@ def test_a_head_is_trained_from_precomputed_features_and_serves(
     assert list((training.run / "tensorboard").rglob("events*"))
     assert len(list((training.run / "plots").glob("*.png"))) == 5
     assert (training.run / "resources.csv").read_text().startswith("seconds,cpu_share,resident_mb")
+    published = find_model(training.run)
+    assert {*published.documents, *published.weights} == {
+        "config.json",
+        "preprocessor_config.json",
+        "model.safetensors",
+    }
+    assert published.figures == training.results["figures"]
     daemon = start_daemon(IMAGE_DETECTOR_CONFIG=training.run / "detector.yaml").ready()
     assert 0 <= daemon.ask(street).json()["prediction"] <= 1
 
@@ -187,6 +195,9 @@ def test_a_yolo_killed_within_an_epoch_and_resumed_learns_the_same(photos: Path,
     assert killed.losses() == whole.losses()
     assert killed.results["figures"] == whole.results["figures"]
     assert (killed.run / "served" / "model.onnx").is_file()
+    published = find_model(killed.run)  # which no path of this machine is in
+    assert set(published.weights) == {"model.pt"}
+    assert published.figures == killed.results["figures"]
 
 
 def test_where_memory_runs_short_the_micro_batch_is_halved_and_the_training_goes_on(

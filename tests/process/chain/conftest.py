@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from miner.natix.publication import NATIX_CARD, natix_card
 from miner.natix.registration import Registration, Registrations
+from tests.hub import Hub, serving
 from tests.process.chain.checkup import Prober, Setup
 from tests.process.chain.live_node import EXTERNAL_IP, NETUID, OWN_UID, SECRETS, VALIDATOR_UID, LiveNode, healthy_node
 from tests.process.chain.scene import START
@@ -66,9 +68,11 @@ def setup(tmp_path_factory: pytest.TempPathFactory, street: bytes, model: str) -
         stack.callback(prober.shutdown)
         node = healthy_node()
         stack.callback(node.stop)
+        hub = stack.enter_context(serving(Hub({}, repository="you/roadwork")))
         daemon = Daemon(
             folder,
             {
+                "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": 0, "MODEL_URL": "https://huggingface.co/you/roadwork",
                 "SUBTENSOR_NETWORK": node.url, "NETUID": NETUID, "CHAIN_SYNC_SECONDS": 0.2,
                 "WALLET_PATH": folder / "state" / "wallets", "WALLET_NAME": "standalone", "WALLET_HOTKEY": "miner",
                 "AXON_EXTERNAL_IP": EXTERNAL_IP, "MINER_AXON_HOST": "0.0.0.0",
@@ -80,6 +84,8 @@ def setup(tmp_path_factory: pytest.TempPathFactory, street: bytes, model: str) -
         node.register(OWN_UID, daemon.keys.miner.hotkey.ss58_address, incentive=100)
         natix = Registration(progress="succeeded", netuid=NETUID, uid=OWN_UID, sent=1.0, since=1.0, at=1.0)
         Registrations(daemon.state).keep(daemon.keys.miner.hotkey.ss58_address, natix)
+        card = natix_card("roadwork", "of a test", "1.0.0", daemon.keys.miner.hotkey.ss58_address)
+        hub.files = {NATIX_CARD: card.model_dump_json().encode()}
         validator = daemon.keys.validator.hotkey.ss58_address
         node.register(VALIDATOR_UID, validator, permit=True, last_update=node.block)
         daemon.start().ready()

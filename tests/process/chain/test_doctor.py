@@ -19,7 +19,7 @@ from tests.process.daemon import PATIENCE, Daemon
 LINES = [
     "settings", "hotkey", "coldkey", "cpu", "memory", "disk", "model", "inference", "miner", "port", "reachable",
     "asked", "chain", "sdk", "clock", "registration", "standing", "address", "validators", "rules", "pay",
-    "subnet", "cost", "natix",
+    "subnet", "cost", "natix", "published",
 ]  # fmt: skip
 
 

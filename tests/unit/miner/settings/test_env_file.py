@@ -14,7 +14,8 @@ WRONG = "NETUID=of-the-file\n"  # the fault proves that the file was read
 COMMANDS = (
     ["run"], ["top"], ["query", "photo.jpg"], ["reload"], ["report"], ["tune"], ["models", "download"],
     ["models", "list"], ["export"], ["bench"], ["simulate"], ["evaluate", "photos"], ["calibrate", "photos"],
-    ["config"], ["precompute", "branches", "photos", "--out", "x.npz"],
+    ["config"], ["precompute", "branches", "photos", "--out", "x.npz"], ["register"],
+    ["publish", "run", "--repo", "you/roadwork"],
 )  # fmt: skip
 
 

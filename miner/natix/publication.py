@@ -1,0 +1,266 @@
+"""The published model: a run or a folder comes in, a repository's files go out, and nothing else of this machine.
+
+NATIX wants a model on the hub with a `model_card.json` that names the hotkey and the version (their docs/Mining.md).
+"""
+
+import json
+import re
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from detectors.errors import DetectorError
+from detectors.models.checkpoint import inspect, weight_files, weight_names
+from detectors.models.documents import read_json
+from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, ModelConfig, ProcessorConfig
+from detectors.models.manifest import NAME as MANIFEST_FILE
+from miner.errors import ConfigurationError
+
+NATIX_CARD, README = "model_card.json", "README.md"
+FIRST_VERSION = "1.0.0"
+VERSION = re.compile(r"(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})", re.ASCII)
+# A training's folder (detectors/training/README.md).
+RESULTS_FILE, RUN_CONFIG, RUN_MODEL, RUN_YOLO = "results.json", "config.yaml", "model", "model.pt"
+PICKLED = "pytorch_model.bin"
+MADE_BY = "<!-- made by roadwork-miner publish -->"  # a README.md without it is somebody's own
+PARTS = {"val": "validation (the epoch was chosen by it)", "test": "test (kept back from everything)"}
+PLACES = re.compile(rb"(?:/home/|/root/|/Users/|[A-Z]:\\+Users\\+)[^\x00-\x1f\"']{0,80}")  # of whoever made it
+TOKENS = re.compile(rb"hf_[A-Za-z0-9]{30,}")
+OF_THE_MACHINE = ("_name_or_path", "name_or_path", "_commit_hash")  # keys that transformers writes, and nobody needs
+
+
+class NatixCard(BaseModel):
+    """`model_card.json` as NATIX reads it; more keys are passed over."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    model_name: str
+    description: str
+    version: str = Field(pattern=f"^(?:{VERSION.pattern})$")
+    submitted_by: str
+    submission_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwnModel:
+    """A model on this disk, as it would be published: the files that are the model, and what was measured of it."""
+
+    folder: Path
+    is_yolo: bool
+    weights: Mapping[str, Path]  # by their names in the repository
+    documents: Mapping[str, bytes]
+    figures: Mapping[str, Mapping[str, Any]]  # by the part of the photos
+    base: str = ""  # the repository that it learnt from
+
+
+def find_model(path: Path) -> OwnModel:
+    """Return the model of a training run, of a Hugging Face folder, or of a YOLO's .pt file.
+
+    Raises:
+        ConfigurationError: it is none of these, or it may not be given away as it is.
+    """
+    try:
+        found = _find(path)
+    except DetectorError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+    for name, private in _private(found, path):
+        raise ConfigurationError(
+            f"{path}: {name} holds {private}, which is nobody else's business: take it out, and publish again"
+        )
+    return found
+
+
+def _find(path: Path) -> OwnModel:
+    if path.is_file() and path.suffix == ".pt":
+        return OwnModel(path.parent, True, {path.name: path}, {}, {})
+    if not path.is_dir():
+        raise ConfigurationError(f"{path}: a training's folder, a Hugging Face folder or a .pt file is needed")
+    if (path / RUN_CONFIG).is_file() and not (path / CONFIG_FILE).is_file():
+        return _find_in_run(path)
+    if (path / MANIFEST_FILE).is_file():
+        raise ConfigurationError(
+            f"{path}: an exported folder, which NATIX can't read: publish the training's folder, or the weights that "
+            "it was exported from"
+        )
+    if (path / CONFIG_FILE).is_file():
+        return _hugging_face(path, {}, "")
+    raise ConfigurationError(f"{path}: no {CONFIG_FILE} of a model, nor {RUN_CONFIG} of a training, is in there")
+
+
+def _find_in_run(run: Path) -> OwnModel:
+    if not (run / RESULTS_FILE).is_file():
+        raise ConfigurationError(f"{run}: this training has not ended; roadwork-miner train --resume {run} goes on")
+    figures = read_json(run / RESULTS_FILE).get("figures")
+    figures = figures if isinstance(figures, dict) else {}
+    if (run / RUN_YOLO).is_file():
+        return OwnModel(run, True, {RUN_YOLO: run / RUN_YOLO}, {}, figures)
+    config = yaml.safe_load((run / RUN_CONFIG).read_text(encoding="utf-8"))
+    base = str(config.get("model", "")) if isinstance(config, dict) else ""
+    is_repository = re.fullmatch(r"[\w.-]+/[\w.-]+", base) is not None and not base.startswith(".")
+    return _hugging_face(run / RUN_MODEL, figures, base if is_repository else "")
+
+
+def _hugging_face(folder: Path, figures: Mapping[str, Mapping[str, Any]], base: str) -> OwnModel:
+    names = weight_names(folder)
+    if not names and (folder / PICKLED).is_file():
+        raise ConfigurationError(
+            f"{folder}: {PICKLED} is a pickle, which runs whatever its maker put into it, so it is not opened here; "
+            "where you trust it, transformers makes a model.safetensors of it: AutoModelForImageClassification"
+            ".from_pretrained(FOLDER).save_pretrained(FOLDER, safe_serialization=True)"
+        )
+    weight_files(folder)
+    inspect(folder)
+    ModelConfig.read(folder)
+    ProcessorConfig.read(folder)
+    documents = {
+        name: json.dumps(_without_origin(read_json(folder / name)), indent=2).encode() + b"\n"
+        for name in (CONFIG_FILE, PROCESSOR_FILE)
+    }
+    return OwnModel(folder, False, {name: folder / name for name in names}, documents, figures, base)
+
+
+def _without_origin(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in OF_THE_MACHINE}
+
+
+def _private(model: OwnModel, path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the files that would give away a folder of this machine or a token, with what it is."""
+    places = {Path.home(), path.absolute(), path.absolute().parent}
+    own = re.compile(b"|".join(re.escape(str(one).encode()) for one in places if len(one.parts) > 2) or b"(?!)")
+    for name, text in [*model.documents.items(), *_texts_of_weights(model.weights)]:
+        found = own.search(text) or PLACES.search(text)
+        if found is not None:
+            yield name, f"a path of this machine ({found[0].decode(errors='replace')})"
+        elif TOKENS.search(text) is not None:
+            yield name, "a token of the hub"
+
+
+def _texts_of_weights(weights: Mapping[str, Path]) -> Iterator[tuple[str, bytes]]:
+    """Yield what stands in weights besides the numbers: a header, an index, a pickle's objects."""
+    for name, path in weights.items():
+        if path.suffix == ".safetensors":
+            with path.open("rb") as file:
+                yield name, file.read(int.from_bytes(file.read(8), "little"))
+        elif path.suffix == ".json":
+            yield name, path.read_bytes()
+        elif zipfile.is_zipfile(path):  # as torch saves
+            with zipfile.ZipFile(path) as archive:
+                for member in archive.namelist():
+                    if member.endswith(".pkl"):
+                        yield name, archive.read(member)
+        else:
+            raise ConfigurationError(f"{path}: not a file as torch saves them")
+
+
+def natix_card(name: str, description: str, version: str, hotkey: str, now: float | None = None) -> NatixCard:
+    """Return the card; `now` in seconds since 1970, None: the clock's."""
+    at = int(time.time() if now is None else now)
+    return NatixCard(model_name=name, description=description, version=version, submitted_by=hotkey, submission_time=at)
+
+
+def read_card(text: bytes) -> NatixCard:
+    """Read a published card.
+
+    Raises:
+        ValueError: it is none; the message says why in one line.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("it is not JSON") from error
+    if not isinstance(values, dict):
+        raise ValueError("it is no JSON object")
+    try:
+        return NatixCard.model_validate(values)
+    except ValidationError as error:
+        faults = [f"{fault['loc'][0] if fault['loc'] else ''}: {fault['msg'].lower()}" for fault in error.errors()]
+        raise ValueError("; ".join(faults)) from error
+
+
+def next_version(last: str | None, given: str | None) -> str:
+    """Return the version to publish: the one that is given, else the patch after the last.
+
+    Raises:
+        ConfigurationError: the given one is none, or not above the last.
+    """
+    if given is None:
+        if last is None:
+            return FIRST_VERSION
+        *front, patch = _numbers(last)
+        return ".".join(map(str, (*front, patch + 1)))
+    if not VERSION.fullmatch(given):
+        raise ConfigurationError(f"--version={given}: X.Y.Z with three numbers is allowed")
+    if last is not None and _numbers(given) <= _numbers(last):
+        raise ConfigurationError(f"--version={given}: above {last}, which is published, is allowed")
+    return given
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
+
+
+def readme(model: OwnModel, card: NatixCard, license_: str | None) -> str:
+    """Return the model card for people: front matter as the hub reads it, and what was measured."""
+    front: dict[str, object] = {} if license_ is None else {"license": license_}
+    front |= {
+        "library_name": "ultralytics" if model.is_yolo else "transformers",
+        "pipeline_tag": "image-classification",
+    }
+    front |= {"base_model": model.base} if model.base else {}
+    front |= {"tags": ["roadwork", "streetvision", "natix", "bittensor"], "metrics": ["accuracy"]}
+    rows = [_row(PARTS.get(part, part), row) for part, row in model.figures.items()]
+    if rows:
+        figures = "\n".join([
+            "| part | photos | accuracy (95 %) | MCC | AUC | Brier | expected reward (95 %) |",
+            "| --- | --- | --- | --- | --- | --- | --- |", *rows, "",
+            "Measured on photos kept back, on the exported network. The expected reward is what validators of "
+            "StreetVision pay a miner that is right this often: the mean of "
+            "`(0.5 · MCC of the last 100 + 0.5 · accuracy of the last 10) ** 3`.",
+        ])  # fmt: skip
+    else:
+        figures = "Nothing was measured here."
+    pickle = (
+        "\n`.pt` is a pickle: loading it runs what is in it, so take it from whom you trust alone.\n"
+        if model.is_yolo
+        else ""
+    )
+    return f"""---
+{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---
+{MADE_BY}
+
+# {card.model_name}
+
+{card.description}
+{pickle}
+Version {card.version}, submitted by `{card.submitted_by}`.
+
+## Figures
+
+{figures}
+
+## Limits
+
+It knows what its photos show. Photos of other countries, seasons, cameras and kinds of roadwork were not measured.
+"""
+
+
+def _row(part: str, row: Mapping[str, Any]) -> str:
+    cells = [_cell(row.get(name)) for name in ("photos", "accuracy", "mcc", "auc", "brier", "reward")]
+    return f"| {part} | {' | '.join(cells)} |"
+
+
+def _cell(value: object) -> str:
+    match value:
+        case {"value": float(middle), "low": float(low), "high": float(high)}:
+            return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+        case int():
+            return str(value)
+        case float():
+            return f"{value:.3f}"
+    return "–"
