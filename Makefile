@@ -32,7 +32,7 @@ $(error $(MISSPELT)=$($(MISSPELT)): the settings file is ENV_FILE=$($(MISSPELT))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all run query simulate top tables dashboards doctor models export starter starter-folds vit-base bench bench-axon bench-hop bench-keys bench-shadow check lint test fuzz soak install-service uninstall-service test-remote test-service lock clean
+.PHONY: help setup setup-all run query simulate top tables dashboards doctor models export starter starter-folds vit-base bench bench-axon bench-hop bench-keys bench-shadow check lint test fuzz soak install-service uninstall-service test-remote test-service test-container lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 19
@@ -163,8 +163,12 @@ test-remote: $(VENV)/.all ## Try the remote backend with a real Ray Serve (insta
 test-service: $(VENV)/.all ## Try the service on a booted systemd in a container (root, debootstrap, systemd-container)
 	@ROADWORK_TEST_SERVICE=1 $(BIN)/pytest tests/service $(ARGS)
 
-lock: $(VENV)/.all ## Pin again what serving needs (env/serve.txt)
+test-container: $(VENV)/.all ## Build the image and try it, compose.yaml and Alertmanager (root, podman and more: tests/README.md)
+	@ROADWORK_TEST_CONTAINER=1 $(BIN)/pytest tests/container $(ARGS)
+
+lock: $(VENV)/.all ## Pin again what serving needs, and what builds the package (env/serve.txt, env/build.txt)
 	@$(BIN)/uv pip compile pyproject.toml -c env/constraints.txt --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q -o env/serve.txt
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q -o env/build.txt
 
 clean: ## Remove the environment and what tests have cached
 	@rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache *.egg-info

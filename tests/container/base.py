@@ -11,7 +11,14 @@ SUITE = "trixie"
 PYTHON = f"docker.io/library/python:3.13-slim-{SUITE}"
 PACKAGES = {"python": ("python3", "python3-venv"), "watch": ("prometheus", "prometheus-alertmanager")}
 # What Debian's slim images leave out too.
-LEFT_OUT = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "var/cache/apt", "var/lib/apt/lists")
+LEFT_OUT = (
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/locale",
+    "usr/share/info",
+    "var/cache/apt",
+    "var/lib/apt/lists",
+)
 
 
 def archive(name: str, folder: Path) -> Path:
