@@ -44,7 +44,7 @@ $(error $(MISSPELT)=$($(MISSPELT)): the settings file is ENV_FILE=$($(MISSPELT))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-eval setup-all link run query simulate top tables dashboards doctor models export starter starter-folds vit-base bench bench-axon bench-hop bench-keys bench-shadow check lint test fuzz soak install-service upgrade-service uninstall-service test-remote test-service lock clean
+.PHONY: help setup setup-eval setup-all link run query simulate top tables dashboards doctor models export starter starter-folds vit-base bench bench-axon bench-hop bench-keys bench-shadow check lint test fuzz soak install-service upgrade-service uninstall-service test-remote test-service test-container lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 19
@@ -187,11 +187,15 @@ test-remote: $(VENV)/.all ## Try the remote backend with a real Ray Serve (insta
 test-service: $(VENV)/.all ## Try the service on a booted systemd in a container (root, debootstrap, systemd-container; SUITE=jammy MIRROR=its packages' address)
 	@ROADWORK_TEST_SERVICE=1 ROADWORK_TEST_SUITE=$(SUITE) ROADWORK_TEST_MIRROR=$(MIRROR) $(BIN)/pytest tests/service $(ARGS)
 
-LOCKED := -c env/constraints.txt --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q
+test-container: $(VENV)/.all ## Build the image and try it, compose.yaml and Alertmanager (root, podman and more: tests/README.md)
+	@ROADWORK_TEST_CONTAINER=1 $(BIN)/pytest tests/container $(ARGS)
 
-lock: $(VENV)/.all ## Pin again what serving needs (env/serve.txt), and what evaluating needs besides (env/eval.txt)
-	@$(BIN)/uv pip compile pyproject.toml $(LOCKED) -o env/serve.txt
-	@$(BIN)/uv pip compile pyproject.toml --extra eval $(LOCKED) $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' env/serve.txt) -o env/eval.txt
+LOCKED := --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -q
+
+lock: $(VENV)/.all ## Pin again what serving needs, what evaluating needs besides, and what builds the package (env/serve.txt, eval.txt, build.txt)
+	@$(BIN)/uv pip compile pyproject.toml -c env/constraints.txt $(LOCKED) -o env/serve.txt
+	@$(BIN)/uv pip compile pyproject.toml --extra eval -c env/constraints.txt $(LOCKED) $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' env/serve.txt) -o env/eval.txt
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' | $(BIN)/uv pip compile - $(LOCKED) -o env/build.txt
 
 clean: ## Remove the environment and what tests have cached
 	@rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache *.egg-info

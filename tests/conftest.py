@@ -21,7 +21,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 # Daemons, nodes, machines: every test there starts processes. Elsewhere those of a module that can.
-PROCESS_ROOMS = {"process", "chain", "service", "remote"}
+PROCESS_ROOMS = {"process", "chain", "service", "remote", "container"}
 TESTS = Path(__file__).parent
 
 

@@ -8,6 +8,11 @@ from typing import NoReturn
 
 import pytest
 
+from miner.chain.client import CLOSE_SECONDS, GRACE_SECONDS
+from miner.http.server import CLOSING_SECONDS
+from miner.inference.background import LAST_SECONDS
+from miner.settings.settings import Settings
+
 
 def make_help(folder: Path) -> str:
     """Return what `make help` prints."""
@@ -30,3 +35,12 @@ def missing(what: str, package: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(message)
     pytest.skip(message)
+
+
+def longest_stop() -> float:
+    """Return how many seconds a miner may take to stop: whoever kills it has to wait for longer.
+
+    Drained, then both ports and the chain's client closed, then what may hold a test of the model under way: beat,
+    health and reload.
+    """
+    return Settings().drain_seconds + 2 * CLOSING_SECONDS + CLOSE_SECONDS + GRACE_SECONDS + 3 * LAST_SECONDS

@@ -9,6 +9,7 @@ import pytest
 
 from tests.container.base import PYTHON, archive
 from tests.container.engine import COMPOSE, DOCKERFILE, Engine, missing_programs
+from tests.models import photo
 from tests.process.conftest import plain
 from tests.process.environments import REPOSITORY
 from tests.service.rootfs import wheelhouse
@@ -60,3 +61,8 @@ def watchers(engine: Engine) -> None:
 @pytest.fixture(scope="session")
 def white() -> bytes:
     return plain("white")
+
+
+@pytest.fixture(scope="session")
+def street() -> bytes:
+    return photo(640, 360)

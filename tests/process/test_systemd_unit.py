@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from miner.chain.client import CLOSE_SECONDS, GRACE_SECONDS
 from miner.cli import common
-from miner.http.server import CLOSING_SECONDS
-from miner.inference.background import LAST_SECONDS
 from miner.settings.settings import Settings
 from tests import tools
 
@@ -73,9 +70,7 @@ def test_the_unit_and_the_settings_agree() -> None:
     given = re.findall(r"^Environment=([A-Z_]+)=", TEXT, flags=re.MULTILINE)
     ours = [key for key in given if key.lower() in Settings.model_fields]
     assert set(given) - set(ours) == {"HOME", "MALLOC_ARENA_MAX", "PYTHONFAULTHANDLER"}
-    # Drained, then both ports and the chain's client closed, then what may hold a test of the model under way: beat,
-    # health and reload.
-    worst = Settings().drain_seconds + 2 * CLOSING_SECONDS + CLOSE_SECONDS + GRACE_SECONDS + 3 * LAST_SECONDS
+    worst = tools.longest_stop()
     assert float(value("TimeoutStopSec")) >= worst + 10
     assert f"At the worst {worst:.0f} s" in TEXT
     assert value("RestartPreventExitStatus") == "2"

@@ -114,7 +114,7 @@ def test_every_alert_has_a_severity_a_summary_and_a_paragraph_in_the_runbook() -
     for rule in rules("alerts.yml"):
         assert rule["labels"]["severity"] in {"warning", "critical"}
         assert rule["annotations"]["summary"]
-        file, _, anchor = rule["annotations"]["runbook"].partition("#")
-        assert file == "deploy/README.md"
+        file, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        assert file == "{{ $externalLabels.runbooks }}deploy/README.md"
         assert anchor == rule["alert"].lower()
         assert anchor in anchors
