@@ -89,7 +89,7 @@ def busy_hour() -> Overview:
                     ),
                 ],
             ),
-            "recent": [RequestView.of(one) for one in history.recent()[:12]],
+            "recent": [RequestView.of(one) for one in history.recent()[:8]],
         }
     )  # fmt: skip
 

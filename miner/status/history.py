@@ -70,7 +70,8 @@ class Durations:
         if self.counts is None:
             return None
         reached = np.cumsum(self.counts)
-        found = int(np.searchsorted(reached, share * int(reached[-1])))
+        rank = reached.dtype.type(math.ceil(share * int(reached[-1])))  # of its type: a float has all of them converted
+        found = int(reached.searchsorted(rank))
         return min(self.longest, FIRST_BIN * GROWTH ** (found * self.step))
 
 

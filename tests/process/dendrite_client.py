@@ -56,18 +56,18 @@ def wallet(hotkey):
     return bt.Wallet(name="standalone", hotkey=hotkey, path=TASK["wallets"])
 
 
-def axon_of(hotkey):
+def axon_of(hotkey, port=None):
     return bt.AxonInfo(
-        version=1, ip="127.0.0.1", port=TASK["port"], ip_type=4, hotkey=hotkey, coldkey=hotkey, protocol=4
+        version=1, ip="127.0.0.1", port=port or TASK["port"], ip_type=4, hotkey=hotkey, coldkey=hotkey, protocol=4
     )
 
 
 async def play(scene, synapse="ImageSynapse", image=0, key="validator", receiver="miner", wait=9.0, shift=0.0,
-               times=1, signed_by=None):  # fmt: skip
+               times=1, signed_by=None, port=None):  # fmt: skip
     """Play one scene with a Dendrite of its own, and return what the last answer was to it.
 
     `times` sends the same nonce again, `wait` is the timeout and `shift` moves the clock (both s), `signed_by`
-    names the key that really signs.
+    names the key that really signs, and `port` is another one than the daemon's first.
     """
     dendrite = bt.Dendrite(wallet=wallet(key))
     if signed_by:
@@ -79,7 +79,7 @@ async def play(scene, synapse="ImageSynapse", image=0, key="validator", receiver
         question = kind(image=TASK["images"][image])
         with clock_at(nonce) if pinned else contextlib.nullcontext():
             (answer,) = await dendrite(
-                axons=[axon_of(wallet(receiver).hotkey.ss58_address)],
+                axons=[axon_of(wallet(receiver).hotkey.ss58_address, port)],
                 synapse=question,
                 deserialize=False,
                 timeout=wait,

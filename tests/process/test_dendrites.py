@@ -13,7 +13,8 @@ import pytest
 
 from miner.errors import MESSAGES
 from tests.models import photo
-from tests.process.daemon import Daemon, clean_environment, eventually
+from tests.process.conftest import StartDaemon
+from tests.process.daemon import Daemon, clean_environment, eventually, free_port
 from tests.process.environments import environment
 from tests.process.inspection import probability_of
 
@@ -126,6 +127,24 @@ def test_a_dendrite_gets_the_models_page_in_an_extended_synapse(dendrite: Dendri
     assert answer.is_success
     assert answer.prediction == pytest.approx(probability_of(dendrite.daemon.ask(PICTURES[1])), abs=1e-6)
     assert answer.model_url == dendrite.daemon.settings["MODEL_URL"]
+
+
+def test_the_page_counts_what_each_hotkey_was_asked_by_dendrites(dendrite: Dendrite, start_daemon: StartDaemon) -> None:
+    ports = free_port(), free_port()
+    names = f"default:{ports[0]}, second:{ports[1]}"
+    daemon = start_daemon(WALLET_HOTKEYS=names, MINER_AXON_PORT=ports[0]).ready()
+    asked = [{"scene": str(number), "port": ports[0]} for number in range(2)]
+    asked += [{"scene": f"second {number}", "port": ports[1], "receiver": "miner-second"} for number in range(3)]
+    answers = dendrite.play(*asked, daemon=daemon)
+    assert [answer.statuses for answer in answers] == [[200, 200]] * 5
+    status = daemon.page("/status").json()
+    counts = {one["hotkey"]: (one["asked"], one["answered"]) for one in status["week"]["hotkeys"]}
+    own = [key["hotkey"] for key in status["keys"]]
+    assert [counts[hotkey] for hotkey in own] == [(2, 2), (3, 3)]
+    assert [one["hotkey"] for one in status["recent"]] == [own[1]] * 3 + [own[0]] * 2
+    (caller,) = status["hour"]["callers"]
+    assert (caller["asked"], caller["answered"], caller["stake"]) == (5, 5, 1000)
+    assert status["hour"]["validators"] == 1
 
 
 @pytest.mark.parametrize(

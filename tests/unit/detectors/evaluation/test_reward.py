@@ -1,6 +1,7 @@
 """The validators' formula, held against an implementation of its own by scikit-learn."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,18 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 
 from detectors.evaluation.estimates import play
-from detectors.evaluation.reward import ALPHA, RewardHistory, expected_reward, expected_rewards, rewards
+from detectors.evaluation.reward import (
+    ALPHA,
+    RewardHistory,
+    expected_reward,
+    expected_rewards,
+    measured_reward,
+    rewards,
+)
+from detectors.models.calibration import Calibration, CrossValidation, Evidence, Fusion
+from detectors.models.manifest import ExportFigures, Gate, LabelledFigures, Manifest
+
+STARTER = Path(__file__).parents[4] / "detectors" / "starter"
 
 Rounds = list[tuple[float | None, bool]]
 predictions = st.one_of(st.none(), st.sampled_from([0.0, 0.25, 0.5, np.nextafter(0.5, 1), 1.0]), st.floats(0, 1))
@@ -104,3 +116,28 @@ def test_missed_rounds_pay_nothing() -> None:
 def test_perfection_pays_one_and_a_guess_next_to_nothing() -> None:
     assert expected_rewards([1.0, 0.5], [1.0, 0.5]) == pytest.approx([1.0, 0.03], abs=0.02)
     assert expected_reward(0.0, 1.0) == pytest.approx(0.02, abs=0.01)
+
+
+def test_what_a_model_earns_is_what_was_measured_nearest_to_what_it_serves() -> None:
+    bare = Manifest.read(STARTER)
+    assert measured_reward(bare) is None, "nobody showed photos to it"
+    old = bare.model_copy(update={"judged": ExportFigures(photos=90, auc=0.9, reversed=False)})
+    assert measured_reward(old) is None
+    judged = ExportFigures(photos=100, auc=0.9, reversed=False, sensitivity=0.9, specificity=0.8)
+    exported = bare.model_copy(update={"judged": judged})
+    evidence = Evidence(photos=200, folds=5, reward_before=0.5, reward=0.6, gain_low=0.05, gain_high=0.2)
+    calibrated = exported.model_copy(update={"calibration": Calibration(evidence=evidence)})
+    figures = LabelledFigures(pictures=300, accuracy_fp32=0.9, accuracy=0.9, reward_fp32=0.7, reward=0.7)
+    gate = Gate(
+        recipe="dynamic", kept_fp32=[], pictures=300, max_difference=0.1, mean_difference=0.01, flips=0.0, seconds=0.1,
+        seconds_fp32=0.2, labelled=figures,
+    )  # fmt: skip
+    faster = calibrated.model_copy(update={"gate": gate})
+    measured = CrossValidation(photos=400, accuracy=0.9, mcc=0.8, reward=0.8, reward_low=0.7, reward_high=0.9)
+    fusion = Fusion(branches=["a", "b"], measured=measured)
+    found = [measured_reward(exported), measured_reward(calibrated), measured_reward(faster)]
+    found.append(measured_reward(faster, fusion))
+    assert [(one.photos, round(one.value, 4)) for one in found if one is not None] == [
+        (100, round(expected_reward(0.9, 0.8), 4)), (200, 0.6), (300, 0.7), (400, 0.8),
+    ]  # fmt: skip
+    assert measured_reward(bare, Fusion(branches=["a", "b"])) is None

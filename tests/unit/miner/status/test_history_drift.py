@@ -10,7 +10,7 @@ import pytest
 from detectors.models.calibration import spread, stability_index, tenth_of
 from detectors.models.config import read_config
 from detectors.models.manifest import Manifest
-from miner.cli.preparation import record_spread
+from miner.cli.preparation import open_folder, record_spread
 from miner.recorder.records import RequestRecord
 from miner.settings.settings import Settings
 from miner.status.history import DRIFT_WINDOW, MIN_DRIFT_PREDICTIONS, Drift
@@ -109,7 +109,12 @@ def test_an_export_with_labelled_photos_records_the_spread(tmp_path: Path) -> No
     photos, labels = [photo(200, 150, seed=seed) for seed in range(4)], [False, True, True, True]
     settings = Settings(models_dir=tmp_path)
     record_spread(settings, read_config(settings.detector_config), folder, photos, labels)
-    shares = Manifest.read(folder).predictions
-    assert shares is not None
-    assert sum(shares) == pytest.approx(1, abs=1e-3)
-    Manifest.read(folder).verify(folder)
+    found = Manifest.read(folder)
+    assert found.predictions is not None
+    assert sum(found.predictions) == pytest.approx(1, abs=1e-3)
+    assert found.judged is not None
+    detector = open_folder(settings, read_config(settings.detector_config), folder)
+    said = [detector.predict(one).probability > 0.5 for one in photos]
+    assert found.judged.sensitivity == pytest.approx(sum(said[1:]) / 3, abs=1e-4)
+    assert found.judged.specificity == (0.0 if said[0] else 1.0)
+    found.verify(folder)

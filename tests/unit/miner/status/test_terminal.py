@@ -8,7 +8,7 @@ from rich.console import Console
 
 from miner import __version__, formats
 from miner.settings.settings import Settings
-from miner.status.cards import cards
+from miner.status.cards import cards, headline
 from miner.status.overview import KeyView, ShadowView
 from miner.status.page import render
 from miner.status.terminal import head, screen
@@ -35,6 +35,12 @@ def test_the_head_has_two_lines_on_a_terminal_of_80_columns() -> None:
     first, second = frame(head(overview()), 80).splitlines()
     assert first.split()[:2] == ["●", "Ready"]
     assert second.split() == [HOTKEY, formats.clock(NOW), "UTC", "version", __version__]
+
+
+def test_a_frame_begins_with_the_headline_and_an_obstacle_stands_once() -> None:
+    shown = overview(entry())
+    assert str(headline(shown)) in frame(screen(shown), 152)
+    assert frame(screen(overview(ready=False, obstacle="loading the model"))).count("loading the model") == 1
 
 
 def test_a_frame_before_anything_is_there() -> None:
