@@ -4,6 +4,7 @@ from typing import Any
 
 from miner import __version__
 from miner.recorder.records import RequestRecord
+from miner.status.earnings import EarningsView, KeyEarnings
 from miner.status.history import History
 from miner.status.overview import (
     ChainView,
@@ -21,6 +22,19 @@ NOW = 1_700_000_000.0
 MIB = 2**20
 CALLER = "5C4hrfjw9DjXZTzV3MwzrrAr9P1MJhSrvWGWqi1eSuyUpnhM"
 HOTKEY = "5GQUUNo4EWYX3s8xzVH2W7gWfhge7UGnQHCrHLoCvJtzYErW"
+
+EARNINGS = EarningsView(
+    age_seconds=42.0, fault=None, name="StreetVision", owner=HOTKEY, registered_at=4_218_765, pay="paid", burned=0.12,
+    weights_age_seconds=1260.0, earners=163, miners=231, registration_cost_tao=0.2813, registration_cost_rise=1.3,
+    registration_locked=0.0, alpha_price_tao=0.01274, machine_cost_tao_per_month=0.09,
+    keys=[
+        KeyEarnings(
+            name="default", hotkey=HOTKEY, standing="rank 41 of 163 who earn", rank=41, shared=0, alpha_per_day=11.52,
+            tao_per_day=0.14676, immunity_seconds=0.0, registrations_to_replacement=118,
+            replacement="number 118 of 198 to be replaced", collateral_alpha=0.0,
+        )
+    ],
+)  # fmt: skip
 
 
 def entry(outcome: str = "ok", *, seconds: float = 1.2, reason: str = "", uid: int | None = 17) -> RequestRecord:
@@ -56,6 +70,7 @@ def overview(*entries: RequestRecord, **changes: Any) -> Overview:
             block=6123456, age_seconds=37, fault=None, uid=143, neurons=256, validators=12, stake=12.5, incentive=None,
             trust=0.93, publication="published 203.0.113.7:8091",
         ),
+        earnings=EARNINGS,
         hour=Hour.of(history),
         day=LongSpan.of(history, "day"),
         week=LongSpan.of(history, "week"),

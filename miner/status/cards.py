@@ -55,11 +55,10 @@ def cards(overview: Overview) -> list[Card]:
     found = [
         _queue(overview.queue) if overview.queue is not None else Card("Queue", note="not there yet"),
         _memory(overview.memory),
+        _earnings(overview),
         _chain(overview.chain) if overview.chain is not None else Card("Chain", note="not read yet"),
         _model(overview.model) if overview.model is not None else Card("Model", note="not loaded yet"),
     ]
-    money = [Row(*row) for row in earnings.rows(overview.earnings)]
-    found.append(Card("Earnings", money, earnings.note(overview.earnings, overview.identity.network)))
     return [*found, _shadow(overview.shadow)] if overview.shadow is not None else found
 
 
@@ -85,6 +84,11 @@ def _memory(memory: MemoryUse) -> Card:
         Row("CPU throttled", age(memory.throttled_seconds) if memory.throttled_seconds else "never"),
     ]
     return Card("Memory and CPU", rows)
+
+
+def _earnings(overview: Overview) -> Card:
+    rows = [Row(*row) for row in earnings.rows(overview.earnings)]
+    return Card("Earnings", rows, earnings.note(overview.earnings, overview.identity.network))
 
 
 def _chain(chain: ChainView) -> Card:

@@ -143,7 +143,7 @@ def rows(view: EarningsView | None) -> list[tuple[str, str]]:
         *found,
         *_balance(view),
         ("burned", share(view.burned) if view.burned is not None else UNSAID),
-        ("weights last set", "never" if view.weights_age_seconds is None else f"{age(view.weights_age_seconds)} ago"),
+        ("weights set", "never" if view.weights_age_seconds is None else f"{age(view.weights_age_seconds)} ago"),
         ("registration", _registration(view)),
         ("price of alpha", _tao(view.alpha_price_tao)),
     ]
@@ -169,17 +169,32 @@ def _of_key(key: KeyEarnings) -> list[tuple[str, str]]:
     if key.standing is None:
         return [("standing", "not registered")]
     alpha, tao = key.alpha_per_day, key.tao_per_day
+    month = tao * chain.MONTH_DAYS if tao is not None else None
+    ranked = key.rank is not None
     found = [
-        ("standing", key.standing),
-        ("a day", UNSAID if alpha is None else f"{_digits(alpha)} alpha"),
-        ("in TAO", UNSAID if tao is None else f"{_digits(tao)} a day, {_digits(tao * chain.MONTH_DAYS)} a month"),
-        ("replaced", key.replacement or UNSAID),
+        ("rank" if ranked else "standing", key.standing.removeprefix("rank ")),
+        *(
+            (f"{name} a {span}", UNSAID if value is None else _digits(value))
+            for name, span, value in (
+                ("alpha", "day", alpha),
+                ("TAO", "day", tao),
+                ("TAO", "month", month),
+            )
+        ),
+        ("replaced", _replaced(key)),
     ]
     if key.immunity_seconds:
         found.append(("immune for", age(key.immunity_seconds)))
     if key.collateral_alpha:
         found.append(("collateral", f"{_digits(key.collateral_alpha)} alpha"))
     return found
+
+
+def _replaced(key: KeyEarnings) -> str:
+    if key.replacement is None:
+        return UNSAID
+    number = key.registrations_to_replacement
+    return "not yet" if number is None else "as the next" if number == 1 else f"as number {number}"
 
 
 def _balance(view: EarningsView) -> list[tuple[str, str]]:
@@ -189,9 +204,10 @@ def _balance(view: EarningsView) -> list[tuple[str, str]]:
         return []
     incomes = [key.tao_per_day for key in view.keys if key.tao_per_day is not None]
     if not incomes:
-        return [("machine", f"{_digits(cost)} TAO a month")]
+        return [("machine a month", f"{_digits(cost)} TAO")]
     left = sum(incomes) * chain.MONTH_DAYS - cost
-    return [("machine", f"{_digits(cost)} TAO a month: {'+' if left >= 0 else '−'}{_digits(abs(left))}")]
+    sign = "−" if left < 0 else ""
+    return [("machine a month", f"{_digits(cost)} TAO"), ("left a month", f"{sign}{_digits(abs(left))} TAO")]
 
 
 def _registration(view: EarningsView) -> str:
@@ -209,10 +225,11 @@ def _tao(value: float | None) -> str:
 
 
 def _digits(value: float) -> str:
-    """Return four digits that matter: what is earned may be thousands, or a thousandth."""
+    """Return the four digits that matter: what is earned may be thousands, or a thousandth."""
     if value == 0 or value >= 1000:
         return number(value)
-    return f"{value:.{max(3 - math.floor(math.log10(value)), 0)}f}"
+    text = f"{value:.{max(3 - math.floor(math.log10(value)), 0)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 # -- the metrics -------------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def burn(setup: Setup) -> dict[str, object]:
 
 def burn_of_the_chain(setup: Setup) -> dict[str, object]:
     """burn that the chain counts"""
-    setup.node.store("MinerBurned", [NETUID], {"bits": 2**64})
+    setup.node.store("MinerBurned", [NETUID], {"bits": 2**32})
     return {}
 
 

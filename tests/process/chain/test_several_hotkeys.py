@@ -199,3 +199,21 @@ def test_a_flood_to_one_of_them_leaves_the_others_their_turn(several: Several, s
         counted = {future.result().status_code for future in flood}
     assert [answer.status_code for answer in answers] == [200] * 20, [answer.text for answer in answers]
     assert counted <= {200, 503}, counted
+
+
+def test_each_earns_for_itself_and_the_subnet_is_read_once(node: LiveNode, several: Several) -> None:
+    daemon, (first, second, third) = several.daemon, several.keys
+    node.members[OWN_UID + 10].incentive = 4000
+    node.members[OWN_UID + 11].incentive = 2000
+    daemon.start().ready()
+    eventually(lambda: daemon.page("/status").json()["earnings"]["keys"])
+    earnings = daemon.page("/status").json()["earnings"]
+    told = {key["hotkey"]: key for key in earnings["keys"]}
+    assert list(told) == [first.hotkey, second.hotkey, third.hotkey]
+    assert [told[key.hotkey]["rank"] for key in (first, second, third)] == [3, 4, None]
+    assert told[first.hotkey]["alpha_per_day"] == pytest.approx(2 * told[second.hotkey]["alpha_per_day"])
+    page = daemon.page("/metrics").text
+    for key, has_rank in ((first, True), (second, True), (third, False)):
+        assert f'roadwork_miner_income_alpha_per_day{{hotkey="{key.hotkey}"}}' in page
+        assert (f'roadwork_miner_incentive_rank{{hotkey="{key.hotkey}"}}' in page) is has_rank
+    assert len([line for line in page.splitlines() if line.startswith("roadwork_miner_registration_cost_tao ")]) == 1

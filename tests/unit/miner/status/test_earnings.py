@@ -37,12 +37,12 @@ def shown(one: EarningsView) -> dict[str, str]:
 def test_a_miner_that_earns() -> None:
     card = shown(VIEW)
     assert list(card) == [
-        "subnet", "pay", "standing", "a day", "in TAO", "replaced", "burned", "weights last set", "registration",
-        "price of alpha",
+        "subnet", "pay", "rank", "alpha a day", "TAO a day", "TAO a month", "replaced", "burned", "weights set",
+        "registration", "price of alpha",
     ]  # fmt: skip
-    assert (card["a day"], card["in TAO"]) == ("60.00 alpha", "3.000 a day, 90.00 a month")
-    assert (card["registration"], card["price of alpha"]) == ("0.5000 TAO", "0.05000 TAO")
-    assert (card["burned"], card["weights last set"]) == ("25.0 %", "10 min ago")
+    assert (card["alpha a day"], card["TAO a day"], card["TAO a month"]) == ("60", "3", "90")
+    assert (card["registration"], card["price of alpha"]) == ("0.5 TAO", "0.05 TAO")
+    assert (card["burned"], card["weights set"]) == ("25.0 %", "10 min ago")
     assert note(VIEW, "finney").startswith("as of 42 s")
 
 
@@ -54,23 +54,26 @@ def test_a_miner_that_earns() -> None:
         (view(burned=None), "burned", UNSAID),
         (view(registration_cost_tao=None), "registration", UNSAID),
         (view(alpha_price_tao=None), "price of alpha", UNSAID),
-        (of_key(alpha_per_day=None), "a day", UNSAID),
-        (of_key(tao_per_day=None), "in TAO", UNSAID),
+        (of_key(alpha_per_day=None), "alpha a day", UNSAID),
+        (of_key(tao_per_day=None), "TAO a month", UNSAID),
         (of_key(replacement=None), "replaced", UNSAID),
+        (of_key(registrations_to_replacement=None), "replaced", "not yet"),
+        (of_key(registrations_to_replacement=1), "replaced", "as the next"),
+        (of_key(rank=None, standing="earns nothing"), "standing", "earns nothing"),
         (of_key(standing=None), "standing", "not registered"),
         (of_key(immunity_seconds=7200.0), "immune for", "2.0 h"),
-        (of_key(collateral_alpha=12.5), "collateral", "12.50 alpha"),
-        (of_key(alpha_per_day=0.0), "a day", "0 alpha"),
-        (of_key(alpha_per_day=0.000123456), "a day", "0.0001235 alpha"),
-        (of_key(alpha_per_day=123456.7), "a day", "123 457 alpha"),
-        (view(registration_locked=0.2), "registration", "0.5000 TAO, 20.0 % of it locked"),
-        (view(registration_cost_rise=3.2), "registration", "0.5000 TAO, 3.2 × of a day ago"),
+        (of_key(collateral_alpha=12.5), "collateral", "12.5 alpha"),
+        (of_key(alpha_per_day=0.0), "alpha a day", "0"),
+        (of_key(alpha_per_day=0.000123456), "alpha a day", "0.0001235"),
+        (of_key(alpha_per_day=123456.7), "alpha a day", "123 457"),
+        (view(registration_locked=0.2), "registration", "0.5 TAO, 20.0 % of it locked"),
+        (view(registration_cost_rise=3.2), "registration", "0.5 TAO, 3.2 × of a day ago"),
         (view(changed="owner"), "subnet", "StreetVision, changed hands"),
         (view(name=""), "subnet", "without a name"),
-        (view(weights_age_seconds=None), "weights last set", "never"),
-        (view(machine_cost_tao_per_month=1.5), "machine", "1.500 TAO a month: +88.50"),
-        (view(machine_cost_tao_per_month=100.0), "machine", "100.0 TAO a month: −10.00"),
-        (view(machine_cost_tao_per_month=1.5, keys=[]), "machine", "1.500 TAO a month"),
+        (view(weights_age_seconds=None), "weights set", "never"),
+        (view(machine_cost_tao_per_month=1.5), "left a month", "88.5 TAO"),
+        (view(machine_cost_tao_per_month=100.0), "left a month", "−10 TAO"),
+        (view(machine_cost_tao_per_month=1.5, keys=[]), "machine a month", "1.5 TAO"),
     ],
 )  # fmt: skip
 def test_a_row(one: EarningsView, row: str, value: str) -> None:
@@ -81,11 +84,8 @@ def test_a_row(one: EarningsView, row: str, value: str) -> None:
 def test_several_hotkeys_have_their_own_rows_and_the_subnet_has_one() -> None:
     second = KEY.model_copy(update={"name": "second", "tao_per_day": 1.0})
     card = shown(view(keys=[KEY, second], machine_cost_tao_per_month=100.0))
-    assert (card["first: in TAO"], card["second: in TAO"]) == (
-        "3.000 a day, 90.00 a month",
-        "1.000 a day, 30.00 a month",
-    )
-    assert card["machine"].endswith(": +20.00"), "of what both earn"
+    assert (card["first: TAO a day"], card["second: TAO a day"]) == ("3", "1")
+    assert card["left a month"] == "20 TAO", "of what both earn"
     assert [name for name in card if name == "subnet"] == ["subnet"]
 
 
