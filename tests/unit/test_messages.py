@@ -73,8 +73,8 @@ SETTINGS: Table = {
         subtensor_network="fineny"
     ),
     "IMAGE_DETECTOR=VITT: allowed: ViT, YOLOClassifier, Ensemble": given(image_detector="VITT"),
-    "NATIX_URL=hydra.natix.network: an address that begins with https:// or http:// is allowed, without a password": given(
-        natix_url="hydra.natix.network"
+    "NATIX_URL=natix.network: an address that begins with https:// or http:// is allowed, without a password": given(
+        natix_url="natix.network"
     ),
     "LOG_LEVEL=LOUD: input should be 'DEBUG', 'INFO', 'WARNING', 'ERROR' or 'CRITICAL'": given(log_level="LOUD"),
     "AXON_EXTERNAL_IP=foo: an IPv4 or IPv6 address is allowed": given(axon_external_ip="foo"),
