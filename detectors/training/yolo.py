@@ -352,7 +352,8 @@ def _strip(best: Path, target: Path) -> Path:
     partial = target.with_name("partial.pt")
     found = strip_optimizer(best, partial)
     network = found["model"]
-    network.args, network.yaml = without_paths(network.args), without_paths(network.yaml)
+    for name in {"args", "yaml"} & set(vars(network)):
+        setattr(network, name, without_paths(getattr(network, name)))
     whole = {name: value if name == "model" else without_paths(value) for name, value in found.items()}
     torch.save(whole, partial)
     settle(partial, target)

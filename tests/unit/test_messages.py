@@ -73,6 +73,9 @@ SETTINGS: Table = {
         subtensor_network="fineny"
     ),
     "IMAGE_DETECTOR=VITT: allowed: ViT, YOLOClassifier, Ensemble": given(image_detector="VITT"),
+    "NATIX_URL=natix.network: an address that begins with https:// or http:// is allowed, without a password": given(
+        natix_url="natix.network"
+    ),
     "LOG_LEVEL=LOUD: input should be 'DEBUG', 'INFO', 'WARNING', 'ERROR' or 'CRITICAL'": given(log_level="LOUD"),
     "AXON_EXTERNAL_IP=foo: an IPv4 or IPv6 address is allowed": given(axon_external_ip="foo"),
     "AXON_EXTERNAL_IP=192.168.1.20: a public address that MINER_AXON_HOST takes connections for is allowed; this is "
@@ -133,6 +136,20 @@ COMMANDS: Table = {
     "--address=host:port: HOST or HOST:PORT is allowed": command("simulate", "--address", "host:port", "--no-env-file"),
     "--replay=HERE: no recorder's folder or file; RECORDER=meta or images makes one": lambda here: recorded_photos(
         here
+    ),
+    "SUBTENSOR_NETWORK=standalone: its throwaway key has no uid that NATIX could know": command(
+        "register", "--no-env-file"
+    ),
+    "--uid: is needed while SUBTENSOR_NETWORK=standalone, which has no chain to ask": command(
+        "register", "--status", "--no-env-file", "--set", "STATE_DIR=state"
+    ),
+    "MODEL_URL=: owner/name of a published model, or its address on huggingface.co, is needed; `roadwork-miner "
+    "publish` makes one": command("register", "--no-env-file", "--dry-run", "--uid", "7"),
+    "--repo=roadwork: owner/name of a repository on the hub is allowed": command(
+        "publish", "run", "--repo", "roadwork", "--dry-run", "--out", "out", "--no-env-file"
+    ),
+    "run: a training's folder, a Hugging Face folder or a .pt file is needed": command(
+        "publish", "run", "--repo", "you/roadwork", "--dry-run", "--out", "out", "--no-env-file"
     ),
     "IMAGE=street.jpg: no such file or directory": command("query", "street.jpg", "--no-env-file"),
     "--backends=tpu: known: onnx, openvino, torch": command("bench", "--backends", "tpu", "--no-env-file"),
