@@ -40,6 +40,11 @@ def test_install_ends_when_the_miner_is_ready(unit: Unit, files_before: set[str]
     assert (unit.show("MemoryMax"), unit.show("TasksMax")) == (str(4 * 2**30), "512")
 
 
+def test_its_systemd_understands_every_line(unit: Unit) -> None:
+    verified = unit.machine.try_run("systemd-analyze", "verify", unit.name)
+    assert "roadwork" not in verified.stderr
+
+
 def test_a_validator_is_answered(unit: Unit) -> None:
     reply = unit.ask("street.jpg")
     assert reply["status"] == 200
@@ -80,7 +85,7 @@ def test_a_second_install_changes_nothing(unit: Unit) -> None:
 def test_a_hung_process_is_restarted(unit: Unit) -> None:
     unit.drop_in(QUICK)
     unit.systemctl("restart")
-    unit.machine.run("kill", "-STOP", unit.show("MainPID"))
+    unit.machine.run("sh", "-c", f"kill -STOP {unit.show('MainPID')}")
     eventually(lambda: unit.show("NRestarts") == "1" and unit.is_ready())
     assert "Watchdog timeout" in unit.journal()
     assert unit.ask("street.jpg")["status"] == 200
