@@ -58,12 +58,12 @@ class CountLine(_Line):
             ValueError: an outcome or a bin that there is not.
         """
         if strange := self.outcomes.keys() - set(OUTCOMES):
-            raise ValueError(f"outcomes {sorted(strange)}")
+            raise ValueError(f"{sorted(strange)}: no outcomes of ours")
         if self.bins:
             durations.counts = durations.empty()
             for number, count in self.bins:
                 if number >= len(durations.counts):
-                    raise ValueError(f"bin {number}")
+                    raise ValueError(f"bin {number} of {len(durations.counts)}")
                 durations.counts[number] = count
         durations.longest = self.longest
         return Counter(self.outcomes), durations
@@ -119,10 +119,10 @@ def restore(history: History, text: bytes, now: float) -> None:
     Raises:
         ValueError: it is damaged, or of another format; the history is as it was.
     """
-    first, *others = text.splitlines()
+    first, *others = text.splitlines() or [b""]
     head = ArchiveHead.model_validate_json(first)
     if head.format != FORMAT:
-        raise ValueError(f"format={head.format}: {FORMAT} is read")
+        raise ValueError(f"format={head.format}: this version reads {FORMAT}")
     if head.lines != len(others):
         raise ValueError(f"{len(others)} of {head.lines} lines are there")
     periods: dict[str, list[Period]] = {name: [] for name in history.rings}

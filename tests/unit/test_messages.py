@@ -45,6 +45,8 @@ from miner.http.server import listening
 from miner.lock import alone
 from miner.settings.settings import Settings
 from miner.simulate.replay import recorded_photos
+from miner.status.archive import HISTORY_FILE, Archive
+from miner.status.history import History
 from tests.models import photo
 from tests.photos import fill
 from tests.unit.miner.axon.wire_in_process import MAX_BODY, Port
@@ -467,4 +469,27 @@ def test_the_check_up_ends_with_one_sentence() -> None:
         "ready to earn as soon as the miner runs: roadwork-miner run",
         "ready, and earning nothing: SUBTENSOR_NETWORK=standalone contacts no chain",
         "not ready to earn: cpu: too slow",
+    ]
+
+
+HISTORIES = {
+    b'{"format": 2, "lines": 0}': "format=2: this version reads 1",
+    b'{"format": 1, "lines": 7}': "0 of 7 lines are there",
+    b'{"format": 1, "lines": 1}\n{"ring": "hour", "number": -1, "outcomes": {}, "bins": [], "longest": 0.0}': (
+        "number: input should be greater than or equal to 0"
+    ),
+    b'{"format": 1, "lines": 1}\n{"ring": "hour", "number": 1, "outcomes": {"won": 1}, "bins": [], "longest": 0.0}': (
+        "['won']: no outcomes of ours"
+    ),
+}
+
+
+@pytest.mark.parametrize("content", HISTORIES)
+def test_a_history_that_can_not_be_read_is_said(
+    content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / HISTORY_FILE).write_bytes(content)
+    Archive(History(), tmp_path).load()
+    assert [line.replace(str(tmp_path), "HERE") for line in caplog.messages] == [
+        f"HERE/{HISTORY_FILE}: the history of requests begins anew: {HISTORIES[content]}"
     ]
