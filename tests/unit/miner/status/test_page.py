@@ -15,7 +15,7 @@ from miner.status.archive import CheckupView, FindingView
 from miner.status.cards import headline
 from miner.status.charts import HEIGHT, latency_chart, nice_top, outcomes_chart, periods_of
 from miner.status.history import History
-from miner.status.overview import KeyView, Overview
+from miner.status.overview import KeyView, NatixView, Overview
 from miner.status.page import CONTENT_SECURITY_POLICY, render
 from miner.status.spans import Hour, LongSpan
 from tests.overviews import CALLER, HOTKEY, NOW, entry, overview
@@ -221,3 +221,16 @@ def test_a_daemon_that_nobody_looks_at_has_no_template_engine() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["False", "page.html"]
+
+
+def test_the_chains_card_says_whether_natix_knows_the_hotkey() -> None:
+    """And with what command it will."""
+    chain = overview().chain
+    assert chain is not None
+    assert "NATIX" not in text(overview()), "standalone, and miners before"
+    due = NatixView(
+        standing="due", words="due again: uid 7 <b>", command="roadwork-miner register", since=1.0, asked=1.0
+    )
+    shown = text(overview(chain=chain.model_copy(update={"natix": due})))
+    assert "due again: uid 7 <b>" in shown
+    assert "roadwork-miner register" in shown
