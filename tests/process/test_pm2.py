@@ -1,84 +1,31 @@
 """pm2 as an operator calls it, with the shipped file: `npm install -g pm2`."""
 
-import json
 import os
-import shutil
 import signal
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.process.daemon import PATIENCE, Daemon, clean_environment, eventually
-from tests.process.environments import REPOSITORY
+from tests.process.daemon import PATIENCE, Daemon, eventually
 from tests.process.graphs import rounds_a_second, write_model
 from tests.process.inspection import probability_of
+from tests.process.pm2 import NAME, Pm2, under_pm2
 
-FILE = REPOSITORY / "deploy" / "pm2" / "ecosystem.config.js"
-NAME = "roadwork-miner"
 SECONDS_OF_WHITE = 3.0  # longer than the 1.6 s that pm2 waits unless told otherwise
-
-
-class Pm2:
-    """A pm2 of its own, with the miner of a folder under it."""
-
-    def __init__(self, daemon: Daemon, home: Path) -> None:
-        self.daemon = daemon
-        self.env_file = daemon.folder / "miner.env"
-        self.environment = clean_environment(PM2_HOME=str(home), ENV_FILE=str(self.env_file))
-        self.log_file = home / "logs" / f"{NAME}-error.log"
-        _ = daemon.keys
-        self.env_file.write_text("".join(f"{key}={value}\n" for key, value in daemon.settings.items()))
-
-    def call(self, *words: str) -> str:
-        done = subprocess.run(
-            ["pm2", *words], env=self.environment, cwd="/", capture_output=True, text=True, timeout=PATIENCE
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def ready(self) -> None:
-        eventually(lambda: self.daemon.status("/readyz") == 200)
-
-    @property
-    def entry(self) -> dict[str, Any]:
-        """What pm2 knows of the miner."""
-        (entry,) = json.loads(self.call("jlist").splitlines()[-1])
-        return dict(entry)
-
-    @property
-    def exit_code(self) -> int:
-        return int(self.entry["pm2_env"]["exit_code"])
-
-    @property
-    def restarts(self) -> int:
-        return int(self.entry["pm2_env"]["restart_time"])
 
 
 @pytest.fixture
 def pm2(tmp_path: Path) -> Iterator[Pm2]:
-    if shutil.which("pm2") is None:
-        pytest.skip("pm2 is missing: npm install -g pm2")
-    if not (REPOSITORY / ".venv" / "bin" / NAME).exists():
-        pytest.skip("there is no .venv, which the file names: make setup")
     rounds = int(rounds_a_second(tmp_path / "pace") * SECONDS_OF_WHITE)
     config = write_model(tmp_path / "slow", rounds_on_white=rounds)
     settings = {"SUBTENSOR_NETWORK": "standalone", "IMAGE_DETECTOR_CONFIG": config}
     daemon = Daemon(tmp_path, settings | {"DEADLINE_CAP_SECONDS": PATIENCE, "DRAIN_SECONDS": 45})
-    home = Path(tempfile.mkdtemp(prefix="pm2-"))  # its sockets' names must be short
-    manager = Pm2(daemon, home)
-    try:
-        manager.call("start", str(FILE))
+    _ = daemon.keys
+    (tmp_path / "miner.env").write_text("".join(f"{key}={value}\n" for key, value in daemon.settings.items()))
+    with under_pm2(daemon) as manager:
         yield manager
-    finally:
-        print(manager.log_file.read_text() if manager.log_file.exists() else "no log")
-        manager.call("kill")
-        daemon.close()
-        shutil.rmtree(home)
 
 
 @pytest.mark.parametrize("verb", ["stop", "reload"])
