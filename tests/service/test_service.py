@@ -67,6 +67,7 @@ def test_the_miners_own_commands_find_the_service(unit: Unit) -> None:
     assert "starter" in unit.command("models", "list")
     assert "starter" in unit.machine.run("/usr/local/bin/roadwork-miner", "models", "list", "--service", unit.env)
     assert unit.command("reload")
+    unit.systemctl("reload")
     unit.command("report", "--out", "/tmp/report.tar.gz")
     assert unit.is_ready()
 
