@@ -4,6 +4,9 @@ import http.server
 import json
 import socket
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -59,6 +62,20 @@ class _Probe(http.server.BaseHTTPRequestHandler):
         self.wfile.write(json.dumps({"reachable": reached}).encode())
 
     def log_message(self, *_: Any) -> None: ...
+
+
+@contextmanager
+def probing() -> Iterator[Prober]:
+    """Have somebody outside for a while."""
+    prober = Prober()
+    thread = threading.Thread(target=prober.serve_forever, name="prober")
+    thread.start()
+    try:
+        yield prober
+    finally:
+        prober.shutdown()
+        prober.server_close()
+        thread.join()
 
 
 @dataclass

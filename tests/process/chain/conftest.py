@@ -1,6 +1,5 @@
 """A living chain, miners on it, and somebody outside."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from miner.natix.publication import NATIX_CARD, natix_card
 from miner.natix.registration import Registration, Registrations
 from tests.hub import Hub, serving
-from tests.process.chain.checkup import Prober, Setup
+from tests.process.chain.checkup import Setup, probing
 from tests.process.chain.live_node import EXTERNAL_IP, NETUID, OWN_UID, SECRETS, VALIDATOR_UID, LiveNode, healthy_node
 from tests.process.chain.scene import START
 from tests.process.daemon import Daemon, eventually
@@ -62,10 +61,7 @@ def start(node: LiveNode, tmp_path: Path, model: str) -> Iterator[START]:
 def setup(tmp_path_factory: pytest.TempPathFactory, street: bytes, model: str) -> Iterator[Setup]:
     folder = tmp_path_factory.mktemp("doctor")
     with ExitStack() as stack:
-        prober = Prober()
-        stack.callback(prober.server_close)
-        threading.Thread(target=prober.serve_forever, name="prober").start()
-        stack.callback(prober.shutdown)
+        prober = stack.enter_context(probing())
         node = healthy_node()
         stack.callback(node.stop)
         hub = stack.enter_context(serving(Hub({}, repository="you/roadwork")))

@@ -1,6 +1,5 @@
 """From nothing to earning by the README's steps: published, registered with both, asked and paid."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +10,7 @@ from tests.hub import Hub
 from tests.hub import serving as serving_hub
 from tests.natix import Natix
 from tests.natix import serving as serving_natix
-from tests.process.chain.checkup import Prober
+from tests.process.chain.checkup import Prober, probing
 from tests.process.chain.live_node import LiveNode
 from tests.process.chain.newcomer import REPOSITORY, TOKEN, Newcomer, begin, earn
 from tests.process.pm2 import NAME, under_pm2
@@ -29,13 +28,8 @@ def newcomer(node: LiveNode, tmp_path: Path) -> Iterator[Newcomer]:
 
 @pytest.fixture
 def prober() -> Iterator[Prober]:
-    prober = Prober()
-    thread = threading.Thread(target=prober.serve_forever)
-    thread.start()
-    yield prober
-    prober.shutdown()
-    prober.server_close()
-    thread.join()
+    with probing() as prober:
+        yield prober
 
 
 def test_from_a_settings_file_to_the_first_pay(newcomer: Newcomer, prober: Prober, street: bytes) -> None:
