@@ -14,7 +14,7 @@ from miner.chain.base import Neuron
 from miner.recorder.records import RequestRecord
 from miner.status.archive import CheckupView, FindingView
 from miner.status.history import History
-from miner.status.overview import Overview, RequestView
+from miner.status.overview import NatixView, Overview, RequestView
 from miner.status.page import render
 from miner.status.spans import Hour, LongSpan
 from tests.overviews import CALLER, HOTKEY, MIB, NOW, overview
@@ -47,6 +47,13 @@ WELL = (
     "validators",
     "rules",
     "pay",
+    "subnet",
+    "cost",
+    "natix",
+    "published",
+)
+NATIX = NatixView(
+    standing="yes", words="yes, uid 143, since 12 d", command="", since=NOW - 12 * 86400, asked=NOW - 12 * 86400
 )
 INFERENCE = 0.062  # seconds
 
@@ -78,7 +85,7 @@ def busy_hour() -> Overview:
                 update={"resident": 514 * MIB, "proportional": 487 * MIB, "peak": 541 * MIB, "cgroup_usage": 605 * MIB,
                         "cgroup_limit": 1024 * MIB}
             ),
-            "chain": whole.chain.model_copy(update={"incentive": 0.00391}),
+            "chain": whole.chain.model_copy(update={"incentive": 0.00391, "natix": NATIX}),
             "hour": Hour.of(history, neurons),
             "day": LongSpan.of(history, "day", neurons),
             "week": LongSpan.of(history, "week", neurons),
@@ -141,7 +148,7 @@ def photograph(picture: Path) -> None:
         browser.open(page.as_uri())
         browser.photograph(picture)
     with Image.open(picture) as whole:  # 256 colours are enough for it, and a third of the bytes
-        whole.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(picture, optimize=True)
+        whole.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(picture, optimize=True)
 
 
 if __name__ == "__main__":
