@@ -148,7 +148,8 @@ def photograph(picture: Path) -> None:
         browser.open(page.as_uri())
         browser.photograph(picture)
     with Image.open(picture) as whole:  # 256 colours are enough for it, and a third of the bytes
-        whole.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(picture, optimize=True)
+        few = whole.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few.save(picture, optimize=True)
 
 
 if __name__ == "__main__":

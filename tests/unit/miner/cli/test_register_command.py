@@ -20,6 +20,8 @@ from tests.process.daemon import free_port
 PASSWORD = "correct horse"
 UID = 7
 
+pytestmark = pytest.mark.slow  # keys are made, and one is encrypted
+
 
 @pytest.fixture
 def natix() -> Iterator[Natix]:

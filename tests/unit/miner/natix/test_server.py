@@ -181,6 +181,7 @@ def test_it_is_waited_for_until_it_has_ended() -> None:
     assert seconds == 4 * module.POLL_SECONDS
 
 
+@pytest.mark.slow
 def test_and_no_longer_than_the_time_that_is_given() -> None:
     natix = state("pending")
     with asked(natix) as server:

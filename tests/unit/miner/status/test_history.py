@@ -144,6 +144,7 @@ def test_memory_is_bounded_whatever_comes(history: History, clock: Clock) -> Non
         assert all(len(one.callers) <= MOST_ACCOUNTS + 2 for one in accounts.periods)
 
 
+@pytest.mark.slow
 def test_the_largest_history_there_can_be_takes_less_than_20_megabytes(clock: Clock) -> None:
     tracemalloc.start()
     try:
