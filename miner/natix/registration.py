@@ -5,16 +5,14 @@ what it says of one that changed hands may be about the hotkey before.
 """
 
 import json
-import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from detectors.files import write_safely
+from detectors.files import as_owner, write_safely
 from miner.errors import CouldNotStart
 from miner.formats import age
 
@@ -145,8 +143,8 @@ class Registrations:
         every = {name: kept.model_dump() for name, kept in (self._read() | {hotkey: registration}).items()}
         folder = self.path.parent
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with _as_owner(folder):
+            with as_owner(folder):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 write_safely(self.path, json.dumps(every, indent=1).encode())
         except OSError as error:
             raise CouldNotStart(f"STATE_DIR={folder}: {FILE_NAME} can't be written: {error.strerror}") from error
@@ -168,23 +166,6 @@ def _parse(text: bytes) -> dict[str, Registration]:
         return TypeAdapter(dict[str, Registration]).validate_json(text)
     except ValueError:  # pydantic's too; the file is ours, and `register` writes it again
         return {}
-
-
-@contextmanager
-def _as_owner(folder: Path) -> Iterator[None]:
-    """Write as the folder's owner: root, who calls this for a service, would follow whatever link lies there."""
-    owner = folder.stat()
-    if os.geteuid() != 0 or owner.st_uid == 0:
-        yield
-        return
-    before = os.getegid()
-    os.setegid(owner.st_gid)
-    os.seteuid(owner.st_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(before)
 
 
 def in_words(standing: Standing, kept: Registration | None, uid: int | None, now: float | None = None) -> str:

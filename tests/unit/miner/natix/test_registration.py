@@ -1,7 +1,6 @@
 """Whether a registration still holds, and the file it is kept in."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,6 @@ from miner.natix.registration import (
 NOW = 1_800_000_000.0
 DONE, REFUSED = ServerWord(progress="succeeded"), ServerWord(progress="failed", words="model is private")
 WAITING = ServerWord(progress="pending", words="queued")
-NOBODY = 65534
 
 
 def kept(**changes: object) -> Registration:
@@ -141,22 +139,3 @@ def test_a_folder_that_can_not_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     with pytest.raises(CouldNotStart, match=f"STATE_DIR={tmp_path / 'state'}"):
         Registrations(tmp_path / "state").keep("5F", kept())
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as sudo gives it")
-def test_root_writes_as_the_services_user_and_follows_no_link_of_its(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:3]):  # one of them is xdist's
-        folder.chmod(folder.stat().st_mode | 0o055)
-    secret = tmp_path / "roots"
-    secret.write_text("roots own")
-    secret.chmod(0o600)
-    state = tmp_path / "state"
-    state.mkdir()
-    os.chown(state, NOBODY, NOBODY)
-    Registrations(state).keep("5F", kept())
-    assert (state / FILE_NAME).stat().st_uid == NOBODY
-    (state / f"{FILE_NAME}.partial").symlink_to(secret)
-    with pytest.raises(CouldNotStart):
-        Registrations(state).keep("5F", kept(uid=9))
-    assert secret.read_text() == "roots own"
-    assert os.geteuid() == 0
