@@ -1,6 +1,7 @@
 """Whether a registration still holds, and the file it is kept in."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from miner.natix.registration import (
     FILE_NAME,
     MAX_FILE_BYTES,
     Registration,
+    RegistrationLog,
     Registrations,
     ServerWord,
     Standing,
@@ -103,6 +105,41 @@ def test_each_standing_has_words(
 ) -> None:
     text = in_words(standing, registration, uid, NOW + 7200)
     assert not [part for part in named if part not in text], text
+
+
+def test_what_becomes_due_is_logged_once_and_so_is_what_holds_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    file = Registrations(tmp_path)
+    told = RegistrationLog(file, "5F", 72)
+
+    def levels(uid: int | None) -> list[int]:
+        caplog.clear()
+        told.see(uid)
+        told.see(uid)
+        assert all("5F" in record.getMessage() for record in caplog.records)
+        return [record.levelno for record in caplog.records]
+
+    assert levels(None) == [], "a uid comes first"
+    assert levels(7) == [logging.WARNING], "never asked"
+    file.keep("5F", kept())
+    assert levels(7) == [logging.INFO]
+    assert levels(8) == [logging.WARNING]
+    assert levels(9) == [logging.WARNING]
+    file.keep("5F", kept(uid=9, progress="pending"))
+    assert levels(9) == []
+    file.keep("5F", kept(uid=9))
+    assert levels(9) == [logging.INFO]
+    assert levels(None) == []
+
+
+def test_what_holds_at_a_start_is_nothing_new(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    file = Registrations(tmp_path)
+    file.keep("5F", kept())
+    RegistrationLog(file, "5F", 72).see(7)
+    assert caplog.records == []
 
 
 def test_hotkeys_share_the_file_and_another_process_is_noticed(tmp_path: Path) -> None:
