@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from detectors.files import as_owner, write_safely
+from detectors.models.documents import faults
 from miner.recorder.records import OUTCOMES
 from miner.status.history import MOST_ACCOUNTS, UNPERMITTED, Account, AccountPeriod, Durations, History, Period
 
@@ -173,7 +174,9 @@ class Archive:
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
-            log.warning("%s: the history of requests begins anew: %s", self.path, _in_a_line(error))
+            said = getattr(error, "strerror", None) or str(error)
+            reason = faults(error) if isinstance(error, ValidationError) else said
+            log.warning("%s: the history of requests begins anew: %s", self.path, reason)
 
     async def stop(self) -> None:
         """Write for the last time."""
@@ -249,10 +252,3 @@ class CheckupView(BaseModel):
         """
         with as_owner(state_dir):
             write_safely(state_dir / CHECKUP_FILE, self.model_dump_json(indent=2).encode() + b"\n")
-
-
-def _in_a_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'a line'}: {first['msg'].lower()}"
-    return getattr(error, "strerror", None) or str(error)
