@@ -1,7 +1,9 @@
-"""Formats of numbers and times, for the page and the terminal."""
+"""Formats of numbers, times and others' words, for the page, the terminal and the log."""
 
 import time
 from collections.abc import Iterable, Sequence
+
+from detectors.redact import shown_within
 
 NO_VALUE = "–"
 SPARK_BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -82,3 +84,9 @@ def spark(values: Iterable[float], top: float) -> str:
 def bars(counts: Sequence[int]) -> str:
     """Return counts by tenths as blocks between two lines, the largest as high as can be."""
     return f"│{spark(map(float, counts), max(counts))}│" if any(counts) else NO_VALUE
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """Return what somebody else wrote as something for a log: one short line, printable, no address in full."""
+    text = shown_within(" ".join("".join(c if c.isprintable() else " " for c in text).split()))
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from detectors.redact import shown_within
 from miner.errors import MinerError
+from miner.formats import one_line
 
 if TYPE_CHECKING:
     import bittensor
@@ -173,9 +173,3 @@ def _retry_after(error: BaseException) -> float:
         return max(float(getattr(error, "retry_after", None) or 0.0), 0.0)
     except ValueError:  # a date; no node was seen to send one
         return 0.0
-
-
-def one_line(text: str, limit: int = 200) -> str:
-    """Return what a node or the SDK wrote as something for a log: one short line, printable, no address in full."""
-    text = shown_within(" ".join("".join(c if c.isprintable() else " " for c in text).split()))
-    return text if len(text) <= limit else text[: limit - 1] + "…"

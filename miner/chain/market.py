@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from detectors.files import write_safely
 from miner.chain.base import ACTIVITY_CUTOFF
-from miner.chain.client import ChainFault, one_line
+from miner.chain.client import ChainFault
 from miner.chain.earnings import DAY_SECONDS, RAO, Change, Metagraph, Ownership, SubnetMember, change_since
 from miner.chain.queries import U16_MAX, neuron_of
 from miner.chain.sync import SnapshotStore, SubnetReader
+from miner.formats import one_line
 
 if TYPE_CHECKING:
     import bittensor

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from miner.chain.client import one_line
 from miner.chain.queries import PublishedEndpoint, Record, read_published, read_wait, serve
 from miner.errors import MinerError
-from miner.formats import age
+from miner.formats import age, one_line
 from miner.settings.addresses import Address, why_not_public, why_unreachable
 
 if TYPE_CHECKING:

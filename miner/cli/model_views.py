@@ -80,7 +80,7 @@ def _config(settings: Settings, name: str | None) -> DetectorConfig:
     if not (folder / NAME).is_file():
         if name.endswith((".yaml", ".yml")):
             return read_config(name)
-        found = [one for one in named(stored_models(settings.models_dir), name) if (one.folder / NAME).is_file()]
+        found = [one for one in named(stored_models(settings.models_dir), name) if one.is_whole]
         whole = [one for one in found if Manifest.read(one.folder).backend == "any"]
         if len(whole) != 1:
             known = ", ".join(one.name for one in whole or stored_models(settings.models_dir)) or "none"

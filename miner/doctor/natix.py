@@ -5,10 +5,10 @@ NATIX's server is not asked: `register` asks it, and keeps what it was told. The
 
 from dataclasses import dataclass, replace
 
-from miner.chain.client import one_line
 from miner.chain.earnings import Metagraph
 from miner.doctor.chain import ChainIdentity, own_uid
 from miner.doctor.findings import Finding, ok, problem, warning
+from miner.formats import one_line
 from miner.natix.hub import HubAnswer, HubAway, ask_for
 from miner.natix.publication import NATIX_CARD, read_card
 from miner.natix.registration import COMMANDS, Registrations, in_words

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from detectors.models.sources import FORBIDDEN, NOT_FOUND, UNAUTHORISED, hub_refusal
-from miner.chain.client import one_line
 from miner.errors import CouldNotStart, MinerError
+from miner.formats import one_line
 
 T = TypeVar("T")
 TOKEN_PAGE = "https://huggingface.co/settings/tokens"  # noqa: S105 - a page

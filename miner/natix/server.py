@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from miner.chain.client import one_line
 from miner.errors import CouldNotStart
+from miner.formats import one_line
 from miner.natix.registration import Progress, ServerWord
 
 REGISTER_PATH = "/participants/register"

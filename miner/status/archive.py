@@ -12,7 +12,8 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from detectors.files import write_safely
+from detectors.files import as_owner, write_safely
+from detectors.models.documents import faults
 from miner.recorder.records import OUTCOMES
 from miner.status.history import MOST_ACCOUNTS, UNPERMITTED, Account, AccountPeriod, Durations, History, Period
 
@@ -173,7 +174,9 @@ class Archive:
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
-            log.warning("%s: the history of requests begins anew: %s", self.path, _in_a_line(error))
+            said = getattr(error, "strerror", None) or str(error)
+            reason = faults(error) if isinstance(error, ValidationError) else said
+            log.warning("%s: the history of requests begins anew: %s", self.path, reason)
 
     async def stop(self) -> None:
         """Write for the last time."""
@@ -242,16 +245,10 @@ class CheckupView(BaseModel):
             return None
 
     def write(self, state_dir: Path) -> None:
-        """Leave it where the daemon's page looks.
+        """Leave it where the daemon's page looks, as the daemon's user where root leaves it.
 
         Raises:
             OSError: the folder is not there, or can't be written.
         """
-        write_safely(state_dir / CHECKUP_FILE, self.model_dump_json(indent=2).encode() + b"\n")
-
-
-def _in_a_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'a line'}: {first['msg'].lower()}"
-    return getattr(error, "strerror", None) or str(error)
+        with as_owner(state_dir):
+            write_safely(state_dir / CHECKUP_FILE, self.model_dump_json(indent=2).encode() + b"\n")

@@ -476,7 +476,7 @@ HISTORIES = {
     b'{"format": 2, "lines": 0}': "format=2: this version reads 1",
     b'{"format": 1, "lines": 7}': "0 of 7 lines are there",
     b'{"format": 1, "lines": 1}\n{"ring": "hour", "number": -1, "outcomes": {}, "bins": [], "longest": 0.0}': (
-        "number: input should be greater than or equal to 0"
+        "number=-1: Input should be greater than or equal to 0"
     ),
     b'{"format": 1, "lines": 1}\n{"ring": "hour", "number": 1, "outcomes": {"won": 1}, "bins": [], "longest": 0.0}': (
         "['won']: no outcomes of ours"
