@@ -54,9 +54,9 @@ class Card:
 def cards(overview: Overview) -> list[Card]:
     """Return the cards in their order; that of the shadow only where one is wanted."""
     found = [
+        _earnings(overview),
         _queue(overview.queue) if overview.queue is not None else Card("Queue", note="not there yet"),
         _memory(overview.memory),
-        _earnings(overview),
         _chain(overview.chain) if overview.chain is not None else Card("Chain", note="not read yet"),
         _model(overview.model) if overview.model is not None else Card("Model", note="not loaded yet"),
     ]

@@ -65,7 +65,7 @@ def titles(shown: Overview) -> list[str]:
 
 
 def test_titles_are_the_operators_words_whole() -> None:
-    cards = ["Queue", "Memory and CPU", "Earnings", "Chain", "Model"]
+    cards = ["Earnings", "Queue", "Memory and CPU", "Chain", "Model"]
     expected = ["Requests", "Who asks", "Check-up", *cards, "Last requests"]
     assert titles(overview()) == expected
     early = overview().model_copy(update={"queue": None, "chain": None, "model": None})
