@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from miner.formats import age, bars, duration, fraction, number, share, size
+from miner.formats import NO_VALUE, age, bars, duration, fraction, number, share, size
 from miner.status import earnings
-from miner.status.overview import ChainView, MemoryUse, Model, Overview, QueueView, ShadowView
+from miner.status.overview import ChainView, MemoryUse, Model, NatixView, Overview, QueueView, ShadowView
 from miner.status.spans import Span
 
+NATIX_WORDS = {"due": "due again"}  # where the standing itself says too little
 WEEK_SECONDS = 7 * 86400.0
 NOT_MEASURED = "Nothing was measured on labelled photos: export, calibrate or fuse does that, with photos of your own."
 
@@ -53,9 +54,9 @@ class Card:
 def cards(overview: Overview) -> list[Card]:
     """Return the cards in their order; that of the shadow only where one is wanted."""
     found = [
+        _earnings(overview),
         _queue(overview.queue) if overview.queue is not None else Card("Queue", note="not there yet"),
         _memory(overview.memory),
-        _earnings(overview),
         _chain(overview.chain) if overview.chain is not None else Card("Chain", note="not read yet"),
         _model(overview.model) if overview.model is not None else Card("Model", note="not loaded yet"),
     ]
@@ -99,10 +100,16 @@ def _chain(chain: ChainView) -> Card:
         Row("incentive", number(chain.incentive, 5)),
         Row("trust", number(chain.trust, 4)),
         Row("validators", f"{chain.validators} of {chain.neurons}"),
-        *([Row("registered with NATIX", chain.natix.words)] if chain.natix is not None else []),
+        *([Row("registered with NATIX", natix_words(chain.natix))] if chain.natix is not None else []),
     ]
-    todo = f"registration with NATIX: {chain.natix.command}" if chain.natix is not None and chain.natix.command else ""
-    return Card("Chain", rows, "; ".join(filter(None, (chain.fault, chain.publication, todo))))
+    natix = "; ".join(filter(None, (chain.natix.words, chain.natix.command))) if chain.natix is not None else ""
+    known = f"NATIX: {natix}" if natix else ""
+    return Card("Chain", rows, "; ".join(filter(None, (chain.fault, chain.publication, known))))
+
+
+def natix_words(natix: NatixView | None) -> str:
+    """Return in a word or two whether NATIX knows a hotkey."""
+    return NO_VALUE if natix is None else NATIX_WORDS.get(natix.standing, natix.standing)
 
 
 def _model(model: Model) -> Card:

@@ -45,6 +45,7 @@ class Bar:
 class ChartColumn:
     """One period: where it stands, its bars, and what they say in words."""
 
+    at: int  # seconds since 1970
     x: float
     width: float
     text: str
@@ -149,14 +150,14 @@ def latency_chart(periods: Sequence[PeriodView], span: str = "hour") -> Chart:
             _bar("p95", index, len(periods), bottom - LEAST, max(middle - bottom, 0.0) + LEAST),
             _bar("p50", index, len(periods), bottom - LEAST, LEAST),
         )
-        columns.append(_column(index, len(periods), text, bars))
+        columns.append(_column(period, index, len(periods), text, bars))
     ticks = [Tick(HEIGHT - height(decade), duration_tick(decade)) for decade in DECADES if decade > low]
     return Chart(
         title="Latency",
         label=f"latency {PER[span]} of the last {SPAN_TITLES[span]}, beside the {VALIDATORS_WAIT:g} s of validators",
         columns=columns,
         legend=[
-            LegendEntry("p95", "p50 to p95"), LegendEntry("longest", "max"),
+            LegendEntry("p50", "p50"), LegendEntry("p95", "p95"), LegendEntry("longest", "max"),
             LegendEntry("limit", f"validators wait {VALIDATORS_WAIT:g} s"),
         ],
         heights=[
@@ -182,7 +183,7 @@ def outcomes_chart(periods: Sequence[PeriodView], span: str = "hour") -> Chart:
             tall = max(LEAST, count / top * HEIGHT)
             bars.append(_bar(css_class(group), index, len(periods), base, tall))
             base += tall
-        columns.append(_column(index, len(periods), text, bars))
+        columns.append(_column(period, index, len(periods), text, bars))
     half = [top // 2] if top % 2 == 0 else []
     return Chart(
         title=f"Requests {PER[span]}",
@@ -212,8 +213,8 @@ def _moment(period: PeriodView, span: str, *, short: bool = False) -> str:
     return clock(period.at)[:5] if span != "week" else day_clock(period.at)[: 6 if short else None]
 
 
-def _column(index: int, count: int, text: str, bars: Sequence[Bar]) -> ChartColumn:
-    return ChartColumn(index * WIDTH / count, WIDTH / count, text, bars)
+def _column(period: PeriodView, index: int, count: int, text: str, bars: Sequence[Bar]) -> ChartColumn:
+    return ChartColumn(period.at, index * WIDTH / count, WIDTH / count, text, bars)
 
 
 def _bar(kind: str, index: int, count: int, base: float, tall: float, *, thin: bool = False) -> Bar:

@@ -1,7 +1,7 @@
 """The earnings: what the chain says of money, for the page, `top`, `/status` and the metrics."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import get_args
 
@@ -130,20 +130,28 @@ def key_earnings(graph: Metagraph, name: str, hotkey: str) -> KeyEarnings:
     )
 
 
+def earnings_of(view: EarningsView | None, hotkey: str) -> KeyEarnings:
+    """Return what is known of one of our hotkeys."""
+    known = (key for key in (view.keys if view is not None else ()) if key.hotkey == hotkey)
+    return next(known, KeyEarnings(name="", hotkey=hotkey))
+
+
 # -- the card ----------------------------------------------------------------------------------------------------------
 
 
 def rows(view: EarningsView | None) -> list[tuple[str, str]]:
-    """Return names and values of the card."""
+    """Return names and values of the card: what is earned, by all hotkeys together, then how we stand and the subnet.
+
+    How each of several hotkeys stands is in their table.
+    """
     if view is None or view.age_seconds is None:
         return []
-    several = len(view.keys) > 1
-    found = [("subnet", _subnet(view)), ("pay", PAY_WORDS.get(view.pay or "", UNSAID))]
-    for key in view.keys:
-        found += [(f"{key.name}: {name}" if several else name, value) for name, value in _of_key(key)]
+    place = _place(view.keys[0], view.earners) if len(view.keys) == 1 else _places(view.keys)
     return [
-        *found,
-        *_balance(view),
+        *_income(view),
+        *place,
+        ("subnet", _subnet(view)),
+        ("pay", PAY_WORDS.get(view.pay or "", UNSAID)),
         ("burned", share(view.burned) if view.burned is not None else UNSAID),
         ("weights set", "never" if view.weights_age_seconds is None else f"{age(view.weights_age_seconds)} ago"),
         ("registration", _registration(view)),
@@ -158,7 +166,7 @@ def note(view: EarningsView | None, network: str) -> str:
     if view is None or view.age_seconds is None:
         return (view.fault if view is not None else None) or "not read yet"
     changed = f"changed hands: {view.changed_words}" if view.changed else ""
-    return "; ".join(filter(None, (changed, view.fault, f"as of {age(view.age_seconds)} ago")))
+    return "; ".join(filter(None, (changed, _first_lost(view.keys), view.fault, f"as of {age(view.age_seconds)} ago")))
 
 
 def _subnet(view: EarningsView) -> str:
@@ -168,49 +176,66 @@ def _subnet(view: EarningsView) -> str:
     return f"{view.name or 'without a name'}{other}{', changed hands' if view.changed else ''}"
 
 
-def _of_key(key: KeyEarnings) -> list[tuple[str, str]]:
+def _income(view: EarningsView) -> list[tuple[str, str]]:
+    """Return what our hotkeys earn together, and what is left once the machine is paid."""
+    registered = [key for key in view.keys if key.standing is not None]
+    cost = view.machine_cost_tao_per_month
+    machine = [("machine a month", _tao(cost))] if cost is not None else []
+    if not registered:
+        return machine
+    tao, alpha = _sum(key.tao_per_day for key in registered), _sum(key.alpha_per_day for key in registered)
+    month = None if tao is None else tao * chain.MONTH_DAYS
+    left = [] if cost is None or month is None else [("left a month", _tao(month - cost))]
+    found = (("TAO a day", tao), ("TAO a month", month))
+    return [
+        *((name, UNSAID if value is None else digits(value)) for name, value in found),
+        *left,
+        *machine,
+        ("alpha a day", UNSAID if alpha is None else digits(alpha)),
+    ]
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """Return the sum of what is known; None: nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _place(key: KeyEarnings, earners: int | None) -> list[tuple[str, str]]:
+    """Return how the only hotkey stands."""
     if key.standing is None:
         return [("standing", "not registered")]
-    alpha, tao = key.alpha_per_day, key.tao_per_day
-    month = tao * chain.MONTH_DAYS if tao is not None else None
-    ranked = key.rank is not None
-    found = [
-        ("rank" if ranked else "standing", key.standing.removeprefix("rank ")),
-        *(
-            (f"{name} a {span}", UNSAID if value is None else _digits(value))
-            for name, span, value in (
-                ("alpha", "day", alpha),
-                ("TAO", "day", tao),
-                ("TAO", "month", month),
-            )
-        ),
-        ("replaced", _replaced(key)),
-    ]
+    if key.rank is None:
+        found = [("standing", key.standing)]
+    else:
+        shared = f", shared with {key.shared}" if key.shared else ""
+        found = [("rank", f"{key.rank} of {earners} who earn{'s' * (earners == 1)}{shared}")]
+    found.append(("uid lost after", _lost_after(key)))
     if key.immunity_seconds:
         found.append(("immune for", age(key.immunity_seconds)))
     if key.collateral_alpha:
-        found.append(("collateral", f"{_digits(key.collateral_alpha)} alpha"))
+        found.append(("collateral", f"{digits(key.collateral_alpha)} alpha"))
     return found
 
 
-def _replaced(key: KeyEarnings) -> str:
+def _places(keys: Sequence[KeyEarnings]) -> list[tuple[str, str]]:
+    return [("hotkeys", f"{sum(key.rank is not None for key in keys)} of {len(keys)} earn")] if keys else []
+
+
+def _lost_after(key: KeyEarnings) -> str:
     if key.replacement is None:
         return UNSAID
-    number = key.registrations_to_replacement
-    return "not yet" if number is None else "as the next" if number == 1 else f"as number {number}"
+    count = key.registrations_to_replacement
+    return "not at risk" if count is None else f"{number(count)} registration{'s' * (count != 1)}"
 
 
-def _balance(view: EarningsView) -> list[tuple[str, str]]:
-    """Return what the machine costs, against all that our hotkeys earn."""
-    cost = view.machine_cost_tao_per_month
-    if cost is None:
-        return []
-    incomes = [key.tao_per_day for key in view.keys if key.tao_per_day is not None]
-    if not incomes:
-        return [("machine a month", f"{_digits(cost)} TAO")]
-    left = sum(incomes) * chain.MONTH_DAYS - cost
-    sign = "−" if left < 0 else ""
-    return [("machine a month", f"{_digits(cost)} TAO"), ("left a month", f"{sign}{_digits(abs(left))} TAO")]
+def _first_lost(keys: Sequence[KeyEarnings]) -> str:
+    """Return which of several hotkeys loses its uid first; empty: none does, or there is one."""
+    counts = [(key.registrations_to_replacement, key) for key in keys if key.registrations_to_replacement is not None]
+    if len(keys) < 2 or not counts:
+        return ""
+    _, key = min(counts, key=lambda pair: pair[0])
+    return f"{key.name} is the first to lose its uid, after {_lost_after(key)}"
 
 
 def _registration(view: EarningsView) -> str:
@@ -224,10 +249,10 @@ def _registration(view: EarningsView) -> str:
 
 
 def _tao(value: float | None) -> str:
-    return UNSAID if value is None else f"{_digits(value)} TAO"
+    return UNSAID if value is None else f"{'−' if value < 0 else ''}{digits(abs(value))} TAO"
 
 
-def _digits(value: float) -> str:
+def digits(value: float) -> str:
     """Return the four digits that matter: what is earned may be thousands, or a thousandth."""
     if value == 0 or value >= 1000:
         return number(value)

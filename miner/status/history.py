@@ -8,7 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,16 +149,19 @@ class Numbered(Protocol):
 
 
 P = TypeVar("P", bound=Numbered)
+T = TypeVar("T")
 
 
 class Ring(Generic[P]):
-    """The last periods of one length, in order."""
+    """The last periods of one length, in order; requests are counted in the newest alone."""
 
     def __init__(self, seconds: int, length: int, make: Callable[[int], P]) -> None:
         self.seconds = seconds
         self.length = length
         self.make = make
         self.periods: deque[P] = deque(maxlen=length)
+        self._changes = 0  # of which periods there are
+        self._kept: dict[str, tuple[tuple[int, int], Any]] = {}
 
     def at(self, now: float) -> P:
         """Return the period of a time.
@@ -169,8 +172,10 @@ class Ring(Generic[P]):
         number = int(now // self.seconds)
         while self.periods and self.periods[-1].number > (now + max(self.seconds, AHEAD_SECONDS)) // self.seconds:
             self.periods.pop()
+            self._changes += 1
         if not self.periods or self.periods[-1].number < number:
             self.periods.append(self.make(number))
+            self._changes += 1
         return self.periods[-1]
 
     def last(self, now: float) -> list[P]:
@@ -179,11 +184,27 @@ class Ring(Generic[P]):
         found = {period.number: period for period in self.periods}
         return [found.get(one) or self.make(one) for one in range(number - self.length + 1, number + 1)]
 
+    def split(self, name: str, now: float, sum_up: Callable[[list[P]], T]) -> tuple[T, list[P]]:
+        """Return what the last periods without the newest come to, and the newest, if it is one of them.
+
+        The sum is kept under its name until another period begins: page and `top` ask for it every 5 s, on the event
+        loop, and only the newest period has changed by then.
+        """
+        number = int(now // self.seconds)
+        newest = self.periods[-1] if self.periods else None
+        stamp = (number, self._changes)
+        if name not in self._kept or self._kept[name][0] != stamp:
+            self._kept[name] = stamp, sum_up([period for period in self.last(now) if period is not newest])
+        found: T = self._kept[name][1]
+        is_shown = newest is not None and number - self.length < newest.number <= number
+        return found, [newest] if newest is not None and is_shown else []
+
     def restore(self, periods: Iterable[P], now: float) -> None:
         """Begin with what was kept, without what is too old or still to come."""
         newest = int(now // self.seconds)
         kept = [period for period in periods if newest - self.length < period.number <= newest]
         self.periods.extend(sorted(kept, key=lambda period: period.number))
+        self._changes += 1
 
 
 class History:
@@ -219,13 +240,20 @@ class History:
         """Return the periods of an hour, a day or a week, empty ones too, the current one last."""
         return self.rings[span].last(self.clock())
 
+    def total(self, span: str) -> Period:
+        """Return all requests of an hour, a day or a week as one period."""
+        before, newest = self.rings[span].split("total", self.clock(), _total)
+        return _total([before, *newest])
+
     def callers(self, span: str) -> dict[int, Account]:
         """Return what each caller asked in an hour, a day or a week, by uid."""
-        return _summed([period.callers for period in self.accounts[span].last(self.clock())])
+        before, newest = self.accounts[span].split("callers", self.clock(), _callers)
+        return _summed([before, *(period.callers for period in newest)])
 
     def hotkeys(self, span: str) -> dict[str, Account]:
         """Return what each hotkey of ours was asked."""
-        return _summed([period.hotkeys for period in self.accounts[span].last(self.clock())])
+        before, newest = self.accounts[span].split("hotkeys", self.clock(), _hotkeys)
+        return _summed([before, *(period.hotkeys for period in newest)])
 
 
 K = TypeVar("K")
@@ -234,6 +262,21 @@ K = TypeVar("K")
 def _summed(parts: Sequence[dict[K, Account]]) -> dict[K, Account]:
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: Account.total(part[name] for part in parts if name in part) for name in names}
+
+
+def _callers(periods: Sequence[AccountPeriod]) -> dict[int, Account]:
+    return _summed([period.callers for period in periods])
+
+
+def _hotkeys(periods: Sequence[AccountPeriod]) -> dict[str, Account]:
+    return _summed([period.hotkeys for period in periods])
+
+
+def _total(periods: Sequence[Period]) -> Period:
+    outcomes: Counter[str] = Counter()
+    for period in periods:
+        outcomes.update(period.outcomes)
+    return Period(0, outcomes, Durations.total(period.durations for period in periods))
 
 
 def quantile(periods: Iterable[Period], share: float) -> float | None:

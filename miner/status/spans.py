@@ -6,7 +6,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from miner.chain.base import Neuron
-from miner.status.history import OTHERS, SPANS, UNPERMITTED, Account, Durations, History, Period
+from miner.status.history import OTHERS, SPANS, UNPERMITTED, Account, History, Period
 
 MISSED_OUTCOMES = ("refused", "expired", "failed")  # what a validator counts as no answer
 SHOWN_CALLERS = 10  # the others are summed
@@ -140,20 +140,22 @@ class LongSpan(Span):
 
 
 def _periods(history: History, span: str) -> list[PeriodView]:
-    return [PeriodView.of(period, SPANS[span][0]) for period in history.periods(span)]
+    """Return the views of the periods, each made once unless it is the newest."""
+    ring = history.rings[span]
+
+    def views(periods: Iterable[Period]) -> list[PeriodView]:
+        return [PeriodView.of(period, ring.seconds) for period in periods]
+
+    before, newest = ring.split("views", history.clock(), views)
+    return sorted([*before, *views(newest)], key=lambda view: view.at)
 
 
 def _sums(history: History, span: str, neurons: Iterable[Neuron]) -> dict[str, Any]:
-    periods = history.periods(span)
-    outcomes: dict[str, int] = {}
-    for period in periods:
-        for outcome, count in period.outcomes.items():
-            outcomes[outcome] = outcomes.get(outcome, 0) + count
-    whole = Durations.total(period.durations for period in periods)
-    accounts = history.callers(span)
+    total, accounts = history.total(span), history.callers(span)
+    whole = total.durations
     validators = [account for uid, account in accounts.items() if uid != UNPERMITTED]
     return {
-        "outcomes": outcomes,
+        "outcomes": dict(total.outcomes),
         "p50": whole.quantile(0.5),
         "p95": whole.quantile(0.95),
         "p99": whole.quantile(0.99),

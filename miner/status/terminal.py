@@ -8,8 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from miner.formats import NO_VALUE, age, clock, duration, number, share, spark
-from miner.status.cards import Card, cards, headline
+from miner.status.cards import Card, cards, headline, natix_words
 from miner.status.charts import OUTCOME_GROUPS, group_of, grouped, latency_top, outcomes_top
+from miner.status.earnings import digits, earnings_of
 from miner.status.overview import Overview
 from miner.status.spans import Hour
 
@@ -50,13 +51,17 @@ def head(overview: Overview) -> RenderableType:
 
 def _keys(overview: Overview) -> RenderableType:
     table = Table(box=None, expand=True, header_style="bright_black", padding=(0, 1))
-    for name in ("hotkey", "uid", "port", ""):
+    for name in ("hotkey", "uid", "port", "TAO a day", "rank", "NATIX", ""):
         table.add_column(name, no_wrap=bool(name), ratio=None if name else 1, overflow="fold")
     for key in overview.keys:
+        earned = earnings_of(overview.earnings, key.hotkey)
         table.add_row(
             Text(f"● {key.name}", "red" if key.obstacle else "green"),
             NO_VALUE if key.uid is None else str(key.uid),
             str(key.port),
+            NO_VALUE if earned.tao_per_day is None else digits(earned.tao_per_day),
+            NO_VALUE if earned.rank is None else str(earned.rank),
+            natix_words(key.natix),
             Text(key.obstacle or key.publication, "bright_black"),
         )
     return Panel(table, title="Hotkeys", title_align="left", border_style="bright_black")

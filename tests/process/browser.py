@@ -67,9 +67,11 @@ class Browser:
         (key,) = element.values()
         return str(self.get(f"element/{key}/text"))
 
-    def photograph(self, path: Path) -> None:
-        """Write the whole page as a PNG."""
-        shot = self.devtools("Page.captureScreenshot", captureBeyondViewport=True)
+    def photograph(self, path: Path, height: int | None = None) -> None:
+        """Write the whole page as a PNG, or so many pixels of it from its top."""
+        width = self.run("return document.documentElement.clientWidth")
+        cut = {"clip": {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}} if height is not None else {}
+        shot = self.devtools("Page.captureScreenshot", captureBeyondViewport=True, **cut)
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def complaints(self) -> list[str]:

@@ -7,8 +7,9 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from miner import formats
-from miner.status.cards import cards, headline
+from miner.status.cards import cards, headline, natix_words
 from miner.status.charts import SPAN_TITLES, css_class, group_of, latency_chart, outcomes_chart, periods_of
+from miner.status.earnings import digits, earnings_of
 from miner.status.overview import Overview
 from miner.status.spans import AccountView, Span
 
@@ -44,8 +45,10 @@ def template() -> "Template":
         "css_class": css_class,
         "duration": formats.duration,
         "group": group_of,
+        "digits": lambda value: formats.NO_VALUE if value is None else digits(value),
         "known": lambda value: formats.NO_VALUE if value is None else value,
         "moment": formats.moment,
+        "natix": natix_words,
         "number": formats.number,
         "share": formats.share,
         "short_number": formats.short_number,
@@ -86,19 +89,14 @@ def render(overview: Overview, span: str = "hour") -> str:
         span=span,
         title=SPAN_TITLES[span],
         spans=[{"name": name, "title": SPAN_TITLES[name], "span": one} for name, one in spans.items()],
-        tiles=_tiles(shown),
+        tiles=[(f"{name} latency", formats.duration(seconds)) for name, seconds in shown.percentiles.items()],
         charts=[latency_chart(periods, span), outcomes_chart(periods, span)],
         callers=shown.callers,
         checkup=overview.checkup,
-        keys=[(key, accounts.get(key.hotkey, AccountView())) for key in overview.keys],
+        keys=[
+            (key, accounts.get(key.hotkey, AccountView()), earnings_of(overview.earnings, key.hotkey))
+            for key in overview.keys
+        ],
         hotkeys={key.hotkey: key.name for key in overview.keys},
         cards=cards(overview),
     )
-
-
-def _tiles(span: Span) -> list[tuple[str, str]]:
-    return [
-        ("requests", formats.number(span.asked)),
-        ("answered in time", formats.share(span.answered_share)),
-        *((f"{name} latency", formats.duration(seconds)) for name, seconds in span.percentiles.items()),
-    ]

@@ -7,7 +7,9 @@ async function refresh() {
     const answer = await fetch(location.href, { cache: "no-store" });
     if (!answer.ok) throw new Error(answer.status);
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const focused = document.activeElement.id;
     main.replaceChildren(...page.querySelector("main").childNodes);
+    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
     document.title = page.title;
     document.body.className = "";
   } catch {
@@ -18,3 +20,12 @@ async function refresh() {
 
 setInterval(() => { if (!document.hidden) refresh(); }, EVERY);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+
+// The arrow keys lead from one column of a chart to the next.
+document.addEventListener("keydown", event => {
+  const way = { ArrowLeft: "previousElementSibling", ArrowRight: "nextElementSibling" }[event.key];
+  const next = way && document.activeElement.matches("g") && document.activeElement[way];
+  if (!next || !next.matches("g")) return;
+  next.focus({ preventScroll: true });
+  event.preventDefault();
+});

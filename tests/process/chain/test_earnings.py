@@ -166,7 +166,8 @@ def test_about_to_be_replaced(watched: Watched) -> None:
     eventually(lambda: (watched.metric("registrations_to_replacement", hotkey=own) or 99) <= 3)
     (key,) = watched.earnings()["keys"]
     assert key["registrations_to_replacement"] <= 3
-    assert f"as number {key['registrations_to_replacement']}" in watched.card()
+    count = key["registrations_to_replacement"]
+    assert f"{count} registration{'s' * (count != 1)}" in watched.card()
     assert watched.metric("immunity_seconds", hotkey=own) == 0
     report = watched.doctor()
     assert report.levels["standing"] == "warning"

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from miner.recorder.records import RequestRecord
-from miner.status.archive import CHECKUP_FILE, FORMAT, HISTORY_FILE, LARGEST_BYTES, Archive, CheckupView, FindingView
+from miner.status.archive import (
+    CHECKUP_FILE,
+    FORMAT,
+    HISTORY_FILE,
+    LARGEST_BYTES,
+    Archive,
+    CheckupView,
+    FindingView,
+    lines_of,
+)
 from miner.status.history import History
 from miner.status.spans import Hour, LongSpan
 
@@ -135,6 +144,27 @@ def test_a_file_without_end_is_not_read(tmp_path: Path, caplog: pytest.LogCaptur
         file.truncate(LARGEST_BYTES + 1)
     assert views(load(tmp_path)) == views(history())
     assert len(caplog.records) == 1
+
+
+def test_others_have_their_turn_after_each_period_that_is_written_down(tmp_path: Path) -> None:
+    whole = filled()
+
+    async def turns() -> int:
+        saving, count = Archive(whole, tmp_path, lambda: NOW).save(), 0
+        while saving.send(None) is None:  # then it waits for the disk
+            count += 1
+        saving.close()
+        return count
+
+    assert asyncio.run(turns()) == len(list(lines_of(whole)))
+
+
+def test_a_look_before_the_start_is_no_obstacle_to_what_is_kept(tmp_path: Path) -> None:
+    save(tmp_path, filled())
+    early = history()
+    views(early)
+    Archive(early, tmp_path, lambda: NOW).load()
+    assert views(early) == views(filled())
 
 
 def test_nothing_new_is_not_written_again(tmp_path: Path) -> None:

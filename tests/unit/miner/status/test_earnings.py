@@ -8,7 +8,7 @@ import pytest
 from miner.chain.earnings import Pay
 from miner.formats import NO_VALUE
 from miner.metrics import EARNINGS
-from miner.status.earnings import PAY_WORDS, UNSAID, EarningsView, KeyEarnings, note, rows
+from miner.status.earnings import PAY_WORDS, UNSAID, EarningsView, KeyEarnings, earnings_of, note, rows
 from tests.expressions import rules
 
 KEY = KeyEarnings(
@@ -37,10 +37,11 @@ def shown(one: EarningsView) -> dict[str, str]:
 def test_a_miner_that_earns() -> None:
     card = shown(VIEW)
     assert list(card) == [
-        "subnet", "pay", "rank", "alpha a day", "TAO a day", "TAO a month", "replaced", "burned", "weights set",
+        "TAO a day", "TAO a month", "alpha a day", "rank", "uid lost after", "subnet", "pay", "burned", "weights set",
         "registration", "price of alpha",
     ]  # fmt: skip
     assert (card["alpha a day"], card["TAO a day"], card["TAO a month"]) == ("60", "3", "90")
+    assert (card["rank"], card["uid lost after"]) == ("3 of 17 who earn", "88 registrations")
     assert (card["registration"], card["price of alpha"]) == ("0.5 TAO", "0.05 TAO")
     assert (card["burned"], card["weights set"]) == ("25.0 %", "10 min ago")
     assert note(VIEW, "finney").startswith("as of 42 s")
@@ -56,9 +57,11 @@ def test_a_miner_that_earns() -> None:
         (view(alpha_price_tao=None), "price of alpha", UNSAID),
         (of_key(alpha_per_day=None), "alpha a day", UNSAID),
         (of_key(tao_per_day=None), "TAO a month", UNSAID),
-        (of_key(replacement=None), "replaced", UNSAID),
-        (of_key(registrations_to_replacement=None), "replaced", "not yet"),
-        (of_key(registrations_to_replacement=1), "replaced", "as the next"),
+        (of_key(tao_per_day=None), "TAO a day", UNSAID),
+        (of_key(replacement=None), "uid lost after", UNSAID),
+        (of_key(registrations_to_replacement=None), "uid lost after", "not at risk"),
+        (of_key(registrations_to_replacement=1), "uid lost after", "1 registration"),
+        (of_key(shared=2), "rank", "3 of 17 who earn, shared with 2"),
         (of_key(rank=None, standing="earns nothing"), "standing", "earns nothing"),
         (of_key(standing=None), "standing", "not registered"),
         (of_key(immunity_seconds=7200.0), "immune for", "2.0 h"),
@@ -82,12 +85,32 @@ def test_a_row(one: EarningsView, row: str, value: str) -> None:
     assert NO_VALUE not in shown(one).values()
 
 
-def test_several_hotkeys_have_their_own_rows_and_the_subnet_has_one() -> None:
-    second = KEY.model_copy(update={"name": "second", "tao_per_day": 1.0})
-    card = shown(view(keys=[KEY, second], machine_cost_tao_per_month=100.0))
-    assert (card["first: TAO a day"], card["second: TAO a day"]) == ("3", "1")
-    assert card["left a month"] == "20 TAO", "of what both earn"
-    assert [name for name in card if name == "subnet"] == ["subnet"]
+def test_what_several_hotkeys_earn_is_one_sum_and_who_goes_first_is_said() -> None:
+    second = KEY.model_copy(update={"name": "second", "tao_per_day": 1.0, "registrations_to_replacement": 4})
+    third = KeyEarnings(name="third", hotkey="5H")  # not registered
+    several = view(keys=[KEY, second, third], machine_cost_tao_per_month=100.0)
+    card = shown(several)
+    assert list(card)[:6] == [
+        "TAO a day",
+        "TAO a month",
+        "left a month",
+        "machine a month",
+        "alpha a day",
+        "hotkeys",
+    ]
+    assert (card["TAO a day"], card["TAO a month"], card["left a month"]) == ("4", "120", "20 TAO")
+    assert card["hotkeys"] == "2 of 3 earn"
+    assert not {"rank", "uid lost after"} & set(card), "of each, in their table"
+    assert "second" in note(several, "finney")
+    assert "4 registrations" in note(several, "finney")
+    assert [earnings_of(several, hotkey).tao_per_day for hotkey in ("5F", "5H", "5X")] == [3.0, None, None]
+
+
+def test_of_hotkeys_that_are_not_registered_there_is_no_income() -> None:
+    nobody = [KeyEarnings(name="first", hotkey="5F"), KeyEarnings(name="second", hotkey="5G")]
+    assert "TAO a day" not in shown(view(keys=nobody))
+    assert shown(view(keys=nobody))["hotkeys"] == "0 of 2 earn"
+    assert "first" not in note(view(keys=nobody), "finney")
 
 
 @pytest.mark.parametrize(

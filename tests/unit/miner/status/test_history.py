@@ -2,7 +2,9 @@
 
 import random
 import statistics
+import sys
 import tracemalloc
+from types import FrameType
 
 import pytest
 
@@ -183,6 +185,57 @@ def test_a_clock_set_back_by_days_shows_the_present_at_once(history: History, cl
     history.request_ended(entry(outcome="refused"))
     for shown in (Hour.of(history), LongSpan.of(history, "day"), LongSpan.of(history, "week")):
         assert shown.outcomes == {"refused": 1}
+
+
+def looked_at(history: History) -> list[str]:
+    spans = [Hour.of(history), LongSpan.of(history, "day"), LongSpan.of(history, "week")]
+    return [span.model_dump_json() for span in spans]
+
+
+def calls_of_a_look(history: History) -> int:
+    """Return how many functions are called for an hour, a day and a week: the same on any machine."""
+    count = 0
+
+    def see(frame: FrameType, event: str, _: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(see)
+    try:
+        looked_at(history)
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+def test_a_second_look_sums_up_the_newest_periods_alone(history: History, clock: Clock) -> None:
+    for _ in range(7 * 24):
+        clock.now += 3600
+        for uid in range(20):
+            history.request_ended(entry(uid=uid))
+    first, asked = calls_of_a_look(history), LongSpan.of(history, "week").asked
+    history.request_ended(entry(uid=7))
+    clock.now += 5
+    assert calls_of_a_look(history) < first / 3
+    assert LongSpan.of(history, "week").asked == asked + 1
+    again = LongSpan.of(history, "day").periods
+    assert sum(one is not other for one, other in zip(LongSpan.of(history, "day").periods, again, strict=True)) == 1
+
+
+def test_what_is_kept_of_sums_is_right_whatever_the_clock_does(history: History, clock: Clock) -> None:
+    """Back over the edge of a period, forth by days, back by days: as if each look were the first."""
+    source = random.Random(3)
+    for _ in range(300):
+        clock.now += source.choice((1, 5, 30, 60, 60, 900, 7200, -1, -5, -60, -200, -900, 86400, -3 * 86400))
+        if source.random() < 0.7:
+            history.request_ended(entry(source.uniform(0.1, 9), source.choice(("ok", "refused")), source.randrange(4)))
+        fresh = History(clock)
+        for name, ring in history.rings.items():
+            fresh.rings[name].periods.extend(ring.periods)
+        for name, accounts in history.accounts.items():
+            fresh.accounts[name].periods.extend(accounts.periods)
+        assert looked_at(history) == looked_at(fresh)
 
 
 def test_who_asks_is_counted_by_uid_and_query_and_strangers_are_no_validators(history: History) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from miner.formats import fraction
 from miner.status.archive import CheckupView, FindingView
-from miner.status.cards import headline
+from miner.status.cards import cards, headline
 from miner.status.charts import HEIGHT, latency_chart, nice_top, outcomes_chart, periods_of
 from miner.status.history import History
 from miner.status.overview import KeyView, NatixView, Overview
@@ -20,6 +20,7 @@ from miner.status.page import CONTENT_SECURITY_POLICY, render
 from miner.status.spans import Hour, LongSpan
 from tests.overviews import CALLER, HOTKEY, NOW, entry, overview
 
+DUE = NatixView(standing="due", words="due again: uid 7 <b>", command="roadwork-miner register", since=1.0, asked=1.0)
 VOID = {"meta", "link", "br", "img", "input", "wbr"}
 
 
@@ -64,7 +65,7 @@ def titles(shown: Overview) -> list[str]:
 
 
 def test_titles_are_the_operators_words_whole() -> None:
-    cards = ["Queue", "Memory and CPU", "Earnings", "Chain", "Model"]
+    cards = ["Earnings", "Queue", "Memory and CPU", "Chain", "Model"]
     expected = ["Requests", "Who asks", "Check-up", *cards, "Last requests"]
     assert titles(overview()) == expected
     early = overview().model_copy(update={"queue": None, "chain": None, "model": None})
@@ -74,10 +75,10 @@ def test_titles_are_the_operators_words_whole() -> None:
 def test_a_miner_that_is_well() -> None:
     shown = text(overview(entry(), entry("refused", seconds=0.001, reason="no answer in time is possible")))
     for part in (
-        "Ready", HOTKEY, "uid 143", "finney, netuid 72", "up for 3.0 days", "answered in time 50.0 %",
+        "Ready", HOTKEY, "uid 143", "finney, netuid 72", "up for 3.0 days", "1 hour 50.0 % in time · 2 requests",
         "p50 latency 1.20 s", "p95 latency 1.20 s", "p99 latency 1.20 s", "max latency 1.20 s",
         "3 of 32", "812 MiB", "cgroup used 1.10 GiB", "cgroup limit 2.00 GiB", "6 123 456",
-        "published 203.0.113.7:8091", "vit-base", "8a1f9c20be77d0", "ok", "yes 0.8454",
+        "published 203.0.113.7:8091", "vit-base", "8a1f9c20be77d0", "yes 0.8454 ok",
         "refused no answer in time is possible",
     ):  # fmt: skip
         assert part in shown
@@ -182,14 +183,16 @@ def test_validators_of_yesterday_are_told_where_nobody_came_in_this_hour() -> No
 
 def test_several_hotkeys_are_shown_with_their_own_counts_and_one_is_not() -> None:
     keys = [
-        KeyView(name=name, hotkey=hotkey, port=port, obstacle=None, uid=port, incentive=None, publication="")
-        for name, hotkey, port in (("first", HOTKEY, 8091), ("second", CALLER, 8092))
+        KeyView(
+            name=name, hotkey=hotkey, port=port, obstacle=None, uid=port, incentive=None, publication="", natix=natix
+        )
+        for name, hotkey, port, natix in (("first", HOTKEY, 8091, None), ("second", CALLER, 8092, DUE))
     ]
     asked = [entry(), entry("refused"), replace(entry(uid=3), hotkey=CALLER, caller=HOTKEY)]
     whole = text(overview(*asked, keys=keys))
-    assert "first 8091 8091 2 50.0 % 1.20 s" in whole
-    assert "second 8092 8092 1 100 % 1.20 s" in whole
-    assert re.search(r"\b3 second ok\b", whole)
+    assert "first 8091 8091 2 50.0 % 1.20 s 5 s 0.1468 41 – served" in whole
+    assert "second 8092 8092 1 100 % 1.20 s 5 s – – due again served" in whole
+    assert re.search(r"\b3 second 1.20 s yes 0.8454 ok\b", whole)
     assert "second" not in text(overview(*asked, keys=keys[:1]))
 
 
@@ -228,9 +231,16 @@ def test_the_chains_card_says_whether_natix_knows_the_hotkey() -> None:
     chain = overview().chain
     assert chain is not None
     assert "NATIX" not in text(overview()), "standalone, and miners before"
-    due = NatixView(
-        standing="due", words="due again: uid 7 <b>", command="roadwork-miner register", since=1.0, asked=1.0
-    )
-    shown = text(overview(chain=chain.model_copy(update={"natix": due})))
-    assert "due again: uid 7 <b>" in shown
-    assert "roadwork-miner register" in shown
+    whole = overview(chain=chain.model_copy(update={"natix": DUE}))
+    (card,) = [card for card in cards(whole) if card.title == "Chain"]
+    assert [row.value for row in card.rows if "NATIX" in row.name] == ["due again"]
+    assert DUE.words in card.note
+    assert DUE.command in card.note
+    assert DUE.words in text(whole)
+
+
+def test_every_colour_of_a_chart_is_in_its_legend() -> None:
+    shown = overview(entry(), entry("refused"), entry("failed"), entry("forbidden")).hour.minutes
+    for chart in (latency_chart(shown), outcomes_chart(shown)):
+        drawn = {bar.kind for column in chart.columns for bar in column.bars}
+        assert drawn <= {entry.kind for entry in chart.legend}

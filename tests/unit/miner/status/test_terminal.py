@@ -9,10 +9,10 @@ from rich.console import Console
 from miner import __version__, formats
 from miner.settings.settings import Settings
 from miner.status.cards import cards, headline
-from miner.status.overview import KeyView, ShadowView
+from miner.status.overview import KeyView, NatixView, ShadowView
 from miner.status.page import render
 from miner.status.terminal import head, screen
-from tests.overviews import HOTKEY, NOW, entry, overview
+from tests.overviews import CALLER, HOTKEY, NOW, entry, overview
 
 
 def frame(renderable: object, width: int = 152) -> str:
@@ -87,6 +87,20 @@ def test_a_long_reason_is_shown_whole() -> None:
     shown = frame(screen(overview(entry("refused", reason=reason), keys=[view, view])), 79)
     assert re.sub(r"[│\s]", "", shown).count(reason.replace(" ", "")) == 2  # both hotkeys'
     assert [shown.count(word) for word in ("endpoint 0", "connection", "…")] == [3, 3, 0]  # and the request's
+
+
+@pytest.mark.parametrize("width", [80, 152])
+def test_the_table_of_hotkeys_says_what_each_earns_and_whether_natix_knows_it(width: int) -> None:
+    natix = NatixView(standing="due", words="due again", command="", since=1.0, asked=1.0)
+    first = KeyView(
+        name="first", hotkey=HOTKEY, port=8091, obstacle=None, uid=143, incentive=None, publication="published",
+        natix=natix,
+    )  # fmt: skip
+    second = first.model_copy(update={"name": "second", "hotkey": CALLER, "natix": None})
+    lines = frame(screen(overview(entry(), keys=[first, second])), width).splitlines()
+    of = {name: next(line.split() for line in lines if f"● {name}" in line) for name in ("first", "second")}
+    assert of["first"][2:-1] == ["first", "143", "8091", "0.1468", "41", "due", "again", "published"]
+    assert of["second"][2:-1] == ["second", "143", "8091", "–", "–", "–", "published"]
 
 
 def test_a_line_of_blocks_shows_what_is_not_zero() -> None:
