@@ -44,7 +44,7 @@ EARNINGS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("alpha_price_tao", "Price of one alpha of the subnet, before slippage.", ()),
     ("subnet_burned_ratio", "Share of the miners' emission that is burned, 0 to 1.", ()),
     ("subnet_pay", "1 for the one state that is: how the subnet pays its miners.", ("state",)),
-    ("subnet_changed", "1 while this differs from what was seen of the subnet first.", ("what",)),
+    ("subnet_changed", "1 while this differs from what was seen first; the name: from StreetVision's.", ("what",)),
     ("subnet_weights_age_seconds", "Time since a validator last set weights.", ()),
     ("subnet_miners", "Hotkeys that mine, by whether they earn.", ("earns",)),
     ("income_alpha_per_day", "What our hotkey earns, as of the last payment.", OURS),

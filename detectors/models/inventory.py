@@ -34,6 +34,11 @@ class StoredModel:
         return f"{self.folder.parent.name}/{self.folder.name}"
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it is a model, and nobody fills it any more."""
+        return (self.folder / NAME).is_file() and not self.folder.name.endswith(PARTIAL)
+
+    @property
     def is_abandoned(self) -> bool:
         """Whether it is no model, and nobody has filled it for a day."""
         newest = max((path.stat().st_mtime for path in (self.folder, *self.folder.rglob("*"))), default=0.0)

@@ -18,6 +18,7 @@ BURNED_ALL = 0.99  # of the miners' part
 BURNED_HALF = 0.5
 COST_TRIPLED = 3.0  # times the least of the last day
 NEAR_REGISTRATIONS = 3  # whoever goes with the third of them is about to be replaced
+HOMES = {"finney": 72, "test": 323}  # netuids of StreetVision, by network
 OWN_NAMES = ("streetvision", "natix")  # one of them is in the subnet's name as long as it is ours
 
 Pay = Literal["paid", "half_burned", "burned", "one_paid", "halted", "nothing_emitted", "no_validators", "no_consensus"]

@@ -63,14 +63,14 @@ def doctor(
     # What the parts would log is what the lines say.
     logging.basicConfig(handlers=[logging.NullHandler()])
     env_file = file_of(env_file, service)
-    settings, faults = _settings(env_file, service, set_, detector, config, key)
+    settings, others, faults = _settings(env_file, service, set_, detector, config, key)
     console = Console(highlight=False, soft_wrap=True)
     findings = [judged("settings", lambda: judge_settings(look_at_settings(env_file, settings, faults)))]
     running = False
     if not as_json:
         _print(console, findings[0])
     if settings is not None:
-        checkup = CheckUp(settings, probe, pictures)
+        checkup = CheckUp(settings, probe, pictures, others)
         with Console(stderr=True).status("…") as status:
             findings += asyncio.run(_examine(checkup, status, None if as_json else console))
         running = checkup.is_running
@@ -92,13 +92,15 @@ def _settings(
     detector: str | None,
     config: str | None,
     key: str | None,
-) -> tuple[Settings | None, str]:
+) -> tuple[Settings | None, list[Settings], str]:
+    """Return the settings of the hotkey, those of the others, and what is wrong with them."""
     try:
         flags = {"image_detector": detector, "image_detector_config": config}
-        settings = read_settings(env_file, assignments, service, **flags).of_key(key)
+        whole = read_settings(env_file, assignments, service, **flags)
+        settings = whole.of_key(key)
     except ConfigurationError as error:
-        return None, str(error)
-    return settings, ""
+        return None, [], str(error)
+    return settings, [one for one in whole.each_key() if one.wallet_hotkey != settings.wallet_hotkey], ""
 
 
 def _keep(settings: Settings, findings: list[Finding], sentence: str) -> None:

@@ -10,9 +10,9 @@ import typer
 
 from detectors.backends.ort_cache import ensure_graph
 from detectors.load import PreparedModel, is_prepared, judged_doubt
-from detectors.models import MANIFEST_FILE as NAME
 from detectors.models import MODEL_FILE
 from detectors.models.config import read_config
+from detectors.models.inventory import StoredModel, size_of, stored_models
 from detectors.models.inventory import remove as drop
 from detectors.models.manifest import Manifest
 from detectors.models.sources import pins
@@ -71,21 +71,21 @@ def list_(env_file: EnvFile = None, service: Service = None, as_json: Json = Fal
     from rich.table import Table
 
     settings = load_settings(env_file, set_, service)
-    folders = sorted(path.parent for path in settings.models_dir.glob(f"*/*/{NAME}"))
     starter = Path(__file__).resolve().parents[2] / "detectors" / "starter"
-    manifests = [(folder, Manifest.read(folder)) for folder in [starter, *folders] if (folder / NAME).is_file()]
+    stored = [StoredModel(starter, size_of(starter)), *stored_models(settings.models_dir)]
+    found = [(one, Manifest.read(one.folder)) for one in stored if one.is_whole]
     if as_json:
-        print(json.dumps([manifest.model_dump() | {"folder": str(folder)} for folder, manifest in manifests], indent=2))
+        told = [manifest.model_dump() | {"folder": str(one.folder), "bytes": one.bytes} for one, manifest in found]
+        print(json.dumps(told, indent=2))
         return
     table = Table("model", "revision", "detector", "precision", "roadwork is", "differs from its library by", "MB")
-    for folder, manifest in manifests:
-        size = sum((folder / name).stat().st_size for name in manifest.files)
+    for one, manifest in found:
         table.add_row(
             manifest.name, manifest.revision[:18], manifest.detector, manifest.precision,
             "; ".join(filter(None, (_roadwork(manifest), manifest.output.doubt, judged_doubt(manifest)))),
             f"{manifest.parity.max_difference:.1e} on {manifest.parity.pictures} pictures"
             + (f"; {manifest.parity.caveat}" if manifest.parity.caveat else ""),
-            f"{size / 1e6:.1f}",
+            f"{one.bytes / 1e6:.1f}",
         )  # fmt: skip
     Console().print(table)
 

@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,7 +44,7 @@ def publish(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write the repository's files to --out; send none.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="New folder for --dry-run.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for --dry-run; default: ./NAME of the repository.")] = None,
     as_json: Json = False,
     set_: Set = None,
 ) -> None:
@@ -64,12 +64,13 @@ def publish(
         )
     if repository_in(repo) != repo:
         raise ConfigurationError(f"--repo={repo}: owner/name of a repository on the hub is allowed")
-    if dry_run != (out is not None):
-        raise ConfigurationError(f"--out{f'={out}' if out is not None else ''}: goes with --dry-run, and it with --out")
+    if out is not None and not dry_run:
+        raise ConfigurationError(f"--out={out}: goes with --dry-run")
     file = _settings_file(env_file, service) if set_env else None
     found = find_model(model)
     hotkey = own_wallet(settings).hotkey.ss58_address
-    title = name or repo.split("/")[1]
+    own_name = repo.split("/")[1]
+    title = name or own_name
 
     def files_of(number: str) -> "tuple[NatixCard, Files]":
         card = natix_card(title, description, number, hotkey)
@@ -77,7 +78,8 @@ def publish(
         made = {NATIX_CARD: text, README: readme(found, card, license_).encode()}
         return card, {**found.documents, **found.weights, **made}
 
-    if out is not None:
+    if dry_run:
+        out = out or Path(own_name)
         card, files = files_of(next_version(None, version))
         _write(out, files)
         if version is None and not as_json:
@@ -106,9 +108,11 @@ def _settings_file(env_file: Path | None, service: str | None) -> Path:
 
 
 def _write(out: Path, files: Mapping[str, Path | bytes]) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigurationError(f"--out={out}: an empty folder, or none yet, is allowed")
     try:
+        if out.exists() and not _may_be_written(out, files):
+            raise ConfigurationError(
+                f"--out={out}: an empty folder, none yet, or one that publish wrote and nobody added to, is allowed"
+            )
         out.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             if isinstance(content, Path):
@@ -117,6 +121,14 @@ def _write(out: Path, files: Mapping[str, Path | bytes]) -> None:
                 write_safely(out / name, content)
     except OSError as error:
         raise CouldNotStart(f"--out={out}: can't be written: {error.strerror}") from error
+
+
+def _may_be_written(out: Path, files: Collection[str]) -> bool:
+    """Return whether a folder is empty, or was written by us and has nothing that would stay beside the new files."""
+    from miner.natix.publication import MADE_BY, README
+
+    there = {path.name for path in out.iterdir()} if out.is_dir() else {""}
+    return not there or (there <= set(files) and README in there and MADE_BY.encode() in (out / README).read_bytes())
 
 
 def _publish(repo: str, version: str | None, files_of: "FilesOf") -> "tuple[NatixCard, Files, str]":

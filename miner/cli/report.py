@@ -73,7 +73,8 @@ def _findings(settings: Settings, env_file: Path | None) -> str:
     from rich.console import Console
 
     logging.getLogger("miner").setLevel(logging.CRITICAL)  # what the parts would log is what the lines say
-    checkup = CheckUp(settings)
+    first, *others = settings.each_key()
+    checkup = CheckUp(first, others=others)
 
     async def examine() -> "list[Finding]":
         return [seen async for seen in checkup.examine() if isinstance(seen, Finding)]

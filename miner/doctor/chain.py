@@ -14,7 +14,7 @@ from detectors.redact import shown
 from miner.axon.caller import Rules, judge
 from miner.chain import earnings
 from miner.chain.base import Snapshot
-from miner.chain.earnings import MachineCost, Metagraph
+from miner.chain.earnings import Income, MachineCost, Metagraph
 from miner.chain.market import MarketMemory, changed_words
 from miner.chain.publication import SERVICES
 from miner.chain.queries import UNPUBLISHED, ChainHead, PublishedEndpoint, PublishedRecord
@@ -50,6 +50,7 @@ class ChainIdentity:
     wallet: str
     hotkey: str  # "": it can't be read
     network: str
+    others: tuple[str, ...] = ()  # hotkeys that this miner serves too
 
 
 def judge_chain(facts: ChainFacts) -> Finding:
@@ -192,7 +193,8 @@ def judge_pay(facts: ChainFacts, who: ChainIdentity, costs: MachineCost | None =
     if graph is None:
         return _unread(name)
     wait = "no registration pays off while this lasts: ask in the subnet's channel"
-    pay, burned = earnings.pay_of(graph, {who.hotkey}), earnings.burned_share(graph) or 0.0
+    ours = (who.hotkey, *who.others)
+    pay, burned = earnings.pay_of(graph, ours), earnings.burned_share(graph) or 0.0
     if pay == "no_consensus":
         return warning(
             name, "not known: this subnet runs without consensus, where incentive is not how miners are paid"
@@ -212,15 +214,22 @@ def judge_pay(facts: ChainFacts, who: ChainIdentity, costs: MachineCost | None =
         return problem(name, f"all incentive goes to uid {top.uid}: burned, or nobody else is paid", wait)
     paid = sum(member.neuron.incentive > 0 for member in graph.members)
     words = f"{paid} of {len(graph.members)} have incentive, {burned:.0%} of it is burned"
-    own = graph.member(who.hotkey)
-    income = earnings.income_of(graph, own) if own is not None else None
-    if income is not None:
-        words += f"; we earn {income}"
+    incomes = [income for hotkey in ours if (income := _income(graph, hotkey)) is not None]
+    whole = Income(sum(income.alpha for income in incomes), graph.price) if incomes else None
+    if whole is not None:
+        words += f"; {f'with {len(incomes)} hotkeys ' if len(incomes) > 1 else ''}we earn {whole}"
     if pay == "half_burned":
         return warning(name, words, "reckon with what is left")
-    if income is not None and costs is not None and costs.is_covered(income) is False:
-        return warning(name, f"{words}, and the machine costs {costs.tao:.4g}", "it costs more than it earns")
+    if whole is not None and costs is not None and costs.is_covered(whole) is False:
+        return warning(
+            name, f"{words}, and the machine costs {costs.tao:.4g} TAO a month", "it costs more than it earns"
+        )
     return ok(name, words)
+
+
+def _income(graph: Metagraph, hotkey: str) -> Income | None:
+    own = graph.member(hotkey)
+    return earnings.income_of(graph, own) if own is not None else None
 
 
 def judge_subnet(facts: ChainFacts, who: ChainIdentity) -> Finding:

@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -51,6 +51,7 @@ class CheckUp:
     settings: Settings
     probe: str | None = None
     pictures: Path | None = None  # labelled photos
+    others: Sequence[Settings] = ()  # of the other hotkeys that the miner serves
     is_running: bool = False
     clock_ahead: float | None = None  # of those who asked the running miner, seconds
 
@@ -146,10 +147,11 @@ class CheckUp:
         settings = self.settings
         if settings.is_standalone:
             return [STANDALONE], None, _local_address(settings)
-        facts, services, ours, published = await asyncio.gather(
-            _read_chain(settings, hotkey), _ask_services(settings), _own_address(settings), _read_published(settings)
-        )
-        who = chain.ChainIdentity(settings.netuid, settings.wallet_name, hotkey, settings.chain_address)
+        facts, services, ours, published, others = await asyncio.gather(
+            _read_chain(settings, hotkey), _ask_services(settings), _own_address(settings), _read_published(settings),
+            in_time(partial(files.read_addresses, self.others), CHAIN_SECONDS, lambda _: ()),
+        )  # fmt: skip
+        who = chain.ChainIdentity(settings.netuid, settings.wallet_name, hotkey, settings.chain_address, others)
         judges = {
             "chain": lambda: chain.judge_chain(facts),
             "sdk": lambda: chain.judge_sdk(facts, version("bittensor")),

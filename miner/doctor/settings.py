@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,6 +68,15 @@ def read_wallet(settings: Settings) -> WalletFacts:
     coldkeys, hidden = find_coldkeys(settings.wallet_path)
     mode = stat.S_IMODE(file.stat().st_mode)
     return WalletFacts(wallet.hotkey.ss58_address, file, mode, coldkeys=coldkeys, hidden=hidden)
+
+
+def read_addresses(every: Sequence[Settings]) -> tuple[str, ...]:
+    """Return the addresses of hotkeys, less those that can't be opened."""
+    found = []
+    for settings in every:
+        with suppress(StartError, OSError):
+            found.append(own_wallet(settings).hotkey.ss58_address)
+    return tuple(found)
 
 
 def judge_hotkey(facts: WalletFacts) -> Finding:

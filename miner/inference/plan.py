@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from detectors.base import RunOptions
-from detectors.files import write_safely
+from detectors.files import as_owner, write_safely
 from detectors.load import PreparedModel, Sums
 from detectors.machine import read_cpu
 from detectors.models.documents import faults
@@ -132,9 +132,10 @@ def writable(places: Sequence[Path]) -> Path:
     reasons = []
     for place in places:
         try:
-            place.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=place):
-                return place
+            with as_owner(place):
+                place.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=place):
+                    return place
         except OSError as error:
             reasons.append(f"{place}: {error.strerror or error}")
     raise CouldNotStart(f"a plan can't be stored: {'; '.join(reasons)}")
@@ -168,8 +169,9 @@ def write_plan(place: Path, key: str, plan: Plan) -> Path:
     """
     path = place / f"{key}.json"
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        write_safely(path, (json.dumps(asdict(plan), indent=2) + "\n").encode())
+        with as_owner(place):  # root may have tuned for the service's user
+            place.mkdir(parents=True, exist_ok=True)
+            write_safely(path, (json.dumps(asdict(plan), indent=2) + "\n").encode())
     except OSError as error:
         raise CouldNotStart(f"{path} can't be written: {error.strerror or error}") from error
     return path

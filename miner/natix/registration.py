@@ -5,18 +5,19 @@ what it says of one that changed hands may be about the hotkey before.
 """
 
 import json
-import os
+import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from detectors.files import write_safely
+from detectors.files import as_owner, write_safely
 from miner.errors import CouldNotStart
 from miner.formats import age
+
+log = logging.getLogger(__name__)
 
 FILE_NAME = "natix.json"
 MAX_FILE_BYTES = 2**20
@@ -145,8 +146,8 @@ class Registrations:
         every = {name: kept.model_dump() for name, kept in (self._read() | {hotkey: registration}).items()}
         folder = self.path.parent
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with _as_owner(folder):
+            with as_owner(folder):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 write_safely(self.path, json.dumps(every, indent=1).encode())
         except OSError as error:
             raise CouldNotStart(f"STATE_DIR={folder}: {FILE_NAME} can't be written: {error.strerror}") from error
@@ -163,28 +164,31 @@ class Registrations:
         return self._kept
 
 
+class RegistrationLog:
+    """Tells the log when a hotkey's registration becomes due, and when it holds again."""
+
+    def __init__(self, registrations: Registrations, hotkey: str, netuid: int) -> None:
+        self._registrations, self._hotkey, self._netuid = registrations, hotkey, netuid
+        self._seen: tuple[Standing, int | None] | None = None
+
+    def see(self, uid: int | None) -> None:
+        """Look at it once the chain was read, and say what is new."""
+        standing = self._registrations.standing(self._hotkey, self._netuid, uid)
+        before, self._seen = self._seen, (standing, uid)
+        if uid is None or self._seen == before:
+            return
+        words = in_words(standing, self._registrations.of(self._hotkey), uid)
+        if standing in ("due", "unknown"):
+            log.warning("hotkey %s, registration with NATIX: %s; %s", self._hotkey, words, COMMANDS[standing])
+        elif standing == "yes" and before is not None:
+            log.info("hotkey %s, registration with NATIX: %s", self._hotkey, words)
+
+
 def _parse(text: bytes) -> dict[str, Registration]:
     try:
         return TypeAdapter(dict[str, Registration]).validate_json(text)
     except ValueError:  # pydantic's too; the file is ours, and `register` writes it again
         return {}
-
-
-@contextmanager
-def _as_owner(folder: Path) -> Iterator[None]:
-    """Write as the folder's owner: root, who calls this for a service, would follow whatever link lies there."""
-    owner = folder.stat()
-    if os.geteuid() != 0 or owner.st_uid == 0:
-        yield
-        return
-    before = os.getegid()
-    os.setegid(owner.st_gid)
-    os.seteuid(owner.st_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(before)
 
 
 def in_words(standing: Standing, kept: Registration | None, uid: int | None, now: float | None = None) -> str:
@@ -203,4 +207,4 @@ def in_words(standing: Standing, kept: Registration | None, uid: int | None, now
             return f"no, refused {since}{said}"
         case "pending":
             return f"not decided {since}{said}"
-    return f"due again: NATIX knows uid {kept.uid} on netuid {kept.netuid}, ours is {uid} now"
+    return f"due again: the last word was about uid {kept.uid} on netuid {kept.netuid}, ours is {uid} now"

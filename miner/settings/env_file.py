@@ -6,13 +6,13 @@ StreetVision's own `miner.env` works as it is, inline comments included.
 import io
 import os
 import re
-import stat
 from collections.abc import Collection, Container, Iterator
 from pathlib import Path
 
 from dotenv import dotenv_values
 from dotenv.parser import Binding, parse_stream
 
+from detectors.files import write_safely
 from detectors.redact import HIDDEN, shown_within
 from miner.errors import ConfigurationError
 from miner.settings.addresses import ADDRESSES, secrets_within, shown_each
@@ -138,19 +138,7 @@ def set_in_file(env_file: Path, name: str, value: str) -> None:
     try:
         found = path.stat() if path.exists() else None
         text = path.read_text(encoding="utf-8") if found is not None else ""
-        partial = path.with_name(path.name + ".partial")
-        partial.unlink(missing_ok=True)
-        descriptor = os.open(
-            partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IMODE(found.st_mode) if found else 0o600
-        )
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            if found is not None:
-                os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
-                os.fchown(descriptor, found.st_uid, found.st_gid)
-            file.write(with_setting(text, name, value))
-            file.flush()
-            os.fsync(descriptor)
-        partial.replace(path)
+        write_safely(path, with_setting(text, name, value).encode(), like=found, mode=0o600)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise ConfigurationError(f"--env-file={env_file}: can't be written: {reason}") from error

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from detectors.files import write_safely
+from detectors.files import as_owner, write_safely
 from miner.recorder.records import OUTCOMES
 from miner.status.history import MOST_ACCOUNTS, UNPERMITTED, Account, AccountPeriod, Durations, History, Period
 
@@ -242,12 +242,13 @@ class CheckupView(BaseModel):
             return None
 
     def write(self, state_dir: Path) -> None:
-        """Leave it where the daemon's page looks.
+        """Leave it where the daemon's page looks, as the daemon's user where root leaves it.
 
         Raises:
             OSError: the folder is not there, or can't be written.
         """
-        write_safely(state_dir / CHECKUP_FILE, self.model_dump_json(indent=2).encode() + b"\n")
+        with as_owner(state_dir):
+            write_safely(state_dir / CHECKUP_FILE, self.model_dump_json(indent=2).encode() + b"\n")
 
 
 def _in_a_line(error: Exception) -> str:

@@ -58,6 +58,7 @@ class EarningsView(_Part):
     registered_at: int | None = None
     changed: Change = ""
     changed_words: str = ""
+    is_named_as_ours: bool | None = None  # None: not told, or no network where StreetVision is
     pay: Pay | None = None
     burned: float | None = None
     weights_age_seconds: float | None = None
@@ -90,6 +91,7 @@ def earnings_view(identities: Sequence[Identity], settings: Settings) -> Earning
         owner=graph.owner_coldkey,
         registered_at=graph.registered_at,
         changed=market.change,
+        is_named_as_ours=_is_named_as_ours(settings, graph),
         changed_words=changed_words(market.change, market.memory, graph) if market.change else "",
         pay=chain.pay_of(graph, own),
         burned=chain.burned_share(graph),
@@ -162,7 +164,8 @@ def note(view: EarningsView | None, network: str) -> str:
 def _subnet(view: EarningsView) -> str:
     if view.name is None:
         return UNSAID
-    return f"{view.name or 'without a name'}{', changed hands' if view.changed else ''}"
+    other = ", not StreetVision's name" if view.is_named_as_ours is False else ""
+    return f"{view.name or 'without a name'}{other}{', changed hands' if view.changed else ''}"
 
 
 def _of_key(key: KeyEarnings) -> list[tuple[str, str]]:
@@ -216,7 +219,7 @@ def _registration(view: EarningsView) -> str:
     if locked:
         parts.append(f"{share(locked)} of it locked")
     if rise is not None and rise >= chain.COST_TRIPLED:
-        parts.append(f"{rise:.1f} × of a day ago")
+        parts.append(f"{rise:.1f} × the least of the last day")
     return ", ".join(parts)
 
 
@@ -254,6 +257,7 @@ def show_earnings(metrics: Metrics, market: Market, identities: Sequence[Identit
         add["subnet_pay"](of_graph(partial(_is_state, state, own)), state)
     for what in ("owner", "registration"):
         add["subnet_changed"](of_graph(partial(_is_changed, market, what)), what)
+    add["subnet_changed"](of_graph(partial(_is_renamed, settings)), "name")
     for earns, read in (("yes", _earners), ("no", _idle)):
         add["subnet_miners"](of_graph(partial(read, own)), earns)
     cost = MachineCost.of(settings.cost_per_month, settings.tao_price)
@@ -285,6 +289,16 @@ def _is_state(state: Pay, own: Sequence[str], graph: Metagraph) -> float:
 
 def _is_changed(market: Market, what: str, _: Metagraph) -> float | None:
     return float(market.change == what) if market.memory.first is not None else None
+
+
+def _is_named_as_ours(settings: Settings, graph: Metagraph) -> bool | None:
+    is_home = chain.HOMES.get(settings.subtensor_network) == settings.netuid
+    return chain.is_named_as_ours(graph) if is_home else None
+
+
+def _is_renamed(settings: Settings, graph: Metagraph) -> float | None:
+    is_ours = _is_named_as_ours(settings, graph)
+    return None if is_ours is None else float(not is_ours)
 
 
 def _earners(own: Sequence[str], graph: Metagraph) -> float:

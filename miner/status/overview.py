@@ -94,7 +94,7 @@ class NatixView(_Part):
     standing: Standing
     words: str
     command: str  # what helps; empty: nothing has to
-    since: float | None
+    since: float | None  # None: due or unknown, and since when nobody keeps
     asked: float | None  # when the server was last asked
 
     @classmethod
@@ -102,7 +102,8 @@ class NatixView(_Part):
         """Look at what is kept of a hotkey."""
         kept = registrations.of(chain.hotkey)
         standing = registrations.standing(chain.hotkey, netuid, chain.uid)
-        since, asked = (kept.since, kept.at) if kept is not None else (None, None)
+        since = kept.since if kept is not None and standing not in ("due", "unknown") else None
+        asked = kept.at if kept is not None else None
         command = COMMANDS[standing] if chain.uid is not None else ""
         words = in_words(standing, kept, chain.uid, now)
         return cls(standing=standing, words=words, command=command, since=since, asked=asked)

@@ -13,7 +13,7 @@ from miner.identities import Identity
 from miner.inference.reload import Reloader
 from miner.inference.service import Service
 from miner.metrics import Metrics
-from miner.natix.registration import Registrations
+from miner.natix.registration import RegistrationLog, Registrations
 from miner.recorder.recorder import FlightRecorder
 from miner.recorder.records import OUTCOMES
 from miner.settings.settings import Settings
@@ -88,6 +88,8 @@ class Watch:
             self.metrics.hotkey_ready.labels(identity.name).set_function(partial(self._is_ready, identity))
             if identity.chain is not None:
                 self._see_own(identity.name, identity.chain)
+                if identity.market is not None:
+                    identity.market.reader.told.append(self._tell_of_natix(identity.chain))
         chain, metrics = self.chain, self.metrics
         market = next((identity.market for identity in identities if identity.market is not None), None)
         if market is not None:
@@ -130,6 +132,10 @@ class Watch:
         if chain is None or self.settings.is_standalone:
             return None
         return NatixView.of(chain, self.registrations, self.settings.netuid, time.time())
+
+    def _tell_of_natix(self, chain: Chain) -> Callable[[object], None]:
+        told = RegistrationLog(self.registrations, chain.hotkey, self.settings.netuid)
+        return lambda _: told.see(chain.uid)
 
     def _see_own(self, name: str, chain: Chain) -> None:
         self.metrics.hotkeys.add(lambda: (name, chain.hotkey, "" if chain.uid is None else str(chain.uid)))

@@ -184,7 +184,20 @@ def test_a_dry_run_writes_the_folder_and_needs_no_hub(publisher: Publisher, hub:
     assert {path.name for path in out.iterdir()} == PIECES
     assert json.loads((out / "model_card.json").read_text())["submitted_by"] == publisher.hotkey
     assert hub.asked == []
-    assert publisher.call("--dry-run", "--out", str(out)).returncode == 2, "it is not empty any more"
+    (out / "model_card.json").unlink()
+    publisher.succeeds("--dry-run", "--out", str(out))
+    assert {path.name for path in out.iterdir()} == PIECES, "it is our own"
+    (out / "notes.txt").touch()
+    assert publisher.call("--dry-run", "--out", str(out)).returncode == 2
+
+
+def test_a_dry_run_goes_into_a_folder_of_the_repositorys_name(publisher: Publisher) -> None:
+    out = publisher.folder / REPOSITORY.split("/")[1]
+    publisher.succeeds("--dry-run")
+    assert {path.name for path in out.iterdir()} == PIECES
+    (out / "README.md").write_text("my own")
+    assert publisher.call("--dry-run").returncode == 2
+    assert (out / "README.md").read_text() == "my own"
 
 
 @pytest.mark.parametrize(
@@ -192,7 +205,8 @@ def test_a_dry_run_writes_the_folder_and_needs_no_hub(publisher: Publisher, hub:
     [
         ([], "roadwork", "--repo=roadwork"),
         ([], URL, "--repo="),
-        (["--dry-run"], REPOSITORY, "--out"),
+        (["--dry-run", "--out", "vit"], REPOSITORY, "--out=vit"),
+        (["--dry-run", "--out", "mine.env"], REPOSITORY, "--out=mine.env"),
         (["--out", "there"], REPOSITORY, "--dry-run"),
         (["--version", "1.2"], REPOSITORY, "--version=1.2"),
         (["--set", "SUBTENSOR_NETWORK=standalone"], REPOSITORY, "SUBTENSOR_NETWORK=standalone"),

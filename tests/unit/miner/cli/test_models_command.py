@@ -1,5 +1,6 @@
 """What `roadwork-miner models` says of models that are on this disk."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -49,6 +50,16 @@ def test_list_says_which_class_counts_and_what_speaks_against_it(prepared: Path)
     starter, own = (line for line in models(prepared, "list").stdout.splitlines() if "pictures" in line)
     assert "class 1 'Roadwork' of 'None', 'Roadwork'" in starter
     assert "class 0 'safe' of 'safe', 'works'; class 0 is called 'safe'" in own
+
+
+def test_list_counts_all_that_is_on_the_disk_and_leaves_out_what_is_half(prepared: Path) -> None:
+    name = prepared / "models" / "someone--roadwork"
+    shutil.copytree(name / COMMIT, name / f"{COMMIT}.int8-onnx.partial")
+    (name / COMMIT / "of-another").write_bytes(bytes(10**6))
+    _, own = json.loads(models(prepared, "list", "--json").stdout)
+    (shown,) = json.loads(models(prepared, "show", f"someone--roadwork/{COMMIT}", "--json").stdout)
+    assert own["folder"] == str(name / COMMIT)
+    assert own["bytes"] == shown["parts"][0]["bytes"] > 10**6
 
 
 def test_list_says_what_a_comparison_could_not_show(prepared: Path) -> None:

@@ -144,6 +144,16 @@ def test_pay_against_what_the_machine_costs(cost: float, level: Level) -> None:
     assert chain.judge_pay(on(price=None), WHO, MachineCost(cost)).level == "ok", "nothing to compare with"
 
 
+@pytest.mark.parametrize(("cost", "level"), [(29.9, "ok"), (30.1, "warning")])
+def test_pay_of_several_hotkeys_is_what_all_of_them_earn(cost: float, level: Level) -> None:
+    who = replace(WHO, others=("other", "nowhere"))
+    expect(chain.judge_pay(CHAIN, who, MachineCost(cost)), level, "2 hotkeys .* 30 TAO a month")
+
+
+def test_a_subnet_that_pays_another_hotkey_of_ours_alone_pays_us() -> None:
+    expect(chain.judge_pay(paid(0, 0, 1, 0), replace(WHO, others=("other",))), "ok", "1 of 4")
+
+
 FIRST = Ownership("StreetVision", "cold-owner", 3_000, 1_700_000_000.0)
 
 

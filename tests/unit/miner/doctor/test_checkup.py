@@ -241,3 +241,12 @@ def test_a_closed_folder_is_a_line_and_no_traceback(nobodys: Path, tmp_path: Pat
     wallet = files.read_wallet(Settings(state_dir=nobodys, wallet_path=tmp_path / "wallets"))
     assert files.judge_hotkey(wallet).level == "ok", wallet
     assert files.judge_coldkey(wallet).words.startswith("not known: ")
+
+
+def test_a_hotkey_that_can_not_be_opened_keeps_no_other_from_being_counted(tmp_path: Path) -> None:
+    every = Settings(state_dir=tmp_path, wallet_path=tmp_path, wallet_hotkeys="a:8091,b:8092").each_key()
+    (tmp_path / "file").touch()
+    broken = every[0].model_copy(update={"state_dir": tmp_path / "file"})
+    a, b = files.read_addresses(every)
+    assert a != b
+    assert files.read_addresses([broken, every[1]]) == (b,)

@@ -1,7 +1,7 @@
 """Whether a registration still holds, and the file it is kept in."""
 
 import json
-import os
+import logging
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from miner.natix.registration import (
     FILE_NAME,
     MAX_FILE_BYTES,
     Registration,
+    RegistrationLog,
     Registrations,
     ServerWord,
     Standing,
@@ -23,7 +24,6 @@ from miner.natix.registration import (
 NOW = 1_800_000_000.0
 DONE, REFUSED = ServerWord(progress="succeeded"), ServerWord(progress="failed", words="model is private")
 WAITING = ServerWord(progress="pending", words="queued")
-NOBODY = 65534
 
 
 def kept(**changes: object) -> Registration:
@@ -107,6 +107,41 @@ def test_each_standing_has_words(
     assert not [part for part in named if part not in text], text
 
 
+def test_what_becomes_due_is_logged_once_and_so_is_what_holds_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    file = Registrations(tmp_path)
+    told = RegistrationLog(file, "5F", 72)
+
+    def levels(uid: int | None) -> list[int]:
+        caplog.clear()
+        told.see(uid)
+        told.see(uid)
+        assert all("5F" in record.getMessage() for record in caplog.records)
+        return [record.levelno for record in caplog.records]
+
+    assert levels(None) == [], "a uid comes first"
+    assert levels(7) == [logging.WARNING], "never asked"
+    file.keep("5F", kept())
+    assert levels(7) == [logging.INFO]
+    assert levels(8) == [logging.WARNING]
+    assert levels(9) == [logging.WARNING]
+    file.keep("5F", kept(uid=9, progress="pending"))
+    assert levels(9) == []
+    file.keep("5F", kept(uid=9))
+    assert levels(9) == [logging.INFO]
+    assert levels(None) == []
+
+
+def test_what_holds_at_a_start_is_nothing_new(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    file = Registrations(tmp_path)
+    file.keep("5F", kept())
+    RegistrationLog(file, "5F", 72).see(7)
+    assert caplog.records == []
+
+
 def test_hotkeys_share_the_file_and_another_process_is_noticed(tmp_path: Path) -> None:
     reader, writer = Registrations(tmp_path / "state"), Registrations(tmp_path / "state")
     assert reader.of("5F") is None
@@ -141,22 +176,3 @@ def test_a_folder_that_can_not_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     with pytest.raises(CouldNotStart, match=f"STATE_DIR={tmp_path / 'state'}"):
         Registrations(tmp_path / "state").keep("5F", kept())
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as sudo gives it")
-def test_root_writes_as_the_services_user_and_follows_no_link_of_its(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:3]):  # one of them is xdist's
-        folder.chmod(folder.stat().st_mode | 0o055)
-    secret = tmp_path / "roots"
-    secret.write_text("roots own")
-    secret.chmod(0o600)
-    state = tmp_path / "state"
-    state.mkdir()
-    os.chown(state, NOBODY, NOBODY)
-    Registrations(state).keep("5F", kept())
-    assert (state / FILE_NAME).stat().st_uid == NOBODY
-    (state / f"{FILE_NAME}.partial").symlink_to(secret)
-    with pytest.raises(CouldNotStart):
-        Registrations(state).keep("5F", kept(uid=9))
-    assert secret.read_text() == "roots own"
-    assert os.geteuid() == 0

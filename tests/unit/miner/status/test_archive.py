@@ -151,12 +151,12 @@ def test_a_disk_that_takes_nothing_is_told_once_and_written_to_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole, blocked = filled(), tmp_path / f"{HISTORY_FILE}.partial"
-    blocked.symlink_to("/dev/full")
+    blocked.mkdir()
     archive = save(tmp_path, whole)
     whole.request_ended(entry(NOW))
     asyncio.run(archive.save())
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    blocked.unlink()
+    blocked.rmdir()
     caplog.set_level(logging.INFO)
     asyncio.run(archive.save())
     assert caplog.records[-1].levelno == logging.INFO

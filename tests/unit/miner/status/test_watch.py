@@ -10,6 +10,10 @@ import pytest
 
 from miner.axon.clock import ClockWatch
 from miner.chain.base import EMPTY, Neuron, Snapshot
+from miner.chain.earnings import Metagraph
+from miner.chain.market import Market, MarketMemory
+from miner.chain.queries import Subnet
+from miner.chain.sync import SubnetReader
 from miner.identities import Identity
 from miner.metrics import Metrics
 from miner.natix.registration import Registration
@@ -152,3 +156,46 @@ def test_without_a_chain_natix_is_nobodys_business(watch: Watch) -> None:
     shown = watch.overview(memory_view())
     assert shown.chain is not None
     assert shown.chain.natix is None
+
+
+@pytest.mark.parametrize(
+    ("network", "netuid", "name", "shown"),
+    [
+        ("finney", 72, "StreetVision by NATIX", 0),
+        ("finney", 72, "Widgets", 1),
+        ("finney", 72, "", None),
+        ("finney", 72, None, None),
+        ("finney", 7, "Widgets", None),
+        ("test", 323, "Widgets", 1),
+        ("ws://127.0.0.1:9944", 72, "Widgets", None),
+    ],
+)
+def test_the_subnets_name_is_told_where_streetvision_is(
+    network: str, netuid: int, name: str | None, shown: float | None, tmp_path: Path
+) -> None:
+    settings = Settings(subtensor_network=network, netuid=netuid, state_dir=tmp_path)
+    watch, market = Watch(settings, Metrics(), lambda: None, ClockWatch()), market_of(settings)
+    watch.see_identities([Identity(settings, chain=FakeChain(), market=market)])
+    assert value(watch, "subnet_changed", what="name") is None, "not read yet"
+    market.graph = Metagraph(1, [], name=name)
+    assert value(watch, "subnet_changed", what="name") == shown
+    earnings = watch.overview(memory_view()).earnings
+    assert earnings is not None
+    assert earnings.is_named_as_ours == (None if shown is None else not shown)
+
+
+def test_every_read_of_the_chain_has_natixs_registration_looked_at(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(subtensor_network="finney", netuid=72, state_dir=tmp_path)
+    watch, market, chain = Watch(settings, Metrics(), lambda: None, ClockWatch()), market_of(settings), FakeChain()
+    watch.see_identities([Identity(settings, chain=chain, market=market)])
+    chain.read()
+    for tell in market.reader.told:
+        tell(Subnet(7700, {}, {}))
+    assert [record.name for record in caplog.records] == ["miner.natix.registration"]
+
+
+def market_of(settings: Settings) -> Market:
+    reader = SubnetReader(settings.chain_address, settings.netuid, settings.state_dir)
+    return Market(reader, MarketMemory(settings.state_dir / "market.json"), 60.0)
