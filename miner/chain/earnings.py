@@ -6,7 +6,9 @@ Whatever the chain does not say is None, never a zero.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from miner.chain import base
 from miner.chain.base import ACTIVITY_CUTOFF, Neuron
@@ -82,18 +84,24 @@ def is_owners(graph: Metagraph, member: SubnetMember) -> bool:
 
 
 def burned_share(graph: Metagraph) -> float | None:
-    """Return the share of the miners' part that is burned; None: no incentive, and the chain does not count.
+    """Return the share of the miners' part that is burned; None: the chain does not say.
+
+    It does not where there is no incentive or no owner is known, and it does not count either.
 
     The incentives tell what will be burned, the chain's count what was with the last payment: the greater one.
     """
     total = sum(member.neuron.incentive for member in graph.members)
     owners = sum(member.neuron.incentive for member in graph.members if is_owners(graph, member))
-    shares = [share for share in (owners / total if total else None, graph.burned) if share is not None]
-    return max(shares, default=None)
+    is_owned = graph.owner_hotkey is not None or graph.owner_coldkey is not None
+    shares = (owners / total if total and is_owned else None, graph.burned)
+    return max((share for share in shares if share is not None), default=None)
 
 
-def pay_of(graph: Metagraph, ours: Collection[str] = ()) -> Pay:
-    """Return how miners are paid; `ours` are hotkeys that it would be well to find as the only ones paid."""
+def pay_of(graph: Metagraph, ours: Collection[str] = ()) -> Pay | None:
+    """Return how miners are paid; None: they are, and nobody knows how much of it is burned.
+
+    `ours` are hotkeys that it would be well to find as the only ones paid.
+    """
     total = sum(member.neuron.incentive for member in graph.members)
     if graph.has_consensus is False:
         return "no_consensus"
@@ -103,12 +111,14 @@ def pay_of(graph: Metagraph, ours: Collection[str] = ()) -> Pay:
         return "halted"
     if not any(member.emission for member in graph.members):
         return "nothing_emitted"
-    burned = burned_share(graph) or 0.0
-    if burned >= BURNED_ALL:
+    burned = burned_share(graph)
+    if burned is not None and burned >= BURNED_ALL:
         return "burned"
     top = max(graph.members, key=lambda member: member.neuron.incentive).neuron
     if top.incentive / total >= BURNED_ALL and top.hotkey not in ours:
         return "one_paid"
+    if burned is None:
+        return None
     return "half_burned" if burned >= BURNED_HALF else "paid"
 
 
@@ -166,7 +176,7 @@ def alpha_per_day(graph: Metagraph, member: SubnetMember) -> float | None:
     paid, after the owner's cut, the validators' half and the split between mechanisms. Incentive times 41 % of the
     emission (`SubnetAlphaOutEmission`) would be right only for a subnet with none of the exceptions.
     """
-    if not graph.tempo or graph.has_consensus is False:
+    if not graph.tempo or graph.block_seconds <= 0 or graph.has_consensus is False:
         return None
     if is_owners(graph, member):
         return 0.0  # burned
@@ -290,7 +300,7 @@ class Ownership:
     name: str
     owner_coldkey: str
     registered_at: int
-    seen_at: float  # seconds since 1970
+    seen_at: Annotated[float, Field(ge=0, lt=2**36)]  # seconds since 1970, of years that a date can be written of
 
     @classmethod
     def of(cls, graph: Metagraph, now: float) -> "Ownership | None":

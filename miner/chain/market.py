@@ -14,14 +14,16 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from detectors.files import write_safely
 from miner.chain.base import ACTIVITY_CUTOFF
 from miner.chain.client import ChainFault
 from miner.chain.earnings import DAY_SECONDS, RAO, Change, Metagraph, Ownership, SubnetMember, change_since
 from miner.chain.queries import U16_MAX, neuron_of
-from miner.chain.sync import SnapshotStore, SubnetReader
+from miner.chain.sync import STANDS_SECONDS, SnapshotStore, SubnetReader
 from miner.formats import one_line
 
 if TYPE_CHECKING:
@@ -141,6 +143,15 @@ async def _locked(view: Any, netuid: int, hotkey: str, coldkey: str) -> float:
     return float(found["locked_alpha"].amount) if found else 0.0
 
 
+class StoredMarket(BaseModel):
+    """What the file of a memory holds."""
+
+    model_config = ConfigDict(strict=True)
+
+    first: Ownership | None
+    costs: list[tuple[Annotated[float, Field(allow_inf_nan=False)], Annotated[float, Field(allow_inf_nan=False)]]]
+
+
 @dataclass(slots=True)
 class MarketMemory:
     """What outlasts a restart: whose subnet it was when we saw it first, and what a registration cost lately."""
@@ -164,15 +175,12 @@ class MarketMemory:
         if not self.path.exists():
             return
         try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-            first = content["first"]
-            costs = [(float(at), float(cost)) for at, cost in content["costs"]]
-            if not all(math.isfinite(number) for pair in costs for number in pair):
-                raise ValueError("a cost is no number")
-            self.first = Ownership(**first) if first is not None else None
-            self.costs = costs
-        except (KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise ValueError(f"it is not what was stored: {error}") from error
+            stored = StoredMarket.model_validate_json(self.path.read_bytes())
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(map(str, fault["loc"])) or "it"
+            raise ValueError(f"{where}: {fault['msg'].lower()}") from error
+        self.first, self.costs = stored.first, stored.costs
 
     def save(self) -> None:
         """Replace the file as a whole.
@@ -209,7 +217,11 @@ class MarketMemory:
 
 
 class Market:
-    """Reads a subnet again and again through the reader's own client; what goes wrong costs freshness alone."""
+    """Reads a subnet again and again through the reader's own client; what goes wrong costs freshness alone.
+
+    Its age is that of the newest block, as the reader's is: a node that stands, or a clock that is set back, makes
+    nothing fresh.
+    """
 
     def __init__(
         self,
@@ -217,22 +229,28 @@ class Market:
         memory: MarketMemory,
         seconds: float,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.reader = reader
         self.memory = memory
         self.hotkeys: list[str] = []  # ours
         self.graph: Metagraph | None = None
-        self.read_at = 0.0  # seconds since 1970
+        self.read_at = 0.0  # seconds since 1970, when the newest block was read
         self.fault: str | None = None  # of the last read
         self.change: Change = ""
         self._seconds = seconds
         self._clock = clock
+        self._monotonic = monotonic
+        self._fresh_at = 0.0  # `read_at`, on the monotonic clock
+        self._block = 0  # the node's, as of the last read
         self._task: asyncio.Task[None] | None = None
 
     @property
     def age(self) -> float:
-        """Seconds since the last good read; infinite before the first."""
-        return max(self._clock() - self.read_at, 0.0) if self.graph is not None else math.inf
+        """Seconds since the newest block was read; infinite before the first."""
+        if self.graph is None:
+            return math.inf
+        return max(self._clock() - self.read_at, self._monotonic() - self._fresh_at, 0.0)
 
     @property
     def rise(self) -> float | None:
@@ -243,6 +261,7 @@ class Market:
         """Read from now on; without effect where another hotkey has started it."""
         if self._task is None:
             self._task = asyncio.create_task(self._refresh(), name="market")
+            self._task.add_done_callback(self._report)
 
     async def stop(self) -> None:
         """Stop reading."""
@@ -269,13 +288,33 @@ class Market:
                 log.warning("what the subnet pays can't be read: %s; tried again", fault)
             self.fault = str(fault)
             return
-        if self.fault is not None:
+        has_moved, self._block = self._has_moved(graph.block), graph.block
+        stands = not has_moved and self.age > STANDS_SECONDS  # which the reader's log says
+        if self.fault is not None and not stands:
             log.info("what the subnet pays is read again")
-        self.fault, self.read_at = None, self._clock()
-        if self.memory.take(graph, self.read_at):
+        self.fault = f"the node is stuck at block {graph.block}" if stands else None
+        if not has_moved and self.graph is not None and graph.block < self.graph.block:
+            return  # of a node that is behind
+        now = self._clock()
+        if self.memory.take(graph, now):
             await self._store()
         self._tell_change(graph)
         self.graph = graph
+        if has_moved:
+            self.read_at, self._fresh_at = now, self._monotonic()
+
+    def _has_moved(self, block: int) -> bool:
+        if self.graph is None or block > self.graph.block:
+            return True
+        # A chain that was begun anew never gets to a block that was seen of the one before.
+        return self.age > DAY_SECONDS and block > self._block > 0
+
+    def _report(self, task: asyncio.Task[None]) -> None:
+        """Say what ended the reading: a fault of ours, since the chain's are all expected."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.critical("what the subnet pays is no longer read", exc_info=error)
+            self.fault = "it is no longer read; restart the miner and report the error in its log"
 
     def _tell_change(self, graph: Metagraph) -> None:
         change = change_since(self.memory.first, graph)

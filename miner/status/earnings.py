@@ -308,8 +308,9 @@ def _of_hotkey(read: Callable[[KeyEarnings], float | None], hotkey: str, graph: 
     return read(key_earnings(graph, "", hotkey))
 
 
-def _is_state(state: Pay, own: Sequence[str], graph: Metagraph) -> float:
-    return float(chain.pay_of(graph, own) == state)
+def _is_state(state: Pay, own: Sequence[str], graph: Metagraph) -> float | None:
+    pay = chain.pay_of(graph, own)
+    return None if pay is None else float(pay == state)
 
 
 def _is_changed(market: Market, what: str, _: Metagraph) -> float | None:

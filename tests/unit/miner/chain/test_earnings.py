@@ -63,6 +63,7 @@ def graph(*members: SubnetMember, **changes: Any) -> Metagraph:
         (graph(member(2, 0.6), member(3, 0.4), burned=0.99), (), "burned"),
         (graph(member(2, 0.6), member(3, 0.4), burned=None), (), "paid"),
         (graph(member(2, 0.01), member(3, 0.99, coldkey="c0"), burned=None), (), "burned"),
+        (graph(member(2, 0.6), member(3, 0.4), burned=None, owner_hotkey=None, owner_coldkey=None), (), None),
         (graph(member(2, 1.0), member(3)), (), "one_paid"),
         (graph(member(2, 1.0), member(3)), ("h2",), "paid"),
         (graph(member(2), member(3)), (), "halted"),
@@ -73,7 +74,7 @@ def graph(*members: SubnetMember, **changes: Any) -> Metagraph:
         (graph(member(2, 1.0), has_consensus=False, block=20_000), (), "no_consensus"),
     ],
 )
-def test_how_a_subnet_pays(subnet: Metagraph, ours: tuple[str, ...], pay: Pay) -> None:
+def test_how_a_subnet_pays(subnet: Metagraph, ours: tuple[str, ...], pay: Pay | None) -> None:
     assert pay_of(subnet, ours) == pay
 
 
@@ -83,6 +84,13 @@ def test_how_a_subnet_pays(subnet: Metagraph, ours: tuple[str, ...], pay: Pay) -
 def test_the_share_that_is_burned_is_the_greater_of_both(owners: float, counted: float | None, share: float) -> None:
     subnet = graph(member(2, 1 - owners), member(3, owners, coldkey="c0"), burned=counted)
     assert burned_share(subnet) == pytest.approx(share)
+
+
+def test_without_an_owner_or_a_count_nobody_knows_what_is_burned() -> None:
+    unowned = graph(member(2, 1.0), burned=None, owner_hotkey=None, owner_coldkey=None)
+    assert burned_share(unowned) is None
+    assert burned_share(replace(unowned, burned=0.3)) == 0.3
+    assert burned_share(replace(unowned, owner_hotkey="h2")) == 1.0
 
 
 def test_without_incentive_or_a_count_nobody_knows_what_is_burned() -> None:
@@ -131,6 +139,7 @@ def test_what_is_earned_is_the_last_payment_as_often_as_a_day_has_it() -> None:
     assert unpriced is not None
     assert (unpriced.tao, MachineCost(1.0).is_covered(unpriced)) == (None, None)
     assert income_of(replace(subnet, tempo=None), subnet.members[2]) is None
+    assert income_of(replace(subnet, block_seconds=0.0), subnet.members[2]) is None
     assert income_of(replace(subnet, has_consensus=False), subnet.members[2]) is None
     owned = income_of(replace(subnet, owner_coldkey="c2"), subnet.members[2])
     assert owned is not None
