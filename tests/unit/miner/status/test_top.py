@@ -144,9 +144,9 @@ def test_a_miner_that_is_gone_leaves_its_last_frame_until_it_is_back() -> None:
         gone.append("no miner answers at [red]home[/red]")
         await until(app, pilot, gone[0])
         assert "22:13:20 UTC" in shown(app)
-        assert "812 MiB" in shown(app)
+        assert "0.2813 TAO" in shown(app)
         reason = gone.pop()
         await until(app, pilot, reason, gone=True)
-        assert "812 MiB" in shown(app)
+        assert "0.2813 TAO" in shown(app)
 
     on_screen(scene, answer)
