@@ -45,20 +45,27 @@ from miner.status.watch import Watch
 log = logging.getLogger(__name__)
 
 SETTLED_SECONDS = 2.0  # seconds after the start
+# A signal to the process group arrives twice where `make`, or another parent, hands its own on.
+ONE_SIGNAL_SECONDS = 1.0
 UNWATCHED_SECONDS = 60.0  # without a watchdog: a quiet model proves itself twice in these all the same
 
 
 def listen(stop: asyncio.Event, is_started: Callable[[], bool], reload: Callable[[], None]) -> None:
     """Listen from now on; a start that is not over yet is cancelled, as there is nothing to drain."""
     loop, main = asyncio.get_running_loop(), asyncio.current_task()
+    asked: tuple[int, float] = (0, 0.0)  # the first signal, and when
     assert main is not None
 
     def ask_to_stop(number: int) -> None:
+        nonlocal asked
         if stop.is_set():
+            if asked[0] == number and loop.time() - asked[1] < ONE_SIGNAL_SECONDS:
+                return
             log.warning("stopped at once, on a second signal")
             logging.shutdown()
             os._exit(128 + number)
         stop.set()
+        asked = (number, loop.time())
         if not is_started():
             main.cancel()
 

@@ -14,7 +14,7 @@ from typer.main import get_command
 from detectors.redact import shown_within
 from miner.cli.common import of_setting
 from miner.errors import ConfigurationError
-from miner.settings.validators import BACKEND_CHOICES, is_hotkey
+from miner.settings.validators import BACKEND_CHOICES, is_hotkey, nearest
 
 PANEL = "In place of settings"
 
@@ -149,7 +149,7 @@ def options_of(command: str | None, known: Iterable[str]) -> list[Any]:
             flag.setting,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=Annotated[str | None, of_setting(flag.setting, flag.words, *names, panel=PANEL)],
+            annotation=Annotated[list[str] | None, of_setting(flag.setting, flag.words, *names, panel=PANEL)],
         )
         for flag, names in wanted
         if names
@@ -180,16 +180,15 @@ def given_by(options: Iterable[Any], values: dict[str, Any]) -> Iterator[Given]:
         ConfigurationError: one is empty, as `--wallet "$NAME"` is without the variable, or the address of a hotkey.
     """
     for option in options:
-        value = values.pop(option.name)
-        if value is None:
-            continue
         flag = option.opts[0]
-        if not value.strip():
-            raise ConfigurationError(f"{flag}={value}: a value is needed; without the flag {option.name.upper()} holds")
-        if option.name == "wallet_hotkey" and is_hotkey(value):
-            instead = "; --receiver takes that" if "receiver" in values else ""
-            raise ConfigurationError(f"{flag}={value}: the name in the wallet is needed, not the address{instead}")
-        yield Given(flag, option.name, value)
+        for value in values.pop(option.name) or ():  # given twice, it is two words about one setting
+            if not value.strip():
+                without = f"without the flag {option.name.upper()} holds"
+                raise ConfigurationError(f"{flag}={value}: a value is needed; {without}")
+            if option.name == "wallet_hotkey" and is_hotkey(value):
+                instead = "; --receiver takes that" if "receiver" in values else ""
+                raise ConfigurationError(f"{flag}={value}: the name in the wallet is needed, not the address{instead}")
+            yield Given(flag, option.name, value)
 
 
 def translated(arguments: Sequence[str], known: Iterable[str]) -> tuple[list[str], list[Given]]:
@@ -239,7 +238,12 @@ def translated(arguments: Sequence[str], known: Iterable[str]) -> tuple[list[str
 def unused(flag: str) -> str | None:
     """Return why a flag of StreetVision's neurons has no counterpart; None: it is none of theirs."""
     names = [name for name in UNUSED_FLAGS if flag == name or ("." in name and flag.startswith(name))]
-    return UNUSED_FLAGS[max(names, key=len)] if names else None
+    if not names:
+        return None
+    name, meant = max(names, key=len), nearest(flag, [*VALUE_FLAGS, *SWITCH_FLAGS])
+    if name.endswith(".") and meant is not None:
+        return f"did you mean {meant}?"  # who leaves a misspelt flag out loses what it was to say
+    return UNUSED_FLAGS[name]
 
 
 def hints(arguments: Sequence[str], known: Sequence[str]) -> Iterator[str]:

@@ -69,6 +69,7 @@ class CheckUp:
         miner = await in_time(
             partial(daemon.read_running, settings), LOCAL_SECONDS, lambda words: daemon.RunningFacts(fault=words)
         )
+        found_there, miner = miner, daemon.own_facts(miner, wallet.hotkey)
         self.is_running, self.clock_ahead = miner.running, miner.clock_ahead
         prepared = await self._read_model()
         yield judged("cpu", lambda: machine.judge_cpu(machine.read_cpu(settings, miner)))
@@ -94,7 +95,7 @@ class CheckUp:
         finally:
             measuring.cancel()
         now = time.time()
-        yield judged("miner", lambda: daemon.judge_running(miner, wallet.hotkey, registered=registered))
+        yield judged("miner", lambda: daemon.judge_running(found_there, wallet.hotkey, registered=registered))
         yield judged("port", lambda: daemon.judge_port(port, running=miner.running))
         if self._host is not None or isinstance(address, PublishedEndpoint):  # somebody is to come from elsewhere
             yield judged("reachable", lambda: daemon.judge_reach(reach, miner, now, wallet.hotkey, self._host))

@@ -63,6 +63,11 @@ class ReachFacts:
     words: str = ""
 
 
+def own_facts(facts: RunningFacts, hotkey: str) -> RunningFacts:
+    """Return what is known of our own miner: what serves other hotkeys proves nothing for this one."""
+    return facts if not hotkey or not facts.hotkeys or hotkey in facts.hotkeys else RunningFacts()
+
+
 def read_running(settings: Settings) -> RunningFacts:
     """Ask the status port."""
     try:
@@ -130,7 +135,7 @@ def judge_running(facts: RunningFacts, hotkey: str, *, registered: bool | None) 
         return problem(
             name,
             f"the one on STATUS_PORT serves another hotkey, {', '.join(sorted(facts.hotkeys))}",
-            "give this one a STATUS_PORT of its own",
+            "stop that one, or give this one a STATUS_PORT and a MINER_AXON_PORT of its own",
         )
     if facts.reason is None and facts.reload_fault:
         return warning(

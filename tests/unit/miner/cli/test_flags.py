@@ -127,6 +127,8 @@ def test_a_flag_beats_set_that_the_environment_that_the_file_that_the_default(
     [
         (("--wallet", "a", "--wallet.name", "b"), ("--wallet=a", "--wallet.name=b", "WALLET_NAME")),
         (("--logging.info", "--logging.debug"), ("--logging.info=INFO", "--logging.debug=DEBUG", "LOG_LEVEL")),
+        (("--netuid", "72", "--netuid", "323"), ("--netuid=72", "--netuid=323", "NETUID")),
+        (("--axon.prot", "8091"), ("--axon.prot", "--axon.port")),
         (("--wallet", ""), ("--wallet=", "WALLET_NAME")),
         (("--hotkey", HOTKEY), (f"--wallet-hotkey={HOTKEY}",)),
         (("--hotkey", "second", "--set", "WALLET_HOTKEYS=first:8091,second:8092"), ("WALLET_HOTKEYS=first:8091",)),

@@ -262,3 +262,10 @@ def test_keys() -> None:
 )
 def test_the_last_sentence(findings: list[Finding], is_running: bool, standalone: bool, sentence: str) -> None:
     assert re.fullmatch(sentence, verdict(findings, running=is_running, standalone=standalone))
+
+
+def test_a_miner_of_another_hotkey_proves_nothing_for_ours() -> None:
+    theirs = replace(RUNNING, hotkeys=frozenset({"theirs"}))
+    assert daemon.own_facts(theirs, "ours") == daemon.RunningFacts()
+    for facts, hotkey in ((theirs, "theirs"), (theirs, ""), (replace(RUNNING, hotkeys=frozenset()), "ours")):
+        assert daemon.own_facts(facts, hotkey) is facts
