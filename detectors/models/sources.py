@@ -16,8 +16,8 @@ from detectors.models.manifest import Manifest, sha256
 
 DOWNLOAD_ROUNDS = 3  # what config.json names may be an index, which names shards
 
-TRY_LATER = "the hub has a fault, or wants less to be asked: try again later"
 UNAUTHORISED, FORBIDDEN, NOT_FOUND = 401, 403, 404
+TRY_LATER = "the hub has a fault, or wants less to be asked: try again later"
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
