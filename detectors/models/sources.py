@@ -17,6 +17,7 @@ from detectors.models.manifest import Manifest, sha256
 DOWNLOAD_ROUNDS = 3  # what config.json names may be an index, which names shards
 
 UNAUTHORISED, FORBIDDEN, NOT_FOUND = 401, 403, 404
+TRY_LATER = "the hub has a fault, or wants less to be asked: try again later"
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -107,7 +108,7 @@ def way_out(status: int, code: str | None, said: str, page: str) -> str:
         return f"the account or the token of HF_TOKEN lacks the right to read it: see {page}; {another}"
     if status in (UNAUTHORISED, NOT_FOUND):
         return f"it is private, or there is none of this name: set HF_TOKEN to a token that may read it; {another}"
-    return f"the hub has a fault, or wants less to be asked: try again later; {another}"
+    return f"{TRY_LATER}; {another}"
 
 
 @dataclass(frozen=True, slots=True)

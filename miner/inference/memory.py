@@ -24,7 +24,7 @@ RETRY_SECONDS = 0.02  # seconds between two tries
 STALE_SECONDS = 0.005  # seconds; a look at the machine that is older is taken again before somebody is refused
 MAX_PROVEN_ADDRESSES = 4096  # that have proved themselves and are remembered
 
-Standing = tuple[bool, Rank]  # whether it is unproven, and its rank; the larger loses first
+Precedence = tuple[bool, Rank]  # whether it is unproven, and its rank; the larger loses first
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 ARENAS = 2  # heaps that all threads share; 8 for each core otherwise
@@ -123,7 +123,7 @@ class Budget:
             if not self._unproven[claim.address]:
                 del self._unproven[claim.address]
 
-    def _make_room(self, needed: float, standing: Standing, among: "Callable[[Claim], bool]") -> None:
+    def _make_room(self, needed: float, standing: Precedence, among: "Callable[[Claim], bool]") -> None:
         """Take bytes from those who stand behind, the last first; from nobody if that were not enough.
 
         Raises:
@@ -166,7 +166,7 @@ class Claim:
         self._budget.prove(self)
         self._rank = rank
 
-    def standing(self, more: int = 0) -> Standing:
+    def standing(self, more: int = 0) -> Precedence:
         """Return where it stands, if it held `more` bytes than it does."""
         if self.rank is not None:
             return False, self.rank

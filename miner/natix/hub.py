@@ -1,14 +1,16 @@
 """The hub, as a publisher meets it: the last card is read, a repository made, and all files go up in one commit."""
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from detectors.models.sources import FORBIDDEN, NOT_FOUND, UNAUTHORISED, hub_refusal
+from detectors.models.sources import FORBIDDEN, NOT_FOUND, TRY_LATER, UNAUTHORISED, hub_refusal
 from miner.errors import CouldNotStart, MinerError
 from miner.formats import one_line
+from miner.natix.server import PLAIN, body_within
 
 T = TypeVar("T")
 TOKEN_PAGE = "https://huggingface.co/settings/tokens"  # noqa: S105 - a page
@@ -38,7 +40,7 @@ def ask_for(repository: str, name: str, seconds: float, headers: Mapping[str, st
     Args:
         repository: `owner/name`.
         name: of the file.
-        seconds: for each step.
+        seconds: for each step, and for the whole answer.
         headers: with a token in them; None: as anybody asks.
 
     Raises:
@@ -47,14 +49,12 @@ def ask_for(repository: str, name: str, seconds: float, headers: Mapping[str, st
     import httpx
     from huggingface_hub import hf_hub_url
 
-    content = b""
+    until = time.monotonic() + seconds
     try:
         address = hf_hub_url(repository, name)
-        with httpx.stream("GET", address, headers=headers, timeout=seconds, follow_redirects=True) as response:
-            for chunk in response.iter_bytes(4096):
-                content += chunk
-                if len(content) > MAX_DOCUMENT_BYTES:
-                    break
+        sent = {**PLAIN, **(headers or {})}
+        with httpx.stream("GET", address, headers=sent, timeout=seconds, follow_redirects=True) as response:
+            content = body_within(response, MAX_DOCUMENT_BYTES, until)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise HubAway(f"the hub can't be reached: {one_line(str(error)) or type(error).__name__}") from error
     lacks_all = response.headers.get("X-Error-Code") in ("RepoNotFound", "GatedRepo")
@@ -182,5 +182,5 @@ def way_out(status: int, repository: str) -> str:
     if status == NOT_FOUND:
         return f"--repo names it: is there an account {owner}?"
     if status >= 500 or status == TOO_MUCH:
-        return "the hub has a fault, or wants less to be asked: try again later"
+        return TRY_LATER
     return "look at --repo and at the files"

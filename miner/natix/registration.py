@@ -24,9 +24,9 @@ MAX_FILE_BYTES = 2**20
 
 Progress = Literal["pending", "succeeded", "failed"]
 # Whether NATIX knows us: `due` with a uid that it was not told of; `unknown` where it was never asked.
-Standing = Literal["yes", "no", "pending", "due", "unknown"]
-STANDINGS: Mapping[Progress, Standing] = {"succeeded": "yes", "failed": "no", "pending": "pending"}
-COMMANDS: Mapping[Standing, str] = {  # what helps
+RegistrationState = Literal["yes", "no", "pending", "due", "unknown"]
+STANDINGS: Mapping[Progress, RegistrationState] = {"succeeded": "yes", "failed": "no", "pending": "pending"}
+COMMANDS: Mapping[RegistrationState, str] = {  # what helps
     "yes": "",
     "no": "roadwork-miner register",
     "pending": "roadwork-miner register --status",
@@ -82,7 +82,7 @@ class Registration(ServerWord):
     since: Moment  # when it was first said
     at: Moment  # when it was last said
 
-    def standing(self, netuid: int, uid: int) -> Standing:
+    def standing(self, netuid: int, uid: int) -> RegistrationState:
         """Return whether NATIX knows the hotkey under the uid that it has on chain."""
         return STANDINGS[self.progress] if (self.netuid, self.uid) == (netuid, uid) else "due"
 
@@ -132,7 +132,7 @@ class Registrations:
         """Return the last word; None: there is none, or none that can be read."""
         return self._read().get(hotkey)
 
-    def standing(self, hotkey: str, netuid: int, uid: int | None) -> Standing:
+    def standing(self, hotkey: str, netuid: int, uid: int | None) -> RegistrationState:
         """Return whether NATIX knows a hotkey; one without a uid on chain has nothing to register."""
         kept = self.of(hotkey)
         return kept.standing(netuid, uid) if kept is not None and uid is not None else "unknown"
@@ -169,7 +169,7 @@ class RegistrationLog:
 
     def __init__(self, registrations: Registrations, hotkey: str, netuid: int) -> None:
         self._registrations, self._hotkey, self._netuid = registrations, hotkey, netuid
-        self._seen: tuple[Standing, int | None] | None = None
+        self._seen: tuple[RegistrationState, int | None] | None = None
 
     def see(self, uid: int | None) -> None:
         """Look at it once the chain was read, and say what is new."""
@@ -191,7 +191,7 @@ def _parse(text: bytes) -> dict[str, Registration]:
         return {}
 
 
-def in_words(standing: Standing, kept: Registration | None, uid: int | None, now: float | None = None) -> str:
+def in_words(standing: RegistrationState, kept: Registration | None, uid: int | None, now: float | None = None) -> str:
     """Return the standing in words for the operator; `now` in seconds since 1970, None: the clock's."""
     if uid is None:
         return "not yet: a uid on chain comes first"

@@ -21,6 +21,7 @@ STATUS_PATH = "/participants/registration-status/"
 POLL_SECONDS = 3.0
 ANSWER_SECONDS = 30.0  # for one answer of the server
 MAX_ANSWER_BYTES = 64 * 1024
+PLAIN = {"accept-encoding": "identity"}  # so that a short answer can't unfold to a long one
 ELSEWHERE = (404, 405)
 LATER = (408, 429)
 
@@ -46,8 +47,7 @@ class NatixServer:
     def __init__(self, address: str, seconds: float = ANSWER_SECONDS) -> None:
         self.address = address.rstrip("/")
         self._seconds = seconds
-        # Plain, so that a short answer can't unfold to a long one.
-        headers = {"accept": "application/json", "accept-encoding": "identity"}
+        headers = {"accept": "application/json", **PLAIN}
         self._client = httpx.Client(timeout=seconds, headers=headers)
 
     def __enter__(self) -> Self:
@@ -94,16 +94,13 @@ class NatixServer:
         return urlsplit(self.address).netloc
 
     def _ask(self, method: str, path: str, body: Mapping[str, str] | None = None) -> tuple[int, dict[str, Any]]:
-        until, content = time.monotonic() + self._seconds, b""
+        until = time.monotonic() + self._seconds
         try:
             with self._client.stream(method, self.address + path, json=body) as response:
                 status, kind = response.status_code, response.headers.get("content-type", "")
-                for chunk in response.iter_raw():
-                    content += chunk
-                    if len(content) > MAX_ANSWER_BYTES:
-                        raise NatixFault(f"{self.host} sent more than {MAX_ANSWER_BYTES} bytes")
-                    if time.monotonic() > until:
-                        raise httpx.ReadTimeout("the answer came too slowly")
+                content = body_within(response, MAX_ANSWER_BYTES, until)
+                if len(content) > MAX_ANSWER_BYTES:
+                    raise NatixFault(f"{self.host} sent more than {MAX_ANSWER_BYTES} bytes")
         except httpx.TimeoutException as error:
             raise NatixFault(f"{self.host} did not answer within {self._seconds:g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -118,6 +115,22 @@ class NatixServer:
             if isinstance(said, dict):
                 return status, said
         raise NatixFault(f"{self.host} answered with no JSON object: HTTP {status}, {one_line(kind) or 'of no type'}")
+
+
+def body_within(response: httpx.Response, most: int, until: float) -> bytes:
+    """Return an answer's body as it comes over the wire; of one that is longer than `most` bytes, the beginning.
+
+    Raises:
+        httpx.ReadTimeout: it was still coming at `until`, on the monotonic clock.
+    """
+    content = b""
+    for chunk in response.iter_raw():
+        content += chunk
+        if len(content) > most:
+            break
+        if time.monotonic() > until:
+            raise httpx.ReadTimeout("the answer came too slowly")
+    return content
 
 
 def _detail(said: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from miner.identities import Identity
 from miner.inference.reload import Reloader
 from miner.inference.service import Service
 from miner.metrics import graph_hash
-from miner.natix.registration import COMMANDS, Registrations, Standing, in_words
+from miner.natix.registration import COMMANDS, Registrations, RegistrationState, in_words
 from miner.recorder.records import RequestRecord
 from miner.settings.validators import VALIDATORS_WAIT
 from miner.shadow.shadow import ShadowModel
@@ -91,7 +91,7 @@ class MemoryUse(_Part):
 class NatixView(_Part):
     """NATIX's own registration of a hotkey, by the last word of its server; since when, in seconds since 1970."""
 
-    standing: Standing
+    standing: RegistrationState
     words: str
     command: str  # what helps; empty: nothing has to
     since: float | None  # None: due or unknown, and since when nobody keeps

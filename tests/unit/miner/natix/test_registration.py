@@ -14,8 +14,8 @@ from miner.natix.registration import (
     Registration,
     RegistrationLog,
     Registrations,
+    RegistrationState,
     ServerWord,
-    Standing,
     following,
     in_words,
     registration_request,
@@ -61,7 +61,7 @@ def test_the_request_is_signed_as_natix_verifies_it() -> None:
     ],
 )
 def test_a_registration_holds_for_its_uid(
-    tmp_path: Path, registration: Registration | None, uid: int | None, standing: Standing
+    tmp_path: Path, registration: Registration | None, uid: int | None, standing: RegistrationState
 ) -> None:
     file = Registrations(tmp_path)
     if registration is not None:
@@ -101,7 +101,7 @@ def test_a_refusal_to_register_again_leaves_what_holds() -> None:
     ],
 )
 def test_each_standing_has_words(
-    standing: Standing, registration: Registration | None, uid: int | None, named: list[str]
+    standing: RegistrationState, registration: Registration | None, uid: int | None, named: list[str]
 ) -> None:
     text = in_words(standing, registration, uid, NOW + 7200)
     assert not [part for part in named if part not in text], text

@@ -3,12 +3,14 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from bittensor.keyfiles import Keypair
+from huggingface_hub import file_download
 
 from miner.natix import server as module
+from miner.natix.hub import HubAway, ask_for
 from miner.natix.registration import ServerWord, registration_request
 from miner.natix.server import MAX_ANSWER_BYTES, NatixFault, NatixServer, wait_for_end
 from tests.natix import OLD_SECONDS, Answer, Natix, serving
@@ -95,14 +97,15 @@ def test_a_server_that_does_not_answer_in_time() -> None:
         server.status(UID)
 
 
-def test_a_server_that_trickles() -> None:
-    """Each byte comes in time, and the answer never."""
+@contextmanager
+def trickling() -> Iterator[str]:
+    """A server of which each byte comes in time, and the answer never."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
         over = threading.Event()
 
         def trickle() -> None:
-            connection, _ = listener.accept()
-            with connection:
+            with suppress(OSError), listener.accept()[0] as connection:  # whoever asked goes, or never came
                 connection.recv(65536)
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n")
                 while not over.wait(0.01):
@@ -111,14 +114,22 @@ def test_a_server_that_trickles() -> None:
         thread = threading.Thread(target=trickle)
         thread.start()
         try:
-            with (
-                NatixServer(f"http://127.0.0.1:{listener.getsockname()[1]}", 0.3) as server,
-                pytest.raises(NatixFault, match=r"0\.3 s"),
-            ):
-                server.status(UID)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             over.set()
             thread.join()
+
+
+def test_a_server_that_trickles() -> None:
+    with trickling() as url, NatixServer(url, 0.3) as server, pytest.raises(NatixFault, match=r"0\.3 s"):
+        server.status(UID)
+
+
+def test_a_hub_that_trickles(monkeypatch: pytest.MonkeyPatch) -> None:
+    with trickling() as url:
+        monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/{revision}/{filename}")
+        with pytest.raises(HubAway, match="too slowly"):
+            ask_for("you/roadwork", "model_card.json", 0.3)
 
 
 def test_nobody_listens() -> None:
