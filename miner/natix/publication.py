@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from detectors.errors import DetectorError
 from detectors.models.checkpoint import inspect, weight_files, weight_names
-from detectors.models.documents import read_json
+from detectors.models.documents import read_json, read_yaml
 from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, ModelConfig, ProcessorConfig
 from detectors.models.manifest import NAME as MANIFEST_FILE
 from miner.errors import ConfigurationError
@@ -98,10 +98,10 @@ def _find_in_run(run: Path) -> OwnModel:
         raise ConfigurationError(f"{run}: this training has not ended; roadwork-miner train --resume {run} goes on")
     figures = read_json(run / RESULTS_FILE).get("figures")
     figures = figures if isinstance(figures, dict) else {}
+    figures = {part: row for part, row in figures.items() if isinstance(row, dict)}
     if (run / RUN_YOLO).is_file():
         return OwnModel(run, True, {RUN_YOLO: run / RUN_YOLO}, {}, figures)
-    config = yaml.safe_load((run / RUN_CONFIG).read_text(encoding="utf-8"))
-    base = str(config.get("model", "")) if isinstance(config, dict) else ""
+    base = str(read_yaml(run / RUN_CONFIG).get("model", ""))
     is_repository = re.fullmatch(r"[\w.-]+/[\w.-]+", base) is not None and not base.startswith(".")
     return _hugging_face(run / RUN_MODEL, figures, base if is_repository else "")
 
@@ -193,7 +193,10 @@ def next_version(last: str | None, given: str | None) -> str:
         if last is None:
             return FIRST_VERSION
         *front, patch = _numbers(last)
-        return ".".join(map(str, (*front, patch + 1)))
+        following = ".".join(map(str, (*front, patch + 1)))
+        if not VERSION.fullmatch(following):
+            raise ConfigurationError(f"--version: is needed after {last}, which is published: numbers end at 999999999")
+        return following
     if not VERSION.fullmatch(given):
         raise ConfigurationError(f"--version={given}: X.Y.Z with three numbers is allowed")
     if last is not None and _numbers(given) <= _numbers(last):

@@ -171,6 +171,21 @@ def test_a_training_that_has_not_ended_and_an_exported_folder(tmp_path: Path) ->
         find_model(tmp_path / "broken.pt")
 
 
+@pytest.mark.parametrize("text", [b"model: [a\n", b"\xff\xfe", b"- a\n"])
+def test_a_training_with_a_broken_configuration(tmp_path: Path, text: bytes) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "config.yaml").write_bytes(text)
+    with pytest.raises(ConfigurationError, match=r"config\.yaml"):
+        find_model(run)
+
+
+@pytest.mark.parametrize("figures", [5, {"test": 5}, {"test": {"accuracy": {"value": 1, "low": "x"}, "photos": None}}])
+def test_figures_that_are_none(tmp_path: Path, figures: object) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "results.json").write_text(json.dumps({"figures": figures}))
+    assert HOTKEY in readme(find_model(run), card(), None)  # type: ignore[arg-type]
+
+
 def card(version: str = "1.2.3") -> object:
     return natix_card("roadwork", "Finds roadwork.", version, HOTKEY, now=1_800_000_000.9)
 
@@ -233,3 +248,9 @@ def test_the_next_version(last: str | None, given: str | None, version: str) -> 
 def test_a_version_that_is_lower_or_none_is_refused(last: str | None, given: str) -> None:
     with pytest.raises(ConfigurationError, match=f"--version={given}"):
         next_version(last, given)
+
+
+def test_no_patch_follows_the_last_number() -> None:
+    with pytest.raises(ConfigurationError, match=r"1\.0\.999999999"):
+        next_version("1.0.999999999", None)
+    assert next_version("1.0.999999999", "1.1.0") == "1.1.0"
