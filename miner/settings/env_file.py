@@ -143,18 +143,18 @@ def try_file(env_file: Path) -> None:
     Raises:
         ConfigurationError: it can't be read or written.
     """
-    is_new = not env_file.exists()
-    _rewrite(env_file, lambda text: text)
-    if is_new:
-        env_file.unlink(missing_ok=True)
+    if _rewrite(env_file, lambda text: text):
+        env_file.resolve().unlink(missing_ok=True)
 
 
-def _rewrite(env_file: Path, change: Callable[[str], str]) -> None:
+def _rewrite(env_file: Path, change: Callable[[str], str]) -> bool:
+    """Return whether the file is new."""
     path = env_file.resolve()
     try:
         found = path.stat() if path.exists() else None
         text = path.read_bytes().decode() if found is not None else ""  # its ends of lines stay
         write_safely(path, change(text).encode(), like=found, mode=0o600)
+        return found is None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise ConfigurationError(f"--env-file={env_file}: can't be written: {reason}") from error

@@ -166,6 +166,20 @@ def test_a_settings_file_that_can_not_be_written_is_told_before_anything_is_sent
     assert (hub.files, hub.asked) == ({}, [])
 
 
+def test_one_that_turns_bad_meanwhile_hides_nothing_of_what_was_published(publisher: Publisher, hub: Hub) -> None:
+    take = hub.commit
+
+    def commit(lines: list[dict[str, object]]) -> None:
+        take(lines)
+        publisher.settings.with_name("mine.env.partial").mkdir()
+
+    hub.commit = commit  # type: ignore[method-assign]
+    done = publisher.call("--set-env")
+    assert done.returncode == 3
+    assert f"/commit/{hub.head}" in done.stdout
+    assert f"MODEL_URL={URL}" in done.stderr
+
+
 def test_a_setting_that_would_not_count_is_not_written(publisher: Publisher, hub: Hub) -> None:
     before = publisher.settings.read_text()
     done = publisher.call("--set-env", MODEL_URL="https://huggingface.co/old/one")
