@@ -55,6 +55,7 @@ def publish(
     """
     from miner.natix.publication import FIRST_VERSION, NATIX_CARD, README, find_model, natix_card, next_version, readme
     from miner.natix.repository import repository_in
+    from miner.settings.env_file import set_in_file, try_file
 
     settings = load_settings(env_file, set_, service).of_key(key)
     if settings.is_standalone and not dry_run:
@@ -86,14 +87,17 @@ def publish(
             print(f"version {FIRST_VERSION}, if nothing is published in {repo} yet; else it follows the last one")
         _tell(repo, card, files, str(out), as_json=as_json)
         return
-    card, files, commit = _publish(repo, version, files_of)
     if file is not None:
-        from miner.settings.env_file import set_in_file
-
-        set_in_file(file, "MODEL_URL", PAGE + repo)
+        try_file(file)
+    card, files, commit = _publish(repo, version, files_of)
     _tell(repo, card, files, commit, as_json=as_json)
+    where = f"MODEL_URL={PAGE}{repo}"
+    if file is not None:
+        try:
+            set_in_file(file, "MODEL_URL", PAGE + repo)
+        except ConfigurationError as fault:
+            raise CouldNotStart(f"{fault}; it is published: put {where} into the file by hand") from fault
     if not as_json:
-        where = f"MODEL_URL={PAGE}{repo}"
         print(
             f"{where} stands in {file} now; it counts from the next start" if file else f"put into miner.env: {where}"
         )
@@ -101,7 +105,21 @@ def publish(
 
 
 def _settings_file(env_file: Path | None, service: str | None) -> Path:
-    file = file_of(env_file, service) or LOCAL_ENV_FILE.absolute()
+    """Return the file that --set-env writes.
+
+    Raises:
+        ConfigurationError: what stands in it would not count.
+    """
+    from miner.settings.origins import origins
+
+    given = file_of(env_file, service)
+    file = given or LOCAL_ENV_FILE.absolute()
+    if given is None and file.exists():
+        raise ConfigurationError(f"--set-env: --no-env-file refuses {file}; leave it out, or name a file (--env-file)")
+    if service is None and origins(given, {})["model_url"].kind == "environment":
+        raise ConfigurationError(
+            "--set-env: MODEL_URL stands in the environment, which wins over the file; take it out there"
+        )
     if str(file).startswith("/proc/"):
         raise ConfigurationError(f"--set-env: {file} is no file that can be written")
     return file
@@ -135,21 +153,26 @@ def _publish(repo: str, version: str | None, files_of: "FilesOf") -> "tuple[Nati
     """Read the last card, and send all files in one commit; what the hub has of somebody's own stays."""
     from rich.console import Console
 
+    from miner.formats import one_line
     from miner.natix.hub import HubRepository
     from miner.natix.publication import MADE_BY, NATIX_CARD, README, next_version, read_card
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     hub = HubRepository(repo)
-    console.print(f"· the hub: {repo}, with the token of {hub.check_token()}", markup=False)
+    console.print(f"· the hub: {repo}, with the token of {one_line(hub.check_token())}", markup=False)
     last, text = None, hub.read(NATIX_CARD)
     try:
         last = read_card(text) if text is not None else None
     except ValueError as error:
-        console.print(f"· its {NATIX_CARD} is not as NATIX wants it: {error}; it is replaced", markup=False)
+        console.print(
+            f"· its {NATIX_CARD} is not as NATIX wants it: {one_line(str(error))}; it is replaced", markup=False
+        )
     card, files = files_of(next_version(last.version if last is not None else None, version))
     if last is not None and last.submitted_by != card.submitted_by:
-        console.print(f"· its {NATIX_CARD} was of the hotkey {last.submitted_by}; it is replaced", markup=False)
-    own = hub.read(README)
+        console.print(
+            f"· its {NATIX_CARD} was of the hotkey {one_line(last.submitted_by)}; it is replaced", markup=False
+        )
+    own = hub.read(README, may_be_cut=True)  # the mark stands near its beginning
     if own is not None and MADE_BY.encode() not in own:
         console.print(f"· its {README} is your own, and stays as it is", markup=False)
         del files[README]

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +20,7 @@ from miner.identities import own_wallet
 
 if TYPE_CHECKING:
     from miner.natix.registration import Registration, ServerWord
-    from miner.natix.server import NatixServer
+    from miner.natix.server import NatixServer, ServerRefusal
     from miner.settings.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def register(
     signed with the hotkey and names the published model. Of several hotkeys each is registered by itself (--key). Exit
     code 1: refused, not known, or not decided in time.
     """
-    from miner.natix.registration import Registrations, following, registration_request
+    from miner.natix.registration import Registrations, ServerWord, following, registration_request
     from miner.natix.repository import repository_of
     from miner.natix.server import NatixServer
 
@@ -67,27 +67,37 @@ def register(
     kept = Registrations(settings.state_dir)
     before = kept.of(hotkey.ss58_address)
 
-    def keep(word: "ServerWord") -> "Registration":
+    is_ours = not only_status or uid is None or before is None or (before.netuid, before.uid) == (settings.netuid, uid)
+
+    def keep(word: "ServerWord", *, is_taken: bool = True) -> "Registration":
         sent = None if only_status else repository
-        found = following(before, word, settings.netuid, number, time.time(), sent)
+        last = before if is_ours else None
+        found = following(last, word, settings.netuid, number, time.time(), sent, is_taken=is_taken)
+        if not is_ours:
+            return found
         try:
             kept.keep(hotkey.ss58_address, found)
         except CouldNotStart as fault:  # what was said counts; the miner's page won't know it
             log.warning("%s", fault)
         return found
 
+    refusal = None
     with NatixServer(settings.natix_url) as server:
         if only_status:
             word = server.status(number)
         else:
             body = registration_request(hotkey, number, repository, time.time())
-            word = _register(server, number, body, timeout, keep)
+            word, refusal = _register(server, number, body, timeout, keep)
+    found = keep(word or ServerWord(progress="absent"), is_taken=refusal is None)
     if word is not None:
-        _tell(hotkey.ss58_address, word, keep(word), as_json=as_json)
+        _tell(hotkey.ss58_address, word, found, refusal, as_json=as_json)
     elif as_json:
         print(json.dumps({"hotkey": hotkey.ss58_address, "uid": number, "progress": None}))
     else:
         print(f"NATIX knows of no registration of uid {number}; roadwork-miner register sends one")
+    if not is_ours and before is not None and not as_json:
+        print(f"this was not kept: the last word kept is of uid {before.uid} on netuid {before.netuid}; without --uid "
+              "the chain is asked for ours")  # fmt: skip
     others = [one.wallet_hotkey for one in whole.each_key() if one.wallet_hotkey != settings.wallet_hotkey]
     if others and key is None and not as_json:
         print(f"this was {settings.wallet_hotkey} alone; each hotkey has a registration: --key {' or '.join(others)}")
@@ -146,9 +156,13 @@ def _print_request(address: str, body: dict[str, str], *, only_status: bool, as_
 
 
 def _register(
-    server: "NatixServer", uid: int, body: dict[str, str], timeout: float, keep: Callable[["ServerWord"], object]
-) -> "ServerWord":
-    from miner.natix.server import NatixFault, wait_for_end
+    server: "NatixServer", uid: int, body: dict[str, str], timeout: float, keep: Callable[..., object]
+) -> "tuple[ServerWord, ServerRefusal | None]":
+    """Send a registration and wait; return the last word, and the refusal where it was not taken.
+
+    Of a conflict the last word is what the server has of the uid: another program may have registered us before.
+    """
+    from miner.natix.server import NatixFault, ServerRefusal, wait_for_end
 
     with _progress() as show:
         show(f"sending the registration of uid {uid} to {server.host}")
@@ -157,11 +171,16 @@ def _register(
         except NatixFault as fault:
             raise NatixFault(f"{fault}; whether it arrived says roadwork-miner register --status") from fault
         show(_line(word))
+        refusal = word if isinstance(word, ServerRefusal) else None
+        if refusal is not None:
+            with suppress(NatixFault):  # the refusal counts all the same
+                refusal = refusal.model_copy(update={"there": server.status(uid)})
+            word = refusal.there if refusal.is_conflict and refusal.there is not None else refusal
         if word.progress == "pending":
-            keep(word)  # whoever breaks the waiting off has it in the file
+            keep(word, is_taken=refusal is None)  # whoever breaks the waiting off has it in the file
             for word in wait_for_end(server, uid, timeout):
                 show(_line(word))
-    return word
+    return word, refusal
 
 
 def _line(word: "ServerWord") -> str:
@@ -192,19 +211,29 @@ def _progress() -> Iterator[Callable[[str], None]]:
     yield say
 
 
-def _tell(hotkey: str, word: "ServerWord", found: "Registration", *, as_json: bool) -> None:
+def _tell(
+    hotkey: str, word: "ServerWord", found: "Registration", refusal: "ServerRefusal | None", *, as_json: bool
+) -> None:
     """Print what was said now, which of a refusal is not what is kept."""
     if as_json:
-        print(json.dumps({"hotkey": hotkey} | found.model_dump() | word.model_dump()))
+        told = {"hotkey": hotkey} | found.model_dump() | {"progress": word.progress, "words": word.words}
+        print(json.dumps(told | {"refusal": refusal.words if refusal is not None else None}))
         return
+    there = refusal.there if refusal is not None else None
     words = f": {word.words}" if word.words else ""
+    if refusal is not None and word is not refusal:
+        print(f"refused by NATIX: {refusal.words}; what it has of uid {found.uid} counts")
     match word.progress:
         case "succeeded":
             print(f"registered with NATIX: uid {found.uid} on netuid {found.netuid}{words}")
             if found.sent is None:
+                cure = "ask NATIX" if refusal is not None else "send your own: roadwork-miner register"
                 print("NATIX says so of the uid alone, and this was not sent from here: if the uid had another hotkey "
-                      "before, send your own: roadwork-miner register")  # fmt: skip
+                      f"before, {cure}")  # fmt: skip
         case "failed":
             print(f"refused by NATIX{words}")
+            if there is not None:
+                print(f"what it has of uid {found.uid}: {_line(there)}; where register.sh sent that for this hotkey, "
+                      "roadwork-miner register --status keeps it")  # fmt: skip
         case "pending":
             print(f"not decided yet{words}; ask again: roadwork-miner register --status")

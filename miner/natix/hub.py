@@ -94,8 +94,12 @@ class HubRepository:
             raise HubFault(f"HF_TOKEN can only read: {NEEDS_TOKEN}")
         return str(found.get("name", ""))
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str, *, may_be_cut: bool = False) -> bytes | None:
         """Return a file of the newest commit; None: there is none, or no repository yet.
+
+        Args:
+            name: of the file.
+            may_be_cut: whether the beginning is enough of a long one.
 
         Raises:
             HubFault: the hub refuses, or can't be reached.
@@ -108,7 +112,9 @@ class HubRepository:
             raise HubFault(str(fault)) from fault
         if answer.status == NOT_FOUND or answer.lacks_all:
             return None
-        if answer.status != 200 or len(answer.content) > MAX_DOCUMENT_BYTES:
+        if answer.status == 200 and len(answer.content) > MAX_DOCUMENT_BYTES and not may_be_cut:
+            raise HubFault(f"{name} of {self.name} has more than {MAX_DOCUMENT_BYTES} bytes: look at --repo")
+        if answer.status != 200:
             raise HubFault(
                 f"{name} of {self.name} can't be read: HTTP {answer.status}: {way_out(answer.status, self.name)}"
             )

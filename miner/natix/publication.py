@@ -7,8 +7,10 @@ import json
 import re
 import time
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from detectors.errors import DetectorError
 from detectors.models.checkpoint import inspect, weight_files, weight_names
-from detectors.models.documents import read_json
+from detectors.models.documents import read_json, read_yaml, shown
 from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, ModelConfig, ProcessorConfig
 from detectors.models.manifest import NAME as MANIFEST_FILE
 from miner.errors import ConfigurationError
+from miner.settings.env_file import SECRET_WORDS
 
 NATIX_CARD, README = "model_card.json", "README.md"
 FIRST_VERSION = "1.0.0"
@@ -30,8 +33,16 @@ RESULTS_FILE, RUN_CONFIG, RUN_MODEL, RUN_YOLO = "results.json", "config.yaml", "
 PICKLED = "pytorch_model.bin"
 MADE_BY = "<!-- made by roadwork-miner publish -->"  # a README.md without it is somebody's own
 PARTS = {"val": "validation (the epoch was chosen by it)", "test": "test (kept back from everything)"}
-PLACES = re.compile(rb"(?:/home/|/root/|/Users/|[A-Z]:\\+Users\\+)[^\x00-\x1f\"']{0,80}")  # of whoever made it
-TOKENS = re.compile(rb"hf_[A-Za-z0-9]{30,}")
+# Folders of whoever made it, and of disks that were hung in.
+PLACES = re.compile(rb"(?:/(?:home|root|Users|mnt|media|srv|scratch|Volumes)/|[A-Z]:\\+Users\\+)[^\x00-\x1f\"']{0,80}")
+TOKENS = re.compile(  # of the hub, GitHub, GitLab, OpenAI and others, AWS, Slack; a private key
+    rb"hf_[A-Za-z0-9]{30,}|github_pat_\w{4,}|gh[opsur]_[A-Za-z0-9]{30,}|glpat-[\w-]{20,}|(?<![A-Za-z0-9])sk-[\w-]{20,}"
+    rb"|AKIA[0-9A-Z]{16}|xox[abprs]-[\w-]{10,}|-----BEGIN [A-Z ]*PRIVATE KEY"
+)
+DIGITS = re.compile(rb"(?<![0-9A-Za-z])[0-9a-f]{40}(?![0-9A-Za-z])")  # as keys of Weights & Biases are written
+STORED = re.compile(r"[^/]+/data/\d+")  # numbers of a network, in a file as torch saves it
+PICKLE = re.compile(r"[^/]+/data\.pkl")  # and its objects
+MAX_MEMBER_BYTES = 2**26  # of what else is in there
 OF_THE_MACHINE = ("_name_or_path", "name_or_path", "_commit_hash")  # keys that transformers writes, and nobody needs
 
 
@@ -67,9 +78,13 @@ def find_model(path: Path) -> OwnModel:
     """
     try:
         found = _find(path)
+        told = next(_private(found, path), None)
     except DetectorError as error:
         raise ConfigurationError(f"{path}: {error}") from error
-    for name, private in _private(found, path):
+    except OSError as error:
+        raise ConfigurationError(f"{path}: can't be read: {error.strerror or error}") from error
+    if told is not None:
+        name, private = told
         raise ConfigurationError(
             f"{path}: {name} holds {private}, which is nobody else's business: take it out, and publish again"
         )
@@ -98,10 +113,10 @@ def _find_in_run(run: Path) -> OwnModel:
         raise ConfigurationError(f"{run}: this training has not ended; roadwork-miner train --resume {run} goes on")
     figures = read_json(run / RESULTS_FILE).get("figures")
     figures = figures if isinstance(figures, dict) else {}
+    figures = {part: row for part, row in figures.items() if isinstance(row, dict)}
     if (run / RUN_YOLO).is_file():
         return OwnModel(run, True, {RUN_YOLO: run / RUN_YOLO}, {}, figures)
-    config = yaml.safe_load((run / RUN_CONFIG).read_text(encoding="utf-8"))
-    base = str(config.get("model", "")) if isinstance(config, dict) else ""
+    base = str(read_yaml(run / RUN_CONFIG).get("model", ""))
     is_repository = re.fullmatch(r"[\w.-]+/[\w.-]+", base) is not None and not base.startswith(".")
     return _hugging_face(run / RUN_MODEL, figures, base if is_repository else "")
 
@@ -125,37 +140,87 @@ def _hugging_face(folder: Path, figures: Mapping[str, Mapping[str, Any]], base: 
     return OwnModel(folder, False, {name: folder / name for name in names}, documents, figures, base)
 
 
-def _without_origin(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in OF_THE_MACHINE}
+def _without_origin(values: Any) -> Any:
+    if isinstance(values, list):
+        return [_without_origin(value) for value in values]
+    if not isinstance(values, dict):
+        return values
+    return {key: _without_origin(value) for key, value in values.items() if key not in OF_THE_MACHINE}
 
 
 def _private(model: OwnModel, path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the files that would give away a folder of this machine or a token, with what it is."""
+    """Yield the files that would give away a folder of this machine, a token or a key, with what it is."""
     places = {Path.home(), path.absolute(), path.absolute().parent}
     own = re.compile(b"|".join(re.escape(str(one).encode()) for one in places if len(one.parts) > 2) or b"(?!)")
-    for name, text in [*model.documents.items(), *_texts_of_weights(model.weights)]:
-        found = own.search(text) or PLACES.search(text)
+    documents = ((name, text, json.loads(text)) for name, text in model.documents.items())
+    for name, raw, notes in chain(documents, _texts_of_weights(model.weights)):
+        strings = list(_strings(notes))
+        # JSON may write any character as its number: the notes are looked at as they are read.
+        read = "\n".join(text for _, text in strings).encode("utf-8", "surrogatepass")
+        whole = raw + b"\n" + read
+        found = own.search(whole) or PLACES.search(whole)
         if found is not None:
             yield name, f"a path of this machine ({found[0].decode(errors='replace')})"
-        elif TOKENS.search(text) is not None:
-            yield name, "a token of the hub"
+        elif TOKENS.search(whole) is not None:
+            yield name, "a token"
+        elif DIGITS.search(read) is not None:
+            yield name, "40 digits, as a key has them"
+        elif secret := next((key for key, text in strings if text and _is_secret(key)), None):
+            yield name, f"{shown(secret)}, which is named as a secret is"
 
 
-def _texts_of_weights(weights: Mapping[str, Path]) -> Iterator[tuple[str, bytes]]:
-    """Yield what stands in weights besides the numbers: a header, an index, a pickle's objects."""
+def _strings(values: object, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each text in JSON with the keys that lead to it; the keys, too, led to by none."""
+    if isinstance(values, str):
+        yield key, values
+    elif isinstance(values, dict):
+        for name, value in values.items():
+            yield "", name
+            yield from _strings(value, f"{key}.{name}" if key else name)
+    elif isinstance(values, list):
+        for value in values:
+            yield from _strings(value, key)
+
+
+def _is_secret(key: str) -> bool:
+    plain = re.sub(r"[^A-Z]", "", key.upper()).replace("TOKENIZ", "")  # such as tokenizer_class
+    return any(word.replace("_", "") in plain for word in SECRET_WORDS)
+
+
+def _texts_of_weights(weights: Mapping[str, Path]) -> Iterator[tuple[str, bytes, object]]:
+    """Yield what stands in weights besides the numbers, and its notes where it is JSON.
+
+    That is a header, an index, or a pickle's objects with all that lies beside them.
+    """
     for name, path in weights.items():
         if path.suffix == ".safetensors":
             with path.open("rb") as file:
-                yield name, file.read(int.from_bytes(file.read(8), "little"))
+                header = file.read(int.from_bytes(file.read(8), "little"))
+            yield name, header, json.loads(header).get("__metadata__")
         elif path.suffix == ".json":
-            yield name, path.read_bytes()
-        elif zipfile.is_zipfile(path):  # as torch saves
-            with zipfile.ZipFile(path) as archive:
-                for member in archive.namelist():
-                    if member.endswith(".pkl"):
-                        yield name, archive.read(member)
+            yield name, path.read_bytes(), read_json(path).get("metadata")
         else:
-            raise ConfigurationError(f"{path}: not a file as torch saves them")
+            for text in _texts_of_archive(path):
+                yield name, text, None
+
+
+def _texts_of_archive(path: Path) -> Iterator[bytes]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if sum(PICKLE.fullmatch(one.filename) is not None for one in members) != 1:
+                raise ConfigurationError(f"{path}: not a file as torch saves them: one data.pkl is needed in it")
+            yield archive.comment + "\n".join(one.filename for one in members).encode()
+            for one in members:
+                if STORED.fullmatch(one.filename):
+                    continue
+                if one.file_size > MAX_MEMBER_BYTES:
+                    raise ConfigurationError(
+                        f"{path}: {shown(one.filename)} in it has more than {MAX_MEMBER_BYTES} bytes"
+                    )
+                yield archive.read(one)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+        raise ConfigurationError(f"{path}: not a file as torch saves them") from error
 
 
 def natix_card(name: str, description: str, version: str, hotkey: str, now: float | None = None) -> NatixCard:
@@ -193,7 +258,10 @@ def next_version(last: str | None, given: str | None) -> str:
         if last is None:
             return FIRST_VERSION
         *front, patch = _numbers(last)
-        return ".".join(map(str, (*front, patch + 1)))
+        following = ".".join(map(str, (*front, patch + 1)))
+        if not VERSION.fullmatch(following):
+            raise ConfigurationError(f"--version: is needed after {last}, which is published: numbers end at 999999999")
+        return following
     if not VERSION.fullmatch(given):
         raise ConfigurationError(f"--version={given}: X.Y.Z with three numbers is allowed")
     if last is not None and _numbers(given) <= _numbers(last):

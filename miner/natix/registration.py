@@ -4,8 +4,10 @@ A hotkey with a uid on chain that NATIX's server does not know may never be aske
 what it says of one that changed hands may be about the hotkey before.
 """
 
+import fcntl
 import json
 import logging
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,10 +24,15 @@ log = logging.getLogger(__name__)
 FILE_NAME = "natix.json"
 MAX_FILE_BYTES = 2**20
 
-Progress = Literal["pending", "succeeded", "failed"]
+Progress = Literal["pending", "succeeded", "failed", "absent"]  # absent: the server knows of no registration
 # Whether NATIX knows us: `due` with a uid that it was not told of; `unknown` where it was never asked.
 RegistrationState = Literal["yes", "no", "pending", "due", "unknown"]
-STANDINGS: Mapping[Progress, RegistrationState] = {"succeeded": "yes", "failed": "no", "pending": "pending"}
+STANDINGS: Mapping[Progress, RegistrationState] = {
+    "succeeded": "yes",
+    "failed": "no",
+    "absent": "no",
+    "pending": "pending",
+}
 COMMANDS: Mapping[RegistrationState, str] = {  # what helps
     "yes": "",
     "no": "roadwork-miner register",
@@ -78,7 +85,8 @@ class Registration(ServerWord):
     netuid: int
     uid: int
     model_repo: str = ""
-    sent: Moment | None = None  # when we registered this uid; None: another program did, for us or for whoever had it
+    # When the server took our registration of this uid; None: another program's, for us or for whoever had it.
+    sent: Moment | None = None
     since: Moment  # when it was first said
     at: Moment  # when it was last said
 
@@ -88,7 +96,14 @@ class Registration(ServerWord):
 
 
 def following(
-    before: Registration | None, word: ServerWord, netuid: int, uid: int, now: float, sent_repo: str | None = None
+    before: Registration | None,
+    word: ServerWord,
+    netuid: int,
+    uid: int,
+    now: float,
+    sent_repo: str | None = None,
+    *,
+    is_taken: bool = True,
 ) -> Registration:
     """Return what is kept after another word.
 
@@ -101,6 +116,7 @@ def following(
         uid: that it was said of.
         now: seconds since 1970.
         sent_repo: the model that was sent with a registration; None: the server was only asked.
+        is_taken: whether the server took what was sent. Of one that it refused, a later success is not.
     """
     if before is not None and (before.netuid, before.uid) != (netuid, uid):
         before = None
@@ -108,13 +124,14 @@ def following(
     if before is not None and holds and sent_repo is not None and word.progress == "failed":
         return before
     is_same = before is not None and before.progress == word.progress
+    taken_repo = sent_repo if is_taken else None
     return Registration(
         progress=word.progress,
         words=word.words,
         netuid=netuid,
         uid=uid,
-        model_repo=sent_repo if sent_repo is not None else before.model_repo if before is not None else "",
-        sent=now if sent_repo is not None else before.sent if before is not None else None,
+        model_repo=taken_repo if taken_repo is not None else before.model_repo if before is not None else "",
+        sent=now if taken_repo is not None else before.sent if before is not None else None,
         since=before.since if before is not None and is_same else now,
         at=now,
     )
@@ -138,17 +155,24 @@ class Registrations:
         return kept.standing(netuid, uid) if kept is not None and uid is not None else "unknown"
 
     def keep(self, hotkey: str, registration: Registration) -> None:
-        """Keep a word in place of the one before.
+        """Keep a word in place of the one before; whoever keeps another hotkey's meanwhile waits.
 
         Raises:
             CouldNotStart: it can't be written.
         """
-        every = {name: kept.model_dump() for name, kept in (self._read() | {hotkey: registration}).items()}
         folder = self.path.parent
         try:
             with as_owner(folder):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-                write_safely(self.path, json.dumps(every, indent=1).encode())
+                lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                    self._stamp = None  # a file that was just replaced may look the same
+                    every = self._read() | {hotkey: registration}
+                    text = json.dumps({name: kept.model_dump() for name, kept in every.items()}, indent=1)
+                    write_safely(self.path, text.encode())
+                finally:
+                    os.close(lock)
         except OSError as error:
             raise CouldNotStart(f"STATE_DIR={folder}: {FILE_NAME} can't be written: {error.strerror}") from error
 
@@ -203,6 +227,8 @@ def in_words(standing: RegistrationState, kept: Registration | None, uid: int | 
         case "yes":
             whose = "" if kept.sent is not None else ", though not sent from here: it may be of who had this uid before"
             return f"yes, uid {uid}, {since}{whose}"
+        case "no" if kept.progress == "absent":
+            return f"no, NATIX knows of no registration of uid {uid}, {since}"
         case "no":
             return f"no, refused {since}{said}"
         case "pending":

@@ -23,6 +23,7 @@ ANSWER_SECONDS = 30.0  # for one answer of the server
 MAX_ANSWER_BYTES = 64 * 1024
 PLAIN = {"accept-encoding": "identity"}  # so that a short answer can't unfold to a long one
 ELSEWHERE = (404, 405)
+CONFLICT = 409  # it knows a registration of this uid or hotkey already
 LATER = (408, 429)
 
 # In the server's words; others are told as they are, and waited for.
@@ -39,6 +40,14 @@ PROGRESS: Mapping[str, Progress] = {
 
 class NatixFault(CouldNotStart):
     """NATIX's server can't be asked, or what it says can't be read."""
+
+
+class ServerRefusal(ServerWord):
+    """A registration that the server does not take."""
+
+    progress: Progress = "failed"
+    is_conflict: bool
+    there: ServerWord | None = None  # what it has of the uid all the same, which may be another hotkey's
 
 
 class NatixServer:
@@ -66,7 +75,7 @@ class NatixServer:
         if status in ELSEWHERE:
             raise NatixFault(f"{self.host} knows no {REGISTER_PATH} (HTTP {status}): look at NATIX_URL")
         if status >= 400:
-            return ServerWord(progress="failed", words=_detail(said) or f"HTTP {status}")
+            return ServerRefusal(words=_detail(said) or f"HTTP {status}", is_conflict=status == CONFLICT)
         return ServerWord(progress="pending", words=_detail(said))
 
     def status(self, uid: int) -> ServerWord | None:

@@ -6,7 +6,7 @@ StreetVision's own `miner.env` works as it is, inline comments included.
 import io
 import os
 import re
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -134,11 +134,27 @@ def set_in_file(env_file: Path, name: str, value: str) -> None:
     Raises:
         ConfigurationError: it can't be read or written.
     """
+    _rewrite(env_file, lambda text: with_setting(text, name, value))
+
+
+def try_file(env_file: Path) -> None:
+    """Write the file as it is, before work whose outcome is to be written into it.
+
+    Raises:
+        ConfigurationError: it can't be read or written.
+    """
+    if _rewrite(env_file, lambda text: text):
+        env_file.resolve().unlink(missing_ok=True)
+
+
+def _rewrite(env_file: Path, change: Callable[[str], str]) -> bool:
+    """Return whether the file is new."""
     path = env_file.resolve()
     try:
         found = path.stat() if path.exists() else None
-        text = path.read_text(encoding="utf-8") if found is not None else ""
-        write_safely(path, with_setting(text, name, value).encode(), like=found, mode=0o600)
+        text = path.read_bytes().decode() if found is not None else ""  # its ends of lines stay
+        write_safely(path, change(text).encode(), like=found, mode=0o600)
+        return found is None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise ConfigurationError(f"--env-file={env_file}: can't be written: {reason}") from error
@@ -152,7 +168,9 @@ def with_setting(text: str, name: str, value: str) -> str:
         if (binding.key or "").upper() == name and (found := ASSIGNMENT.fullmatch(line)):
             line, is_there = f"{found[1]}{value}{found[2] or ''}{found[3]}", True
         lines.append(line)
-    whole = "".join(lines)
+    mark = "\ufeff" if text.startswith("\ufeff") else ""  # of the order of bytes, which python-dotenv takes away
+    whole = mark + "".join(lines).removeprefix(mark)
     if is_there:
         return whole
-    return f"{whole}{'' if whole.endswith(chr(10)) or not whole else chr(10)}{name}={value}\n"
+    end = "\r\n" if "\r\n" in whole else "\n"
+    return f"{whole}{'' if whole.endswith(chr(10)) or not whole else end}{name}={value}{end}"

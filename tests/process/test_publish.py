@@ -50,11 +50,14 @@ class Publisher:
             f"WALLET_PATH={wallets}\nMODEL_URL=  # none yet\nSTATE_DIR={folder / 'state'}\nHF_TOKEN={TOKEN}"
         )
 
-    def call(self, *arguments: str, repo: str = REPOSITORY, **environment: str) -> "subprocess.CompletedProcess[str]":
+    def call(
+        self, *arguments: str, repo: str = REPOSITORY, settings: Path | None = Path("mine.env"), **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
         values = {"HF_ENDPOINT": self.hub.url, "HF_HOME": str(self.folder / "home"), "HF_HUB_OFFLINE": "0"}
         given = clean_environment(**(values | environment))
         given = {key: value for key, value in given.items() if key != "HF_TOKEN" or "HF_TOKEN" in environment}
-        command = ["publish", str(self.model), "--repo", repo, "--env-file", str(self.settings), *arguments]
+        file = ["--env-file", str(self.folder / settings)] if settings is not None else []
+        command = ["publish", str(self.model), "--repo", repo, *file, *arguments]
         done = subprocess.run(
             [sys.executable, "-m", "miner", *command],
             env=given, capture_output=True, text=True, timeout=PATIENCE, cwd=self.folder, check=False,
@@ -139,6 +142,53 @@ def test_what_is_on_the_hub_is_looked_at_first(publisher: Publisher, hub: Hub) -
     hub.files = dict(hub.files) | {"model_card.json": b"<html>"}
     publisher.succeeds()
     assert publisher.card["version"] == "1.0.0"
+
+
+def test_what_the_hub_has_can_not_write_on_the_terminal_and_may_be_long(publisher: Publisher, hub: Hub) -> None:
+    theirs = {"model_name": "a", "description": "b", "version": "3.0.0", "submission_time": 1}
+    named = json.dumps(theirs | {"submitted_by": "\x1b[31mred\nFAKE"}).encode()
+    long = b"# written by hand" + b"x" * 300_000
+    hub.exists, hub.files = True, {"model_card.json": named, "README.md": long}
+    done = publisher.succeeds()
+    assert "\x1b" not in done.stderr
+    assert "FAKE" not in [line[:4] for line in done.stderr.splitlines()]
+    assert hub.files["README.md"] == long
+    hub.files = dict(hub.files) | {"model_card.json": b" " * 300_000}
+    assert publisher.call().returncode == 3
+
+
+def test_a_settings_file_that_can_not_be_written_is_told_before_anything_is_sent(
+    publisher: Publisher, hub: Hub
+) -> None:
+    publisher.settings.with_name("mine.env.partial").mkdir()
+    done = publisher.call("--set-env")
+    assert (done.returncode, "mine.env" in done.stderr) == (2, True)
+    assert (hub.files, hub.asked) == ({}, [])
+
+
+def test_one_that_turns_bad_meanwhile_hides_nothing_of_what_was_published(publisher: Publisher, hub: Hub) -> None:
+    take = hub.commit
+
+    def commit(lines: list[dict[str, object]]) -> None:
+        take(lines)
+        publisher.settings.with_name("mine.env.partial").mkdir()
+
+    hub.commit = commit  # type: ignore[method-assign]
+    done = publisher.call("--set-env")
+    assert done.returncode == 3
+    assert f"/commit/{hub.head}" in done.stdout
+    assert f"MODEL_URL={URL}" in done.stderr
+
+
+def test_a_setting_that_would_not_count_is_not_written(publisher: Publisher, hub: Hub) -> None:
+    before = publisher.settings.read_text()
+    done = publisher.call("--set-env", MODEL_URL="https://huggingface.co/old/one")
+    assert (done.returncode, "MODEL_URL" in done.stderr) == (2, True)
+    others = publisher.folder / "miner.env"
+    others.write_text(before)
+    done = publisher.call("--set-env", "--no-env-file", settings=None, SUBTENSOR_NETWORK="finney", NETUID="72")
+    assert (done.returncode, "--no-env-file" in done.stderr) == (2, True)
+    assert (others.read_text(), publisher.settings.read_text(), hub.asked) == (before, before, [])
 
 
 REFUSED = Refusal(403, "", "You don't have the rights to create a model under the namespace someone")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ HF_HOME=/hub
 @pytest.fixture
 def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for name in ("HF_TOKEN", "HF_HOME"):
+    for name in ("HF_TOKEN", "HF_HOME", *(name for name in os.environ if name.startswith("HF_"))):
         monkeypatch.setenv(name, "")  # what the command lends to the hub ends with the test
         monkeypatch.delenv(name)
     file = tmp_path / "mine.env"

@@ -93,6 +93,7 @@ def test_a_registration_is_sent_once_and_waited_for(operator: Operator, natix: N
         (None, [{"status": "failed", "error_message": "no card"}], "failed", "no card"),
         (None, [{"status": "error", "error_message": "no card"}], "failed", "no card"),
         (Answer({"detail": "uid is taken"}, 409), [], "failed", "uid is taken"),
+        (Answer({"detail": "wrong"}, 401), [{"status": "succeeded"}], "failed", "wrong"),
         (None, [{"status": "queued"}], "pending", "queued"),
     ],
 )
@@ -117,6 +118,46 @@ def test_the_status_is_asked_without_sending_anything(operator: Operator, natix:
     natix.states = [Answer({"detail": "Not found"}, 404)]
     assert operator.call("--status").exit_code == 1
     assert natix.registered == []
+    assert operator.kept(hotkey(wallets, "first"))["progress"] == "absent"
+
+
+def test_the_status_of_another_uid_leaves_what_is_kept_of_ours(operator: Operator, natix: Natix, wallets: Path) -> None:
+    operator.call()
+    before = operator.kept(hotkey(wallets, "first"))
+    done = operator.call("--status", uid=UID + 1)
+    assert done.exit_code == 0, done.output
+    assert f"is of uid {UID}" in done.stdout
+    assert operator.kept(hotkey(wallets, "first")) == before
+    natix.states = [Answer({"detail": "Not found"}, 404)]
+    assert operator.call("--status", uid=UID + 1).exit_code == 1
+    assert operator.kept(hotkey(wallets, "first")) == before
+
+
+def test_a_success_after_a_refusal_is_doubted(operator: Operator, natix: Natix, wallets: Path) -> None:
+    natix.reply = Answer({"detail": "Invalid signature"}, 401)
+    refused = operator.call()
+    assert refused.exit_code == 1
+    assert "register --status" in refused.stdout, "what it has of the uid may be ours, by another program"
+    assert operator.call("--status").exit_code == 0
+    found = Registrations(operator.state).of(hotkey(wallets, "first"))
+    assert found is not None
+    assert (found.progress, found.sent) == ("succeeded", None)
+
+
+def test_one_that_another_program_sent_counts_where_ours_conflicts(
+    operator: Operator, natix: Natix, wallets: Path
+) -> None:
+    natix.reply = Answer({"detail": "Participant already registered"}, 409)
+    natix.states = [Answer({"status": word}) for word in ("pending", "pending", "succeeded")]
+    done = operator.call()
+    assert done.exit_code == 0, done.output
+    assert "Participant already registered" in done.stdout
+    found = Registrations(operator.state).of(hotkey(wallets, "first"))
+    assert found is not None
+    assert (found.progress, found.sent) == ("succeeded", None)
+    assert json.loads(operator.call("--json").stdout)["refusal"] == "Participant already registered"
+    natix.states = [Answer({"detail": "Not found"}, 404)]
+    assert operator.call("--json").exit_code == 1
 
 
 def test_a_dry_run_prints_the_request_and_sends_nothing(operator: Operator, natix: Natix, wallets: Path) -> None:

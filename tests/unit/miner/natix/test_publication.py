@@ -89,6 +89,17 @@ def test_where_it_was_loaded_from_is_left_out(tmp_path: Path) -> None:
     assert config["model_type"] == "vit"
 
 
+def with_escape(folder: Path) -> None:
+    """Write a path into the header of the weights, each slash as its number."""
+    file = folder / "model.safetensors"
+    whole = file.read_bytes()
+    size = int.from_bytes(whole[:8], "little")
+    header = json.dumps(json.loads(whole[8 : 8 + size]) | {"__metadata__": {"made": "/home/me/x"}})
+    text = header.replace("/", "\\u002f").encode()
+    text += b" " * (-len(text) % 8)
+    file.write_bytes(len(text).to_bytes(8, "little") + text + whole[8 + size :])
+
+
 def with_metadata(text: str) -> Deed:
     def write(folder: Path) -> None:
         file = folder / "model.safetensors"
@@ -104,7 +115,21 @@ PRIVATE: dict[str, tuple[Deed, str]] = {
         lambda f: change(f / "preprocessor_config.json", note="/Users/me/x"), "preprocessor_config.json"),
     "a home in the weights' header": (with_metadata("/home/me/train.py"), "model.safetensors"),
     "a token": (lambda f: change(f / "config.json", note="hf_" + "a" * 34), "token"),
+    "a token of another kind": (lambda f: change(f / "config.json", note="sk-" + "a1" * 20), "token"),
+    "a token of GitHub": (lambda f: change(f / "config.json", x={"y": ["github_pat_11AAAA"]}), "token"),
+    "a disk": (lambda f: change(f / "config.json", data="/mnt/data/me/photos"), "/mnt/data/me/photos"),
+    "a key's name": (lambda f: change(f / "config.json", wandb={"apiKey": "short"}), "wandb.apiKey"),
+    "a secret below its name": (lambda f: change(f / "config.json", hub_token={"value": "x"}), "hub_token.value"),
+    "a key in the header": (with_metadata("key " + "0123456789abcdef" * 2 + "01234567"), "40 digits"),
+    "a path in numbers": (with_escape, "/home/me/x"),
 }  # fmt: skip
+
+
+def test_what_a_configuration_has_of_its_own_is_no_secret(tmp_path: Path) -> None:
+    folder = write_stored_vit(tmp_path / "vit")
+    change(folder / "config.json", pad_token_id=0, use_mask_token=False, tokenizer_class="BertTokenizer", token=None,
+           backbone_config={"_commit_hash": "0123456789" * 4, "depth": 3})  # fmt: skip
+    assert json.loads(find_model(folder).documents["config.json"])["backbone_config"] == {"depth": 3}
 
 
 @pytest.mark.parametrize("case", PRIVATE)
@@ -131,6 +156,33 @@ def test_a_yolo_is_its_file(tmp_path: Path) -> None:
     write_yolo(run / "model.pt", {"train_args": {"project": "/home/me/runs"}})
     with pytest.raises(ConfigurationError, match="/home/me/runs"):
         find_model(run)
+
+
+@pytest.mark.parametrize(
+    ("members", "named"),
+    [
+        ({}, "data.pkl"),
+        ({"a/notes.txt": b"x"}, "data.pkl"),
+        ({"a/data.pkl": b"x", "b/data.pkl": b"x"}, "data.pkl"),
+        ({"a/data.pkl": b"x", "a/notes.txt": b"/home/me/x"}, "/home/me/x"),
+        ({"a/data.pkl": b"x", "a/data/0.txt": b"hf_" + b"a" * 34}, "token"),
+        ({"a/data.pkl": b"x", "home/me/x": b""}, ""),
+    ],
+)
+def test_an_archive_that_is_no_network_or_holds_more(tmp_path: Path, members: dict[str, bytes], named: str) -> None:
+    file = tmp_path / "model.pt"
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    if not named:
+        assert find_model(file).is_yolo
+        return
+    with pytest.raises(ConfigurationError, match=named):
+        find_model(file)
+    with file.open("r+b") as half:
+        half.truncate(file.stat().st_size - 10)
+    with pytest.raises(ConfigurationError, match="torch"):
+        find_model(file)
 
 
 WRONG: dict[str, tuple[Deed, str]] = {
@@ -169,6 +221,21 @@ def test_a_training_that_has_not_ended_and_an_exported_folder(tmp_path: Path) ->
     (tmp_path / "broken.pt").write_bytes(b"\x80\x04")
     with pytest.raises(ConfigurationError, match=r"broken\.pt"):
         find_model(tmp_path / "broken.pt")
+
+
+@pytest.mark.parametrize("text", [b"model: [a\n", b"\xff\xfe", b"- a\n"])
+def test_a_training_with_a_broken_configuration(tmp_path: Path, text: bytes) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "config.yaml").write_bytes(text)
+    with pytest.raises(ConfigurationError, match=r"config\.yaml"):
+        find_model(run)
+
+
+@pytest.mark.parametrize("figures", [5, {"test": 5}, {"test": {"accuracy": {"value": 1, "low": "x"}, "photos": None}}])
+def test_figures_that_are_none(tmp_path: Path, figures: object) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "results.json").write_text(json.dumps({"figures": figures}))
+    assert HOTKEY in readme(find_model(run), card(), None)  # type: ignore[arg-type]
 
 
 def card(version: str = "1.2.3") -> object:
@@ -233,3 +300,9 @@ def test_the_next_version(last: str | None, given: str | None, version: str) -> 
 def test_a_version_that_is_lower_or_none_is_refused(last: str | None, given: str) -> None:
     with pytest.raises(ConfigurationError, match=f"--version={given}"):
         next_version(last, given)
+
+
+def test_no_patch_follows_the_last_number() -> None:
+    with pytest.raises(ConfigurationError, match=r"1\.0\.999999999"):
+        next_version("1.0.999999999", None)
+    assert next_version("1.0.999999999", "1.1.0") == "1.1.0"

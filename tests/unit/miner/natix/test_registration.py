@@ -2,6 +2,7 @@
 
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,7 @@ def test_the_request_is_signed_as_natix_verifies_it() -> None:
     [
         (kept(), 7, "yes"),
         (kept(progress="failed"), 7, "no"),
+        (kept(progress="absent"), 7, "no"),
         (kept(progress="pending"), 7, "pending"),
         (kept(), 8, "due"),
         (kept(progress="failed"), 8, "due"),
@@ -88,12 +90,21 @@ def test_a_refusal_to_register_again_leaves_what_holds() -> None:
     assert following(before, REFUSED, 72, 8, NOW + 9, "you/other").progress == "failed"
 
 
+def test_what_was_refused_was_not_sent_by_us_when_it_succeeds() -> None:
+    refused = following(None, REFUSED, 72, 7, NOW, "you/roadwork", is_taken=False)
+    done = following(refused, DONE, 72, 7, NOW + 9)
+    assert (refused.sent, done.sent, done.model_repo) == (None, None, "")
+    failed = following(None, REFUSED, 72, 7, NOW, "you/roadwork")
+    assert following(failed, DONE, 72, 7, NOW + 9).sent == NOW, "it was taken, and failed later"
+
+
 @pytest.mark.parametrize(
     ("standing", "registration", "uid", "named"),
     [
         ("yes", kept(), 7, ["yes", "uid 7", "2.0 h"]),
         ("yes", kept(sent=None), 7, ["had this uid before"]),
         ("no", kept(progress="failed", words="model is private"), 7, ["no", "2.0 h", "model is private"]),
+        ("no", kept(progress="absent"), 7, ["no", "no registration of uid 7", "2.0 h"]),
         ("pending", kept(progress="pending", words="queued"), 7, ["not decided", "queued"]),
         ("due", kept(), 8, ["due", "uid 7 on netuid 72", "8 now"]),
         ("unknown", None, 8, ["unknown"]),
@@ -152,6 +163,20 @@ def test_hotkeys_share_the_file_and_another_process_is_noticed(tmp_path: Path) -
     assert reader.of("5F") == kept(uid=9)
     writer.path.unlink()
     assert reader.of("5F") is None
+
+
+def test_two_that_keep_at_once_lose_nothing(tmp_path: Path) -> None:
+    def keep(hotkey: str) -> None:
+        mine = Registrations(tmp_path)
+        for uid in range(100):
+            mine.keep(hotkey, kept(uid=uid))
+
+    names = ["5F", "5G", "5H"]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(keep, names))
+    found = Registrations(tmp_path)
+    assert [found.of(name) for name in names] == [kept(uid=99)] * 3
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
 
 
 BROKEN = [b"", b"[]", b"null", b"{", b'{"5F": 3}', b'{"5F": {"progress": "well"}}', b"\xff\xfe", b"[" * 100_000]

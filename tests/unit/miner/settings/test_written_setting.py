@@ -6,7 +6,7 @@ import pytest
 from dotenv import dotenv_values
 
 from miner.errors import ConfigurationError
-from miner.settings.env_file import set_in_file
+from miner.settings.env_file import set_in_file, try_file
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,32 @@ def test_a_settings_file_that_is_a_link_or_not_there(tmp_path: Path) -> None:
     assert (tmp_path / "fresh.env").stat().st_mode & 0o777 == 0o600
     with pytest.raises(ConfigurationError, match=r"nowhere"):
         set_in_file(tmp_path / "nowhere" / "x.env", "MODEL_URL", "new")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"A=1\r\nMODEL_URL=old # c\r\nB=2\r\n", b"A=1\r\nMODEL_URL=new # c\r\nB=2\r\n"),
+        (b"A=1\r\nB=2", b"A=1\r\nB=2\r\nMODEL_URL=new\r\n"),
+        (b"\xef\xbb\xbfA=1\r\nMODEL_URL=old\n", b"\xef\xbb\xbfA=1\r\nMODEL_URL=new\n"),
+    ],
+)
+def test_ends_of_lines_and_the_mark_of_the_order_of_bytes_stay(tmp_path: Path, before: bytes, after: bytes) -> None:
+    file = tmp_path / "miner.env"
+    file.write_bytes(before)
+    set_in_file(file, "MODEL_URL", "new")
+    assert file.read_bytes() == after
+    assert dotenv_values(file)["MODEL_URL"] == "new"
+
+
+def test_a_try_leaves_the_file_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "miner.env"
+    try_file(file)
+    assert list(tmp_path.iterdir()) == []
+    file.write_bytes(b"A=1\r\n")
+    file.chmod(0o640)
+    try_file(file)
+    assert (file.read_bytes(), file.stat().st_mode & 0o777) == (b"A=1\r\n", 0o640)
+    (tmp_path / "miner.env.partial").mkdir()
+    with pytest.raises(ConfigurationError, match=r"miner\.env"):
+        try_file(file)
