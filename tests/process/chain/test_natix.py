@@ -57,6 +57,7 @@ def test_from_a_uid_to_a_registration_and_to_the_next_uid(node: LiveNode, start:
         node.deregister(OWN_UID)
         node.register(OWN_UID + 10, daemon.keys.miner.hotkey.ss58_address, incentive=100)
         eventually(lambda: shown(daemon) == ("due", 0))
+        eventually(lambda: "due again" in daemon.log)
         assert "roadwork-miner register" in unescape(daemon.page("/").text)
         assert finding(daemon) == ("problem", "roadwork-miner register")
         asked = list(natix.asked)
