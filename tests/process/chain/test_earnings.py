@@ -12,6 +12,7 @@ from tests.process.chain.conftest import miners
 from tests.process.chain.live_node import NETUID, OWN_UID, SHARES, LiveNode, address_of, healthy_node
 from tests.process.chain.scene import register, settled
 from tests.process.daemon import Daemon, eventually
+from tests.process.prometheus import Prometheus
 
 TAO = 10**9
 BUYER = address_of(3000)
@@ -20,10 +21,11 @@ BUYER = address_of(3000)
 class Watched:
     """A settled miner that reads its subnet's market once a second."""
 
-    def __init__(self, node: LiveNode, daemon: Daemon, prober: Prober) -> None:
+    def __init__(self, node: LiveNode, daemon: Daemon, prober: Prober, prometheus: Prometheus) -> None:
         self.node = node
         self.daemon = daemon
         self.prober = prober
+        self.prometheus = prometheus
 
     def earnings(self) -> dict[str, Any]:
         """Return the part of /status."""
@@ -38,6 +40,11 @@ class Watched:
     def metric(self, name: str, /, **labels: str) -> float | None:
         """Return a sample; None: it is absent."""
         return sample(self.daemon, name, labels)
+
+    def alarms(self, name: str) -> None:
+        """Wait until a real Prometheus, with the shipped rules, holds the alert to be true; it fires after its time."""
+        alert = f'ALERTS{{alertname="RoadworkMiner{name}"}}'
+        eventually(lambda: self.prometheus.ask(alert))
 
     def doctor(self) -> Report:
         return Setup(self.node, self.daemon, self.prober).doctor()
@@ -60,7 +67,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory, model: str) -> Iterator[Wa
         register(node, daemon)
         settled(node, daemon)
         eventually(lambda: daemon.page("/status").json()["earnings"]["age_seconds"] is not None)
-        yield Watched(node, daemon, prober)
+        target = f"127.0.0.1:{daemon.status_port}"
+        with Prometheus(tmp_path_factory.mktemp("prometheus"), [target]) as prometheus:
+            yield Watched(node, daemon, prober, prometheus.scrapes(target))
     prober.server_close()
     node.stop()
 
@@ -112,6 +121,7 @@ def test_burned_whole(watched: Watched) -> None:
     assert "burned: miners get nothing" in watched.card()
     assert watched.metric("subnet_burned_ratio") == 1
     assert (watched.metric("subnet_pay", state="burned"), watched.metric("subnet_pay", state="paid")) == (1, 0)
+    watched.alarms("Burned")
     report = watched.doctor()
     assert report.levels["pay"] == "problem"
     assert "100%" in report.words["pay"]
@@ -127,6 +137,7 @@ def test_halted(watched: Watched) -> None:
     assert watched.metric("income_alpha_per_day", hotkey=own) == 0
     assert watched.metric("incentive_rank", hotkey=own) is None, "there is no rank among none"
     assert watched.metric("subnet_miners", earns="yes") == 0
+    watched.alarms("SubnetPaysNobody")
     report = watched.doctor()
     assert report.levels["pay"] == "problem"
     assert "halted" in report.words["pay"]
@@ -144,6 +155,7 @@ def test_sold_to_another_owner(watched: Watched) -> None:
         assert name in watched.doctor().words["subnet"]
     assert (watched.metric("subnet_changed", what="owner"), watched.metric("subnet_info", owner=BUYER)) == (1, 1)
     assert watched.doctor().levels["subnet"] == "warning"
+    watched.alarms("SubnetChangedHands")
     assert "changed hands" in watched.daemon.log
 
 
@@ -169,6 +181,7 @@ def test_about_to_be_replaced(watched: Watched) -> None:
     count = key["registrations_to_replacement"]
     assert f"{count} registration{'s' * (count != 1)}" in watched.card()
     assert watched.metric("immunity_seconds", hotkey=own) == 0
+    watched.alarms("AboutToBeReplaced")
     report = watched.doctor()
     assert report.levels["standing"] == "warning"
     assert "no longer immune" in report.words["standing"]
@@ -180,6 +193,7 @@ def test_a_registration_costs_three_times_as_much(watched: Watched) -> None:
     assert "1.5 TAO, 3.0 ×" in watched.card()
     assert watched.metric("registration_cost_tao") == 1.5
     assert watched.metric("registration_cost_rise") == 3
+    watched.alarms("RegistrationCostTripled")
     report = watched.doctor()
     assert report.levels["cost"] == "warning"
     assert "3.0 times" in report.words["cost"]
