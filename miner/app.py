@@ -39,6 +39,7 @@ from miner.settings.addresses import own_names
 from miner.settings.settings import Settings
 from miner.shadow.shadow import ShadowKeeper
 from miner.status.app import status_app
+from miner.status.archive import checkup_file
 from miner.status.request_log import AbuseLog, RequestLog
 from miner.status.watch import Watch
 
@@ -113,7 +114,7 @@ class Daemon:
             await watch.archive.start()
             status = status_app(
                 self.metrics.registry, self.why_not_ready, watch.overview, watch.obstacles, watch.freshness,
-                own_names(settings.status_host, settings.status_allowed_hosts), settings.state_dir,
+                own_names(settings.status_host, settings.status_allowed_hosts), checkup_file(settings),
             )  # fmt: skip
             await stack.enter_async_context(
                 listening(status, "STATUS_PORT", settings.status_host, settings.status_port)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 from detectors.files import write_safely
 from detectors.redact import shown
@@ -22,6 +22,7 @@ from miner.chain.base import EMPTY, Neuron, Snapshot
 from miner.chain.client import ChainClient, ChainFault, Operation
 from miner.chain.queries import Subnet, read_subnet
 from miner.settings.addresses import is_shown_whole
+from miner.settings.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +54,15 @@ class SnapshotStore:
         """Where the file lies; a ws:// address becomes part of its name."""
         return self.file("chain")
 
-    def file(self, kind: str) -> Path:
+    def file(self, kind: str, suffix: str = "json") -> Path:
         """Return where something else of this subnet lies."""
         network = re.sub(r"[^a-zA-Z0-9.]+", "-", self.name).strip("-")
-        return self.state_dir / f"{kind}-{network}-{self.netuid}.json"
+        return self.state_dir / f"{kind}-{network}-{self.netuid}.{suffix}"
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return the place of the settings' subnet; a trial without a chain has its own."""
+        return cls(settings.state_dir, settings.chain_address, settings.netuid)
 
     def save(self, snapshot: Snapshot) -> None:
         """Replace the file as a whole.

@@ -20,7 +20,7 @@ from miner.doctor.findings import Finding, judged, verdict
 from miner.doctor.settings import judge_settings, look_at_settings
 from miner.errors import ConfigurationError
 from miner.settings.settings import Settings
-from miner.status.archive import CheckupView, FindingView
+from miner.status.archive import CheckupView, FindingView, checkup_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -111,7 +111,7 @@ def _keep(settings: Settings, findings: list[Finding], sentence: str) -> None:
     ]
     view = CheckupView(at=time.time(), key=settings.wallet_hotkey, verdict=shown_within(sentence), findings=views)
     with suppress(OSError):
-        view.write(settings.state_dir)
+        view.write(checkup_file(settings))
 
 
 async def _examine(checkup: CheckUp, status: "Status", console: "Console | None") -> list[Finding]:

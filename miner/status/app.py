@@ -58,7 +58,7 @@ def status_app(
     keys: Callable[[], Mapping[str, str | None]],
     chain: Callable[[], Mapping[str, float | str | None]],
     names: frozenset[str],
-    state_dir: Path,
+    checkup: Path,
 ) -> Starlette:
     """Return the application.
 
@@ -69,12 +69,12 @@ def status_app(
         keys: of several hotkeys, why its validators are not answered, or None; by name.
         chain: how old what is known of it is, and why, and whether we stand there; empty before it is looked at.
         names: that the port may be asked by, besides addresses.
-        state_dir: where doctor leaves its findings.
+        checkup: where doctor leaves its findings.
     """
 
     async def look() -> Overview:
         # The kernel's files in a thread: some of them take a lock on our memory for milliseconds.
-        return overview(*await asyncio.to_thread(lambda: (memory_view(), CheckupView.read(state_dir))))
+        return overview(*await asyncio.to_thread(lambda: (memory_view(), CheckupView.read(checkup))))
 
     async def page(request: Request) -> Response:
         headers = {

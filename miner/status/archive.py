@@ -1,4 +1,7 @@
-"""What the page shows over restarts, in STATE_DIR: the history of requests, and doctor's last findings."""
+"""What the page shows over restarts, from files in STATE_DIR: the history of requests, and doctor's last findings.
+
+Each subnet has its own, and so has a trial without a chain, whose requests say nothing of a real one's.
+"""
 
 import asyncio
 import json
@@ -14,21 +17,31 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from detectors.files import as_owner, write_safely
 from detectors.models.documents import faults
+from miner.chain.sync import SnapshotStore
 from miner.recorder.records import OUTCOMES
+from miner.settings.settings import Settings
 from miner.status.history import MOST_ACCOUNTS, UNPERMITTED, Account, AccountPeriod, Durations, History, Period
 
 log = logging.getLogger(__name__)
 
-HISTORY_FILE = "history.jsonl"
 FORMAT = 1
 SAVE_SECONDS = 60.0
 LARGEST_BYTES = 32 * 2**20  # a history of nothing but full periods has 12 MB
 
-CHECKUP_FILE = "doctor.json"
 LARGEST_CHECKUP = 256 * 2**10  # bytes
 
 Count = Annotated[int, Field(ge=0, lt=2**32)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def history_file(settings: Settings) -> Path:
+    """Return where a subnet's history of requests is kept."""
+    return SnapshotStore.of(settings).file("history", "jsonl")
+
+
+def checkup_file(settings: Settings) -> Path:
+    """Return where doctor leaves its findings for the page."""
+    return SnapshotStore.of(settings).file("doctor")
 
 
 class _Line(BaseModel):
@@ -149,9 +162,9 @@ def _account(line: CountLine) -> Account:
 class Archive:
     """Keeps a history in a file: read at the start, written every minute in which something came, and at the end."""
 
-    def __init__(self, history: History, state_dir: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, history: History, path: Path, clock: Callable[[], float] = time.time) -> None:
         self.history = history
-        self.path = state_dir / HISTORY_FILE
+        self.path = path
         self.clock = clock
         self._saved = 0
         self._fault = ""
@@ -234,19 +247,19 @@ class CheckupView(BaseModel):
     findings: list[FindingView]
 
     @classmethod
-    def read(cls, state_dir: Path) -> Self | None:
+    def read(cls, path: Path) -> Self | None:
         """Return what doctor left; None: nothing, or nothing that can be read."""
         try:
-            with (state_dir / CHECKUP_FILE).open("rb") as file:
+            with path.open("rb") as file:
                 return cls.model_validate_json(file.read(LARGEST_CHECKUP))
         except (OSError, ValidationError):
             return None
 
-    def write(self, state_dir: Path) -> None:
+    def write(self, path: Path) -> None:
         """Leave it where the daemon's page looks, as the daemon's user where root leaves it.
 
         Raises:
             OSError: the folder is not there, or can't be written.
         """
-        with as_owner(state_dir):
-            write_safely(state_dir / CHECKUP_FILE, self.model_dump_json(indent=2).encode() + b"\n")
+        with as_owner(path.parent):
+            write_safely(path, self.model_dump_json(indent=2).encode() + b"\n")

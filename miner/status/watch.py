@@ -19,7 +19,7 @@ from miner.recorder.records import OUTCOMES
 from miner.settings.settings import Settings
 from miner.settings.validators import VALIDATORS_WAIT
 from miner.shadow.shadow import ShadowKeeper
-from miner.status.archive import Archive, CheckupView
+from miner.status.archive import Archive, CheckupView, history_file
 from miner.status.earnings import earnings_view, show_earnings
 from miner.status.history import Drift, History
 from miner.status.overview import (
@@ -52,7 +52,7 @@ class Watch:
         self.metrics = metrics
         self.obstacle = obstacle
         self.history = History()
-        self.archive = Archive(self.history, settings.state_dir)
+        self.archive = Archive(self.history, history_file(settings))
         self.service: Service | None = None
         self.identities: list[Identity] = []
         self.registrations = Registrations(settings.state_dir)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from miner.errors import MESSAGES
-from miner.status.archive import HISTORY_FILE, CheckupView, FindingView
+from miner.status.archive import CheckupView, FindingView
 from miner.status.overview import KeyView, ShadowView
 from miner.status.page import render
 from tests.overviews import CALLER, HOTKEY, NOW, entry, overview
@@ -302,7 +302,7 @@ def test_the_numbers_of_the_day_survive_a_restart_and_a_damaged_file_does_not_st
     before = daemon.page("/status").json()
     assert before["day"]["outcomes"] == {"ok": 5}
     assert daemon.stop() == 0
-    kept = daemon.state / HISTORY_FILE
+    (kept,) = daemon.state.glob("history-standalone-*.jsonl")
     assert daemon.keys.validator.hotkey.ss58_address not in kept.read_text()
 
     daemon.start().ready()

@@ -45,7 +45,7 @@ from miner.http.server import listening
 from miner.lock import alone
 from miner.settings.settings import Settings
 from miner.simulate.replay import recorded_photos
-from miner.status.archive import HISTORY_FILE, Archive
+from miner.status.archive import Archive
 from miner.status.history import History
 from tests.models import photo
 from tests.photos import fill
@@ -488,8 +488,8 @@ HISTORIES = {
 def test_a_history_that_can_not_be_read_is_said(
     content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / HISTORY_FILE).write_bytes(content)
-    Archive(History(), tmp_path).load()
+    (tmp_path / "history.jsonl").write_bytes(content)
+    Archive(History(), tmp_path / "history.jsonl").load()
     assert [line.replace(str(tmp_path), "HERE") for line in caplog.messages] == [
-        f"HERE/{HISTORY_FILE}: the history of requests begins anew: {HISTORIES[content]}"
+        f"HERE/history.jsonl: the history of requests begins anew: {HISTORIES[content]}"
     ]

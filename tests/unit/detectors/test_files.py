@@ -10,7 +10,7 @@ import pytest
 from detectors.files import as_owner, write_safely
 from miner.inference.plan import Plan, write_plan
 from miner.natix.registration import FILE_NAME, Registration, Registrations
-from miner.status.archive import CHECKUP_FILE, CheckupView
+from miner.status.archive import CheckupView
 
 NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as sudo gives it")
@@ -21,7 +21,7 @@ def register(state: Path) -> None:
 
 
 def check_up(state: Path) -> None:
-    CheckupView(at=0, key="default", verdict="ready", findings=[]).write(state)
+    CheckupView(at=0, key="default", verdict="ready", findings=[]).write(state / "doctor.json")
 
 
 def tune(state: Path) -> None:
@@ -43,7 +43,7 @@ def mode(path: Path) -> int:
 
 
 @needs_root
-@pytest.mark.parametrize(("write", "name"), [(register, FILE_NAME), (check_up, CHECKUP_FILE), (tune, "plan.json")])
+@pytest.mark.parametrize(("write", "name"), [(register, FILE_NAME), (check_up, "doctor.json"), (tune, "plan.json")])
 def test_root_writes_as_the_services_user_and_follows_no_link_of_its(
     state: Path, write: Callable[[Path], None], name: str
 ) -> None:

@@ -8,20 +8,23 @@ from pathlib import Path
 import pytest
 
 from miner.recorder.records import RequestRecord
+from miner.settings.settings import Settings
 from miner.status.archive import (
-    CHECKUP_FILE,
     FORMAT,
-    HISTORY_FILE,
     LARGEST_BYTES,
     Archive,
     CheckupView,
     FindingView,
+    checkup_file,
+    history_file,
     lines_of,
 )
 from miner.status.history import History
 from miner.status.spans import Hour, LongSpan
 
 NOW = 1_000_000 * 7200.0
+
+HISTORY, CHECKUP = "history.jsonl", "doctor.json"
 
 
 def history(at: float = NOW) -> History:
@@ -53,14 +56,14 @@ def views(shown: History) -> list[str]:
 
 
 def save(folder: Path, shown: History) -> Archive:
-    archive = Archive(shown, folder, lambda: NOW)
+    archive = Archive(shown, folder / HISTORY, lambda: NOW)
     asyncio.run(archive.save())
     return archive
 
 
 def load(folder: Path, at: float = NOW) -> History:
     found = history(at)
-    Archive(found, folder, lambda: at).load()
+    Archive(found, folder / HISTORY, lambda: at).load()
     return found
 
 
@@ -68,8 +71,8 @@ def test_what_is_kept_is_what_was_there(tmp_path: Path) -> None:
     whole = filled()
     save(tmp_path, whole)
     assert views(load(tmp_path)) == views(whole)
-    assert b"validator" not in (tmp_path / HISTORY_FILE).read_bytes()  # no caller's hotkey
-    assert [path.name for path in tmp_path.iterdir()] == [HISTORY_FILE]
+    assert b"validator" not in (tmp_path / HISTORY).read_bytes()  # no caller's hotkey
+    assert [path.name for path in tmp_path.iterdir()] == [HISTORY]
 
 
 def test_counting_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -122,7 +125,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_told_and_begun_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
-    path = tmp_path / HISTORY_FILE
+    path = tmp_path / HISTORY
     path.write_bytes(DAMAGES[damage])
     whole = load(tmp_path)
     (record,) = caplog.records
@@ -135,12 +138,12 @@ def test_a_damaged_file_is_told_and_begun_anew(tmp_path: Path, caplog: pytest.Lo
 
 
 def test_a_line_that_is_well_is_read(tmp_path: Path) -> None:
-    (tmp_path / HISTORY_FILE).write_bytes(_lines({}))
+    (tmp_path / HISTORY).write_bytes(_lines({}))
     assert Hour.of(load(tmp_path)).outcomes == {"ok": 1}
 
 
 def test_a_file_without_end_is_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with (tmp_path / HISTORY_FILE).open("wb") as file:
+    with (tmp_path / HISTORY).open("wb") as file:
         file.truncate(LARGEST_BYTES + 1)
     assert views(load(tmp_path)) == views(history())
     assert len(caplog.records) == 1
@@ -150,7 +153,7 @@ def test_others_have_their_turn_after_each_period_that_is_written_down(tmp_path:
     whole = filled()
 
     async def turns() -> int:
-        saving, count = Archive(whole, tmp_path, lambda: NOW).save(), 0
+        saving, count = Archive(whole, tmp_path / HISTORY, lambda: NOW).save(), 0
         while saving.send(None) is None:  # then it waits for the disk
             count += 1
         saving.close()
@@ -163,24 +166,24 @@ def test_a_look_before_the_start_is_no_obstacle_to_what_is_kept(tmp_path: Path) 
     save(tmp_path, filled())
     early = history()
     views(early)
-    Archive(early, tmp_path, lambda: NOW).load()
+    Archive(early, tmp_path / HISTORY, lambda: NOW).load()
     assert views(early) == views(filled())
 
 
 def test_nothing_new_is_not_written_again(tmp_path: Path) -> None:
     archive = save(tmp_path, filled())
-    before = (tmp_path / HISTORY_FILE).stat().st_ino
+    before = (tmp_path / HISTORY).stat().st_ino
     asyncio.run(archive.save())
-    assert (tmp_path / HISTORY_FILE).stat().st_ino == before
+    assert (tmp_path / HISTORY).stat().st_ino == before
     archive.history.request_ended(entry(NOW))
     asyncio.run(archive.save())
-    assert (tmp_path / HISTORY_FILE).stat().st_ino != before
+    assert (tmp_path / HISTORY).stat().st_ino != before
 
 
 def test_a_disk_that_takes_nothing_is_told_once_and_written_to_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole, blocked = filled(), tmp_path / f"{HISTORY_FILE}.partial"
+    whole, blocked = filled(), tmp_path / f"{HISTORY}.partial"
     blocked.mkdir()
     archive = save(tmp_path, whole)
     whole.request_ended(entry(NOW))
@@ -197,8 +200,18 @@ def test_doctors_findings_are_kept_and_rubbish_is_none(tmp_path: Path) -> None:
     view = CheckupView(
         at=NOW, key="default", verdict="ready", findings=[FindingView(name="cpu", level="ok", words="4")]
     )
-    assert CheckupView.read(tmp_path) is None
-    view.write(tmp_path)
-    assert CheckupView.read(tmp_path) == view
-    (tmp_path / CHECKUP_FILE).write_text("{")
-    assert CheckupView.read(tmp_path) is None
+    assert CheckupView.read(tmp_path / CHECKUP) is None
+    view.write(tmp_path / CHECKUP)
+    assert CheckupView.read(tmp_path / CHECKUP) == view
+    (tmp_path / CHECKUP).write_text("{")
+    assert CheckupView.read(tmp_path / CHECKUP) is None
+
+
+def test_a_trial_without_a_chain_leaves_nothing_to_a_subnet(tmp_path: Path) -> None:
+    subnets = [("standalone", 323), ("finney", 72), ("test", 323)]
+    settings = [
+        Settings(state_dir=tmp_path, subtensor_network=network, netuid=netuid)  # type: ignore[call-arg]
+        for network, netuid in subnets
+    ]
+    for file in (history_file, checkup_file):
+        assert len({file(one) for one in settings}) == len(subnets)
