@@ -28,6 +28,9 @@ ifeq ($(filter $(READERS) $(SERVICES),$(GOALS)),)
 $(error ENV=$(ENV): make $(firstword $(GOALS)) takes no settings file)
 endif
 ifneq ($(filter $(READERS),$(GOALS)),)
+ifneq ($(words $(ENV)),1)
+$(error ENV=$(ENV): a path without spaces is needed; roadwork-miner --env-file takes any)
+endif
 MEANT := $(firstword $(wildcard $(ENV) env/$(ENV).env) $(ENV))
 ifneq ($(filter-out $(MEANT),$(ENV_FILE)),)
 $(error ENV=$(ENV) and ENV_FILE=$(ENV_FILE) are two settings files; give one of them)

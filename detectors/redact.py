@@ -6,6 +6,7 @@ HIDDEN = "(hidden)"
 
 HOST = re.compile(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?")
 ADDRESS_IN_TEXT = re.compile(r"[a-zA-Z][\w+.-]*://\S+")
+CREDENTIALS = re.compile(r"[^\s,'\"/@]+:[^\s,'\"/@]+@")  # user and password of an address that lacks its scheme
 TRAILING_PUNCTUATION = ".,:;!?)]}>'\""  # what ends a sentence or a quotation, not an address
 
 
@@ -21,13 +22,13 @@ def shown(address: str) -> str:
 
 
 def shown_within(text: str) -> str:
-    """Return a text with each address in it as `shown`."""
+    """Return a text with each address in it as `shown`, and no user with a password elsewhere."""
 
     def show(found: re.Match[str]) -> str:
         address = found[0].rstrip(TRAILING_PUNCTUATION)
         return shown(address) + found[0][len(address) :]
 
-    return ADDRESS_IN_TEXT.sub(show, text)
+    return CREDENTIALS.sub(f"{HIDDEN}@", ADDRESS_IN_TEXT.sub(show, text))
 
 
 def split(rest: str) -> tuple[str, str]:

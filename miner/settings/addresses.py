@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import unquote
 
-from detectors.redact import shown, split
+from detectors.redact import shown, shown_within, split
 
 Address = IPv4Address | IPv6Address
 
@@ -101,7 +101,8 @@ def check_names(text: str) -> str:
     for name in names:
         if not HOST_NAME.fullmatch(name):
             raise ValueError(
-                f"names of hosts with commas between them are allowed, without scheme and port; {name!r} is none"
+                "names of hosts with commas between them are allowed, without scheme and port; "
+                f"{shown_within(name)!r} is none"
             )
     return ",".join(names)
 

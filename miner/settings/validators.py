@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationInfo
 
+from detectors.redact import shown_within
 from detectors.registry import BACKENDS, DETECTORS, FUSED, PRECISIONS
 from miner.settings.addresses import PUBLIC_NETWORKS, why_unreachable
 
@@ -54,7 +55,9 @@ def check_places(text: str) -> str:
     for part in parts:
         found = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*):([0-9]{1,5})", part)
         if not found or not 1 <= int(found[2]) <= 65535:
-            raise ValueError(f"names with a port each, as first:8091,second:8092, are allowed; {part!r} is none")
+            raise ValueError(
+                f"names with a port each, as first:8091,second:8092, are allowed; {shown_within(part)!r} is none"
+            )
     places = split_places(",".join(parts))
     for kind, values in (("name", [place.name for place in places]), ("port", [str(place.port) for place in places])):
         twice = next((value for value in values if values.count(value) > 1), None)

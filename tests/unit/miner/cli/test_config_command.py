@@ -164,3 +164,22 @@ def test_a_services_unit_wins_over_its_file(tmp_path: Path, monkeypatch: pytest.
     assert {name for name, origin in found.items() if origin.kind == "unit"} == {*unit}
     assert found["netuid"].kind == "file"
     assert str(settings.state_dir) == unit["state_dir"]
+
+
+@pytest.mark.parametrize("command", ["HF_ENDPOINT=alice:hunter2pw@hub.example", "HF_ENDPOINT=https://a:hunter2pw@hub"])
+def test_no_password_of_the_hubs_address_is_shown(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    name, _, value = command.partition("=")
+    monkeypatch.setenv(name, value)
+    shown = told()["hub"][name]["value"]
+    assert "hunter2pw" not in shown
+    assert shown != value
+
+
+@pytest.mark.parametrize(
+    "assignment", ["STATUS_ALLOWED_HOSTS=alice:hunter2pw@host", "WALLET_HOTKEYS=hot:http://alice:hunter2pw@host"]
+)
+def test_no_password_is_in_what_is_said_of_a_wrong_value(assignment: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        CliRunner().invoke(cli.app, ["config", "--set", assignment], catch_exceptions=False, standalone_mode=False)
+    assert assignment.partition("=")[0] in str(refused.value)
+    assert "hunter2pw" not in str(refused.value)

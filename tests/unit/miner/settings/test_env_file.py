@@ -91,6 +91,7 @@ def test_env_is_a_settings_file_where_one_is_taken(tmp_path: Path, target: str) 
     assert "--env-file" not in make("-n", target, **shell).stdout
     assert make("-n", target, "ENV=testnet", "ENV_FILE=env/testnet.env").returncode == 0
     assert make("-n", target, "ENV=testnet", f"ENV_FILE={file}").returncode == 2
+    assert make("-n", target, f"ENV={tmp_path}/my file.env").returncode == 2
 
 
 def test_every_target_that_takes_a_settings_file_takes_env() -> None:
