@@ -20,7 +20,7 @@ from tests.process.prometheus import Prometheus
 from tests.process.wire import Door
 
 UNKNOWN_WITHOUT_A_CHAIN = ("roadwork_miner_chain_incentive", "roadwork_miner_chain_trust")
-ABSENT_WITHOUT_A_CHAIN = tuple(PREFIX + name for name, _, _ in EARNINGS)
+ABSENT_WITHOUT_A_CHAIN = (*(PREFIX + name for name, _, _ in EARNINGS), f"{PREFIX}natix_registered")
 
 
 def target_of(daemon: Daemon) -> str:
