@@ -194,7 +194,7 @@ def judge_pay(facts: ChainFacts, who: ChainIdentity, costs: MachineCost | None =
         return _unread(name)
     wait = "no registration pays off while this lasts: ask in the subnet's channel"
     ours = (who.hotkey, *who.others)
-    pay, burned = earnings.pay_of(graph, ours), earnings.burned_share(graph) or 0.0
+    pay, burned = earnings.pay_of(graph, ours), earnings.burned_share(graph)
     if pay == "no_consensus":
         return warning(
             name, "not known: this subnet runs without consensus, where incentive is not how miners are paid"
@@ -213,13 +213,14 @@ def judge_pay(facts: ChainFacts, who: ChainIdentity, costs: MachineCost | None =
         top = max(graph.members, key=lambda member: member.neuron.incentive).neuron
         return problem(name, f"all incentive goes to uid {top.uid}: burned, or nobody else is paid", wait)
     paid = sum(member.neuron.incentive > 0 for member in graph.members)
-    words = f"{paid} of {len(graph.members)} have incentive, {burned:.0%} of it is burned"
+    said = "how much of it is burned is not known" if burned is None else f"{burned:.0%} of it is burned"
+    words = f"{paid} of {len(graph.members)} have incentive, {said}"
     incomes = [income for hotkey in ours if (income := _income(graph, hotkey)) is not None]
     whole = Income(sum(income.alpha for income in incomes), graph.price) if incomes else None
     if whole is not None:
         words += f"; {f'with {len(incomes)} hotkeys ' if len(incomes) > 1 else ''}we earn {whole}"
-    if pay == "half_burned":
-        return warning(name, words, "reckon with what is left")
+    if pay == "half_burned" or pay is None:
+        return warning(name, words, "reckon with what is left" if pay else "ask in the subnet's channel what is burned")
     if whole is not None and costs is not None and costs.is_covered(whole) is False:
         return warning(
             name, f"{words}, and the machine costs {costs.tao:.4g} TAO a month", "it costs more than it earns"

@@ -5,6 +5,7 @@ NATIX's server is not asked: `register` asks it, and keeps what it was told. The
 
 from dataclasses import dataclass, replace
 
+from detectors.redact import shown_within
 from miner.chain.earnings import Metagraph
 from miner.doctor.chain import ChainIdentity, own_uid
 from miner.doctor.findings import Finding, ok, problem, warning
@@ -61,7 +62,9 @@ def judge_published(facts: PublishedFacts, hotkey: str) -> Finding:
         return problem(name, words, todo) if facts.needed else warning(name, words, todo)
     if not facts.repository:
         return warning(
-            name, f"not checked: MODEL_URL={facts.model_url} is no repository of the hub", f"NATIX wants one: {publish}"
+            name,
+            f"not checked: MODEL_URL={shown_within(facts.model_url)} is no repository of the hub",
+            f"NATIX wants one: {publish}",
         )
     where = f"MODEL_URL: {facts.repository}"
     if facts.answer is None:

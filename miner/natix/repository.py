@@ -2,6 +2,7 @@
 
 import re
 
+from detectors.redact import shown_within
 from miner.errors import ConfigurationError
 
 HUBS = ("huggingface.co/", "www.huggingface.co/", "hf.co/")
@@ -30,7 +31,7 @@ def repository_of(key: str, address: str) -> str:
     found = repository_in(address)
     if found is None:
         raise ConfigurationError(
-            f"{key}={address}: owner/name of a published model, or its address on huggingface.co, is needed; "
-            "`roadwork-miner publish` makes one"
+            f"{key}={shown_within(address)}: owner/name of a published model, or its address on huggingface.co, is "
+            "needed; `roadwork-miner publish` makes one"
         )
     return found

@@ -154,6 +154,11 @@ def test_a_subnet_that_pays_another_hotkey_of_ours_alone_pays_us() -> None:
     expect(chain.judge_pay(paid(0, 0, 1, 0), replace(WHO, others=("other",))), "ok", "1 of 4")
 
 
+def test_pay_of_which_nobody_knows_how_much_is_burned_is_not_well() -> None:
+    unsaid = on(owner_hotkey=None, owner_coldkey=None, burned=None)
+    expect(chain.judge_pay(unsaid, WHO), "warning", "not known")
+
+
 FIRST = Ownership("StreetVision", "cold-owner", 3_000, 1_700_000_000.0)
 
 

@@ -34,3 +34,9 @@ def test_what_is_none_is_refused_by_name(address: str) -> None:
     assert repository_in(address) is None
     with pytest.raises(ConfigurationError, match=r"^MODEL_URL="):
         repository_of("MODEL_URL", address)
+
+
+def test_no_password_is_in_the_refusal() -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        repository_of("MODEL_URL", "https://alice:hunter2pw@example.org/you/roadwork")
+    assert "hunter2pw" not in str(refused.value)
