@@ -31,7 +31,10 @@ ifneq ($(filter $(READERS),$(GOALS)),)
 ifneq ($(words $(ENV)),1)
 $(error ENV=$(ENV): a path without spaces is needed; roadwork-miner --env-file takes any)
 endif
-MEANT := $(firstword $(wildcard $(ENV) env/$(ENV).env) $(ENV))
+MEANT := $(firstword $(wildcard $(ENV) env/$(ENV).env))
+ifeq ($(MEANT),)
+$(error ENV=$(ENV): there is no such file; a settings file or one of $(patsubst env/%.env,%,$(wildcard env/*.env)) is needed)
+endif
 ifneq ($(filter-out $(MEANT),$(ENV_FILE)),)
 $(error ENV=$(ENV) and ENV_FILE=$(ENV_FILE) are two settings files; give one of them)
 endif

@@ -85,13 +85,15 @@ def test_env_is_a_settings_file_where_one_is_taken(tmp_path: Path, target: str) 
     file.touch()
     shell = {"ENV": "/home/me/.shrc"}  # its own, which is none of ours
     for given, meant in (
-        (f"ENV={file}", file), (f"ENV_FILE={file}", file), ("ENV=testnet", "env/testnet.env"), ("ENV=none", "none"),
+        (f"ENV={file}", file), (f"ENV_FILE={file}", file), ("ENV=testnet", "env/testnet.env"),
     ):  # fmt: skip
         assert f"--env-file {meant}" in make("-n", target, given, **shell).stdout
     assert "--env-file" not in make("-n", target, **shell).stdout
     assert make("-n", target, "ENV=testnet", "ENV_FILE=env/testnet.env").returncode == 0
     assert make("-n", target, "ENV=testnet", f"ENV_FILE={file}").returncode == 2
     assert make("-n", target, f"ENV={tmp_path}/my file.env").returncode == 2
+    misspelt = make("-n", target, "ENV=mainet")
+    assert (misspelt.returncode, "ENV=mainet" in misspelt.stderr, " mainnet" in misspelt.stderr) == (2, True, True)
 
 
 def test_every_target_that_takes_a_settings_file_takes_env() -> None:
