@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detectors.errors import EngineError, InferenceError, ModelError
+from detectors.files import FolderLocks
 from detectors.models.manifest import Manifest
 from detectors.photos import MAX_PIXELS
 from detectors.photos.image import decode
@@ -150,6 +151,7 @@ class Detector(ABC):
     """One picture in, the probability of roadwork out. Safe to call from several threads."""
 
     elsewhere: RemoteRuntime | None = None  # the backend, where its graph runs on other machines
+    locks: FolderLocks | None = None  # on its model's folders: nobody removes what is served
 
     def __init__(self, manifest: Manifest, options: RunOptions, backend_name: str) -> None:
         self.manifest = manifest
@@ -179,9 +181,11 @@ class Detector(ABC):
         return None
 
     def close(self) -> None:
-        """Let go of what runs elsewhere."""
+        """Let go of what runs elsewhere, and of the model's folders."""
         if self.elsewhere is not None:
             self.elsewhere.close()
+        if self.locks is not None:
+            self.locks.close()
 
     def predict(self, data: bytes, deadline: float | None = None) -> Prediction:
         """Decode an encoded photo, judge it, and move the probability to where 0.5 is the best decision.

@@ -83,7 +83,8 @@ class Ensemble(Detector):
         return faults[0] if faults else None
 
     def close(self) -> None:
-        """Let go of what runs elsewhere."""
+        """Let go of what runs elsewhere, and of the models' folders."""
+        super().close()
         for branch in self.branches.values():
             branch.close()
 

@@ -1,10 +1,14 @@
-"""Atomic writes of files and folders: a crash leaves no half of one."""
+"""Atomic writes of files and folders, so that a crash leaves no half of one; and locks on folders that are read."""
 
+import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+TRIES, PAUSE = 5, 0.1  # seconds; who looks whether a folder is locked has it for a moment
 
 
 def write_safely(path: Path, data: bytes, *, like: os.stat_result | None = None, mode: int = 0o666) -> None:
@@ -63,3 +67,58 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class FolderLocks:
+    """Shared locks on folders whose files this process reads, until they are closed or it ends, however it ends.
+
+    They are on the folders themselves, which may be read-only. A folder that can't be locked is read all the same.
+    """
+
+    def __init__(self, *folders: Path) -> None:
+        self._descriptors = [opened for folder in folders if (opened := _open_folder(folder)) is not None]
+        for descriptor in self._descriptors:
+            for _ in range(TRIES):
+                if _try_lock(descriptor, fcntl.LOCK_SH):
+                    break
+                time.sleep(PAUSE)
+
+    def close(self) -> None:
+        """Let the folders go."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+    def __del__(self) -> None:
+        self.close()
+
+
+@contextmanager
+def held_alone(folder: Path) -> Iterator[bool]:
+    """Keep others from locking a folder; yield False where one has it locked: it reads what is in there."""
+    descriptor = _open_folder(folder)
+    try:
+        yield descriptor is None or _try_lock(descriptor, fcntl.LOCK_EX)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def is_in_use(folder: Path) -> bool:
+    """Return whether a process has a folder locked."""
+    with held_alone(folder) as is_free:
+        return not is_free
+
+
+def _open_folder(folder: Path) -> int | None:
+    with suppress(OSError):
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return None
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    with suppress(OSError):  # a file system without locks, where nobody can have one
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True

@@ -12,6 +12,7 @@ from typing import Self
 from detectors.backends.ort_cache import ensure_graph
 from detectors.base import Detector, ModelFiles, RunOptions
 from detectors.errors import DetectorConfigError, ModelError, NotPrepared
+from detectors.files import FolderLocks
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig
 from detectors.models.labels import LABEL_KEY, chosen_index, contradiction, is_by_name
@@ -156,13 +157,20 @@ def load_detector(
 
 
 def load_model(name: str, model: PreparedModel, backend: str, options: RunOptions, precision: str = "fp32") -> Detector:
-    """Verify the sums of a model's files and load it; `Detector.verify` is the caller's next step.
+    """Lock a model's folders, verify the sums of its files and load it; `Detector.verify` is the caller's next step.
 
     Raises:
         NotPrepared: the precision is not there yet.
         ModelError: a file is damaged or can't be loaded.
         DetectorConfigError: an unknown name, or a model of another kind.
     """
+    locks = FolderLocks(model.folder, model.variant_folder(precision, backend))
+    detector = _load(name, model, backend, options, precision)
+    detector.locks = locks
+    return detector
+
+
+def _load(name: str, model: PreparedModel, backend: str, options: RunOptions, precision: str) -> Detector:
     config, folder, manifest = model.config, model.folder, model.manifest
     _check_kind(name, config)
     if manifest.detector != name:

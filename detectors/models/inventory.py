@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detectors.errors import ModelError
+from detectors.files import held_alone
 from detectors.models.manifest import NAME, Manifest
 
 PARTIAL = ".partial"  # the end of a folder's name while it is filled
@@ -94,15 +95,26 @@ def unused(models: Iterable[StoredModel], used: Collection[Path]) -> list[Stored
 def remove(model: StoredModel) -> None:
     """Remove a model's folder, and the names of branches that meant its commit.
 
-    The manifest goes first: without it a folder counts as not prepared, whatever stops the rest.
+    The manifest goes first: without it a folder counts as not prepared, whatever stops the rest. Of a link the link
+    alone goes.
 
     Raises:
-        ModelError: something can't be removed.
+        ModelError: something can't be removed, or another process reads it.
     """
+    with held_alone(model.folder) as is_free:
+        if not is_free:
+            raise ModelError(f"{model.folder} can't be removed: a running process uses it")
+        _remove(model)
+
+
+def _remove(model: StoredModel) -> None:
     parent = model.folder.parent
     try:
-        (model.folder / NAME).unlink(missing_ok=True)
-        shutil.rmtree(model.folder)
+        if model.folder.is_symlink():
+            model.folder.unlink()
+        else:
+            (model.folder / NAME).unlink(missing_ok=True)
+            shutil.rmtree(model.folder)
         for ref in (parent / REFS).glob("*"):
             if ref.read_text(encoding="utf-8").strip() == model.folder.name:
                 ref.unlink()

@@ -7,11 +7,12 @@ from pathlib import Path
 import typer
 
 from detectors.errors import DetectorError
-from detectors.load import PreparedModel
-from detectors.models.config import read_config
+from detectors.files import is_in_use
+from detectors.models.config import DetectorConfig, read_config
 from detectors.models.inventory import StoredModel, named, stored_models
 from detectors.models.inventory import unused as unused_of
 from detectors.models.manifest import NAME, Manifest
+from detectors.models.sources import is_hub, model_folder
 from miner.cli.common import ETC, settings_file, unit_settings
 from miner.cli.top import ANSWER_SECONDS, fetch
 from miner.errors import ConfigurationError, CouldNotStart
@@ -30,8 +31,8 @@ def chosen(
     if (name is None) != unused:
         raise ConfigurationError("models remove: MODEL or --unused is needed, and not both; `models list` names them")
     every = stored_models(settings.models_dir)
-    configured = {folder: whose for one, whose in _all_settings(settings, root) for folder in _folders(one)}
-    served = _served(settings)
+    configured = {folder: whose for one, whose in _all_settings(settings, root) for folder in _folders(one, whose)}
+    served = [*_served(settings), *(one.folder for one in every if is_in_use(one.folder))]
     if name is None:
         return unused_of(every, {*configured, *served})
     going = named(every, name)
@@ -71,19 +72,35 @@ def _all_settings(settings: Settings, root: Path) -> Iterator[tuple[Settings, st
         try:
             other = Settings.load(settings_file(file.stem, root), **unit_settings(file.stem, root))
         except ConfigurationError as error:
-            raise ConfigurationError(f"what the service {file.stem} needs is not known: {error}") from error
+            raise _unknown(f"the service {file.stem}", error) from error
         if other.models_dir == settings.models_dir:
             yield other, f"the service {file.stem}"
 
 
-def _folders(settings: Settings) -> Iterator[Path]:
-    """Yield the fp32 folders of the models that settings name; what is not prepared has none."""
+def _unknown(whose: str, error: Exception) -> ConfigurationError:
+    return ConfigurationError(f"what {whose} needs is not known: {error}")
+
+
+def _folders(settings: Settings, whose: str) -> Iterator[Path]:
+    """Yield the fp32 folders of the models that settings name, prepared or not.
+
+    Raises:
+        ConfigurationError: a YAML file is gone or wrong, so that nobody knows what it names.
+    """
     for name in filter(None, (settings.detector_config, settings.shadow_detector_config)):
         try:
-            model = PreparedModel.find(read_config(name), settings.models_dir, ())
-        except DetectorError:
-            continue
-        yield from (folder for folder, _ in model.folders())
+            yield from _needed(read_config(name), settings.models_dir)
+        except DetectorError as error:
+            raise _unknown(whose, error) from error
+
+
+def _needed(config: DetectorConfig, models_dir: Path) -> Iterator[Path]:
+    for branch in (config.branches or {}).values():
+        yield from _needed(branch, models_dir)
+    folder = model_folder(config, models_dir)
+    yield folder
+    if config.branches is None and is_hub(config) and folder.name == config.revision and not folder.exists():
+        yield from folder.parent.glob("*")  # a branch whose commit is not known here: any of them may be it
 
 
 def _served(settings: Settings) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from detectors.files import is_in_use
 from detectors.models import MANIFEST_FILE, MODEL_FILE
 from detectors.models.manifest import Gate, Manifest
 from miner.cli.common import ETC, MODELS
@@ -16,7 +18,7 @@ from miner.cli.model_removal import chosen
 from miner.errors import ConfigurationError
 from miner.settings.settings import Settings
 from tests.process.conftest import StartDaemon
-from tests.process.daemon import PATIENCE, Daemon, clean_environment
+from tests.process.daemon import PATIENCE, Daemon, clean_environment, eventually
 
 COMMIT, OLD = "0123456789abcdef0123456789abcdef01234567", "89abcdef0123456789abcdef0123456789abcdef"
 STARTER = Path(__file__).resolve().parents[2] / "detectors" / "starter"
@@ -161,6 +163,26 @@ def test_what_a_running_miner_serves_never_goes(models: Path, start_daemon: Star
     assert left(models) == {"you--roadwork/main"}
 
 
+def test_what_is_served_under_another_state_folder_stays_too(models: Path, start_daemon: StartDaemon) -> None:
+    """And its shadow: the kernel knows who reads a folder, whatever the settings say. A reload lets the old one go."""
+    given = {"MODELS_DIR": models, "IMAGE_DETECTOR_CONFIG": models.parent / "other.yaml", "SHADOW_SAMPLE": 1}
+    daemon: Daemon = start_daemon(**given, SHADOW_DETECTOR_CONFIG=models.parent / "own.yaml").ready()
+    elsewhere = {"STATE_DIR": str(models.parent / "elsewhere"), "IMAGE_DETECTOR_CONFIG": "starter.yaml"}
+    eventually(lambda: is_in_use(models / "me--roadwork" / COMMIT))
+    for name in ("you--roadwork", f"me--roadwork/{COMMIT}"):
+        done = command(models, "remove", name, "--yes", "--force", code=2, **elsewhere)
+        assert f"MODEL={name}" in done.stderr
+    command(models, "remove", "--unused", "--yes", **elsewhere)
+    assert left(models) == EVERY - {f"me--roadwork/{OLD}"}
+    (models.parent / "other.yaml").write_text("hf_repo: me/roadwork\n")
+    daemon.signal(signal.SIGHUP)
+    eventually(lambda: not is_in_use(models / "you--roadwork" / "main"))
+    command(models, "remove", "you--roadwork", "--yes", **elsewhere)
+    assert is_in_use(models / "me--roadwork" / COMMIT)
+    daemon.stop()
+    assert not is_in_use(models / "me--roadwork" / COMMIT)
+
+
 def test_what_an_installed_service_names_stays_too(models: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / MODELS).parent.mkdir(parents=True)
@@ -176,6 +198,22 @@ def test_what_an_installed_service_names_stays_too(models: Path, tmp_path: Path)
     assert going() == {f"me--roadwork/{OLD}"}
     with pytest.raises(ConfigurationError, match="service testnet"):
         chosen(settings, "you--roadwork", unused=False, force=False, root=root)
+    (tmp_path / "branch.yaml").write_text("hf_repo: me/roadwork\nrevision: next\n")
+    (root / ETC / "testnet.env").write_text(f"IMAGE_DETECTOR_CONFIG={tmp_path / 'branch.yaml'}\n")
+    assert going() == {"you--roadwork/main"}, "any of them may be the branch's"
+    (tmp_path / "broken.yaml").write_text("hf_repo: [me/roadwork\n")
+    for name in ("broken.yaml", "gone.yaml"):
+        (root / ETC / "testnet.env").write_text(f"IMAGE_DETECTOR_CONFIG={tmp_path / name}\n")
+        with pytest.raises(ConfigurationError, match=rf"service testnet .*{name}"):
+            going()
     (root / ETC / "testnet.env").write_text("NETUID=here\n")
     with pytest.raises(ConfigurationError, match="service testnet"):
         going()
+
+
+def test_of_a_link_the_link_alone_goes(models: Path, tmp_path: Path) -> None:
+    original = (models / "you--roadwork" / "main").rename(tmp_path / "original")
+    (models / "you--roadwork" / "main").symlink_to(original)
+    command(models, "remove", "you--roadwork", "--yes")
+    assert left(models) == EVERY - {"you--roadwork/main"}
+    assert (original / MANIFEST_FILE).is_file()
