@@ -221,7 +221,7 @@ def test_waiting_that_is_in_vain_leaves_what_was_sent(operator: Operator, natix:
     ("settings", "arguments", "named"),
     [
         ({"MODEL_URL": ""}, [], "MODEL_URL="),
-        ({"MODEL_URL": "https://example.org/mine"}, [], "MODEL_URL=https://example.org/mine"),
+        ({"MODEL_URL": "https://example.org/mine"}, [], "MODEL_URL=https://example.org:"),
         ({}, ["--model-repo", "mine"], "--model-repo=mine"),
         ({"NATIX_URL": "hydra.natix.network"}, [], "NATIX_URL=hydra.natix.network"),
         ({"NATIX_URL": "http://[::1"}, [], "NATIX_URL="),
