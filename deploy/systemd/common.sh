@@ -24,7 +24,7 @@ lack() {
 
 # Print a step; take it unless this is a dry run.
 step() {
-    echo "+ $*"
+    echo "+ $*" || true # nobody may be there any more
     if [ -z "${DRY_RUN:-}" ]; then "$@"; fi
 }
 

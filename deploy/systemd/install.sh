@@ -42,6 +42,7 @@ make_release() {
         return
     fi
     source=$ROOT/source
+    HALF=("$folder" "$source")
     step install -d -m 755 "$ROOT"
     step rm -rf "$folder" "$source"
     step "$INTERPRETER" -m venv "$folder"
@@ -55,6 +56,14 @@ make_release() {
     step install -D -m 644 -t "$folder/systemd" "$HERE/$TEMPLATE" "$HERE/back-off.conf"
     step chmod -R go+rX,go-w "$folder"
     step touch "$folder/.whole"
+    HALF=()
+}
+
+# An installation that ends half way (a full disk, ^C) gives back what it took: the miner that runs needs the room.
+give_back() {
+    if [ -n "${DRY_RUN:-}" ] || [ "${#HALF[@]}" = 0 ]; then return; fi
+    rm -rf "${HALF[@]}"
+    echo "error: ${HALF[0]} was not made whole, for the reason above, and is removed; what was installed is as it was" >&2
 }
 
 # What is missing is said before anything is done: here, and by preflight.py.
@@ -119,7 +128,7 @@ copy_settings() {
     getent group "$READERS" >/dev/null || step groupadd --system "$READERS"
     step install -d -m 755 "$ETC"
     if [ ! -e "$ETC/$ENV.env" ]; then
-        step install -m 600 "$GIVEN" "$ETC/$ENV.env"
+        place "$GIVEN" 600 "$ETC/$ENV.env"
     elif [ -f "$GIVEN" ] && ! cmp -s "$GIVEN" "$ETC/$ENV.env"; then
         echo "# $ETC/$ENV.env stays as it is; $GIVEN differs"
     fi
@@ -127,6 +136,20 @@ copy_settings() {
     step chmod 640 "$ETC/$ENV.env"
     [ -z "${HOTKEY:-}" ] || put "$HOTKEY" 600 "$ETC/$ENV.hotkey"
     [ -z "${HOTKEY_PASSWORD:-}" ] || put "$HOTKEY_PASSWORD" 600 "$ETC/$ENV.hotkey-password"
+    local secret
+    for secret in "$ETC/$ENV.hotkey" "$ETC/$ENV.hotkey-password" "$ETC/$ENV.hotkeys"; do # put there by hand, perhaps
+        [ ! -e "$secret" ] || step chmod -R go= "$secret"
+    done
+}
+
+# Install a file in one step: on a full disk the one that is there stays whole.
+place() {
+    echo "+ install -D -m $2 $1 $3"
+    if [ -n "${DRY_RUN:-}" ]; then return; fi
+    HALF=("$3.new")
+    install -D -m "$2" "$1" "$3.new"
+    mv -T "$3.new" "$3"
+    HALF=()
 }
 
 # Install a file that the running service has read already; another one than before takes a restart.
@@ -134,7 +157,7 @@ put() {
     if ! cmp -s "$1" "$3"; then
         CHANGED="${CHANGED:+$CHANGED, }$(basename "$3")"
     fi
-    step install -m "$2" "$1" "$3"
+    place "$1" "$2" "$3"
 }
 
 models_given() {
@@ -144,13 +167,18 @@ models_given() {
 }
 
 copy_models() {
-    local models
+    local models file target
     models=$(models_given)
     step install -d -m 755 "$ROOT/models"
-    if [ -d "$models" ]; then
-        step cp -rn "$models/." "$ROOT/models"
-        step chmod -R go+rX,go-w "$ROOT/models"
-    fi
+    if [ ! -d "$models" ]; then return; fi
+    while IFS= read -r -d '' file; do
+        target=$ROOT/models/$file
+        # What is newer here was fetched or calibrated by --service. A manifest that calibrate has changed is newer there.
+        if [ -e "$target" ] && { [ ! "$models/$file" -nt "$target" ] || cmp -s "$models/$file" "$target"; }; then continue; fi
+        place "$models/$file" 644 "$target"
+        CHANGED=${CHANGED:-models}
+    done < <(find -L "$models" -type f -printf '%P\0' | LC_ALL=C sort -z)
+    step chmod -R go+rX,go-w "$ROOT/models"
 }
 
 # The unit is one for all networks: that of the release that a link was last pointed to.
@@ -201,6 +229,8 @@ if [ -n "${UPGRADE:-}${ROLLBACK:-}" ] && [ -z "$before" ] && [ -z "${DRY_RUN:-}"
     fail "ENV=$ENV: $UNIT is not installed: make install-service ENV=$ENV"
 fi
 CHANGED=
+HALF=()
+trap give_back EXIT
 if [ -n "${ROLLBACK:-}" ]; then
     [ -z "${RELEASE:-}${HOTKEY:-}${HOTKEY_PASSWORD:-}${ENV_FILE:-}" ] ||
         fail "ROLLBACK=$ROLLBACK changes the release only: leave RELEASE, HOTKEY, HOTKEY_PASSWORD and ENV_FILE out"
@@ -220,6 +250,8 @@ else
     copy_settings
     copy_models
 fi
+# A lost connection does not end it from here on: who else would go back?
+trap '' HUP PIPE
 # Before the restart, so that an installer that is killed while it waits leaves a release to go back to.
 older=$(release_of "$PREVIOUS")
 point_to "$RELEASE"
@@ -237,14 +269,16 @@ if ! start; then
         exit 1
     fi
     # By itself: every minute until somebody looks would cost rewards, and the release before was ready on this machine.
-    echo "error: $RELEASE does not get ready, for the reason above; going back to $before" >&2
+    echo "error: $RELEASE does not get ready, for the reason above; going back to $before" >&2 || true
     point_to "$before"
     if [ -n "$older" ]; then link "$older" "$PREVIOUS"; else step rm -f "$PREVIOUS"; fi
     start || echo "error: $before does not get ready any more either: journalctl -u $UNIT says why" >&2
     exit 1
 fi
 prune
-[ -n "${DRY_RUN:-}" ] || echo "# $UNIT is ready with $RELEASE${before:+; before: $before}"
+# Started is not yet asked by validators: its own words may be "not ready (…)", such as no chain or no uid.
+[ -n "${DRY_RUN:-}" ] ||
+    echo "# $UNIT started with $RELEASE${before:+; before: $before}; $(systemctl show -P StatusText "$UNIT" 2>/dev/null || true)"
 if [ -n "$before" ] && [ "$before" != "$RELEASE" ]; then
     echo "# to go back: make upgrade-service ENV=$ENV ROLLBACK=1"
 fi

@@ -179,12 +179,16 @@ def free_bytes(folder: Path) -> int:
 
 
 def missing_bytes(source: Path, target: Path) -> int:
-    """Return the size of the files that a copy would add."""
+    """Return the size of the files that a copy would write: those that are new, and those that are newer."""
     return sum(
         path.stat().st_size
         for path in source.rglob("*")
-        if path.is_file() and not (target / path.relative_to(source)).exists()
+        if path.is_file() and _is_newer(path, target / path.relative_to(source))
     )
+
+
+def _is_newer(path: Path, copy: Path) -> bool:
+    return not copy.exists() or path.stat().st_mtime_ns > copy.stat().st_mtime_ns
 
 
 def available_memory(meminfo: str) -> int | None:

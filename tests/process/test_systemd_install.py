@@ -14,6 +14,7 @@ import pytest
 
 from deploy.systemd.preflight import OLDEST_SYSTEMD
 from tests.process.daemon import free_port
+from tests.process.limits import fill, small_disk
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "systemd"
 TEMPLATE = "roadwork-miner@.service"
@@ -23,12 +24,16 @@ echo "$*" >>"$DESTDIR/called"
 case "$1" in
 --version) echo "systemd ${SYSTEMD:-255} (255.4)" ;;
 is-active) test -e "$DESTDIR/etc/systemd/system/roadwork-miner@.service" ;;
-restart) ! grep -q broken "$DESTDIR/etc/systemd/system/roadwork-miner@.service" ;;
+restart)
+    if [ -n "${LOST:-}" ]; then kill -HUP $PPID; fi
+    ! grep -q broken "$DESTDIR/etc/systemd/system/roadwork-miner@.service"
+    ;;
 esac
 """
 # An interpreter outside of any home: the installer asks no more of this one than its version and its modules.
 PYTHON = next((path for path in ("/usr/bin/python3", "/usr/local/bin/python3") if Path(path).exists()), sys.executable)
 NOTHING = "#!/bin/sh\n"
+FAR = 4e9  # seconds; later than any file of today
 STAND_INS = ("groupadd", "groupdel", "chown", "journalctl")  # what only root may do, or what is systemd's
 
 
@@ -136,6 +141,59 @@ def test_a_release_brings_its_unit_and_takes_it_back(box: Box) -> None:
     assert done.returncode == 1
     assert "going back to 1" in done.stderr
     assert (box.current, box.unit.read_text(), box.restarts) == ("1", "the first unit", 2)
+
+
+def test_a_connection_that_is_lost_while_a_release_starts_does_not_end_the_way_back(box: Box) -> None:
+    box.release("2", "a broken unit")
+    assert box.install("2", LOST="1").returncode == 1
+    assert (box.current, box.restarts) == ("1", 2)
+
+
+def test_an_upgrade_that_ends_half_way_gives_the_room_back_and_changes_nothing(box: Box) -> None:
+    before = box.files()
+    done = box.install(PIP_NO_INDEX="1", PIP_FIND_LINKS=str(box.root / "no-models"))  # pip finds nothing
+    assert done.returncode == 1
+    assert (box.files(), box.restarts) == (before, 0)
+
+
+def test_a_full_disk_leaves_the_key_that_is_there(box: Box) -> None:
+    etc = box.root / "etc" / "roadwork-miner"
+    before = {path.name: path.read_bytes() for path in etc.iterdir()}
+    box.hotkey.write_text("second" * 1000)
+    with small_disk(etc, 64):
+        for name, data in before.items():
+            (etc / name).write_bytes(data)
+        full = fill(etc)
+        done = box.install("1")
+        full.unlink()
+        assert {path.name: path.read_bytes() for path in etc.iterdir()} == before
+    assert (done.returncode, box.restarts) == (1, 0)
+
+
+def test_keys_that_were_put_there_by_hand_are_for_root_alone(box: Box) -> None:
+    several = box.root / "etc" / "roadwork-miner" / "standalone.hotkeys"
+    several.mkdir(mode=0o755)
+    (several / "first").touch(0o644)
+    key = several.with_suffix(".hotkey")
+    key.chmod(0o644)
+    assert box.install("1", HOTKEY="").returncode == 0
+    assert [path.stat().st_mode & 0o077 for path in (several, several / "first", key)] == [0, 0, 0]
+
+
+def test_a_model_that_is_newer_is_taken_and_one_that_is_older_is_not(box: Box) -> None:
+    given, installed = box.root / "no-models" / "vit", box.root / "opt" / "roadwork-miner" / "models" / "vit"
+    given.mkdir()
+    (given / "manifest.json").write_text("as exported")
+    assert "# changed: models;" in box.install("1").stdout
+    (given / "manifest.json").write_text("calibrated")
+    os.utime(given / "manifest.json", (FAR, FAR))
+    assert "# changed: models;" in box.install("1").stdout
+    assert (installed / "manifest.json").read_text() == "calibrated"
+    assert box.restarts == 1
+    (installed / "manifest.json").write_text("calibrated by --service")
+    os.utime(installed / "manifest.json", (FAR + 1, FAR + 1))
+    assert "runs 1 already" in box.install("1").stdout
+    assert (installed / "manifest.json").read_text() == "calibrated by --service"
 
 
 def test_a_release_from_before_leaves_the_unit_that_is_there(box: Box) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import os
 import socket
 import sys
 from pathlib import Path
@@ -150,6 +151,8 @@ def test_space_is_counted_for_what_is_copied(options: argparse.Namespace) -> Non
     (installed / "vit").mkdir(parents=True)
     (installed / "vit" / "model.onnx").touch()
     assert preflight.missing_bytes(options.models, installed) == 0
+    os.utime(installed / "vit" / "model.onnx", (0, 0))  # exported again since
+    assert preflight.missing_bytes(options.models, installed) == 1000
     assert preflight.free_bytes(options.root / "not" / "there") > 0
 
 

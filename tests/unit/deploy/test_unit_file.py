@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deploy.systemd.preflight import OLDEST_SYSTEMD
-from tests.expressions import DEPLOY
+from tests.expressions import DEPLOY, rules
 
 FOLDER = DEPLOY / "systemd"
 UNIT = FOLDER / "roadwork-miner@.service"
@@ -55,6 +55,17 @@ def test_the_drop_in_is_installed_where_all_of_it_is_known() -> None:
     newest = max(SINCE[key] for key, _ in lines(BACK_OFF))
     assert newest > OLDEST_SYSTEMD
     assert f'"$(systemd_version)" -ge {newest} ]' in (FOLDER / "install.sh").read_text(encoding="utf-8")
+
+
+def test_no_restart_waits_until_somebody_is_told() -> None:
+    """systemd never counts back, so that in the end each restart waits for the longest."""
+    (down,) = [rule for rule in rules("alerts.yml") if rule.get("alert") == "RoadworkMinerDown"]
+    longest, told = (
+        re.fullmatch(r"(\d+)m(in)?", text) for text in (dict(lines(BACK_OFF))["RestartMaxDelaySec"], down["for"])
+    )
+    assert longest
+    assert told
+    assert int(longest[1]) < int(told[1])
 
 
 def test_the_table_has_no_line_that_is_not_used() -> None:
