@@ -89,6 +89,7 @@ class Daemon:
         self.health: Health | None = None
         self.reloader: Reloader | None = None
         self.clock = ClockWatch()
+        self.clock.told += [self.metrics.clock_was_set, self._read_chain_again]
         self.watch = Watch(settings, self.metrics, self.why_not_ready, self.clock)
         self.states = StateReporter(self.why_not_ready)
         self.hung = False  # whether a picture was still worked on when the drain ended
@@ -220,6 +221,12 @@ class Daemon:
 
     def _chains(self) -> list[Chain]:
         return [identity.chain for identity in self.identities if identity.chain is not None and identity.fault is None]
+
+    def _read_chain_again(self, _: float) -> None:
+        """Read it soon: by a clock that was set forward, what was read before is old."""
+        for identity in self.identities:
+            if identity.market is not None:
+                identity.market.reader.read_soon()
 
     def reload(self) -> None:
         """Load the model again beside the running one (SIGHUP)."""

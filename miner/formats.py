@@ -19,9 +19,10 @@ def duration(seconds: float | None) -> str:
 
 
 def age(seconds: float | None) -> str:
-    """Return `12 s`, `3 min`, `2.5 h` or `4.0 days`."""
+    """Return `12 s`, `3 min`, `2.5 h` or `4.0 days`; `0 s` of what a clock that was set back has still to come."""
     if seconds is None:
         return NO_VALUE
+    seconds = max(0.0, seconds)
     for limit, unit, name in ((90, 1, "s"), (5400, 60, "min")):
         if seconds < limit:
             return f"{seconds / unit:.0f} {name}"

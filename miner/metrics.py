@@ -172,6 +172,11 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 
+    def clock_was_set(self, seconds: float) -> None:
+        """Move the start with the clock: a miner that began by a wrong one runs for no longer than it does."""
+        self.started += seconds
+        self.start_time.set(self.started)
+
     def _declare_requests(self) -> None:
         counter, gauge, histogram = self._counter, self._gauge, self._histogram
         self.requests = counter("requests", "Requests ended, by wire and outcome.", ("wire", "outcome"))

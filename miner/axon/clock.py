@@ -48,6 +48,7 @@ class ClockWatch:
         """Read `wall` (ns since 1970) and `monotonic` (ns)."""
         self.now = wall
         self.monotonic = monotonic
+        self.told: list[Callable[[float], None]] = []  # told by how many seconds the clock was set forward
         self._heard: dict[str, _Heard] = {}
         self._offset = wall() - monotonic()
         self._refused = 0
@@ -114,6 +115,8 @@ class ClockWatch:
         if abs(step) >= STEP_NS:
             where = "forward" if step > 0 else "back"
             log.warning("the clock of this machine was set %s by %s", where, formats.age(abs(step) / SECOND_NS))
+            for tell in self.told:
+                tell(step / SECOND_NS)
         self._offset = wall - before
 
     async def watch(self) -> None:

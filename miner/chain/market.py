@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 60.0  # until the next read after one that failed, at most
 COST_STEP = 900.0  # seconds between two costs that are kept, unless it jumped
+MOST_COSTS = 300  # that are kept: of more than a day, however often it jumps
 COST_JUMP = 0.05  # of it: less is how it decays with every block
 SHOWN_CHARACTERS = 60  # of a name that the owner made up
 FRACTION_BITS = 32  # behind the point, of MinerBurned's U96F32
@@ -199,8 +200,8 @@ class MarketMemory:
             self.first = Ownership.of(graph, now)
             is_new = self.first is not None
         if graph.cost is not None and self._is_worth(graph.cost, now):
-            self.costs = [(at, cost) for at, cost in self.costs if 0 <= now - at <= DAY_SECONDS]
-            self.costs.append((now, graph.cost))
+            # Not by their age: a clock that is wrong until NTP sets it would forget the day.
+            self.costs = [*self.costs, (now, graph.cost)][-MOST_COSTS:]
             is_new = True
         return is_new
 

@@ -34,6 +34,10 @@ FIRST_READ_SECONDS = 2.0  # for which a start that has a stored snapshot waits f
 STANDS_SECONDS = 180.0  # without a new block, which comes every 12 s, after which that is said
 
 
+class SnapshotAhead(ValueError):
+    """A stored snapshot is of a time that is still to come: this clock is behind, or that one was ahead."""
+
+
 @dataclass(frozen=True, slots=True)
 class SnapshotStore:
     """One file for each network and subnet."""
@@ -88,7 +92,8 @@ class SnapshotStore:
         """Return what was stored by `now`, in seconds since 1970; None where there is nothing.
 
         Raises:
-            ValueError: the file is broken, or another chain's, or of a time that is still to come.
+            SnapshotAhead: it is of a time that is still to come.
+            ValueError: the file is broken, or another chain's.
             OSError: it can't be read.
         """
         if not self.path.exists():
@@ -101,7 +106,7 @@ class SnapshotStore:
             neurons = {neuron.hotkey: neuron for neuron in rows}
             taken_at = _finite(content["taken_at"])
             if taken_at > now + AHEAD_SECONDS:
-                raise ValueError(f"taken_at={taken_at:.0f} is {(taken_at - now) / 3600:.1f} h ahead of the clock")
+                raise SnapshotAhead(f"taken_at={taken_at:.0f} is {(taken_at - now) / 3600:.1f} h ahead of the clock")
             return Snapshot(block=int(content["block"]), taken_at=taken_at, neurons=MappingProxyType(neurons))
         except (KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"it is not what was stored: {error}") from error
@@ -155,6 +160,7 @@ class SubnetReader:
         self._clock = clock
         self._monotonic = monotonic
         self._fresh_at = 0.0  # on the monotonic clock, at which the snapshot had no age
+        self._is_ahead = False  # whether the stored snapshot is, by a clock that may yet be set
         self._fault: ChainFault | None = None
         self._faults_in_a_row = 0
         self._block = 0  # the node's, as of the last read
@@ -262,6 +268,8 @@ class SubnetReader:
                 basis = "no snapshot" if self.snapshot is EMPTY else f"block {self.snapshot.block}"
                 log.warning("the chain can't be read: %s; %s is used until it can", fault, basis)
             self._fault = fault
+            if self._is_ahead and self.snapshot is EMPTY:
+                await asyncio.to_thread(self._restore)
             # The SDK mends a dropped connection by itself; what it could not mend gets a new client.
             await self._close()
             return
@@ -281,7 +289,9 @@ class SubnetReader:
         if not has_moved and subnet.block < before.block:
             return  # a node that fell behind, or another one: what it says is older than what we know
         if not has_moved:
-            self.snapshot = replace(before, neurons=subnet.neurons)
+            # A clock that was set meanwhile makes it neither older nor younger.
+            taken_at = self._clock() - (self._monotonic() - self._fresh_at)
+            self.snapshot = replace(before, neurons=subnet.neurons, taken_at=taken_at)
         for tell in self.told:
             tell(subnet)
         if has_moved:
@@ -319,7 +329,12 @@ class SubnetReader:
     def _restore(self) -> None:
         """Go by the stored snapshot, if there is one that is young enough."""
         try:
-            stored = self._store.load(self._clock())
+            stored, self._is_ahead = self._store.load(self._clock()), False
+        except SnapshotAhead as error:
+            if not self._is_ahead:
+                log.warning("the stored snapshot %s waits for the clock to be set: %s", self._store.path, error)
+            self._is_ahead = True
+            return
         except (OSError, ValueError) as error:
             log.warning("the stored snapshot %s can't be read: %s", self._store.path, error)
             return

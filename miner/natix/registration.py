@@ -221,7 +221,7 @@ def in_words(standing: RegistrationState, kept: Registration | None, uid: int | 
         return "not yet: a uid on chain comes first"
     if kept is None or standing == "unknown":
         return "unknown: NATIX's server was never asked"
-    since = f"since {age(max(0.0, (time.time() if now is None else now) - kept.since))}"
+    since = f"since {age((time.time() if now is None else now) - kept.since)}"
     said = f": {kept.words}" if kept.words else ""
     match standing:
         case "yes":

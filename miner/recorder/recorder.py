@@ -28,6 +28,8 @@ WAITING_BYTES = 32 * 2**20  # of photos that wait with them
 LOOK_SECONDS = 60.0  # between two looks at the ages
 REST_SECONDS = 10.0  # after the disk has refused
 END_SECONDS = 5.0
+STEP_SECONDS = 60.0  # by which the wall clock departs from the monotonic one where it is set
+STEADY_SECONDS = 3600.0  # for which it runs on before anything is deleted for its age
 
 
 class DiskFull(OSError):
@@ -44,7 +46,12 @@ class _Kept:
 
 
 class SegmentRing:
-    """Written by one thread; a process that is killed loses at most the line it was writing."""
+    """Written by one thread; a process that is killed loses at most the line it was writing.
+
+    A clock that is wrong at the start, until NTP sets it, would make everything too old at once, before or after. So
+    nothing is deleted for its age until the clock has run on for `steady_seconds`, or for `max_seconds` if that is
+    less; the size is bounded all the while.
+    """
 
     def __init__(
         self,
@@ -53,6 +60,8 @@ class SegmentRing:
         max_seconds: float,
         clock: Callable[[], float] = time.time,
         free: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+        monotonic: Callable[[], float] = time.monotonic,
+        steady_seconds: float = STEADY_SECONDS,
     ) -> None:
         """Take over what is in the folder.
 
@@ -64,6 +73,10 @@ class SegmentRing:
         self.max_seconds = max_seconds
         self.clock = clock
         self._free = free
+        self._monotonic = monotonic
+        self._steady_seconds = min(steady_seconds, max_seconds)
+        self._offset = clock() - monotonic()
+        self._steady_at: float | None = monotonic() + self._steady_seconds  # None: since then
         images = folder / IMAGES
         images.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)
@@ -124,10 +137,11 @@ class SegmentRing:
 
     def trim(self, more: int = 0) -> None:
         """Delete what is too old, and the oldest until `more` bytes fit."""
+        is_steady = self._is_steady()
         if self._segment is not None and self.clock() - self._segment_since > self.max_seconds / SEGMENT_COUNT:
             self.close()
         while (oldest := self._oldest()) is not None and (
-            self.bytes + more > self.max_bytes or self.clock() - oldest.since > self.max_seconds
+            self.bytes + more > self.max_bytes or (is_steady and self.clock() - oldest.since > self.max_seconds)
         ):
             oldest.path.unlink(missing_ok=True)
             self._forget(oldest)
@@ -140,11 +154,22 @@ class SegmentRing:
             self._segments[path.name] = _Kept(path, self._segment_bytes, self._segment_since)
             self._segment, self._segment_bytes = None, 0
 
+    def _is_steady(self) -> bool:
+        """Return whether the clock has run on for long enough; times that are still to come then are made present."""
+        at, now = self._monotonic(), self.clock()
+        before, self._offset = self._offset, now - at
+        if abs(self._offset - before) > STEP_SECONDS:
+            self._steady_at = at + self._steady_seconds
+        if self._steady_at is not None and at >= self._steady_at:
+            self._steady_at = None
+            for kept in (self._segments, self._photos):  # else they would be kept for longer
+                kept.update({name: replace(one, since=now) for name, one in kept.items() if one.since > now})
+        return self._steady_at is None
+
     def _in_order(self, found: Iterable[tuple[Path, float | None]]) -> OrderedDict[str, _Kept]:
         """Return files of an earlier process by age: their own times if they have any, else when they were written."""
-        now = self.clock()  # a time to come would keep a file for longer
         kept = [
-            _Kept(path, state.st_size, min(now, state.st_mtime if since is None else since))
+            _Kept(path, state.st_size, state.st_mtime if since is None else since)
             for path, since in found
             for state in (path.stat(),)
         ]

@@ -28,6 +28,8 @@ FORMAT = 1
 SAVE_SECONDS = 60.0
 LARGEST_BYTES = 32 * 2**20  # a history of nothing but full periods has 12 MB
 
+DAMAGED = ".damaged"  # behind the name of a file that can't be read
+
 LARGEST_CHECKUP = 256 * 2**10  # bytes
 
 Count = Annotated[int, Field(ge=0, lt=2**32)]
@@ -176,7 +178,7 @@ class Archive:
         self._task = asyncio.create_task(self._keep(seconds), name="history")
 
     def load(self) -> None:
-        """Read the file; a damaged one is told, and the history begins anew."""
+        """Read the file; a damaged one is told and kept under another name, and the history begins anew."""
         try:
             with self.path.open("rb") as file:
                 text = file.read(LARGEST_BYTES + 1)
@@ -188,7 +190,19 @@ class Archive:
         except (OSError, ValueError) as error:
             said = getattr(error, "strerror", None) or str(error)
             reason = faults(error) if isinstance(error, ValidationError) else said
-            log.warning("%s: the history of requests begins anew: %s", self.path, reason)
+            log.warning("%s: the history of requests begins anew: %s; %s", self.path, reason, self._put_aside())
+
+    def _put_aside(self) -> str:
+        """Give a file that can't be read another name, in place of the last such; return what became of it.
+
+        It may be of a later version, or somebody can mend it: the next save would be its end.
+        """
+        kept = self.path.with_name(f"{self.path.name}{DAMAGED}")
+        try:
+            self.path.replace(kept)
+        except OSError as error:
+            return f"{kept.name} can't be made of it: {error.strerror or error}"
+        return f"the file is now {kept.name}"
 
     async def stop(self) -> None:
         """Write for the last time."""

@@ -160,7 +160,7 @@ def headline(overview: Overview) -> Headline:
         up = overview.now - overview.started
         parts = [f"nobody has asked in {age(up)}" if up < WEEK_SECONDS else "nobody has asked in 7 days"]
     else:
-        ago = age(max(0.0, overview.now - span.last))
+        ago = age(overview.now - span.last)
         parts = [f"last asked {ago} ago by {span.validators} validator{'s' * (span.validators != 1)}{within}"]
         if share_in_time is not None:
             parts.append(f"{share(share_in_time)} in time")

@@ -5,6 +5,7 @@ Bounded whatever comes: a ring has so many periods, a period so many counts and 
 
 import math
 import time
+from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,6 @@ OTHERS, UNPERMITTED = -1, -2  # in place of a uid: beyond those, and without a p
 # Seconds of a period, and periods: of all requests, and of those of each caller.
 SPANS = {"hour": (60, 60), "day": (900, 96), "week": (7200, 84)}
 ACCOUNT_SPANS = {"hour": (60, 60), "day": (3600, 24), "week": (21600, 28)}
-AHEAD_SECONDS = 120.0  # by which a period may be to come: a clock is set, and set back
 
 DRIFT_WINDOW = 500  # predictions
 MIN_DRIFT_PREDICTIONS = 200  # before anything is said: fewer are spread by chance alone
@@ -152,31 +152,40 @@ P = TypeVar("P", bound=Numbered)
 T = TypeVar("T")
 
 
+def _number(period: Numbered) -> int:
+    return period.number
+
+
 class Ring(Generic[P]):
-    """The last periods of one length, in order; requests are counted in the newest alone."""
+    """The periods of one length, in order of time; a request is counted in the period of its own moment.
+
+    A clock may be wrong: a board without a battery starts years behind until NTP sets it, others start ahead. So no
+    period goes for its age. Those that lie ahead are not shown, stay, and come into view once the clock is there. Of
+    those up to the present and of those ahead, the `length` nearest to it are kept: a clock that is ahead pushes out
+    the oldest only, one for each that it begins. Where a clock is set back, what came in the time that it goes through
+    again is shown when it gets there. That hides seconds: with a clock that is wrong by more, no validator is let in.
+    """
 
     def __init__(self, seconds: int, length: int, make: Callable[[int], P]) -> None:
         self.seconds = seconds
         self.length = length
         self.make = make
-        self.periods: deque[P] = deque(maxlen=length)
-        self._changes = 0  # of which periods there are
+        self.periods: list[P] = []  # twice `length` at most
+        self._current: P | None = None  # the only one that changes
+        self._changes = 0  # of which periods there are, and which is the current one
         self._kept: dict[str, tuple[tuple[int, int], Any]] = {}
 
     def at(self, now: float) -> P:
-        """Return the period of a time.
-
-        A clock that was set back adds to the newest period. Where it was set back by more than that is long, whatever
-        lies ahead of it is forgotten: it would keep the present out until its time has come.
-        """
+        """Return the period of a time, and make it the current one."""
         number = int(now // self.seconds)
-        while self.periods and self.periods[-1].number > (now + max(self.seconds, AHEAD_SECONDS)) // self.seconds:
-            self.periods.pop()
+        if self._current is None or self._current.number != number:
+            place = bisect_left(self.periods, number, key=_number)
+            if place == len(self.periods) or self.periods[place].number != number:
+                self.periods.insert(place, self.make(number))
+            self._current = self.periods[place]
             self._changes += 1
-        if not self.periods or self.periods[-1].number < number:
-            self.periods.append(self.make(number))
-            self._changes += 1
-        return self.periods[-1]
+            self._trim(number)
+        return self._current
 
     def last(self, now: float) -> list[P]:
         """Return the last periods, empty ones too, the current one last."""
@@ -185,26 +194,29 @@ class Ring(Generic[P]):
         return [found.get(one) or self.make(one) for one in range(number - self.length + 1, number + 1)]
 
     def split(self, name: str, now: float, sum_up: Callable[[list[P]], T]) -> tuple[T, list[P]]:
-        """Return what the last periods without the newest come to, and the newest, if it is one of them.
+        """Return what the last periods without the current one come to, and the current one, if it is one of them.
 
         The sum is kept under its name until another period begins: page and `top` ask for it every 5 s, on the event
-        loop, and only the newest period has changed by then.
+        loop, and only the current period has changed by then.
         """
-        number = int(now // self.seconds)
-        newest = self.periods[-1] if self.periods else None
+        number, current = int(now // self.seconds), self._current
         stamp = (number, self._changes)
         if name not in self._kept or self._kept[name][0] != stamp:
-            self._kept[name] = stamp, sum_up([period for period in self.last(now) if period is not newest])
+            self._kept[name] = stamp, sum_up([period for period in self.last(now) if period is not current])
         found: T = self._kept[name][1]
-        is_shown = newest is not None and number - self.length < newest.number <= number
-        return found, [newest] if newest is not None and is_shown else []
+        is_shown = current is not None and number - self.length < current.number <= number
+        return found, [current] if current is not None and is_shown else []
 
     def restore(self, periods: Iterable[P], now: float) -> None:
-        """Begin with what was kept, without what is too old or still to come."""
-        newest = int(now // self.seconds)
-        kept = [period for period in periods if newest - self.length < period.number <= newest]
-        self.periods.extend(sorted(kept, key=lambda period: period.number))
+        """Begin with what was kept, wherever the clock stands."""
+        every = {period.number: period for period in (*periods, *self.periods)}
+        self.periods = sorted(every.values(), key=_number)
         self._changes += 1
+        self._trim(int(now // self.seconds))
+
+    def _trim(self, number: int) -> None:
+        present = bisect_right(self.periods, number, key=_number)
+        self.periods = self.periods[max(0, present - self.length) : present + self.length]
 
 
 class History:

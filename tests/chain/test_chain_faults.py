@@ -221,13 +221,41 @@ STORED: dict[str, Any] = {"netuid": NETUID, "block": 9, "neurons": [[7, OWN, 1.5
     ids=str,
 )
 async def test_a_damaged_store_is_said_and_passed_over(nobody, chain_of, caplog, change) -> None:
-    await _passed_over(nobody, chain_of, caplog, json.dumps(STORED | {"network": nobody, "taken_at": NOW} | change))
+    text = json.dumps(STORED | {"network": nobody, "taken_at": NOW} | change)
+    await _passed_over(nobody, chain_of, caplog, text, clock=lambda: NOW)
 
 
 @pytest.mark.parametrize("ahead", [61, 3600, 365 * 86400])
-async def test_a_store_of_a_time_to_come_is_said_and_passed_over(nobody, chain_of, caplog, ahead) -> None:
-    text = json.dumps(STORED | {"network": nobody, "taken_at": NOW + ahead})
-    await _passed_over(nobody, chain_of, caplog, text, clock=lambda: NOW)
+async def test_a_store_of_a_time_to_come_is_said_once_and_used_when_the_clock_is_set(
+    nobody, chain_of, caplog, ahead
+) -> None:
+    now = NOW
+    chain = chain_of(nobody, clock=lambda: now)
+    path = chain.reader._store.path
+    path.parent.mkdir()
+    path.write_text(json.dumps(STORED | {"network": nobody, "taken_at": NOW + ahead}))
+    await chain.start()
+    assert "no snapshot" in chain.obstacle
+    assert chain.age == math.inf
+    failures = chain.reader.failures
+    await eventually(lambda: chain.reader.failures > failures)
+    assert sum(str(path) in record.getMessage() for record in caplog.records) == 1
+    now += ahead + 60
+    await eventually(lambda: chain.obstacle is None)
+    assert (chain.snapshot.block, chain.age) == (9, pytest.approx(60, abs=20))
+    await chain.stop()
+
+
+async def test_a_clock_that_is_set_forward_makes_nothing_older_once_the_chain_is_read(node: Node, chain_of) -> None:
+    node.register(7, OWN)
+    now = NOW - 6 * 365 * 86400
+    chain = chain_of(node.url, clock=lambda: now)
+    await chain.start()
+    block, now = chain.snapshot.block, NOW
+    await eventually(lambda: chain.obstacle is None)
+    assert chain.snapshot.block == block, "nothing new came"
+    assert chain.age < 60
+    await chain.stop()
 
 
 async def _passed_over(nobody: str, chain_of: Any, caplog: Any, text: str, **rest: Any) -> None:

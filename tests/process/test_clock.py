@@ -1,4 +1,4 @@
-"""A daemon whose wall clock is an hour ahead when it starts, and is set back."""
+"""A daemon whose wall clock is wrong when it starts, and is set."""
 
 import json
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from miner.recorder.records import IMAGES, read_records
 from tests.process.conftest import StartDaemon
 from tests.process.daemon import eventually
 from tests.process.wire import DOORS
@@ -29,14 +30,7 @@ def test_an_hour_ahead_at_the_start_and_set_back(
 ) -> None:
     offset = tmp_path / "offset"
     offset.write_text("+3600\n", encoding="ascii")
-    daemon = start_daemon(
-        LOG_FORMAT="json",
-        LD_PRELOAD=library,
-        FAKETIME_TIMESTAMP_FILE=offset,
-        FAKETIME_CACHE_DURATION=1,
-        FAKETIME_FORCE_MONOTONIC_FIX=0,  # for another C library: with it threads wait for ever here
-        FAKETIME_DONT_FAKE_MONOTONIC=1,
-    ).ready()
+    daemon = start_daemon(LOG_FORMAT="json", **lied_to(library, offset)).ready()
     for door in DOORS:
         assert daemon.ask(street, door).status_code == 401
     assert daemon.status("/readyz") == 503
@@ -56,6 +50,47 @@ def test_an_hour_ahead_at_the_start_and_set_back(
     said = eventually(lambda: [line for line in lines(daemon.log) if line["logger"] == "miner.axon.clock"][1:])
     assert "set back" in said[-1]["message"]
     assert "ahead of" in "".join(line["message"] for line in lines(daemon.log))
+
+
+def test_years_behind_at_a_start_costs_nothing_that_was_counted_or_recorded(
+    start_daemon: StartDaemon, tmp_path: Path, library: Path, street: bytes
+) -> None:
+    """A board without a battery for its clock: each start is in the past, until NTP sets it."""
+    offset = tmp_path / "offset"
+    offset.write_text("+0\n", encoding="ascii")
+    daemon = start_daemon(RECORDER="images", **lied_to(library, offset)).ready()
+    for _ in range(3):
+        assert daemon.ask(street).status_code == 200
+    assert daemon.stop() == 0
+    recorder = daemon.state / "recorder"
+    photos = list((recorder / IMAGES).iterdir())
+
+    offset.write_text("-2190d\n", encoding="ascii")
+    daemon.start().ready()
+    assert daemon.ask(street).status_code == 401
+    assert daemon.page("/status").json()["week"]["outcomes"] == {"unauthorised": 1}
+
+    offset.write_text("+0\n", encoding="ascii")
+    eventually(lambda: daemon.page("/status").json()["week"]["outcomes"] == {"ok": 3})
+    assert daemon.ask(street).status_code == 200
+    shown = eventually(lambda: (now := daemon.page("/status").json())["now"] - now["started"] < 86400 and now)
+    assert shown["day"]["outcomes"] == {"ok": 4}
+    assert daemon.stop() == 0
+    assert [one.outcome for one in read_records(recorder)].count("ok") == 4
+    assert list((recorder / IMAGES).iterdir()) == photos
+    daemon.start().ready()
+    assert daemon.page("/status").json()["week"]["outcomes"] == {"ok": 4}
+
+
+def lied_to(library: Path, offset: Path) -> dict[str, object]:
+    """Return the environment of a process whose wall clock is off by what a file says."""
+    return {
+        "LD_PRELOAD": library,
+        "FAKETIME_TIMESTAMP_FILE": offset,
+        "FAKETIME_CACHE_DURATION": 1,
+        "FAKETIME_FORCE_MONOTONIC_FIX": 0,  # for another C library: with it threads wait for ever here
+        "FAKETIME_DONT_FAKE_MONOTONIC": 1,
+    }
 
 
 def lines(log: str) -> list[dict[str, str]]:

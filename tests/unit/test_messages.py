@@ -491,5 +491,6 @@ def test_a_history_that_can_not_be_read_is_said(
     (tmp_path / "history.jsonl").write_bytes(content)
     Archive(History(), tmp_path / "history.jsonl").load()
     assert [line.replace(str(tmp_path), "HERE") for line in caplog.messages] == [
-        f"HERE/history.jsonl: the history of requests begins anew: {HISTORIES[content]}"
+        f"HERE/history.jsonl: the history of requests begins anew: {HISTORIES[content]}; "
+        "the file is now history.jsonl.damaged"
     ]

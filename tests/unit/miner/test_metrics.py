@@ -91,3 +91,11 @@ def test_the_hash_is_what_sha256sum_shows_of_the_graphs(files: dict[str, str], e
         made_with={},
     )
     assert graph_hash(manifest) == expected
+
+
+def test_the_start_moves_with_a_clock_that_is_set() -> None:
+    metrics = Metrics()
+    before = metrics.started
+    metrics.clock_was_set(6 * 365 * 86400.0)
+    assert metrics.started == before + 6 * 365 * 86400.0
+    assert metrics.registry.get_sample_value("roadwork_miner_start_time_seconds") == metrics.started

@@ -145,6 +145,8 @@ def test_refusals_are_told_once_a_minute(machine: Machine, clock: ClockWatch, ca
 def test_a_step_of_the_clock_is_told_once(
     machine: Machine, clock: ClockWatch, caplog: pytest.LogCaptureFixture, step: int, lines: int
 ) -> None:
+    told: list[float] = []
+    clock.told.append(told.append)
     machine.ran += 5 * SECOND
     clock.look()
     machine.ahead += step
@@ -152,6 +154,7 @@ def test_a_step_of_the_clock_is_told_once(
         machine.ran += SECOND
         clock.look()
     assert len(warnings(caplog)) == lines
+    assert told == [step / SECOND] * lines
 
 
 @pytest.fixture

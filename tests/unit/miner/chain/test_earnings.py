@@ -252,7 +252,7 @@ def test_a_subnet_without_consensus_is_recognised(value: Any, has: bool) -> None
     assert ITEMS["has_consensus"][1](value) is has
 
 
-def test_costs_are_kept_for_a_day_and_where_they_jump() -> None:
+def test_costs_count_for_a_day_and_are_kept_where_they_jump() -> None:
     memory = MarketMemory(Path("unused"))
     assert memory.rise(0.5, NOW) is None
     for at, cost, is_kept in [
@@ -265,10 +265,10 @@ def test_costs_are_kept_for_a_day_and_where_they_jump() -> None:
         assert memory.take(graph(cost=cost), NOW + at) is is_kept
     assert memory.rise(1.2, NOW + 1260) == pytest.approx(3.0)
     memory.take(graph(cost=1.0), NOW + 25 * HOUR)
-    assert memory.costs == [(NOW + 25 * HOUR, 1.0)]
+    assert memory.rise(1.0, NOW + 25 * HOUR) == 1.0
     assert memory.rise(None, NOW + 25 * HOUR) is None
     # A clock that was set back: what seems to be of the future is no cost of the last day.
-    assert memory.rise(1.0, NOW) is None
+    assert memory.rise(1.0, NOW - 1) is None
 
 
 def test_whose_subnet_it_was_is_kept_from_the_first_read_that_tells() -> None:

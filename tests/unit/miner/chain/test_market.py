@@ -12,7 +12,7 @@ import pytest
 
 from miner.chain.client import ChainFault
 from miner.chain.earnings import Metagraph
-from miner.chain.market import Market, MarketMemory
+from miner.chain.market import MOST_COSTS, Market, MarketMemory
 from miner.chain.sync import SubnetReader
 
 HOUR = 3600.0
@@ -157,3 +157,18 @@ def test_what_ends_the_reading_is_told(tmp_path: Path, caplog: pytest.LogCapture
     assert record.levelname == "CRITICAL"
     assert record.exc_info is not None
     assert record.exc_info[0] is AttributeError
+
+
+@pytest.mark.parametrize("wrong", [-6 * 365 * 24 * HOUR, 4 * 365 * 24 * HOUR])
+def test_a_clock_that_is_wrong_for_a_while_does_not_forget_what_a_registration_cost(
+    tmp_path: Path, wrong: float
+) -> None:
+    memory = MarketMemory(tmp_path / "market.json")
+    graph = Metagraph(5, [], owner_coldkey="B", registered_at=7, cost=1.0)
+    for now in (1e9, 1e9 + HOUR):
+        memory.take(graph, now)
+    memory.take(replace(graph, cost=3.0), 1e9 + wrong)
+    assert memory.rise(3.0, 1e9 + 2 * HOUR) == 3.0
+    for number in range(1000):
+        memory.take(graph, 1e9 + number * HOUR)
+    assert len(memory.costs) == MOST_COSTS

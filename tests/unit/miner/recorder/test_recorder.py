@@ -33,7 +33,7 @@ def make_ring() -> Iterator[Callable[..., SegmentRing]]:
     rings: list[SegmentRing] = []
 
     def make(*arguments: Any, **more: Any) -> SegmentRing:
-        rings.append(SegmentRing(*arguments, **more))
+        rings.append(SegmentRing(*arguments, **{"steady_seconds": 0.0} | more))
         return rings[-1]
 
     yield make
@@ -133,6 +133,45 @@ def test_after_a_restart_a_segment_is_as_old_as_its_first_record(
     ring.trim()
     assert not list(tmp_path.glob(SEGMENTS))
     assert ring.bytes == size_of(tmp_path) == 0
+
+
+@pytest.mark.parametrize("wrong", [-6 * 365 * 24 * HOUR, -2 * HOUR, 2 * HOUR, 4 * 365 * 24 * HOUR])
+def test_a_start_by_a_wrong_clock_deletes_nothing_that_is_kept(
+    make_ring: Callable[..., SegmentRing], tmp_path: Path, wrong: float
+) -> None:
+    clock, machine = Clock(), Clock()  # what is shown, and what passes
+    before = make_ring(tmp_path, MB, 24 * HOUR, clock)
+    write(before, RECORD)
+    before.keep("a.jpg", b"photo", NOW)
+    before.close()
+    clock.now += wrong
+    ring = make_ring(tmp_path, MB, 24 * HOUR, clock, monotonic=machine, steady_seconds=HOUR)
+    write(ring, replace(RECORD, uid=1), clock.now)
+    for seconds in (60.0, 60.0):
+        clock.now, machine.now = clock.now + seconds, machine.now + seconds
+        ring.trim()
+    clock.now -= wrong  # NTP
+    ring.trim()
+    ring.close()
+    assert {one.uid for one in read_records(tmp_path)} == {RECORD.uid, 1}
+    assert [one.name for one in (tmp_path / IMAGES).iterdir()] == ["a.jpg"]
+
+    for hours in range(26):  # and then all of it goes, whatever times it bears
+        clock.now, machine.now = clock.now + HOUR, machine.now + HOUR
+        ring.trim()
+        assert hours > 22 or RECORD.uid in {one.uid for one in read_records(tmp_path)}
+    assert ring.bytes == size_of(tmp_path) == 0
+
+
+def test_the_size_is_bounded_while_the_clock_is_not_trusted(
+    make_ring: Callable[..., SegmentRing], tmp_path: Path
+) -> None:
+    clock = Clock()
+    ring = make_ring(tmp_path, 20_000, 24 * HOUR, clock, monotonic=lambda: 0.0, steady_seconds=HOUR)
+    for number in range(500):
+        clock.now += (-1) ** number * 1e6
+        write(ring, replace(RECORD, body_bytes=number), clock.now)
+        assert ring.bytes <= 20_000
 
 
 def test_a_photo_that_is_asked_about_again_is_kept_for_as_long_as_its_last_request(

@@ -10,6 +10,7 @@ import pytest
 from miner.recorder.records import RequestRecord
 from miner.settings.settings import Settings
 from miner.status.archive import (
+    DAMAGED,
     FORMAT,
     LARGEST_BYTES,
     Archive,
@@ -84,16 +85,33 @@ def test_counting_goes_on_where_it_was(tmp_path: Path) -> None:
     assert len(whole.rings["week"].periods) == len(filled().rings["week"].periods)
 
 
-def test_what_is_too_old_or_to_come_is_left_out(tmp_path: Path) -> None:
+def test_what_is_too_old_or_to_come_is_not_shown(tmp_path: Path) -> None:
     save(tmp_path, filled())
     later = load(tmp_path, NOW + 6 * 86400)
     assert (Hour.of(later).asked, LongSpan.of(later, "day").asked) == (0, 0)
     assert 0 < LongSpan.of(later, "week").asked < LongSpan.of(filled(), "week").asked
     back = NOW - 4 * 86400  # the clock was ahead, or is set back
     earlier = load(tmp_path, back)
-    assert all(ring.periods[-1].number <= back // ring.seconds for ring in earlier.rings.values() if ring.periods)
-    earlier.request_ended(entry(back))
-    assert Hour.of(earlier).outcomes == {"ok": 1}
+    earlier.request_ended(entry(back, "expired"))
+    assert Hour.of(earlier).outcomes["expired"] == 1
+    assert Hour.of(earlier).asked < 10
+
+
+@pytest.mark.parametrize("wrong", [-6 * 365 * 86400.0, -3600.0, 3600.0, 4 * 365 * 86400.0])
+def test_a_start_by_a_wrong_clock_costs_nothing_that_is_kept(tmp_path: Path, wrong: float) -> None:
+    whole = filled()
+    save(tmp_path, whole)
+    at = NOW + wrong
+    running = History(lambda: at)
+    archive = Archive(running, tmp_path / HISTORY, lambda: at)
+    archive.load()
+    running.request_ended(entry(at, "unauthorised"))
+    asyncio.run(archive.save())
+    week = LongSpan.of(whole, "week").outcomes
+    for shown in (load(tmp_path), running):  # after a restart by the right clock, or set right
+        at = NOW
+        found = LongSpan.of(shown, "week").outcomes
+        assert (found["ok"], found["refused"]) == (week["ok"], week["refused"])
 
 
 def _lines(change: dict[str, object]) -> bytes:
@@ -135,6 +153,26 @@ def test_a_damaged_file_is_told_and_begun_anew(tmp_path: Path, caplog: pytest.Lo
     whole.request_ended(entry(NOW))
     save(tmp_path, whole)
     assert views(load(tmp_path)) == views(whole)
+    assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == {
+        HISTORY: path.read_bytes(),
+        HISTORY + DAMAGED: DAMAGES[damage],
+    }
+
+
+def test_of_damaged_files_the_last_is_kept(tmp_path: Path) -> None:
+    for content in (b"first", b"second"):
+        (tmp_path / HISTORY).write_bytes(content)
+        load(tmp_path)
+    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [(HISTORY + DAMAGED, b"second")]
+
+
+def test_a_damaged_file_that_can_not_be_put_aside_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / HISTORY).write_bytes(b"rubbish")
+    (tmp_path / (HISTORY + DAMAGED)).mkdir()
+    assert views(load(tmp_path)) == views(history())
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
 def test_a_line_that_is_well_is_read(tmp_path: Path) -> None:

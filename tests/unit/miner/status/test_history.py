@@ -4,9 +4,13 @@ import random
 import statistics
 import sys
 import tracemalloc
+from collections import Counter
 from types import FrameType
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from miner.chain.base import Neuron
 from miner.recorder.records import OUTCOMES, RequestRecord
@@ -187,9 +191,87 @@ def test_a_clock_set_back_by_days_shows_the_present_at_once(history: History, cl
         assert shown.outcomes == {"refused": 1}
 
 
-def looked_at(history: History) -> list[str]:
+@pytest.mark.parametrize("seconds", [3.0, 90.0, 1800.0, 5400.0, 3 * 86400.0])
+def test_a_clock_set_back_hides_what_lies_ahead_alone_and_counts_nothing_twice(
+    history: History, clock: Clock, seconds: float
+) -> None:
+    """At the edge of a period of every ring, the worst there is."""
+    clock.now = START // 21600 * 21600
+    history.request_ended(entry(outcome="expired"))
+    clock.now -= seconds
+    history.request_ended(entry(outcome="refused"))
+    for span in (Hour.of(history), LongSpan.of(history, "day"), LongSpan.of(history, "week")):
+        assert (span.outcomes, span.validators) == ({"refused": 1}, 1)
+    clock.now += seconds
+    assert LongSpan.of(history, "week").outcomes == {"expired": 1, "refused": 1}
+
+
+# A stretch of time: the hours by which the clock is wrong in it (0: it is right), its seconds, and its requests.
+STRETCHES = st.lists(
+    st.tuples(
+        st.one_of(st.just(0.0), st.floats(-60_000, 60_000), st.floats(-3, 3)),
+        st.floats(1, 86_400),
+        st.integers(0, 20),
+    ),
+    max_size=12,
+)
+
+
+@given(STRETCHES)
+def test_what_was_counted_by_the_right_clock_is_there_once_whatever_it_was_in_between(
+    stretches: list[tuple[float, float, int]],
+) -> None:
+    clock = Clock()
+    clock.now = 10**9
+    history, true, right, begun = History(clock), clock.now, [], 0
+    for wrong, seconds, count in stretches:
+        for number in range(count):
+            clock.now = true + seconds * number / count + wrong * 3600
+            history.request_ended(entry(outcome="refused" if wrong else "ok"))
+            if not wrong:
+                right.append(clock.now)
+        begun += (wrong != 0) * count
+        true += seconds
+    clock.now = true
+    for name, ring in history.rings.items():
+        assert len(ring.periods) <= 2 * ring.length
+        numbers = [period.number for period in ring.periods]
+        assert numbers == sorted(set(numbers))
+        newest = int(true // ring.seconds)
+        # What was begun by a wrong clock pushed out as many of the oldest periods at most, and nothing else.
+        due = [sum(at // ring.seconds > newest - ring.length + lost for at in right) for lost in (begun, 0)]
+        assert due[0] <= history.total(name).outcomes["ok"] <= due[1]
+
+
+@given(STRETCHES)
+def test_a_clock_that_starts_behind_loses_nothing(stretches: list[tuple[float, float, int]]) -> None:
+    """A board without a battery: each start is years behind, and then NTP sets it; kept over restarts as in a file."""
+    clock = Clock()
+    true = clock.now = 1.7e9
+    history, right = History(clock), []
+    for behind, seconds, count in stretches:
+        begun = History(clock)
+        clock.now = true - 86400 * 365 - abs(behind) * 3600
+        for name, ring in history.rings.items():
+            begun.rings[name].restore(ring.periods, clock.now)
+        history = begun
+        if count:
+            history.request_ended(entry(outcome="unauthorised", caller=""))
+        for number in range(count):
+            clock.now = true + seconds * number / count
+            history.request_ended(entry())
+            right.append(clock.now)
+        true += seconds
+    clock.now = true
+    for name, ring in history.rings.items():
+        assert history.total(name).outcomes == Counter(
+            {"ok": sum(at // ring.seconds > true // ring.seconds - ring.length for at in right)}
+        )
+
+
+def looked_at(history: History) -> list[dict[str, Any]]:
     spans = [Hour.of(history), LongSpan.of(history, "day"), LongSpan.of(history, "week")]
-    return [span.model_dump_json() for span in spans]
+    return [span.model_dump() for span in spans]
 
 
 def calls_of_a_look(history: History) -> int:

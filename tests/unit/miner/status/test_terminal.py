@@ -128,6 +128,7 @@ def test_top_asks_where_the_miner_listens(host: str, address: str) -> None:
         (formats.duration(0.25), "250 ms"),
         (formats.duration(9.4), "9.40 s"),
         (formats.age(37), "37 s"),
+        (formats.age(-5000), "0 s"),
         (formats.age(600), "10 min"),
         (formats.age(86400 * 3), "3.0 days"),
         (formats.size(345 * 2**20), "345 MiB"),
