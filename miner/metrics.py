@@ -168,14 +168,21 @@ class Metrics:
         self.start_time = self._gauge("start_time_seconds", "Time at which this process started.")
         self.started = time.time()
         self.start_time.set(self.started)
+        self._asked_at = 0.0  # as `last_request`
         self.registry.register(MachineCollector(memory, throttling))
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 
     def clock_was_set(self, seconds: float) -> None:
-        """Move the start with the clock: a miner that began by a wrong one runs for no longer than it does."""
+        """Move the start and the last request with the clock: neither is longer ago, or to come, because it was set."""
         self.started += seconds
         self.start_time.set(self.started)
+        if self._asked_at:
+            self._take_time(self._asked_at + seconds)
+
+    def _take_time(self, asked_at: float) -> None:
+        self._asked_at = asked_at
+        self.last_request.set(asked_at)
 
     def _declare_requests(self) -> None:
         counter, gauge, histogram = self._counter, self._gauge, self._histogram
@@ -336,7 +343,7 @@ class Metrics:
     def _count_caller(self, record: RequestRecord) -> None:
         """Count by uid; only permits get a label of their own, so there are never many."""
         if record.caller != record.hotkey:  # `query` signs as ourselves, which shows nobody that we are reached
-            self.last_request.set_to_current_time()
+            self._take_time(time.time())
         self.by_validator.labels(str(record.uid) if record.is_permitted else OTHER_CALLERS).inc()
 
     def _measure(self, record: RequestRecord, prediction: float) -> None:

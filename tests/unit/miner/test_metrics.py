@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from detectors.machine import Memory, Throttling
 from detectors.models.manifest import Manifest, Output, Parity, Source
 from miner.metrics import BUCKETS, PROBABILITY_BUCKETS, REMAINING_BUCKETS, STAGES, Metrics, graph_hash
-from miner.recorder.records import OUTCOMES
+from miner.recorder.records import OUTCOMES, RequestRecord
 
 
 def families(metrics: Metrics | None = None) -> dict[str, list[dict[str, str]]]:
@@ -93,9 +93,20 @@ def test_the_hash_is_what_sha256sum_shows_of_the_graphs(files: dict[str, str], e
     assert graph_hash(manifest) == expected
 
 
-def test_the_start_moves_with_a_clock_that_is_set() -> None:
-    metrics = Metrics()
+def test_start_and_last_request_move_with_a_clock_that_is_set() -> None:
+    metrics, years = Metrics(), 6 * 365 * 86400.0
+
+    def exported(name: str) -> float:
+        value = metrics.registry.get_sample_value(f"roadwork_miner_{name}_seconds")
+        assert value is not None
+        return value
+
     before = metrics.started
-    metrics.clock_was_set(6 * 365 * 86400.0)
-    assert metrics.started == before + 6 * 365 * 86400.0
-    assert metrics.registry.get_sample_value("roadwork_miner_start_time_seconds") == metrics.started
+    metrics.clock_was_set(years)
+    assert (exported("start_time"), exported("last_request_timestamp")) == (before + years, 0)
+    metrics.request_ended(RequestRecord(before, 3, "dendrite", "ok", "", 0.1, caller="a validator"))
+    asked = exported("last_request_timestamp")
+    metrics.clock_was_set(-years)
+    assert exported("start_time") == metrics.started == pytest.approx(before)
+    assert exported("last_request_timestamp") == pytest.approx(asked - years)
+    assert asked > 0
