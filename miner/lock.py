@@ -24,7 +24,7 @@ def alone(state_dir: Path) -> Iterator[None]:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(state_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise CouldNotStart(f"STATE_DIR={state_dir}: can't be used: {error.strerror}") from error
+        raise CouldNotStart(f"STATE_DIR={state_dir}: can't be used: {error.strerror}{_owner(state_dir)}") from error
     try:
         for attempt in range(TRIES):
             if _lock(descriptor, fcntl.LOCK_EX):
@@ -41,6 +41,16 @@ def alone(state_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _owner(state_dir: Path) -> str:
+    """Say whose the folder is, or the lock within, if they are another user's: such as of a container's volume."""
+    for path in (state_dir / LOCK_FILE, state_dir):
+        with contextlib.suppress(OSError):
+            owner = path.stat().st_uid
+            if owner != os.geteuid():
+                return f"; {path} belongs to user {owner}, and this one is {os.geteuid()}"
+    return ""
 
 
 def holder(state_dir: Path) -> int | None:

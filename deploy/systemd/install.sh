@@ -278,7 +278,7 @@ fi
 prune
 # Started is not yet asked by validators: its own words may be "not ready (…)", such as no chain or no uid.
 [ -n "${DRY_RUN:-}" ] ||
-    echo "# $UNIT started with $RELEASE${before:+; before: $before}; $(systemctl show -P StatusText "$UNIT" 2>/dev/null || true)"
+    echo "# $UNIT started with $RELEASE; $(systemctl show -P StatusText "$UNIT" 2>/dev/null || true)"
 if [ -n "$before" ] && [ "$before" != "$RELEASE" ]; then
-    echo "# to go back: make upgrade-service ENV=$ENV ROLLBACK=1"
+    echo "# before: $before; to go back: make upgrade-service ENV=$ENV ROLLBACK=1"
 fi

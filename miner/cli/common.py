@@ -27,7 +27,11 @@ MODELS = Path("opt/roadwork-miner/models")
 CREDENTIALS = Path("run/credentials")
 SERVICE_NAME = re.compile(r"[a-z][a-z0-9]*")  # as the installer allows
 
-EnvFile = Annotated[Path | None, typer.Option("--env-file", help="Settings file, as StreetVision's; else ./miner.env.")]
+# A file that can't be read is told by the settings in one line, for the journal too.
+EnvFile = Annotated[
+    Path | None,
+    typer.Option("--env-file", readable=False, help="Settings file, as StreetVision's; else ./miner.env."),
+]
 Service = Annotated[
     str | None,
     typer.Option("--service", metavar="NAME", help="The service roadwork-miner@NAME: its settings, key and folders."),

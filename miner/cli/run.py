@@ -9,6 +9,8 @@ import sys
 from miner import logs
 from miner.cli.common import EnvFile, Set, leave, load_settings, read_settings
 from miner.errors import Stuck
+from miner.settings.env_file import refuse_replaced
+from miner.settings.settings import Settings
 
 
 def run(env_file: EnvFile = None, set_: Set = None) -> None:
@@ -36,7 +38,12 @@ def run(env_file: EnvFile = None, set_: Set = None) -> None:
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # idle connections shall not shut validators out
-    daemon = Daemon(settings, loader, lambda: read_settings(env_file, set_))
+
+    def reread() -> Settings:
+        refuse_replaced(env_file)
+        return read_settings(env_file, set_)
+
+    daemon = Daemon(settings, loader, reread)
     code = 0
     try:
         # A CancelledError that gets here: told to stop while starting.

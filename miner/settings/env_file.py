@@ -29,6 +29,7 @@ HUB_TOKEN = "HF_TOKEN"  # noqa: S105 - a key
 OLD_TOKENS = ("HUGGING_FACE_TOKEN", "HUGGINGFACE_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 # Of StreetVision's own miner.env: the subnet asks for images only, and this miner calls no proxy.
 UNUSED_KEYS = ("VIDEO_DETECTOR", "VIDEO_DETECTOR_CONFIG", "VIDEO_DETECTOR_DEVICE", "PROXY_CLIENT_URL")
+REPLACED = "another file is in its place outside of this container, which sees the old one until it is restarted"
 SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "MNEMONIC", "API_KEY", "PRIVATE")
 
 
@@ -49,6 +50,23 @@ def refuse_unreadable_lines(env_file: Path | None, names: Container[str]) -> Non
         raise ConfigurationError(
             "\n".join(f"{env_file}, line {line}: KEY=value is needed, or # before a comment" for line in lines)
         )
+
+
+def is_replaced(env_file: Path | None) -> bool:
+    """Return whether the file is another than whoever wrote it last means.
+
+    A container mounts a file, not its name: many editors write a new file in its place, which the container does not
+    see. The old one has no name any more. (Neither has what was read from a pipe, which nobody replaces.)
+    """
+    if env_file is None or env_file.is_relative_to("/proc"):
+        return False
+    return env_file.stat().st_nlink == 0
+
+
+def refuse_replaced(env_file: Path | None) -> None:
+    """Raise an error where to read the settings again would be to read the old ones."""
+    if is_replaced(env_file):
+        raise ConfigurationError(f"{env_file}: {REPLACED}")
 
 
 def lines_of(env_file: Path) -> dict[str, int]:
@@ -117,6 +135,8 @@ def secrets_of_environment(names: Container[str], env_file: Path | None = None) 
 def key_notes(names: Collection[str], env_file: Path | None) -> Iterator[str]:
     """Yield what the operator should know of keys that are not read."""
     given = dotenv_values(env_file) if env_file is not None else {}
+    if is_replaced(env_file):
+        yield f"{env_file}: {REPLACED}"
     for key in given:
         if key.upper() not in names and key.upper() not in UNUSED_KEYS and not key.startswith(HUB):
             near = HUB_TOKEN if key.upper() in OLD_TOKENS else nearest(key.upper(), list(names))

@@ -297,7 +297,8 @@ class Settings(BaseSettings):
             lines = [_line(fault) for fault in error.errors() if fault["input"] not in told]
             raise ConfigurationError("\n".join([*(line for _, line in faults), *lines])) from error
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"--env-file={env_file}: can't be read: {error}") from error
+            why = getattr(error, "strerror", "") or error
+            raise ConfigurationError(f"--env-file={env_file}: can't be read: {why}") from error
         if faults:
             raise ConfigurationError("\n".join(line for _, line in faults))
         return settings._with_configs_found(env_file)

@@ -14,7 +14,7 @@ from tests.expressions import rules
 from tests.process.daemon import eventually, free_port
 
 pytestmark = pytest.mark.timeout(1800)
-WITHOUT_GRAFANA = ("miner", "prometheus", "alertmanager")
+WITHOUT_GRAFANA = ("miner", "owner", "prometheus", "alertmanager")
 
 
 class Stack:
@@ -87,6 +87,17 @@ def test_the_miner_is_confined_as_the_file_says(stack: Stack) -> None:
     assert found["EffectiveCaps"] in (None, [])
     written = {mount["Destination"] for mount in found["Mounts"] if mount["RW"]}
     assert written <= {"/state", "/models", "/tmp"}
+
+
+def test_another_user_of_the_miner_gets_the_volumes(stack: Stack) -> None:
+    """As whoever tried it without settings, and then says whose hotkey it is."""
+    stack.variables["MINER_USER"] = "4321:4321"
+    stack.call("down")  # Docker's own sees the change without it; the volumes stay
+    stack.call("up", "-d", *WITHOUT_GRAFANA)
+    eventually(lambda: stack.get("STATUS", "/readyz"))
+    assert stack.engine.podman("exec", stack.container("miner"), "id", "-u") == "4321"
+    assert stack.engine.exit_code(stack.container("owner")) == 0
+    assert stack.engine.inspect("container", stack.container("owner"))["State"]["Status"] == "exited"
 
 
 def test_it_is_asked_and_stops_within_its_drain(stack: Stack, street: bytes) -> None:

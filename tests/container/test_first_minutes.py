@@ -2,20 +2,14 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.container.engine import Engine
 from tests.container.test_image import CONFINED, USER
-from tests.hub import Hub
-from tests.hub import serving as serving_hub
-from tests.natix import Natix
-from tests.natix import serving as serving_natix
-from tests.process.chain.checkup import Prober, probing
 from tests.process.chain.live_node import healthy_node
-from tests.process.chain.newcomer import REPOSITORY, TOKEN, Newcomer, begin, earn
+from tests.process.chain.newcomer import Newcomer, arriving, begin, earn
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -41,26 +35,18 @@ class BoxedNewcomer(Newcomer):
 def newcomer(engine: Engine, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BoxedNewcomer]:
     for name in ("CONTAINERS_STORAGE_CONF", "CONTAINERS_CONF"):
         monkeypatch.setenv(name, engine.environment[name])
-    with ExitStack() as stack:
-        node = healthy_node()
-        stack.callback(node.stop)
-        hub = stack.enter_context(serving_hub(Hub({}, repository=REPOSITORY, exists=False, token=TOKEN)))
-        natix = stack.enter_context(serving_natix(Natix()))
-        someone = BoxedNewcomer(tmp_path, node, hub, natix)
-        stack.callback(someone.daemon.close)
-        _ = someone.daemon.keys
-        someone.move_in(image)
-        yield someone
+    node = healthy_node()
+    try:
+        with arriving(BoxedNewcomer, tmp_path, node) as newcomer:
+            _ = newcomer.daemon.keys
+            newcomer.move_in(image)
+            yield newcomer
+    finally:
+        node.stop()
 
 
-@pytest.fixture
-def prober() -> Iterator[Prober]:
-    with probing() as prober:
-        yield prober
-
-
-def test_from_a_settings_file_to_the_first_pay(newcomer: BoxedNewcomer, prober: Prober, street: bytes) -> None:
-    begin(newcomer, prober)
+def test_from_a_settings_file_to_the_first_pay(newcomer: BoxedNewcomer, street: bytes) -> None:
+    begin(newcomer)
     newcomer.daemon.start()
-    earn(newcomer, prober, street)
+    earn(newcomer, street)
     assert newcomer.daemon.stop() == 0

@@ -121,6 +121,21 @@ def test_a_stop_finishes_what_runs(engine: Engine, image: str, tmp_path: Path, w
     assert engine.exit_code(NAME) == 0
 
 
+def test_a_settings_file_that_an_editor_replaced_is_not_reloaded_as_it_was(
+    engine: Engine, image: str, tmp_path: Path
+) -> None:
+    settings = tmp_path / "miner.env"
+    settings.write_text("IMAGE_DETECTOR_CONFIG=starter.yaml\n")
+    Box(engine, image, tmp_path, USER, "-v", f"{settings}:/etc/roadwork-miner/miner.env:ro").ready()
+    box = ("podman", "exec", NAME, "roadwork-miner", "reload")
+    assert engine.try_run(*box).returncode == 0
+    settings.with_suffix(".new").write_text("IMAGE_DETECTOR_CONFIG=mine.yaml\n")
+    settings.with_suffix(".new").rename(settings)
+    done = engine.try_run(*box)
+    assert done.returncode == 1
+    assert b"/etc/roadwork-miner/miner.env: " in done.stdout + done.stderr
+
+
 def test_wrong_settings_are_exit_code_2(engine: Engine, image: str) -> None:
     done = engine.try_run("podman", "run", "--name", NAME, *CONFINED, "-e", "NETUID=hello", image)
     assert done.returncode == 2

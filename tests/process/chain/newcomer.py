@@ -3,17 +3,22 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from html import unescape
 from pathlib import Path
+from typing import TypeVar
 
 from bittensor import Wallet
 from dotenv import dotenv_values
 
 from tests.hub import Hub
+from tests.hub import serving as serving_hub
 from tests.natix import Natix
-from tests.process.chain.checkup import Prober
+from tests.natix import serving as serving_natix
+from tests.process.chain.checkup import Prober, probing
 from tests.process.chain.live_node import EXTERNAL_IP, NETUID, OWN_UID, VALIDATOR_UID, LiveNode
 from tests.process.daemon import PATIENCE, Daemon, eventually
 from tests.process.inspection import probability_of
@@ -65,6 +70,7 @@ class Newcomer:
     node: LiveNode
     hub: Hub
     natix: Natix
+    prober: Prober
 
     def __post_init__(self) -> None:
         self.settings = self.folder / "miner.env"
@@ -117,10 +123,10 @@ class Newcomer:
         assert "Traceback" not in done.stderr, done.stderr
         return done.stdout
 
-    def checkup(self, probe: str) -> tuple[str, dict[str, str]]:
+    def checkup(self) -> tuple[str, dict[str, str]]:
         """Return doctor's verdict, and the level of each finding."""
         code = 0 if self.node.members.get(OWN_UID) else 1
-        told = json.loads(self.call("doctor", "--json", "--probe", probe, code=code))
+        told = json.loads(self.call("doctor", "--json", "--probe", self.prober.url, code=code))
         return told["verdict"], {one["name"]: one["level"] for one in told["findings"]}
 
     def pay_for_a_uid(self) -> None:
@@ -130,10 +136,24 @@ class Newcomer:
         self.node.register(VALIDATOR_UID, validator, permit=True, last_update=self.node.block)
 
 
-def begin(newcomer: Newcomer, prober: Prober) -> None:
+AnyNewcomer = TypeVar("AnyNewcomer", bound=Newcomer)
+
+
+@contextmanager
+def arriving(kind: type[AnyNewcomer], folder: Path, node: LiveNode) -> Iterator[AnyNewcomer]:
+    """Have somebody begin in a folder, with a hub, NATIX's server and somebody outside."""
+    with ExitStack() as stack:
+        hub = stack.enter_context(serving_hub(Hub({}, repository=REPOSITORY, exists=False, token=TOKEN)))
+        natix = stack.enter_context(serving_natix(Natix()))
+        newcomer = kind(folder, node, hub, natix, stack.enter_context(probing()))
+        stack.callback(newcomer.daemon.close)
+        yield newcomer
+
+
+def begin(newcomer: Newcomer) -> None:
     """Go by the README until the miner can be started: published, registered with the chain and with NATIX."""
     hotkey = newcomer.hotkey
-    _, levels = newcomer.checkup(prober.url)
+    _, levels = newcomer.checkup()
     assert levels["hotkey"] == levels["pay"] == "ok"
     assert levels["registration"] == levels["published"] == "problem"
 
@@ -148,7 +168,7 @@ def begin(newcomer: Newcomer, prober: Prober) -> None:
     newcomer.call("models", "download")
 
 
-def earn(newcomer: Newcomer, prober: Prober, street: bytes) -> None:
+def earn(newcomer: Newcomer, street: bytes) -> None:
     """See the miner that was started be found, asked and paid, and the check-up content."""
     daemon, hotkey = newcomer.daemon, newcomer.hotkey
     eventually(lambda: daemon.status("/readyz") == 200)
@@ -160,7 +180,7 @@ def earn(newcomer: Newcomer, prober: Prober, street: bytes) -> None:
     eventually(lambda: daemon.metric("chain_published") == 1)
     eventually(lambda: (daemon.page("/status").json()["earnings"]["keys"] or [{}])[0].get("alpha_per_day"))
     assert f"yes, uid {OWN_UID}" in unescape(daemon.page("/").text)
-    verdict, levels = newcomer.checkup(prober.url)
+    verdict, levels = newcomer.checkup()
     assert "problem" not in levels.values(), verdict
     assert {level for name, level in levels.items() if name in {"pay", "natix", "published", "registration"}} == {"ok"}
     print(verdict)

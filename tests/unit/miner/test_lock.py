@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from miner.errors import CouldNotStart
 from miner.lock import LOCK_FILE, alone, holder
 
+NOBODY = 65534
 HOLD = """
 import sys
 from pathlib import Path
@@ -47,6 +49,17 @@ def test_a_folder_is_made_on_first_use_and_nobody_holds_one_that_is_not_there(tm
     assert holder(folder) is None
     with alone(folder):
         assert (folder / LOCK_FILE).stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may be somebody else for a while")
+def test_a_folder_of_another_user_is_told_with_both() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # where anybody may look
+        os.seteuid(NOBODY)
+        try:
+            with pytest.raises(CouldNotStart, match=rf"user 0\b.* {NOBODY}$"), alone(Path(folder)):
+                pass
+        finally:
+            os.seteuid(0)
 
 
 def test_a_folder_that_can_not_be_is_named(tmp_path: Path) -> None:

@@ -1,12 +1,17 @@
 """Which settings file a command reads, and what it says of its lines: real processes in real folders."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from miner.errors import ConfigurationError
+from miner.settings.env_file import key_notes, refuse_replaced
 from tests.process.daemon import PATIENCE, clean_environment, free_port
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -19,9 +24,10 @@ COMMANDS = (
 )  # fmt: skip
 
 
-def miner(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+def miner(folder: Path, *arguments: str, user: Sequence[str] = (), **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "miner", *arguments], cwd=folder, capture_output=True, text=True, timeout=PATIENCE,
+        [*user, sys.executable, "-m", "miner", *arguments],
+        cwd=folder, capture_output=True, text=True, timeout=PATIENCE,
         env=clean_environment(PYTHONPATH=str(ROOT), STATUS_PORT=str(free_port()), COLUMNS="200", **settings),
     )  # fmt: skip
 
@@ -30,6 +36,35 @@ def keys_of(run: subprocess.CompletedProcess[str]) -> list[str]:
     """Return what the refusal to start names: the keys or flags at fault."""
     lines = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
     return [line.removeprefix("error: ").partition(":")[0].partition("=")[0] for line in lines]
+
+
+def test_a_file_that_this_user_may_not_read_is_one_line(tmp_path: Path) -> None:
+    """As a service's journal shows it after somebody moved a file of theirs into its place."""
+    (tmp_path / "miner.env").write_text(WRONG)
+    (tmp_path / "miner.env").chmod(0)
+    user = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    if user and shutil.which("setpriv") is None:
+        pytest.skip("setpriv is missing: root reads everything without it")
+    run = miner(tmp_path, "run", "--env-file", "miner.env", user=user)
+    assert (run.returncode, keys_of(run), len(run.stderr.splitlines())) == (2, ["--env-file"], 1)
+
+
+def test_a_file_that_is_mounted_and_replaced_outside_is_told_and_not_read_again(tmp_path: Path) -> None:
+    outside, inside = tmp_path / "outside.env", tmp_path / "miner.env"
+    outside.write_text("NETUID=72\n")
+    inside.touch()
+    if subprocess.run(["mount", "--bind", str(outside), str(inside)], capture_output=True).returncode != 0:
+        pytest.skip("may not mount a file here")
+    try:
+        refuse_replaced(inside)
+        outside.with_suffix(".new").write_text("NETUID=323\n")
+        outside.with_suffix(".new").rename(outside)  # as editors do
+        with pytest.raises(ConfigurationError, match=f"^{inside}: "):
+            refuse_replaced(inside)
+        assert [note for note in key_notes(["NETUID"], inside) if str(inside) in note]
+    finally:
+        subprocess.run(["umount", str(inside)], check=True)
+    refuse_replaced(outside)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
