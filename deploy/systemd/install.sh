@@ -166,8 +166,11 @@ models_given() {
     echo "${MODELS:-$home/.cache/roadwork-miner/models}"
 }
 
+# All of them are copied before the first takes its place: a new manifest beside an old graph would be refused at the
+# next start.
 copy_models() {
     local models file target
+    local -a fresh=()
     models=$(models_given)
     step install -d -m 755 "$ROOT/models"
     if [ ! -d "$models" ]; then return; fi
@@ -175,9 +178,15 @@ copy_models() {
         target=$ROOT/models/$file
         # What is newer here was fetched or calibrated by --service. A manifest that calibrate has changed is newer there.
         if [ -e "$target" ] && { [ ! "$models/$file" -nt "$target" ] || cmp -s "$models/$file" "$target"; }; then continue; fi
-        place "$models/$file" 644 "$target"
-        CHANGED=${CHANGED:-models}
+        fresh+=("$target")
+        HALF+=("$target.new")
+        step install -D -m 644 "$models/$file" "$target.new"
     done < <(find -L "$models" -type f -printf '%P\0' | LC_ALL=C sort -z)
+    for target in "${fresh[@]}"; do
+        step mv -T "$target.new" "$target"
+        CHANGED=${CHANGED:-models}
+    done
+    HALF=()
     step chmod -R go+rX,go-w "$ROOT/models"
 }
 

@@ -196,6 +196,22 @@ def test_a_model_that_is_newer_is_taken_and_one_that_is_older_is_not(box: Box) -
     assert (installed / "manifest.json").read_text() == "calibrated by --service"
 
 
+def test_a_full_disk_leaves_the_model_that_is_there_whole(box: Box) -> None:
+    given, installed = box.root / "no-models" / "vit", box.root / "opt" / "roadwork-miner" / "models"
+    given.mkdir()
+    sizes = {"manifest.json": 10, "model.onnx": 100_000}
+    for name, size in sizes.items():
+        (given / name).write_text("new" * size)
+        os.utime(given / name, (FAR, FAR))
+    with small_disk(installed, 64):
+        (installed / "vit").mkdir()
+        for name in sizes:
+            (installed / "vit" / name).write_text("old")
+        assert box.install("1").returncode == 1
+        assert {path.name: path.read_text() for path in (installed / "vit").iterdir()} == dict.fromkeys(sizes, "old")
+    assert box.restarts == 0
+
+
 def test_a_release_from_before_leaves_the_unit_that_is_there(box: Box) -> None:
     folder = box.release("0", "")
     for path in (folder / "systemd").iterdir():
