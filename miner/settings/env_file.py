@@ -56,11 +56,15 @@ def is_replaced(env_file: Path | None) -> bool:
     """Return whether the file is another than whoever wrote it last means.
 
     A container mounts a file, not its name: many editors write a new file in its place, which the container does not
-    see. The old one has no name any more. (Neither has what was read from a pipe, which nobody replaces.)
+    see. The old one has no name any more. (Neither has what was read from a pipe, which nobody replaces.) That a file
+    is gone or shut, whoever reads it says.
     """
     if env_file is None or env_file.is_relative_to("/proc"):
         return False
-    return env_file.stat().st_nlink == 0
+    try:
+        return env_file.stat().st_nlink == 0
+    except OSError:
+        return False
 
 
 def refuse_replaced(env_file: Path | None) -> None:

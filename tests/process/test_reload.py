@@ -230,6 +230,21 @@ def test_a_model_without_an_answer_to_a_validators_last_picture_is_not_taken(
     assert probability_of(daemon.ask(black)) == before
 
 
+def test_a_settings_file_that_is_gone_is_named_and_stands_in_the_way_of_no_later_reload(
+    start_daemon: StartDaemon, models: Path, street: bytes
+) -> None:
+    env = models / "miner.env"
+    choose(models, models / "first.yaml")
+    daemon = start_daemon(IMAGE_DETECTOR_CONFIG="", env_file=env).ready()
+    env.rename(models / "away.env")
+    daemon.process.send_signal(signal.SIGHUP)
+    view = eventually(lambda: (found := reload_of(daemon))["done"] == 1 and found)
+    assert (view["ok"], str(env) in view["text"]) == (False, True)
+    (models / "away.env").rename(env)
+    assert reload(daemon, "--env-file", str(env)).returncode == 0
+    assert daemon.ask(street).status_code == 200
+
+
 def test_the_old_models_memory_is_given_back(
     tmp_path_factory: pytest.TempPathFactory, model: str, street: bytes
 ) -> None:
