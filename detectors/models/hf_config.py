@@ -149,30 +149,6 @@ class ModelConfig(BaseModel):
             return self.id2label
         return {number: f"LABEL_{number}" for number in range(self.num_labels or UNNAMED)}
 
-    @property
-    def is_plain_vit(self) -> bool:
-        """Whether this is the ViT that `detectors.export.hf` knows."""
-        return self.architectures == ["ViTForImageClassification"] and self.hidden_act == "gelu"
-
-
-class ViTConfig(ModelConfig):
-    """The shape of a plain ViT, with transformers' defaults for what its file leaves out."""
-
-    patch_size: Positive = 16
-    hidden_size: Positive = 768
-    num_hidden_layers: Positive = 12
-    num_attention_heads: Positive = 12
-    num_channels: Literal[3] = 3
-    layer_norm_eps: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-12
-
-    @model_validator(mode="after")
-    def _heads_fit(self) -> Self:
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"num_attention_heads={self.num_attention_heads}: a divisor of hidden_size={self.hidden_size} is needed"
-            )
-        return self
-
 
 def _defaults(
     size: dict[str, int], resample: int, mean: Triple, std: Triple, crop: int | None = None

@@ -21,7 +21,8 @@ HASH_BLOCK_BYTES = 16 * 2**20  # bytes that are hashed at a time
 
 Tenths = Annotated[list[Share], Field(min_length=10, max_length=10)]
 Precision = Literal["fp32", "bf16", "int8"]
-PLAIN_VIT_BUILDER = "plain ViT graph"  # in a manifest's `made_with`
+PLAIN_VIT_BUILDER = "plain ViT graph"
+# The versions of the graphs that are built here, as a manifest's `made_with` has them.
 CURRENT_BUILDERS = {PLAIN_VIT_BUILDER: "2"}  # 2: the last layer computes the first token alone
 
 
@@ -226,5 +227,8 @@ def sha256(path: Path) -> str:
 def is_outdated(manifest: Manifest) -> bool:
     """Return whether an older version than ours made this graph, or the graph that this one was made from."""
     made = manifest.made_with
-    is_plain = manifest.detector == "ViT" and "onnx" in made and "optimum" not in made
-    return is_plain and made.get(PLAIN_VIT_BUILDER) != CURRENT_BUILDERS[PLAIN_VIT_BUILDER]
+    if any(made[name] != version for name, version in CURRENT_BUILDERS.items() if name in made):
+        return True
+    # The first plain ViTs have no version.
+    exporters = {"optimum", "torch"}
+    return manifest.detector == "ViT" and "onnx" in made and made.keys().isdisjoint(CURRENT_BUILDERS.keys() | exporters)

@@ -11,9 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from detectors.builders.architecture import numpy_reference
+from detectors.builders.vit import PlainViT
 from detectors.errors import ModelError, ModelFileError
 from detectors.export.export import prepare
-from detectors.export.hf import ViTExporter, numpy_reference
+from detectors.export.hf import ViTExporter
 from detectors.models.checkpoint import WEIGHTS_FILE, read_weights, weight_files
 from detectors.models.config import DetectorConfig
 from detectors.models.manifest import Manifest
@@ -85,7 +87,7 @@ def test_weights_of_32_bits_are_so_whatever_config_json_says(model: Path, key: s
 def test_without_torch_16_bits_are_read_as_torch_reads_them(tmp_path: Path) -> None:
     folder = make_vit(tmp_path / "vit")
     rewrite(folder, lambda all_: {name: value.bfloat16() for name, value in all_.items()})
-    ours = numpy_reference(folder, ViT.read_preprocessing(folder), 1, multiple=False)
+    ours = numpy_reference(PlainViT(folder), ViT.read_preprocessing(folder), 1, multiple=False)
     torchs = ViTExporter(folder, config_of(folder)).reference()
     assert ours(photo(320, 240)) == pytest.approx(torchs(photo(320, 240)), abs=1e-5)
 

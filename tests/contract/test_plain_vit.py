@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from detectors.base import RunOptions
+from detectors.builders.architecture import numpy_reference
+from detectors.builders.vit import PlainViT
 from detectors.errors import ModelError
 from detectors.export.export import prepare
-from detectors.export.hf import ViTExporter, numpy_reference
+from detectors.export.hf import ViTExporter
 from detectors.load import load_detector
 from detectors.models.config import DetectorConfig
 from detectors.models.manifest import PLAIN_VIT_BUILDER, Manifest, is_outdated
@@ -30,7 +32,7 @@ def test_numpy_and_torch_agree(vit: Path) -> None:
     config = DetectorConfig(hf_repo=str(vit), path=vit / "x.yaml")
     pipeline, ours = (
         ViTExporter(vit, config).reference(),
-        numpy_reference(vit, ViT.read_preprocessing(vit), 1, multiple=False),
+        numpy_reference(PlainViT(vit), ViT.read_preprocessing(vit), 1, multiple=False),
     )
     for seed in range(4):
         data = photo(320, 240, seed=seed)

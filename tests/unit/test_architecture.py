@@ -28,7 +28,7 @@ from tests.house import (
 # other way round.
 ORDER = {
     "detectors": """
-        errors redact registry machine console files photos models preprocess base network remote ensemble
+        errors redact registry machine console files photos models preprocess builders base network remote ensemble
         backends evaluation load export quantize training
     """,
     "miner": """

@@ -12,9 +12,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detectors.builders.vit import ViTConfig
 from detectors.errors import DetectorError
 from detectors.models.config import read_config
-from detectors.models.hf_config import MODEL_TYPES, PROCESSORS, ModelConfig, ProcessorConfig, ViTConfig
+from detectors.models.hf_config import MODEL_TYPES, PROCESSORS, ModelConfig, ProcessorConfig
 from detectors.models.manifest import Manifest
 from detectors.photos import MAX_PIXELS
 from detectors.preprocess import from_processor_config

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from detectors.builders.architecture import find_architecture
+from detectors.builders.vit import PlainViT, ViTConfig
 from detectors.errors import DetectorConfigError, ModelError, ModelFileError
-from detectors.models.hf_config import ModelConfig, ViTConfig
+from detectors.models.hf_config import ModelConfig
 
 TWO = {"0": "None", "1": "Roadwork"}
 
@@ -141,7 +143,7 @@ def test_a_wrong_file_is_both_a_configuration_to_mend_and_a_model_that_can_not_b
     ],
 )
 def test_which_network_needs_no_torch(tmp_path: Path, values: dict[str, Any], plain: bool) -> None:
-    assert config(tmp_path, values).is_plain_vit is plain
+    assert (find_architecture(config(tmp_path, values)) is PlainViT) is plain
 
 
 @pytest.mark.parametrize(

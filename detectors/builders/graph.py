@@ -1,0 +1,79 @@
+"""The graph under construction: nodes and initializers by their names."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from detectors.builders.numeric import Array
+from detectors.models.checkpoint import refuse_missing
+
+OPSET = 20  # the first with Gelu
+IR_VERSION = 10
+PIXELS, LOGITS = "pixel_values", "logits"
+
+
+class GraphBuilder:
+    """Collects nodes and initializers; every method that adds a node returns the name of its output."""
+
+    def __init__(self, weights: Mapping[str, Array]) -> None:
+        self.weights = weights
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+
+    def model(self, name: str, height: int, width: int, classes: int) -> onnx.ModelProto:
+        """Return the whole: `pixel_values` (1, 3, height, width) to `logits` (1, classes)."""
+        graph = helper.make_graph(
+            self.nodes,
+            name,
+            [helper.make_tensor_value_info(PIXELS, TensorProto.FLOAT, [1, 3, height, width])],
+            [helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [1, classes])],
+            list(self.initializers.values()),
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="roadwork-miner")
+        model.ir_version = IR_VERSION
+        return model
+
+    def linear(self, name: str, value: str, scale: float = 1.0, output: str | None = None) -> str:
+        """Add a product with the weights of a layer, and its bias if it has one."""
+        weight = self.constant(
+            name + ".weight", np.ascontiguousarray(self.weight(name + ".weight").T * np.float32(scale))
+        )
+        if name + ".bias" not in self.weights:  # qkv_bias: false
+            return self.node("MatMul", [value, weight], output=output)
+        product = self.node("MatMul", [value, weight])
+        bias = self.constant(name + ".bias", self.weight(name + ".bias") * np.float32(scale))
+        return self.node("Add", [product, bias], output=output)
+
+    def norm(self, name: str, value: str, eps: float) -> str:
+        """Add a layer normalization along the last axis."""
+        names = [self.constant(f"{name}.{part}", self.weight(f"{name}.{part}")) for part in ("weight", "bias")]
+        return self.node("LayerNormalization", [value, *names], axis=-1, epsilon=eps)
+
+    def reshape(self, value: str, shape: Sequence[int]) -> str:
+        """Add a reshape; -1 is what is left."""
+        return self.node("Reshape", [value, self.constant(f"shape {list(shape)}", np.array(shape, np.int64))])
+
+    def node(self, operator: str, inputs: Sequence[str], output: str | None = None, **attributes: Any) -> str:
+        """Add a node of one output."""
+        name = f"{operator}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [output or name], name=name, **attributes))
+        return output or name
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        """Add an initializer, once for each name."""
+        if name not in self.initializers:
+            self.initializers[name] = numpy_helper.from_array(value, name)
+        return name
+
+    def weight(self, name: str) -> Array:
+        """Return a weight of the checkpoint.
+
+        Raises:
+            ModelError: there is none of this name.
+        """
+        refuse_missing([name] if name not in self.weights else [])
+        return self.weights[name]
