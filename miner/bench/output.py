@@ -61,6 +61,17 @@ def least_words(all_figures: Sequence[BenchFigures], least: Mapping[str, float])
     return f"at this CPU's own pace of matrix products a picture takes at least (share of {base.name}): {each}"
 
 
+def slow_words(slow: Mapping[int, float], rounds: int) -> str:
+    """Say in which rounds the CPU itself was slow; nothing where it never was."""
+    if not slow:
+        return ""
+    numbers, worst = ", ".join(map(str, slow)), max(slow.values())
+    return (
+        f"slow phase: in {len(slow)} of {rounds} rounds ({numbers}) a picture took up to {worst:.2f} times the CPU "
+        "time, and no other program had the core: the host ran it slower. Ratios hold, milliseconds do not"
+    )
+
+
 def burst_table(all_figures: Sequence[BenchFigures], verdict: BurstVerdict) -> Table:
     """Several pictures at once: percentiles, images a second, and how many validators that is enough for."""
     table = Table(title="latency under load: p50 / p95 / p99 in ms", title_justify="left")

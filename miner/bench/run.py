@@ -21,6 +21,9 @@ MOST_VALIDATORS = 4096  # a subnet has 256 places; more is no answer anybody nee
 LEVELS = (1, 2, 4, 10)
 LOADING = 0.25  # of the progress bar
 
+SLOW = 1.2  # times the CPU time of the quickest rounds: int8 was seen at 57 and at 78 ms, fp32 less far apart
+MOST_PREEMPTIONS = 1.0  # in a picture's time; with more, other programs took the core
+
 
 @dataclass(frozen=True, slots=True)
 class Level:
@@ -131,6 +134,25 @@ def most_at_once(levels: Sequence[Level], deadline: float) -> int:
     return most
 
 
+def slow_rounds(records: Sequence[Record], rounds: int) -> dict[int, float]:
+    """Return the rounds, from 1, in which the CPU itself was slow, and how many times the CPU time a picture took.
+
+    The work of a picture is always the same. Where its CPU time rises with its latency and the kernel has given the
+    core to nobody else, the core does less in a second: on rented machines most likely for the host's other
+    hyperthread, or for a lower clock. All competitors of a round are hit alike; the median of them counts, each beside
+    the lower quartile of its own rounds.
+    """
+    costs, preemptions = [], []
+    for record in records:
+        turns = np.array_split(np.array([[one.cpu_seconds, one.preemptions] for one in record.bursts[1]]), rounds)
+        means = np.array([turn.mean(axis=0) for turn in turns])
+        costs.append(means[:, 0] / max(float(np.percentile(means[:, 0], 25)), 1e-9))
+        preemptions.append(means[:, 1])
+    cost, preempted = np.median(costs, axis=0), np.median(preemptions, axis=0)
+    is_slow = (cost > SLOW) & (preempted <= MOST_PREEMPTIONS)
+    return {number + 1: float(cost[number]) for number in np.flatnonzero(is_slow).tolist()}
+
+
 def judge(figures: BenchFigures, at_once: int, deadline: float, queue_depth: int) -> BurstVerdict:
     """Hold the competitor that counts against the deadline, in seconds from the arrival."""
     p99 = figures.level(at_once).p99
@@ -163,6 +185,7 @@ class Result:
     left_out: dict[str, str]  # who could not take part, and why
     others: float  # share of the machine's CPU time in other hands meanwhile
     least: dict[str, float]  # seconds that a picture takes at least on this CPU, by precision
+    slow: dict[int, float]  # rounds in which the CPU itself was slow, and how many times the CPU time a picture took
 
 
 def bench(
@@ -221,7 +244,7 @@ def bench(
         )
         loud = others(before, spent(pids))
         figures = sum_up(workers, records, kinds, deadline, least)
-    return Result(figures, done, left_out, loud, least)
+    return Result(figures, done, left_out, loud, least, slow_rounds(records, done))
 
 
 def sum_up(

@@ -5,6 +5,7 @@ It loads once, then answers each line of JSON on stdin with one on stdout.
 
 import json
 import os
+import resource
 import statistics
 import sys
 import time
@@ -77,6 +78,8 @@ class Burst:
     latencies: list[float]
     pictures: list[int]
     seconds: float  # until the last was done
+    cpu_seconds: float = 0.0  # of this process meanwhile
+    preemptions: int = 0  # times that the kernel gave its core to another
 
 
 def to_dict(line: BenchJob | WorkerReady | BurstRequest | Burst) -> dict[str, object]:
@@ -116,12 +119,16 @@ def burst(pool: ThreadPoolExecutor, predict: Predict, pictures: list[tuple[int, 
 
     submitted = []
     jobs = []
+    before = resource.getrusage(resource.RUSAGE_SELF)
     for _, data in pictures:
         submitted.append(time.perf_counter())
         jobs.append(pool.submit(timed, data))
     done = [job.result() for job in jobs]
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     latencies = [end - start for start, end in zip(submitted, done, strict=True)]
-    return Burst(latencies, [number for number, _ in pictures], max(done) - submitted[0])
+    numbers = [number for number, _ in pictures]
+    return Burst(latencies, numbers, max(done) - submitted[0], cpu_seconds, after.ru_nivcsw - before.ru_nivcsw)
 
 
 def _load(job: BenchJob) -> Predict:

@@ -28,6 +28,7 @@ from miner.bench.output import (
     operator_table,
     print_all,
     progress_bar,
+    slow_words,
 )
 from miner.bench.run import MOST_VALIDATORS, choose, judge
 from miner.bench.run import as_json as figures_as_json
@@ -136,12 +137,14 @@ def _measure(
             console.print(
                 f"other programs took {result.others:.0%} of this machine meanwhile: measure again when quiet"
             )
+        if slow := slow_words(result.slow, result.rounds):
+            console.print(slow)
     counted = choose(result.figures, subject.served(), concurrency)
     verdict = judge(counted, concurrency, deadline, settings.queue_depth or MOST_VALIDATORS)
     if as_json:
         told = {
             **subject.facts(), "pictures": pictures.kinds, "rounds": result.rounds, "left_out": result.left_out,
-            "others": result.others, "work": work, "least_seconds": result.least,
+            "others": result.others, "slow_rounds": result.slow, "work": work, "least_seconds": result.least,
             "competitors": [figures_as_json(figures) for figures in result.figures], "verdict": asdict(verdict),
         }  # fmt: skip
         print(json.dumps(told))

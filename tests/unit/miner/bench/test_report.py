@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from detectors.machine import CpuSeconds, others
+from miner.bench.client import Record
 from miner.bench.run import (
     MOST_VALIDATORS,
     BenchFigures,
@@ -20,6 +21,7 @@ from miner.bench.run import (
     most_at_once,
     percentiles,
     ratios,
+    slow_rounds,
 )
 from miner.bench.worker import BenchJob, Burst, WorkerReady
 
@@ -151,3 +153,27 @@ def test_what_the_miner_would_serve_counts_else_our_fastest() -> None:
 def test_what_others_took_of_the_machine(total: float, idle: float, own: float, share: float) -> None:
     before = CpuSeconds(100.0, 50.0, 5.0)
     assert others(before, CpuSeconds(100.0 + total, 50.0 + idle, 5.0 + own)) == pytest.approx(share)
+
+
+def lone_bursts(*rounds: tuple[float, int]) -> Record:
+    """Two pictures a round, one at a time: the CPU seconds of each, and how often its core was taken."""
+    return Record({1: [Burst([cpu / 2], [0], cpu / 2, cpu, taken) for cpu, taken in rounds for _ in range(2)]})
+
+
+@pytest.mark.parametrize(
+    ("records", "slow"),
+    [
+        ([lone_bursts((0.1, 0), (0.1, 0), (0.137, 0), (0.1, 0))], {3: 1.37}),
+        ([lone_bursts((0.1, 0), (0.11, 0), (0.119, 0), (0.1, 0))], {}),
+        ([lone_bursts((0.1, 0), (0.1, 0), (0.2, 9), (0.1, 0))], {}),  # another program's doing
+        ([lone_bursts((0.1, 0))], {}),  # one round has nothing to be compared with
+        (  # one competitor alone: its own doing
+            [lone_bursts(*[(0.1, 0)] * 4), lone_bursts(*[(0.3, 0)] * 4), lone_bursts(*[(0.1, 0)] * 3, (0.2, 0))],
+            {},
+        ),
+        ([lone_bursts(*[(base, 0)] * 3, (base * 1.4, 0)) for base in (0.1, 0.3)], {4: 1.4}),
+    ],
+)
+def test_a_round_in_which_the_cpu_itself_was_slow_is_marked(records: list[Record], slow: dict[int, float]) -> None:
+    rounds = len(records[0].bursts[1]) // 2
+    assert slow_rounds(records, rounds) == pytest.approx(slow)
