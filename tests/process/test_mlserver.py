@@ -17,7 +17,7 @@ from tests.process.environments import environment
 from tests.process.inspection import message_of, probability_of
 from tests.process.wire import DOORS
 
-STEPS = (("install", "-q", "mlserver==1.7.1", "onnxruntime==1.31.1"),)
+STEPS = (("install", "-q", "mlserver==1.7.1", "onnxruntime==1.32.0"),)
 RUNTIME = Path(__file__).with_name("mlserver_runtime.py")
 TENSORS = {
     "inputs": [{"name": "pixels", "datatype": "FP32", "shape": [-1, 3, 160, 160]}],

@@ -18,7 +18,7 @@ collect_ignore_glob = [] if os.environ.get("ROADWORK_TEST_REMOTE") else ["test_*
 
 STEPS = (
     ("install", "-q", "ray[serve]==2.60.0"),
-    ("install", "-q", "onnxruntime==1.31.1", "numpy", "pillow", "pydantic", "pyyaml"),
+    ("install", "-q", "onnxruntime==1.32.0", "numpy", "pillow", "pydantic", "pyyaml"),
 )
 
 
