@@ -111,7 +111,8 @@ def _judge(model: PreparedModel, order: PrecisionRequest) -> Gate:
 
 def _seconds(said: Mapping[str, Sequence[Judgement]]) -> float:
     """Return the median of what all graphs take for a photo."""
-    return statistics.median([sum(one.infer for one in row) for row in zip(*said.values(), strict=True)])
+    sums: list[float] = [sum(one.infer for one in row) for row in zip(*said.values(), strict=True)]
+    return statistics.median(sums)
 
 
 def _known_answer(model: PreparedModel, precision: str, backend: str) -> float:
