@@ -255,7 +255,4 @@ def seconds_allowed(settings: Settings) -> float:
 def in_words(detector: Detector) -> str:
     """Return the detector's name, revision, backend and precision, and which class counts."""
     model = detector.manifest
-    return (
-        f"{model.detector} {model.name}@{model.revision[:12]} ({detector.runs_on}), "
-        f"roadwork = {detector.roadwork}"
-    )
+    return f"{model.detector} {model.name}@{model.revision[:12]} ({detector.runs_on}), roadwork = {detector.roadwork}"

@@ -131,7 +131,7 @@ PLAN = TypeAdapter(Plan)
 
 
 def stored_plan(settings: Settings, model: PreparedModel, cores: int) -> Plan | None:
-    """Return the plan that was tuned for a model on this machine; none where its variant is gone, or no combination of its branches any more."""
+    """Return the plan that was tuned for a model on this machine; none where its variants are gone."""
     tuned = read_plan(folders(settings), key_of(model, cores))
     if tuned is None:
         return None
