@@ -171,7 +171,7 @@ def ways(baseline: BenchJob, leader: BenchJob, cores: int) -> list[BenchJob]:
 
 
 @dataclass(frozen=True, slots=True)
-class Combination:
+class BranchCombination:
     """A way for each branch of an ensemble, and the sums of what these took alone."""
 
     ways: dict[str, Way]
@@ -190,7 +190,7 @@ class Combination:
 
 def combinations(
     rows: Sequence[MeasuredVariant], may_serve: Callable[[Ways], bool], most_bytes: float
-) -> list[Combination]:
+) -> list[BranchCombination]:
     """Return the combinations to measure as a whole, the most promising first; none where a branch has no row.
 
     Args:
@@ -203,7 +203,7 @@ def combinations(
         each.setdefault(row.job.branch, []).append(row)
     each = {name: faithful(group) for name, group in each.items()}
     every = (
-        Combination({row.job.branch: Way(row.job.precision, row.job.backend) for row in parts}, parts)
+        BranchCombination({row.job.branch: Way(row.job.precision, row.job.backend) for row in parts}, parts)
         for parts in product(*each.values())
     )
     fast = sorted((one for one in every if one.resident <= most_bytes), key=lambda one: one.score)
@@ -224,7 +224,7 @@ def shares(threads: int, seconds: Mapping[str, float]) -> dict[str, int]:
     return found
 
 
-def ensemble_ways(template: BenchJob, baseline: BenchJob | None, chosen: Iterable[Combination]) -> list[BenchJob]:
+def ensemble_ways(template: BenchJob, baseline: BenchJob | None, chosen: Iterable[BranchCombination]) -> list[BenchJob]:
     """Return the ways to serve an ensemble's combinations, each in turn and side by side; the best one's come first.
 
     The baseline follows those. What comes last is measured where there is time.
