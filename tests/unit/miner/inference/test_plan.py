@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from detectors.base import Way
+from detectors.base import Way, ways_in_words
 from detectors.load import PreparedModel
 from detectors.models.config import read_config
 from detectors.models.manifest import Gate, Manifest
@@ -125,7 +125,7 @@ def test_a_plan_is_stored_and_read(tmp_path: Path) -> None:
 def test_a_plan_of_branches_is_stored_and_read_and_an_older_one_without_them_too(tmp_path: Path) -> None:
     path = write_plan(tmp_path, "abc", MIX)
     assert read_plan([tmp_path], "abc") == MIX
-    assert MIX.runs_on == "a: int8 on openvino, b: int8 on onnx, side by side on 1 + 1 threads"
+    assert MIX.runs_on == ways_in_words(MIX.branches)
     path.write_text(FULL)
     old = read_plan([tmp_path], "abc")
     assert old is not None
