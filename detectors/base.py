@@ -5,7 +5,7 @@ A detector says what a model means; a backend runs its graph. So either can be e
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
@@ -83,6 +83,44 @@ class RunOptions:
     def cores(self) -> int:
         """Threads in all."""
         return self.slots * self.threads
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a branch of an ensemble runs: in a precision, on a backend.
+
+    Attributes:
+        threads: its own, beside the other branches on theirs; 0: the branches take turns on all threads of the picture.
+    """
+
+    precision: str
+    backend: str
+    threads: int = 0
+
+    @property
+    def variant(self) -> tuple[str, str]:
+        """Precision and backend."""
+        return self.precision, self.backend
+
+
+Ways = Mapping[str, Way]  # by the branch's name
+
+
+def ways_in_words(ways: Ways) -> str:
+    """Return how each branch runs, in words."""
+    each = ", ".join(f"{name}: {way.precision} on {way.backend}" for name, way in ways.items())
+    counts = " + ".join(str(way.threads) for way in ways.values())
+    return f"{each}, side by side on {counts} threads" if side_by_side(ways) else each
+
+
+def side_by_side(ways: Ways) -> bool:
+    """Return whether the branches run at the same time, each on threads of its own."""
+    return any(way.threads for way in ways.values())
+
+
+def is_plain(ways: Ways) -> bool:
+    """Return whether one precision and backend say it all: the branches are alike, and take turns."""
+    return len(set(ways.values())) < 2 and not side_by_side(ways)
 
 
 class Backend(Protocol):
@@ -172,6 +210,16 @@ class Detector(ABC):
     def backend_words(self) -> str:
         """The backend's name, and how it does where that can change."""
         return self.backend_name + (f": {self.elsewhere.state}" if self.elsewhere is not None else "")
+
+    @property
+    def precision_words(self) -> str:
+        """The precision; of an ensemble, those of its branches."""
+        return self.manifest.precision
+
+    @property
+    def runs_on(self) -> str:
+        """Backend and precision in words; of an ensemble whose branches differ, of each."""
+        return f"{self.backend_words}, {self.precision_words}"
 
     def hold(self) -> None:  # noqa: B027 - not every detector has files
         """Keep whoever would change the model's files waiting; for those who call `look` again and again."""

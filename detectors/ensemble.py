@@ -3,11 +3,14 @@
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import partial
 
 from PIL import Image
 
-from detectors.base import Detector, Judgement, RunOptions
+from detectors.base import Detector, Judgement, RunOptions, Ways, is_plain, side_by_side, ways_in_words
 from detectors.errors import DetectorError, EngineError, InferenceError, OutOfTime
 from detectors.models.calibration import Fusion
 from detectors.models.manifest import Manifest
@@ -16,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Ensemble(Detector):
-    """Branches in turn, each with all the threads of its picture, and one deadline for all of them.
+    """Branches in turn, each with all the threads of its picture, or side by side; and one deadline for all of them.
 
     A branch that fails makes the answer fail, unless a fallback was measured to be better than no answer.
     """
@@ -28,12 +31,16 @@ class Ensemble(Detector):
         fusion: Fusion,
         fallbacks: Sequence[Fusion],
         options: RunOptions,
+        ways: Ways | None = None,
     ) -> None:
         kinds = dict.fromkeys(branch.backend_name for branch in branches.values())
         super().__init__(manifest, options, "+".join(kinds))
         self.branches = dict(branches)
         self.fusion = fusion
         self.fallbacks = tuple(fallbacks)
+        self.ways = ways or {}
+        beside = options.slots * (len(branches) - 1)  # the thread that asks takes a branch itself
+        self._pool = ThreadPoolExecutor(beside, "branch") if side_by_side(self.ways) else None
         self._failing: set[str] = set()
         self._lock = threading.Lock()
 
@@ -41,6 +48,16 @@ class Ensemble(Detector):
     def roadwork(self) -> str:
         """Which class of each branch counts as roadwork."""
         return "; ".join(f"{name}: {branch.roadwork}" for name, branch in self.branches.items())
+
+    @property
+    def precision_words(self) -> str:
+        """The branches' precisions."""
+        return "+".join(dict.fromkeys(branch.precision_words for branch in self.branches.values()))
+
+    @property
+    def runs_on(self) -> str:
+        """Precision and backend of each branch where they differ, or run side by side."""
+        return super().runs_on if is_plain(self.ways) else ways_in_words(self.ways)
 
     def judge(self, picture: Image.Image, deadline: float | None = None) -> Judgement:
         """Ask every branch, and combine what they say.
@@ -51,20 +68,40 @@ class Ensemble(Detector):
         """
         said: dict[str, Judgement] = {}
         faults: dict[str, InferenceError | EngineError] = {}
-        for name, branch in self.branches.items():
-            try:
-                said[name] = _ask(branch, picture, deadline)
-                self._see(name, None)
-            except (InferenceError, EngineError) as error:
-                faults[name] = error
-                self._see(name, error)
-                if self._fallback(set(self.branches) - set(faults)) is None:
-                    raise type(error)(f"branch {name}: {error}") from error
+        with self._asked(picture, deadline) as answers:
+            for name, answer in answers.items():
+                try:
+                    said[name] = answer()
+                    self._see(name, None)
+                except (InferenceError, EngineError) as error:
+                    faults[name] = error
+                    self._see(name, error)
+                    if self._fallback(set(self.branches) - set(faults)) is None:
+                        raise type(error)(f"branch {name}: {error}") from error
         fusion = self._fallback(set(said)) if faults else self.fusion
         assert fusion is not None
         probability = float(fusion({name: said[name].probability for name in fusion.branches}))
-        stages = said.values()
+        stages = list(said.values())
+        if self._pool is not None:  # at the same time: what counts is the one that was waited for
+            stages = [max(stages, key=lambda one: one.preprocess + one.infer)]
         return Judgement(probability, sum(one.preprocess for one in stages), sum(one.infer for one in stages))
+
+    @contextmanager
+    def _asked(self, picture: Image.Image, deadline: float | None) -> Iterator[Mapping[str, Callable[[], Judgement]]]:
+        """Yield what returns each branch's answer, or raises what it raised; leave when none is at work any more."""
+        calls = {name: partial(_ask, branch, picture, deadline) for name, branch in self.branches.items()}
+        if self._pool is None:
+            yield calls
+            return
+        own, *others = calls
+        jobs: dict[str, Future[Judgement]] = {}
+        try:
+            for name in others:
+                jobs[name] = self._pool.submit(calls[name])
+            # The first is asked on this thread, and each raises in its turn.
+            yield {own: calls[own], **{name: job.result for name, job in jobs.items()}}
+        finally:
+            wait(jobs.values())  # the picture's slot is free only when nobody works for it
 
     def verify(self) -> float:
         """Have every branch prove itself, then all together; return the seconds of a warm run."""
@@ -85,6 +122,8 @@ class Ensemble(Detector):
     def close(self) -> None:
         """Let go of what runs elsewhere, and of the models' folders."""
         super().close()
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
         for branch in self.branches.values():
             branch.close()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from detectors.backends.ort_cache import ensure_graph
-from detectors.base import Detector, ModelFiles, RunOptions
+from detectors.base import Detector, ModelFiles, RunOptions, Way, Ways
 from detectors.errors import DetectorConfigError, ModelError, NotPrepared
 from detectors.files import FolderLocks
 from detectors.models import MODEL_FILE
@@ -133,6 +133,49 @@ class PreparedModel:
         _, manifest = self.variant(precision, backend)
         return not self.branches or same_branches(manifest.branches, self.branch_models(precision, backend))
 
+    def fused(self, ways: Ways) -> Manifest:
+        """Return the manifest of an ensemble whose branches run in these ways.
+
+        Raises:
+            DetectorConfigError: the branches have other names, or a backend has no such precision.
+            NotPrepared: a branch is not there in its way, or what they say together was not judged.
+            ModelError: too much of it is on the other side of the threshold.
+        """
+        if ways.keys() != self.branches.keys():
+            raise DetectorConfigError(f"{self.manifest.name} has the branches {', '.join(self.branches)}, not {ways}")
+        variants = {name: way.variant for name, way in ways.items()}
+        manifests = {name: self.branches[name].variant(*variant)[1] for name, variant in variants.items()}
+        precisions = {precision for precision, _ in variants.values()}
+        if len(set(variants.values())) == 1 or precisions == {"fp32"}:  # judged when it was made, or not to be judged
+            variant = next(iter(variants.values()))
+            if not self.is_whole(*variant):
+                raise NotPrepared(f"a branch of {self.variant_folder(*variant)} is not the one that it was judged with")
+            return self.variant(*variant)[1]
+        from detectors.evaluation.answers import EnsembleAnswers, key_of
+
+        assert self.config.fusion is not None
+        models = {name: {key_of("fp32", ""): branch_model(self.branches[name].manifest)} for name in ways}
+        for name, variant in variants.items():
+            models[name][key_of(*variant)] = branch_model(manifests[name])
+        gate = EnsembleAnswers.read(self.folder).judge(ways, models, self.manifest, self.config.fusion)
+        update = {
+            "precision": next(precision for precision, _ in variants.values() if precision != "fp32"),
+            "backend": "+".join(dict.fromkeys(backend for _, backend in variants.values())),
+            "files": {},
+            "known_answer": float(self.config.fusion({name: one.known_answer for name, one in manifests.items()})),
+            "gate": gate,
+            "branches": {name: branch_model(one) for name, one in manifests.items()},
+        }
+        return self.manifest.model_copy(update=update)
+
+    def has_fused(self, ways: Ways) -> bool:
+        """Return whether an ensemble's branches may run in these ways."""
+        try:
+            self.fused(ways)
+        except (DetectorConfigError, ModelError):
+            return False
+        return True
+
     def branch_models(self, precision: str, backend: str) -> dict[str, BranchModel]:
         """Return what an ensemble remembers of its branches, or of their faster variants.
 
@@ -149,15 +192,32 @@ def load_detector(
     backend: str,
     options: RunOptions,
     precision: str = "fp32",
+    ways: Ways | None = None,
 ) -> Detector:
     """Find a configured model and load it; raises as `load_model` does."""
     _check_kind(name, config)
-    wanted = [variant for variant in VARIANTS if variant == (precision, backend)]
-    return load_model(name, PreparedModel.find(config, models_dir, wanted), backend, options, precision)
+    asked = {(precision, backend), *(way.variant for way in (ways or {}).values())}
+    wanted = [variant for variant in VARIANTS if variant in asked]
+    return load_model(name, PreparedModel.find(config, models_dir, wanted), backend, options, precision, ways)
 
 
-def load_model(name: str, model: PreparedModel, backend: str, options: RunOptions, precision: str = "fp32") -> Detector:
+def load_model(
+    name: str,
+    model: PreparedModel,
+    backend: str,
+    options: RunOptions,
+    precision: str = "fp32",
+    ways: Ways | None = None,
+) -> Detector:
     """Lock a model's folders, verify the sums of its files and load it; `Detector.verify` is the caller's next step.
+
+    Args:
+        name: of the detector.
+        model: what is there of it.
+        backend: runs the graph; of an ensemble, all of them.
+        options: what may be used of the machine.
+        precision: of the graph, or of all.
+        ways: of an ensemble's branches, where they are not all alike or run side by side.
 
     Raises:
         NotPrepared: the precision is not there yet.
@@ -165,18 +225,19 @@ def load_model(name: str, model: PreparedModel, backend: str, options: RunOption
         DetectorConfigError: an unknown name, or a model of another kind.
     """
     locks = FolderLocks(model.folder, model.variant_folder(precision, backend))
-    detector = _load(name, model, backend, options, precision)
+    detector = _load(name, model, backend, options, precision, ways or {})
     detector.locks = locks
     return detector
 
 
-def _load(name: str, model: PreparedModel, backend: str, options: RunOptions, precision: str) -> Detector:
+def _load(name: str, model: PreparedModel, backend: str, options: RunOptions, precision: str, ways: Ways) -> Detector:
     config, folder, manifest = model.config, model.folder, model.manifest
     _check_kind(name, config)
     if manifest.detector != name:
         raise DetectorConfigError(f"{config.path.name} holds a model for {manifest.detector}, not for {name}")
     if config.branches is not None:
-        return _load_ensemble(model, backend, options, precision)
+        every = Way(precision, backend)
+        return _load_ensemble(model, ways or dict.fromkeys(model.branches, every), options)
     check_class(config, manifest)
     for doubt in filter(None, (class_doubt(config, manifest), judged_doubt(manifest))):
         log.warning("%s: roadwork = %s, but %s: its answers are likely reversed; %s",
@@ -217,7 +278,7 @@ def _check_kind(name: str, config: DetectorConfig) -> None:
         raise DetectorConfigError(f"{config.path.name} has {has}, which is not for {name}")
 
 
-def _load_ensemble(model: PreparedModel, backend: str, options: RunOptions, precision: str) -> Detector:
+def _load_ensemble(model: PreparedModel, ways: Ways, options: RunOptions) -> Detector:
     """Load every branch, and check that it is the one the ensemble was prepared with."""
     from detectors.ensemble import Ensemble
 
@@ -228,22 +289,22 @@ def _load_ensemble(model: PreparedModel, backend: str, options: RunOptions, prec
     model.manifest.verify(model.folder)
     if not model.is_whole():
         raise NotPrepared(f"a branch of {model.manifest.name} is not the one that it was prepared with")
-    folder, manifest = model.variant(precision, backend)
-    if not model.is_whole(precision, backend):
-        raise NotPrepared(f"a branch of {folder} is not the one that it was judged with")
-    branches = load_branches(model.branches, backend, options, precision)
-    return Ensemble(manifest, branches, fusion, model.config.fallbacks, options)
+    manifest = model.fused(ways)
+    branches = load_branches(model.branches, ways, options)
+    return Ensemble(manifest, branches, fusion, model.config.fallbacks, options, ways)
 
 
-def load_branches(
-    branches: Mapping[str, PreparedModel], backend: str, options: RunOptions, precision: str = "fp32"
-) -> dict[str, Detector]:
-    """Load the models of an ensemble, which take turns on the same threads; raises as `load_model` does."""
-    shared = dataclasses.replace(options, shared=True)
-    return {
-        name: load_model(branch.config.detector, branch, backend, shared, precision)
-        for name, branch in branches.items()
-    }
+def load_branches(branches: Mapping[str, PreparedModel], ways: Ways, options: RunOptions) -> dict[str, Detector]:
+    """Load the models of an ensemble; raises as `load_model` does.
+
+    They take turns on the same threads, or each has threads of its own.
+    """
+    loaded = {}
+    for name, branch in branches.items():
+        way = ways[name]
+        mine = dataclasses.replace(options, shared=True, threads=way.threads or options.threads)
+        loaded[name] = load_model(branch.config.detector, branch, way.backend, mine, way.precision)
+    return loaded
 
 
 def check_class(config: DetectorConfig, manifest: Manifest) -> None:

@@ -367,7 +367,7 @@ class Metrics:
         self.warmup_seconds.set(warmup_seconds)
         self.model.clear()
         self.model.labels(
-            model.detector, model.name, model.revision, detector.backend_name, model.precision,
+            model.detector, model.name, model.revision, detector.backend_name, detector.precision_words,
             str(detector.options.threads), graph_hash(model), detector.roadwork,
         ).set(1)  # fmt: skip
 

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from detectors.base import Detector, RunOptions
+from detectors.base import Detector, RunOptions, Way
 from detectors.ensemble import Ensemble
 from detectors.load import PreparedModel, is_prepared, load_branches
 from detectors.models.config import DetectorConfig
@@ -57,7 +57,7 @@ def prepare_ensemble(
     folder = model_folder(config, models_dir)
     models = {name: PreparedModel.find(branch, models_dir, ()) for name, branch in config.branches.items()}
     manifests = {name: model.manifest for name, model in models.items()}
-    branches = load_branches(models, DEFAULT, RunOptions())
+    branches = load_branches(models, dict.fromkeys(models, Way("fp32", DEFAULT)), RunOptions())
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -2,31 +2,31 @@
 
 import shutil
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from detectors.base import Detector, RunOptions
-from detectors.ensemble import Ensemble
+from detectors.base import Judgement, Way
 from detectors.errors import ModelError
+from detectors.evaluation.answers import BranchAnswers, EnsembleAnswers, key_of, sum_of
 from detectors.load import PreparedModel, load_branches
 from detectors.machine import others, spent
 from detectors.models.config import DetectorConfig
-from detectors.models.manifest import NAME, Gate, Manifest
+from detectors.models.manifest import NAME, Gate, Manifest, branch_model
 from detectors.models.store import move_into_place
-from detectors.quantize import gate
-from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest, make_faster
+from detectors.photos.image import decode
+from detectors.quantize.quantize import PrecisionRequest, make_faster
 from detectors.registry import DEFAULT
 
 
 def make_faster_ensemble(config: DetectorConfig, order: PrecisionRequest) -> Path:
     """Make the faster variant of every branch and judge their fused answers; return the folder of the judgement.
 
+    What each branch says of the photos is kept, so that any combination of their variants can be judged by it.
+
     Raises:
         ModelError: a branch has no such variant, or too many of the fused answers change sides.
     """
-    precision, backend, options = order.precision, order.backend, order.options
+    precision, backend = order.precision, order.backend
     model = PreparedModel.find(config, order.models_dir, ())
     manifest, target = model.manifest, model.variant_folder(precision, backend)
     (target / NAME).unlink(missing_ok=True)  # of other variants than those that come now
@@ -35,21 +35,13 @@ def make_faster_ensemble(config: DetectorConfig, order: PrecisionRequest) -> Pat
         make_faster(branch.folder, order)
     model = PreparedModel.find(config, order.models_dir, [(precision, backend)])
     order.progress("what the branches say together")
-    plain = load_branches(model.branches, DEFAULT, options)
-    faster = load_branches(model.branches, backend, options, precision)
-    _, photos = order.photos.split()  # not those that the branches are calibrated on
-    judged = _judge(config, manifest, plain, faster, photos)
-    if judged.flips > order.max_flips:
-        raise ModelError(
-            f"{precision} for {backend}: {judged.flips:.1%} of the pictures are on the other side of the threshold "
-            f"once the branches are fused, and at most {order.max_flips:.1%} may be"
-        )
+    judged = _judge(model, order)
     made = manifest.model_copy(
         update={
             "precision": precision,
             "backend": backend,
             "files": {},
-            "known_answer": _known_answer(config, faster),
+            "known_answer": _known_answer(model, precision, backend),
             "calibration": None,  # the fp32 folder's counts, whenever it was made
             "gate": judged,
             "branches": model.branch_models(precision, backend),
@@ -59,42 +51,74 @@ def make_faster_ensemble(config: DetectorConfig, order: PrecisionRequest) -> Pat
     return target
 
 
-def _judge(
-    config: DetectorConfig,
-    manifest: Manifest,
-    plain: Mapping[str, Detector],
-    faster: Mapping[str, Detector],
-    photos: CalibrationPhotos,
-) -> Gate:
-    """Compare the fused answers, mapped as they will be sent."""
-    assert config.fusion is not None
-    ensembles = [Ensemble(manifest, branches, config.fusion, (), RunOptions()) for branches in (plain, faster)]
+def _judge(model: PreparedModel, order: PrecisionRequest) -> Gate:
+    """Ask the branches in fp32 and faster about the photos, in turn; keep and compare what they say."""
+    fusion, faster = model.config.fusion, Way(order.precision, order.backend)
+    assert fusion is not None
+    _, photos = order.photos.split()  # not those that the branches are calibrated on
+    asked = {
+        way: load_branches(model.branches, dict.fromkeys(model.branches, way), order.options)
+        for way in (Way("fp32", DEFAULT), faster)
+    }
+    said: dict[Way, dict[str, list[Judgement]]] = {way: {name: [] for name in model.branches} for way in asked}
     before = spent(())
-    said = [[ensemble.predict(data) for ensemble in ensembles] for data in photos.data]
+    for data in photos.data:
+        picture = decode(data)
+        for way, branches in asked.items():
+            for name, branch in branches.items():
+                said[way][name].append(branch.judge(picture))
     busy = others(before, spent(()))
-    answers = np.array([[prediction.probability for prediction in row] for row in said])
-    seconds = [statistics.median(row[number].infer for row in said) for number in (0, 1)]
-    gates = {name: branch.manifest.gate for name, branch in faster.items()}
-    largest, mean = gate.differences(answers[:, 0], answers[:, 1])
-    return Gate(
-        recipe=" + ".join(one.recipe for one in gates.values() if one is not None),
-        kept_fp32=[f"{name}: {layer}" for name, one in gates.items() if one is not None for layer in one.kept_fp32],
-        pictures=len(answers),
-        max_difference=largest,
-        mean_difference=mean,
-        flips=gate.flips(answers[:, 0], answers[:, 1], manifest.threshold),
-        seconds=seconds[1],
-        seconds_fp32=seconds[0],
-        labelled=gate.labelled(answers[:, 0], answers[:, 1], photos.labels, manifest.threshold),
+    models = {
+        name: {key_of(*way.variant): branch_model(branch.variant(*way.variant)[1]) for way in asked}
+        for name, branch in model.branches.items()
+    }
+    answers = EnsembleAnswers(
+        photos=sum_of(photos.data),
+        labels=None if photos.labels is None else list(photos.labels),
         made_pictures=photos.made,
-        answers=(float(answers[:, 0].min()), float(answers[:, 0].max())),
-        others=busy,
+        max_flips=order.max_flips,
+        branches={
+            name: {
+                key_of(*way.variant): BranchAnswers(
+                    model=models[name][key_of(*way.variant)],
+                    probabilities=[one.probability for one in said[way][name]],
+                )
+                for way in asked
+            }
+            for name in model.branches
+        },
+    )
+    try:
+        answers.add_to(model.folder)
+    except OSError as error:
+        raise ModelError(f"{model.folder} can't be written: {error.strerror or error}") from error
+    try:
+        judged = answers.judge(dict.fromkeys(model.branches, faster), models, model.manifest, fusion)
+    except ModelError as error:
+        raise ModelError(f"{order.precision} for {order.backend}: {error}") from error
+    gates = [(name, branch.manifest.gate) for name, branch in asked[faster].items() if branch.manifest.gate is not None]
+    seconds_fp32, seconds = (_seconds(said[way]) for way in asked)
+    return judged.model_copy(
+        update={
+            "recipe": " + ".join(one.recipe for _, one in gates),
+            "kept_fp32": [f"{name}: {layer}" for name, one in gates for layer in one.kept_fp32],
+            "seconds": seconds,
+            "seconds_fp32": seconds_fp32,
+            "others": busy,
+        }
     )
 
 
-def _known_answer(config: DetectorConfig, branches: Mapping[str, Detector]) -> float:
-    assert config.fusion is not None
-    return float(config.fusion({name: branch.manifest.known_answer for name, branch in branches.items()}))
+def _seconds(said: Mapping[str, Sequence[Judgement]]) -> float:
+    """Return the median of what all graphs take for a photo."""
+    sums: list[float] = [sum(one.infer for one in row) for row in zip(*said.values(), strict=True)]
+    return statistics.median(sums)
+
+
+def _known_answer(model: PreparedModel, precision: str, backend: str) -> float:
+    assert model.config.fusion is not None
+    answers = {name: branch.variant(precision, backend)[1].known_answer for name, branch in model.branches.items()}
+    return float(model.config.fusion(answers))
 
 
 def _put(manifest: Manifest, target: Path) -> None:

@@ -14,19 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.base import Backend, ModelFiles, RunOptions
-from detectors.evaluation.estimates import reward_of
+from detectors.evaluation.answers import differences, flips, labelled
 from detectors.load import PreparedModel
 from detectors.machine import LOUD, others, spent
-from detectors.models.manifest import Gate, LabelledFigures, Manifest
+from detectors.models.manifest import Gate, Manifest
 from detectors.models.store import write_manifest
 from detectors.network import Network
 from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture
 from detectors.registry import BACKENDS, DEFAULT, VARIANTS, backend_class, network_class
 
+__all__ = ("differences", "flips", "labelled")  # which whoever asks the gate finds here
+
 log = logging.getLogger(__name__)
 
-Probabilities = NDArray[np.float64]
 EQUAL_SPEED = 1.1  # within a tenth of the fastest, the more faithful one is taken
 MAX_FLIPS = 0.005  # share of the photos whose answer may cross 0.5
 MIN_SPREAD = 0.1  # of probability; answers that vary less tell pictures hardly apart
@@ -34,34 +35,6 @@ MIN_SPREAD = 0.1  # of probability; answers that vary less tell pictures hardly 
 TIMED_ROUNDS = 15
 LEAST_SECONDS = 0.5  # of a measurement: the kernel counts CPU time in ticks of 10 ms
 TRIES = 3  # of a measurement that other programs disturb
-
-
-def flips(fp32: Probabilities, faster: Probabilities, threshold: float) -> float:
-    """Return the share of pictures that change sides; a NaN counts as changed."""
-    return float(np.mean(~((fp32 > threshold) == (faster > threshold)) | ~np.isfinite(faster)))
-
-
-def differences(fp32: Probabilities, faster: Probabilities) -> tuple[float, float]:
-    """Return the largest and the mean difference of probability."""
-    difference = np.abs(fp32 - faster)
-    return float(difference.max()), float(difference.mean())
-
-
-def labelled(
-    fp32: Probabilities, faster: Probabilities, labels: Sequence[bool] | None, threshold: float
-) -> LabelledFigures | None:
-    """Return accuracy and expected reward of both, where labels are given; True is roadwork."""
-    if labels is None:
-        return None
-    truth = np.array(labels, dtype=bool)
-    before, after = fp32 > threshold, faster > threshold
-    return LabelledFigures(
-        pictures=len(truth),
-        accuracy_fp32=float(np.mean(before == truth)),
-        accuracy=float(np.mean(after == truth)),
-        reward_fp32=reward_of(truth, before),
-        reward=reward_of(truth, after),
-    )
 
 
 def best(gates: Mapping[str, Gate]) -> str:

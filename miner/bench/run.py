@@ -167,11 +167,11 @@ def judge(figures: BenchFigures, at_once: int, deadline: float, queue_depth: int
     return BurstVerdict(figures.name, at_once, p99, deadline, met, words)
 
 
-def choose(all_figures: Sequence[BenchFigures], served: tuple[str, str], at_once: int) -> BenchFigures:
+def choose(all_figures: Sequence[BenchFigures], served: str, at_once: int) -> BenchFigures:
     """Return the competitor that counts: the backend and precision that the daemon would serve, else our fastest."""
     ours = [figures for figures in all_figures if figures.job.kind == "ours"]
     for figures in ours:
-        if (figures.job.backend, figures.job.precision) == served:
+        if figures.job.name == served:
             return figures
     return min(ours or all_figures, key=lambda figures: figures.level(at_once).p99)
 
@@ -280,7 +280,7 @@ def as_json(figures: BenchFigures) -> dict[str, Any]:
     job = asdict(figures.job)
     return {
         "name": figures.name,
-        **{key: job[key] for key in ("kind", "backend", "precision", "slots", "threads")},
+        **{key: job[key] for key in ("kind", "backend", "precision", "slots", "threads", "branches")},
         **asdict(figures.loaded),
         "peak_bytes": figures.peak_bytes,
         "alone": {kind: asdict(alone) for kind, alone in figures.alone.items()},

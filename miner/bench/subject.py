@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from detectors.base import RunOptions
+from detectors.base import RunOptions, Way
 from detectors.load import PreparedModel
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig
@@ -21,7 +21,7 @@ from detectors.registry import BACKENDS, DETECTORS, PRECISIONS, exporter_class, 
 from miner.bench.machine import multiply_adds
 from miner.bench.worker import BenchJob
 from miner.errors import ConfigurationError
-from miner.inference.plan import cpu_model, library_versions, plan_of, stored_plan
+from miner.inference.plan import Plan, cpu_model, fitting, library_versions, plan_of, stored_plan
 from miner.settings.settings import Settings
 
 Variant = tuple[str, str]  # backend, precision
@@ -123,10 +123,13 @@ class Subject:
     variants: list[Variant]
     cores: int
     split: RunOptions
+    tuned: dict[str, Way] = field(default_factory=dict)  # of an ensemble's branches, if they are not alike in turn
 
     def jobs(self, pictures: Sequence[str], *, reference: bool) -> list[BenchJob]:
         """Return a job for each competitor; the first is what all others are compared with."""
         found = [self._job(backend, precision, pictures) for backend, precision in self.variants]
+        if self.tuned:
+            found.append(replace(found[0], branches=self.tuned))
         if reference:
             name = reference_name(self.settings.image_detector, self.model.config, self.model.manifest.revision)
             found.insert(0, self._job(name, "fp32", pictures, is_reference=True))
@@ -140,10 +143,14 @@ class Subject:
             f"INFERENCE_SLOTS={self.split.slots}", f"INFERENCE_THREADS={self.split.threads}",
         ]  # fmt: skip
 
-    def served(self) -> Variant:
-        """Return what the miner would serve with these settings."""
+    def served(self) -> str:
+        """Return what the miner would serve with these settings, as the competitor is called."""
+        return self.plan().runs_on
+
+    def plan(self) -> Plan:
+        """Return the plan of these settings, on as many threads as are measured."""
         plan = plan_of(self.settings, self.model, self.cores, stored_plan(self.settings, self.model, self.cores))
-        return plan.backend, plan.precision
+        return replace(plan, branches=fitting(plan.branches, self.split.threads))
 
     def work(self) -> int:
         """Return the multiply-adds of a picture; of an ensemble, of all its branches."""

@@ -11,11 +11,12 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
+from detectors.base import RunOptions, Way, is_plain, ways_in_words
 from detectors.errors import DetectorError
 from detectors.machine import read_memory
 from miner.inference import memory
@@ -43,11 +44,21 @@ class BenchJob:
     pictures: list[str]  # files
     revision: str | None = None  # of the original weights, which only the reference needs
     arena: bool | None = None  # onnxruntime's own memory pool; None: as suits the graph
+    branches: dict[str, Way] = field(default_factory=dict)  # of an ensemble, where they are not all alike in turn
+    branch: str = ""  # of an ensemble, the one that is measured alone
+
+    def __post_init__(self) -> None:
+        """Take the ways as JSON has them, too."""
+        ways = {name: way if isinstance(way, Way) else Way(**way) for name, way in self.branches.items()}
+        object.__setattr__(self, "branches", ways)
 
     @property
     def name(self) -> str:
         """The competitor in the tables."""
-        return self.backend if self.kind == "reference" else f"{self.backend} {self.precision}"
+        if self.kind == "reference":
+            return self.backend
+        one = f"{self.backend} {self.precision}" if is_plain(self.branches) else ways_in_words(self.branches)
+        return f"{self.branch}: {one}" if self.branch else one
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +148,16 @@ def _load(job: BenchJob) -> Predict:
     config = read_config(job.config)
     if job.kind == "reference":
         return _reference(job, config)
-    from detectors.base import RunOptions
     from detectors.load import load_detector
 
     memory.keep_large_blocks_apart()  # as the daemon does
     options = RunOptions(job.slots, job.threads, job.arena)
-    detector = load_detector(job.detector, config, Path(job.models_dir), job.backend, options, job.precision)
+    if job.branch:
+        assert config.branches is not None
+        config = config.branches[job.branch]
+    name = config.detector if job.branch else job.detector
+    models = Path(job.models_dir)
+    detector = load_detector(name, config, models, job.backend, options, job.precision, job.branches)
     detector.verify()  # what the daemon would refuse to serve is no competitor
     memory.keep_pictures_together()
     return lambda data: detector.predict(data).probability

@@ -4,12 +4,13 @@ import json
 import sys
 import tempfile
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from detectors.base import is_plain
 from detectors.load import PreparedModel, is_prepared
 from detectors.machine import LOUD, allowed_cores
 from detectors.models.config import read_config
@@ -235,7 +236,10 @@ def _subject(
         raise ConfigurationError(f"IMAGE_DETECTOR={detector}: {config.path.name} holds a model for {kind}")
     chosen = variants(detector, model, backends, precisions)
     split = split_cores(cores, slots or settings.inference_slots, threads or settings.inference_threads)
-    return Subject(settings, model, chosen, cores, split)
+    subject = Subject(settings, model, chosen, cores, split)
+    if backends is None and precisions is None and not is_plain(ways := subject.plan().branches):
+        return replace(subject, tuned=ways)
+    return subject
 
 
 def _has_reference(subject: Subject) -> bool:

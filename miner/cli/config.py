@@ -102,9 +102,11 @@ def settled_values(settings: Settings) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if not settings.image_detector_config:
         found["image_detector_config"] = settings.detector_config
-    for name, chosen in (("image_detector_backend", plan.backend), ("image_detector_precision", plan.precision)):
+    backends = [way.backend for way in plan.branches.values()] or [plan.backend]
+    precisions = [way.precision for way in plan.branches.values()] or [plan.precision]
+    for name, each in (("image_detector_backend", backends), ("image_detector_precision", precisions)):
         if getattr(settings, name) == AUTO:
-            found[name] = chosen
+            found[name] = "+".join(dict.fromkeys(each))
     for name, count in (("inference_slots", plan.slots), ("inference_threads", plan.threads)):
         if getattr(settings, name) == 0:
             found[name] = count

@@ -69,7 +69,7 @@ def views_of(settings: Settings, name: str | None) -> list[ModelDescription]:
     model = PreparedModel.find(_config(settings, name), settings.models_dir)
     cores = allowed_cores()
     plan = plan_of(settings, model, cores, stored_plan(settings, model, cores))
-    serves = f"{plan.backend} {plan.precision}, {plan.slots} × {plan.threads} threads: {plan.why}"
+    serves = f"{plan.runs_on}, {plan.slots} × {plan.threads} threads: {plan.why}"
     return [_facts(model, "", serves), *(_facts(one, name, "") for name, one in model.branches.items())]
 
 

@@ -4,33 +4,38 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from detectors.load import PreparedModel
-from detectors.machine import allowed_cores
+from detectors.machine import allowed_cores, read_headroom
 from detectors.models.config import read_config
-from detectors.registry import BACKENDS
+from detectors.registry import BACKENDS, DEFAULT
 from miner.bench import tuning
-from miner.bench.subject import made_pictures, variants
+from miner.bench.subject import Variant, made_pictures, variants
 from miner.bench.tuning import BURST, MeasuredVariant
 from miner.bench.worker import BenchJob
 from miner.cli.common import Config, Detector, EnvFile, Json, Set, load_settings
 from miner.cli.preparation import start_errors
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.inference.plan import folders, key_of, writable, write_plan
-from miner.settings.settings import environment_of
+from miner.settings.settings import Settings, environment_of
 from miner.settings.validators import AUTO
+
+SECONDS = 60.0
 
 
 def tune(
     env_file: EnvFile = None,
     detector: Detector = None,
     config: Config = None,
-    seconds: Annotated[float, typer.Option(min=5, help="Longest time to take.")] = 60.0,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=5, help="Longest time to take; default: a minute, of an ensemble one for each branch."),
+    ] = None,
     as_json: Json = False,
     set_: Set = None,
 ) -> None:
@@ -49,74 +54,133 @@ def tune(
     with start_errors(settings), tempfile.TemporaryDirectory() as scratch:
         place = writable(folders(settings))
         model, cores = PreparedModel.find(read_config(settings.detector_config), settings.models_dir), allowed_cores()
-        chosen = [settings.image_detector_backend], [settings.image_detector_precision]
-        backends, precisions = (None if names == [AUTO] else names for names in chosen)
-        found = variants(settings.image_detector, model, backends, precisions)
-        # The reference path is never the fastest; it takes part where it is asked for.
-        found = [variant for variant in found if not BACKENDS[variant[0]].original] or found
+        allowed = seconds or SECONDS * max(1, len(model.branches))
         pictures = [str(path) for path in made_pictures(Path(scratch)).paths]
-        jobs = [
-            BenchJob(
-                kind="ours",
-                detector=settings.image_detector,
-                config=settings.detector_config,
-                revision=model.manifest.revision,
-                models_dir=str(settings.models_dir),
-                backend=backend,
-                precision=precision,
-                slots=1,
-                threads=cores,
-                pictures=pictures,
-            )
-            for backend, precision in found
-        ]
-        environment = environment_of(settings)
+        template = BenchJob(
+            kind="ours",
+            detector=settings.image_detector,
+            config=settings.detector_config,
+            revision=model.manifest.revision,
+            models_dir=str(settings.models_dir),
+            backend=DEFAULT,
+            precision="fp32",
+            slots=1,
+            threads=cores,
+            pictures=pictures,
+        )
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
-            task = bar.add_task("", total=seconds)
+            task = bar.add_task("", total=allowed)
 
             def progress(words: str) -> None:
-                bar.update(task, description=words, completed=min(seconds, time.monotonic() - began))
+                bar.update(task, description=words, completed=min(allowed, time.monotonic() - began))
 
-            first, faults = tuning.measure(jobs, environment, began + seconds * tuning.VARIANTS_SHARE, progress)
-            if not first:
-                raise CouldNotStart("; ".join([*faults, "more --seconds may help"]))
-            leader = tuning.best(tuning.faithful(first)).job
-            more = tuning.ways(first[0].job, leader, cores)
-            second, later = tuning.measure(more, environment, began + seconds, progress)
-        chosen_row, default = tuning.decide(first, second)
-        plan = tuning.plan_of(chosen_row, default)
+            measured = _measure_ensemble if model.branches else _measure_network
+            found = measured(settings, model, template, (began, allowed), progress)
+        plan = tuning.plan_of(found.chosen, found.default)
         path = write_plan(place, key_of(model, cores), plan)
     if as_json:
-        rows = [_facts(row) for row in [*first, *second]]
-        print(json.dumps({"plan": asdict(plan), "file": str(path), "rows": rows, "left_out": faults + later}))
+        rows = [_facts(row) for row in found.rows]
+        print(json.dumps({"plan": asdict(plan), "file": str(path), "rows": rows, "left_out": found.left_out}))
         return
-    _show([*first, *second], chosen_row, faults + later)
-    print(f"{chosen_row.words} ({plan.why}); stored for the next start")
+    _show(found)
+    print(f"{found.chosen.words}, {found.chosen.resident / 1e6:.0f} MB ({plan.why}); stored for the next start")
+
+
+@dataclass(frozen=True, slots=True)
+class TuningResult:
+    """What was measured and left out; the row to serve by, and that of the default way, if there was time for it."""
+
+    rows: list[MeasuredVariant]
+    left_out: list[str]
+    chosen: MeasuredVariant
+    default: MeasuredVariant | None
+
+
+def _measure_network(
+    settings: Settings, model: PreparedModel, template: BenchJob, time_: tuple[float, float], progress: tuning.Progress
+) -> TuningResult:
+    """Measure the variants of a model with one graph, then the splits of the best one."""
+    began, seconds = time_
+    environment = environment_of(settings)
+    jobs = [
+        replace(template, backend=backend, precision=precision)
+        for backend, precision in _variants(settings, settings.image_detector, model)
+    ]
+    first, faults = tuning.measure(jobs, environment, began + seconds * tuning.VARIANTS_SHARE, progress)
+    if not first:
+        raise CouldNotStart("; ".join([*faults, "more --seconds may help"]))
+    leader = tuning.best(tuning.faithful(first)).job
+    more = tuning.ways(first[0].job, leader, template.threads)
+    second, later = tuning.measure(more, environment, began + seconds, progress)
+    return TuningResult([*first, *second], faults + later, *tuning.decide(first, second))
+
+
+def _measure_ensemble(
+    settings: Settings, model: PreparedModel, template: BenchJob, time_: tuple[float, float], progress: tuning.Progress
+) -> TuningResult:
+    """Measure each branch's variants alone, then the best combinations of them, in turn and side by side."""
+    began, seconds = time_
+    environment, most_bytes = environment_of(settings), read_headroom().left
+    jobs = [
+        replace(template, backend=backend, precision=precision, branch=name)
+        for name, branch in model.branches.items()
+        for backend, precision in _variants(settings, branch.config.detector, branch)
+    ]
+    until = began + seconds * tuning.BRANCHES_SHARE
+    first, faults = tuning.measure(jobs, environment, until, progress, burst=1)
+    lacking = model.branches.keys() - {row.job.branch for row in first}
+    if lacking:
+        raise CouldNotStart("; ".join([*faults, "more --seconds may help"]))
+    chosen = tuning.combinations(first, model.has_fused, most_bytes)
+    if not chosen:
+        raise CouldNotStart(
+            f"IMAGE_DETECTOR_CONFIG={settings.detector_config}: nothing that its branches say together was judged, or "
+            f"it takes more than the {most_bytes / 1e6:.0f} MB there are; `roadwork-miner export --precision` judges"
+        )
+    uniform = [(job.backend, job.precision) for job in jobs if model.has(job.precision, job.backend)]
+    backend, precision = next(iter(uniform), (template.backend, template.precision))
+    baseline = replace(template, backend=backend, precision=precision) if uniform else None
+    more = tuning.ensemble_ways(template, baseline, chosen)
+    second, later = tuning.measure(more, environment, began + seconds, progress)
+    if not second:
+        raise CouldNotStart("; ".join([*faults, *later, "more --seconds may help"]))
+    default = next((row for row in second if row.job == baseline), None)
+    return TuningResult([*first, *second], faults + later, tuning.best(second), default)
+
+
+def _variants(settings: Settings, detector: str, model: PreparedModel) -> list[Variant]:
+    """Return the variants of a model that the settings leave open."""
+    chosen = [settings.image_detector_backend], [settings.image_detector_precision]
+    backends, precisions = (None if names == [AUTO] else names for names in chosen)
+    found = variants(detector, model, backends, precisions)
+    # The reference path is never the fastest; it takes part where it is asked for.
+    return [variant for variant in found if not BACKENDS[variant[0]].original] or found
 
 
 def _facts(row: MeasuredVariant) -> dict[str, object]:
     job = row.job
     return {
         "backend": job.backend, "precision": job.precision, "slots": job.slots, "threads": job.threads,
-        "arena": job.arena, "alone": row.alone, "bursts": row.bursts, "resident": row.resident, "score": row.score,
+        "arena": job.arena, "branch": job.branch, "branches": asdict(job)["branches"],
+        "alone": row.alone, "bursts": row.bursts, "resident": row.resident, "score": row.score,
     }  # fmt: skip
 
 
-def _show(rows: "list[MeasuredVariant]", chosen: MeasuredVariant, left_out: list[str]) -> None:
+def _show(found: TuningResult) -> None:
     import statistics
 
     from rich.console import Console
     from rich.table import Table
 
     table = Table("way to serve", "alone, ms", f"{BURST} at once, ms", "memory, MB")
-    for row in rows:
+    for row in found.rows:
         cells = (
             row.words, f"{statistics.median(row.alone) * 1e3:.1f}", f"{statistics.median(row.bursts) * 1e3:.1f}",
             f"{row.resident / 1e6:.0f}",
         )  # fmt: skip
-        table.add_row(*cells, style="bold green" if row is chosen else "")
+        table.add_row(*cells, style="bold green" if row is found.chosen else "")
     console = Console()
     console.print(table)
-    for line in left_out:
+    for line in found.left_out:
         console.print(f"left out: {line}")

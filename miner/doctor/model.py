@@ -12,6 +12,7 @@ from typing import Any
 
 from detectors.errors import DetectorConfigError, DetectorError, ModelError, NotPrepared
 from detectors.load import PreparedModel, check_class, class_doubt, judged_doubt, remedy
+from detectors.machine import allowed_cores
 from detectors.models.config import read_config
 from detectors.models.labels import LOOKS_REVERSED, DrawingCheck, ask_drawn, sorting_of
 from detectors.models.manifest import NAME, Manifest
@@ -21,6 +22,7 @@ from detectors.photos.synthetic import known_picture
 from miner.doctor.findings import Finding, ok, problem, warning
 from miner.errors import StartError
 from miner.inference.loader import ModelLoader
+from miner.inference.plan import plan_of, stored_plan
 from miner.metrics import Metrics
 from miner.settings.settings import Settings, environment_of
 
@@ -45,6 +47,7 @@ class ModelFacts:
     pins: Sequence[str] = ()  # what makes it one
     others: Sequence[str] = ()  # revisions of the same model that are there
     roadwork: str = ""  # which class counts, in words
+    runs_on: str = ""  # backend and precision that serve it, or those of each branch
     doubt: str = ""  # what names or labelled photos of its export say against that
     remedy: str = ""  # how another comes to count
 
@@ -83,7 +86,7 @@ def read_model(settings: Settings) -> ModelFacts:
     name, detector = settings.detector_config, settings.image_detector
     folder = manifest = None
     fault, branch, others, pinned = "", "", [], []
-    roadwork, doubts, todo = "", [], ""
+    roadwork, doubts, todo, runs_on = "", [], "", ""
     try:
         config = read_config(name)
         parts = (config.branches or {"": config}).values()
@@ -94,8 +97,9 @@ def read_model(settings: Settings) -> ModelFacts:
         manifest = Manifest.read(folder)
         if manifest.detector != detector:
             fault = f"{name} holds a model for IMAGE_DETECTOR={manifest.detector}, not for {detector}"
-        model = PreparedModel.find(config, settings.models_dir, ())
+        model, cores = PreparedModel.find(config, settings.models_dir), allowed_cores()
         roadwork, todo = model.roadwork, remedy(config)
+        runs_on = plan_of(settings, model, cores, stored_plan(settings, model, cores)).runs_on
         for part in (*model.branches.values(), model):
             own = part.manifest
             check_class(part.config, own)
@@ -108,7 +112,7 @@ def read_model(settings: Settings) -> ModelFacts:
         fault = settings.why_no_model(error).partition(": ")[2]
     return ModelFacts(
         name, detector, folder, manifest, fault, branch=branch, pins=pinned, others=others,
-        roadwork=roadwork, doubt="; ".join(doubts), remedy=todo,
+        roadwork=roadwork, doubt="; ".join(doubts), remedy=todo, runs_on=runs_on,
     )  # fmt: skip
 
 
@@ -144,7 +148,7 @@ def judge_model(facts: ModelFacts, network: str) -> Finding:
             f"{key}: revision {revision} is not prepared{others}",
             "roadwork-miner models download with your --env-file or --service; all but plain ViTs need torch once",
         )
-    said = f"{facts.manifest.name}@{facts.manifest.revision[:12]}, {facts.manifest.precision}, "
+    said = f"{facts.manifest.name}@{facts.manifest.revision[:12]}, {facts.runs_on or facts.manifest.precision}, "
     said += f"its sums are not checked: {facts.unchecked}" if facts.unchecked else "all sums match"
     if facts.manifest.branches is not None:
         said += f", {len(facts.manifest.branches)} branches"

@@ -23,7 +23,7 @@ from detectors.machine import allowed_cores
 from detectors.models.config import read_config
 from miner.errors import ConfigurationError, CouldNotStart, StartError
 from miner.inference.background import begin_on_a_thread, on_a_thread
-from miner.inference.plan import plan_of, stored_plan
+from miner.inference.plan import fitting, plan_of, stored_plan
 from miner.settings.settings import Settings, environment_of
 from miner.settings.validators import VALIDATORS_WAIT
 
@@ -159,9 +159,10 @@ class ModelLoader:
 
             options = replace(options, engine=engine_options(settings, self.cores, self.remote))
         options = replace(options, max_pixels=settings.max_image_pixels)
-        detector = load_model(settings.image_detector, model, plan.backend, options, plan.precision)
+        ways = fitting(plan.branches, options.threads)
+        detector = load_model(settings.image_detector, model, plan.backend, options, plan.precision, ways)
         self._split = options
-        words = f"{plan.backend} {plan.precision}, {options.slots} × {options.threads} threads ({plan.why})"
+        words = f"{replace(plan, branches=ways).runs_on}, {options.slots} × {options.threads} threads ({plan.why})"
         return OpenedModel(detector, time.monotonic() - started, words)
 
     async def _tune_if_asked(self) -> PreparedModel | None:
@@ -254,7 +255,4 @@ def seconds_allowed(settings: Settings) -> float:
 def in_words(detector: Detector) -> str:
     """Return the detector's name, revision, backend and precision, and which class counts."""
     model = detector.manifest
-    return (
-        f"{model.detector} {model.name}@{model.revision[:12]} ({detector.backend_words}, {model.precision}), "
-        f"roadwork = {detector.roadwork}"
-    )
+    return f"{model.detector} {model.name}@{model.revision[:12]} ({detector.runs_on}), roadwork = {detector.roadwork}"

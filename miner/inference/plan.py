@@ -5,14 +5,14 @@ import json
 import logging
 import tempfile
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from detectors.base import RunOptions
+from detectors.base import RunOptions, Way, Ways, is_plain, ways_in_words
 from detectors.files import as_owner, write_safely
 from detectors.load import PreparedModel, Sums
 from detectors.machine import read_cpu
@@ -48,9 +48,33 @@ def _known(names: Collection[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _known_ways(ways: dict[str, Way]) -> dict[str, Way]:
+    for name, way in ways.items():
+        if way.backend not in BACKENDS or way.precision not in PRECISIONS or way.threads < 0:
+            raise ValueError(f"{name}: {way} is no way to run a branch")
+    return ways
+
+
+def fitting(ways: Ways, threads: int) -> dict[str, Way]:
+    """Return the ways of an ensemble's branches on so many threads: what does not fit side by side takes turns."""
+    if sum(way.threads for way in ways.values()) <= threads:
+        return dict(ways)
+    return {name: replace(way, threads=0) for name, way in ways.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to serve a model on this machine, and why; the limits are for a plan that was read from a file."""
+    """How to serve a model on this machine, and why; the limits are for a plan that was read from a file.
+
+    Attributes:
+        backend: of an ensemble whose branches have ways of their own, the first one's.
+        precision: the same.
+        slots: pictures at once.
+        threads: of each.
+        arena: onnxruntime's own memory pool; None: as suits the graph.
+        why: in words.
+        branches: the ways of an ensemble's branches, where they are not alike or run side by side; else none.
+    """
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
@@ -60,11 +84,22 @@ class Plan:
     threads: Annotated[int, Field(ge=1)]
     arena: bool | None
     why: str
+    branches: Annotated[dict[str, Way], AfterValidator(_known_ways)] = field(default_factory=dict)
 
     @property
     def options(self) -> RunOptions:
         """What the backend is told."""
         return RunOptions(self.slots, self.threads, self.arena)
+
+    @property
+    def runs_on(self) -> str:
+        """Backend and precision, or those of each branch, in words."""
+        return ways_in_words(self.branches) if not is_plain(self.branches) else f"{self.backend} {self.precision}"
+
+    def settles(self, backend: str, precision: str) -> bool:
+        """Return whether it keeps to the settings: `auto` leaves it open."""
+        ways = self.branches.values() or (Way(self.precision, self.backend),)
+        return all(backend in (AUTO, way.backend) and precision in (AUTO, way.precision) for way in ways)
 
 
 def choose(settings: Settings, cores: int, tuned: Plan | None, measured: str | None = None) -> Plan:
@@ -77,15 +112,14 @@ def choose(settings: Settings, cores: int, tuned: Plan | None, measured: str | N
         count = len(settings.remote_endpoints.split(","))
         slots = settings.inference_slots or SLOTS_PER_ENDPOINT * count
         return Plan(backend, "fp32" if precision == AUTO else precision, slots, 1, None, f"{count} remote endpoints")
-    fits = tuned is not None and backend in (AUTO, tuned.backend) and precision in (AUTO, tuned.precision)
+    fits = tuned is not None and tuned.settles(backend, precision)
     if tuned is not None and fits and not (settings.inference_slots or settings.inference_threads):
         return tuned
     split = split_cores(cores, settings.inference_slots, settings.inference_threads)
     why = "as set" if AUTO not in (backend, precision) else "not tuned for this machine: `roadwork-miner tune` measures"
     if tuned is not None and fits:
-        return Plan(
-            tuned.backend, tuned.precision, split.slots, split.threads, tuned.arena, f"{tuned.why}; split as set"
-        )
+        branches, why = fitting(tuned.branches, split.threads), f"{tuned.why}; split as set"
+        return replace(tuned, slots=split.slots, threads=split.threads, branches=branches, why=why)
     if backend == AUTO and measured is not None:
         backend, why = measured, f"the best {precision} when it was made; {why}"
     elif backend == AUTO:
@@ -97,9 +131,12 @@ PLAN = TypeAdapter(Plan)
 
 
 def stored_plan(settings: Settings, model: PreparedModel, cores: int) -> Plan | None:
-    """Return the plan that was tuned for a model on this machine; none where its variant is gone."""
+    """Return the plan that was tuned for a model on this machine; none where its variants are gone."""
     tuned = read_plan(folders(settings), key_of(model, cores))
-    return tuned if tuned is not None and model.has(tuned.precision, tuned.backend) else None
+    if tuned is None:
+        return None
+    is_there = model.has_fused(tuned.branches) if tuned.branches else model.has(tuned.precision, tuned.backend)
+    return tuned if is_there else None
 
 
 def plan_of(settings: Settings, model: PreparedModel, cores: int, tuned: Plan | None) -> Plan:

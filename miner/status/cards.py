@@ -117,7 +117,7 @@ def _model(model: Model) -> Card:
         Row("name", model.name),
         Row("detector", model.detector),
         Row("revision", model.revision[:14], is_code=True),
-        Row("runs on", f"{model.backend}, {model.precision}"),
+        Row("runs on", model.runs_on or f"{model.backend}, {model.precision}"),
         Row("threads", str(model.threads)),
         Row("hash", model.hash, is_code=True),
     ]

@@ -48,6 +48,7 @@ class Model(_Part):
     revision: str
     backend: str
     precision: str
+    runs_on: str = ""  # both in words, of each branch where they differ; older miners don't say
     threads: int
     hash: str
     roadwork: str = ""  # the class that counts; older miners don't say
@@ -205,7 +206,8 @@ def model_view(service: Service) -> Model:
         name=model.name,
         revision=model.revision,
         backend=detector.backend_words,
-        precision=model.precision,
+        precision=detector.precision_words,
+        runs_on=detector.runs_on,
         threads=detector.options.threads,
         hash=graph_hash(model),
         roadwork=detector.roadwork,

@@ -135,9 +135,9 @@ def test_the_queue_lets_no_more_in_than_its_depth() -> None:
 def test_what_the_miner_would_serve_counts_else_our_fastest() -> None:
     slow, quick = figures("torch", levels=fifo(0.5, 1, 10)), figures("onnx", "int8", levels=fifo(0.05, 1, 10))
     reference = figures("YOLO.predict", levels=fifo(0.01, 1, 10), kind="reference")
-    assert choose([reference, slow, quick], ("torch", "fp32"), 10) is slow
-    assert choose([reference, slow, quick], ("openvino", "fp32"), 10) is quick
-    assert choose([reference, replace(slow), quick], ("onnx", "fp32"), 10) is quick
+    assert choose([reference, slow, quick], "torch fp32", 10) is slow
+    assert choose([reference, slow, quick], "openvino fp32", 10) is quick
+    assert choose([reference, replace(slow), quick], "onnx fp32", 10) is quick
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Which way to serve is chosen."""
 
+import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -7,9 +8,21 @@ from typing import Any
 
 import pytest
 
-from detectors.base import RunOptions
-from miner.bench.tuning import MeasuredVariant, best, decide, faithful, measure, plan_of, splits, ways
-from miner.bench.worker import BenchJob, Burst, WorkerReady
+from detectors.base import RunOptions, Way
+from miner.bench.tuning import (
+    MeasuredVariant,
+    best,
+    combinations,
+    decide,
+    ensemble_ways,
+    faithful,
+    measure,
+    plan_of,
+    shares,
+    splits,
+    ways,
+)
+from miner.bench.worker import BenchJob, Burst, WorkerReady, to_dict
 from miner.errors import CouldNotStart
 
 
@@ -78,6 +91,57 @@ def test_the_default_is_measured_again_first_and_once() -> None:
     leader = row("onnx", "int8", 1, 1).job
     assert ways(default, leader, 2)[0] == default
     assert len(ways(default, leader, 2)) == 5
+
+
+def of_branch(name: str, backend: str, precision: str, alone: float, resident: float = 1.0) -> MeasuredVariant:
+    one = row(backend, precision, alone, 8 * alone, resident)
+    return replace(one, job=replace(one.job, branch=name))
+
+
+BRANCHES = [
+    of_branch("a", "onnx", "int8", 2.0, 300), of_branch("a", "openvino", "int8", 1.0, 700),
+    of_branch("b", "onnx", "int8", 1.0, 300), of_branch("b", "openvino", "int8", 1.01, 200),
+    of_branch("b", "onnx", "fp32", 3.0, 100),
+]  # fmt: skip
+
+
+def test_each_branch_has_the_way_that_is_best_for_it() -> None:
+    lead, *others = combinations(BRANCHES, lambda _: True, 10_000)
+    assert {name: way.variant for name, way in lead.ways.items()} == {
+        "a": ("int8", "openvino"), "b": ("int8", "openvino"),
+    }  # fmt: skip
+    assert others[0].ways["b"].backend == "onnx", "as fast, but for more memory"
+    assert len(others) == 2
+    assert all(one.score >= lead.score * 0.95 for one in others)
+
+
+def test_what_was_not_judged_together_or_finds_no_memory_is_not_measured() -> None:
+    lead, *_ = combinations(BRANCHES, lambda each: len({way.backend for way in each.values()}) == 2, 10_000)
+    assert [way.backend for way in lead.ways.values()] == ["openvino", "onnx"]
+    (lean, *_) = combinations(BRANCHES, lambda _: True, 600)
+    assert lean.ways["a"].backend == "onnx"
+    assert combinations(BRANCHES, lambda _: False, 10_000) == []
+
+
+@pytest.mark.parametrize(
+    ("threads", "found"), [(1, {}), (2, {"a": 1, "b": 1}), (3, {"a": 2, "b": 1}), (4, {"a": 3, "b": 1})]
+)
+def test_threads_are_shared_out_by_what_each_branch_takes(threads: int, found: dict[str, int]) -> None:
+    assert shares(threads, {"a": 5.0, "b": 2.0}) == found
+
+
+def test_combinations_are_measured_in_turn_and_side_by_side_beside_the_default() -> None:
+    template = row("onnx", "fp32", 1, 1).job
+    chosen = combinations(BRANCHES, lambda _: True, 10_000)
+    first, beside, default, *others = ensemble_ways(template, template, chosen)
+    assert (first.branches, first.backend, first.precision) == ({}, "openvino", "int8"), "alike, in turn"
+    assert beside.branches == {"a": Way("int8", "openvino", 1), "b": Way("int8", "openvino", 1)}
+    assert default == template
+    assert any(job.slots == 2 for job in others)
+    assert len({repr(job) for job in others}) == len(others)
+    plan = plan_of(MeasuredVariant(beside, 1.0, [0.5], [1.0], [8.0]), None)
+    assert plan.branches == beside.branches
+    assert BenchJob(**json.loads(json.dumps(to_dict(beside)))) == beside
 
 
 class Clockwork:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from detectors.base import Way, ways_in_words
 from detectors.load import PreparedModel
 from detectors.models.config import read_config
 from detectors.models.manifest import Gate, Manifest
@@ -30,6 +31,9 @@ from miner.settings.settings import Settings
 
 STARTER = Path(__file__).resolve().parents[4] / "detectors" / "starter"
 TUNED = Plan("openvino", "int8", 2, 1, True, "tuned: 0.20 of the time of onnx fp32")
+
+
+MIX = replace(TUNED, slots=1, threads=2, branches={"a": Way("int8", "openvino", 1), "b": Way("int8", "onnx", 1)})
 
 
 def starter(models_dir: Path) -> PreparedModel:
@@ -118,6 +122,33 @@ def test_a_plan_is_stored_and_read(tmp_path: Path) -> None:
     assert read_plan([tmp_path], "other") is None
 
 
+def test_a_plan_of_branches_is_stored_and_read_and_an_older_one_without_them_too(tmp_path: Path) -> None:
+    path = write_plan(tmp_path, "abc", MIX)
+    assert read_plan([tmp_path], "abc") == MIX
+    assert MIX.runs_on == ways_in_words(MIX.branches)
+    path.write_text(FULL)
+    old = read_plan([tmp_path], "abc")
+    assert old is not None
+    assert (old.branches, old.runs_on) == ({}, "onnx fp32")
+
+
+@pytest.mark.parametrize(
+    ("flags", "backend", "threads"),
+    [
+        ({}, "openvino", [1, 1]),
+        ({"image_detector_precision": "int8"}, "openvino", [1, 1]),
+        ({"image_detector_precision": "fp32"}, "onnx", []),
+        ({"image_detector_backend": "onnx"}, "onnx", []),  # one of the branches runs on another
+        ({"inference_threads": "2"}, "openvino", [1, 1]),
+        ({"inference_threads": "1"}, "openvino", [0, 0]),  # too few to run side by side
+    ],
+)
+def test_settings_beat_a_plan_of_branches(flags: dict[str, str], backend: str, threads: list[int]) -> None:
+    plan = choose(Settings.load(**flags), 2, MIX)
+    assert plan.backend == backend
+    assert [way.threads for way in plan.branches.values()] == threads
+
+
 def test_of_two_plans_the_newer_is_read(tmp_path: Path) -> None:
     places = [tmp_path / "models", tmp_path / "state"]
     later = replace(TUNED, slots=4)
@@ -154,6 +185,7 @@ FULL = '{"backend": "onnx", "precision": "fp32", "slots": 1, "threads": 2, "aren
         "", "[]", '{"backend": "onnx"}', FULL.replace('"slots": 1', '"slots": 0'),
         FULL.replace('"threads": 2', '"threads": NaN'), FULL.replace('"threads": 2', '"threads": "2"'),
         FULL.replace("onnx", "tpu"), FULL.replace("fp32", "fp4"), FULL.replace('"why"', '"reason"'),
+        FULL.replace("}", ', "branches": {"a": {"precision": "int4", "backend": "onnx"}}}'),
     ],
 )  # fmt: skip
 def test_a_broken_plan_is_passed_over(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,174 @@
+"""What an ensemble's branches said of the photos of its gate, in each of their precisions.
+
+They are asked once, when the precisions are made: whether any combination of them may be served is arithmetic then.
+"""
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from detectors.base import Ways
+from detectors.errors import ModelError, NotPrepared
+from detectors.evaluation.estimates import reward_of
+from detectors.files import write_safely
+from detectors.models.calibration import Fusion, Share
+from detectors.models.documents import faults
+from detectors.models.manifest import BranchModel, Gate, LabelledFigures, Manifest
+
+FILE = "answers.json"  # in the folder of the ensemble in fp32
+FP32 = "fp32"
+Probabilities = NDArray[np.float64]
+Models = Mapping[str, Mapping[str, BranchModel]]  # by branch and variant
+
+
+def flips(fp32: Probabilities, faster: Probabilities, threshold: float) -> float:
+    """Return the share of pictures that change sides; a NaN counts as changed."""
+    return float(np.mean(~((fp32 > threshold) == (faster > threshold)) | ~np.isfinite(faster)))
+
+
+def differences(fp32: Probabilities, faster: Probabilities) -> tuple[float, float]:
+    """Return the largest and the mean difference of probability."""
+    difference = np.abs(fp32 - faster)
+    return float(difference.max()), float(difference.mean())
+
+
+def labelled(
+    fp32: Probabilities, faster: Probabilities, labels: Sequence[bool] | None, threshold: float
+) -> LabelledFigures | None:
+    """Return accuracy and expected reward of both, where labels are given; True is roadwork."""
+    if labels is None:
+        return None
+    truth = np.array(labels, dtype=bool)
+    before, after = fp32 > threshold, faster > threshold
+    return LabelledFigures(
+        pictures=len(truth),
+        accuracy_fp32=float(np.mean(before == truth)),
+        accuracy=float(np.mean(after == truth)),
+        reward_fp32=reward_of(truth, before),
+        reward=reward_of(truth, after),
+    )
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class BranchAnswers(_Part):
+    """What one branch said in one precision, before any calibration, and the model that it was."""
+
+    model: BranchModel
+    probabilities: list[Share]
+
+
+class EnsembleAnswers(_Part):
+    """What all branches said of the same photos.
+
+    Attributes:
+        photos: a sum of the photos' bytes, in their order.
+        labels: True is roadwork.
+        made_pictures: whether the photos were made by arithmetic.
+        max_flips: the share of the photos that may change sides.
+        branches: by branch and variant (`fp32`, `int8-onnx`).
+    """
+
+    photos: str
+    labels: list[bool] | None
+    made_pictures: bool
+    max_flips: Share
+    branches: dict[str, dict[str, BranchAnswers]]
+
+    @model_validator(mode="after")
+    def _same_photos(self) -> Self:
+        counts = {len(one.probabilities) for each in self.branches.values() for one in each.values()}
+        if len(counts) > 1 or 0 in counts or (self.labels is not None and counts != {len(self.labels)}):
+            raise ValueError("each branch needs an answer to each photo")
+        return self
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read those in an ensemble's folder.
+
+        Raises:
+            NotPrepared: there are none.
+            ModelError: they can't be read.
+        """
+        path = folder / FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError as error:
+            raise NotPrepared(f"{folder} holds no {FILE}: `roadwork-miner export --precision` writes it") from error
+        except (OSError, ValidationError) as error:
+            reason = faults(error) if isinstance(error, ValidationError) else error.strerror or error
+            raise ModelError(f"{path} can't be read: {reason}") from error
+
+    def add_to(self, folder: Path) -> None:
+        """Write them into an ensemble's folder, beside those to the same photos that are there; others go.
+
+        Raises:
+            OSError: the folder does not take them.
+        """
+        try:
+            known = type(self).read(folder)
+        except ModelError:  # none, or of another version
+            known = self
+        merged = self
+        if (known.photos, known.labels) == (self.photos, self.labels):
+            branches = {name: known.branches.get(name, {}) | each for name, each in self.branches.items()}
+            merged = self.model_copy(update={"branches": branches})
+        write_safely(folder / FILE, merged.model_dump_json(indent=1).encode())
+
+    def judge(self, ways: Ways, models: Models, fp32: Manifest, fusion: Fusion) -> Gate:
+        """Compare what the branches say together in these ways with what they say in fp32, mapped as it will be sent.
+
+        Nothing runs, so that the gate has no times: its speed counts as not measured.
+
+        Args:
+            ways: of the branches.
+            models: what the branches are now, by branch and variant.
+            fp32: the ensemble's.
+            fusion: makes one of the branches' probabilities.
+
+        Raises:
+            NotPrepared: a branch was not asked about these photos in this way, or was another one.
+            ModelError: too many photos are on the other side of the threshold.
+        """
+        plain = self._fused(dict.fromkeys(ways, FP32), models, fp32, fusion)
+        faster = self._fused({name: key_of(*way.variant) for name, way in ways.items()}, models, fp32, fusion)
+        largest, mean = differences(plain, faster)
+        found = Gate(
+            recipe="", kept_fp32=[], pictures=len(plain), max_difference=largest, mean_difference=mean,
+            flips=flips(plain, faster, fp32.threshold), seconds=0.0, seconds_fp32=0.0,
+            labelled=labelled(plain, faster, self.labels, fp32.threshold), made_pictures=self.made_pictures,
+            answers=(float(plain.min()), float(plain.max())), others=1.0,
+        )  # fmt: skip
+        if found.flips > self.max_flips:
+            raise ModelError(
+                f"{found.flips:.1%} of the pictures are on the other side of the threshold once the branches are "
+                f"fused, and at most {self.max_flips:.1%} may be"
+            )
+        return found
+
+    def _fused(self, chosen: Mapping[str, str], models: Models, fp32: Manifest, fusion: Fusion) -> Probabilities:
+        each: dict[str, float | Probabilities] = {}
+        for name, variant in chosen.items():
+            found, model = self.branches.get(name, {}).get(variant), models.get(name, {}).get(variant)
+            if found is None or model is None or not found.model.is_same(model):
+                raise NotPrepared(f"branch {name}: its {variant} was not judged together with the others")
+            each[name] = np.array(found.probabilities)
+        fused = fusion(each)
+        return fused if fp32.calibration is None else fp32.calibration(fused)
+
+
+def key_of(precision: str, backend: str) -> str:
+    """Return the name of a variant among the answers; fp32 is one for all backends."""
+    return FP32 if precision == FP32 else f"{precision}-{backend}"
+
+
+def sum_of(photos: Sequence[bytes]) -> str:
+    """Return a sum of photos, in their order."""
+    return sha256(b"".join(sha256(data).digest() for data in photos)).hexdigest()
