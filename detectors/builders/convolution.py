@@ -164,15 +164,15 @@ class ConvolutionNumbers:
 
 def convolve(value: Array, kernel: Array, stride: int, pads: tuple[int, int], groups: int) -> Array:
     """Return the convolution of values of shape (c, h, w) with a kernel of shape (outputs, c / groups, k, k)."""
-    padded = np.pad(value, ((0, 0), pads, pads))
+    padded = np.pad(np.ascontiguousarray(value), ((0, 0), pads, pads))  # channels last would be read column by column
     outputs, inputs, size, _ = kernel.shape
     rows, columns = ((side - size) // stride + 1 for side in padded.shape[1:])
     if inputs == 1 and outputs == groups:  # depthwise: a sum of shifted planes
-        found = np.zeros((outputs, rows, columns), dtype=np.float32)
+        found, product = np.zeros((2, outputs, rows, columns), dtype=np.float32)
         for row in range(size):
             for column in range(size):
                 plane = padded[:, row : row + stride * rows : stride, column : column + stride * columns : stride]
-                found += plane[:, :rows, :columns] * kernel[:, 0, row, column, None, None]
+                found += np.multiply(plane[:, :rows, :columns], kernel[:, 0, row, column, None, None], out=product)
         return found
     windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))[:, ::stride, ::stride]
     flat = windows.transpose(0, 3, 4, 1, 2).reshape(groups, inputs * size * size, rows * columns)
