@@ -24,12 +24,12 @@ class EfficientNetConfig(ModelConfig):
     depth_coefficient: Coefficient = 3.1
     depth_divisor: Positive = 8
     kernel_sizes: list[Positive] = Field([3, 3, 5, 3, 5, 5, 3], min_length=1)
-    in_channels: list[Positive] = [32, 16, 24, 40, 80, 112, 192]
-    out_channels: list[Positive] = [16, 24, 40, 80, 112, 192, 320]
-    depthwise_padding: list[int] = []
-    strides: list[Literal[1, 2]] = [1, 2, 2, 2, 1, 2, 1]
-    num_block_repeats: list[Positive] = [1, 2, 2, 3, 3, 4, 1]
-    expand_ratios: list[Positive] = [1, 6, 6, 6, 6, 6, 6]
+    in_channels: list[Positive] = Field([32, 16, 24, 40, 80, 112, 192])
+    out_channels: list[Positive] = Field([16, 24, 40, 80, 112, 192, 320])
+    depthwise_padding: list[int] = Field([])
+    strides: list[Literal[1, 2]] = Field([1, 2, 2, 2, 1, 2, 1])
+    num_block_repeats: list[Positive] = Field([1, 2, 2, 3, 3, 4, 1])
+    expand_ratios: list[Positive] = Field([1, 6, 6, 6, 6, 6, 6])
     hidden_act: str | None = "swish"
     hidden_dim: Positive = 2560
     pooling_type: str = "mean"
@@ -79,9 +79,7 @@ class EfficientNet(Architecture):
             layers, name + "convolution", name + "batchnorm", layers.start(), stride=2, pads=(0, 1), act=True
         )
         number = 0
-        kinds = zip(
-            config.kernel_sizes, config.strides, config.expand_ratios, config.num_block_repeats, strict=True
-        )
+        kinds = zip(config.kernel_sizes, config.strides, config.expand_ratios, config.num_block_repeats, strict=True)
         for kernel, stride, ratio, repeats in kinds:
             for repeat in range(math.ceil(config.depth_coefficient * repeats)):
                 first = repeat == 0
@@ -111,8 +109,6 @@ class EfficientNet(Architecture):
         found = self._unit(layers, name + "projection.project_conv", name + "projection.project_bn", found)
         return layers.add(found, value) if adds else found
 
-    def _unit(
-        self, layers: Any, name: str, norm: str, value: Any, *, act: bool = False, **values: Any
-    ) -> Any:
+    def _unit(self, layers: Any, name: str, norm: str, value: Any, *, act: bool = False, **values: Any) -> Any:
         found = layers.convolution(name, value, norm=norm, eps=self.config.batch_norm_eps, **values)
         return layers.activate(self.config.hidden_act, found) if act else found

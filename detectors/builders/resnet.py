@@ -101,9 +101,7 @@ class ResNet(Architecture):
         value = layers.activate("relu", self.unit(layers, name + "layer.1", value, stride=second))
         return self.unit(layers, name + "layer.2", value)
 
-    def unit(
-        self, layers: Any, name: str, value: Any, *, stride: int = 1, groups: int = 1, act: bool = False
-    ) -> Any:
+    def unit(self, layers: Any, name: str, value: Any, *, stride: int = 1, groups: int = 1, act: bool = False) -> Any:
         """Return a convolution with its normalization; `act`: and the activation."""
         margin = layers.weight(name + ".convolution.weight").shape[-1] // 2
         found = layers.convolution(
