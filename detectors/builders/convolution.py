@@ -173,7 +173,7 @@ def convolve(value: Array, kernel: Array, stride: int, pads: tuple[int, int], gr
             for column in range(size):
                 plane = padded[:, row : row + stride * rows : stride, column : column + stride * columns : stride]
                 found += np.multiply(plane[:, :rows, :columns], kernel[:, 0, row, column, None, None], out=product)
-        return found
+        return np.asarray(found, dtype=np.float32)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))[:, ::stride, ::stride]
     flat = windows.transpose(0, 3, 4, 1, 2).reshape(groups, inputs * size * size, rows * columns)
     return np.asarray(kernel.reshape(groups, outputs // groups, -1) @ flat, np.float32).reshape(outputs, rows, columns)

@@ -110,7 +110,7 @@ def assert_equal(folder: Path, height: int, width: int) -> None:
     network = architecture(folder)
     assert run(network.build(height, width), pixels) == pytest.approx(softmax(logits), abs=2e-6)
     assert softmax(network.forward(pixels)) == pytest.approx(softmax(logits), abs=1e-5)
-    assert network.forward(pixels) == pytest.approx(logits, abs=1e-5 * max(1, np.abs(logits).max()))
+    assert network.forward(pixels) == pytest.approx(logits, abs=1e-5 * max(1.0, float(np.abs(logits).max())))
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
