@@ -49,8 +49,9 @@ class ConvolutionGraph(GraphBuilder):
             bias = self.weight(name + ".bias")
         else:
             parts = (self.weight(f"{norm}.{part}") for part in ("weight", "bias", "running_mean", "running_var"))
-            scale, shift = _affine(*parts, eps=eps)
-            kernel, bias = kernel * scale[:, None, None, None], shift
+            with np.errstate(over="ignore", invalid="ignore"):  # the known picture's answer shows it
+                scale, shift = _affine(*parts, eps=eps)
+                kernel, bias = kernel * scale[:, None, None, None], shift
         names = [value, self.constant(name + ".weight", kernel), self.constant(name + ".bias", bias)]
         before, after = pads
         shape = list(kernel.shape[2:])
