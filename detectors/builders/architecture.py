@@ -17,7 +17,14 @@ from detectors.photos.image import decode
 from detectors.preprocess import Preprocessing
 
 # The class in config.json's `architectures` -> module:class of its builder.
-ARCHITECTURES = {"ViTForImageClassification": "detectors.builders.vit:PlainViT"}
+ARCHITECTURES = {
+    "ConvNextForImageClassification": "detectors.builders.convnext:ConvNext",
+    "ConvNextV2ForImageClassification": "detectors.builders.convnext:ConvNextV2",
+    "EfficientNetForImageClassification": "detectors.builders.efficientnet:EfficientNet",
+    "RegNetForImageClassification": "detectors.builders.resnet:RegNet",
+    "ResNetForImageClassification": "detectors.builders.resnet:ResNet",
+    "ViTForImageClassification": "detectors.builders.vit:PlainViT",
+}
 
 
 class Architecture(ABC):
