@@ -16,7 +16,7 @@ from detectors.files import FolderLocks
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig
 from detectors.models.labels import LABEL_KEY, chosen_index, contradiction, is_by_name
-from detectors.models.manifest import NAME, BranchModel, Manifest, branch_model, is_outdated, same_branches
+from detectors.models.manifest import NAME, BranchModel, Manifest, branch_model, is_outdated, same_branches, with_threshold
 from detectors.models.sources import find_original, model_folder, variant_folder
 from detectors.registry import BACKENDS, FUSED, VARIANTS, backend_class, detector_class, network_class
 
@@ -56,7 +56,7 @@ class PreparedModel:
             ModelError: a manifest can't be read.
         """
         folder = model_folder(config, models_dir)
-        manifest = Manifest.read(folder)
+        manifest = with_threshold(Manifest.read(folder), config.threshold)
         variants = {}
         for precision, backend in wanted:
             with suppress(NotPrepared):
@@ -107,7 +107,7 @@ class PreparedModel:
         if manifest.output.index != self.manifest.output.index:
             raise NotPrepared(f"{folder} was made while another class counted as roadwork: make it again")
         # The spread is that of the mapped answers: one without the other would be drift.
-        update = {"calibration": self.manifest.calibration, "predictions": self.manifest.predictions}
+        update = {name: getattr(self.manifest, name) for name in ("calibration", "predictions", "judged")}
         return folder, manifest.model_copy(update=update)
 
     def has(self, precision: str, backend: str) -> bool:

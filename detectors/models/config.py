@@ -6,14 +6,15 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from detectors.errors import DetectorConfigError, NoConfig
-from detectors.models.calibration import WORTH_ANSWERING, Fusion
+from detectors.models.calibration import WORTH_ANSWERING, Fusion, Inside
 from detectors.models.documents import faults, read_yaml, shown
+from detectors.models.hf_config import allowed
 from detectors.models.labels import INDEX_KEY, LABEL_KEY
 
 VIT, YOLO, THIRD, KERAS = "vit_config", "yolo_weights_path", "googlenet_fusion_path", "use_keras"
@@ -23,6 +24,8 @@ FUSION_KEYS = {VIT, YOLO, THIRD, KERAS}
 YOLO_CLASS_KEY = "roadwork_class_index"  # of its YOLO branch
 MAX_PASTED_CHARACTERS = 2000  # characters of what is to be pasted
 DEFAULTS = {VIT: "ViT_roadwork.yaml", YOLO: "best.pt"}
+
+THRESHOLDS = "a number above 0 and below 1, such as 0.35, is allowed"
 
 SHIPPED = Path(__file__).parents[1] / "configs"
 SOURCES = ("hf_repo", "weights_path", "model_folder", "branches")
@@ -75,6 +78,9 @@ class DetectorConfig(BaseModel):
     model_folder: Path | None = Field(None, description="a folder that `roadwork-miner export` has written")
     roadwork_label: str | None = Field(None, description="the class that means roadwork, by name or number")
     roadwork_class_index: int | None = Field(None, ge=0, description="the class that means roadwork, by number")
+    threshold: Annotated[Inside | None, allowed(THRESHOLDS)] = Field(
+        None, description="what the model says counts as roadwork above this number; it is moved to 0.5"
+    )
     letterbox: bool = Field(False, description="fit the whole picture between black bars, in place of resize and crop")
     branches: dict[str, "DetectorConfig"] | None = Field(None, description="of an Ensemble: its models, by a name")
     fusion: Fusion | None = Field(None, description="of an Ensemble: how they become one; default: their mean")
@@ -171,6 +177,10 @@ def _complete(config: DetectorConfig, path: Path, where: str) -> DetectorConfig:
     branches = {name: _branch(branch, path, f"{where}: branches.{name}") for name, branch in config.branches.items()}
     fusion = config.fusion or Fusion(branches=list(branches))
     _check_fusions(fusion, config.fallbacks, set(branches), where)
+    if config.threshold is not None and fusion.threshold != 0.5:
+        raise DetectorConfigError(
+            f"{where}: threshold={config.threshold}: fusion.threshold={fusion.threshold} is one already: remove either"
+        )
     return config.model_copy(update={"branches": branches, "fusion": fusion})
 
 
@@ -181,6 +191,11 @@ def _branch(branch: DetectorConfig, path: Path, where: str) -> DetectorConfig:
             path = find_config(str(path.parent / Path(named).expanduser()))
         own = {key: getattr(branch, key) for key in branch.model_fields_set - {"config"}}
         branch = _read(path).model_copy(update={"detector": branch.detector} | own)
+    if branch.threshold is not None:
+        raise DetectorConfigError(
+            f"{where}: threshold={branch.threshold}: what the branches say together has one, which stands beside "
+            f"`branches`; `threshold: null` in a branch takes out that of its own file"
+        )
     if branch.branches is not None:  # asked before they are read: a file may name itself
         raise DetectorConfigError(f"{where}: a branch can't have branches")
     return _complete(branch, path, where if named is None else path.name)

@@ -202,6 +202,18 @@ class Manifest(_Part):
                 raise ModelError(f"{path} does not match its sum in {NAME}; remove the folder and make it again")
 
 
+def with_threshold(manifest: Manifest, threshold: float | None) -> Manifest:
+    """Return what a manifest says once the YAML file's threshold counts, in place of any calibration; None: as it is.
+
+    What was counted of the answers on either side of 0.5, or in tenths, is that of another map.
+    """
+    if threshold is None:
+        return manifest
+    judged = manifest.judged and manifest.judged.model_copy(update={"sensitivity": None, "specificity": None})
+    update = {"calibration": Calibration(threshold=threshold), "predictions": None, "judged": judged}
+    return manifest.model_copy(update=update)
+
+
 def branch_model(manifest: Manifest) -> BranchModel:
     """Return what an ensemble remembers of a branch's model."""
     sums = hashlib.sha256(json.dumps(sorted(manifest.files.items())).encode()).hexdigest()
