@@ -43,7 +43,7 @@ def make_onnx(
     form = np.float16 if kind == TensorProto.FLOAT16 else np.float32
     weights: dict[str, Any] = {
         "kernel": random.normal(0, 0.3, (8, 3, 8, 8)).astype(form),
-        "head": random.normal(0, 3, (8, classes)).astype(form),
+        "head": random.normal(0, 0.6, (8, classes)).astype(form),
         "bias": random.normal(0, 0.1, classes).astype(form),
     }
     nodes, now = [], "picture"

@@ -7,12 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import onnx
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from detectors.models import MODEL_FILE
-from detectors.models.hf_config import PROCESSOR_FILE
 from tests.house import ROOT, modules
 from tests.models import make_vit
 from tests.photos import fill
