@@ -153,7 +153,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "logits that are called probabilities": (YAML.replace("logits", "probability"), {}, "output: logits"),
     "probabilities that are called logits": (YAML, {"last": "Softmax"}, "output: probability"),
     "sigmoids that are called probabilities": (
-        YAML.replace("logits", "probability").replace("no_", "cat, no_"), {"last": "Sigmoid", "classes": 3}, "add up to",
+        YAML.replace("logits", "probability").replace("no_", "cat, no_"), {"last": "Sigmoid", "classes": 3}, "add up",
     ),
     "a softmax over one class": (ONE.replace("logits", "probability"), {"classes": 1, "last": "Softmax"}, "one class"),
     "no label for roadwork": (YAML.replace("roadwork", "cat"), {}, "roadwork_label"),

@@ -1,4 +1,4 @@
-"""An operator's ONNX file with a threshold, from the file to a validator's answer, and another threshold by a reload."""
+"""An operator's ONNX file with a threshold, to a validator's answer; and another threshold by a reload."""
 
 import signal
 import subprocess
