@@ -148,7 +148,7 @@ class OnnxFileExporter(Exporter):
     @property
     def _is_nhwc(self) -> bool:
         dimensions = self._session.get_inputs()[0].shape
-        return dimensions[1] != 3 and dimensions[3] == 3
+        return bool(dimensions[1] != 3 and dimensions[3] == 3)
 
     def _input(self, graph: Any) -> tuple[str, tuple[int, int]]:
         """Return the name of the input, and the height and width of a picture."""

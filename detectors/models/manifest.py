@@ -222,7 +222,7 @@ def with_threshold(manifest: Manifest, threshold: float | None) -> Manifest:
     if threshold is None:
         return manifest
     judged = manifest.judged and manifest.judged.model_copy(update={"sensitivity": None, "specificity": None})
-    update = {"calibration": Calibration(threshold=threshold), "predictions": None, "judged": judged}
+    update = {"calibration": Calibration(threshold=threshold, temperature=1.0), "predictions": None, "judged": judged}
     return manifest.model_copy(update=update)
 
 

@@ -40,8 +40,8 @@ def _crop(value: object) -> object:
         return None
     if word in ("center", "centre"):
         return 1.0
-    if type(word) in (int, float) and (0 < word <= 1 or (word == int(word) and 1 < word <= MAX_SIDE)):  # type: ignore[operator]
-        return float(word)  # type: ignore[arg-type]
+    if isinstance(word, int | float) and word is not True and (0 < word <= 1 or word in range(2, MAX_SIDE + 1)):
+        return float(word)
     raise ValueError(
         "none (the picture is squeezed), center (the shorter side fills the input), a share up to 1 of the shorter "
         "side, or what the shorter side is resized to before the crop (pixels), is allowed"
