@@ -16,7 +16,16 @@ from detectors.files import FolderLocks
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig
 from detectors.models.labels import LABEL_KEY, chosen_index, contradiction, is_by_name
-from detectors.models.manifest import NAME, BranchModel, Manifest, branch_model, is_outdated, same_branches
+from detectors.models.manifest import (
+    NAME,
+    NO_REFERENCE,
+    BranchModel,
+    Manifest,
+    branch_model,
+    is_outdated,
+    same_branches,
+    with_threshold,
+)
 from detectors.models.sources import find_original, model_folder, variant_folder
 from detectors.registry import BACKENDS, FUSED, VARIANTS, backend_class, detector_class, network_class
 
@@ -56,7 +65,7 @@ class PreparedModel:
             ModelError: a manifest can't be read.
         """
         folder = model_folder(config, models_dir)
-        manifest = Manifest.read(folder)
+        manifest = with_threshold(Manifest.read(folder), config.threshold)
         variants = {}
         for precision, backend in wanted:
             with suppress(NotPrepared):
@@ -107,7 +116,7 @@ class PreparedModel:
         if manifest.output.index != self.manifest.output.index:
             raise NotPrepared(f"{folder} was made while another class counted as roadwork: make it again")
         # The spread is that of the mapped answers: one without the other would be drift.
-        update = {"calibration": self.manifest.calibration, "predictions": self.manifest.predictions}
+        update = {name: getattr(self.manifest, name) for name in ("calibration", "predictions", "judged")}
         return folder, manifest.model_copy(update=update)
 
     def has(self, precision: str, backend: str) -> bool:
@@ -242,6 +251,10 @@ def _load(name: str, model: PreparedModel, backend: str, options: RunOptions, pr
     for doubt in filter(None, (class_doubt(config, manifest), judged_doubt(manifest))):
         log.warning("%s: roadwork = %s, but %s: its answers are likely reversed; %s",
                     folder, manifest.output.words, doubt, remedy(config))  # fmt: skip
+    if manifest.parity.reference == NO_REFERENCE:
+        log.info("%s: %s", folder, manifest.parity.caveat)
+    if config.threshold is not None:
+        log.info("%s: what the model says counts as roadwork above %g (threshold)", config.path.name, config.threshold)
     folder, manifest = model.variant(precision, backend)
     if is_outdated(manifest):
         log.info(
@@ -262,10 +275,10 @@ def _load(name: str, model: PreparedModel, backend: str, options: RunOptions, pr
     manifest.verify(folder, but=MODEL_FILE if optimized is not None or runs_here is None else None)
     original = None
     if BACKENDS[backend].original:
-        if config.model_folder is not None:
+        if config.model_folder is not None or config.onnx_path is not None:
             raise ModelError(
                 f"the {backend} backend needs the original weights (hf_repo or weights_path), "
-                f"and {config.path.name} names an exported model"
+                f"and {config.path.name} names {'an exported model' if config.onnx_path is None else 'an ONNX file'}"
             )
         original = find_original(config, manifest.revision).path
     return network_class(name)(ModelFiles(folder, manifest, original, optimized), runs, options)

@@ -99,6 +99,7 @@ class MethodEntry:
     whole: bool = False
 
 
+OWN_GRAPH = "detectors.export.onnx_file:OnnxFileExporter"  # of an ONNX file, whichever detector serves it
 DETECTORS = {
     "ViT": DetectorEntry(
         "detectors.network:ViT", "starter.yaml", "detectors.export.hf:ViTExporter", "transformers", "export"
@@ -175,9 +176,9 @@ def network_class(name: str) -> "type[Network]":
     return cast("type[Network]", _resolve("detector with a graph of its own", table, name))
 
 
-def exporter_class(name: str) -> "type[Exporter]":
-    """Return the class that turns a detector's original weights into ONNX."""
-    table = {known: entry.exporter for known, entry in DETECTORS.items() if entry.exporter}
+def exporter_class(name: str, *, is_graph: bool = False) -> "type[Exporter]":
+    """Return the class that turns a detector's original weights, or a graph of one's own, into one that serves."""
+    table = {known: OWN_GRAPH if is_graph else entry.exporter for known, entry in DETECTORS.items() if entry.exporter}
     return cast("type[Exporter]", _resolve("detector", table, name))
 
 

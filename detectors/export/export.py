@@ -9,7 +9,6 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 from PIL import Image
 
@@ -18,9 +17,10 @@ from detectors.base import ModelFiles, RunOptions
 from detectors.errors import DetectorConfigError, InferenceError, ModelError, library_errors
 from detectors.models.config import DetectorConfig
 from detectors.models.labels import is_by_name, refuse_constant, roadwork_index
-from detectors.models.manifest import Manifest, Output, Parity, Source, sha256
+from detectors.models.manifest import Activation, Manifest, Output, Parity, Source, sha256
 from detectors.models.sources import Original, find_original, model_name, remember_revision
 from detectors.models.store import keep_calibration, move_into_place, move_weights_out, package_versions
+from detectors.network import Network
 from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture, parity_pictures
 from detectors.preprocess import Preprocessing, letterboxed
@@ -47,7 +47,7 @@ class Exporter(ABC):
         *_, height, width = preprocessing.shape
         return letterboxed(decode(data), width, height, preprocessing.resample)
 
-    def output(self, labels: Mapping[int, str], activation: Literal["softmax", "sigmoid", "none"]) -> Output:
+    def output(self, labels: Mapping[int, str], activation: Activation) -> Output:
         """Say which output means roadwork, by the configuration and the labels' names.
 
         Raises:
@@ -92,6 +92,34 @@ class Exporter(ABC):
     def reference(self) -> Callable[[bytes], float]:
         """Return the library's own pipeline: an encoded photo to the probability of roadwork."""
 
+    def compare(self, exported: Network, photos: Sequence[bytes]) -> Parity:
+        """Compare the exported graph's answers with the library's own.
+
+        Raises:
+            ModelError: they differ by more than `MAX_DIFFERENCE`, or the library has no number for a photo.
+            InferenceError: the graph has none.
+        """
+        reference = self.reference()
+        expected = [reference(photo) for photo in photos]
+        differences = [
+            abs(exported.predict(photo).probability - value) for photo, value in zip(photos, expected, strict=True)
+        ]
+        if not all(math.isfinite(value) for value in expected):
+            raise ModelError(
+                f"{self.reference_name} has no number for a picture: the weights of this {self.kind} overflow"
+            )
+        if not max(differences) <= MAX_DIFFERENCE:  # a NaN is refused too
+            raise ModelError(
+                f"the exported model's probabilities differ from {self.reference_name}'s by up to "
+                f"{max(differences):.2g} on {len(photos)} pictures; at most {MAX_DIFFERENCE} is allowed"
+            )
+        return Parity(
+            reference=self.reference_name,
+            pictures=len(photos),
+            max_difference=max(differences),
+            mean_difference=sum(differences) / len(differences),
+        )
+
 
 def prepare(
     detector: str,
@@ -130,7 +158,7 @@ def prepare(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        exporter = exporter_class(detector)(original.path, config)
+        exporter = exporter_class(detector, is_graph=config.onnx_path is not None)(original.path, config)
         _fill(partial, detector, exporter, original, model_name(config), pictures, progress)
         keep_calibration(folder, partial)
         move_into_place(partial, folder)
@@ -198,25 +226,8 @@ def _fill(
     photos = [*parity_pictures(), *(pictures or ())]
     try:
         with library_errors(f"a {kind} can't be asked by {exporter.reference_name}", WAY_OUT):
-            reference = exporter.reference()
-            expected = [reference(photo) for photo in photos]
-            differences = [
-                abs(exported.predict(photo).probability - value) for photo, value in zip(photos, expected, strict=True)
-            ]
+            parity = exporter.compare(exported, photos)
             known = exported.judge(decode(known_picture())).probability
     except InferenceError as error:
         raise ModelError(f"the exported {kind} has no answer to a picture of the comparison: {error}") from error
-    if not all(math.isfinite(value) for value in expected):
-        raise ModelError(f"{exporter.reference_name} has no number for a picture: the weights of this {kind} overflow")
-    if not max(differences) <= MAX_DIFFERENCE:  # a NaN is refused too
-        raise ModelError(
-            f"the exported model's probabilities differ from {exporter.reference_name}'s by up to "
-            f"{max(differences):.2g} on {len(photos)} pictures; at most {MAX_DIFFERENCE} is allowed"
-        )
-    parity = Parity(
-        reference=exporter.reference_name,
-        pictures=len(photos),
-        max_difference=max(differences),
-        mean_difference=sum(differences) / len(differences),
-    )
     draft.model_copy(update={"known_answer": known, "parity": parity}).write(folder)

@@ -15,9 +15,15 @@ from PIL import Image
 from detectors.errors import ModelError
 from detectors.export.export import Exporter
 from detectors.models import MODEL_FILE
-from detectors.models.hf_config import PROCESSOR_FILE
+from detectors.models.documents import shown, some
+from detectors.models.hf_config import PROCESSOR_FILE, ULTRALYTICS
 from detectors.models.manifest import Output
+from detectors.models.onnx_file import FILTERS
 from detectors.preprocess import from_processor_config
+
+ORDER = ("Resize", "CenterCrop", "ToTensor", "Normalize")  # of the transforms
+NEEDED, EDGE = "ToTensor", "shortest_edge"
+STRIDE = 32  # pixels; Ultralytics exports multiples of it alone
 
 
 class YOLOExporter(Exporter):
@@ -49,6 +55,11 @@ class YOLOExporter(Exporter):
         processor = _processor_config(model.predictor.transforms.transforms) | (
             {"letterbox": True} if self.config.letterbox else {}
         )
+        *_, height, width = from_processor_config(processor).shape
+        if height % STRIDE or width % STRIDE:
+            raise ModelError(
+                f"the network's transforms end at {height} × {width} pixels: Ultralytics exports multiples of {STRIDE}"
+            )
         (folder / PROCESSOR_FILE).write_text(json.dumps(processor, indent=2) + "\n", encoding="utf-8")
         with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(io.StringIO()):
             # The exporter writes beside the checkpoint, whose folder may not be ours.
@@ -56,7 +67,7 @@ class YOLOExporter(Exporter):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # tracer warnings: the shape is fixed on purpose
                 written = load_yolo(copy).export(
-                    format="onnx", imgsz=list(model.predictor.imgsz), dynamic=False, simplify=False, device="cpu"
+                    format="onnx", imgsz=[height, width], dynamic=False, simplify=False, device="cpu"
                 )
             shutil.move(written, folder / MODEL_FILE)
         return output
@@ -82,22 +93,31 @@ class YOLOExporter(Exporter):
 
 
 def _processor_config(transforms: list[Any]) -> dict[str, Any]:
-    """Put torchvision's Resize, CenterCrop, ToTensor, Normalize into the words of transformers."""
-    kinds = [type(step).__name__ for step in transforms]
-    if kinds != ["Resize", "CenterCrop", "ToTensor", "Normalize"]:
-        raise ModelError(f"the network brings transforms of its own, which are not supported: {', '.join(kinds)}")
-    resize, crop, _, normalize = transforms
-    size = resize.size
-    filters = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
-    height, width = crop.size if not isinstance(crop.size, int) else (crop.size, crop.size)
-    exact = not isinstance(size, int) and len(size) == 2
-    return {
-        "image_processor_type": "UltralyticsClassify",
-        "size": {"height": size[0], "width": size[1]}
-        if exact
-        else {"shortest_edge": size if isinstance(size, int) else size[0]},
-        "resample": filters[resize.interpolation.value],
-        "crop_size": {"height": int(height), "width": int(width)},
-        "image_mean": [float(value) for value in normalize.mean],
-        "image_std": [float(value) for value in normalize.std],
-    }
+    """Put torchvision's Resize, CenterCrop, ToTensor and Normalize into the words of transformers.
+
+    A checkpoint may bring its own, which YOLO.predict uses where their size is the network's; any but the tensor's may
+    be left out.
+    """
+    steps = {type(step).__name__: step for step in transforms}
+    if [type(step).__name__ for step in transforms] != [kind for kind in ORDER if kind in steps] or NEEDED not in steps:
+        kinds = some([shown(type(step).__name__)[1:-1] for step in transforms], len(transforms))
+        raise ModelError(
+            f"the network brings transforms of its own that are not known here: {kinds}; {', '.join(ORDER)} are, in "
+            "this order: train it with these, or take them out of the checkpoint (model.transforms)"
+        )
+    values: dict[str, Any] = {"image_processor_type": ULTRALYTICS, "image_mean": [0.0] * 3, "image_std": [1.0] * 3}
+    values |= {"do_resize": "Resize" in steps, "do_center_crop": "CenterCrop" in steps}
+    if (resize := steps.get("Resize")) is not None:
+        if resize.max_size is not None:
+            raise ModelError(f"the network's Resize has max_size={resize.max_size}, which leaves the size open")
+        sides = [resize.size] if isinstance(resize.size, int) else list(resize.size)
+        values["size"] = dict(zip(("height", "width"), sides, strict=True)) if len(sides) == 2 else {EDGE: sides[0]}
+        values["resample"] = FILTERS[resize.interpolation.value]
+    if (crop := steps.get("CenterCrop")) is not None:
+        height, width = crop.size if not isinstance(crop.size, int) else (crop.size, crop.size)
+        values["crop_size"] = {"height": int(height), "width": int(width)}
+    if (normalize := steps.get("Normalize")) is not None:
+        for key, numbers in (("image_mean", normalize.mean), ("image_std", normalize.std)):
+            given = [float(value) for value in numbers]
+            values[key] = given * 3 if len(given) == 1 else given
+    return values

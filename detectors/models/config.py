@@ -6,15 +6,17 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from detectors.errors import DetectorConfigError, NoConfig
-from detectors.models.calibration import WORTH_ANSWERING, Fusion
+from detectors.models.calibration import WORTH_ANSWERING, Fusion, Inside
 from detectors.models.documents import faults, read_yaml, shown
+from detectors.models.hf_config import BILINEAR, Deviation, Mean, allowed
 from detectors.models.labels import INDEX_KEY, LABEL_KEY
+from detectors.models.onnx_file import KEYS, NEEDED, Crop, GraphOutput, InputSize, Labels, Resample
 
 VIT, YOLO, THIRD, KERAS = "vit_config", "yolo_weights_path", "googlenet_fusion_path", "use_keras"
 log = logging.getLogger(__name__)
@@ -24,8 +26,10 @@ YOLO_CLASS_KEY = "roadwork_class_index"  # of its YOLO branch
 MAX_PASTED_CHARACTERS = 2000  # characters of what is to be pasted
 DEFAULTS = {VIT: "ViT_roadwork.yaml", YOLO: "best.pt"}
 
+THRESHOLDS = "a number above 0 and below 1, such as 0.35, is allowed"
+
 SHIPPED = Path(__file__).parents[1] / "configs"
-SOURCES = ("hf_repo", "weights_path", "model_folder", "branches")
+SOURCES = ("hf_repo", "weights_path", "onnx_path", "model_folder", "branches")
 
 
 def translated(path: Path, values: Mapping[str, Any], shipped: Path) -> str:
@@ -72,9 +76,20 @@ class DetectorConfig(BaseModel):
     revision: str = Field("main", description="branch, tag or, better, commit of hf_repo")
     subfolder: str | None = Field(None, description="the folder of the model within hf_repo")
     weights_path: Path | None = Field(None, description="an Ultralytics .pt file")
+    onnx_path: Path | None = Field(None, description="an ONNX file of one's own; the keys up to `output` are its alone")
+    input_size: InputSize = Field(None, description="N or [height, width] in pixels; default: the graph's own")
+    mean: Mean = Field(None, description="of each channel, of pixels from 0 to 1; of 0 to 255 if a number is above 1")
+    std: Deviation = Field(None, description="the deviation, likewise")
+    resample: Resample = Field(BILINEAR, description="the filter of the resize")
+    crop: Crop = Field(None, description="none, center, a share of the shorter side, or its pixels before the crop")
+    labels: Labels = Field(None, description="the names of the classes, in the order of the outputs")
+    output: GraphOutput | None = Field(None, description="logits, or probability where the graph ends in a softmax")
     model_folder: Path | None = Field(None, description="a folder that `roadwork-miner export` has written")
     roadwork_label: str | None = Field(None, description="the class that means roadwork, by name or number")
     roadwork_class_index: int | None = Field(None, ge=0, description="the class that means roadwork, by number")
+    threshold: Annotated[Inside | None, allowed(THRESHOLDS)] = Field(
+        None, description="what the model says counts as roadwork above this number; it is moved to 0.5"
+    )
     letterbox: bool = Field(False, description="fit the whole picture between black bars, in place of resize and crop")
     branches: dict[str, "DetectorConfig"] | None = Field(None, description="of an Ensemble: its models, by a name")
     fusion: Fusion | None = Field(None, description="of an Ensemble: how they become one; default: their mean")
@@ -106,7 +121,11 @@ class DetectorConfig(BaseModel):
         if self.branches is not None:
             return " + ".join(branch.source for branch in self.branches.values())
         within = f"/{self.subfolder}" if self.subfolder else ""
-        return f"{self.hf_repo}{within}" if self.hf_repo is not None else str(self.weights_path or self.model_folder)
+        return (
+            f"{self.hf_repo}{within}"
+            if self.hf_repo is not None
+            else str(self.weights_path or self.onnx_path or self.model_folder)
+        )
 
 
 def find_config(name: str) -> Path:
@@ -163,6 +182,7 @@ def _complete(config: DetectorConfig, path: Path, where: str) -> DetectorConfig:
         raise DetectorConfigError(f"{where}: exactly one of {', '.join(SOURCES)} is needed; found {found}")
     if config.subfolder is not None and config.hf_repo is None:
         raise DetectorConfigError(f"{where}: subfolder={config.subfolder}: only hf_repo has subfolders")
+    _check_onnx_keys(config, where)
     if config.branches is None:
         return _anchored(config.model_copy(update={"path": path}))
     for key in (LABEL_KEY, INDEX_KEY):
@@ -171,7 +191,23 @@ def _complete(config: DetectorConfig, path: Path, where: str) -> DetectorConfig:
     branches = {name: _branch(branch, path, f"{where}: branches.{name}") for name, branch in config.branches.items()}
     fusion = config.fusion or Fusion(branches=list(branches))
     _check_fusions(fusion, config.fallbacks, set(branches), where)
+    if config.threshold is not None and fusion.threshold != 0.5:
+        raise DetectorConfigError(
+            f"{where}: threshold={config.threshold}: fusion.threshold={fusion.threshold} is one already: remove either"
+        )
     return config.model_copy(update={"branches": branches, "fusion": fusion})
+
+
+def _check_onnx_keys(config: DetectorConfig, where: str) -> None:
+    """Refuse the keys of an ONNX file without one, and one without what no graph says of itself."""
+    given = [key for key in KEYS if key in config.model_fields_set and getattr(config, key) is not None]
+    if config.onnx_path is None and given:
+        raise DetectorConfigError(f"{where}: {', '.join(given)}: only onnx_path has these; a model's own files say it")
+    lacks = [key for key in NEEDED if config.onnx_path is not None and getattr(config, key) is None]
+    if lacks:
+        raise DetectorConfigError(f"{where}: onnx_path needs {', '.join(lacks)} as well: the graph does not say it")
+    if config.letterbox and config.crop is not None:
+        raise DetectorConfigError(f"{where}: crop={config.crop:g}: letterbox shows the whole picture: remove either")
 
 
 def _branch(branch: DetectorConfig, path: Path, where: str) -> DetectorConfig:
@@ -181,6 +217,11 @@ def _branch(branch: DetectorConfig, path: Path, where: str) -> DetectorConfig:
             path = find_config(str(path.parent / Path(named).expanduser()))
         own = {key: getattr(branch, key) for key in branch.model_fields_set - {"config"}}
         branch = _read(path).model_copy(update={"detector": branch.detector} | own)
+    if branch.threshold is not None:
+        raise DetectorConfigError(
+            f"{where}: threshold={branch.threshold}: what the branches say together has one, which stands beside "
+            f"`branches`; `threshold: null` in a branch takes out that of its own file"
+        )
     if branch.branches is not None:  # asked before they are read: a file may name itself
         raise DetectorConfigError(f"{where}: a branch can't have branches")
     return _complete(branch, path, where if named is None else path.name)

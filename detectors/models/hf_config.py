@@ -186,7 +186,7 @@ PROCESSORS: dict[str, dict[str, Any]] = {
 }
 
 
-def _allowed(words: str) -> WrapValidator:
+def allowed(words: str) -> WrapValidator:
     """Say in one sentence what a key may hold, where its type has several forms."""
 
     def check(value: object, handler: ValidatorFunctionWrapHandler) -> Any:
@@ -211,7 +211,7 @@ def _three(values: float | list[float] | None) -> list[float] | None:
 Size = Annotated[
     Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | dict[str, Side] | None,
     AfterValidator(_known_keys),
-    _allowed(
+    allowed(
         f"a whole number from 1 to {MAX_SIDE} (pixels), [height, width], or an object of height and width, of "
         "shortest_edge, or of what else transformers calls a size, is allowed"
     ),
@@ -219,16 +219,16 @@ Size = Annotated[
 Mean = Annotated[
     Number | Annotated[list[Number], Field(min_length=3, max_length=3)] | None,
     AfterValidator(_three),
-    _allowed("a number, or three of them for red, green and blue, is allowed"),
+    allowed("a number, or three of them for red, green and blue, is allowed"),
 ]
 Deviation = Annotated[
     Divisor | Annotated[list[Divisor], Field(min_length=3, max_length=3)] | None,
     AfterValidator(_three),
-    _allowed("a number from 0.000001 to 1000000, or three of them for red, green and blue, is allowed"),
+    allowed("a number from 0.000001 to 1000000, or three of them for red, green and blue, is allowed"),
 ]
 Filter = Annotated[
     Annotated[int, Field(ge=0, le=5)] | None,
-    _allowed("0 (nearest), 1 (lanczos), 2 (bilinear), 3 (bicubic), 4 (box) or 5 (hamming) is allowed"),
+    allowed("0 (nearest), 1 (lanczos), 2 (bilinear), 3 (bicubic), 4 (box) or 5 (hamming) is allowed"),
 ]
 
 

@@ -83,7 +83,7 @@ def refuse_constant(labels: Sequence[str], activation: str) -> None:
     Raises:
         DetectorConfigError: it is one.
     """
-    if len(labels) == 1 and activation != "sigmoid":
+    if len(labels) == 1 and activation not in ("sigmoid", "probability"):
         raise DetectorConfigError(
             f"the network has one class, {shown(labels[0])}, and says 1.0 of every picture: one that knows roads "
             f"without works as well is needed, or one whose single output goes through a sigmoid"

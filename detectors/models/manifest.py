@@ -16,10 +16,13 @@ from detectors.models.documents import faults
 from detectors.models.labels import contradiction, words
 
 NAME = MANIFEST_FILE
+NO_REFERENCE = "none"  # of an ONNX file of one's own
 NUMPY = "numpy"  # the reference where there is no torch
 HASH_BLOCK_BYTES = 16 * 2**20  # bytes that are hashed at a time
 
 Tenths = Annotated[list[Share], Field(min_length=10, max_length=10)]
+# none: they are probabilities already; probability: of one class alone, by a sigmoid within the graph.
+Activation = Literal["softmax", "sigmoid", "none", "probability"]
 Precision = Literal["fp32", "bf16", "int8"]
 PLAIN_VIT_BUILDER = "plain ViT graph"
 # The versions of the graphs that are built here, as a manifest's `made_with` has them.
@@ -49,7 +52,7 @@ class Output(_Part):
 
     index: int = Field(ge=0)
     labels: list[str]
-    activation: Literal["softmax", "sigmoid", "none"]
+    activation: Activation
     named: bool = False  # whether the configuration called the class by its name, whatever that says
 
     @model_validator(mode="after")
@@ -78,8 +81,17 @@ class Parity(_Part):
     mean_difference: float
 
     @property
+    def words(self) -> str:
+        """The comparison in a few words."""
+        if self.reference == NO_REFERENCE:
+            return f"no library to compare with; {self.pictures} pictures answered as the file does"
+        return f"within {self.max_difference:.1e} of {self.reference} on {self.pictures} pictures"
+
+    @property
     def caveat(self) -> str:
         """What the comparison can't show, or nothing: numpy gets its pictures from the code that serves."""
+        if self.reference == NO_REFERENCE:
+            return "compared with no library: labelled photos alone show whether its pictures are prepared rightly"
         return "compared with numpy only, which shares the preprocessing" if self.reference == NUMPY else ""
 
 
@@ -209,6 +221,18 @@ class Manifest(_Part):
                 raise ModelError(f"{path} does not match its sum in {NAME}; remove the folder and make it again")
 
 
+def with_threshold(manifest: Manifest, threshold: float | None) -> Manifest:
+    """Return what a manifest says once the YAML file's threshold counts, in place of any calibration; None: as it is.
+
+    What was counted of the answers on either side of 0.5, or in tenths, is that of another map.
+    """
+    if threshold is None:
+        return manifest
+    judged = manifest.judged and manifest.judged.model_copy(update={"sensitivity": None, "specificity": None})
+    update = {"calibration": Calibration(threshold=threshold, temperature=1.0), "predictions": None, "judged": judged}
+    return manifest.model_copy(update=update)
+
+
 def branch_model(manifest: Manifest) -> BranchModel:
     """Return what an ensemble remembers of a branch's model."""
     sums = hashlib.sha256(json.dumps(sorted(manifest.files.items())).encode()).hexdigest()
@@ -234,6 +258,8 @@ def sha256(path: Path) -> str:
 def is_outdated(manifest: Manifest) -> bool:
     """Return whether an older version than ours made this graph, or the graph that this one was made from."""
     made = manifest.made_with
+    if manifest.parity.reference == NO_REFERENCE:  # somebody else made it
+        return False
     if any(made[name] != version for name, version in CURRENT_BUILDERS.items() if name in made):
         return True
     # The first plain ViTs have no version.

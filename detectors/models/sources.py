@@ -13,6 +13,7 @@ from detectors.files import write_safely
 from detectors.models.checkpoint import FIRST_FILES, revision_files, weight_files, weight_names
 from detectors.models.config import SHIPPED, DetectorConfig
 from detectors.models.manifest import Manifest, sha256
+from detectors.models.onnx_file import KEYS, data_files
 
 DOWNLOAD_ROUNDS = 3  # what config.json names may be an index, which names shards
 
@@ -154,7 +155,7 @@ def is_hub(config: DetectorConfig) -> bool:
 def known_revision(config: DetectorConfig, models_dir: Path) -> str:
     """Return the revision as far as it can be known from this disk: a branch is the commit it last resolved to."""
     if not is_hub(config):
-        return _fingerprint(Path(config.source))
+        return _local_revision(config)
     if COMMIT.fullmatch(config.revision):
         return config.revision
     ref = _ref(config, models_dir)
@@ -181,7 +182,7 @@ def find_original(config: DetectorConfig, revision: str | None = None) -> Origin
     """
     if not is_hub(config):
         path = Path(config.source)
-        return Original(path, path.name, _fingerprint(path))
+        return Original(path, path.name, _local_revision(config))
     repo, wanted, within = str(config.hf_repo), revision or config.revision, config.subfolder or ""
     snapshot = fetch(repo, wanted, within)
     _verify_blobs(weight_files(snapshot / within))
@@ -219,13 +220,21 @@ def _verify_blobs(files: Iterable[Path]) -> None:
             raise ModelError(f"{path} is damaged; remove it and fetch it again")
 
 
-def _fingerprint(path: Path) -> str:
+def _local_revision(config: DetectorConfig) -> str:
+    """Return a revision for local weights; what the YAML file says of an ONNX file is part of the model."""
+    if config.onnx_path is None:
+        return _fingerprint(Path(config.source))
+    return _fingerprint(config.onnx_path, *(repr(getattr(config, key)) for key in KEYS))
+
+
+def _fingerprint(path: Path, *more: str) -> str:
     """Return a revision for local weights, from names, sizes and times: hashing 350 MB at every start is too slow."""
     if path.is_dir():
         files = revision_files(path)
     elif path.is_file():
-        files = [path]
+        files = [path, *(data_files(path) if more else ())]
     else:
         raise DetectorConfigError(f"the model {path} does not exist")
     facts = [(file.name, os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in files]  # noqa: PTH116
-    return "local-" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+    known = repr([facts, *more] if more else facts)
+    return "local-" + hashlib.sha256(known.encode()).hexdigest()[:12]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from detectors.files import write_safely
 from detectors.models import MODEL_FILE
@@ -83,9 +84,16 @@ def move_weights_out(folder: Path) -> None:
 
     graph = onnx.load(path)
     path.unlink()
+    save_with_data(graph, path)
+
+
+def save_with_data(graph: Any, path: Path) -> None:
+    """Write a graph with its weights in a file beside it."""
+    import onnx
+
     data = path.name + ".data"
     onnx.save_model(graph, path, save_as_external_data=True, location=data, size_threshold=1024)
-    (folder / data).chmod(0o644)  # onnx writes it for the owner alone
+    path.with_name(data).chmod(0o644)  # onnx writes it for the owner alone
 
 
 def package_versions(packages: Sequence[str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from detectors.base import Judgement, Way
@@ -32,7 +33,7 @@ def make_faster_ensemble(config: DetectorConfig, order: PrecisionRequest) -> Pat
     (target / NAME).unlink(missing_ok=True)  # of other variants than those that come now
     for name, branch in model.branches.items():
         order.progress(f"branch {name}")
-        make_faster(branch.folder, order)
+        make_faster(branch.folder, replace(order, threshold=None))  # the whole has one
     model = PreparedModel.find(config, order.models_dir, [(precision, backend)])
     order.progress("what the branches say together")
     judged = _judge(model, order)

@@ -16,7 +16,7 @@ from detectors.backends.ort_cache import ensure_graph
 from detectors.base import ModelFiles, RunOptions
 from detectors.errors import InferenceError, ModelError, library_errors
 from detectors.models import MODEL_FILE
-from detectors.models.manifest import Gate, Manifest, Precision, sha256
+from detectors.models.manifest import Gate, Manifest, Precision, sha256, with_threshold
 from detectors.models.sources import variant_folder
 from detectors.models.store import move_into_place, package_versions
 from detectors.network import Network
@@ -138,6 +138,7 @@ class PrecisionRequest:
         photos: to calibrate on, and others to judge on.
         max_flips: share of the pictures that may change sides.
         progress: is told each step.
+        threshold: of the YAML file, at which sides are told apart; None: the manifest's.
     """
 
     precision: Precision
@@ -147,6 +148,7 @@ class PrecisionRequest:
     photos: CalibrationPhotos = field(default_factory=CalibrationPhotos.by_arithmetic)
     max_flips: float = MAX_FLIPS
     progress: Callable[[str], None] = lambda _: None
+    threshold: float | None = None
 
 
 @dataclass(slots=True)
@@ -171,7 +173,8 @@ def make_faster(folder: Path, order: PrecisionRequest) -> Path:
     found = recipes(precision, backend)
     if not found:
         raise ModelError(f"there is no {precision} for the backend {backend!r}")
-    fp32 = network_class(manifest.detector)(ModelFiles(folder, manifest, None), backend_class(DEFAULT), order.options)
+    mapped = with_threshold(manifest, order.threshold)
+    fp32 = network_class(manifest.detector)(ModelFiles(folder, mapped, None), backend_class(DEFAULT), order.options)
     target = variant_folder(manifest, order.models_dir, precision, backend)
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

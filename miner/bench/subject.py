@@ -81,6 +81,8 @@ def lacks_library(detector: str, config: DetectorConfig) -> str | None:
     if config.branches is not None:
         lacks = (lacks_library(branch.detector, branch) for branch in config.branches.values())
         return next((lack for lack in lacks if lack is not None), None)
+    if config.onnx_path is not None:
+        return f"needs a library that made the model, and {config.path.name} names an ONNX file"
     library, extra = DETECTORS[detector].library, DETECTORS[detector].extra
     for package in ("torch", library):
         if find_spec(package) is None:

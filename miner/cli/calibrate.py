@@ -126,6 +126,8 @@ def _store(
     except OSError as error:
         raise ConfigurationError(f"{folder} can't be written: {error.strerror or error}") from error
     print(f"{folder}: {'calibrated' if calibration is not None else 'no calibration any more'}", file=sys.stderr)
+    if calibration is not None and config.threshold is not None:
+        print(f"{config.path.name} has threshold: {config.threshold}, which goes before it: remove it", file=sys.stderr)
     if calibration is not None and any(folder.parent.glob(f"{folder.name}.*-*")):
         print(
             "its faster variants take it over; `export --precision` judges them anew at this threshold", file=sys.stderr

@@ -9,7 +9,7 @@ from detectors.machine import allowed_cores
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig, read_config
 from detectors.models.inventory import architecture, faults_of, named, size_of, stored_models
-from detectors.models.manifest import NAME, Manifest, is_outdated
+from detectors.models.manifest import NAME, NO_REFERENCE, Manifest, is_outdated
 from miner.bench.machine import multiply_adds
 from miner.errors import ConfigurationError
 from miner.inference.plan import plan_of, stored_plan
@@ -94,6 +94,9 @@ def _facts(model: PreparedModel, branch: str, serves: str) -> ModelDescription:
     evidence = calibration.evidence if calibration is not None else None
     doubts = [class_doubt(model.config, manifest), judged_doubt(manifest), manifest.parity.caveat]
     doubts.append("made by an older exporter, whose graph is slower" if is_outdated(manifest) else "")
+    stored = Manifest.read(model.folder).calibration
+    if model.config.threshold is not None and stored is not None:
+        doubts.append(f"its calibration ({stored.threshold:.3f}) is passed over: the YAML file has a threshold")
     parts, graph = list(_parts(model)), model.folder / MODEL_FILE
     return ModelDescription(
         name=manifest.name, revision=manifest.revision, detector=manifest.detector, branch=branch, serves=serves,
@@ -102,11 +105,14 @@ def _facts(model: PreparedModel, branch: str, serves: str) -> ModelDescription:
         roadwork=model.roadwork, doubts=[doubt for doubt in doubts if doubt],
         threshold=calibration.threshold if calibration is not None else manifest.threshold,
         temperature=calibration.temperature if calibration is not None else 1.0,
-        calibration="" if evidence is None else (
+        calibration=f"threshold in {model.config.path.name}" if model.config.threshold is not None
+        else "" if evidence is None else (
             f"expected reward {evidence.reward_before:.3f} -> {evidence.reward:.3f} on {evidence.photos} photos"
         ),
-        parity=f"{manifest.parity.max_difference:.1e} from {manifest.parity.reference} at most, "
-        f"{manifest.parity.pictures} pictures",
+        parity=manifest.parity.words if manifest.parity.reference == NO_REFERENCE else (
+            f"{manifest.parity.max_difference:.1e} from {manifest.parity.reference} at most, "
+            f"{manifest.parity.pictures} pictures"
+        ),
         known_answer=manifest.known_answer, made_with=manifest.made_with,
         multiply_adds=multiply_adds(graph) if graph.is_file() and not parts[0].fault else 0, parts=parts,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from detectors.models import MODEL_FILE
 from detectors.models.config import read_config
 from detectors.models.inventory import StoredModel, size_of, stored_models
 from detectors.models.inventory import remove as drop
-from detectors.models.manifest import Manifest
+from detectors.models.manifest import NO_REFERENCE, Manifest
 from detectors.models.sources import pins
 from detectors.quantize.gate import MAX_FLIPS
 from detectors.registry import BACKENDS
@@ -83,7 +83,8 @@ def list_(env_file: EnvFile = None, service: Service = None, as_json: Json = Fal
         table.add_row(
             manifest.name, manifest.revision[:18], manifest.detector, manifest.precision,
             "; ".join(filter(None, (_roadwork(manifest), manifest.output.doubt, judged_doubt(manifest)))),
-            f"{manifest.parity.max_difference:.1e} on {manifest.parity.pictures} pictures"
+            (f"{manifest.parity.max_difference:.1e} on {manifest.parity.pictures} pictures"
+             if manifest.parity.reference != NO_REFERENCE else "no library")
             + (f"; {manifest.parity.caveat}" if manifest.parity.caveat else ""),
             f"{one.bytes / 1e6:.1f}",
         )  # fmt: skip

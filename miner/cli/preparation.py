@@ -143,10 +143,7 @@ def prepare_fp32(
             progress("noting the spread of its predictions")
             sorting = record_spread(settings, config, folder, photos.data, photos.labels)
         parity = Manifest.read(folder).parity
-        console.print(
-            f"{folder}: within {parity.max_difference:.1e} of {parity.reference} on {parity.pictures} pictures"
-            + (f"; {parity.caveat}" if parity.caveat else "")
-        )
+        console.print(f"{folder}: {parity.words}" + (f"; {parity.caveat}" if parity.caveat else ""))
         progress("checking the roadwork class on drawings")
         for line in check_class(settings, config, folder, sorting):
             console.print(line, markup=False)
@@ -179,7 +176,9 @@ def prepare_faster(
     with _steps() as (console, progress):
         for backend in installed:
             try:
-                order = PrecisionRequest(precision, backend, models_dir, options, photos, max_flips, progress)
+                order = PrecisionRequest(
+                    precision, backend, models_dir, options, photos, max_flips, progress, config.threshold
+                )
                 if config.branches is not None:
                     target = make_faster_ensemble(config, order)
                 else:

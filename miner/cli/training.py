@@ -197,7 +197,7 @@ def find_models(settings: Settings, models: Sequence[str] | None) -> "dict[str, 
         if config.model_folder is not None:
             kind = Manifest.read(config.model_folder).detector
         else:
-            kind = "Ensemble" if config.branches else "ViT" if config.hf_repo is not None else "YOLOClassifier"
+            kind = "Ensemble" if config.branches else "ViT" if config.hf_repo or config.onnx_path else "YOLOClassifier"
         configs.append(config.model_copy(update={"detector": kind}))
     names = [place.name for place in places]
     names = [

@@ -15,7 +15,7 @@ from detectors.load import PreparedModel, check_class, class_doubt, judged_doubt
 from detectors.machine import allowed_cores
 from detectors.models.config import read_config
 from detectors.models.labels import LOOKS_REVERSED, DrawingCheck, ask_drawn, sorting_of
-from detectors.models.manifest import NAME, Manifest
+from detectors.models.manifest import NAME, NO_REFERENCE, Manifest, with_threshold
 from detectors.models.sources import COMMIT, is_hub, model_folder, pins
 from detectors.photos.labelled import CLASSES, pictures_of
 from detectors.photos.synthetic import known_picture
@@ -94,7 +94,7 @@ def read_model(settings: Settings) -> ModelFacts:
         folder = model_folder(config, settings.models_dir)
         pinned = pins(config, settings.models_dir)
         others = sorted(path.parent.name for path in folder.parent.glob(f"*/{NAME}") if path.parent != folder)
-        manifest = Manifest.read(folder)
+        manifest = with_threshold(Manifest.read(folder), config.threshold)
         if manifest.detector != detector:
             fault = f"{name} holds a model for IMAGE_DETECTOR={manifest.detector}, not for {detector}"
         model, cores = PreparedModel.find(config, settings.models_dir), allowed_cores()
@@ -164,7 +164,16 @@ def judge_model(facts: ModelFacts, network: str) -> Finding:
         doubts.append(
             (f"{facts.branch} is a branch and may move", "; ".join(facts.pins) or f"pin it in {facts.config}")
         )
-    if facts.manifest.parity.caveat:
+    if facts.manifest.parity.reference == NO_REFERENCE:
+        if facts.manifest.judged is None:
+            doubts.append(
+                (
+                    facts.manifest.parity.caveat,
+                    f"roadwork-miner export --pictures PHOTOS, in {CLASSES[1]} and {CLASSES[0]}",
+                )
+            )
+        said += ", compared with no library"
+    elif facts.manifest.parity.caveat:
         doubts.append((facts.manifest.parity.caveat, f"make setup-all, then {again}: compares with transformers'"))
     if doubts:
         words, todos = zip(*doubts, strict=True)

@@ -278,10 +278,10 @@ MODELS: Table = {
     "pair_roadwork.yaml, starter.yaml, yolo_roadwork.yaml": lambda here: read_config("nowhere.yaml"),
     "mine.yaml: can't be read as YAML: line 2: expected the node content, but found '<stream end>'": yaml("a: 1\nb: ["),
     "mine.yaml: a mapping of keys to values is needed; found ['a']": yaml("- a"),
-    "mine.yaml: exactly one of hf_repo, weights_path, model_folder, branches is needed; found none": yaml(
+    "mine.yaml: exactly one of hf_repo, weights_path, onnx_path, model_folder, branches is needed; found none": yaml(
         "revision: main"
     ),
-    "mine.yaml: exactly one of hf_repo, weights_path, model_folder, branches is needed; found hf_repo and "
+    "mine.yaml: exactly one of hf_repo, weights_path, onnx_path, model_folder, branches is needed; found hf_repo and "
     "weights_path": yaml("hf_repo: a/b\nweights_path: c.pt"),
     "mine.yaml: branches.one: a branch can't have branches": yaml("branches: {one: {branches: {two: {hf_repo: a/b}}}}"),
     "the model HERE/best.pt does not exist": lambda here: find_original(

@@ -1,0 +1,262 @@
+"""An ONNX file of one's own: served as it is, on every backend, or refused with the reason."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto
+from PIL import Image
+
+from detectors.backends.torch import ensure_torchvision
+from detectors.base import RunOptions
+from detectors.errors import DetectorConfigError, DetectorError, ModelError, NotPrepared
+from detectors.export.export import prepare
+from detectors.load import PreparedModel, load_detector
+from detectors.models.config import read_config
+from detectors.models.manifest import NO_REFERENCE, Manifest, is_outdated
+from detectors.models.onnx_file import data_files
+from detectors.models.sources import model_folder
+from detectors.photos.image import decode
+from detectors.photos.synthetic import many_pictures, parity_pictures
+from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest, make_faster
+from tests.onnx_files import YAML, make_onnx
+
+ensure_torchvision()
+from torchvision import transforms  # noqa: E402 - beside a CPU torch it needs the above first
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def own(folder: Path, text: str = YAML, **values: Any) -> str:
+    make_onnx(folder / "mine.onnx", **values)
+    (folder / "mine.yaml").write_text(f"onnx_path: mine.onnx\n{text}")
+    return str(folder / "mine.yaml")
+
+
+def served(yaml: str, models: Path, backend: str = "onnx", precision: str = "fp32") -> Any:
+    detector = load_detector("ViT", read_config(yaml), models, backend, RunOptions(), precision)
+    detector.verify()
+    return detector
+
+
+def expected(path: Path, picture: Image.Image, *steps: Any) -> Any:
+    """Return the file's own outputs for torchvision's preprocessing."""
+    tensor = transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize(MEAN, STD)])(picture)
+    session = onnxruntime.InferenceSession(str(path))
+    (given,) = session.get_inputs()
+    array = tensor.numpy()[None].astype(np.float16 if "16" in given.type else np.float32)
+    if given.shape[-1] == 3:
+        array = array.transpose(0, 2, 3, 1)
+    return np.asarray(session.run(None, {given.name: array})[-1], np.float64).reshape(-1)
+
+
+def softmax(logits: Any) -> float:
+    return float(1 / (1 + np.exp(logits[0] - logits[1])))
+
+
+SQUEEZED = transforms.Resize((64, 64))
+SHAPES: dict[str, dict[str, Any]] = {
+    "any batch": {},
+    "one picture": {"shape": (1, 3, 64, 64)},
+    "any size": {"shape": ("n", 3, "h", "w")},
+    "nothing said": {"shape": (None, None, None, None)},
+    "channels last": {"shape": ("n", 64, 64, 3)},
+    "16 bits": {"kind": TensorProto.FLOAT16},
+    "weights beside it": {"separate": "mine.onnx.data"},
+    "another output": {"more": True},
+    "four dimensions": {"row": (-1, 2, 1, 1)},
+}
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_it_answers_as_the_file_does_on_every_backend(tmp_path: Path, shape: str, backend: str) -> None:
+    yaml = own(tmp_path, YAML + "input_size: 64\n", **SHAPES[shape])
+    prepare("ViT", read_config(yaml), tmp_path / "models")
+    detector = served(yaml, tmp_path / "models", backend)
+    for data in parity_pictures()[:4]:
+        wanted = softmax(expected(tmp_path / "mine.onnx", decode(data), SQUEEZED))
+        assert detector.predict(data).probability == pytest.approx(wanted, abs=1e-2 if shape == "16 bits" else 1e-4)
+    manifest = detector.manifest
+    assert (manifest.parity.reference, is_outdated(manifest)) == (NO_REFERENCE, False)
+    graph = onnx.load(model_folder(read_config(yaml), tmp_path / "models") / "model.onnx").graph
+    shapes = [[side.dim_value for side in one.type.tensor_type.shape.dim] for one in (graph.input[0], graph.output[0])]
+    assert shapes == [[1, 3, 64, 64], [1, 2]]
+
+
+CROPS = [
+    ("crop: none\n", (SQUEEZED,)),
+    ("crop: center\n", (transforms.Resize(64), transforms.CenterCrop(64))),
+    ("crop: 0.875\n", (transforms.Resize(73), transforms.CenterCrop(64))),
+    ("crop: 80\n", (transforms.Resize(80), transforms.CenterCrop(64))),
+    ("resample: bicubic\n", (transforms.Resize((64, 64), transforms.InterpolationMode.BICUBIC),)),
+    ("resample: lanczos\n", (transforms.Resize((64, 64), transforms.InterpolationMode.LANCZOS),)),
+]
+
+
+@pytest.mark.parametrize(("key", "steps"), CROPS)
+def test_its_pictures_are_prepared_as_torchvision_does(tmp_path: Path, key: str, steps: Any) -> None:
+    yaml = own(tmp_path, YAML + key)
+    prepare("ViT", read_config(yaml), tmp_path / "models")
+    detector = served(yaml, tmp_path / "models")
+    for data in parity_pictures():
+        wanted = softmax(expected(tmp_path / "mine.onnx", decode(data), *steps))
+        assert detector.predict(data).probability == pytest.approx(wanted, abs=1e-5)
+
+
+def test_mean_and_deviation_may_be_of_255(tmp_path: Path) -> None:
+    said = []
+    for name, mean, std in (("one", "0.5", "0.25"), ("white", "127.5", "[63.75, 63.75, 63.75]")):
+        text = f"mean: {mean}\nstd: {std}\nlabels: [no_roadwork, roadwork]\noutput: logits\n"
+        yaml = own(tmp_path / name, text)
+        prepare("ViT", read_config(yaml), tmp_path / name / "models")
+        said.append(served(yaml, tmp_path / name / "models").predict(parity_pictures()[0]).probability)
+    assert said[0] == pytest.approx(said[1], abs=1e-6)
+
+
+ONE = YAML.replace("[no_roadwork, roadwork]", "[roadwork]")
+OUTPUTS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "softmax": (YAML.replace("logits", "probability"), {"last": "Softmax"}, "none"),
+    "one logit": (ONE, {"classes": 1}, "sigmoid"),
+    "one probability": (ONE.replace("logits", "probability"), {"classes": 1, "last": "Sigmoid"}, "probability"),
+    "squeezed": (ONE.replace("logits", "probability"), {"classes": 1, "last": "Sigmoid", "row": (-1,)}, "probability"),
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_its_output_may_be_logits_or_probabilities_of_one_class_or_more(tmp_path: Path, name: str) -> None:
+    text, values, activation = OUTPUTS[name]
+    yaml = own(tmp_path, text, **values)
+    prepare("ViT", read_config(yaml), tmp_path / "models")
+    detector = served(yaml, tmp_path / "models")
+    assert detector.manifest.output.activation == activation
+    data = parity_pictures()[0]
+    value = expected(tmp_path / "mine.onnx", decode(data), SQUEEZED)[-1]
+    wanted = 1 / (1 + np.exp(-value)) if name == "one logit" else value
+    assert detector.predict(data).probability == pytest.approx(wanted, abs=1e-5)
+
+
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "a size beside the graph's": (YAML + "input_size: 32\n", {}, r"input_size=\[32, 32\]"),
+    "no size at all": (YAML, {"shape": ("n", 3, "h", "w")}, "input_size is needed"),
+    "eight pictures": (YAML, {"shape": (8, 3, 64, 64)}, r"\[8, 3, 64, 64\]: one picture"),
+    "one channel": (YAML, {"shape": (1, 1, 64, 64), "last": ""}, "channel|onnxruntime"),
+    "bytes": (YAML, {"kind": TensorProto.UINT8}, r"tensor\(uint8\).*float32"),
+    "an operator of its own": (YAML, {"last": "Judge", "domain": "acme"}, "acme:Judge"),
+    "an opset to come": (YAML, {"opset": 99}, "opset"),
+    "three outputs for two labels": (YAML, {"classes": 3}, "no outputs of mine.onnx have 2 numbers"),
+    "two such outputs": (YAML.replace("no_", "a, b, c, d, e, f, no_"), {"classes": 8, "more": True}, "2 outputs"),
+    "logits that are called probabilities": (YAML.replace("logits", "probability"), {}, "output: logits"),
+    "probabilities that are called logits": (YAML, {"last": "Softmax"}, "output: probability"),
+    "sigmoids that are called probabilities": (
+        YAML.replace("logits", "probability").replace("no_", "cat, no_"), {"last": "Sigmoid", "classes": 3}, "add up",
+    ),
+    "a softmax over one class": (ONE.replace("logits", "probability"), {"classes": 1, "last": "Softmax"}, "one class"),
+    "no label for roadwork": (YAML.replace("roadwork", "cat"), {}, "roadwork_label"),
+    "units that differ": (YAML.replace("0.485", "123.7"), {}, "from 0 to 255"),
+    "a crop larger than the picture": (YAML + "crop: 32\n", {}, "crop=32"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_can_not_be_served_is_refused_with_the_reason(tmp_path: Path, name: str) -> None:
+    text, values, reason = REFUSED[name]
+    yaml = own(tmp_path, text, **values)
+    with pytest.raises(DetectorError, match=reason) as caught:
+        prepare("ViT", read_config(yaml), tmp_path / "models")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing at all", b"\x08\x08", b"version https://git-lfs.github.com/spec"])
+def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path, content: bytes) -> None:
+    yaml = own(tmp_path)
+    (tmp_path / "mine.onnx").write_bytes(content)
+    with pytest.raises(ModelError, match=r"no ONNX file|git-LFS"):
+        prepare("ViT", read_config(yaml), tmp_path / "models")
+
+
+def test_a_file_of_more_than_2_gb_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    yaml = own(tmp_path)
+    os.truncate(tmp_path / "mine.onnx", 2**31 + 1)  # sparse: it takes no space
+    with pytest.raises(ModelError, match="2 GB"):
+        prepare("ViT", read_config(yaml), tmp_path / "models")
+
+
+def test_weights_beside_it_travel_along_and_are_part_of_the_revision(tmp_path: Path) -> None:
+    yaml, data = own(tmp_path, separate="weights.bin"), tmp_path / "weights.bin"
+    assert data_files(tmp_path / "mine.onnx") == [data]
+    folder = prepare("ViT", read_config(yaml), tmp_path / "models")
+    assert folder == model_folder(read_config(yaml), tmp_path / "models")
+    os.utime(data, (1, 1))
+    assert folder != model_folder(read_config(yaml), tmp_path / "models")
+    data.unlink()
+    Manifest.read(folder).verify(folder)
+    with pytest.raises(ModelError, match=r"weights\.bin.*not beside it"):
+        prepare("ViT", read_config(yaml), tmp_path / "models")
+
+
+@pytest.mark.parametrize("name", ["../secret.bin", "/etc/hostname", "sub/../../secret.bin"])
+def test_weights_outside_its_folder_are_not_read(tmp_path: Path, name: str) -> None:
+    yaml = own(tmp_path / "own", separate="weights.bin")
+    (tmp_path / "own" / "weights.bin").rename(tmp_path / "secret.bin")
+    path = tmp_path / "own" / "mine.onnx"
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        tensor.external_data[0].value = name
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="its own folder"):
+        prepare("ViT", read_config(yaml), tmp_path / "models")
+
+
+def test_what_the_yaml_says_of_it_is_part_of_the_model(tmp_path: Path) -> None:
+    yaml = own(tmp_path)
+    prepare("ViT", read_config(yaml), tmp_path / "models")
+    Path(yaml).write_text(Path(yaml).read_text() + "resample: bicubic\n")
+    with pytest.raises(NotPrepared):
+        served(yaml, tmp_path / "models")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("onnx_path: m.onnx\nmean: 0.5\nstd: 0.5\n", "labels, output"),
+        ("hf_repo: a/b\nmean: 0.5\ncrop: center\n", "mean, crop"),
+        (f"onnx_path: m.onnx\nresample: cubic\n{YAML}", "resample='cubic'.*bicubic"),
+        (f"onnx_path: m.onnx\ncrop: 1.5\n{YAML}", "crop=1.5"),
+        (f"onnx_path: m.onnx\ninput_size: 0\n{YAML}", "input_size=0"),
+        (f"onnx_path: m.onnx\ninput_size: [1, 2, 3]\n{YAML}", "input_size="),
+        (f"onnx_path: m.onnx\n{YAML}letterbox: true\ncrop: center\n", "letterbox"),
+        (f"onnx_path: m.onnx\n{YAML.replace('logits', 'softmax')}", "output='softmax'"),
+        (f"onnx_path: m.onnx\n{YAML.replace('[no_roadwork, roadwork]', '[]')}", "labels="),
+    ],
+)
+def test_keys_that_can_not_be_meant_are_refused_by_name(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(DetectorConfigError, match=reason):
+        read_config(str(tmp_path / "a.yaml"))
+
+
+def test_an_int8_variant_is_made_of_it_and_another_threshold_needs_none(tmp_path: Path) -> None:
+    yaml, models = own(tmp_path, YAML + "threshold: 0.3\n"), tmp_path / "models"
+    config = read_config(yaml)
+    prepare("ViT", config, models)
+    photos = CalibrationPhotos(many_pictures(9))
+    order = PrecisionRequest("int8", "onnx", models, RunOptions(), photos, 1.0, lambda _: None, config.threshold)
+    made = Manifest.read(make_faster(PreparedModel.find(config, models).folder, order))
+    assert not is_outdated(made)
+    data = parity_pictures()[0]
+    raw = served(yaml, models, precision="int8").judge(decode(data)).probability
+    for threshold in (0.3, 0.6):
+        Path(yaml).write_text(Path(yaml).read_text().partition("threshold")[0] + f"threshold: {threshold}\n")
+        assert (served(yaml, models, precision="int8").predict(data).probability > 0.5) == (raw > threshold)
+
+
+def test_the_torch_backend_has_nothing_to_run(tmp_path: Path) -> None:
+    yaml = own(tmp_path)
+    prepare("ViT", read_config(yaml), tmp_path / "models")
+    with pytest.raises(ModelError, match="ONNX file"):
+        served(yaml, tmp_path / "models", "torch")
