@@ -170,9 +170,10 @@ class Daemon:
             self.states.started(lambda: self._summary(plan))
             self._started = True
             shadows.begin(reloader.loader.settings)  # of a model that was loaded meanwhile, if there was one
-            loop.call_later(SDK_SECONDS, loop.run_in_executor, None, btauth.load_sdk)
-            # What the start and the first request took, 13 MB; in a thread, for it can take a while.
-            loop.call_later(SETTLED_SECONDS, loop.run_in_executor, None, memory.give_back)
+            # The SDK, where it is not there yet; what the start and the first request took, 13 MB. In threads, for
+            # either can take a while; a stop takes them back, as there are no threads then.
+            for seconds, work in ((SDK_SECONDS, btauth.load_sdk), (SETTLED_SECONDS, memory.give_back)):
+                stack.callback(loop.call_later(seconds, loop.run_in_executor, None, work).cancel)
             await self._stop.wait()
         if self.stuck:
             raise Stuck(self.stuck)
