@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 
 from detectors.base import RunOptions
 from miner import systemd
+from miner.axon import btauth
 from miner.axon.app import Axon
 from miner.axon.body import Limits
 from miner.axon.caller import Rules
@@ -45,7 +46,7 @@ from miner.status.watch import Watch
 
 log = logging.getLogger(__name__)
 
-SETTLED_SECONDS = 2.0  # seconds after the start
+SDK_SECONDS, SETTLED_SECONDS = 1.0, 2.0  # after the start; the first answer comes first
 # A signal to the process group arrives twice where `make`, or another parent, hands its own on.
 ONE_SIGNAL_SECONDS = 1.0
 UNWATCHED_SECONDS = 60.0  # without a watchdog: a quiet model proves itself twice in these all the same
@@ -169,8 +170,10 @@ class Daemon:
             self.states.started(lambda: self._summary(plan))
             self._started = True
             shadows.begin(reloader.loader.settings)  # of a model that was loaded meanwhile, if there was one
-            # What the start and the first request took, 13 MB; in a thread, for it can take a while.
-            loop.call_later(SETTLED_SECONDS, loop.run_in_executor, None, memory.give_back)
+            # The SDK, where it is not there yet; what the start and the first request took, 13 MB. In threads, for
+            # either can take a while; a stop takes them back, as there are no threads then.
+            for seconds, work in ((SDK_SECONDS, btauth.load_sdk), (SETTLED_SECONDS, memory.give_back)):
+                stack.callback(loop.call_later(seconds, loop.run_in_executor, None, work).cancel)
             await self._stop.wait()
         if self.stuck:
             raise Stuck(self.stuck)

@@ -24,7 +24,8 @@ class Identity:
     """One hotkey; what is wrong with it leaves the others serving."""
 
     settings: Settings  # as if it were alone
-    wallet: "Wallet | None" = None
+    hotkey: str = ""  # its ss58 address; empty: it could not be read
+    wallet: "Wallet | None" = None  # None: without a chain nothing is signed
     chain: Chain | None = None
     market: "Market | None" = None  # of the subnet, the same for all; None: without a chain
     fault: str | None = None  # of its key or its port
@@ -33,11 +34,6 @@ class Identity:
     def name(self) -> str:
         """The hotkey's name in its wallet."""
         return self.settings.wallet_hotkey
-
-    @property
-    def hotkey(self) -> str:
-        """Its ss58 address; empty: it could not be read."""
-        return self.wallet.hotkey.ss58_address if self.wallet is not None else ""
 
     @property
     def obstacle(self) -> str | None:
@@ -55,18 +51,17 @@ def open_identities(settings: Settings) -> list[Identity]:
     taken: dict[str, str] = {}  # address -> name
     for identity in identities:
         try:
-            wallet = own_wallet(identity.settings)
+            address, wallet = own_key(identity.settings)
         except StartError as error:
             if len(identities) == 1:
                 raise
             leave_out(identity, str(error))
             continue
-        address = wallet.hotkey.ss58_address
         if address in taken:
             leave_out(identity, f"WALLET_HOTKEYS: {identity.name} is the same key as {taken[address]}")
         else:
             taken[address] = identity.name
-            identity.wallet = wallet
+            identity.hotkey, identity.wallet = address, wallet
     if not taken:
         raise ConfigurationError("\n".join(identity.fault or "" for identity in identities))
     return identities
@@ -88,6 +83,20 @@ def in_words(identities: list[Identity]) -> str | None:
     return "; ".join(f"{identity.name}: {obstacle}" for identity, obstacle in zip(identities, obstacles, strict=True))
 
 
+def own_key(settings: Settings) -> tuple[str, "Wallet | None"]:
+    """Return the address and the wallet of the miner's hotkey; without a chain the address alone, which is quick.
+
+    Raises:
+        StartError: there is no such key, or it can't sign.
+    """
+    if settings.is_standalone:
+        from miner.chain import standalone
+
+        return standalone.own_hotkey(settings.state_dir, _role(settings)), None
+    wallet = own_wallet(settings)
+    return wallet.hotkey.ss58_address, wallet
+
+
 def own_wallet(settings: Settings) -> "Wallet":
     """Return the miner's wallet: a throwaway one in standalone mode, for each name of a hotkey.
 
@@ -97,8 +106,7 @@ def own_wallet(settings: Settings) -> "Wallet":
     if settings.is_standalone:
         from miner.chain import standalone
 
-        name = settings.wallet_hotkey
-        return standalone.own_wallet(settings.state_dir, "miner" if name == "default" else f"miner-{name}")
+        return standalone.own_wallet(settings.state_dir, _role(settings))
     from miner.chain.wallet import load_hotkey
 
     return load_hotkey(
@@ -110,6 +118,11 @@ def own_wallet(settings: Settings) -> "Wallet":
     )
 
 
+def _role(settings: Settings) -> str:
+    name = settings.wallet_hotkey
+    return "miner" if name == "default" else f"miner-{name}"
+
+
 def find_places_on_chain(settings: Settings, identities: list[Identity]) -> None:
     """Give each hotkey its side of the chain that the settings name; they share one connection and one snapshot."""
     if settings.is_standalone:
@@ -117,7 +130,7 @@ def find_places_on_chain(settings: Settings, identities: list[Identity]) -> None
 
         path = settings.standalone_file or standalone_file(settings.state_dir)
         for identity in identities:
-            if identity.wallet is not None:
+            if identity.hotkey:
                 identity.chain = StandaloneChain(path, identity.hotkey)
         return
     from miner.chain.market import Market, MarketMemory

@@ -1,6 +1,7 @@
 """The btauth wire, of SDK 11: `btauth/1`, any HTTP request signed with its body.
 
-The SDK itself is imported when the hotkey is opened, beside the loading of the model: it takes half of a start's time.
+The SDK takes a third of a start's CPU time, most of it for Ethereum's keys. Without a chain nobody needs it before the
+first answer: `load_sdk` imports it behind the start. With one, the hotkey's wallet did so beside the model's loading.
 """
 
 import inspect
@@ -22,6 +23,11 @@ SCHEME = "sr25519"  # of every hotkey that may ask; without the header it is mea
 MAX_AGE, ALLOWED_SKEW = 10.0, 2.0
 WINDOW = Window(int(MAX_AGE * 10**9), int(ALLOWED_SKEW * 10**9))
 RETENTION_NS = WINDOW.past + WINDOW.future
+
+
+def load_sdk() -> None:
+    """Import what `authenticate` asks, so that no caller waits for it; blocks for half a second."""
+    from bittensor import http_auth  # noqa: F401
 
 
 def claimed_hotkey(headers: Mapping[str, str]) -> str:

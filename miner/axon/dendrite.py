@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import bittensor_core  # the SDK's native part, which its `sp_core` hands on: `btauth` says what the rest of it costs
+
 from miner import __version__
 from miner.axon.caller import SR25519, Caller, Window, check_fresh, read_timeout
 from miner.errors import BadRequest, Unauthorised
@@ -41,10 +43,10 @@ def authenticate(headers: Mapping[str, str], own_hotkey: str, now_ns: int) -> Ca
         raise Unauthorised("the dendrite is older than 7.2.0")
     # Rebuilt with our own hotkey: a request meant for another miner fails as a mismatch.
     message = f"{nonce}.{hotkey}.{own_hotkey}.{uuid}.{headers.get('computed_body_hash', '')}"
-    from bittensor.sp_core import verify  # imported beside the loading of the model, see `btauth`
-
     try:
-        signed = verify(message.encode(), bytes.fromhex(signature.removeprefix("0x")), hotkey, crypto_type=SR25519)
+        signed = bittensor_core.verify(
+            message.encode(), bytes.fromhex(signature.removeprefix("0x")), hotkey, crypto_type=SR25519
+        )
     except ValueError:
         signed = False
     if not signed:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import bittensor_core  # the SDK's native part: the SDK itself takes 200 times as long to import
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -112,12 +113,10 @@ def read_file(path: Path, own_hotkey: str) -> Snapshot:
     Raises:
         ConfigurationError: the file is missing or wrong.
     """
-    from bittensor.sp_core import decode_ss58
-
     try:
         content = _File.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
         for validator in content.validators:
-            decode_ss58(validator.hotkey)
+            bittensor_core.ss58_decode(validator.hotkey)
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"]) or "file"
@@ -154,6 +153,19 @@ def own_wallet(state_dir: Path, role: str) -> "Wallet":
     return wallet
 
 
+def own_hotkey(state_dir: Path, role: str) -> str:
+    """Return the throwaway wallet's address; the SDK is imported only to make it, or to say what is wrong with it.
+
+    Raises:
+        CouldNotStart: as `own_wallet`.
+    """
+    path = state_dir / "wallets" / WALLET_NAME / "hotkeys" / role
+    try:
+        return str(bittensor_core.deserialize_keypair_from_keyfile_data(path.read_bytes()).ss58_address)
+    except (OSError, ValueError, bittensor_core.KeyfileError):
+        return str(own_wallet(state_dir, role).hotkey.ss58_address)
+
+
 def standalone_file(state_dir: Path) -> Path:
     """Return the chain file of the state folder, made on first use with the throwaway validator in it.
 
@@ -162,7 +174,7 @@ def standalone_file(state_dir: Path) -> Path:
     """
     path = state_dir / CALLERS_FILE
     if not path.exists():
-        hotkey = own_wallet(state_dir, "validator").hotkey.ss58_address
+        hotkey = own_hotkey(state_dir, "validator")
         try:
             write_safely(path, TEMPLATE.format(wallet=WALLET_NAME, hotkey=hotkey).encode())
         except OSError as error:

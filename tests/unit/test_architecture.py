@@ -39,6 +39,7 @@ ORDER = {
 # Packages that nothing but these rooms may import, as they are large or not there.
 ONLY = {
     "bittensor": {"miner.axon", "miner.chain"},
+    "bittensor_core": {"miner.axon", "miner.chain"},
     "prometheus_client": {"miner.bench", "miner.doctor", "miner.inference", "miner.metrics", "miner.status"},
     "jinja2": {"miner.status"},
     "starlette": {"miner.axon", "miner.http", "miner.status"},
