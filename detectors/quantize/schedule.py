@@ -40,7 +40,7 @@ def schedules(graph: TokenGraph, request: MergeRequest, inputs: Inputs) -> Itera
     Raises:
         NoTokens: there are no two tokens to merge, or none that are alike.
     """
-    wanted = _alike(graph, inputs) if request == AUTO else iter([[request] * len(graph.merging)])
+    wanted = _alike(graph, inputs) if isinstance(request, str) else iter([[request] * len(graph.merging)])
     tried: set[tuple[int, ...]] = set()
     for counts in wanted:
         merged = tuple(possible(counts, graph.tokens - graph.specials))

@@ -4,9 +4,9 @@ The pattern is that of `detectors.builders`. A graph of another one is refused w
 that counts on a number of tokens.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -118,7 +118,7 @@ class _Reader:
         self._expect(product, "MatMul")
         columns = self._expect(self._above(product, 1), "Transpose")
         rows = self._expect(self._above(product, 0), "Transpose")
-        if list(_attribute(columns, "perm", [])) != KEYS_AS_COLUMNS:
+        if list(_attribute(columns, "perm", ())) != KEYS_AS_COLUMNS:
             raise NoTokens("its keys are not laid out as the builders do")
         mixed = self._expect(self._below(softmax), "MatMul")
         values = self._expect(self._above(mixed, 1), "Transpose")
@@ -154,7 +154,7 @@ class _Reader:
         ]
         if patches > tokens or (patches < tokens and patches not in lasts):
             raise NoTokens(f"its {tokens} tokens are not {patches} patches behind others")
-        return tokens - patches
+        return int(tokens - patches)
 
     def check(self, graph: TokenGraph) -> None:
         """Follow the tokens from the first sum to the end, and note the means of the patches.
@@ -187,13 +187,14 @@ class _Reader:
                 index = self._constant(node.input[1])
                 if index is not None and bool(np.all((index >= 0) & (index < specials))):
                     return ""
-            if node.op_type == "Slice" and kind == "tokens":
-                starts, ends, axes, *steps = (self._constant(name) for name in node.input[1:])
-                if [_list(axes), *map(_list, steps)] in ([[1]], [[1], [1]]):
-                    start, end = _list(starts)[0], _list(ends)[0]
-                    if start == specials and end >= graph.tokens:
+            if node.op_type == "Slice":
+                starts, ends, along, *steps = (_list(self._constant(name)) for name in node.input[1:])
+                if along in ([2], [-1]):
+                    return kind
+                if along == [1] and kind == "tokens" and steps in ([], [[1]]) and len(starts) == len(ends) == 1:
+                    if starts[0] == specials and ends[0] >= graph.tokens:
                         return "patches"
-                    if 0 <= start < end <= specials:
+                    if 0 <= starts[0] < ends[0] <= specials:
                         return ""
             if node.op_type == "ReduceMean" and (kind == "patches" or not specials):
                 axes = self._constant(node.input[1]) if len(node.input) > 1 else None
@@ -235,11 +236,9 @@ class _Reader:
         return None if tensor is None else np.atleast_1d(numpy_helper.to_array(tensor))
 
 
-def _attribute(node: onnx.NodeProto, name: str, default: int | Sequence[int]) -> int | Sequence[int]:
+def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     return next((helper.get_attribute_value(one) for one in node.attribute if one.name == name), default)
 
 
 def _list(value: NDArray[np.int64] | None) -> list[int]:
     return [] if value is None else [int(one) for one in value]
-
-

@@ -38,9 +38,7 @@ def with_recipes(backend: str, recipes: dict[str, str]) -> registry.BackendEntry
 
 # Those with merged tokens are for networks that have some: test_token_merging.py.
 WAYS = [
-    key
-    for key in registry.VARIANTS
-    if key[0] not in registry.MERGED.values() and (key[0] != "bf16" or cpu_has_bf16())
+    key for key in registry.VARIANTS if key[0] not in registry.MERGED.values() and (key[0] != "bf16" or cpu_has_bf16())
 ]
 
 

@@ -139,7 +139,8 @@ def vit(request: pytest.FixtureRequest, original: Path, tmp_path_factory: pytest
 
 
 def run(model: onnx.ModelProto, pixels: Array, *outputs: str) -> list[Array]:
-    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in outputs)
+    kind = onnx.TensorProto.FLOAT
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, kind, None) for name in outputs)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     found: list[Array] = session.run(None, {"pixel_values": pixels})
     return found
@@ -187,6 +188,34 @@ def test_sizes_count_every_token_and_all_shapes_are_fixed(vit: Built) -> None:
     assert sizes.shape == (graph.tokens - sum(counts), 1)
     assert sizes.sum() == graph.tokens
     assert sizes[0] == 1
+
+
+def test_the_mean_of_the_patches_stays_one_over_patches(vit: Built) -> None:
+    """As a DINOv2's head takes it: a merged token counts as often as the patches that it stands for."""
+    _, path = vit
+    model = read_tokens(path).model
+    tokens = read_tokens(path).layers[-2].tokens
+    assert tokens is not None
+    bounds = {"one": [1], "end": [2**63 - 1]}
+    for name, value in bounds.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value), name))
+    made = [
+        onnx.helper.make_node("Slice", [tokens, "one", "end", "one"], ["patches"], name="patches"),
+        onnx.helper.make_node("ReduceMean", ["patches", "one"], ["mean"], name="mean", keepdims=0),
+    ]
+    model.graph.node.extend(made)
+    model.graph.output.insert(0, onnx.helper.make_tensor_value_info("mean", onnx.TensorProto.FLOAT, [1, 64]))
+    other = path.with_name("mean.onnx")
+    onnx.save_model(model, other)
+    graph = read_tokens(other)
+    assert graph.means == ["mean"]
+    counts = list(possible([4] * (LAYERS - 1), graph.tokens - 1))
+    merged = merge(graph, counts)
+    (taken,) = (node.input[0] for node in merged.graph.node if node.output[0] == "patches")
+    last = [node.input[0] for node in merged.graph.node if node.op_type == "Log"][-1]
+    mean, _, left, sizes = run(merged, picture(graph), taken, last)
+    assert np.allclose(mean[0], np.average(left[0, 1:], axis=0, weights=sizes[1:, 0]), atol=1e-5)
+    assert not np.allclose(mean[0], left[0, 1:].mean(axis=0), atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -244,8 +273,9 @@ def photos() -> CalibrationPhotos:
 MERGED = [variant for variant in registry.VARIANTS if variant[0] in registry.MERGED.values()]
 
 
-@pytest.mark.parametrize(("precision", "backend"), MERGED)
-@pytest.mark.parametrize("rate", [13, "auto"])
+@pytest.mark.parametrize(
+    ("precision", "backend", "rate"), [*((*variant, 13) for variant in MERGED), ("int8-merged", "onnx", "auto")]
+)
 def test_a_merged_graph_serves_with_what_was_measured_on_it(
     prepared: tuple[DetectorConfig, Path], photos: CalibrationPhotos, precision: Precision, backend: str, rate: Any
 ) -> None:
@@ -270,7 +300,9 @@ def test_a_merged_graph_serves_with_what_was_measured_on_it(
 
 
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
-def test_eight_bits_leave_the_matching_alone(prepared: tuple[DetectorConfig, Path], tmp_path: Path, backend: str) -> None:
+def test_eight_bits_leave_the_matching_alone(
+    prepared: tuple[DetectorConfig, Path], tmp_path: Path, backend: str
+) -> None:
     """Pairs that are nearly as similar would be taken one for the other."""
     config, models = prepared
     source, target = tmp_path / "merged", tmp_path / "int8"
