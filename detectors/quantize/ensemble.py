@@ -74,11 +74,11 @@ def _dense_branches(model: PreparedModel) -> dict[str, str]:
     found = {}
     for name, branch in model.branches.items():
         try:
-            read_tokens(branch.folder / MODEL_FILE)
+            read_tokens(branch.folder / MODEL_FILE, branch.manifest.name)
         except NoTokens as error:
             found[name] = str(error)
     if len(found) == len(model.branches):
-        raise NoTokens("; ".join(f"{name}: {reason}" for name, reason in found.items()))
+        raise NoTokens("; ".join(found.values()))
     return found
 
 

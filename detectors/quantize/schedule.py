@@ -48,7 +48,7 @@ def schedules(graph: TokenGraph, request: MergeRequest, inputs: Inputs) -> Itera
             tried.add(merged)
             yield TokenMerging(tokens=graph.tokens, merged=list(merged))
     if not tried:
-        raise NoTokens(f"it has no two tokens that {'are alike' if request == AUTO else 'could be merged'}")
+        raise NoTokens(f"there are no two tokens that {'are alike' if request == AUTO else 'could be merged'}")
 
 
 def possible(counts: Sequence[int], patches: int) -> Iterator[int]:

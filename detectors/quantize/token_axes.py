@@ -67,12 +67,19 @@ class TokenGraph:
         return [layer for layer in self.layers if layer.tokens is not None]
 
 
-def read_tokens(path: Path) -> TokenGraph:
-    """Find the tokens of a graph.
+def read_tokens(path: Path, name: str = "this network") -> TokenGraph:
+    """Find the tokens of a graph; `name` is of its model, for the reason.
 
     Raises:
         NoTokens: there are none, or a node reads them in a way that merging would break.
     """
+    try:
+        return _read(path)
+    except NoTokens as error:
+        raise NoTokens(f"the tokens of {name} can't be merged: {error}") from None
+
+
+def _read(path: Path) -> TokenGraph:
     model = onnx.load(path, load_external_data=False)
     opset = next(one.version for one in model.opset_import if not one.domain)
     if opset < OPSET:
@@ -80,7 +87,7 @@ def read_tokens(path: Path) -> TokenGraph:
     reader = _Reader(model)
     layers = [reader.layer(node) for node in model.graph.node if reader.is_attention(node)]
     if not layers:
-        raise NoTokens("it has no attention, so there are no tokens to merge")
+        raise NoTokens("it has no attention, so it has none")
     first = layers[0]
     if first.tokens is None:
         raise NoTokens("its first layer asks with some of the tokens only")

@@ -201,7 +201,7 @@ def prepare_faster(
             for doubt in doubts(made):
                 console.print(f"warning: {doubt}")
         if len(refusals) == len(installed):
-            raise CouldNotStart("; ".join(refusals))
+            raise CouldNotStart("; ".join(dict.fromkeys(refusals)))
         _compare_backends(console, progress, config, precision, models_dir, options)
 
 
