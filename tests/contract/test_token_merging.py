@@ -348,7 +348,7 @@ def test_more_answers_on_the_other_side_than_allowed_are_refused(
     assert said[0] != said[1]
     manifest = Manifest.read(folder)
     manifest.model_copy(update={"threshold": sum(said) / 2}).write(folder)
-    with pytest.raises(ModelError, match="merged.*gate"):
+    with pytest.raises(ModelError, match=r"merged.*gate"):
         make_faster(folder, order)
 
 
