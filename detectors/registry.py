@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from detectors.quantize import Recipe
     from detectors.training.methods import TrainingMethod
 
-PRECISIONS = ("fp32", "bf16", "int8")
+PRECISIONS = ("fp32", "bf16", "int8", "merged", "int8-merged")
+MERGED = {"fp32": "merged", "int8": "int8-merged"}  # a precision, and what it is called with tokens merged before
 DEFAULT = "onnx"  # the backend that serves where nothing else was chosen, and that others are compared with
 FUSED = "Ensemble"  # the one without a graph of its own: it asks others
 
@@ -100,6 +101,15 @@ class MethodEntry:
 
 
 OWN_GRAPH = "detectors.export.onnx_file:OnnxFileExporter"  # of an ONNX file, whichever detector serves it
+
+_ONNX_INT8 = {
+    "dynamic": "detectors.quantize.recipes:dynamic",
+    "static": "detectors.quantize.recipes:static",
+    "static, weights only": "detectors.quantize.recipes:static_weights",
+}
+_OPENVINO_INT8 = {"nncf": "detectors.quantize.recipes:int8"}
+_AS_IT_IS = {"fp32": "detectors.quantize.recipes:as_it_is"}
+
 DETECTORS = {
     "ViT": DetectorEntry(
         "detectors.network:ViT", "starter.yaml", "detectors.export.hf:ViTExporter", "transformers", "export"
@@ -118,13 +128,7 @@ BACKENDS = {
         "detectors.backends.onnx:OnnxBackend",
         ("onnxruntime", "onnx"),
         stands_in=True,
-        recipes={
-            "int8": {
-                "dynamic": "detectors.quantize.recipes:dynamic",
-                "static": "detectors.quantize.recipes:static",
-                "static, weights only": "detectors.quantize.recipes:static_weights",
-            }
-        },
+        recipes={"int8": _ONNX_INT8, "merged": _AS_IT_IS, "int8-merged": _ONNX_INT8},
         onnxruntime=True,
         products=("fp32", "int8"),
         bare_run="detectors.backends.onnx:bare_run",
@@ -136,8 +140,10 @@ BACKENDS = {
         "openvino",
         stands_in=True,
         recipes={
-            "int8": {"nncf": "detectors.quantize.recipes:int8"},
+            "int8": _OPENVINO_INT8,
             "bf16": {"bf16": "detectors.quantize.recipes:bf16"},
+            "merged": _AS_IT_IS,
+            "int8-merged": _OPENVINO_INT8,
         },
         products=("fp32", "bf16"),
         bare_run="detectors.backends.openvino:bare_run",

@@ -54,7 +54,7 @@ def suits_arena(files: ModelFiles) -> bool:
     graph has nothing to save.
     """
     size = sum(path.stat().st_size for path in files.folder.glob(f"{MODEL_FILE}*"))
-    return files.manifest.precision != "fp32" or size < LARGE_GRAPH_BYTES
+    return files.manifest.precision not in ("fp32", "merged") or size < LARGE_GRAPH_BYTES
 
 
 def bare_run(graph: bytes, precision: str, array: NDArray[np.generic]) -> Callable[[], object]:

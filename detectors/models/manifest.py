@@ -23,7 +23,7 @@ HASH_BLOCK_BYTES = 16 * 2**20  # bytes that are hashed at a time
 Tenths = Annotated[list[Share], Field(min_length=10, max_length=10)]
 # none: they are probabilities already; probability: of one class alone, by a sigmoid within the graph.
 Activation = Literal["softmax", "sigmoid", "none", "probability"]
-Precision = Literal["fp32", "bf16", "int8"]
+Precision = Literal["fp32", "bf16", "int8", "merged", "int8-merged"]
 PLAIN_VIT_BUILDER = "plain ViT graph"
 # The versions of the graphs that are built here, as a manifest's `made_with` has them.
 CURRENT_BUILDERS = {
@@ -115,6 +115,20 @@ class ExportFigures(_Part):
     specificity: Share | None = None  # None: an older version exported it
 
 
+class TokenMerging(_Part):
+    """How many of a network's tokens were merged, layer by layer."""
+
+    tokens: int  # that go in
+    merged: list[int]  # in each layer that can merge
+
+    @property
+    def words(self) -> str:
+        """The numbers for people: `R = 13: 197 → 54 tokens`."""
+        least, most = min(self.merged), max(self.merged)
+        rate = f"{most}" if least == most else f"{least} to {most}"
+        return f"R = {rate}: {self.tokens} → {self.tokens - sum(self.merged)} tokens"
+
+
 class Gate(_Part):
     """How far a faster precision's probabilities were from fp32's, and what was done to get there."""
 
@@ -130,6 +144,7 @@ class Gate(_Part):
     made_pictures: bool = False  # made by arithmetic, not photos
     answers: tuple[float, float] | None = None  # the least and the largest of fp32's over these pictures
     others: Share | None = None  # of the CPU's time that other programs had while it was timed; None: nobody looked
+    merging: TokenMerging | None = None  # of tokens, where it was done
 
     @property
     def speed(self) -> float | None:

@@ -11,29 +11,34 @@ from detectors.errors import ModelError
 from detectors.evaluation.answers import BranchAnswers, EnsembleAnswers, key_of, sum_of
 from detectors.load import PreparedModel, load_branches
 from detectors.machine import others, spent
+from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig
 from detectors.models.manifest import NAME, Gate, Manifest, branch_model
 from detectors.models.store import move_into_place
 from detectors.photos.image import decode
 from detectors.quantize.quantize import PrecisionRequest, make_faster
+from detectors.quantize.token_axes import NoTokens, read_tokens
 from detectors.registry import DEFAULT
 
 
 def make_faster_ensemble(config: DetectorConfig, order: PrecisionRequest) -> Path:
     """Make the faster variant of every branch and judge their fused answers; return the folder of the judgement.
 
-    What each branch says of the photos is kept, so that any combination of their variants can be judged by it.
+    What each branch says of the photos is kept, so that any combination of their variants can be judged by it. A
+    branch whose tokens can't be merged, as it has none, stays dense in this variant: the others gain nonetheless.
 
     Raises:
-        ModelError: a branch has no such variant, or too many of the fused answers change sides.
+        ModelError: a branch has no such variant, no branch has tokens, or too many of the fused answers change sides.
     """
     precision, backend = order.precision, order.backend
     model = PreparedModel.find(config, order.models_dir, ())
     manifest, target = model.manifest, model.variant_folder(precision, backend)
     (target / NAME).unlink(missing_ok=True)  # of other variants than those that come now
+    dense = _dense_branches(model) if order.merge is not None else {}
     for name, branch in model.branches.items():
-        order.progress(f"branch {name}")
-        make_faster(branch.folder, replace(order, threshold=None))  # the whole has one
+        order.progress(f"branch {name}{f' stays dense: {dense[name]}' if name in dense else ''}")
+        merge = None if name in dense else order.merge
+        make_faster(branch.folder, replace(order, merge=merge, threshold=None))  # the whole has a threshold
     model = PreparedModel.find(config, order.models_dir, [(precision, backend)])
     order.progress("what the branches say together")
     judged = _judge(model, order)
@@ -50,6 +55,23 @@ def make_faster_ensemble(config: DetectorConfig, order: PrecisionRequest) -> Pat
     )
     _put(made, target)
     return target
+
+
+def _dense_branches(model: PreparedModel) -> dict[str, str]:
+    """Return the branches whose tokens can't be merged, with the reason.
+
+    Raises:
+        NoTokens: that are all of them.
+    """
+    found = {}
+    for name, branch in model.branches.items():
+        try:
+            read_tokens(branch.folder / MODEL_FILE, branch.manifest.name)
+        except NoTokens as error:
+            found[name] = str(error)
+    if len(found) == len(model.branches):
+        raise NoTokens("; ".join(found.values()))
+    return found
 
 
 def _judge(model: PreparedModel, order: PrecisionRequest) -> Gate:

@@ -1,7 +1,7 @@
-"""The quantisation of an fp32 folder: each recipe is tried, the gate judges it, the fastest is kept."""
+"""Faster variants of an fp32 folder: each recipe is tried, the gate judges it, the fastest is kept."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +16,7 @@ from detectors.backends.ort_cache import ensure_graph
 from detectors.base import ModelFiles, RunOptions
 from detectors.errors import InferenceError, ModelError, library_errors
 from detectors.models import MODEL_FILE
-from detectors.models.manifest import Gate, Manifest, Precision, sha256, with_threshold
+from detectors.models.manifest import Gate, Manifest, Precision, TokenMerging, sha256, with_threshold
 from detectors.models.sources import variant_folder
 from detectors.models.store import move_into_place, package_versions
 from detectors.network import Network
@@ -24,6 +24,10 @@ from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture, many_pictures
 from detectors.quantize import WEIGHTED, Inputs, Recipe, gate
 from detectors.quantize.gate import MAX_FLIPS, interleaved
+from detectors.quantize.recipes import as_it_is
+from detectors.quantize.schedule import AUTO, MergeRequest, schedules, why_too_few
+from detectors.quantize.token_axes import read_tokens
+from detectors.quantize.token_merge import write_merged
 from detectors.registry import BACKENDS, DEFAULT, backend_class, how_to_install, network_class, recipes
 
 CALIBRATION = 32  # pictures; ranges hardly widen with more
@@ -139,6 +143,7 @@ class PrecisionRequest:
         max_flips: share of the pictures that may change sides.
         progress: is told each step.
         threshold: of the YAML file, at which sides are told apart; None: the manifest's.
+        merge: tokens a layer, for a precision that merges them; None: the network is left dense.
     """
 
     precision: Precision
@@ -149,6 +154,7 @@ class PrecisionRequest:
     max_flips: float = MAX_FLIPS
     progress: Callable[[str], None] = lambda _: None
     threshold: float | None = None
+    merge: MergeRequest | None = None
 
 
 @dataclass(slots=True)
@@ -173,6 +179,8 @@ def make_faster(folder: Path, order: PrecisionRequest) -> Path:
     found = recipes(precision, backend)
     if not found:
         raise ModelError(f"there is no {precision} for the backend {backend!r}")
+    if order.merge is not None and (lack := why_too_few(len(order.photos.data), made=order.photos.made)):
+        raise ModelError(lack)
     mapped = with_threshold(manifest, order.threshold)
     fp32 = network_class(manifest.detector)(ModelFiles(folder, mapped, None), backend_class(DEFAULT), order.options)
     target = variant_folder(manifest, order.models_dir, precision, backend)
@@ -180,7 +188,11 @@ def make_faster(folder: Path, order: PrecisionRequest) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         trial = _Trial(fp32, folder, partial, order)
-        passed = [candidate for name, recipe in found.items() if (candidate := trial.attempt(name, recipe)) is not None]
+        passed: list[Candidate] = []
+        for merging in trial.schedules():
+            passed = trial.attempts(found, merging)
+            if passed:
+                break
         if not passed:
             raise ModelError(
                 f"no {precision} graph for {backend} gets through the gate (at most {order.max_flips:.1%} of the "
@@ -204,16 +216,52 @@ class _Trial:
 
     def __init__(self, fp32: Network, source: Path, partial: Path, order: PrecisionRequest) -> None:
         self.fp32, self.source, self.partial, self.order = fp32, source, partial, order
+        self.graph = read_tokens(source / MODEL_FILE, fp32.manifest.name) if order.merge is not None else None
         calibration, self.photos = order.photos.split()
         self.refusals: list[str] = []
         order.progress(f"fp32 answers to {len(self.photos.data)} pictures")
         self.expected = _probabilities(fp32, self.photos)
         self.inputs = [fp32.preprocessing(decode(data)) for data in calibration.data]
+        self.merging: TokenMerging | None = None
         self._ranked: dict[tuple[str, ...], list[str]] = {}
+
+    def schedules(self) -> Iterator[TokenMerging | None]:
+        """Yield the ways to merge tokens that are to be tried in turn; None: to merge none."""
+        if self.graph is None or self.order.merge is None:
+            yield None
+            return
+        if self.order.merge == AUTO:
+            self.order.progress("looking for tokens that are alike")
+        yield from schedules(self.graph, self.order.merge, self.inputs)
+
+    def attempts(self, found: Mapping[str, Recipe], merging: TokenMerging | None) -> list[Candidate]:
+        """Try all recipes on the graph, its tokens merged or not."""
+        self.merging, self._ranked = merging, {}
+        if merging is None or self.graph is None:
+            return self._passed(found)
+        self.order.progress(merging.words)
+        dense, self.source = self.source, self.partial / merging.words.partition(":")[0]
+        try:
+            write_merged(dense, self.source, self.graph, merging.merged)
+            # Of several schedules only one that passes by itself is worth being quantised.
+            if self.order.merge == AUTO and as_it_is not in found.values():
+                alone = self.attempt("fp32", as_it_is)
+                if alone is None:
+                    return []
+                shutil.rmtree(alone.folder)
+            return self._passed(found)
+        finally:
+            shutil.rmtree(self.source, ignore_errors=True)
+            self.source = dense
+
+    def _passed(self, found: Mapping[str, Recipe]) -> list[Candidate]:
+        tried = ((name, recipe, self.attempt(name, recipe)) for name, recipe in found.items())
+        return [candidate for *_, candidate in tried if candidate is not None]
 
     def attempt(self, name: str, recipe: Recipe) -> Candidate | None:
         """Try a recipe with more and more layers left in fp32, until it passes."""
-        for count in FP32_LAYERS:
+        words = f"{name}, {self.merging.words}" if self.merging is not None else name
+        for count in FP32_LAYERS if recipe.layers else FP32_LAYERS[:1]:
             keep = self._sensitive(count, recipe.layers)
             self.order.progress(f"{name}{f', {count} layers in fp32' if keep else ''}")
             folder = self.partial / f"{name}-{count}"
@@ -223,14 +271,16 @@ class _Trial:
                     recipe.write(self.source, folder, self.inputs, keep)
                     candidate = self._judge(name, folder, keep)
             except ModuleNotFoundError as error:
-                self.refusals.append(f"{name}: needs the package {error.name!r}; {how_to_install()} installs it")
+                self.refusals.append(f"{words}: needs the package {error.name!r}; {how_to_install()} installs it")
+                shutil.rmtree(folder)
                 return None
             except (ModelError, InferenceError) as error:
-                self.refusals.append(f"{name}: {error}")
+                self.refusals.append(f"{words}: {error}")
+                shutil.rmtree(folder)
                 return None
             if candidate.gate.flips <= self.order.max_flips:
                 return candidate
-            self.refusals.append(f"{name} with {len(keep)} layers in fp32: {candidate.gate.flips:.1%}")
+            self.refusals.append(f"{words} with {len(keep)} layers in fp32: {candidate.gate.flips:.1%}")
             shutil.rmtree(folder)
         return None
 
@@ -257,6 +307,7 @@ class _Trial:
             labelled=gate.labelled(self.expected, answers, self.photos.labels, threshold),
             made_pictures=self.photos.made,
             answers=(float(self.expected.min()), float(self.expected.max())),
+            merging=self.merging,
         )
         return Candidate(detector, folder, judged)
 

@@ -1,4 +1,4 @@
-"""The recipes of int8 and bf16, for onnxruntime and OpenVINO.
+"""The recipes of int8, bf16 and merged tokens, for onnxruntime and OpenVINO.
 
 One precision has several of them, as none is the best for every network.
 """
@@ -7,6 +7,7 @@ import contextlib
 import functools
 import io
 import logging
+import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from detectors.errors import ModelError
 from detectors.machine import read_cpu
 from detectors.models import IR_FILE, MODEL_FILE
 from detectors.quantize import WEIGHTED, Inputs, Recipe
+from detectors.quantize.token_merge import PREFIX
 
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
@@ -51,7 +53,9 @@ def _int8(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> None
             preset=nncf.QuantizationPreset.MIXED,
             model_type=nncf.ModelType.TRANSFORMER if attention else None,
             # Sums between layers are quantised too; once layers have to be kept, they are the next to suffer.
-            ignored_scope=nncf.IgnoredScope(names=names, types=["Add"], validate=False) if keep else None,
+            ignored_scope=nncf.IgnoredScope(
+                names=names, patterns=[f"{PREFIX}.*"], types=["Add"] if keep else [], validate=False
+            ),
         )
     openvino.save_model(quantised, folder / IR_FILE, compress_to_fp16=False)
 
@@ -116,8 +120,20 @@ def _static(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str], *, we
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=[*keep, *spared],
+            nodes_to_exclude=[*keep, *spared, *_of_merges(source)],
         )
+
+
+def _as_it_is(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> None:
+    """Copy the graph: its tokens have been merged, and that was all."""
+    for path in fp32.glob(f"{MODEL_FILE}*"):
+        shutil.copyfile(path, folder / path.name)
+
+
+def _of_merges(path: Path) -> list[str]:
+    """Return the names of the nodes that merge tokens: eight bits would tell similar pairs no longer apart."""
+    graph = onnx.load(path, load_external_data=False).graph
+    return [node.name for node in graph.node if node.name.startswith(PREFIX)]
 
 
 def _without_weights(path: Path) -> list[str]:
@@ -127,6 +143,7 @@ def _without_weights(path: Path) -> list[str]:
     return [node.name for node in graph.node if node.op_type in LINEAR and node.input[1] not in constants]
 
 
+as_it_is = Recipe(_as_it_is, ())
 dynamic = Recipe(_dynamic, LINEAR)
 static = Recipe(_static)
 # Attention multiplies activations with each other, and has no layer that could be kept in fp32. To spare that was 5 to

@@ -54,7 +54,7 @@ def bench(
         str | None, typer.Option(metavar="NAME,…", help="onnx, openvino, torch; default: all that are installed.")
     ] = None,
     precisions: Annotated[
-        str | None, typer.Option(metavar="NAME,…", help="fp32, bf16, int8; default: all that are prepared.")
+        str | None, typer.Option(metavar="NAME,…", help="Such as fp32, int8; default: all that are prepared.")
     ] = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Also the model's own library: transformers' pipeline, YOLO.predict.")

@@ -10,6 +10,7 @@ import typer
 
 from detectors.evaluation import evaluate as evaluating
 from detectors.evaluation.evaluate import UNTRANSFORMED, Figures, Sending, ask, in_words
+from detectors.models.manifest import Precision
 from detectors.photos.transforms import VIEWS
 from miner.bench.output import check_plot
 from miner.cli.common import EnvFile, Json, Set, load_settings
@@ -31,9 +32,7 @@ if TYPE_CHECKING:
 def evaluate(
     data: Annotated[Path, typer.Argument(help="Folder with `roadwork` and `no_roadwork`, not used in training.")],
     models: Models = None,
-    precision: Annotated[
-        Literal["fp32", "int8", "bf16"], typer.Option(help="Precision of a prepared variant.")
-    ] = "fp32",
+    precision: Annotated[Precision, typer.Option(help="Precision of a prepared variant.")] = "fp32",
     era: Annotated[
         Literal["letterbox", "native", "augmented"] | None,
         typer.Option(help="Send them as validators of that era, as `simulate` does; default: the files as they are."),

@@ -32,6 +32,7 @@ class PartView:
     seconds: float | None = None  # of a picture, when it was made
     flips: float | None = None
     recipe: str = ""
+    merging: str = ""  # of tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,7 @@ def _parts(model: PreparedModel) -> Iterator[PartView]:
             files=len(manifest.files), fault=faults_of(folder, manifest),
             speed=gate.speed if gate is not None else None, seconds=gate.seconds if gate is not None else None,
             flips=gate.flips if gate is not None else None, recipe=gate.recipe if gate is not None else "",
+            merging=gate.merging.words if gate is not None and gate.merging is not None else "",
         )  # fmt: skip
 
 
@@ -176,5 +178,6 @@ def _of_part(part: PartView) -> str:
     words = f"{part.bytes / 1e6:.1f} MB for {part.backend if part.backend != 'any' else 'all backends'}"
     if part.seconds is not None:
         speed = f" ({part.speed:.2f} of fp32)" if part.speed is not None else ""
-        words += f", {part.seconds * 1e3:.1f} ms{speed}, {part.flips or 0:.2%} change sides, {part.recipe}"
+        recipe = f"{part.recipe}{f', {part.merging}' if part.merging else ''}"
+        words += f", {part.seconds * 1e3:.1f} ms{speed}, {part.flips or 0:.2%} change sides, {recipe}"
     return f"{words}; {part.fault or f'{part.files} files match their sums'}"

@@ -16,8 +16,8 @@ from detectors.models.inventory import StoredModel, size_of, stored_models
 from detectors.models.inventory import remove as drop
 from detectors.models.manifest import NO_REFERENCE, Manifest
 from detectors.models.sources import pins
-from detectors.quantize.gate import MAX_FLIPS
-from detectors.registry import BACKENDS
+from detectors.quantize.gate import MAX_FLIPS, of_precision
+from detectors.registry import BACKENDS, MERGED
 from miner.cli.common import Config, Detector, EnvFile, Json, Service, Set, load_settings
 from miner.cli.group import Command
 from miner.cli.model_removal import ask, chosen
@@ -60,7 +60,10 @@ def download(
         precision, backend = settings.image_detector_precision, settings.image_detector_backend
         if precision in (AUTO, "fp32"):
             return
-        if force or backend == AUTO or not PreparedModel.find(yaml, settings.models_dir).has(precision, backend):
+        model = PreparedModel.find(yaml, settings.models_dir)
+        if precision in MERGED.values() and not force and of_precision(model, precision):
+            return  # it takes photos to make, and `export` was given them
+        if force or backend == AUTO or not model.has(precision, backend):
             prepare_faster(settings, yaml, precision, MAX_FLIPS, None)  # type: ignore[arg-type]
 
 

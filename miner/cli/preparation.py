@@ -22,7 +22,7 @@ from detectors.models.sources import model_folder, variant_folder
 from detectors.models.store import store_spread
 from detectors.photos.labelled import is_labelled
 from detectors.quantize.gate import compare, doubts, measured_best, of_precision, speed_in_words
-from detectors.registry import BACKENDS, DEFAULT, VARIANTS, backend_class, network_class
+from detectors.registry import BACKENDS, DEFAULT, MERGED, VARIANTS, backend_class, network_class
 from miner.bench.subject import own_pictures
 from miner.cli.training import read_labelled, say_left_out
 from miner.errors import ConfigurationError, CouldNotStart
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from detectors.quantize.quantize import CalibrationPhotos
+    from detectors.quantize.schedule import MergeRequest
 
 
 def open_folder(settings: Settings, config: DetectorConfig, folder: Path) -> Detector:
@@ -156,13 +157,16 @@ def prepare_faster(
     precision: Precision,
     max_flips: float,
     photos: "CalibrationPhotos | None",
+    merge: "MergeRequest" = "auto",
 ) -> None:
     """Make a faster variant of the prepared model for the configured backend, or for all that are installed.
 
-    Of an ensemble it is each branch's, and what they say together has to get through the gate as well.
+    Of an ensemble it is each branch's, and what they say together has to get through the gate as well. `merge` is for
+    precisions with merged tokens: how many in a layer.
     """
     from detectors.quantize.ensemble import make_faster_ensemble
     from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest, make_faster
+    from detectors.quantize.schedule import why_too_few
 
     chosen = settings.image_detector_backend
     backends = [backend for kind, backend in VARIANTS if kind == precision and chosen in (AUTO, backend)]
@@ -173,11 +177,14 @@ def prepare_faster(
     refusals: list[str] = []
     models_dir, options = settings.models_dir, RunOptions(1, allowed_cores())
     photos = photos or CalibrationPhotos.by_arithmetic()
+    request = merge if precision in MERGED.values() else None
+    if request is not None and (lack := why_too_few(len(photos.data), made=photos.made)):
+        raise ConfigurationError(f"--precision={precision}: {lack}")
     with _steps() as (console, progress):
         for backend in installed:
             try:
                 order = PrecisionRequest(
-                    precision, backend, models_dir, options, photos, max_flips, progress, config.threshold
+                    precision, backend, models_dir, options, photos, max_flips, progress, config.threshold, request
                 )
                 if config.branches is not None:
                     target = make_faster_ensemble(config, order)
@@ -193,7 +200,7 @@ def prepare_faster(
             for doubt in doubts(made):
                 console.print(f"warning: {doubt}")
         if len(refusals) == len(installed):
-            raise CouldNotStart("; ".join(refusals))
+            raise CouldNotStart("; ".join(dict.fromkeys(refusals)))
         _compare_backends(console, progress, config, precision, models_dir, options)
 
 
@@ -234,8 +241,9 @@ def put_into_repository(
 def _gate_in_words(gate: Gate) -> str:
 
     kept = f", {len(gate.kept_fp32)} layers in fp32" if gate.kept_fp32 else ""
+    merged = f", {gate.merging.words}" if gate.merging is not None else ""
     line = (
-        f"{gate.recipe}{kept}, {speed_in_words(gate)}, probabilities within "
+        f"{gate.recipe}{merged}{kept}, {speed_in_words(gate)}, probabilities within "
         f"{gate.max_difference:.1e} (mean {gate.mean_difference:.1e}); {gate.flips:.2%} of {gate.pictures} flip"
     )
     if gate.labelled is not None:

@@ -54,7 +54,7 @@ class Settings(BaseSettings):
         description=f"`auto` (as `roadwork-miner tune` found, else `onnx`), {validators.listed(BACKENDS)}",
     )
     image_detector_precision: Annotated[str, AfterValidator(validators.known_precision)] = Field(
-        AUTO, description="`auto` (as `roadwork-miner tune` found, else `fp32`), `fp32`, `bf16` or `int8`"
+        AUTO, description="`auto` (as tuned, else `fp32`), `fp32`, `bf16`, `int8`, `merged` or `int8-merged`"
     )
     remote_endpoints: Annotated[str, AfterValidator(check_addresses), AfterValidator(validators.needed_for_remote)] = (
         Field(

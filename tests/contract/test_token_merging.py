@@ -1,0 +1,397 @@
+"""Merged tokens: the graph against the paper's algorithm, what the gate lets through, and what has no tokens."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import openvino
+import pytest
+from numpy.typing import NDArray
+
+from detectors import registry
+from detectors.base import RunOptions
+from detectors.builders.numeric import gelu, layer_norm, patches, softmax
+from detectors.builders.vit import PlainViT
+from detectors.errors import ModelError
+from detectors.export.export import prepare
+from detectors.load import load_detector
+from detectors.models import IR_FILE, MODEL_FILE
+from detectors.models.config import DetectorConfig
+from detectors.models.manifest import Manifest, Precision
+from detectors.models.sources import model_folder
+from detectors.photos.synthetic import many_pictures
+from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest, make_faster
+from detectors.quantize.schedule import LEAST_PHOTOS, possible, schedules
+from detectors.quantize.token_axes import NoTokens, TokenGraph, read_tokens
+from detectors.quantize.token_merge import PREFIX, merge, write_merged
+from tests.models import make_vit
+
+Array = NDArray[np.float32]
+Built = tuple[PlainViT, Path]
+STARTER = Path(__file__).resolve().parents[2] / "detectors" / "starter"
+LAYERS = 4
+
+
+def paper_matching(keys: Array, count: int, specials: int) -> list[tuple[int, int]]:
+    """Section 3 of arXiv 2210.09461: two sets in turn, an edge from each of A to its most similar of B, the best stay.
+
+    Written from the paper for tokens one by one, with nothing of the graph's. Returns (from, to), as rows.
+    """
+    first, second = range(specials, len(keys), 2), range(specials + 1, len(keys), 2)
+
+    def cosine(a: int, b: int) -> float:
+        one, other = keys[a].astype(np.float64), keys[b].astype(np.float64)
+        return float(one @ other / np.sqrt((one @ one) * (other @ other)))
+
+    edges = []
+    for a in first:
+        score, b = max((cosine(a, b), b) for b in second)
+        edges.append((score, a, b))
+    return [(a, b) for _, a, b in sorted(edges, reverse=True)[:count]]
+
+
+def paper_merge(tokens: Array, sizes: Array, edges: Sequence[tuple[int, int]], specials: int) -> tuple[Array, Array]:
+    """Average the connected tokens by their sizes, and put both sets together again, the most similar of A first."""
+    groups = {row: [row] for row in range(len(tokens))}
+    for a, b in edges:
+        groups[b] += groups.pop(a)
+    rows = [groups[row] for row in sorted(groups)]
+    mean = [np.average(tokens[members], axis=0, weights=sizes[members]) for members in rows]
+    return np.array(mean, np.float32), np.array([sizes[members].sum() for members in rows], np.float32)
+
+
+def paper_forward(network: PlainViT, pixels: Array, counts: Sequence[int]) -> tuple[Array, Array]:
+    """A ViT whose tokens are merged after each attention, in numpy: its logits, and the sizes at the end.
+
+    The order within a set is another one than the graph's, which the next matching would see: so the second set is
+    told by numbers that go with the tokens.
+    """
+    weights, heads, eps = network.weights, network.config.num_attention_heads, network.config.layer_norm_eps
+
+    def linear(name: str, value: Array) -> Array:
+        return np.asarray(value @ weights[name + ".weight"].T + weights[name + ".bias"], np.float32)
+
+    def norm(name: str, value: Array) -> Array:
+        return layer_norm(value, weights[name + ".weight"], weights[name + ".bias"], eps)
+
+    def split(value: Array) -> Array:
+        return value.reshape(len(value), heads, -1).swapaxes(0, 1)
+
+    projection = "vit.embeddings.patch_embeddings.projection"
+    embedded = patches(pixels, weights[projection + ".weight"], weights[projection + ".bias"])
+    tokens = np.concatenate([weights["vit.embeddings.cls_token"][0], embedded])
+    tokens = tokens + weights["vit.embeddings.position_embeddings"][0]
+    sizes = np.ones(len(tokens), np.float32)
+    for layer, count in enumerate([*counts, 0]):
+        name = f"vit.encoder.layer.{layer}."
+        before = norm(name + "layernorm_before", tokens)
+        query, key, value = (
+            split(linear(f"{name}attention.attention.{part}", before)) for part in ("query", "key", "value")
+        )
+        scores = query @ key.swapaxes(1, 2) / np.float32(np.sqrt(query.shape[-1])) + np.log(sizes)
+        mixed = (softmax(scores) @ value).swapaxes(0, 1).reshape(tokens.shape)
+        tokens = tokens + linear(name + "attention.output.dense", mixed)
+        keys = key.mean(axis=0)
+        edges = paper_matching(keys, count, 1)
+        tokens, sizes = reordered(tokens, sizes, edges, keys)
+        hidden = linear(name + "intermediate.dense", norm(name + "layernorm_after", tokens))
+        tokens = tokens + linear(name + "output.dense", gelu(hidden))
+    return linear("classifier", norm("vit.layernorm", tokens[:1])), sizes
+
+
+def reordered(tokens: Array, sizes: Array, edges: Sequence[tuple[int, int]], keys: Array) -> tuple[Array, Array]:
+    """Merge, and lay the class token, what is left of A (the most similar first), and B in a row."""
+    if not edges:
+        return tokens, sizes
+    ranked = [a for a, _ in paper_matching(keys, len(keys), 1)]
+    gone = {a for a, _ in edges}
+    order = [0, *(a for a in ranked if a not in gone), *range(2, len(tokens), 2)]
+    kept = sorted(set(range(len(tokens))) - gone)
+    merged, counted = paper_merge(tokens, sizes, edges, 1)
+    places = [kept.index(row) for row in order]
+    return merged[places], counted[places]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_vit(tmp_path_factory.mktemp("original"), num_hidden_layers=LAYERS)
+
+
+@pytest.fixture(scope="module", params=[(64, 48), (80, 48), (112, 112)], ids=["12", "15", "49"])
+def vit(request: pytest.FixtureRequest, original: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Return a network of an even or an odd number of patches, square or not, and its graph."""
+    height, width = request.param
+    network = PlainViT(original)
+    random = np.random.default_rng(1)
+    position = "vit.embeddings.position_embeddings"
+    network.weights[position] = np.zeros((1, height * width // 256 + 1, 64), np.float32)
+    # As they begin, all keys are nearly alike and biases are 0: which pair is merged would make no difference.
+    for name, value in network.weights.items():
+        scale = 0.15 if "attention" in name and value.ndim == 2 else 0.1
+        network.weights[name] = (value + scale * random.standard_normal(value.shape)).astype(np.float32)
+    path = tmp_path_factory.mktemp("graph") / MODEL_FILE
+    onnx.save_model(network.build(height, width), path)
+    return network, path
+
+
+def run(model: onnx.ModelProto, pixels: Array, *outputs: str) -> list[Array]:
+    kind = onnx.TensorProto.FLOAT
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, kind, None) for name in outputs)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    found: list[Array] = session.run(None, {"pixel_values": pixels})
+    return found
+
+
+def picture(graph: TokenGraph, seed: int = 0) -> Array:
+    shape = [axis.dim_value for axis in graph.model.graph.input[0].type.tensor_type.shape.dim]
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+@pytest.mark.parametrize("rate", [1, 2, 5, 100])
+def test_the_graph_is_the_papers_algorithm(vit: Built, rate: int) -> None:
+    network, path = vit
+    graph = read_tokens(path)
+    assert len(graph.merging) == LAYERS - 1  # the last layer computes the class token alone
+    counts = list(possible([rate] * (LAYERS - 1), graph.tokens - 1))
+    for seed in range(3):
+        pixels = picture(graph, seed)
+        (said,) = run(merge(graph, counts), pixels)
+        expected, sizes = paper_forward(network, pixels[0], counts)
+        assert np.allclose(said, expected, atol=1e-5)
+        assert len(sizes) == graph.tokens - sum(counts)
+        assert sum(sizes) == graph.tokens
+        assert sizes[0] == 1  # the class token
+    (dense,) = run(merge(graph, [0] * (LAYERS - 1)), picture(graph))
+    assert not np.allclose(run(merge(graph, counts), picture(graph))[0], dense, atol=1e-5)
+
+
+def test_merging_none_is_the_dense_graph(vit: Built) -> None:
+    _, path = vit
+    graph = read_tokens(path)
+    found = merge(graph, [0] * (LAYERS - 1))
+    assert found.SerializeToString() == graph.model.SerializeToString()
+
+
+def test_sizes_count_every_token_and_all_shapes_are_fixed(vit: Built) -> None:
+    _, path = vit
+    graph = read_tokens(path)
+    counts = list(possible([3] * (LAYERS - 1), graph.tokens - 1))
+    model = merge(graph, counts)
+    shapes = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True).graph.value_info
+    assert all(axis.HasField("dim_value") for value in shapes for axis in value.type.tensor_type.shape.dim)
+    last = [node.input[0] for node in model.graph.node if node.op_type == "Log"][-1]
+    *_, sizes = run(model, picture(graph), last)
+    assert sizes.shape == (graph.tokens - sum(counts), 1)
+    assert sizes.sum() == graph.tokens
+    assert sizes[0] == 1
+
+
+def test_the_mean_of_the_patches_stays_one_over_patches(vit: Built) -> None:
+    """As a DINOv2's head takes it: a merged token counts as often as the patches that it stands for."""
+    _, path = vit
+    model = read_tokens(path).model
+    tokens = read_tokens(path).layers[-2].tokens
+    assert tokens is not None
+    bounds = {"one": [1], "end": [2**63 - 1]}
+    for name, value in bounds.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value), name))
+    made = [
+        onnx.helper.make_node("Slice", [tokens, "one", "end", "one"], ["patches"], name="patches"),
+        onnx.helper.make_node("ReduceMean", ["patches", "one"], ["mean"], name="mean", keepdims=0),
+    ]
+    model.graph.node.extend(made)
+    model.graph.output.insert(0, onnx.helper.make_tensor_value_info("mean", onnx.TensorProto.FLOAT, [1, 64]))
+    other = path.with_name("mean.onnx")
+    onnx.save_model(model, other)
+    graph = read_tokens(other)
+    assert graph.means == ["mean"]
+    counts = list(possible([4] * (LAYERS - 1), graph.tokens - 1))
+    merged = merge(graph, counts)
+    (taken,) = (node.input[0] for node in merged.graph.node if node.output[0] == "patches")
+    last = [node.input[0] for node in merged.graph.node if node.op_type == "Log"][-1]
+    mean, _, left, sizes = run(merged, picture(graph), taken, last)
+    assert np.allclose(mean[0], np.average(left[0, 1:], axis=0, weights=sizes[1:, 0]), atol=1e-5)
+    assert not np.allclose(mean[0], left[0, 1:].mean(axis=0), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "patches", "merged"),
+    [([3, 3], 12, [3, 3]), ([9, 9, 9], 13, [6, 3, 2]), ([5, 5], 2, [0, 0]), ([5, 5], 3, [1, 0]), ([0, 4], 9, [0, 4])],
+)
+def test_half_of_the_patches_is_the_most_that_a_layer_merges(
+    wanted: list[int], patches: int, merged: list[int]
+) -> None:
+    assert list(possible(wanted, patches)) == merged
+
+
+def test_more_is_merged_where_tokens_are_alike(vit: Built) -> None:
+    """As in a letterbox: bars of one colour, a row of patches each."""
+    _, path = vit
+    graph = read_tokens(path)
+    bar = 16
+    barred = []
+    for seed in range(4):
+        pixels = picture(graph, seed)
+        pixels[:, :, :bar], pixels[:, :, -bar:] = -1, -1
+        barred.append(pixels)
+
+    def totals(pictures: list[Array]) -> list[int]:
+        try:
+            return [sum(one.merged) for one in schedules(graph, "auto", pictures)]
+        except NoTokens:  # no two of noise are
+            return [0]
+
+    plain = totals([picture(graph, seed) for seed in range(4)])
+    with_bars = totals(barred)
+    assert with_bars[0] >= plain[0]
+    assert sum(with_bars) > sum(plain)
+    assert with_bars == sorted(with_bars, reverse=True), "the boldest first"
+
+
+LITTLE = CalibrationPhotos(many_pictures(12))
+
+
+@pytest.fixture(scope="module")
+def prepared(original: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[DetectorConfig, Path]:
+    """Return a ViT's configuration, and the models folder with its fp32."""
+    models = tmp_path_factory.mktemp("models")
+    config = DetectorConfig(hf_repo=str(original), path=original / "vit.yaml")
+    prepare("ViT", config, models)
+    return config, models
+
+
+@pytest.fixture(scope="module")
+def photos() -> CalibrationPhotos:
+    """Return as many as are asked for: a dozen, again and again."""
+    return CalibrationPhotos([*LITTLE.data] * (LEAST_PHOTOS // len(LITTLE.data) + 1))
+
+
+MERGED = [variant for variant in registry.VARIANTS if variant[0] in registry.MERGED.values()]
+
+
+@pytest.mark.parametrize(
+    ("precision", "backend", "rate"), [*((*variant, 13) for variant in MERGED), ("int8-merged", "onnx", "auto")]
+)
+def test_a_merged_graph_serves_with_what_was_measured_on_it(
+    prepared: tuple[DetectorConfig, Path], photos: CalibrationPhotos, precision: Precision, backend: str, rate: Any
+) -> None:
+    config, models = prepared
+    order = PrecisionRequest(precision, backend, models, RunOptions(), photos, 0.5, merge=rate)
+    manifest = Manifest.read(make_faster(model_folder(config, models), order))
+    assert (manifest.precision, manifest.backend) == (precision, backend)
+    gate = manifest.gate
+    assert gate is not None
+    assert gate.merging is not None
+    assert gate.merging.tokens == 197
+    if rate == 13:
+        assert gate.merging.merged == [13] * (LAYERS - 1)
+        assert gate.merging.words == "R = 13: 197 → 158 tokens"
+    assert gate.max_difference > 0
+    assert gate.recipe == "fp32" or precision == "int8-merged"
+    detector = load_detector("ViT", config, models, backend, RunOptions(), precision)
+    assert detector.verify() > 0
+    fp32 = load_detector("ViT", config, models, "onnx", RunOptions())
+    difference = detector.predict(LITTLE.data[1]).probability - fp32.predict(LITTLE.data[1]).probability
+    assert abs(difference) <= gate.max_difference + 1e-6
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_eight_bits_leave_the_matching_alone(
+    prepared: tuple[DetectorConfig, Path], tmp_path: Path, backend: str
+) -> None:
+    """Pairs that are nearly as similar would be taken one for the other."""
+    config, models = prepared
+    source, target = tmp_path / "merged", tmp_path / "int8"
+    graph = read_tokens(model_folder(config, models) / MODEL_FILE)
+    write_merged(model_folder(config, models), source, graph, [13] * (LAYERS - 1))
+    for name, recipe in registry.recipes("int8-merged", backend).items():
+        folder = target / name
+        folder.mkdir(parents=True)
+        recipe.write(source, folder, [picture(graph, seed) for seed in range(3)], ())
+        if backend == "onnx":
+            nodes = onnx.load(folder / MODEL_FILE).graph.node
+            makers = {output: node.op_type for node in nodes for output in node.output}
+            products = [node for node in nodes if node.name.startswith(PREFIX) and node.op_type == "MatMul"]
+            assert len(products) == LAYERS - 1
+            assert "DequantizeLinear" not in {makers[value] for node in products for value in node.input}
+        else:
+            operations = openvino.Core().read_model(folder / IR_FILE).get_ops()
+            named = [one for one in operations if one.get_friendly_name().startswith(PREFIX)]
+            assert any(one.get_type_name() == "MatMul" for one in named)
+            assert not any(one.get_type_name() == "FakeQuantize" for one in named)
+
+
+def test_too_few_photos_and_made_ones_are_refused(prepared: tuple[DetectorConfig, Path]) -> None:
+    config, models = prepared
+    order = PrecisionRequest("merged", "onnx", models, RunOptions(), merge=13)
+    for photos in (LITTLE, CalibrationPhotos([LITTLE.data[0]] * 300, made=True)):
+        with pytest.raises(ModelError, match=str(LEAST_PHOTOS)):
+            make_faster(model_folder(config, models), replace(order, photos=photos))
+
+
+def test_more_answers_on_the_other_side_than_allowed_are_refused(
+    original: Path, tmp_path: Path, photos: CalibrationPhotos
+) -> None:
+    """A threshold between what the dense graph and the merged one say of a picture."""
+    config = DetectorConfig(hf_repo=str(original), path=original / "vit.yaml")
+    folder = prepare("ViT", config, tmp_path)
+    order = PrecisionRequest("merged", "onnx", tmp_path, RunOptions(), photos, merge=90)
+    make_faster(folder, replace(order, max_flips=1.0))
+    said = [
+        load_detector("ViT", config, tmp_path, "onnx", RunOptions(), precision).predict(LITTLE.data[1]).probability
+        for precision in ("fp32", "merged")
+    ]
+    assert said[0] != said[1]
+    manifest = Manifest.read(folder)
+    manifest.model_copy(update={"threshold": sum(said) / 2}).write(folder)
+    with pytest.raises(ModelError, match=r"merged.*gate"):
+        make_faster(folder, order)
+
+
+def test_a_network_without_tokens_is_refused_by_its_reason(tmp_path: Path, photos: CalibrationPhotos) -> None:
+    with pytest.raises(NoTokens, match="no attention"):
+        read_tokens(STARTER / MODEL_FILE)
+    with pytest.raises(NoTokens):
+        make_faster(STARTER, PrecisionRequest("int8-merged", "onnx", tmp_path, RunOptions(), photos, merge="auto"))
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def broken(graph: onnx.GraphProto, kind: str) -> None:
+    """Put into a ViT's graph what merging would break."""
+    (softmax, *_) = (node for node in graph.node if node.op_type == "Softmax")
+    helper, constant = onnx.helper, onnx.numpy_helper.from_array
+    if kind == "positions":
+        graph.initializer.append(constant(np.zeros((1, 1, 1, 197), np.float32), "bias"))
+        graph.node.insert(
+            [*graph.node].index(softmax), helper.make_node("Add", [softmax.input[0], "bias"], ["biased"], name="biased")
+        )
+        softmax.input[0] = "biased"
+    elif kind == "along":
+        norm = [node for node in graph.node if node.op_type == "LayerNormalization"][3]
+        graph.initializer.append(constant(np.ones((1, 197, 64), np.float32), "every"))
+        graph.node.insert(
+            [*graph.node].index(norm), helper.make_node("Mul", [norm.input[0], "every"], ["scaled"], name="scaled")
+        )
+        norm.input[0] = "scaled"
+    else:
+        for tensor in graph.initializer:
+            if tensor.name == "shape [1, -1, 2, 32]":
+                tensor.CopyFrom(constant(np.array([1, 197, 2, 32]), tensor.name))
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("positions", "positions among"), ("along", "scaled .*along"), ("fixed", "fixed number")]
+)
+def test_what_merging_would_break_is_refused_by_its_reason(
+    prepared: tuple[DetectorConfig, Path], tmp_path: Path, kind: str, reason: str
+) -> None:
+    config, models = prepared
+    model = onnx.load(model_folder(config, models) / MODEL_FILE)
+    broken(model.graph, kind)
+    onnx.save_model(model, tmp_path / MODEL_FILE)
+    with pytest.raises(NoTokens, match=reason):
+        read_tokens(tmp_path / MODEL_FILE)
