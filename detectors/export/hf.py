@@ -16,8 +16,9 @@ from detectors.errors import DetectorConfigError, ModelError
 from detectors.export.export import Exporter
 from detectors.models import MODEL_FILE
 from detectors.models.checkpoint import inspect, model_type
-from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, PROCESSORS, ModelConfig, ProcessorConfig
+from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, ModelConfig, ProcessorConfig
 from detectors.models.manifest import NUMPY, Output
+from detectors.models.processors import PROCESSORS
 from detectors.preprocess import from_processor_config
 
 log = logging.getLogger(__name__)
