@@ -1,4 +1,7 @@
-"""The exporter of Hugging Face image classifiers: some are built without torch, the others by optimum's exporter."""
+"""The exporter of Hugging Face image classifiers: some are built without torch, the others by optimum's exporter.
+
+A checkpoint of timm counts as one of them, in its own form or as transformers' TimmWrapper saves it.
+"""
 
 import logging
 import shutil
@@ -14,6 +17,7 @@ import onnx
 from detectors.builders.architecture import Architecture, find_architecture, numpy_reference
 from detectors.errors import DetectorConfigError, ModelError
 from detectors.export.export import Exporter
+from detectors.export.timm import export_timm, timm_reference
 from detectors.models import MODEL_FILE
 from detectors.models.checkpoint import inspect, model_type
 from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, ModelConfig, ProcessorConfig
@@ -35,6 +39,8 @@ class ViTExporter(Exporter):
     @property
     def packages(self) -> tuple[str, ...]:
         """A graph that is built needs neither torch nor optimum."""
+        if self._is_timm:
+            return ("torch", "timm", "onnx")
         return ("onnx",) if self._architecture else ("torch", "transformers", "optimum", "onnx")
 
     @property
@@ -45,11 +51,13 @@ class ViTExporter(Exporter):
     @property
     def reference_name(self) -> str:
         """The library's own pipeline, or numpy where there is no torch."""
+        if self._is_timm:
+            return "timm's own transform and network"
         return NUMPY if self._architecture is not None and not _has_torch() else "transformers.pipeline"
 
     def write(self, folder: Path) -> Output:
         """Write `model.onnx`, `config.json` and `preprocessor_config.json`."""
-        for name in (CONFIG_FILE, PROCESSOR_FILE):
+        for name in (CONFIG_FILE,) if self._is_timm else (CONFIG_FILE, PROCESSOR_FILE):
             if not (self.original / name).is_file():
                 raise ModelError(f"{self.original} holds no {name}")
             shutil.copyfile(self.original / name, folder / name)
@@ -59,6 +67,8 @@ class ViTExporter(Exporter):
         *_, height, width = from_processor_config(self._processor).shape
         if self._architecture is not None:
             onnx.save_model(self._architecture(self.original).build(height, width), folder / MODEL_FILE)
+        elif self._is_timm:
+            export_timm(self.original, folder, height, width)
         else:
             self._export_with_optimum(folder, height, width)
         # After optimum, which writes one of its own.
@@ -71,6 +81,8 @@ class ViTExporter(Exporter):
         if self._architecture is not None and not _has_torch():
             network, multiple = self._architecture(self.original), output.activation == "sigmoid"
             return numpy_reference(network, from_processor_config(self._processor), output.index, multiple)
+        if self._is_timm:
+            return self._timm_reference(output)
         from detectors.backends.torch import load_model
 
         model = load_model(self.original)
@@ -117,6 +129,15 @@ class ViTExporter(Exporter):
             )  # fmt: skip
         if not (folder / MODEL_FILE).is_file():
             raise ModelError(f"the exporter wrote no {MODEL_FILE}")
+
+    def _timm_reference(self, output: Output) -> Callable[[bytes], float]:
+        preprocessing = from_processor_config(self._processor)
+        score = timm_reference(self.original, output.index, transforms=not self.config.letterbox)
+        return lambda data: score(self.squared(data, preprocessing))
+
+    @property
+    def _is_timm(self) -> bool:
+        return self._config.pretrained_cfg is not None
 
     @cached_property
     def _processor(self) -> ProcessorConfig:

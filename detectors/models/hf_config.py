@@ -30,6 +30,7 @@ from detectors.models.processors import (
     POOLFORMER,
     PROCESSORS,
     REFUSED,
+    TIMM,
     Variant,
     defaults,
     processor_kind,
@@ -75,6 +76,39 @@ def _labels(value: object) -> object:
     return {number: str(label) for number, label in sorted(labels.items())}
 
 
+FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
+Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+CropMode = Literal["center", "squash", "border"]
+Three = Annotated[list[Number], Field(min_length=3, max_length=3)]
+
+
+class TimmConfig(BaseModel):
+    """The `pretrained_cfg` of timm's config.json: how the pictures are prepared for a network of timm."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    input_size: Annotated[list[Side], Field(min_length=3, max_length=3)] = [3, 224, 224]
+    interpolation: Interpolation = "bicubic"
+    crop_pct: Divisor | None = None
+    crop_mode: CropMode | None = None
+    mean: Three | None = None
+    std: Annotated[list[Divisor], Field(min_length=3, max_length=3)] | None = None
+
+    @model_validator(mode="after")
+    def _has_colours(self) -> Self:
+        if self.input_size[0] != 3:
+            raise ValueError(f"input_size={shown(self.input_size)}: [3, height, width] is allowed")
+        return self
+
+    def processor_values(self) -> dict[str, Any]:
+        """Return the same in the words of a `preprocessor_config.json`; timm takes null for "not set"."""
+        values = {
+            "size": self.input_size[1:], "resample": FILTERS[self.interpolation], "crop_pct": self.crop_pct,
+            "crop_mode": self.crop_mode, "image_mean": self.mean, "image_std": self.std,
+        }  # fmt: skip
+        return {"image_processor_type": TIMM} | {key: value for key, value in values.items() if value is not None}
+
+
 class ModelConfig(BaseModel):
     """The part of a `config.json` that every image classifier has."""
 
@@ -89,6 +123,10 @@ class ModelConfig(BaseModel):
     hidden_act: str | None = "gelu"
     image_processor_type: str | None = None
     auto_map: dict[str, Any] | None = None
+    # Of timm, whose config.json has no model_type, or "timm_wrapper" where transformers has written it.
+    pretrained_cfg: TimmConfig | None = None
+    label_names: list[str] | None = None
+    num_classes: Positive | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -113,12 +151,34 @@ class ModelConfig(BaseModel):
                 raise ValueError(f"label2id.{label}={shown(number)}: id2label has it as {labels.index(label)}")
         return self
 
+    @model_validator(mode="after")
+    def _timm_agrees(self) -> Self:
+        if self.pretrained_cfg is None:
+            return self
+        if self.num_classes is None and self.label_names is None:
+            raise ValueError("num_classes=None: the number of the network's outputs is needed beside pretrained_cfg")
+        if self.label_names is not None and self.num_classes not in (None, len(self.label_names)):
+            raise ValueError(f"num_classes={self.num_classes}: label_names has {len(self.label_names)} labels")
+        return self
+
     @property
     def labels(self) -> dict[int, str]:
         """The label of each output, in their order; without names, those that transformers makes up."""
+        if self.pretrained_cfg is not None:
+            names = self.label_names or [f"LABEL_{number}" for number in range(self.num_classes or 0)]
+            return dict(enumerate(names))
         if self.id2label is not None:
             return self.id2label
         return {number: f"LABEL_{number}" for number in range(self.num_labels or UNNAMED)}
+
+
+def timm_config(folder: Path) -> TimmConfig | None:
+    """Return the preprocessing that a network of timm was trained with; None: the network is not of timm.
+
+    Raises:
+        ModelFileError: a value of config.json is not what its key allows.
+    """
+    return ModelConfig.read(folder).pretrained_cfg if (folder / CONFIG_FILE).is_file() else None
 
 
 def _allowed(words: str) -> WrapValidator:
@@ -192,7 +252,7 @@ class ProcessorConfig(BaseModel):
     include_top: bool | None = None
     do_flip_channel_order: bool | None = None
     size_divisor: Side | None = None
-    crop_mode: Literal["center", "squash", "border"] = "center"  # timm's, not of transformers
+    crop_mode: CropMode = "center"  # timm's, not of transformers
     do_pad: bool | None = None
     pad_size: Size = None
     letterbox: bool = False  # ours, not of transformers
@@ -208,6 +268,8 @@ class ProcessorConfig(BaseModel):
             ModelFileError: a value is not what its key allows.
         """
         path = folder / PROCESSOR_FILE
+        if not path.is_file() and (timm := timm_config(folder)) is not None:
+            return cls.of(timm.processor_values(), folder / CONFIG_FILE)
         values = read_json(path)
         nested = values.get("image_processor", values)  # where a processor of several parts was saved
         if not isinstance(nested, dict):
