@@ -42,8 +42,7 @@ def timm_reference(original: Path, index: int, *, transforms: bool) -> Callable[
     model = load_timm(original)
     import timm
 
-    data: Any = timm.data
-    steps = data.create_transform(**data.resolve_model_data_config(model)).transforms
+    steps = timm.data.create_transform(**timm.data.resolve_model_data_config(model)).transforms
     steps = steps if transforms else steps[-IN_NUMBERS:]
 
     def probability(picture: Image.Image) -> float:
