@@ -29,7 +29,7 @@ from detectors.models.checkpoint import (
     unwrapped,
     weight_files,
 )
-from detectors.models.documents import some
+from detectors.models.documents import read_json, some
 from detectors.models.hf_config import CONFIG_FILE, ModelConfig, timm_config
 from detectors.registry import DETECTORS
 
@@ -108,18 +108,25 @@ def load_model(folder: Path, **options: Any) -> Any:
 def load_timm(folder: Path) -> Any:
     """Return a network of timm, ready to answer; only safetensors are opened.
 
-    transformers has a wrapper for it, which the `model_args` that timm 1.0.31 writes are too many for.
+    transformers has a wrapper for it, for which the `model_args` that timm 1.0.31 writes are too many; and timm can't
+    read the `null` that transformers writes there.
 
     Raises:
         ModelError: the weights can't be read, are not those of this architecture, or hold what is no number.
     """
     inspect(folder)
+    config = ModelConfig.read(folder)
     ensure_torchvision()
     import timm
     from safetensors.torch import load_file
 
     with library_errors(f"a {model_type(folder)} can't be loaded by timm", "an architecture that it knows is needed"):
-        model = timm.create_model(f"local-dir:{folder}", num_classes=len(ModelConfig.read(folder).labels))
+        # Named one by one, so that no file can point to a pickle or another address.
+        model = timm.create_model(
+            config.architecture, pretrained=False, checkpoint_path="", num_classes=len(config.labels),
+            pretrained_cfg=read_json(folder / CONFIG_FILE)["pretrained_cfg"],
+            **{key: value for key, value in (config.model_args or {}).items() if key != "num_classes"},
+        )  # fmt: skip
         tensors = {unwrapped(name): value for path in weight_files(folder) for name, value in load_file(path).items()}
         found = model.load_state_dict(tensors, strict=False)
     refuse_missing(sorted(name for name in found.missing_keys if not name.endswith(COUNTERS)))

@@ -80,6 +80,7 @@ FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "h
 Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 CropMode = Literal["center", "squash", "border"]
 Three = Annotated[list[Number], Field(min_length=3, max_length=3)]
+TIMM_KEYS = {"architecture", "model_args", "label_names", "num_classes"}
 
 
 class TimmConfig(BaseModel):
@@ -125,6 +126,8 @@ class ModelConfig(BaseModel):
     auto_map: dict[str, Any] | None = None
     # Of timm, whose config.json has no model_type, or "timm_wrapper" where transformers has written it.
     pretrained_cfg: TimmConfig | None = None
+    architecture: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None  # no address: timm would fetch from there
+    model_args: dict[str, Any] | None = None
     label_names: list[str] | None = None
     num_classes: Positive | None = None
 
@@ -138,6 +141,14 @@ class ModelConfig(BaseModel):
         """
         path = folder / CONFIG_FILE
         return validated(cls, read_json(path), path)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_timms_keys(cls, values: Any) -> Any:
+        """Leave out what is timm's where the network is not: there those keys may hold anything."""
+        if isinstance(values, Mapping) and values.get("pretrained_cfg") is None:
+            return {key: value for key, value in values.items() if key not in TIMM_KEYS}
+        return values
 
     @model_validator(mode="after")
     def _labels_agree(self) -> Self:
@@ -155,6 +166,8 @@ class ModelConfig(BaseModel):
     def _timm_agrees(self) -> Self:
         if self.pretrained_cfg is None:
             return self
+        if self.architecture is None:
+            raise ValueError("architecture=None: the name of a network of timm is needed beside pretrained_cfg")
         if self.num_classes is None and self.label_names is None:
             raise ValueError("num_classes=None: the number of the network's outputs is needed beside pretrained_cfg")
         if self.label_names is not None and self.num_classes not in (None, len(self.label_names)):

@@ -20,6 +20,7 @@ from detectors.preprocess import from_processor_config
 
 pytestmark = pytest.mark.export
 LABELS = ["no_roadwork", "roadwork"]
+NAMED = {"architecture": "resnet18", "num_classes": 2}
 # Of one of each kind of layer; ViTs with fewer layers than published.
 SMALL: dict[str, dict[str, Any]] = {
     "vit_tiny_patch16_224": {"depth": 2},
@@ -138,7 +139,7 @@ def test_the_preprocessing_is_that_of_timms_transform(tmp_path: Path, values: di
     ensure_torchvision()
     import timm
 
-    (tmp_path / "config.json").write_text(json.dumps({"num_classes": 2, "pretrained_cfg": values}))
+    (tmp_path / "config.json").write_text(json.dumps(NAMED | {"pretrained_cfg": values}))
     config = timm.data.resolve_data_config(pretrained_cfg=values or {"source": "nowhere"})
     transform = timm.data.create_transform(**config)
     ours = from_processor_config(ProcessorConfig.read(tmp_path))
@@ -167,16 +168,24 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("label_names", {"label_names": {"0": "roadwork"}}),
     ("label_names", {"label_names": ["a", "b", "c"]}),
     ("num_classes", {"num_classes": None}),
+    ("architecture", {"architecture": None}),
+    ("architecture", {"architecture": "hf-hub:somebody/else"}),
+    ("model_args", {"model_args": []}),
 ]
 
 
 @pytest.mark.parametrize(("key", "values"), WRONG)
 def test_a_wrong_value_is_named_with_its_file(tmp_path: Path, key: str, values: dict[str, Any]) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"num_classes": 2, "pretrained_cfg": {}} | values))
+    (tmp_path / "config.json").write_text(json.dumps(NAMED | {"pretrained_cfg": {}} | values))
     with pytest.raises(ModelFileError) as caught:
         ProcessorConfig.read(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / 'config.json'}: ")
     assert key.rpartition(".")[2] in str(caught.value)
+
+
+def test_keys_of_timm_may_hold_anything_in_other_files(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit", "num_classes": 0, "label_names": {"a": 1}}))
+    assert len(ModelConfig.read(tmp_path).labels) == 2
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
@@ -184,6 +193,9 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     change(original, architecture="resnet34")
     with pytest.raises(ModelError, match="layer"):
         prepared(original)
-    change(original, architecture="resnet_of_nobody")
+    change(original, architecture="resnet18", model_args={"checkpoint_path": "pickle.bin"})
+    with pytest.raises(ModelError, match="checkpoint_path"):
+        prepared(original)
+    change(original, architecture="resnet_of_nobody", model_args=None)
     with pytest.raises(ModelError, match="resnet_of_nobody"):
         prepared(original)
