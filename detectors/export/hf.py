@@ -1,11 +1,10 @@
-"""The exporter of Hugging Face image classifiers: some are built without torch, the others by optimum's exporter.
+"""The exporter of Hugging Face image classifiers: some graphs are built without torch, the others traced by it.
 
 A checkpoint of timm counts as one of them, in its own form or as transformers' TimmWrapper saves it.
 """
 
 import logging
 import shutil
-import warnings
 from collections.abc import Callable
 from functools import cached_property
 from importlib.util import find_spec
@@ -38,10 +37,10 @@ class ViTExporter(Exporter):
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """A graph that is built needs neither torch nor optimum."""
+        """A graph that is built needs no torch."""
         if self._is_timm:
             return ("torch", "timm", "onnx")
-        return ("onnx",) if self._architecture else ("torch", "transformers", "optimum", "onnx")
+        return ("onnx",) if self._architecture else ("torch", "transformers", "onnx")
 
     @property
     def own_versions(self) -> dict[str, str]:
@@ -70,8 +69,7 @@ class ViTExporter(Exporter):
         elif self._is_timm:
             export_timm(self.original, folder, height, width)
         else:
-            self._export_with_optimum(folder, height, width)
-        # After optimum, which writes one of its own.
+            self._trace(folder, height, width)
         self._processor.write(folder)
         return output
 
@@ -114,21 +112,13 @@ class ViTExporter(Exporter):
         values = self._processor.values()
         return getattr(transformers, name)(**{key: values[key] for key in PROCESSORS[name]})
 
-    def _export_with_optimum(self, folder: Path, height: int, width: int) -> None:
+    def _trace(self, folder: Path, height: int, width: int) -> None:
         from detectors.backends.torch import load_model
+        from detectors.export.hf_graph import export_graph, refuse_type
 
-        model = load_model(self.original, attn_implementation="eager")  # sdpa's guards cost 9 % of the graph's time
-        from optimum.exporters.onnx import onnx_export_from_model
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tracer warnings: the shape is fixed on purpose
-            configs = fixed_size(model, height, width)
-            onnx_export_from_model(
-                model, folder, task="image-classification", do_validation=False, no_dynamic_axes=True,
-                batch_size=1, height=height, width=width, custom_onnx_configs=configs,
-            )  # fmt: skip
-        if not (folder / MODEL_FILE).is_file():
-            raise ModelError(f"the exporter wrote no {MODEL_FILE}")
+        refuse_type(self._config.model_type or "")
+        # sdpa's guards cost 9 % of the graph's time.
+        export_graph(load_model(self.original, attn_implementation="eager"), folder, height, width)
 
     def _timm_reference(self, output: Output) -> Callable[[bytes], float]:
         preprocessing = from_processor_config(self._processor)
@@ -172,25 +162,3 @@ class ViTExporter(Exporter):
 
 def _has_torch() -> bool:
     return find_spec("torch") is not None and find_spec("transformers") is not None
-
-
-def fixed_size(model: Any, height: int, width: int) -> dict[str, Any] | None:
-    """Settle a network on pictures of one size, and say how optimum is to export it where it does not know.
-
-    A DINOv2 stretches its learnt positions to the picture at every run, in a way that ONNX can't express for those with
-    registers; for one size they are constants.
-    """
-    if hasattr(model.config, "image_size"):
-        model.config.image_size = height if height == width else (height, width)
-    if not model.config.model_type.startswith("dinov2"):
-        return None
-    import torch
-    from optimum.exporters.onnx.model_configs import Dinov2OnnxConfig
-
-    embeddings = model.base_model.embeddings
-    rows, columns = (side // model.config.patch_size for side in (height, width))
-    with torch.no_grad():
-        tokens = torch.zeros(1, rows * columns + 1, model.config.hidden_size)
-        positions = embeddings.interpolate_pos_encoding(tokens, height, width).clone()
-    embeddings.interpolate_pos_encoding = lambda *_: positions
-    return {"model": Dinov2OnnxConfig(model.config, task="image-classification")}

@@ -1,30 +1,20 @@
 """The export of a network of timm, and what timm says itself: its network behind its transform for evaluation."""
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps
 
-from detectors.models import MODEL_FILE
-
-OPSET = 20  # the newest of this tracer, and the first with Gelu
 IN_NUMBERS = 2  # the last steps of the transform: to a tensor, and normalised
 
 
 def export_timm(original: Path, folder: Path, height: int, width: int) -> None:
     """Write `model.onnx`: `pixel_values` (1, 3, height, width) to `logits` (1, classes)."""
-    import torch
-
     from detectors.backends.torch import load_timm
+    from detectors.export.hf_graph import trace
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracer warnings: the shape is fixed on purpose
-        torch.onnx.export(
-            load_timm(original), (torch.zeros(1, 3, height, width),), folder / MODEL_FILE,
-            input_names=["pixel_values"], output_names=["logits"], opset_version=OPSET, dynamo=False,
-        )  # fmt: skip
+    trace(load_timm(original), folder, height, width)
 
 
 def timm_reference(original: Path, index: int, *, transforms: bool) -> Callable[[Image.Image], float]:
