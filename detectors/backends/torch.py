@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,7 +29,8 @@ from detectors.models.checkpoint import (
     unwrapped,
     weight_files,
 )
-from detectors.models.hf_config import CONFIG_FILE
+from detectors.models.documents import read_json, some
+from detectors.models.hf_config import CONFIG_FILE, ModelConfig, timm_config
 from detectors.registry import DETECTORS
 
 Network = Callable[[Any], Any]
@@ -59,6 +60,8 @@ class TorchBackend:
 
 def load_transformers(folder: Path) -> Network:
     """Load an image classifier that returns logits of shape (1, classes)."""
+    if timm_config(folder) is not None:
+        return cast("Network", load_timm(folder))
     model = load_model(folder)
     return lambda pixels: model(pixel_values=pixels).logits
 
@@ -100,6 +103,43 @@ def load_model(folder: Path, **options: Any) -> Any:
     refuse_missing(sorted(name for name in found["missing_keys"] if not name.endswith(COUNTERS)))
     refuse_unfinished(unfinished)
     return model.eval()
+
+
+def load_timm(folder: Path) -> Any:
+    """Return a network of timm, ready to answer; only safetensors are opened.
+
+    transformers has a wrapper for it, for which the `model_args` that timm 1.0.31 writes are too many; and timm can't
+    read the `null` that transformers writes there.
+
+    Raises:
+        ModelError: the weights can't be read, are not those of this architecture, or hold what is no number.
+    """
+    inspect(folder)
+    config = ModelConfig.read(folder)
+    ensure_torchvision()
+    import timm
+    from safetensors.torch import load_file
+
+    with library_errors(f"a {model_type(folder)} can't be loaded by timm", "an architecture that it knows is needed"):
+        # Named one by one, so that no file can point to a pickle or another address.
+        model = timm.create_model(
+            config.architecture, pretrained=False, checkpoint_path="", num_classes=len(config.labels),
+            pretrained_cfg=read_json(folder / CONFIG_FILE)["pretrained_cfg"],
+            **{key: value for key, value in (config.model_args or {}).items() if key != "num_classes"},
+        )  # fmt: skip
+        tensors = {unwrapped(name): value for path in weight_files(folder) for name, value in load_file(path).items()}
+        found = model.load_state_dict(tensors, strict=False)
+    refuse_missing(sorted(name for name in found.missing_keys if not name.endswith(COUNTERS)))
+    if found.unexpected_keys:
+        raise ModelError(
+            f"the weights hold {some(found.unexpected_keys)}, which a {model_type(folder)} does not have: they are of "
+            "another architecture, or of another size, than config.json says (architecture, model_args)"
+        )
+    values = model.state_dict()
+    refuse_unfinished(
+        [name for name, value in values.items() if value.is_floating_point() and not value.isfinite().all()]
+    )
+    return model.eval().float()
 
 
 def _unwrapped_copy(folder: Path, copy: Path) -> Path:

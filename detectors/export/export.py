@@ -27,7 +27,7 @@ from detectors.preprocess import Preprocessing, letterboxed
 from detectors.registry import DEFAULT, DETECTORS, backend_class, exporter_class, how_to_install, network_class
 
 MAX_DIFFERENCE = 1e-3
-WAY_OUT = "an architecture that is known to work, such as a ViT, ConvNeXt, DINOv2 or YOLO11-cls, is the way out"
+WAY_OUT = "an architecture that is known to work, such as a ViT, Swin, ConvNeXt, DINOv2 or YOLO11-cls, is the way out"
 
 Progress = Callable[[str], None]
 

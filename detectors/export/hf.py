@@ -1,8 +1,10 @@
-"""The exporter of Hugging Face image classifiers: some are built without torch, the others by optimum's exporter."""
+"""The exporter of Hugging Face image classifiers: some graphs are built without torch, the others traced by it.
+
+A checkpoint of timm counts as one of them, in its own form or as transformers' TimmWrapper saves it.
+"""
 
 import logging
 import shutil
-import warnings
 from collections.abc import Callable
 from functools import cached_property
 from importlib.util import find_spec
@@ -14,10 +16,12 @@ import onnx
 from detectors.builders.architecture import Architecture, find_architecture, numpy_reference
 from detectors.errors import DetectorConfigError, ModelError
 from detectors.export.export import Exporter
+from detectors.export.timm import export_timm, timm_reference
 from detectors.models import MODEL_FILE
 from detectors.models.checkpoint import inspect, model_type
-from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, PROCESSORS, ModelConfig, ProcessorConfig
+from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, ModelConfig, ProcessorConfig
 from detectors.models.manifest import NUMPY, Output
+from detectors.models.processors import PROCESSORS
 from detectors.preprocess import from_processor_config
 
 log = logging.getLogger(__name__)
@@ -33,8 +37,10 @@ class ViTExporter(Exporter):
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """A graph that is built needs neither torch nor optimum."""
-        return ("onnx",) if self._architecture else ("torch", "transformers", "optimum", "onnx")
+        """A graph that is built needs no torch."""
+        if self._is_timm:
+            return ("torch", "timm", "onnx")
+        return ("onnx",) if self._architecture else ("torch", "transformers", "onnx")
 
     @property
     def own_versions(self) -> dict[str, str]:
@@ -44,11 +50,13 @@ class ViTExporter(Exporter):
     @property
     def reference_name(self) -> str:
         """The library's own pipeline, or numpy where there is no torch."""
+        if self._is_timm:
+            return "timm's own transform and network"
         return NUMPY if self._architecture is not None and not _has_torch() else "transformers.pipeline"
 
     def write(self, folder: Path) -> Output:
         """Write `model.onnx`, `config.json` and `preprocessor_config.json`."""
-        for name in (CONFIG_FILE, PROCESSOR_FILE):
+        for name in (CONFIG_FILE,) if self._is_timm else (CONFIG_FILE, PROCESSOR_FILE):
             if not (self.original / name).is_file():
                 raise ModelError(f"{self.original} holds no {name}")
             shutil.copyfile(self.original / name, folder / name)
@@ -58,9 +66,10 @@ class ViTExporter(Exporter):
         *_, height, width = from_processor_config(self._processor).shape
         if self._architecture is not None:
             onnx.save_model(self._architecture(self.original).build(height, width), folder / MODEL_FILE)
+        elif self._is_timm:
+            export_timm(self.original, folder, height, width)
         else:
-            self._export_with_optimum(folder, height, width)
-        # After optimum, which writes one of its own.
+            self._trace(folder, height, width)
         self._processor.write(folder)
         return output
 
@@ -70,6 +79,8 @@ class ViTExporter(Exporter):
         if self._architecture is not None and not _has_torch():
             network, multiple = self._architecture(self.original), output.activation == "sigmoid"
             return numpy_reference(network, from_processor_config(self._processor), output.index, multiple)
+        if self._is_timm:
+            return self._timm_reference(output)
         from detectors.backends.torch import load_model
 
         model = load_model(self.original)
@@ -101,21 +112,22 @@ class ViTExporter(Exporter):
         values = self._processor.values()
         return getattr(transformers, name)(**{key: values[key] for key in PROCESSORS[name]})
 
-    def _export_with_optimum(self, folder: Path, height: int, width: int) -> None:
+    def _trace(self, folder: Path, height: int, width: int) -> None:
         from detectors.backends.torch import load_model
+        from detectors.export.hf_graph import export_graph, refuse_type
 
-        model = load_model(self.original, attn_implementation="eager")  # sdpa's guards cost 9 % of the graph's time
-        from optimum.exporters.onnx import onnx_export_from_model
+        refuse_type(self._config.model_type or "")
+        # sdpa's guards cost 9 % of the graph's time.
+        export_graph(load_model(self.original, attn_implementation="eager"), folder, height, width)
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tracer warnings: the shape is fixed on purpose
-            configs = fixed_size(model, height, width)
-            onnx_export_from_model(
-                model, folder, task="image-classification", do_validation=False, no_dynamic_axes=True,
-                batch_size=1, height=height, width=width, custom_onnx_configs=configs,
-            )  # fmt: skip
-        if not (folder / MODEL_FILE).is_file():
-            raise ModelError(f"the exporter wrote no {MODEL_FILE}")
+    def _timm_reference(self, output: Output) -> Callable[[bytes], float]:
+        preprocessing = from_processor_config(self._processor)
+        score = timm_reference(self.original, output.index, transforms=not self.config.letterbox)
+        return lambda data: score(self.squared(data, preprocessing))
+
+    @property
+    def _is_timm(self) -> bool:
+        return self._config.pretrained_cfg is not None
 
     @cached_property
     def _processor(self) -> ProcessorConfig:
@@ -150,25 +162,3 @@ class ViTExporter(Exporter):
 
 def _has_torch() -> bool:
     return find_spec("torch") is not None and find_spec("transformers") is not None
-
-
-def fixed_size(model: Any, height: int, width: int) -> dict[str, Any] | None:
-    """Settle a network on pictures of one size, and say how optimum is to export it where it does not know.
-
-    A DINOv2 stretches its learnt positions to the picture at every run, in a way that ONNX can't express for those with
-    registers; for one size they are constants.
-    """
-    if hasattr(model.config, "image_size"):
-        model.config.image_size = height if height == width else (height, width)
-    if not model.config.model_type.startswith("dinov2"):
-        return None
-    import torch
-    from optimum.exporters.onnx.model_configs import Dinov2OnnxConfig
-
-    embeddings = model.base_model.embeddings
-    rows, columns = (side // model.config.patch_size for side in (height, width))
-    with torch.no_grad():
-        tokens = torch.zeros(1, rows * columns + 1, model.config.hidden_size)
-        positions = embeddings.interpolate_pos_encoding(tokens, height, width).clone()
-    embeddings.interpolate_pos_encoding = lambda *_: positions
-    return {"model": Dinov2OnnxConfig(model.config, task="image-classification")}

@@ -120,7 +120,10 @@ def inspect(folder: Path) -> CheckpointContents:
 
 def model_type(folder: Path) -> str:
     """Return the kind of network as config.json names it, for messages."""
-    return str(_config(folder).get("model_type") or "network of no named model_type")
+    config = _config(folder)
+    if "pretrained_cfg" in config:
+        return f"timm {config.get('architecture')}"
+    return str(config.get("model_type") or "network of no named model_type")
 
 
 def read_weights(folder: Path) -> dict[str, Array]:

@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from detectors.errors import DetectorConfigError, NoConfig
 from detectors.models.calibration import WORTH_ANSWERING, Fusion, Inside
 from detectors.models.documents import faults, read_yaml, shown
-from detectors.models.hf_config import BILINEAR, Deviation, Mean, allowed
+from detectors.models.hf_config import Deviation, Mean, allowed
 from detectors.models.labels import INDEX_KEY, LABEL_KEY
 from detectors.models.onnx_file import KEYS, NEEDED, Crop, GraphOutput, InputSize, Labels, Resample
+from detectors.models.processors import BILINEAR
 
 VIT, YOLO, THIRD, KERAS = "vit_config", "yolo_weights_path", "googlenet_fusion_path", "use_keras"
 log = logging.getLogger(__name__)

@@ -24,6 +24,17 @@ from pydantic import (
 
 from detectors.errors import ModelFileError
 from detectors.models.documents import read_json, shown, validated
+from detectors.models.processors import (
+    MODEL_TYPES,
+    OWN,
+    POOLFORMER,
+    PROCESSORS,
+    REFUSED,
+    TIMM,
+    Variant,
+    defaults,
+    processor_kind,
+)
 
 CONFIG_FILE = "config.json"
 UNNAMED = 2  # classes of a file that names none
@@ -31,11 +42,9 @@ UNNAMED = 2  # classes of a file that names none
 Positive = Annotated[int, Field(ge=1)]
 
 PROCESSOR_FILE = "preprocessor_config.json"
-ULTRALYTICS = "UltralyticsClassify"
-NEAREST, BILINEAR, BICUBIC = 0, 2, 3  # Pillow's numbers
-STANDARD = (0.5, 0.5, 0.5)
-OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 MAX_SIDE = 4096  # pixels a side; no network looks at more
+UNSET = {"size", "crop_size", "crop_pct", "image_mean", "image_std"}  # where null means nothing to a slow processor
+KEPT = {POOLFORMER: {"crop_pct"}}  # null crops nothing
 SIZES = (  # the keys that transformers allows together
     {"height", "width"},
     {"shortest_edge"},
@@ -43,43 +52,6 @@ SIZES = (  # the keys that transformers allows together
     {"longest_edge"},
     {"max_height", "max_width"},
 )
-Variant = Literal["slow", "fast", "pil"]
-Triple = tuple[float, float, float]
-# Where the other two differ.
-NEWER = {"BeitImageProcessor": {"size": {"height": 224, "width": 224}, "do_center_crop": False}}
-PIL = {"ConvNextImageProcessor": {"resample": BICUBIC}, "EfficientNetImageProcessor": {"resample": BICUBIC}}
-SLOW_ONLY = ("ViTHybridImageProcessor", ULTRALYTICS)
-# A file that names no processor means that of its network, by config.json's model_type; the slow one.
-MODEL_TYPES = {
-    "beit": "BeitImageProcessor",
-    "bit": "BitImageProcessor",
-    "clip": "CLIPImageProcessor",
-    "convnext": "ConvNextImageProcessor",
-    "convnextv2": "ConvNextImageProcessor",
-    "cvt": "ConvNextImageProcessor",
-    "data2vec-vision": "BeitImageProcessor",
-    "deit": "DeiTImageProcessor",
-    "dinat": "ViTImageProcessor",
-    "dinov2": "BitImageProcessor",
-    "efficientnet": "EfficientNetImageProcessor",
-    "focalnet": "BitImageProcessor",
-    "hiera": "BitImageProcessor",
-    "ijepa": "ViTImageProcessor",
-    "metaclip_2": "CLIPImageProcessor",
-    "mobilenet_v1": "MobileNetV1ImageProcessor",
-    "mobilenet_v2": "MobileNetV2ImageProcessor",
-    "nat": "ViTImageProcessor",
-    "regnet": "ConvNextImageProcessor",
-    "resnet": "ConvNextImageProcessor",
-    "siglip": "SiglipImageProcessor",
-    "swiftformer": "ViTImageProcessor",
-    "swin": "ViTImageProcessor",
-    "swinv2": "ViTImageProcessor",
-    "van": "ConvNextImageProcessor",
-    "vit": "ViTImageProcessor",
-    "vit_hybrid": "ViTHybridImageProcessor",
-    "vit_msn": "ViTImageProcessor",
-}
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Number = Annotated[float, Field(ge=-1e6, le=1e6)]
 Divisor = Annotated[float, Field(ge=1e-6, le=1e6)]
@@ -104,6 +76,40 @@ def _labels(value: object) -> object:
     return {number: str(label) for number, label in sorted(labels.items())}
 
 
+FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
+Interpolation = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+CropMode = Literal["center", "squash", "border"]
+Three = Annotated[list[Number], Field(min_length=3, max_length=3)]
+TIMM_KEYS = {"architecture", "model_args", "label_names", "num_classes"}
+
+
+class TimmConfig(BaseModel):
+    """The `pretrained_cfg` of timm's config.json: how the pictures are prepared for a network of timm."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    input_size: Annotated[list[Side], Field(min_length=3, max_length=3)] = [3, 224, 224]
+    interpolation: Interpolation = "bicubic"
+    crop_pct: Divisor | None = None
+    crop_mode: CropMode | None = None
+    mean: Three | None = None
+    std: Annotated[list[Divisor], Field(min_length=3, max_length=3)] | None = None
+
+    @model_validator(mode="after")
+    def _has_colours(self) -> Self:
+        if self.input_size[0] != 3:
+            raise ValueError(f"input_size={shown(self.input_size)}: [3, height, width] is allowed")
+        return self
+
+    def processor_values(self) -> dict[str, Any]:
+        """Return the same in the words of a `preprocessor_config.json`; timm takes null for "not set"."""
+        values = {
+            "size": self.input_size[1:], "resample": FILTERS[self.interpolation], "crop_pct": self.crop_pct,
+            "crop_mode": self.crop_mode, "image_mean": self.mean, "image_std": self.std,
+        }  # fmt: skip
+        return {"image_processor_type": TIMM} | {key: value for key, value in values.items() if value is not None}
+
+
 class ModelConfig(BaseModel):
     """The part of a `config.json` that every image classifier has."""
 
@@ -118,6 +124,12 @@ class ModelConfig(BaseModel):
     hidden_act: str | None = "gelu"
     image_processor_type: str | None = None
     auto_map: dict[str, Any] | None = None
+    # Of timm, whose config.json has no model_type, or "timm_wrapper" where transformers has written it.
+    pretrained_cfg: TimmConfig | None = None
+    architecture: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None  # no address: timm would fetch from there
+    model_args: dict[str, Any] | None = None
+    label_names: list[str] | None = None
+    num_classes: Positive | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -129,6 +141,14 @@ class ModelConfig(BaseModel):
         """
         path = folder / CONFIG_FILE
         return validated(cls, read_json(path), path)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_timms_keys(cls, values: Any) -> Any:
+        """Leave out what is timm's where the network is not: there those keys may hold anything."""
+        if isinstance(values, Mapping) and values.get("pretrained_cfg") is None:
+            return {key: value for key, value in values.items() if key not in TIMM_KEYS}
+        return values
 
     @model_validator(mode="after")
     def _labels_agree(self) -> Self:
@@ -142,48 +162,36 @@ class ModelConfig(BaseModel):
                 raise ValueError(f"label2id.{label}={shown(number)}: id2label has it as {labels.index(label)}")
         return self
 
+    @model_validator(mode="after")
+    def _timm_agrees(self) -> Self:
+        if self.pretrained_cfg is None:
+            return self
+        if self.architecture is None:
+            raise ValueError("architecture=None: the name of a network of timm is needed beside pretrained_cfg")
+        if self.num_classes is None and self.label_names is None:
+            raise ValueError("num_classes=None: the number of the network's outputs is needed beside pretrained_cfg")
+        if self.label_names is not None and self.num_classes not in (None, len(self.label_names)):
+            raise ValueError(f"num_classes={self.num_classes}: label_names has {len(self.label_names)} labels")
+        return self
+
     @property
     def labels(self) -> dict[int, str]:
         """The label of each output, in their order; without names, those that transformers makes up."""
+        if self.pretrained_cfg is not None:
+            names = self.label_names or [f"LABEL_{number}" for number in range(self.num_classes or 0)]
+            return dict(enumerate(names))
         if self.id2label is not None:
             return self.id2label
         return {number: f"LABEL_{number}" for number in range(self.num_labels or UNNAMED)}
 
 
-def _defaults(
-    size: dict[str, int], resample: int, mean: Triple, std: Triple, crop: int | None = None
-) -> dict[str, Any]:
-    return {
-        "do_resize": True,
-        "size": size,
-        "resample": resample,
-        "do_center_crop": crop is not None,
-        "crop_size": crop,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": mean,
-        "image_std": std,
-    }
+def timm_config(folder: Path) -> TimmConfig | None:
+    """Return the preprocessing that a network of timm was trained with; None: the network is not of timm.
 
-
-# Defaults of transformers' slow processors, for the keys that a published file leaves out; tests compare them with it.
-PROCESSORS: dict[str, dict[str, Any]] = {
-    "ViTImageProcessor": _defaults({"height": 224, "width": 224}, BILINEAR, STANDARD, STANDARD),
-    "DeiTImageProcessor": _defaults({"height": 256, "width": 256}, BICUBIC, STANDARD, STANDARD, 224),
-    "BeitImageProcessor": _defaults({"height": 256, "width": 256}, BICUBIC, STANDARD, STANDARD, 224),
-    "ConvNextImageProcessor": _defaults({"shortest_edge": 384}, BILINEAR, STANDARD, STANDARD) | {"crop_pct": 224 / 256},
-    "BitImageProcessor": _defaults({"shortest_edge": 224}, BICUBIC, OPENAI_MEAN, OPENAI_STD, 224),
-    "CLIPImageProcessor": _defaults({"shortest_edge": 224}, BICUBIC, OPENAI_MEAN, OPENAI_STD, 224),
-    "ViTHybridImageProcessor": _defaults({"shortest_edge": 224}, BICUBIC, OPENAI_MEAN, OPENAI_STD, 224),
-    "SiglipImageProcessor": _defaults({"height": 224, "width": 224}, BICUBIC, STANDARD, STANDARD),
-    "MobileNetV1ImageProcessor": _defaults({"shortest_edge": 256}, BILINEAR, STANDARD, STANDARD, 224),
-    "MobileNetV2ImageProcessor": _defaults({"shortest_edge": 256}, BILINEAR, STANDARD, STANDARD, 224),
-    "EfficientNetImageProcessor": _defaults({"height": 346, "width": 346}, NEAREST, STANDARD, STANDARD)
-    | {"crop_size": 289, "rescale_offset": False, "include_top": True},
-    # Not of transformers: what `ultralytics.data.augment.classify_transforms` does, in the same words.
-    ULTRALYTICS: _defaults({"shortest_edge": 224}, BILINEAR, (0.0,) * 3, (1.0,) * 3, 224),
-}
+    Raises:
+        ModelFileError: a value of config.json is not what its key allows.
+    """
+    return ModelConfig.read(folder).pretrained_cfg if (folder / CONFIG_FILE).is_file() else None
 
 
 def allowed(words: str) -> WrapValidator:
@@ -255,6 +263,9 @@ class ProcessorConfig(BaseModel):
     image_mean: Mean = None
     image_std: Deviation = None
     include_top: bool | None = None
+    do_flip_channel_order: bool | None = None
+    size_divisor: Side | None = None
+    crop_mode: CropMode = "center"  # timm's, not of transformers
     do_pad: bool | None = None
     pad_size: Size = None
     letterbox: bool = False  # ours, not of transformers
@@ -270,6 +281,8 @@ class ProcessorConfig(BaseModel):
             ModelFileError: a value is not what its key allows.
         """
         path = folder / PROCESSOR_FILE
+        if not path.is_file() and (timm := timm_config(folder)) is not None:
+            return cls.of(timm.processor_values(), folder / CONFIG_FILE)
         values = read_json(path)
         nested = values.get("image_processor", values)  # where a processor of several parts was saved
         if not isinstance(nested, dict):
@@ -328,15 +341,15 @@ class ProcessorConfig(BaseModel):
         key = "feature_extractor_type" if older else "image_processor_type"
         given = getattr(self, key)
         name = (given or "").replace("FeatureExtractor", "ImageProcessor")
-        slow = name.removesuffix("Fast") if name.endswith("Fast") else name.removesuffix("Pil")
-        if slow not in PROCESSORS or slow == ULTRALYTICS != name:
-            known = ", ".join(PROCESSORS)
+        kind = processor_kind(name)
+        if kind is None:
+            known = ", ".join(name for name in PROCESSORS if name not in OWN)
             raise self.refusal(
                 key, given, f"unknown image processor {name!r}; known: {known}, and their …Fast and …Pil"
             )
-        if name == slow or slow in SLOW_ONLY:
-            return slow, "slow"
-        return slow, "fast" if name.endswith("Fast") else "pil"
+        if kind[0] in REFUSED:
+            raise self.refusal(key, given, REFUSED[kind[0]])
+        return kind
 
     def values(self) -> dict[str, Any]:
         """Return every key with its value, defaults of the named processor where the file has none.
@@ -344,12 +357,11 @@ class ProcessorConfig(BaseModel):
         `null` means "not set" to a slow processor's sizes, means and deviations; for everything else it is a value.
         """
         name, variant = self.kind
-        defaults = PROCESSORS[name]
-        if variant != "slow":
-            defaults = defaults | NEWER.get(name, {}) | (PIL.get(name, {}) if variant == "pil" else {})
-        unset = ("size", "crop_size", "crop_pct", "image_mean", "image_std") if variant == "slow" else ()
+        unset = UNSET - KEPT.get(name, set()) if variant == "slow" else set()
         given = {key: getattr(self, key) for key in self.model_fields_set & type(self).model_fields.keys()}
-        return defaults | {key: value for key, value in given.items() if value is not None or key not in unset}
+        return defaults(name, variant) | {
+            key: value for key, value in given.items() if value is not None or key not in unset
+        }
 
     def refusal(self, key: str, value: object, why: str) -> ModelFileError:
         """Return the error for a value, given or by default, that the named processor can't be served with."""

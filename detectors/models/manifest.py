@@ -278,5 +278,5 @@ def is_outdated(manifest: Manifest) -> bool:
     if any(made[name] != version for name, version in CURRENT_BUILDERS.items() if name in made):
         return True
     # The first plain ViTs have no version.
-    exporters = {"optimum", "torch"}
+    exporters = {"optimum", "torch"}  # optimum: until 0.2
     return manifest.detector == "ViT" and "onnx" in made and made.keys().isdisjoint(CURRENT_BUILDERS.keys() | exporters)

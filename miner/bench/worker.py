@@ -24,7 +24,7 @@ from miner.inference import memory
 if TYPE_CHECKING:
     from detectors.models.config import DetectorConfig
 
-LARGE_PACKAGES = ("torch", "transformers", "ultralytics", "optimum", "openvino", "onnxruntime", "bittensor")
+LARGE_PACKAGES = ("torch", "transformers", "ultralytics", "openvino", "onnxruntime", "bittensor")
 WARM_UP_ROUNDS = 3  # times each picture, before anything is measured
 Predict = Callable[[bytes], float]
 

@@ -261,8 +261,7 @@ def _steps() -> "Iterator[tuple[Console, Callable[[str], None]]]":
     from rich.console import Console
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    for name in ("optimum", "nncf"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     warnings.simplefilter("ignore", FutureWarning)
     console = Console(file=sys.stderr, soft_wrap=True)
     with console.status("…") as status:

@@ -136,6 +136,7 @@ def _hugging_face(folder: Path, figures: Mapping[str, Mapping[str, Any]], base: 
     documents = {
         name: json.dumps(_without_origin(read_json(folder / name)), indent=2).encode() + b"\n"
         for name in (CONFIG_FILE, PROCESSOR_FILE)
+        if (folder / name).is_file()  # timm has its preprocessing in config.json
     }
     return OwnModel(folder, False, {name: folder / name for name in names}, documents, figures, base)
 

@@ -23,7 +23,7 @@ from tests.process.inspection import probability_of
 
 PUBLISHED = {"publication": "standalone: nothing to publish"}
 READY = {"ready": True, "reason": None, "chain": {"age_seconds": 0, "fault": None} | PUBLISHED}
-HEAVY = ("torch", "transformers", "optimum", "ultralytics", "torchvision")
+HEAVY = ("torch", "transformers", "ultralytics", "torchvision")
 
 
 @pytest.fixture

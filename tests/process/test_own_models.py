@@ -10,7 +10,7 @@ from detectors.registry import exporter_class
 from tests.models import make_vit, make_yolo
 from tests.process.conftest import StartDaemon
 
-LIBRARIES = ("torch", "transformers", "optimum", "ultralytics")
+LIBRARIES = ("torch", "transformers", "ultralytics")
 EXPORT_SECONDS = 300.0  # a first start exports the model, on a machine with other work
 
 pytestmark = pytest.mark.timeout(900)

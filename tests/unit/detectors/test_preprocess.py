@@ -11,14 +11,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from detectors.errors import ImageError, ModelError, ModelFileError
-from detectors.models.hf_config import SLOW_ONLY
+from detectors.models.processors import OWN, PROCESSORS, SLOW_ONLY
 from detectors.photos.synthetic import scene
-from detectors.preprocess import PROCESSORS, Preprocessing, from_processor_config
+from detectors.preprocess import Preprocessing, from_processor_config
 
 SIZES = [(224, 224), (1920, 1080), (1080, 1920), (301, 225), (97, 131), (256, 256)]
-HUGGING_FACE = [name for name in PROCESSORS if name != "UltralyticsClassify"]
+HUGGING_FACE = [name for name in PROCESSORS if name not in OWN]
 FAST = [f"{name}Fast" for name in HUGGING_FACE if name not in SLOW_ONLY]
-PUBLISHED: list[dict[str, Any]] = [{"image_processor_type": name} for name in [*HUGGING_FACE, *FAST]] + [
+CROPPED = {"TextNetImageProcessor", "TextNetImageProcessorFast"}  # which leave the size open by themselves
+PUBLISHED: list[dict[str, Any]] = [
+    {"image_processor_type": name} | ({"do_center_crop": True} if name in CROPPED else {})
+    for name in [*HUGGING_FACE, *FAST]
+] + [
     {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224}, "crop_pct": 0.875},
     {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 288}, "crop_pct": 0.95},
     {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 256}, "crop_size": 224, "resample": 3},
@@ -95,6 +99,7 @@ FILES = possible(
     ],
     crop_size=[None, 64, 63, 300, [50, 61], {"height": 60, "width": 71}, {"shortest_edge": 64}],
     do_center_crop=SWITCH, do_resize=SWITCH, do_rescale=SWITCH, do_normalize=SWITCH, do_pad=SWITCH,
+    do_flip_channel_order=SWITCH, size_divisor=[1, 16, 32, None],
     default_to_square=SWITCH, include_top=SWITCH, rescale_offset=SWITCH,
     resample=[0, 1, 2, 3, 4, 5, None], rescale_factor=[1 / 255, 1 / 127.5, 1, None],
     crop_pct=[0.9, 1.0, 0.3, 1.2, None],
@@ -105,7 +110,7 @@ FILES = possible(
 
 @pytest.mark.export
 @pytest.mark.filterwarnings("ignore:The following named arguments")  # of keys that a processor does not have
-@hypothesis_settings(max_examples=80)
+@hypothesis_settings(max_examples=120)
 @given(st.sampled_from([*HUGGING_FACE, *FAST]), FILES, st.sampled_from([(160, 90), (91, 161), (64, 48), (97, 131)]))
 def test_any_file_is_served_as_transformers_does_or_refused(
     name: str, values: dict[str, Any], size: tuple[int, int]
@@ -161,7 +166,7 @@ def test_an_older_file_names_a_feature_extractor() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["SegformerImageProcessor", "UltralyticsClassifyFast", "ViTImageProcessorPilFast", "ViTImageprocessor", ""]
+    "name", ["SamImageProcessor", "UltralyticsClassifyFast", "ViTImageProcessorPilFast", "ViTImageprocessor", ""]
 )
 def test_an_unknown_processor_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(ModelError, match=f"unknown image processor '{name}'; known: ViTImageProcessor"):
@@ -177,6 +182,10 @@ OPEN = [
     ("SiglipImageProcessor", "size", {"size": 224}),
     ("ConvNextImageProcessor", "do_resize", {"do_resize": False}),
     ("ConvNextImageProcessor", "size", {"size": {"height": 224, "width": 224}}),
+    ("TextNetImageProcessor", "size", {}),
+    ("PoolFormerImageProcessor", "size", {"size": [224, 224], "do_center_crop": False}),
+    ("PerceiverImageProcessor", "do_resize", {"do_resize": False}),
+    ("PerceiverImageProcessorFast", "size", {"size": {"shortest_edge": 224}}),
 ]
 
 

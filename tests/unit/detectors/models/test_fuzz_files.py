@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from detectors.builders.vit import ViTConfig
 from detectors.errors import DetectorError
 from detectors.models.config import read_config
-from detectors.models.hf_config import MODEL_TYPES, PROCESSORS, ModelConfig, ProcessorConfig
+from detectors.models.hf_config import ModelConfig, ProcessorConfig
 from detectors.models.manifest import Manifest
+from detectors.models.processors import MODEL_TYPES, PROCESSORS
 from detectors.photos import MAX_PIXELS
 from detectors.preprocess import from_processor_config
 from tests.mutations import Damage, damaged, damages
@@ -34,7 +35,8 @@ PROCESSOR = {
     "resample": 2, "do_rescale": True, "rescale_factor": 0.00392156862745098, "do_normalize": True,
     "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "do_center_crop": False, "crop_size": 224,
     "crop_pct": 0.875, "do_pad": False, "pad_size": None, "include_top": True, "rescale_offset": False,
-    "default_to_square": True, "letterbox": False,
+    "default_to_square": True, "letterbox": False, "do_flip_channel_order": True, "size_divisor": 32,
+    "crop_mode": "center",
 }  # fmt: skip
 PROCESSOR_NAMES = [*PROCESSORS, *(f"{name}Fast" for name in PROCESSORS), *(f"{name}Pil" for name in PROCESSORS), None]
 MEASURED = {"photos": 9, "accuracy": 0.9, "mcc": 0.5, "reward": 0.4, "reward_low": 0.3, "reward_high": 0.5}
