@@ -68,8 +68,11 @@ def trace(network: torch.nn.Module, folder: Path, height: int, width: int) -> No
             dynamo=False,
         )
     graph = onnx.load(folder / MODEL_FILE)
-    if part_padding(graph.graph):
-        onnx.save_model(graph, folder / MODEL_FILE)
+    part_padding(graph.graph)
+    # What is flattened leaves the tracer with a batch of any size.
+    logits = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1, model.config.num_labels])
+    graph.graph.output[0].CopyFrom(logits)
+    onnx.save_model(graph, folder / MODEL_FILE)
 
 
 class _Logits(torch.nn.Module):  # type: ignore[misc] # untyped
@@ -111,8 +114,8 @@ def _fold(height: int, width: int, patches: torch.Tensor, size: tuple[Any, Any])
     return apart.permute(0, 1, 4, 2, 5, 3).reshape(1, -1, rows * height, columns * width)
 
 
-def part_padding(graph: onnx.GraphProto) -> bool:
-    """Keep onnxruntime from fusing a Pad into the MaxPool behind it, and return whether there was one.
+def part_padding(graph: onnx.GraphProto) -> None:
+    """Keep onnxruntime from fusing a Pad into the MaxPool behind it.
 
     Fused, the border counts as minus infinity and no longer as the Pad's zeros, so that a BiT's answers are off by
     0.002 (onnxruntime 1.31). A Pad that names its axes, even all of them, stays.
@@ -125,4 +128,3 @@ def part_padding(graph: onnx.GraphProto) -> bool:
         given = list(node.input[:3])  # what is padded, by how much, with what
         del node.input[:]
         node.input.extend([*given, *[""] * (3 - len(given)), name])
-    return bool(pads)
