@@ -1,7 +1,7 @@
 """The architectures that are built without torch, by the class of transformers that config.json names."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import ClassVar
@@ -10,14 +10,21 @@ import numpy as np
 import onnx
 
 from detectors.builders.numeric import Array
-from detectors.models.checkpoint import read_weights
+from detectors.models.checkpoint import Weights
 from detectors.models.hf_config import ModelConfig
 from detectors.models.manifest import CURRENT_BUILDERS
 from detectors.photos.image import decode
 from detectors.preprocess import Preprocessing
 
 # The class in config.json's `architectures` -> module:class of its builder.
-ARCHITECTURES = {"ViTForImageClassification": "detectors.builders.vit:PlainViT"}
+ARCHITECTURES = {
+    "DeiTForImageClassification": "detectors.builders.vit:DeiT",
+    "DeiTForImageClassificationWithTeacher": "detectors.builders.vit:DistilledDeiT",
+    "Dinov2ForImageClassification": "detectors.builders.vit:DINOv2",
+    "Dinov2WithRegistersForImageClassification": "detectors.builders.vit:DINOv2WithRegisters",
+    "SiglipForImageClassification": "detectors.builders.vit:SigLIP",
+    "ViTForImageClassification": "detectors.builders.vit:PlainViT",
+}
 
 
 class Architecture(ABC):
@@ -32,7 +39,7 @@ class Architecture(ABC):
     shape: ClassVar[type[ModelConfig]] = ModelConfig
 
     def __init__(self, folder: Path) -> None:
-        self.weights = read_weights(folder)
+        self.weights: Mapping[str, Array] = Weights(folder)
 
     @classmethod
     def builds(cls, config: ModelConfig) -> bool:

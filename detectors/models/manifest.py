@@ -23,7 +23,12 @@ Tenths = Annotated[list[Share], Field(min_length=10, max_length=10)]
 Precision = Literal["fp32", "bf16", "int8"]
 PLAIN_VIT_BUILDER = "plain ViT graph"
 # The versions of the graphs that are built here, as a manifest's `made_with` has them.
-CURRENT_BUILDERS = {PLAIN_VIT_BUILDER: "2"}  # 2: the last layer computes the first token alone
+CURRENT_BUILDERS = {
+    PLAIN_VIT_BUILDER: "2",  # 2: the last layer computes the first token alone
+    "DeiT graph": "1",
+    "DINOv2 graph": "1",
+    "SigLIP graph": "1",
+}
 
 
 class _Part(BaseModel):
