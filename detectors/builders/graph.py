@@ -57,6 +57,20 @@ class GraphBuilder:
         """Add a reshape; -1 is what is left."""
         return self.node("Reshape", [value, self.constant(f"shape {list(shape)}", np.array(shape, np.int64))])
 
+    def token(self, tokens: str, place: int) -> str:
+        """Add the choice of one token: (1, tokens, size) to (1, size)."""
+        return self.node("Gather", [tokens, self.constant(f"place {place}", np.array(place))], axis=1)
+
+    def part(self, value: str, start: int, stop: int | None, axis: int) -> str:
+        """Add a slice along an axis; no `stop` is its end."""
+        last = np.iinfo(np.int64).max if stop is None else stop
+        bounds = [self.constant(f"bound {bound}", np.array([bound])) for bound in (start, last, axis)]
+        return self.node("Slice", [value, *bounds])
+
+    def mean(self, tokens: str) -> str:
+        """Add the mean of tokens: (1, tokens, size) to (1, size)."""
+        return self.node("ReduceMean", [tokens, self.constant("axis 1", np.array([1]))], keepdims=0)
+
     def node(self, operator: str, inputs: Sequence[str], output: str | None = None, **attributes: Any) -> str:
         """Add a node of one output."""
         name = f"{operator}_{len(self.nodes)}"

@@ -20,7 +20,10 @@ from detectors.errors import ModelError
 from detectors.models.hf_config import ModelConfig, Positive
 
 SWIGLU = "swiglu"  # not of transformers, which has a class of its own for it
-ACTIVATIONS = {"gelu": gelu, "gelu_pytorch_tanh": gelu_tanh, SWIGLU: swiglu}
+TANH_GELU = "gelu_pytorch_tanh"
+ACTIVATIONS = {"gelu": gelu, TANH_GELU: gelu_tanh, SWIGLU: swiglu}
+
+Epsilon = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class EncoderConfig(BaseModel):
@@ -31,7 +34,7 @@ class EncoderConfig(BaseModel):
     num_hidden_layers: Positive = 12
     num_attention_heads: Positive = 12
     num_channels: Literal[3] = 3
-    layer_norm_eps: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-12
+    layer_norm_eps: Epsilon = 1e-12
     hidden_act: str | None = "gelu"
 
     @model_validator(mode="after")
@@ -72,21 +75,22 @@ class VisionTransformer(Architecture):
     """Patches, an encoder, and a head. What differs between the kinds is in `detectors.builders.vit`.
 
     Attributes:
-        names: where the weights are.
+        names: where the encoder's weights are.
+        heads: the linear layers that end in logits.
         asked: the first tokens, which alone the head asks for and the last layer computes: for one of a ViT-base that
             saves 7 % of the work. None: it asks for all.
     """
 
     names: WeightNames
+    heads: ClassVar[tuple[str, ...]] = ("classifier",)
     asked: ClassVar[int | None] = 1
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.config = self.read_encoder(folder)
 
-    @classmethod
     @abstractmethod
-    def read_encoder(cls, folder: Path) -> EncoderConfig:
+    def read_encoder(self, folder: Path) -> EncoderConfig:
         """Read the encoder's shape."""
 
     @classmethod
@@ -110,7 +114,7 @@ class VisionTransformer(Architecture):
             asked = self.asked if number == config.num_hidden_layers - 1 else None
             tokens = graph.layer(f"{self.names.encoder}{self.names.layer}.{number}.", tokens, asked)
         self.add_head(graph, graph.norm(self.names.encoder + self.names.norm, tokens, config.layer_norm_eps))
-        return graph.model(self.graph_name, height, width)
+        return graph.model(self.graph_name, height, width, len(self.weights[self.heads[0] + ".weight"]))
 
     def forward(self, pixels: Array) -> Array:
         """Return the logits, shape (classes,), of pixels of shape (3, height, width)."""
@@ -184,8 +188,8 @@ class _EncoderGraph(GraphBuilder):
         squares = self.node("Conv", [PIXELS, *weights], kernel_shape=[patch, patch], strides=[patch, patch])
         tokens = self.node("Transpose", [self.reshape(squares, [1, size, rows * columns])], perm=[0, 2, 1])
         if self.names.tokens:
-            front = [self.constant(name, self.weight(encoder + name).reshape(1, -1, size)) for name in self.names.tokens]
-            tokens = self.node("Concat", [*front, tokens], axis=1)
+            front = {name: self.weight(encoder + name).reshape(1, -1, size) for name in self.names.tokens}
+            tokens = self.node("Concat", [*(self.constant(*one) for one in front.items()), tokens], axis=1)
         return self.node("Add", [tokens, self.constant("positions", positions[None])])
 
     def layer(self, layer: str, tokens: str, asked: int | None) -> str:
@@ -196,7 +200,7 @@ class _EncoderGraph(GraphBuilder):
             queries, tokens = (self.node("Gather", [value, first], axis=1) for value in (known, tokens))
         tokens = self.node("Add", [self.attention(layer, queries, known), tokens])
         hidden = self.linear(layer + names.up, self.norm(layer + names.norms[1], tokens, eps))
-        added = self.linear(layer + names.down, self.activation(hidden), self.scale(layer, 1))
+        added = self.linear(layer + names.down, self.activation(layer, hidden), self.scale(layer, 1))
         return self.node("Add", [added, tokens])
 
     def attention(self, layer: str, queries: str, known: str) -> str:
@@ -217,9 +221,10 @@ class _EncoderGraph(GraphBuilder):
         """Return the scale of a layer's output, which goes into the weights before it."""
         return self.weight(layer + self.names.scales[part]) if self.names.scales else 1.0
 
-    def activation(self, hidden: str) -> str:
-        if self.config.activation != SWIGLU:
-            approximate = "tanh" if self.config.activation == "gelu_pytorch_tanh" else "none"
-            return self.node("Gelu", [hidden], approximate=approximate)
-        first, second = self.halves(hidden)
+    def activation(self, layer: str, hidden: str) -> str:
+        kind = self.config.activation
+        if kind != SWIGLU:
+            return self.node("Gelu", [hidden], approximate="tanh" if kind == TANH_GELU else "none")
+        half = self.weight(layer + self.names.up + ".weight").shape[0] // 2
+        first, second = self.part(hidden, 0, half, axis=2), self.part(hidden, half, None, axis=2)
         return self.node("Mul", [self.node("Mul", [first, self.node("Sigmoid", [first])]), second])

@@ -9,8 +9,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from detectors.builders.architecture import Architecture, find_architecture, numpy_reference
 from detectors.errors import DetectorConfigError, ModelError
 from detectors.export.export import Exporter
@@ -18,6 +16,7 @@ from detectors.models import MODEL_FILE
 from detectors.models.checkpoint import inspect, model_type
 from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, PROCESSORS, ModelConfig, ProcessorConfig
 from detectors.models.manifest import NUMPY, Output
+from detectors.models.store import write_graph
 from detectors.preprocess import from_processor_config
 
 log = logging.getLogger(__name__)
@@ -57,7 +56,13 @@ class ViTExporter(Exporter):
         output = self._output
         *_, height, width = from_processor_config(self._processor).shape
         if self._architecture is not None:
-            onnx.save_model(self._architecture(self.original).build(height, width), folder / MODEL_FILE)
+            graph = self._architecture(self.original).build(height, width)
+            classes = graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+            if classes != len(output.labels):
+                raise ModelError(
+                    f"the weights' head has {classes} outputs; config.json has {len(output.labels)} labels"
+                )
+            write_graph(graph, folder / MODEL_FILE)
         else:
             self._export_with_optimum(folder, height, width)
         # After optimum, which writes one of its own.

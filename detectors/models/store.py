@@ -92,7 +92,7 @@ def write_graph(graph: "onnx.ModelProto", path: Path) -> None:
     Inline weights cost half as much memory again (609 MB instead of 437 MB for a ViT-base). One at a time leaves the
     graph, which has none afterwards: onnx's own function has all of them twice in memory.
     """
-    if graph.ByteSize() >= LARGE_GRAPH_BYTES:
+    if sum(len(tensor.raw_data) for tensor in graph.graph.initializer) >= LARGE_GRAPH_BYTES:  # ByteSize() copies all
         from onnx.external_data_helper import set_external_data
 
         data = path.with_name(path.name + ".data")
