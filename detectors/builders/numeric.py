@@ -56,7 +56,7 @@ def resized(grid: Array, rows: int, columns: int, *, antialias: bool) -> Array:
     """Return a grid of shape (old rows, old columns, size) in another size, as torch's bicubic interpolation has it."""
     vertical = _bicubic(grid.shape[0], rows, antialias=antialias)
     horizontal = _bicubic(grid.shape[1], columns, antialias=antialias)
-    return np.einsum("yi,xj,ijs->yxs", vertical, horizontal, grid, optimize=True).astype(np.float32)
+    return np.asarray(np.einsum("yi,xj,ijs->yxs", vertical, horizontal, grid, optimize=True), dtype=np.float32)
 
 
 def _bicubic(old: int, new: int, *, antialias: bool) -> NDArray[np.float64]:

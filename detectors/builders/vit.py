@@ -154,7 +154,7 @@ class DINOv2WithRegisters(DINOv2):
     @property
     def registers(self) -> int:
         """The number of tokens between the first and the patches', which have no positions."""
-        return self.weights[self.names.encoder + self.names.tokens[1]].shape[1]
+        return len(self.weights[self.names.encoder + self.names.tokens[1]][0])
 
 
 class SigLIPEncoderConfig(EncoderConfig):
