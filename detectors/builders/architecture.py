@@ -1,7 +1,7 @@
 """The architectures that are built without torch, by the class of transformers that config.json names."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import ClassVar
@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from detectors.builders.numeric import Array
-from detectors.models.checkpoint import read_weights
+from detectors.models.checkpoint import Weights
 from detectors.models.hf_config import ModelConfig
 from detectors.models.manifest import CURRENT_BUILDERS
 from detectors.photos.image import decode
@@ -20,9 +20,14 @@ from detectors.preprocess import Preprocessing
 ARCHITECTURES = {
     "ConvNextForImageClassification": "detectors.builders.convnext:ConvNext",
     "ConvNextV2ForImageClassification": "detectors.builders.convnext:ConvNextV2",
+    "DeiTForImageClassification": "detectors.builders.vit:DeiT",
+    "DeiTForImageClassificationWithTeacher": "detectors.builders.vit:DistilledDeiT",
+    "Dinov2ForImageClassification": "detectors.builders.vit:DINOv2",
+    "Dinov2WithRegistersForImageClassification": "detectors.builders.vit:DINOv2WithRegisters",
     "EfficientNetForImageClassification": "detectors.builders.efficientnet:EfficientNet",
     "RegNetForImageClassification": "detectors.builders.resnet:RegNet",
     "ResNetForImageClassification": "detectors.builders.resnet:ResNet",
+    "SiglipForImageClassification": "detectors.builders.vit:SigLIP",
     "ViTForImageClassification": "detectors.builders.vit:PlainViT",
 }
 
@@ -39,7 +44,7 @@ class Architecture(ABC):
     shape: ClassVar[type[ModelConfig]] = ModelConfig
 
     def __init__(self, folder: Path) -> None:
-        self.weights = read_weights(folder)
+        self.weights: Mapping[str, Array] = Weights(folder)
 
     @classmethod
     def builds(cls, config: ModelConfig) -> bool:

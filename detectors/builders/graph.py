@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from detectors.builders.numeric import Array
-from detectors.models.checkpoint import refuse_missing
 
 OPSET = 20  # the first with Gelu
 IR_VERSION = 10
@@ -17,12 +16,12 @@ PIXELS, LOGITS = "pixel_values", "logits"
 
 
 class GraphBuilder:
-    """Collects nodes and initializers; every method that adds a node returns the name of its output."""
+    """Collects nodes and initializers for one graph; every method that adds a node returns the name of its output."""
 
     def __init__(self, weights: Mapping[str, Array]) -> None:
         self.weights = weights
         self.nodes: list[onnx.NodeProto] = []
-        self.initializers: dict[str, onnx.TensorProto] = {}
+        self.initializers: dict[str, NDArray[Any]] = {}
 
     def model(self, name: str, height: int, width: int, classes: int) -> onnx.ModelProto:
         """Return the whole: `pixel_values` (1, 3, height, width) to `logits` (1, classes)."""
@@ -31,14 +30,15 @@ class GraphBuilder:
             name,
             [helper.make_tensor_value_info(PIXELS, TensorProto.FLOAT, [1, 3, height, width])],
             [helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [1, classes])],
-            list(self.initializers.values()),
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="roadwork-miner")
         model.ir_version = IR_VERSION
+        for initializer in list(self.initializers):  # taken out one at a time, so that none is in memory twice
+            model.graph.initializer.append(numpy_helper.from_array(self.initializers.pop(initializer), initializer))
         return model
 
-    def linear(self, name: str, value: str, scale: float = 1.0, output: str | None = None) -> str:
-        """Add a product with the weights of a layer, and its bias if it has one."""
+    def linear(self, name: str, value: str, scale: float | Array = 1.0, output: str | None = None) -> str:
+        """Add a product with the weights of a layer, and its bias if it has one; `scale` is of all outputs or each."""
         weight = self.constant(
             name + ".weight", np.ascontiguousarray(self.weight(name + ".weight").T * np.float32(scale))
         )
@@ -57,6 +57,20 @@ class GraphBuilder:
         """Add a reshape; -1 is what is left."""
         return self.node("Reshape", [value, self.constant(f"shape {list(shape)}", np.array(shape, np.int64))])
 
+    def token(self, tokens: str, place: int) -> str:
+        """Add the choice of one token: (1, tokens, size) to (1, size)."""
+        return self.node("Gather", [tokens, self.constant(f"place {place}", np.array(place))], axis=1)
+
+    def part(self, value: str, start: int, stop: int | None, axis: int) -> str:
+        """Add a slice along an axis; no `stop` is its end."""
+        last = np.iinfo(np.int64).max if stop is None else stop
+        bounds = [self.constant(f"bound {bound}", np.array([bound])) for bound in (start, last, axis)]
+        return self.node("Slice", [value, *bounds])
+
+    def mean(self, tokens: str) -> str:
+        """Add the mean of tokens: (1, tokens, size) to (1, size)."""
+        return self.node("ReduceMean", [tokens, self.constant("axis 1", np.array([1]))], keepdims=0)
+
     def node(self, operator: str, inputs: Sequence[str], output: str | None = None, **attributes: Any) -> str:
         """Add a node of one output."""
         name = f"{operator}_{len(self.nodes)}"
@@ -66,14 +80,9 @@ class GraphBuilder:
     def constant(self, name: str, value: NDArray[Any]) -> str:
         """Add an initializer, once for each name."""
         if name not in self.initializers:
-            self.initializers[name] = numpy_helper.from_array(value, name)
+            self.initializers[name] = value
         return name
 
     def weight(self, name: str) -> Array:
-        """Return a weight of the checkpoint.
-
-        Raises:
-            ModelError: there is none of this name.
-        """
-        refuse_missing([name] if name not in self.weights else [])
+        """Return a weight of the checkpoint."""
         return self.weights[name]

@@ -1,144 +1,203 @@
-"""The plain ViT (Dosovitskiy et al. 2020, arXiv 2010.11929), with the names of transformers."""
+"""The ViT family, by what each kind has of its own; the names are those of transformers."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import ClassVar
 
 import numpy as np
-import onnx
-from pydantic import Field, model_validator
 
-from detectors.builders.architecture import Architecture
-from detectors.builders.graph import LOGITS, PIXELS, GraphBuilder
-from detectors.builders.numeric import Array, gelu, layer_norm, patches, softmax
+from detectors.builders.graph import LOGITS, GraphBuilder
+from detectors.builders.numeric import Array, resized
+from detectors.builders.transformer import (
+    SWIGLU,
+    TANH_GELU,
+    EncoderConfig,
+    Epsilon,
+    VisionTransformer,
+    WeightNames,
+)
 from detectors.errors import ModelError
 from detectors.models.hf_config import ModelConfig, Positive
 
 
-class ViTConfig(ModelConfig):
-    """The shape of a plain ViT, with transformers' defaults for what its file leaves out."""
-
-    patch_size: Positive = 16
-    hidden_size: Positive = 768
-    num_hidden_layers: Positive = 12
-    num_attention_heads: Positive = 12
-    num_channels: Literal[3] = 3
-    layer_norm_eps: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-12
-
-    @model_validator(mode="after")
-    def _heads_fit(self) -> "ViTConfig":
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"num_attention_heads={self.num_attention_heads}: a divisor of hidden_size={self.hidden_size} is needed"
-            )
-        return self
+class ViTConfig(ModelConfig, EncoderConfig):
+    """The shape of a ViT or DeiT."""
 
 
-class PlainViT(Architecture):
-    """The ViT with the exact GELU: its graph runs as fast as an exporter's."""
+class PlainViT(VisionTransformer):
+    """The ViT (Dosovitskiy et al. 2020, arXiv 2010.11929): its first token is the picture's."""
 
     graph_name = "plain ViT graph"
     shape = ViTConfig
+    names = WeightNames(encoder="vit.")
+
+    def read_encoder(self, folder: Path) -> EncoderConfig:
+        """Read the encoder's shape."""
+        return ViTConfig.read(folder)
+
+    def add_head(self, graph: GraphBuilder, tokens: str) -> None:
+        """Add the head of the first token."""
+        graph.linear("classifier", graph.token(tokens, 0), output=LOGITS)
+
+    def head(self, tokens: Array) -> Array:
+        """Return the logits of the first token."""
+        return self.linear("classifier", tokens[0])
+
+
+class DeiT(PlainViT):
+    """The DeiT (Touvron et al. 2020, arXiv 2012.12877): a second token, which was taught by another network."""
+
+    graph_name = "DeiT graph"
+    names = WeightNames(encoder="deit.", tokens=("embeddings.cls_token", "embeddings.distillation_token"))
+
+
+class DistilledDeiT(DeiT):
+    """The DeiT with a head for each of its two tokens: the logits are the mean of both."""
+
+    heads = ("cls_classifier", "distillation_classifier")
+    asked = 2
+
+    def add_head(self, graph: GraphBuilder, tokens: str) -> None:
+        """Add both heads."""
+        both = [graph.linear(name, graph.token(tokens, place), 0.5) for place, name in enumerate(self.heads)]
+        graph.node("Add", both, output=LOGITS)
+
+    def head(self, tokens: Array) -> Array:
+        """Return the mean of both heads' logits."""
+        first, second = (self.linear(name, tokens[place]) for place, name in enumerate(self.heads))
+        return (first + second) / np.float32(2)
+
+
+class DINOv2Config(ModelConfig, EncoderConfig):
+    """The shape of a DINOv2."""
+
+    patch_size: Positive = 14
+    layer_norm_eps: Epsilon = 1e-6
+    use_swiglu_ffn: bool = False
+
+    @property
+    def activation(self) -> str:
+        """A name in `ACTIVATIONS`; the giant models have a gate in place of one."""
+        return SWIGLU if self.use_swiglu_ffn else super().activation
+
+
+class DINOv2WithRegistersConfig(DINOv2Config):
+    """The shape of a DINOv2 with registers, with the other defaults that transformers has for it."""
+
+    patch_size: Positive = 16
+
+
+class DINOv2(VisionTransformer):
+    """The DINOv2 (Oquab et al. 2023, arXiv 2304.07193): scaled layers, and positions that are stretched to the picture.
+
+    Its head is asked the first token and the mean of the patches'.
+    """
+
+    graph_name = "DINOv2 graph"
+    shape: ClassVar[type[DINOv2Config]] = DINOv2Config
+    names = WeightNames(
+        encoder="dinov2.", norms=("norm1", "norm2"), up="mlp.fc1", down="mlp.fc2",
+        scales=("layer_scale1.lambda1", "layer_scale2.lambda1"),
+    )  # fmt: skip
+    asked = None
+    antialias = False  # where positions are stretched
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.config = ViTConfig.read(folder)
+        if self.config.activation == SWIGLU:
+            self.names = replace(self.names, up="mlp.weights_in", down="mlp.weights_out")
 
     @classmethod
     def builds(cls, config: ModelConfig) -> bool:
-        """Return whether the activation is the exact GELU."""
-        return config.hidden_act == "gelu"
+        """Return whether the activation is known here, and every layer has all its heads."""
+        has_gate = (config.model_extra or {}).get("use_swiglu_ffn")
+        return super().builds(config.model_copy(update={"hidden_act": SWIGLU}) if has_gate else config)
 
-    def build(self, height: int, width: int) -> onnx.ModelProto:
-        """Build the graph; the last layer computes the first token alone."""
-        config = self.config
-        builder = _ViTGraph(self.weights)
-        tokens = builder.embeddings(height // config.patch_size, width // config.patch_size)
-        heads, eps = config.num_attention_heads, config.layer_norm_eps
-        last = config.num_hidden_layers - 1
-        for layer in range(last + 1):
-            tokens = builder.layer(f"vit.encoder.layer.{layer}.", tokens, heads, eps, only_first=layer == last)
-        builder.linear(
-            "classifier", builder.norm("vit.layernorm", builder.reshape(tokens, [1, -1]), eps), output=LOGITS
-        )
-        return builder.model("vit", height, width, builder.weight("classifier.weight").shape[0])
+    def read_encoder(self, folder: Path) -> EncoderConfig:
+        """Read the encoder's shape."""
+        return self.shape.read(folder)
 
-    def forward(self, pixels: Array) -> Array:
-        """Return the logits, shape (classes,), of pixels of shape (3, height, width)."""
-        heads, eps = self.config.num_attention_heads, self.config.layer_norm_eps
-        weights = self.weights
+    @property
+    def registers(self) -> int:
+        """The number of tokens between the first and the patches', which have no positions."""
+        return 0
 
-        def linear(name: str, value: Array) -> Array:
-            product: Array = value @ weights[name + ".weight"].T
-            return product + weights[name + ".bias"] if name + ".bias" in weights else product
+    def positions(self, rows: int, columns: int) -> Array:
+        """Return the learnt positions, a square, stretched to the picture's patches."""
+        learnt = self.learnt_positions
+        side, size = math.isqrt(len(learnt) - 1), learnt.shape[1]
+        if side**2 != len(learnt) - 1:
+            raise ModelError(f"the model has {len(learnt) - 1} positions, which are no square to be stretched")
+        stretched = resized(learnt[1:].reshape(side, side, size), rows, columns, antialias=self.antialias)
+        return np.concatenate([learnt[:1], np.zeros((self.registers, size), np.float32), stretched.reshape(-1, size)])
 
-        def norm(name: str, value: Array) -> Array:
-            return layer_norm(value, weights[name + ".weight"], weights[name + ".bias"], eps)
+    def add_head(self, graph: GraphBuilder, tokens: str) -> None:
+        """Add the head of the first token and the mean of the patches'."""
+        both = [graph.token(tokens, 0), graph.mean(graph.part(tokens, 1 + self.registers, None, axis=1))]
+        graph.linear("classifier", graph.node("Concat", both, axis=1), output=LOGITS)
 
-        def split(value: Array) -> Array:
-            return value.reshape(len(value), heads, -1).swapaxes(0, 1)
-
-        projection = "vit.embeddings.patch_embeddings.projection"
-        embedded = patches(pixels, weights[projection + ".weight"], weights[projection + ".bias"])
-        tokens = np.concatenate([weights["vit.embeddings.cls_token"][0], embedded])
-        tokens = tokens + weights["vit.embeddings.position_embeddings"][0]
-        for layer in range(self.config.num_hidden_layers):
-            name = f"vit.encoder.layer.{layer}."
-            before = norm(name + "layernorm_before", tokens)
-            query, key, value = (
-                split(linear(f"{name}attention.attention.{part}", before)) for part in ("query", "key", "value")
-            )
-            mixed = softmax(query @ key.swapaxes(1, 2) / np.float32(np.sqrt(query.shape[-1]))) @ value
-            tokens = tokens + linear(name + "attention.output.dense", mixed.swapaxes(0, 1).reshape(tokens.shape))
-            hidden = linear(name + "intermediate.dense", norm(name + "layernorm_after", tokens))
-            tokens = tokens + linear(name + "output.dense", gelu(hidden))
-        logits: Array = linear("classifier", norm("vit.layernorm", tokens[:1]))[0]
-        return logits
+    def head(self, tokens: Array) -> Array:
+        """Return the logits of the first token and the mean of the patches'."""
+        return self.linear("classifier", np.concatenate([tokens[0], tokens[1 + self.registers :].mean(0)]))
 
 
-class _ViTGraph(GraphBuilder):
-    def embeddings(self, rows: int, columns: int) -> str:
-        projection = "vit.embeddings.patch_embeddings.projection"
-        kernel = self.weight(projection + ".weight")
-        size, patch = kernel.shape[0], list(kernel.shape[2:])
-        position = self.weight("vit.embeddings.position_embeddings")
-        if position.shape != (1, rows * columns + 1, size):
-            raise ModelError(
-                f"the preprocessing gives {rows}×{columns} patches; the model has positions for {position.shape[1] - 1}"
-            )
-        names = [
-            PIXELS,
-            self.constant("patch.weight", kernel),
-            self.constant("patch.bias", self.weight(projection + ".bias")),
-        ]
-        squares = self.node("Conv", names, kernel_shape=patch, strides=patch)
-        flat = self.reshape(squares, [1, size, rows * columns])
-        sequence = self.node("Transpose", [flat], perm=[0, 2, 1])
-        token = self.constant("cls_token", self.weight("vit.embeddings.cls_token"))
-        tokens = self.node("Concat", [token, sequence], axis=1)
-        return self.node("Add", [tokens, self.constant("position", position)])
+class DINOv2WithRegisters(DINOv2):
+    """The DINOv2 with tokens that mean nothing (Darcet et al. 2023, arXiv 2309.16588)."""
 
-    def layer(self, prefix: str, tokens: str, heads: int, eps: float, *, only_first: bool) -> str:
-        """Add a layer; of the last one only the first token is asked for, which saves 7 % of a ViT-base's work."""
-        known = self.norm(prefix + "layernorm_before", tokens, eps)
-        queries, tokens = (self.first(known), self.first(tokens)) if only_first else (known, tokens)
-        tokens = self.node("Add", [self.attention(prefix + "attention.", queries, known, heads), tokens])
-        hidden = self.linear(prefix + "intermediate.dense", self.norm(prefix + "layernorm_after", tokens, eps))
-        return self.node("Add", [self.linear(prefix + "output.dense", self.node("Gelu", [hidden])), tokens])
+    shape = DINOv2WithRegistersConfig
+    names = replace(
+        DINOv2.names, encoder="dinov2_with_registers.", tokens=("embeddings.cls_token", "embeddings.register_tokens")
+    )
+    antialias = True
 
-    def first(self, tokens: str) -> str:
-        return self.node("Gather", [tokens, self.constant("zero", np.array([0], np.int64))], axis=1)
+    @property
+    def registers(self) -> int:
+        """The number of tokens between the first and the patches', which have no positions."""
+        return len(self.weights[self.names.encoder + self.names.tokens[1]][0])
 
-    def attention(self, prefix: str, queries: str, known: str, heads: int) -> str:
-        size = self.weight(prefix + "attention.query.weight").shape[0]
-        depth = size // heads
-        query = self.linear(prefix + "attention.query", queries, scale=1 / math.sqrt(depth))
-        key = self.linear(prefix + "attention.key", known)
-        value = self.linear(prefix + "attention.value", known)
-        split = [1, -1, heads, depth]
-        query = self.node("Transpose", [self.reshape(query, split)], perm=[0, 2, 1, 3])
-        key = self.node("Transpose", [self.reshape(key, split)], perm=[0, 2, 3, 1])
-        value = self.node("Transpose", [self.reshape(value, split)], perm=[0, 2, 1, 3])
-        scores = self.node("Softmax", [self.node("MatMul", [query, key])], axis=-1)
-        mixed = self.node("Transpose", [self.node("MatMul", [scores, value])], perm=[0, 2, 1, 3])
-        return self.linear(prefix + "output.dense", self.reshape(mixed, [1, -1, size]))
+
+class SigLIPEncoderConfig(EncoderConfig):
+    """The shape of a SigLIP's encoder of pictures."""
+
+    layer_norm_eps: Epsilon = 1e-6
+    hidden_act: str | None = TANH_GELU
+
+
+class SigLIPConfig(ModelConfig):
+    """The part of a SigLIP's file that is about pictures."""
+
+    vision_config: SigLIPEncoderConfig = SigLIPEncoderConfig()
+
+
+class SigLIP(VisionTransformer):
+    """The SigLIP (Zhai et al. 2023, arXiv 2303.15343), and the SigLIP2 of fixed size: patches alone, and their mean."""
+
+    graph_name = "SigLIP graph"
+    shape = SigLIPConfig
+    names = WeightNames(
+        encoder="vision_model.", patch="embeddings.patch_embedding", tokens=(),
+        positions="embeddings.position_embedding.weight", norm="post_layernorm", layer="encoder.layers",
+        norms=("layer_norm1", "layer_norm2"), query="self_attn.q_proj", key="self_attn.k_proj",
+        value="self_attn.v_proj", mixed="self_attn.out_proj", up="mlp.fc1", down="mlp.fc2",
+    )  # fmt: skip
+    asked = None
+
+    @classmethod
+    def builds(cls, config: ModelConfig) -> bool:
+        """Return whether the activation is known here, and every layer has all its heads."""
+        vision = (config.model_extra or {}).get("vision_config") or {}
+        name = vision.get("hidden_act", TANH_GELU) if isinstance(vision, dict) else None
+        return super().builds(config.model_copy(update={"hidden_act": name}))
+
+    def read_encoder(self, folder: Path) -> EncoderConfig:
+        """Read the encoder's shape."""
+        return SigLIPConfig.read(folder).vision_config
+
+    def add_head(self, graph: GraphBuilder, tokens: str) -> None:
+        """Add the head of the patches' mean."""
+        graph.linear("classifier", graph.mean(tokens), output=LOGITS)
+
+    def head(self, tokens: Array) -> Array:
+        """Return the logits of the patches' mean."""
+        return self.linear("classifier", tokens.mean(0))

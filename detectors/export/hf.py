@@ -11,8 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from detectors.builders.architecture import Architecture, find_architecture, numpy_reference
 from detectors.errors import DetectorConfigError, ModelError
 from detectors.export.export import Exporter
@@ -22,6 +20,7 @@ from detectors.models.checkpoint import inspect, model_type
 from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, ModelConfig, ProcessorConfig
 from detectors.models.manifest import NUMPY, Output
 from detectors.models.processors import PROCESSORS
+from detectors.models.store import write_graph
 from detectors.preprocess import from_processor_config
 
 log = logging.getLogger(__name__)
@@ -65,7 +64,13 @@ class ViTExporter(Exporter):
         output = self._output
         *_, height, width = from_processor_config(self._processor).shape
         if self._architecture is not None:
-            onnx.save_model(self._architecture(self.original).build(height, width), folder / MODEL_FILE)
+            graph = self._architecture(self.original).build(height, width)
+            classes = graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+            if classes != len(output.labels):
+                raise ModelError(
+                    f"the weights' head has {classes} outputs; config.json has {len(output.labels)} labels"
+                )
+            write_graph(graph, folder / MODEL_FILE)
         elif self._is_timm:
             export_timm(self.original, folder, height, width)
         else:

@@ -55,12 +55,15 @@ def export_graph(model: Any, folder: Path, height: int, width: int) -> None:
 
 def trace(network: torch.nn.Module, folder: Path, height: int, width: int) -> None:
     """Write `model.onnx` of any network from pixels to logits."""
+    pixels = torch.zeros(1, 3, height, width)
+    with torch.no_grad():
+        classes = network.eval()(pixels).shape[-1]
     # The tracer prints the whole network before it raises an error, and warns of shapes that are fixed on purpose.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            network.eval(),  # its mode is that in which the tracer leaves the model
-            (torch.zeros(1, 3, height, width),),
+            network,  # in the mode in which the tracer leaves the model
+            (pixels,),
             folder / MODEL_FILE,
             input_names=["pixel_values"],
             output_names=["logits"],
@@ -70,7 +73,7 @@ def trace(network: torch.nn.Module, folder: Path, height: int, width: int) -> No
     graph = onnx.load(folder / MODEL_FILE)
     part_padding(graph.graph)
     # What is flattened leaves the tracer with a batch of any size.
-    logits = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1, model.config.num_labels])
+    logits = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1, classes])
     graph.graph.output[0].CopyFrom(logits)
     onnx.save_model(graph, folder / MODEL_FILE)
 

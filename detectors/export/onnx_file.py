@@ -22,7 +22,6 @@ from detectors.models.labels import refuse_constant
 from detectors.models.manifest import NO_REFERENCE, Output, Parity
 from detectors.models.onnx_file import unit
 from detectors.models.processors import ULTRALYTICS
-from detectors.models.store import LARGE_GRAPH_BYTES, save_with_data
 from detectors.network import Network
 from detectors.photos.image import decode
 
@@ -78,10 +77,7 @@ class OnnxFileExporter(Exporter):
         if self._is_nhwc:
             _put_channels_first(model.graph, name, shape)
         _keep_output(model.graph, chosen, outputs[chosen].shape, len(labels))
-        if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < LARGE_GRAPH_BYTES:
-            onnx.save_model(model, folder / MODEL_FILE)
-        else:
-            save_with_data(model, folder / MODEL_FILE)
+        write_graph(model, folder / MODEL_FILE)
         return output
 
     def compare(self, exported: Network, photos: Sequence[bytes]) -> Parity:

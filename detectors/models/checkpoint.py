@@ -2,9 +2,11 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,26 +128,50 @@ def model_type(folder: Path) -> str:
     return str(config.get("model_type") or "network of no named model_type")
 
 
-def read_weights(folder: Path) -> dict[str, Array]:
-    """Read the weights as float32, by their names without what a wrapper has put before them.
+class Weights(Mapping[str, Array]):
+    """The weights of a folder as float32, by their names without what a wrapper has put before them.
+
+    Each is read when it is asked for, and then forgotten: in float32 a ViT-base has 346 MB of them, and a graph that is
+    built holds as many.
 
     Raises:
-        ModelError: they can't be read, or a number in them is not finite.
+        ModelError: they can't be read, or a number in them is not finite; or the one that is asked for is not there.
     """
+
+    def __init__(self, folder: Path) -> None:
+        self._places: dict[str, tuple[Path, str]] = {}  # file, and the name there
+        for path in weight_files(folder):
+            _refuse_pointer(path)
+            with _opened(path) as file:
+                self._places |= {unwrapped(name): (path, name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        refuse_unfinished([name for name, value in self.items() if not np.isfinite(value).all()])
+
+    def __getitem__(self, name: str) -> Array:
+        refuse_missing([name] if name not in self._places else [])
+        path, stored = self._places[name]
+        with _opened(path) as file:  # each time, so that the pages that were read are given back
+            return np.asarray(file.get_tensor(stored), dtype=np.float32)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     import ml_dtypes  # noqa: F401 - teaches numpy bfloat16; onnx needs it too
     from safetensors import SafetensorError, safe_open
 
-    weights: dict[str, Array] = {}
-    for path in weight_files(folder):
-        _refuse_pointer(path)
-        try:
-            with safe_open(path, framework="numpy") as file:
-                for name in file.keys():  # noqa: SIM118 - not a mapping
-                    weights[unwrapped(name)] = np.asarray(file.get_tensor(name), dtype=np.float32)
-        except (OSError, SafetensorError, TypeError, AttributeError) as error:
-            raise ModelError(f"{path} can't be read: {error}") from error
-    refuse_unfinished([name for name, value in weights.items() if not np.isfinite(value).all()])
-    return weights
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except (OSError, SafetensorError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} can't be read: {error}") from error
 
 
 def unwrapped(name: str) -> str:

@@ -33,6 +33,9 @@ CURRENT_BUILDERS = {
     "EfficientNet graph": "1",
     "RegNet graph": "1",
     "ResNet graph": "1",
+    "DeiT graph": "1",
+    "DINOv2 graph": "1",
+    "SigLIP graph": "1",
 }
 
 

@@ -146,7 +146,7 @@ def judge_model(facts: ModelFacts, network: str) -> Finding:
         return problem(
             name,
             f"{key}: revision {revision} is not prepared{others}",
-            "roadwork-miner models download with your --env-file or --service; all but plain ViTs need torch once",
+            "roadwork-miner models download with your --env-file or --service; rarer architectures need torch once",
         )
     said = f"{facts.manifest.name}@{facts.manifest.revision[:12]}, {facts.runs_on or facts.manifest.precision}, "
     said += f"its sums are not checked: {facts.unchecked}" if facts.unchecked else "all sums match"

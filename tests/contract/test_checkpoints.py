@@ -16,7 +16,7 @@ from detectors.builders.vit import PlainViT
 from detectors.errors import ModelError, ModelFileError
 from detectors.export.export import prepare
 from detectors.export.hf import ViTExporter
-from detectors.models.checkpoint import WEIGHTS_FILE, read_weights, weight_files
+from detectors.models.checkpoint import WEIGHTS_FILE, Weights, weight_files
 from detectors.models.config import DetectorConfig
 from detectors.models.manifest import Manifest
 from detectors.models.sources import model_folder
@@ -109,9 +109,9 @@ def test_other_weights_beside_the_models_are_named_and_change_nothing(
 @pytest.mark.parametrize("other", ["a.safetensors", "zz.safetensors"])
 def test_without_torch_the_same_file_is_read(tmp_path: Path, other: str) -> None:
     folder = make_vit(tmp_path / "vit")
-    before = read_weights(folder)
+    before = dict(Weights(folder))
     rewrite(folder, shift, other)
-    assert all(np.array_equal(value, before[name]) for name, value in read_weights(folder).items())
+    assert all(np.array_equal(value, before[name]) for name, value in Weights(folder).items())
 
 
 def shard(folder: Path) -> list[str]:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import stored_dinov2, stored_vit
 from tests.process.daemon import Daemon
 from tests.process.environments import REPOSITORY, environment, find_python, pip, run
 from tests.process.inspection import probability_of
 from tests.process.wire import DOORS
-from tests.stored_vit import ANSWERS, write_stored_vit
 
 PINS = REPOSITORY / "env" / "serve.txt"
 
@@ -42,17 +42,24 @@ print(json.dumps([detector.predict(picture).probability for picture in parity_pi
 """
 
 
-def assert_export_without_torch(python: Path, folder: Path) -> None:
-    """A ViT is built and judged where there is no torch, and says what torch said elsewhere."""
-    write_stored_vit(folder / "vit")
-    config, models = folder / "vit.yaml", folder / "models"
-    config.write_text("hf_repo: vit\n")
+STORED = {
+    "vit": (stored_vit.write_stored_vit, stored_vit.ANSWERS),
+    "dinov2": (stored_dinov2.write_stored_dinov2, stored_dinov2.ANSWERS),
+}
+
+
+def assert_export_without_torch(python: Path, folder: Path, name: str) -> None:
+    """A network is built and judged where there is no torch, and says what torch said elsewhere."""
+    write, expected = STORED[name]
+    write(folder / name)
+    config, models = folder / f"{name}.yaml", folder / f"{name}-models"
+    config.write_text(f"hf_repo: {name}\n")
     command = python.with_name("roadwork-miner")
     run(str(command), "export", "--set", f"IMAGE_DETECTOR_CONFIG={config}", "--set", f"MODELS_DIR={models}")
     (manifest,) = models.rglob("manifest.json")
     assert json.loads(manifest.read_text())["parity"]["reference"] == "numpy"
     answers = json.loads(run(str(python), "-c", ASK, str(config), str(models)))
-    assert answers == pytest.approx(ANSWERS, abs=1e-4)
+    assert answers == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.timeout(900)
@@ -66,7 +73,8 @@ def test_the_serving_set_installs_starts_and_answers(
     pins = ("install", "-q", "--require-hashes", "-r", str(PINS))
     python = environment(f"serve-{version}", interpreter, pins, salt=PINS.read_bytes())
     pip(python, "install", "-q", "--no-deps", "--force-reinstall", str(wheel))
-    assert_export_without_torch(python, tmp_path)
+    for name in STORED:
+        assert_export_without_torch(python, tmp_path, name)
     daemon = Daemon(tmp_path, {"INFERENCE_THREADS": 1})
     daemon.command = (str(python.with_name("roadwork-miner")),)
     try:
