@@ -22,6 +22,7 @@ from detectors.models.labels import refuse_constant
 from detectors.models.manifest import NO_REFERENCE, Output, Parity
 from detectors.models.onnx_file import unit
 from detectors.models.processors import ULTRALYTICS
+from detectors.models.store import write_graph
 from detectors.network import Network
 from detectors.photos.image import decode
 
