@@ -4,12 +4,13 @@ It says what an export ought to say, before and after the move to another backen
 """
 
 import logging
+import math
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -24,9 +25,10 @@ from detectors.models.checkpoint import (
     WEIGHTS_FILE,
     inspect,
     model_type,
+    network_name,
     refuse_missing,
     refuse_unfinished,
-    unwrapped,
+    stored_names,
     weight_files,
 )
 from detectors.models.documents import read_json, some
@@ -37,6 +39,8 @@ Network = Callable[[Any], Any]
 
 WAY_OUT = "the folder has to load with AutoModelForImageClassification of transformers 4.57"
 COUNTERS = "num_batches_tracked"  # of batch norms, which no answer depends on
+WINDOWED = {"swin"}  # whose constants transformers 5 leaves out
+TABLE, INDEX = "relative_position_bias_table", "relative_position_index"
 
 
 class TorchBackend:
@@ -83,13 +87,12 @@ def load_model(folder: Path, **options: Any) -> Any:
     Raises:
         ModelError: the weights can't be read, don't fit, lack something, or hold what is no number.
     """
-    wrapped = bool(inspect(folder).wrappers)
+    inspect(folder)
     ensure_torchvision()
     with ExitStack() as stack, library_errors(f"a {model_type(folder)} can't be loaded by transformers", WAY_OUT):
         from transformers import AutoModelForImageClassification
 
-        if wrapped:
-            folder = _unwrapped_copy(folder, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        folder = stack.enter_context(older_folder(folder))
         model, found = AutoModelForImageClassification.from_pretrained(
             folder,
             dtype=torch.float32,
@@ -127,7 +130,9 @@ def load_timm(folder: Path) -> Any:
             pretrained_cfg=read_json(folder / CONFIG_FILE)["pretrained_cfg"],
             **{key: value for key, value in (config.model_args or {}).items() if key != "num_classes"},
         )  # fmt: skip
-        tensors = {unwrapped(name): value for path in weight_files(folder) for name, value in load_file(path).items()}
+        tensors = {
+            network_name(name): value for path in weight_files(folder) for name, value in load_file(path).items()
+        }
         found = model.load_state_dict(tensors, strict=False)
     refuse_missing(sorted(name for name in found.missing_keys if not name.endswith(COUNTERS)))
     if found.unexpected_keys:
@@ -142,14 +147,46 @@ def load_timm(folder: Path) -> Any:
     return model.eval().float()
 
 
-def _unwrapped_copy(folder: Path, copy: Path) -> Path:
-    """Write the weights by the names that the network has for them; transformers' own renaming comes too late."""
+@contextmanager
+def older_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder whose weights transformers 4.57 finds: the same, or a copy with its names for what 5 has saved.
+
+    transformers' own renaming comes too late for what a wrapper has put before the names.
+    """
+    stored = stored_names(folder)
+    kind = model_type(folder)
+    renamed = {name: _older_name(name, kind) for name in stored}
+    tables = [name for name in renamed.values() if name.endswith(TABLE) and kind in WINDOWED]
+    indices = {f"{table.removesuffix(TABLE)}{INDEX}" for table in tables}
+    if renamed.keys() == set(renamed.values()) and indices <= stored:
+        yield folder
+        return
     from safetensors.torch import load_file, save_file
 
-    tensors = {unwrapped(name): value for path in weight_files(folder) for name, value in load_file(path).items()}
-    save_file(tensors, copy / WEIGHTS_FILE, metadata={"format": "pt"})
-    shutil.copyfile(folder / CONFIG_FILE, copy / CONFIG_FILE)
-    return copy
+    tensors = {renamed[name]: value for path in weight_files(folder) for name, value in load_file(path).items()}
+    for table in tables:
+        tensors.setdefault(f"{table.removesuffix(TABLE)}{INDEX}", _index(len(tensors[table])))
+    with tempfile.TemporaryDirectory() as copy:
+        save_file(tensors, Path(copy) / WEIGHTS_FILE, metadata={"format": "pt"})
+        shutil.copyfile(folder / CONFIG_FILE, Path(copy) / CONFIG_FILE)
+        yield Path(copy)
+
+
+def _older_name(name: str, kind: str) -> str:
+    """Return what 4.57 calls a weight; of a ViT-MSN transformers 5 leaves the network's own name out."""
+    name = network_name(name)
+    return f"vit.{name}" if kind == "vit_msn" and name.startswith("encoder.layer.") else name
+
+
+def _index(rows: int) -> torch.Tensor:
+    """Return which row of a Swin's table of relative positions each pair of places in a window takes.
+
+    transformers 5 saves no such constants, and 4.57 takes what it finds in memory where a file lacks them.
+    """
+    span = math.isqrt(rows)  # places apart, both ways
+    places = torch.cartesian_prod(*[torch.arange((span + 1) // 2)] * 2)
+    apart = places[:, None] - places[None] + span // 2
+    return apart[..., 0] * span + apart[..., 1]
 
 
 def import_yolo() -> Any:

@@ -17,11 +17,11 @@ from detectors.export.export import Exporter
 from detectors.export.timm import export_timm, timm_reference
 from detectors.models import MODEL_FILE
 from detectors.models.checkpoint import inspect, model_type
-from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, ModelConfig, ProcessorConfig
+from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, ModelConfig, ProcessorConfig, processor_file
 from detectors.models.manifest import NUMPY, Output
-from detectors.models.processors import PROCESSORS
+from detectors.models.processors import CLIP, PROCESSORS
 from detectors.models.store import write_graph
-from detectors.preprocess import from_processor_config
+from detectors.preprocess import UNCROPPED, from_processor_config
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +55,9 @@ class ViTExporter(Exporter):
 
     def write(self, folder: Path) -> Output:
         """Write `model.onnx`, `config.json` and `preprocessor_config.json`."""
-        for name in (CONFIG_FILE,) if self._is_timm else (CONFIG_FILE, PROCESSOR_FILE):
-            if not (self.original / name).is_file():
-                raise ModelError(f"{self.original} holds no {name}")
-            shutil.copyfile(self.original / name, folder / name)
+        if not self._is_timm and not processor_file(self.original).is_file():
+            raise ModelError(f"{self.original} holds no {PROCESSOR_FILE}")
+        shutil.copyfile(self.original / CONFIG_FILE, folder / CONFIG_FILE)
         for note in inspect(self.original).notes:
             log.warning("%s: %s", self.original, note)
         output = self._output
@@ -115,7 +114,8 @@ class ViTExporter(Exporter):
         import transformers
 
         values = self._processor.values()
-        return getattr(transformers, name)(**{key: values[key] for key in PROCESSORS[name]})
+        alike = CLIP if name in UNCROPPED else name  # does the same steps, and crops where it is asked to
+        return getattr(transformers, alike)(**{key: values[key] for key in PROCESSORS[name]})
 
     def _trace(self, folder: Path, height: int, width: int) -> None:
         from detectors.backends.torch import load_model

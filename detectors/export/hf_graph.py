@@ -5,8 +5,12 @@ picture's size becomes a constant.
 """
 
 import contextlib
+import ctypes
 import io
+import os
+import sys
 import warnings
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ import torch
 from detectors.errors import ModelError
 from detectors.models import MODEL_FILE
 
+STDOUT = 1  # its file descriptor
 OPSET = 20  # the newest of this tracer, and the first with Gelu
 
 # Of `AutoModelForImageClassification`, by model_type: what no graph of one picture can be made of, and why.
@@ -58,8 +63,8 @@ def trace(network: torch.nn.Module, folder: Path, height: int, width: int) -> No
     pixels = torch.zeros(1, 3, height, width)
     with torch.no_grad():
         classes = network.eval()(pixels).shape[-1]
-    # The tracer prints the whole network before it raises an error, and warns of shapes that are fixed on purpose.
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    # The tracer warns of shapes that are fixed on purpose.
+    with warnings.catch_warnings(), silent():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network,  # in the mode in which the tracer leaves the model
@@ -76,6 +81,23 @@ def trace(network: torch.nn.Module, folder: Path, height: int, width: int) -> No
     logits = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1, classes])
     graph.graph.output[0].CopyFrom(logits)
     onnx.save_model(graph, folder / MODEL_FILE)
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Keep the terminal clean: before an error the tracer prints the whole network, from C++, past `sys.stdout`."""
+    flush = ctypes.CDLL(None).fflush  # of what C and C++ have yet to write
+    sys.stdout.flush()
+    flush(None)
+    with contextlib.redirect_stdout(io.StringIO()), Path(os.devnull).open("wb") as nowhere:
+        terminal = os.dup(STDOUT)
+        os.dup2(nowhere.fileno(), STDOUT)
+        try:
+            yield
+        finally:
+            flush(None)
+            os.dup2(terminal, STDOUT)
+            os.close(terminal)
 
 
 class _Logits(torch.nn.Module):  # type: ignore[misc] # untyped

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from detectors.errors import ModelError, ModelFileError
 from detectors.models.documents import LFS_POINTER, read_json, shown, some
-from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE
+from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, PROCESSORS_FILE
 
 WEIGHTS_KEY = "transformers_weights"  # the key of config.json that names the file
 SUFFIX = ".safetensors"
@@ -24,11 +24,36 @@ WEIGHTS_INDEX = "model" + INDEX_SUFFIX
 FIRST_FILES = (
     CONFIG_FILE,
     PROCESSOR_FILE,
+    PROCESSORS_FILE,
     WEIGHTS_FILE,
     WEIGHTS_INDEX,
 )  # what has to be there to know the rest; never a pickle
 
-WRAPPED = re.compile(r"^(?:module\.|_orig_mod\.)+")  # before each name: of DataParallel, and of torch.compile
+# Before each name: of DataParallel, of torch.compile, and of the class that transformers has for networks of timm.
+WRAPPED = re.compile(r"^(?:module\.|_orig_mod\.|timm_model\.)+")
+# transformers 5 has other names for some parts, and writes them where it is asked not to write the older ones
+# (`save_original_format=False`), or where somebody else saves its weights.
+_DINOV2 = {
+    f"attention.{letter}_proj": f"attention.attention.{name}"
+    for letter, name in zip("qkv", ("query", "key", "value"), strict=True)
+} | {"attention.o_proj": "attention.output.dense"}
+_MLP = {"mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense"}
+_BIAS = "relative_position_bias"
+NEWER_NAMES: tuple[tuple[re.Pattern[str], str, dict[str, str]], ...] = (  # where they are, the place and parts by 4.57
+    (
+        re.compile(r"(vit|deit|ijepa|beit)\.layers\.(\d+)\."),
+        r"\1.encoder.layer.\2.",
+        _DINOV2 | _MLP | {_BIAS: f"attention.attention.{_BIAS}"},
+    ),
+    (re.compile(r"(dinov2\w*\.encoder\.layer\.\d+\.)"), r"\1", _DINOV2),
+    (
+        re.compile(r"(swin\.encoder\.layers\.\d+\.blocks\.\d+\.)"),
+        r"\1",
+        {new: old.replace("attention.attention", "attention.self") for new, old in _DINOV2.items()}
+        | _MLP
+        | {f"attention.{_BIAS}": "attention.self"},
+    ),
+)
 FLOAT_TYPES = {"F64", "F32", "F16", "BF16"}
 INTEGER_TYPES = {"I64", "I32", "I16", "BOOL"}  # of buffers: positions, batches seen
 QUANTISED = (
@@ -143,7 +168,7 @@ class Weights(Mapping[str, Array]):
         for path in weight_files(folder):
             _refuse_pointer(path)
             with _opened(path) as file:
-                self._places |= {unwrapped(name): (path, name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+                self._places |= {network_name(name): (path, name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         refuse_unfinished([name for name, value in self.items() if not np.isfinite(value).all()])
 
     def __getitem__(self, name: str) -> Array:
@@ -174,9 +199,20 @@ def _opened(path: Path) -> Iterator[Any]:
         raise ModelError(f"{path} can't be read: {error}") from error
 
 
-def unwrapped(name: str) -> str:
-    """Return a weight's name as the network has it."""
-    return WRAPPED.sub("", name)
+def network_name(name: str) -> str:
+    """Return a weight's name as the network of transformers 4.57 has it."""
+    name = WRAPPED.sub("", name)
+    for place, older, parts in NEWER_NAMES:
+        if found := place.match(name):
+            rest = name[found.end() :]
+            part = next((part for part in parts if rest.startswith(f"{part}.")), None)
+            return found.expand(older) + (parts[part] + rest.removeprefix(part) if part else rest)
+    return name
+
+
+def stored_names(folder: Path) -> set[str]:
+    """Return the names that the files have for the weights."""
+    return {name for path in weight_files(folder) for name in _kinds(path)}
 
 
 def refuse_unfinished(names: Sequence[str]) -> None:

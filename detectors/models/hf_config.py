@@ -30,6 +30,7 @@ from detectors.models.processors import (
     POOLFORMER,
     PROCESSORS,
     REFUSED,
+    SLOW_ONLY,
     TIMM,
     Variant,
     defaults,
@@ -38,10 +39,12 @@ from detectors.models.processors import (
 
 CONFIG_FILE = "config.json"
 UNNAMED = 2  # classes of a file that names none
+NEWER_VERSION = 5  # of transformers, whose processors by the bare names are others
 
 Positive = Annotated[int, Field(ge=1)]
 
 PROCESSOR_FILE = "preprocessor_config.json"
+PROCESSORS_FILE = "processor_config.json"  # of a processor of several parts, as transformers 5 saves a SigLIP's
 MAX_SIDE = 4096  # pixels a side; no network looks at more
 UNSET = {"size", "crop_size", "crop_pct", "image_mean", "image_std"}  # where null means nothing to a slow processor
 KEPT = {POOLFORMER: {"crop_pct"}}  # null crops nothing
@@ -175,6 +178,12 @@ class ModelConfig(BaseModel):
         return self
 
     @property
+    def is_newer(self) -> bool:
+        """Whether transformers 5 or later has written the file."""
+        version = str((self.model_extra or {}).get("transformers_version")).partition(".")[0]
+        return version.isdecimal() and int(version) >= NEWER_VERSION
+
+    @property
     def labels(self) -> dict[int, str]:
         """The label of each output, in their order; without names, those that transformers makes up."""
         if self.pretrained_cfg is not None:
@@ -183,6 +192,12 @@ class ModelConfig(BaseModel):
         if self.id2label is not None:
             return self.id2label
         return {number: f"LABEL_{number}" for number in range(self.num_labels or UNNAMED)}
+
+
+def processor_file(folder: Path) -> Path:
+    """Return the file of `folder` that says how pictures are prepared, whether or not it is there."""
+    names = (PROCESSOR_FILE, PROCESSORS_FILE)
+    return next((folder / name for name in names if (folder / name).is_file()), folder / PROCESSOR_FILE)
 
 
 def timm_config(folder: Path) -> TimmConfig | None:
@@ -274,20 +289,22 @@ class ProcessorConfig(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read the `preprocessor_config.json` of `folder`, and its `config.json` where the first names no processor.
+        """Read the `preprocessor_config.json` of `folder`, or what stands for it, and its `config.json`.
+
+        The latter says which version of transformers has written both: 5 means its Pil processor by the bare name.
 
         Raises:
             ModelError: a file can't be read.
             ModelFileError: a value is not what its key allows.
         """
-        path = folder / PROCESSOR_FILE
+        path = processor_file(folder)
         if not path.is_file() and (timm := timm_config(folder)) is not None:
             return cls.of(timm.processor_values(), folder / CONFIG_FILE)
         values = read_json(path)
         nested = values.get("image_processor", values)  # where a processor of several parts was saved
         if not isinstance(nested, dict):
             raise ModelFileError(f"{path}: image_processor={shown(nested)}: an object of keys and values is allowed")
-        return cls.of(nested, path)._named(folder)
+        return cls.of(nested, path)._named(folder)._versioned(folder)
 
     @classmethod
     def of(cls, values: Mapping[str, Any], path: Path = Path(PROCESSOR_FILE)) -> Self:
@@ -320,6 +337,14 @@ class ProcessorConfig(BaseModel):
                 f"one of {', '.join(PROCESSORS)} is needed, since the model_type {model.model_type!r} stands for none",
             )
         return self.model_copy(update={"image_processor_type": name})
+
+    def _versioned(self, folder: Path) -> Self:
+        """Return a configuration whose name means the same whichever transformers has saved the model."""
+        name = self.image_processor_type or ""
+        known = name in PROCESSORS.keys() - set(SLOW_ONLY) and (folder / CONFIG_FILE).is_file()
+        if not known or not ModelConfig.read(folder).is_newer:
+            return self
+        return self.model_copy(update={"image_processor_type": f"{name}Pil"})
 
     def with_letterbox(self) -> Self:
         """Return the same with our letterbox in place of its resize and its crop."""
@@ -354,10 +379,11 @@ class ProcessorConfig(BaseModel):
     def values(self) -> dict[str, Any]:
         """Return every key with its value, defaults of the named processor where the file has none.
 
-        `null` means "not set" to a slow processor's sizes, means and deviations; for everything else it is a value.
+        `null` means "not set" to a slow processor's sizes, means and deviations, and to every key of a Pil one; for
+        everything else it is a value.
         """
         name, variant = self.kind
-        unset = UNSET - KEPT.get(name, set()) if variant == "slow" else set()
+        unset = {"slow": UNSET - KEPT.get(name, set()), "fast": set(), "pil": type(self).model_fields.keys()}[variant]
         given = {key: getattr(self, key) for key in self.model_fields_set & type(self).model_fields.keys()}
         return defaults(name, variant) | {
             key: value for key, value in given.items() if value is not None or key not in unset

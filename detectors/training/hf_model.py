@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from detectors.backends.torch import ensure_torchvision
+from detectors.backends.torch import ensure_torchvision, older_folder
 from detectors.errors import ModelError
 from detectors.models.config import DetectorConfig
-from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, ModelConfig
+from detectors.models.hf_config import CONFIG_FILE, ModelConfig, processor_file
 from detectors.models.sources import Original, find_original
 from detectors.training.config import TrainConfig
 
@@ -46,9 +46,9 @@ def find_folder(config: TrainConfig) -> Original:
             if config.model in SIZE_MODELS:
                 raise
             raise ModelError(f"{error}; nor is there a folder {config.model} here") from error
-    for name in (CONFIG_FILE, PROCESSOR_FILE):
-        if not (found.path / name).is_file():
-            raise ModelError(f"{found.path} holds no {name}")
+    for path in (found.path / CONFIG_FILE, processor_file(found.path)):
+        if not path.is_file():
+            raise ModelError(f"{found.path} holds no {path.name}")
     ModelConfig.read(found.path)  # what is wrong with it is said in our words, before transformers meets it
     return found
 
@@ -80,9 +80,10 @@ def load(folder: Path, seed: int) -> nn.Module:
             config = AutoConfig.from_pretrained(folder, local_files_only=True, **names)
             model = AutoModelForImageClassification.from_config(config)
         else:
-            model = AutoModelForImageClassification.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, ignore_mismatched_sizes=True, **names
-            )
+            with older_folder(folder) as readable:
+                model = AutoModelForImageClassification.from_pretrained(
+                    readable, local_files_only=True, use_safetensors=True, ignore_mismatched_sizes=True, **names
+                )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(f"{folder} can't be loaded: {str(error).splitlines()[0]}") from error
     model.config.problem_type = "single_label_classification"
@@ -144,4 +145,5 @@ def save(model: nn.Module, source: Path, folder: Path) -> None:
         model = model.merge_and_unload()
     shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(folder)
-    shutil.copyfile(source / PROCESSOR_FILE, folder / PROCESSOR_FILE)
+    processor = processor_file(source)
+    shutil.copyfile(processor, folder / processor.name)

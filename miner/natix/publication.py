@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from detectors.errors import DetectorError
 from detectors.models.checkpoint import inspect, weight_files, weight_names
 from detectors.models.documents import read_json, read_yaml, shown
-from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, ModelConfig, ProcessorConfig
+from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, PROCESSORS_FILE, ModelConfig, ProcessorConfig
 from detectors.models.manifest import NAME as MANIFEST_FILE
 from miner.errors import ConfigurationError
 from miner.settings.env_file import SECRET_WORDS
@@ -135,7 +135,7 @@ def _hugging_face(folder: Path, figures: Mapping[str, Mapping[str, Any]], base: 
     ProcessorConfig.read(folder)
     documents = {
         name: json.dumps(_without_origin(read_json(folder / name)), indent=2).encode() + b"\n"
-        for name in (CONFIG_FILE, PROCESSOR_FILE)
+        for name in (CONFIG_FILE, PROCESSOR_FILE, PROCESSORS_FILE)
         if (folder / name).is_file()  # timm has its preprocessing in config.json
     }
     return OwnModel(folder, False, {name: folder / name for name in names}, documents, figures, base)

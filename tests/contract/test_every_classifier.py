@@ -16,7 +16,7 @@ import torch
 
 from detectors.backends.torch import ensure_torchvision
 from detectors.errors import ModelError
-from detectors.export.hf_graph import REFUSED, export_graph, refuse_type
+from detectors.export.hf_graph import REFUSED, export_graph, refuse_type, trace
 from detectors.models import MODEL_FILE
 
 ensure_torchvision()
@@ -189,6 +189,22 @@ def graph(folder: Path) -> Any:
 
 def test_what_is_refused_is_a_type_of_the_library() -> None:
     assert REFUSED.keys() <= NAMES.keys()
+
+
+class Unknown(torch.nn.Module):
+    """A network with an operator that the tracer does not know."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.svd(pixels[0, 0])[1][None]
+
+
+def test_a_network_that_can_not_be_traced_leaves_the_terminal_clean(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(torch.onnx.errors.UnsupportedOperatorError):
+        trace(Unknown(), tmp_path, SIDE, SIDE)
+    print("after")
+    assert capfd.readouterr() == ("after\n", "")
 
 
 def test_the_padding_before_a_pool_stays_one_of_zeros(tmp_path: Path) -> None:
