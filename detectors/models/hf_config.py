@@ -1,8 +1,8 @@
 """`preprocessor_config.json` of a Hugging Face model, as transformers 4.57 reads it.
 
 The file names an image processor of transformers and overrides some of its defaults. There are three of each: the slow
-one, by its bare name; `…Fast`, which works on tensors; and `…Pil`, by which transformers 5 means its slow one. They
-differ in defaults, in what they take for a size, and in what they make of `null`.
+one, by its bare name; `…Fast`, which works on tensors; and `…Pil`, the slow one of transformers 5, whose files have the
+bare name. They differ in defaults, in what they take for a size, and in what they make of `null`.
 """
 
 from collections.abc import Mapping
@@ -291,7 +291,7 @@ class ProcessorConfig(BaseModel):
     def read(cls, folder: Path) -> Self:
         """Read the `preprocessor_config.json` of `folder`, or what stands for it, and its `config.json`.
 
-        The latter says which version of transformers has written both: 5 means its Pil processor by the bare name.
+        The latter names the processor where the first does not, and the version of transformers that has saved both.
 
         Raises:
             ModelError: a file can't be read.

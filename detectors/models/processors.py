@@ -1,7 +1,7 @@
 """The image processors of transformers 4.57: which network means which, and what each does where a file is silent.
 
-There are three of each: the slow one, by its bare name; `…Fast`, which works on tensors; and `…Pil`, by which
-transformers 5 means its slow one. Tests walk over transformers' own registry and compare all of them with it.
+There are three of each: the slow one, by its bare name; `…Fast`, which works on tensors; and `…Pil`, the slow one of
+transformers 5, whose files have the bare name. Tests walk over transformers' own registry and compare all with it.
 """
 
 from typing import Any, Literal
