@@ -110,7 +110,9 @@ TINY: dict[str, dict[str, Any]] = {
     "timm_wrapper": {"architecture": "resnet10t"},
     "van": STAGES | {"image_size": SIDE},
     "vit": PLAIN,
-    "vit_hybrid": PLAIN | {"backbone_config": STEM, "backbone": None, "patch_size": 1, "backbone_featmap_shape": [1, 16, 4, 4]},
+    "vit_hybrid": PLAIN | {
+        "backbone_config": STEM, "backbone": None, "patch_size": 1, "backbone_featmap_shape": [1, 16, 4, 4],
+    },
     "vit_msn": PLAIN,
 }  # fmt: skip
 
