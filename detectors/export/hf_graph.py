@@ -31,7 +31,7 @@ REFUSED = {
     "imagegpt": "its input is a sequence of colour clusters and no picture",
     "nat": "its attention to neighbours is natten's, which ONNX has no operator for",
     "shieldgemma2": "it is a language model, asked by a sentence beside the picture",
-    "siglip2": "its input is a list of patches of any number and no picture; one of fixed size has the type siglip",
+    "siglip2": "its input is any number of patches and no picture; a SigLIP 2 of one size has the type siglip",
 }
 
 
@@ -100,7 +100,7 @@ def silent() -> Iterator[None]:
             os.close(terminal)
 
 
-class _Logits(torch.nn.Module):  # type: ignore[misc] # untyped
+class _Logits(torch.nn.Module):  # type: ignore[misc]
     """A classifier as a function of the picture alone."""
 
     def __init__(self, model: Any) -> None:

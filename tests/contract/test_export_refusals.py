@@ -40,8 +40,8 @@ def test_a_folder_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
 
 def test_a_processor_we_do_not_know_is_refused(tmp_path: Path) -> None:
     folder = make_vit(tmp_path / "vit")
-    (folder / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "SegformerImageProcessor"}))
-    with pytest.raises(ModelError, match="SegformerImageProcessor"):
+    (folder / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "DonutImageProcessor"}))
+    with pytest.raises(ModelError, match="DonutImageProcessor"):
         prepare("ViT", vit(folder), tmp_path / "models")
 
 
@@ -82,7 +82,7 @@ def test_a_head_of_other_outputs_than_the_labels_is_refused(tmp_path: Path) -> N
     values = json.loads((folder / "config.json").read_text())
     labels = {"id2label": {"0": "None", "1": "Roadwork"}, "label2id": {"None": 0, "Roadwork": 1}}
     (folder / "config.json").write_text(json.dumps(values | labels))
-    with pytest.raises(ModelError, match="size mismatch"):
+    with pytest.raises(ModelError, match="1 outputs; .* 2 labels"):
         prepare("ViT", vit(folder), tmp_path / "models")
 
 

@@ -1,6 +1,7 @@
 """Faster precisions of an ensemble: loaded, verified, and refused when the fused answers change sides."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from detectors.photos.image import decode
 from detectors.photos.synthetic import many_pictures
 from detectors.quantize.ensemble import make_faster_ensemble
 from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest
+from detectors.quantize.schedule import LEAST_PHOTOS
 from miner.bench.worker import BenchJob, _load
 from tests.contract.test_precisions import WAYS, with_recipes
 
@@ -111,3 +113,25 @@ def test_the_bench_compares_it_with_its_branches_own_libraries(home: Path) -> No
     config = read_config(str(home / "pair.yaml"))
     job = BenchJob("reference", "Ensemble", str(config.path), str(home / "models"), "libraries", "fp32", 1, 1, [])
     assert _load(job)(DATA[0]) == pytest.approx(load(config, home / "models").predict(DATA[0]).probability, abs=1e-3)
+
+
+def test_a_branch_without_tokens_stays_dense_in_a_merged_pair(home: Path, tmp_path: Path) -> None:
+    config, models = read_config(str(home / "pair.yaml")), Path(shutil.copytree(home / "models", tmp_path / "models"))
+    photos = CalibrationPhotos([*DATA] * (LEAST_PHOTOS // len(DATA) + 1))
+    order = PrecisionRequest("merged", "onnx", models, RunOptions(), photos, 1.0, merge=5)
+    steps: list[str] = []
+    make_faster_ensemble(config, replace(order, progress=steps.append))
+    gates = {
+        name: branch.variant("merged", "onnx")[1].gate
+        for name, branch in PreparedModel.find(config, models).branches.items()
+    }
+    dense = {name for name, gate in gates.items() if gate is not None and gate.merging is None}
+    assert dense == {"convnextv2"}
+    assert gates.keys() == {"convnextv2", "dinov2"}
+    assert any("convnextv2 stays dense" in step for step in steps)
+    detector = load(config, models, "merged", "onnx")
+    assert detector.verify() > 0
+    judged = detector.manifest.gate
+    assert judged is not None
+    plain = load(config, models).predict(DATA[1]).probability
+    assert 0 < abs(detector.predict(DATA[1]).probability - plain) <= judged.max_difference + 1e-6

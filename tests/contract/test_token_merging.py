@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from detectors import registry
 from detectors.base import RunOptions
-from detectors.builders.numeric import gelu, layer_norm, patches, softmax
-from detectors.builders.vit import PlainViT
+from detectors.builders.numeric import patches, softmax
+from detectors.builders.transformer import ACTIVATIONS, VisionTransformer
 from detectors.errors import ModelError
 from detectors.export.export import prepare
 from detectors.load import load_detector
@@ -28,10 +28,11 @@ from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest, mak
 from detectors.quantize.schedule import LEAST_PHOTOS, possible, schedules
 from detectors.quantize.token_axes import NoTokens, TokenGraph, read_tokens
 from detectors.quantize.token_merge import PREFIX, merge, write_merged
+from tests.contract.test_built_transformers import INNER, Kind, make, network_of
 from tests.models import make_vit
 
 Array = NDArray[np.float32]
-Built = tuple[PlainViT, Path]
+Built = tuple[VisionTransformer, Path]
 STARTER = Path(__file__).resolve().parents[2] / "detectors" / "starter"
 LAYERS = 4
 
@@ -64,54 +65,59 @@ def paper_merge(tokens: Array, sizes: Array, edges: Sequence[tuple[int, int]], s
     return np.array(mean, np.float32), np.array([sizes[members].sum() for members in rows], np.float32)
 
 
-def paper_forward(network: PlainViT, pixels: Array, counts: Sequence[int]) -> tuple[Array, Array]:
-    """A ViT whose tokens are merged after each attention, in numpy: its logits, and the sizes at the end.
+def paper_forward(network: VisionTransformer, pixels: Array, counts: Sequence[int]) -> tuple[Array, Array]:
+    """A network whose tokens are merged after each attention, in numpy: its logits, and the sizes at the end.
 
     The order within a set is another one than the graph's, which the next matching would see: so the second set is
     told by numbers that go with the tokens.
     """
-    weights, heads, eps = network.weights, network.config.num_attention_heads, network.config.layer_norm_eps
-
-    def linear(name: str, value: Array) -> Array:
-        return np.asarray(value @ weights[name + ".weight"].T + weights[name + ".bias"], np.float32)
-
-    def norm(name: str, value: Array) -> Array:
-        return layer_norm(value, weights[name + ".weight"], weights[name + ".bias"], eps)
+    weights, names, config = network.weights, network.names, network.config
+    patch = names.encoder + names.patch
 
     def split(value: Array) -> Array:
-        return value.reshape(len(value), heads, -1).swapaxes(0, 1)
+        return value.reshape(len(value), config.num_attention_heads, -1).swapaxes(0, 1)
 
-    projection = "vit.embeddings.patch_embeddings.projection"
-    embedded = patches(pixels, weights[projection + ".weight"], weights[projection + ".bias"])
-    tokens = np.concatenate([weights["vit.embeddings.cls_token"][0], embedded])
-    tokens = tokens + weights["vit.embeddings.position_embeddings"][0]
+    def scaled(layer: str, part: int, value: Array) -> Array:
+        return value * weights[layer + names.scales[part]] if names.scales else value
+
+    embedded = patches(pixels, weights[patch + ".weight"], weights[patch + ".bias"])
+    front = [weights[names.encoder + name].reshape(-1, config.hidden_size) for name in names.tokens]
+    specials = sum(map(len, front))
+    tokens = np.concatenate([*front, embedded])
+    tokens = tokens + network.positions(pixels.shape[1] // config.patch_size, pixels.shape[2] // config.patch_size)
     sizes = np.ones(len(tokens), np.float32)
-    for layer, count in enumerate([*counts, 0]):
-        name = f"vit.encoder.layer.{layer}."
-        before = norm(name + "layernorm_before", tokens)
+    for number in range(config.num_hidden_layers):
+        layer = f"{names.encoder}{names.layer}.{number}."
+        before = network.norm(layer + names.norms[0], tokens)
         query, key, value = (
-            split(linear(f"{name}attention.attention.{part}", before)) for part in ("query", "key", "value")
+            split(network.linear(layer + name, before)) for name in (names.query, names.key, names.value)
         )
         scores = query @ key.swapaxes(1, 2) / np.float32(np.sqrt(query.shape[-1])) + np.log(sizes)
         mixed = (softmax(scores) @ value).swapaxes(0, 1).reshape(tokens.shape)
-        tokens = tokens + linear(name + "attention.output.dense", mixed)
+        tokens = tokens + scaled(layer, 0, network.linear(layer + names.mixed, mixed))
         keys = key.mean(axis=0)
-        edges = paper_matching(keys, count, 1)
-        tokens, sizes = reordered(tokens, sizes, edges, keys)
-        hidden = linear(name + "intermediate.dense", norm(name + "layernorm_after", tokens))
-        tokens = tokens + linear(name + "output.dense", gelu(hidden))
-    return linear("classifier", norm("vit.layernorm", tokens[:1])), sizes
+        edges = paper_matching(keys, counts[number], specials) if number < len(counts) else []
+        tokens, sizes = reordered(tokens, sizes, edges, keys, specials)
+        hidden = network.linear(layer + names.up, network.norm(layer + names.norms[1], tokens))
+        hidden = ACTIVATIONS[config.activation](hidden)
+        tokens = tokens + scaled(layer, 1, network.linear(layer + names.down, hidden))
+    tokens = network.norm(names.encoder + names.norm, tokens)
+    # A head that takes the mean of the patches takes it over patches, not over tokens.
+    rows = np.repeat(np.arange(len(tokens)), sizes.astype(int))
+    return network.head(tokens[rows])[None], sizes
 
 
-def reordered(tokens: Array, sizes: Array, edges: Sequence[tuple[int, int]], keys: Array) -> tuple[Array, Array]:
-    """Merge, and lay the class token, what is left of A (the most similar first), and B in a row."""
+def reordered(
+    tokens: Array, sizes: Array, edges: Sequence[tuple[int, int]], keys: Array, specials: int
+) -> tuple[Array, Array]:
+    """Merge, and lay the tokens of no patch, what is left of A (the most similar first), and B in a row."""
     if not edges:
         return tokens, sizes
-    ranked = [a for a, _ in paper_matching(keys, len(keys), 1)]
+    ranked = [a for a, _ in paper_matching(keys, len(keys), specials)]
     gone = {a for a, _ in edges}
-    order = [0, *(a for a in ranked if a not in gone), *range(2, len(tokens), 2)]
+    order = [*range(specials), *(a for a in ranked if a not in gone), *range(specials + 1, len(tokens), 2)]
     kept = sorted(set(range(len(tokens))) - gone)
-    merged, counted = paper_merge(tokens, sizes, edges, 1)
+    merged, counted = paper_merge(tokens, sizes, edges, specials)
     places = [kept.index(row) for row in order]
     return merged[places], counted[places]
 
@@ -121,20 +127,28 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_vit(tmp_path_factory.mktemp("original"), num_hidden_layers=LAYERS)
 
 
-@pytest.fixture(scope="module", params=[(64, 48), (80, 48), (112, 112)], ids=["12", "15", "49"])
-def vit(request: pytest.FixtureRequest, original: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Return a network of an even or an odd number of patches, square or not, and its graph."""
-    height, width = request.param
-    network = PlainViT(original)
-    random = np.random.default_rng(1)
-    position = "vit.embeddings.position_embeddings"
-    network.weights[position] = np.zeros((1, height * width // 256 + 1, 64), np.float32)
-    # As they begin, all keys are nearly alike and biases are 0: which pair is merged would make no difference.
-    for name, value in network.weights.items():
-        scale = 0.15 if "attention" in name and value.ndim == 2 else 0.1
-        network.weights[name] = (value + scale * random.standard_normal(value.shape)).astype(np.float32)
+SMALL = INNER | {"num_hidden_layers": LAYERS}
+# An even or an odd number of patches, square or not; and what else has patches.
+FAMILY = {
+    "vit of 12": Kind("ViT", SMALL | {"image_size": [64, 48]}, 64, 48),
+    "vit of 15": Kind("ViT", SMALL | {"image_size": [80, 48]}, 80, 48),
+    "vit of 49": Kind("ViT", SMALL | {"image_size": 112}, 112, 112),
+    "deit": Kind("DeiT", SMALL | {"image_size": 64}, 64, 64),
+    "distilled deit": Kind("DeiT WithTeacher", SMALL | {"image_size": 64}, 64, 64),
+    "dinov2": Kind("Dinov2", SMALL | {"image_size": 56, "patch_size": 14}, 56, 70),
+    "giant dinov2": Kind("Dinov2", SMALL | {"image_size": 70, "patch_size": 14, "use_swiglu_ffn": True}, 70, 70),
+    "registers": Kind("Dinov2WithRegisters", SMALL | {"image_size": 56, "patch_size": 14}, 56, 56),
+}
+
+
+@pytest.fixture(scope="module", params=FAMILY)
+def vit(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Return a network and its graph, everything in it drawn at random: else all keys would be nearly alike."""
+    kind = FAMILY[request.param]
+    network = network_of(make(kind, tmp_path_factory.mktemp("made") / "model"))
+    assert isinstance(network, VisionTransformer)
     path = tmp_path_factory.mktemp("graph") / MODEL_FILE
-    onnx.save_model(network.build(height, width), path)
+    onnx.save_model(network.build(kind.height, kind.width), path)
     return network, path
 
 
@@ -155,8 +169,9 @@ def picture(graph: TokenGraph, seed: int = 0) -> Array:
 def test_the_graph_is_the_papers_algorithm(vit: Built, rate: int) -> None:
     network, path = vit
     graph = read_tokens(path)
-    assert len(graph.merging) == LAYERS - 1  # the last layer computes the class token alone
-    counts = list(possible([rate] * (LAYERS - 1), graph.tokens - 1))
+    # Where the last layer computes no patch there is nothing to merge in it.
+    assert len(graph.merging) == (LAYERS if network.asked is None else LAYERS - 1)
+    counts = list(possible([rate] * len(graph.merging), graph.tokens - graph.specials))
     for seed in range(3):
         pixels = picture(graph, seed)
         (said,) = run(merge(graph, counts), pixels)
@@ -164,22 +179,22 @@ def test_the_graph_is_the_papers_algorithm(vit: Built, rate: int) -> None:
         assert np.allclose(said, expected, atol=1e-5)
         assert len(sizes) == graph.tokens - sum(counts)
         assert sum(sizes) == graph.tokens
-        assert sizes[0] == 1  # the class token
-    (dense,) = run(merge(graph, [0] * (LAYERS - 1)), picture(graph))
+        assert set(sizes[: graph.specials]) == {1}  # tokens of no patch
+    (dense,) = run(merge(graph, [0] * len(counts)), picture(graph))
     assert not np.allclose(run(merge(graph, counts), picture(graph))[0], dense, atol=1e-5)
 
 
 def test_merging_none_is_the_dense_graph(vit: Built) -> None:
     _, path = vit
     graph = read_tokens(path)
-    found = merge(graph, [0] * (LAYERS - 1))
+    found = merge(graph, [0] * len(graph.merging))
     assert found.SerializeToString() == graph.model.SerializeToString()
 
 
 def test_sizes_count_every_token_and_all_shapes_are_fixed(vit: Built) -> None:
     _, path = vit
     graph = read_tokens(path)
-    counts = list(possible([3] * (LAYERS - 1), graph.tokens - 1))
+    counts = list(possible([3] * len(graph.merging), graph.tokens - graph.specials))
     model = merge(graph, counts)
     shapes = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True).graph.value_info
     assert all(axis.HasField("dim_value") for value in shapes for axis in value.type.tensor_type.shape.dim)
@@ -188,34 +203,6 @@ def test_sizes_count_every_token_and_all_shapes_are_fixed(vit: Built) -> None:
     assert sizes.shape == (graph.tokens - sum(counts), 1)
     assert sizes.sum() == graph.tokens
     assert sizes[0] == 1
-
-
-def test_the_mean_of_the_patches_stays_one_over_patches(vit: Built) -> None:
-    """As a DINOv2's head takes it: a merged token counts as often as the patches that it stands for."""
-    _, path = vit
-    model = read_tokens(path).model
-    tokens = read_tokens(path).layers[-2].tokens
-    assert tokens is not None
-    bounds = {"one": [1], "end": [2**63 - 1]}
-    for name, value in bounds.items():
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value), name))
-    made = [
-        onnx.helper.make_node("Slice", [tokens, "one", "end", "one"], ["patches"], name="patches"),
-        onnx.helper.make_node("ReduceMean", ["patches", "one"], ["mean"], name="mean", keepdims=0),
-    ]
-    model.graph.node.extend(made)
-    model.graph.output.insert(0, onnx.helper.make_tensor_value_info("mean", onnx.TensorProto.FLOAT, [1, 64]))
-    other = path.with_name("mean.onnx")
-    onnx.save_model(model, other)
-    graph = read_tokens(other)
-    assert graph.means == ["mean"]
-    counts = list(possible([4] * (LAYERS - 1), graph.tokens - 1))
-    merged = merge(graph, counts)
-    (taken,) = (node.input[0] for node in merged.graph.node if node.output[0] == "patches")
-    last = [node.input[0] for node in merged.graph.node if node.op_type == "Log"][-1]
-    mean, _, left, sizes = run(merged, picture(graph), taken, last)
-    assert np.allclose(mean[0], np.average(left[0, 1:], axis=0, weights=sizes[1:, 0]), atol=1e-5)
-    assert not np.allclose(mean[0], left[0, 1:].mean(axis=0), atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -228,6 +215,7 @@ def test_half_of_the_patches_is_the_most_that_a_layer_merges(
     assert list(possible(wanted, patches)) == merged
 
 
+@pytest.mark.parametrize("vit", [name for name in FAMILY if name.startswith("vit")], indirect=True)
 def test_more_is_merged_where_tokens_are_alike(vit: Built) -> None:
     """As in a letterbox: bars of one colour, a row of patches each."""
     _, path = vit
