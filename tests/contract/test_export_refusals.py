@@ -82,7 +82,7 @@ def test_a_head_of_other_outputs_than_the_labels_is_refused(tmp_path: Path) -> N
     values = json.loads((folder / "config.json").read_text())
     labels = {"id2label": {"0": "None", "1": "Roadwork"}, "label2id": {"None": 0, "Roadwork": 1}}
     (folder / "config.json").write_text(json.dumps(values | labels))
-    with pytest.raises(ModelError, match="1 outputs; .* 2 labels"):
+    with pytest.raises(ModelError, match=r"1 outputs; .* 2 labels"):
         prepare("ViT", vit(folder), tmp_path / "models")
 
 
