@@ -205,6 +205,8 @@ def serving(hub: Hub) -> Iterator[Hub]:
                 data = files[name]
                 etag = hashlib.sha256(data).hexdigest()
                 self._send(200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": commit}, with_body=with_body)
+            elif path.partition("/revision/")[2] not in ("", "main", hub.at(path)[1]):
+                self._refuse(Refusal(404, "RevisionNotFound", "Invalid rev id"), with_body=with_body)
             else:
                 self._json(hub.info(path), with_body=with_body)
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from detectors.base import ModelFiles, RunOptions
 from detectors.errors import ModelError, library_errors
 from detectors.models.checkpoint import (
+    ADAPTER_CONFIG,
     WEIGHTS_FILE,
     inspect,
     model_type,
@@ -83,12 +84,13 @@ def load_model(folder: Path, **options: Any) -> Any:
     Raises:
         ModelError: the weights can't be read, don't fit, lack something, or hold what is no number.
     """
-    wrapped = bool(inspect(folder).wrappers)
+    # Beside an adapter's configuration, transformers would read its base in place of the weights, where peft is there.
+    is_copied = bool(inspect(folder).wrappers) or (folder / ADAPTER_CONFIG).is_file()
     ensure_torchvision()
     with ExitStack() as stack, library_errors(f"a {model_type(folder)} can't be loaded by transformers", WAY_OUT):
         from transformers import AutoModelForImageClassification
 
-        if wrapped:
+        if is_copied:
             folder = _unwrapped_copy(folder, Path(stack.enter_context(tempfile.TemporaryDirectory())))
         model, found = AutoModelForImageClassification.from_pretrained(
             folder,

@@ -304,7 +304,11 @@ def _local_base(adapter: Path, config: AdapterConfig) -> Path | None:
     """Return the base model's folder; None: it is a repository of the hub."""
     with usable(f"{adapter / ADAPTER_CONFIG}: base_model_name_or_path={shown(config.base)}"):
         local = (adapter / Path(config.base).expanduser()).resolve()
-        return local if local.is_dir() or config.base.startswith(("/", ".", "~")) else None
+        if local.is_dir():
+            return local
+        if config.base.startswith(("/", ".", "~")):
+            raise ValueError("it is no folder here; a folder, or a repository of the hub, is needed")
+        return None
 
 
 def _verify_blobs(files: Iterable[Path]) -> None:
