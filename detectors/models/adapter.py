@@ -146,8 +146,9 @@ def merge(adapter: Path, base: Path, folder: Path) -> None:
     folder.mkdir()
     inspect(base)
     parts = _Parts.read(adapter / ADAPTER_FILE, is_timm="pretrained_cfg" in values)
-    merged = parts.named(Weights(base))
-    heads = _replace(merged, parts, config, is_bare=not _classifiers(values))
+    is_bare = not _classifiers(values)
+    merged = parts.named(Weights(base), is_bare=is_bare)
+    heads = _replace(merged, parts, config, is_bare=is_bare)
     _add(merged, parts, config)
     described = _with_labels(_with_class(values, adapter, config), adapter, heads)
     (folder / CONFIG_FILE).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
@@ -176,19 +177,18 @@ class _Parts:
             if found := re.fullmatch(r"(.+)\.lora_([AB])\.weight", name):
                 parts.pairs.setdefault(found[1], {})[found[2]] = weights[stored]
             else:
-                parts.whole[re.sub(r"\.(?:modules_to_save|base_layer)(?=\.)", "", name)] = _plain(
-                    weights.stored(stored)
-                )
+                plain = re.sub(r"\.(?:modules_to_save|base_layer)(?=\.)", "", name)
+                parts.whole[plain] = _plain(weights.stored(stored))
         return parts
 
-    def named(self, base: Weights) -> dict[str, Stored]:
+    def named(self, base: Weights, *, is_bare: bool) -> dict[str, Stored]:
         """Return the base's weights by the names that the adapter has for them.
 
         A base that was published without a head has no `vit.` before its names, which the network with a head has.
         """
         names = [*(f"{module}.weight" for module in self.pairs), *self.whole]
         halves = [name.partition(".") for name in names if name not in base]
-        prefix = next((f"{first}." for first, _, rest in halves if rest in base), "")
+        prefix = next((f"{first}." for first, _, rest in halves if is_bare and rest in base), "")
         known = {name if name.startswith(prefix) else prefix + name: name for name in base}
         return {name: _plain(base.stored(stored)) for name, stored in known.items()}
 
@@ -206,13 +206,13 @@ def _replace(merged: dict[str, Stored], parts: _Parts, config: AdapterConfig, *,
     strangers = [name for name in parts.whole if name not in merged and not (is_bare and config.saves(name))]
     if strangers:
         raise parts.misfit(f"{some(strangers)} fits no weight of the base model")
-    sizes = set()
+    sizes = set[int]()
     for name, value in parts.whole.items():
         before = merged.get(name)
         if before is None or value.shape != before.shape:
             if before is not None and not (config.saves(name) and value.shape[1:] == before.shape[1:]):
                 raise parts.misfit(f"{name} has the shape {value.shape}, the base model's {before.shape}")
-            sizes.add(len(value))
+            sizes |= set(value.shape[:1])
         merged[name] = value
     return sizes
 

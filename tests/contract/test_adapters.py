@@ -28,6 +28,7 @@ from detectors.models.config import DetectorConfig
 from detectors.models.manifest import Manifest
 from detectors.models.sources import find_original, model_folder
 from detectors.registry import exporter_class
+from tests.contract.test_timm import change, make_timm
 from tests.models import make_pair, make_resnet, make_vit, photo
 
 pytestmark = pytest.mark.export
@@ -242,6 +243,19 @@ def test_a_base_without_a_head_gets_that_of_the_adapter(tmp_path: Path) -> None:
     assert merged.keys() >= expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(merged[name], value, atol=1e-5, rtol=1e-5, err_msg=name)
+
+
+def test_a_network_of_timm_has_its_own_names(tmp_path: Path) -> None:
+    base = make_timm(tmp_path / "base", "vit_tiny_patch16_224")
+    change(base, model_args={"depth": 2})  # timm 1.0.31 says num_classes there again, which transformers chokes on
+    wrapped = adapt(base, tmp_path / "adapter", target_modules=["qkv", "proj"], modules_to_save=["head"])
+    settle(tmp_path / "adapter", base_model_name_or_path="../base")
+    manifest = Manifest.read(prepare("ViT", config_of(tmp_path), tmp_path / "models"))
+    assert manifest.parity.max_difference < 1e-4
+    merged, expected = load_file(find_original(config_of(tmp_path)).path / WEIGHTS_FILE), wrapped.merge_and_unload()
+    assert merged.keys() == load_file(base / WEIGHTS_FILE).keys()
+    for name, value in expected.state_dict().items():
+        np.testing.assert_allclose(merged[name.removeprefix("timm_model.")], value, atol=1e-5, rtol=1e-5, err_msg=name)
 
 
 def with_head(home: Path, size: int) -> None:
