@@ -157,6 +157,7 @@ def merge(adapter: Path, base: Path, folder: Path) -> None:
             shutil.copyfile(source / PROCESSOR_FILE, folder / PROCESSOR_FILE)
             break
     save_file(merged, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    (folder / WEIGHTS_FILE).chmod((folder / CONFIG_FILE).stat().st_mode)  # the library makes it its owner's alone
 
 
 @dataclass(frozen=True)

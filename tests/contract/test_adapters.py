@@ -129,6 +129,7 @@ def test_the_merged_weights_are_those_of_peft(tmp_path: Path, kind: str) -> None
     assert merged.keys() == original.keys()
     for name, value in merged.items():
         np.testing.assert_allclose(value, expected[name], atol=1e-5, rtol=1e-5, err_msg=name)
+    assert len({path.stat().st_mode for path in (tmp_path / "merged").iterdir()}) == 1
     changed = [name for name, value in merged.items() if not torch.equal(value, original[name])]
     assert len(changed) >= 4
     prepared = prepare(
