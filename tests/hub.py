@@ -37,7 +37,7 @@ NO_RIGHT = Refusal(403, "", "You don't have the rights to create a model under t
 
 @dataclass
 class Hub:
-    """One repository, or why it can't be had."""
+    """One repository, or why it can't be had; and others beside it, to be read alone."""
 
     files: Mapping[str, bytes]
     refusal: Refusal | None = None
@@ -52,18 +52,24 @@ class Hub:
     asked: list[str] = field(default_factory=list)  # methods and paths
     stored: dict[str, bytes] = field(default_factory=dict)  # by their sums, before a commit names them
     faults: dict[str, Refusal] = field(default_factory=dict)  # by the end of a path
+    others: dict[str, Mapping[str, bytes]] = field(default_factory=dict)  # files of other repositories
 
     @property
     def head(self) -> str:
         """The newest commit."""
         return hashlib.sha1(repr(self.commits).encode()).hexdigest() if self.commits else COMMIT
 
-    @property
-    def info(self) -> dict[str, Any]:
-        siblings = [{"rfilename": name} for name in self.files]
-        return {
-            "id": self.repository, "sha": self.head, "siblings": siblings, "private": self.is_private, "gated": False,
-        }  # fmt: skip
+    def at(self, path: str) -> tuple[str, str, Mapping[str, bytes]]:
+        """Return the repository that a path is of, with its newest commit and its files."""
+        name = next((name for name in self.others if f"/{name}/" in f"{path}/"), self.repository)
+        if name == self.repository:
+            return name, self.head, self.files
+        return name, commit_of(self.others[name]), self.others[name]
+
+    def info(self, path: str) -> dict[str, Any]:
+        name, commit, files = self.at(path)
+        siblings = [{"rfilename": file} for file in files]
+        return {"id": name, "sha": commit, "siblings": siblings, "private": self.is_private, "gated": False}
 
     def commit(self, lines: list[dict[str, Any]]) -> None:
         """Take a commit's files; those of LFS have to be here already."""
@@ -79,6 +85,11 @@ class Hub:
                 case {"key": "deletedFile", "value": {"path": path}}:
                     del files[path]
         self.files = files
+
+
+def commit_of(files: Mapping[str, bytes]) -> str:
+    """Return the commit of a repository that is only read."""
+    return hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
 
 
 @contextmanager
@@ -177,7 +188,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
                 return
             hub.asked.append(f"{self.command} {path}")
             is_file, refusal = "/resolve/" in path, hub.refusal
-            if refusal is None and not hub.exists:
+            if refusal is None and not (hub.exists and f"/{hub.at(path)[0]}/" in f"{path}/"):
                 refusal = NO_REPOSITORY
             if refusal is None and hub.is_private and "Authorization" not in self.headers:
                 refusal = Refusal(401, "RepoNotFound", "Invalid username or password.")
@@ -185,16 +196,19 @@ def serving(hub: Hub) -> Iterator[Hub]:
                 self._refuse(refusal, with_body=with_body)
             elif is_file:
                 revision, _, name = path.partition("/resolve/")[2].partition("/")
-                if name not in hub.files or revision not in ("main", hub.head):
+                _, commit, files = hub.at(path)
+                if name not in files or revision not in ("main", commit):
                     self._refuse(Refusal(404, "EntryNotFound", "Entry not found"), with_body=with_body)
                     return
                 if with_body:
                     hub.fetched.append(name)
-                data = hub.files[name]
+                data = files[name]
                 etag = hashlib.sha256(data).hexdigest()
-                self._send(200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": hub.head}, with_body=with_body)
+                self._send(200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": commit}, with_body=with_body)
+            elif path.partition("/revision/")[2] not in ("", "main", hub.at(path)[1]):
+                self._refuse(Refusal(404, "RevisionNotFound", "Invalid rev id"), with_body=with_body)
             else:
-                self._json(hub.info, with_body=with_body)
+                self._json(hub.info(path), with_body=with_body)
 
         def _refuse(self, refusal: Refusal, *, with_body: bool = True) -> None:
             headers = {"X-Error-Code": refusal.code, "X-Error-Message": refusal.message}

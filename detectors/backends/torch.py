@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from detectors.base import ModelFiles, RunOptions
 from detectors.errors import ModelError, library_errors
 from detectors.models.checkpoint import (
+    ADAPTER_CONFIG,
     WEIGHTS_FILE,
     inspect,
     model_type,
@@ -151,14 +152,16 @@ def load_timm(folder: Path) -> Any:
 def older_folder(folder: Path) -> Iterator[Path]:
     """Give a folder whose weights transformers 4.57 finds: the same, or a copy with its names for what 5 has saved.
 
-    transformers' own renaming comes too late for what a wrapper has put before the names.
+    transformers' own renaming comes too late for what a wrapper has put before the names; and beside an adapter's
+    configuration it would read the adapter's base in place of the weights, where peft is there.
     """
     stored = stored_names(folder)
     kind = model_type(folder)
     renamed = {name: _older_name(name, kind) for name in stored}
     tables = [name for name in renamed.values() if name.endswith(TABLE) and kind in WINDOWED]
     indices = {f"{table.removesuffix(TABLE)}{INDEX}" for table in tables}
-    if renamed.keys() == set(renamed.values()) and indices <= stored:
+    is_named = renamed.keys() == set(renamed.values()) and indices <= stored
+    if is_named and not (folder / ADAPTER_CONFIG).is_file():
         yield folder
         return
     from safetensors.torch import load_file, save_file

@@ -162,7 +162,7 @@ def prepare(
         _fill(partial, detector, exporter, original, model_name(config), pictures, progress)
         keep_calibration(folder, partial)
         move_into_place(partial, folder)
-        remember_revision(config, models_dir, original.revision)
+        remember_revision(config, models_dir, original.revision, *original.resolved)
     except ModuleNotFoundError as error:
         raise ModelError(
             f"exporting for {detector} needs the package {error.name!r}, which is not installed; "

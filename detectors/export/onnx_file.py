@@ -16,11 +16,11 @@ from onnxruntime.tools.onnx_model_utils import make_input_shape_fixed
 from detectors.errors import DetectorConfigError, ModelError, library_errors
 from detectors.export.export import MAX_DIFFERENCE, Exporter
 from detectors.models import MODEL_FILE
+from detectors.models.config import unit
 from detectors.models.documents import LFS_POINTER, shown, some
 from detectors.models.hf_config import PROCESSOR_FILE
 from detectors.models.labels import refuse_constant
 from detectors.models.manifest import NO_REFERENCE, Output, Parity
-from detectors.models.onnx_file import unit
 from detectors.models.processors import ULTRALYTICS
 from detectors.models.store import write_graph
 from detectors.network import Network

@@ -16,9 +16,8 @@ from detectors.errors import ModelError
 from detectors.export.export import Exporter
 from detectors.models import MODEL_FILE
 from detectors.models.documents import shown, some
-from detectors.models.hf_config import PROCESSOR_FILE
+from detectors.models.hf_config import FILTERS, PROCESSOR_FILE
 from detectors.models.manifest import Output
-from detectors.models.onnx_file import FILTERS
 from detectors.models.processors import ULTRALYTICS
 from detectors.preprocess import from_processor_config
 

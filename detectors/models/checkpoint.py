@@ -21,12 +21,14 @@ MAX_NAME_BYTES = 255  # bytes of a file's name, as Linux has it
 WEIGHTS_FILE = "model.safetensors"
 INDEX_SUFFIX = SUFFIX + ".index.json"
 WEIGHTS_INDEX = "model" + INDEX_SUFFIX
+ADAPTER_CONFIG, ADAPTER_FILE = "adapter_config.json", "adapter_model.safetensors"  # of PEFT
 FIRST_FILES = (
     CONFIG_FILE,
     PROCESSOR_FILE,
     PROCESSORS_FILE,
     WEIGHTS_FILE,
     WEIGHTS_INDEX,
+    ADAPTER_CONFIG,
 )  # what has to be there to know the rest; never a pickle
 
 # Before each name: of DataParallel, of torch.compile, and of the class that transformers has for networks of timm.
@@ -100,9 +102,17 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names if not name.endswith(INDEX_SUFFIX)]
 
 
+def adapter_names(folder: Path) -> list[str]:
+    """Return the names of an adapter's weight files, whether or not they are there yet; none: it is no adapter.
+
+    Weights of a model beside them win: they are merged already, or another model.
+    """
+    return [ADAPTER_FILE] if (folder / ADAPTER_CONFIG).is_file() and not weight_names(folder) else []
+
+
 def revision_files(folder: Path) -> list[Path]:
     """Return the files of a folder that make its revision: what describes the model, and its weights."""
-    names = {*weight_names(folder), *(path.name for path in folder.glob("*.json"))}
+    names = {*weight_names(folder), *adapter_names(folder), *(path.name for path in folder.glob("*.json"))}
     return sorted(folder / name for name in names if (folder / name).is_file())
 
 
@@ -163,19 +173,23 @@ class Weights(Mapping[str, Array]):
         ModelError: they can't be read, or a number in them is not finite; or the one that is asked for is not there.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, files: Sequence[Path] | None = None) -> None:
         self._places: dict[str, tuple[Path, str]] = {}  # file, and the name there
-        for path in weight_files(folder):
+        for path in weight_files(folder) if files is None else files:
             _refuse_pointer(path)
             with _opened(path) as file:
                 self._places |= {network_name(name): (path, name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         refuse_unfinished([name for name, value in self.items() if not np.isfinite(value).all()])
 
     def __getitem__(self, name: str) -> Array:
+        return np.asarray(self.stored(name), dtype=np.float32)
+
+    def stored(self, name: str) -> NDArray[Any]:
+        """Return a weight in the kind of number that the file has it in."""
         refuse_missing([name] if name not in self._places else [])
         path, stored = self._places[name]
         with _opened(path) as file:  # each time, so that the pages that were read are given back
-            return np.asarray(file.get_tensor(stored), dtype=np.float32)
+            return np.asarray(file.get_tensor(stored))
 
     def __contains__(self, name: object) -> bool:
         return name in self._places

@@ -2,18 +2,31 @@
 
 import glob
 import hashlib
+import logging
 import os
 import re
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from detectors.errors import DetectorConfigError, ModelError, in_one_line
 from detectors.files import write_safely
-from detectors.models.checkpoint import FIRST_FILES, revision_files, weight_files, weight_names
-from detectors.models.config import SHIPPED, DetectorConfig
+from detectors.models.adapter import AdapterConfig, merge
+from detectors.models.checkpoint import (
+    ADAPTER_CONFIG,
+    FIRST_FILES,
+    adapter_names,
+    revision_files,
+    weight_files,
+    weight_names,
+)
+from detectors.models.config import KEYS, SHIPPED, DetectorConfig, data_files, usable
+from detectors.models.documents import shown
 from detectors.models.manifest import Manifest, sha256
-from detectors.models.onnx_file import KEYS, data_files
+
+log = logging.getLogger(__name__)
 
 DOWNLOAD_ROUNDS = 3  # what config.json names may be an index, which names shards
 
@@ -21,6 +34,7 @@ UNAUTHORISED, FORBIDDEN, NOT_FOUND = 401, 403, 404
 TRY_LATER = "the hub has a fault, or wants less to be asked: try again later"
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+MERGED = "lora-"  # how the revision of an adapter and its base begins
 
 
 def fetch(repo: str, revision: str, within: str) -> Path:
@@ -44,7 +58,7 @@ def fetch(repo: str, revision: str, within: str) -> Path:
             snapshot = Path(snapshot_download(repo, revision=wanted, allow_patterns=patterns))
             wanted = snapshot.name  # the commit: a branch may move between two rounds
             fetched |= names
-            names = set(weight_names(snapshot / within))
+            names = {*weight_names(snapshot / within), *adapter_names(snapshot / within)}
             if names <= fetched:
                 break
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
@@ -114,11 +128,16 @@ def way_out(status: int, code: str | None, said: str, page: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """The original weights on this disk: a folder or a file, its origin in words, and its revision."""
+    """The original weights on this disk: a folder or a file, its origin in words, and its revision.
+
+    Attributes:
+        resolved: of an adapter, the commit of its own, and in words that of its base where nothing pins that one.
+    """
 
     path: Path
     origin: str
     revision: str
+    resolved: tuple[str, ...] = ()
 
 
 def model_folder(config: DetectorConfig, models_dir: Path) -> Path:
@@ -154,12 +173,7 @@ def is_hub(config: DetectorConfig) -> bool:
 
 def known_revision(config: DetectorConfig, models_dir: Path) -> str:
     """Return the revision as far as it can be known from this disk: a branch is the commit it last resolved to."""
-    if not is_hub(config):
-        return _local_revision(config)
-    if COMMIT.fullmatch(config.revision):
-        return config.revision
-    ref = _ref(config, models_dir)
-    return ref.read_text(encoding="utf-8").strip() if ref.is_file() else config.revision
+    return _remembered(config, models_dir)[0]
 
 
 def fused_revision(config: DetectorConfig, models_dir: Path) -> str:
@@ -175,41 +189,126 @@ def fused_revision(config: DetectorConfig, models_dir: Path) -> str:
 def find_original(config: DetectorConfig, revision: str | None = None) -> Original:
     """Find the original weights on this disk, or get them from the hub, at a pinned commit.
 
-    `HF_HOME`, `HF_TOKEN` and `HF_HUB_OFFLINE` mean what they mean to huggingface_hub.
+    An adapter is merged into its base model, into a folder of the hub's cache that stays there. `HF_HOME`, `HF_TOKEN`
+    and `HF_HUB_OFFLINE` mean what they mean to huggingface_hub.
 
     Raises:
         ModelError: they can't be found, got or verified.
     """
-    if not is_hub(config):
+    wanted = revision or config.revision
+    if wanted.startswith(MERGED) and (kept := _merged_folder(wanted)).is_dir():
+        return Original(kept, config.source, wanted)
+    if is_hub(config):
+        pinned = config.revision if wanted.startswith(MERGED) else wanted
+        original = _from_hub(str(config.hf_repo), pinned, config.subfolder or "", config.source)
+    else:
         path = Path(config.source)
-        return Original(path, path.name, _local_revision(config))
-    repo, wanted, within = str(config.hf_repo), revision or config.revision, config.subfolder or ""
-    snapshot = fetch(repo, wanted, within)
-    _verify_blobs(weight_files(snapshot / within))
-    return Original(snapshot / within, config.source, snapshot.name)
+        original = Original(path, path.name, _local_revision(config))
+    if config.hf_repo is not None and adapter_names(original.path):
+        original = _with_base(original, is_hub=is_hub(config))
+    if wanted.startswith(MERGED) and original.revision != wanted:
+        raise ModelError(f"{config.source} and its base model are not those of {wanted} any more: prepare it again")
+    return original
 
 
-def remember_revision(config: DetectorConfig, models_dir: Path, commit: str) -> None:
-    """Write down which commit a branch resolved to, so that the next start needs no network."""
-    if is_hub(config) and not COMMIT.fullmatch(config.revision):
-        ref = _ref(config, models_dir)
+def remember_revision(config: DetectorConfig, models_dir: Path, revision: str, *resolved: str) -> None:
+    """Write down what a branch or an adapter resolved to, so that the next start needs no network."""
+    if (own := _own_revision(config)) != revision:
+        ref = _ref(config, models_dir, own)
         ref.parent.mkdir(parents=True, exist_ok=True)
-        write_safely(ref, f"{commit}\n".encode())
+        write_safely(ref, "".join(f"{line}\n" for line in (revision, *resolved)).encode())
 
 
 def pins(config: DetectorConfig, models_dir: Path) -> list[str]:
     """Say for each branch that was resolved to a commit, of the whole and of an ensemble's models, how it is pinned."""
     found = []
     for part in (config.branches or {"": config}).values():
-        commit = known_revision(part, models_dir) if is_hub(part) else ""
-        if COMMIT.fullmatch(commit) and commit != part.revision:
+        revision, *resolved = _remembered(part, models_dir) if part.hf_repo is not None else ("",)
+        commit, *base = resolved or [revision]
+        if is_hub(part) and COMMIT.fullmatch(commit) and commit != part.revision:
             file = f"a copy of {part.path.name}" if part.path.parent == SHIPPED else str(part.path)
             found.append(f"resolved {part.revision} to {commit}; put revision: {commit} into {file}")
+        found += base
     return found
 
 
-def _ref(config: DetectorConfig, models_dir: Path) -> Path:
-    return models_dir / model_name(config) / "refs" / config.revision.replace("/", "--")
+def _remembered(config: DetectorConfig, models_dir: Path) -> list[str]:
+    """Return what was written down of a revision, or itself alone."""
+    own = _own_revision(config)
+    ref = _ref(config, models_dir, own)
+    return ref.read_text(encoding="utf-8").splitlines() if ref.is_file() else [own]
+
+
+def _own_revision(config: DetectorConfig) -> str:
+    return config.revision if is_hub(config) else _local_revision(config)
+
+
+def _ref(config: DetectorConfig, models_dir: Path, own: str) -> Path:
+    return models_dir / model_name(config) / "refs" / own.replace("/", "--")
+
+
+def _from_hub(repo: str, revision: str, within: str, origin: str) -> Original:
+    snapshot = fetch(repo, revision, within)
+    folder = snapshot / within
+    _verify_blobs(folder / name for name in adapter_names(folder) if (folder / name).is_file())
+    if not adapter_names(folder):
+        _verify_blobs(weight_files(folder))
+    return Original(folder, origin, snapshot.name)
+
+
+def _with_base(adapter: Original, *, is_hub: bool) -> Original:
+    """Merge an adapter into its base model, which is found first.
+
+    Raises:
+        ModelError: the base can't be found, or the two don't fit.
+    """
+    config = AdapterConfig.read(adapter.path)
+    try:
+        if (local := _local_base(adapter.path, config)) is not None:
+            if is_hub:
+                raise ModelError("a folder of somebody's disk: have a copy of the adapter that names a repository")
+            base = Original(local, local.name, _fingerprint(local))
+        else:
+            base = _from_hub(config.base, config.revision or "main", "", config.base)
+    except (ModelError, DetectorConfigError) as error:
+        raise ModelError(f"the base model of the adapter {adapter.origin}: {config.base}: {error}") from error
+    if adapter_names(base.path):
+        raise ModelError(f"the base model of the adapter {adapter.origin}: {base.origin} is an adapter itself")
+    resolved = [adapter.revision]
+    if local is None and base.revision != config.revision:
+        branch = config.revision or "main"
+        resolved.append(f"resolved {branch} of the base model {base.origin} to {base.revision}")
+        log.warning("%s: %s; nothing in %s pins it", adapter.origin, resolved[-1], ADAPTER_CONFIG)
+    facts = repr([adapter.revision, base.revision])
+    revision = MERGED + hashlib.sha256(facts.encode()).hexdigest()[:12]
+    folder = _merged_folder(revision)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent, prefix=folder.name) as partial:
+            merge(adapter.path, base.path, Path(partial) / "model")
+            shutil.rmtree(folder, ignore_errors=True)
+            (Path(partial) / "model").rename(folder)
+    except OSError as error:
+        raise ModelError(f"{error.filename or folder}: {error.strerror or error}") from error
+    origin = " on ".join(f"{one.origin}@{one.revision}" for one in (adapter, base))
+    return Original(folder, origin, revision, tuple(resolved))
+
+
+def _merged_folder(revision: str) -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_ASSETS_CACHE) / "roadwork-miner" / revision
+
+
+def _local_base(adapter: Path, config: AdapterConfig) -> Path | None:
+    """Return the base model's folder; None: it is a repository of the hub."""
+    with usable(f"{adapter / ADAPTER_CONFIG}: base_model_name_or_path={shown(config.base)}"):
+        local = (adapter / Path(config.base).expanduser()).resolve()
+        if local.is_dir():
+            return local
+        if config.base.startswith(("/", ".", "~")):
+            raise ValueError("it is no folder here; a folder, or a repository of the hub, is needed")
+        return None
 
 
 def _verify_blobs(files: Iterable[Path]) -> None:
@@ -223,7 +322,9 @@ def _verify_blobs(files: Iterable[Path]) -> None:
 def _local_revision(config: DetectorConfig) -> str:
     """Return a revision for local weights; what the YAML file says of an ONNX file is part of the model."""
     if config.onnx_path is None:
-        return _fingerprint(Path(config.source))
+        path = Path(config.source)
+        base = _local_base(path, AdapterConfig.read(path)) if path.is_dir() and adapter_names(path) else None
+        return _fingerprint(path, *([_fingerprint(base)] if base is not None else ()))
     return _fingerprint(config.onnx_path, *(repr(getattr(config, key)) for key in KEYS))
 
 

@@ -16,9 +16,8 @@ from detectors.base import RunOptions
 from detectors.errors import DetectorConfigError, DetectorError, ModelError, NotPrepared
 from detectors.export.export import prepare
 from detectors.load import PreparedModel, load_detector
-from detectors.models.config import read_config
+from detectors.models.config import data_files, read_config
 from detectors.models.manifest import NO_REFERENCE, Manifest, is_outdated
-from detectors.models.onnx_file import data_files
 from detectors.models.sources import model_folder
 from detectors.photos.image import decode
 from detectors.photos.synthetic import many_pictures, parity_pictures

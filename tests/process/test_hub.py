@@ -23,7 +23,7 @@ REFUSALS = {
 }
 
 
-def download(folder: Path, hub: Hub, **more: str) -> "subprocess.CompletedProcess[str]":
+def download(folder: Path, hub: Hub, *flags: str, **more: str) -> "subprocess.CompletedProcess[str]":
     yaml = folder / "hub.yaml"
     yaml.write_text("hf_repo: someone/roadwork\n")
     environment = clean_environment(
@@ -31,7 +31,7 @@ def download(folder: Path, hub: Hub, **more: str) -> "subprocess.CompletedProces
         STATE_DIR=str(folder / "state"), IMAGE_DETECTOR_CONFIG=str(yaml), IMAGE_DETECTOR="ViT", **more,
     )  # fmt: skip
     return subprocess.run(
-        [sys.executable, "-m", "miner", "models", "download"],
+        [sys.executable, "-m", "miner", "models", "download", *flags],
         env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ here. `test_architecture.py` holds them to that.
 """
 
 import asyncio
+import json
 import logging
 import os
 import shutil
@@ -273,6 +274,17 @@ def elsewhere(_: Path) -> None:
     load(read_config("starter.yaml"), "remote", engine=EngineOptions(("http://127.0.0.1:1",)))
 
 
+def adapter(**values: object) -> Deed:
+    """Look for a LoRA adapter's original weights."""
+
+    def find(here: Path) -> None:
+        (here / "adapter").mkdir()
+        (here / "adapter" / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"} | values))
+        find_original(read_config(str(file("hf_repo: ./adapter"))))
+
+    return find
+
+
 MODELS: Table = {
     "no detector configuration 'nowhere.yaml'; give a path to a YAML file, or one of: ViT_roadwork.yaml, "
     "pair_roadwork.yaml, starter.yaml, yolo_roadwork.yaml": lambda here: read_config("nowhere.yaml"),
@@ -287,6 +299,12 @@ MODELS: Table = {
     "the model HERE/best.pt does not exist": lambda here: find_original(
         read_config(str(file("weights_path: best.pt")))
     ),
+    "HERE/adapter/adapter_config.json: use_dora=True: no LoRA that is merged here; peft merges it: "
+    "PeftModel.from_pretrained(BASE, ADAPTER).merge_and_unload().save_pretrained(FOLDER)": adapter(
+        base_model_name_or_path="a/b", use_dora=True
+    ),
+    "HERE/adapter/adapter_config.json: base_model_name_or_path='../base': it is no folder here; a folder, or a "
+    "repository of the hub, is needed": adapter(base_model_name_or_path="../base"),
     "models/you--model/main holds no manifest.json": lambda here: load(read_config(str(file("hf_repo: you/model")))),
     "HERE/starter/model.onnx does not match its sum in manifest.json; remove the folder and make it again": damaged,
     "HERE/starter/model.onnx is missing": missing,
