@@ -27,7 +27,7 @@ from detectors.models.checkpoint import (
     Array,
     Weights,
     inspect,
-    unwrapped,
+    network_name,
 )
 from detectors.models.documents import read_json, shown, some, validated
 from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, ModelConfig, Positive
@@ -172,7 +172,7 @@ class _Parts:
     def read(cls, path: Path, *, is_timm: bool) -> Self:
         parts, weights = cls(path), Weights(path.parent, [path])
         for stored in weights:
-            name = unwrapped(stored.removeprefix("base_model.model.")).removeprefix(TIMM_PREFIX if is_timm else "")
+            name = network_name(stored.removeprefix("base_model.model.")).removeprefix(TIMM_PREFIX if is_timm else "")
             if ".original_module." in name:
                 continue  # what stood there before the training
             if found := re.fullmatch(r"(.+)\.lora_([AB])\.weight", name):
