@@ -72,7 +72,7 @@ class EnsembleAnswers(_Part):
         photos: a sum of the photos' bytes, in their order.
         labels: True is roadwork.
         made_pictures: whether the photos were made by arithmetic.
-        max_flips: the share of the photos that may change sides.
+        max_flips: the share of the photos that may change sides, the least that any of these was made with.
         branches: by branch and variant (`fp32`, `int8-onnx`).
     """
 
@@ -119,7 +119,8 @@ class EnsembleAnswers(_Part):
         merged = self
         if (known.photos, known.labels) == (self.photos, self.labels):
             branches = {name: known.branches.get(name, {}) | each for name, each in self.branches.items()}
-            merged = self.model_copy(update={"branches": branches})
+            update = {"branches": branches, "max_flips": min(known.max_flips, self.max_flips)}
+            merged = self.model_copy(update=update)
         write_safely(folder / FILE, merged.model_dump_json(indent=1).encode())
 
     def judge(self, ways: Ways, models: Models, fp32: Manifest, fusion: Fusion) -> Gate:

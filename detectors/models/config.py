@@ -5,7 +5,7 @@ import logging
 import math
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -98,6 +98,8 @@ def unit(mean: Mean, std: Deviation) -> float:
     above = [max(values) > 1 for values in (mean, std)]  # type: ignore[arg-type]
     if above[0] and min(std) < 1:  # type: ignore[arg-type]
         raise ValueError("mean is of pixels from 0 to 255, and std of pixels from 0 to 1")
+    if above[1] and 0 < max(mean) <= 1:  # type: ignore[arg-type]
+        raise ValueError("mean is of pixels from 0 to 1, and std of pixels from 0 to 255")
     return 255.0 if any(above) else 1.0
 
 
@@ -110,8 +112,12 @@ def data_files(path: Path) -> list[Path]:
         return []
     data = path.read_bytes()
     names = {data[found.end() : found.end() + found[1][0]] for found in LOCATION.finditer(data)}
-    found = [path.parent / name.decode("utf-8", "replace") for name in sorted(names) if b"\0" not in name]
-    return [file for file in found if file.is_file()]
+    found = []
+    for name in sorted(names):
+        with suppress(OSError, ValueError):  # bytes that only look like a name
+            if (file := path.parent / name.decode("utf-8", "replace")).is_file():
+                found.append(file)
+    return found
 
 
 def translated(path: Path, values: Mapping[str, Any], shipped: Path) -> str:

@@ -247,7 +247,9 @@ def with_threshold(manifest: Manifest, threshold: float | None) -> Manifest:
     if threshold is None:
         return manifest
     judged = manifest.judged and manifest.judged.model_copy(update={"sensitivity": None, "specificity": None})
-    update = {"calibration": Calibration(threshold=threshold, temperature=1.0), "predictions": None, "judged": judged}
+    gate = manifest.gate and manifest.gate.model_copy(update={"labelled": None})
+    calibration = Calibration(threshold=threshold, temperature=1.0)
+    update = {"calibration": calibration, "predictions": None, "judged": judged, "gate": gate}
     return manifest.model_copy(update=update)
 
 

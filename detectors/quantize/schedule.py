@@ -1,5 +1,6 @@
 """The schedule of a merge: how many tokens each layer merges, the same number or as many as are alike there."""
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -63,6 +64,8 @@ def _alike(graph: TokenGraph, inputs: Inputs) -> Iterator[list[int]]:
     """Yield for each similarity how many pairs of a layer's tokens have it, in most of the photos."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # A large graph's weights stay in their file, which is looked for beside the process otherwise.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.fspath(graph.folder))
     session = onnxruntime.InferenceSession(
         probe(graph).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

@@ -46,6 +46,7 @@ class TokenGraph:
     """A graph with its attention layers in order.
 
     Attributes:
+        folder: of the graph's file, and of that of its weights.
         model: without the weights of a file of their own.
         layers: in order.
         tokens: how many go in.
@@ -54,6 +55,7 @@ class TokenGraph:
         means: nodes that take the mean of the patches; merged ones have to count as many.
     """
 
+    folder: Path
     model: onnx.ModelProto
     layers: list[AttentionLayer]
     tokens: int
@@ -92,7 +94,7 @@ def _read(path: Path) -> TokenGraph:
     if first.tokens is None:
         raise NoTokens("its first layer asks with some of the tokens only")
     _, tokens, size = reader.shapes[first.tokens]
-    graph = TokenGraph(model, layers, tokens, reader.specials(tokens), size)
+    graph = TokenGraph(path.parent, model, layers, tokens, reader.specials(tokens), size)
     reader.check(graph)
     return graph
 
@@ -224,7 +226,10 @@ class _Reader:
     def _above(self, node: onnx.NodeProto, number: int) -> onnx.NodeProto:
         found = self.producers.get(node.input[number])
         if found is None:
-            raise NoTokens(f"its node {node.name} ({node.op_type}) is no part of an attention as the builders write it")
+            raise NoTokens(
+                f"its node {node.name} ({node.op_type}) is no part of an attention as the builders write it; "
+                "a model that an older version has exported is to be exported again"
+            )
         return found
 
     def _below(self, node: onnx.NodeProto) -> onnx.NodeProto:

@@ -6,6 +6,7 @@ first answer: `load_sdk` imports it behind the start. With one, the hotkey's wal
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,8 +27,12 @@ RETENTION_NS = WINDOW.past + WINDOW.future
 
 
 def load_sdk() -> None:
-    """Import what `authenticate` asks, so that no caller waits for it; blocks for half a second."""
-    from bittensor import http_auth  # noqa: F401
+    """Import what `authenticate` asks, so that no caller waits for it; blocks for half a second.
+
+    A failure is told by whoever needs it: there may be no file descriptor left just now.
+    """
+    with suppress(ImportError, OSError):
+        from bittensor import http_auth  # noqa: F401
 
 
 def claimed_hotkey(headers: Mapping[str, str]) -> str:

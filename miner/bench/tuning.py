@@ -215,8 +215,8 @@ def combinations(
 
 
 def shares(threads: int, seconds: Mapping[str, float]) -> dict[str, int]:
-    """Share threads out among branches that run side by side, by the seconds each takes; none: too few threads."""
-    if threads < len(seconds):
+    """Share threads out among branches that run side by side, by the seconds each takes; none: too few of either."""
+    if threads < len(seconds) or len(seconds) < 2:
         return {}
     found = dict.fromkeys(seconds, 1)
     for _ in range(threads - len(seconds)):

@@ -61,7 +61,8 @@ def download(
         if precision in (AUTO, "fp32"):
             return
         model = PreparedModel.find(yaml, settings.models_dir)
-        if precision in MERGED.values() and not force and of_precision(model, precision):
+        there = of_precision(model, precision)
+        if precision in MERGED.values() and not force and (there if backend == AUTO else backend in there):
             return  # it takes photos to make, and `export` was given them
         if force or backend == AUTO or not model.has(precision, backend):
             prepare_faster(settings, yaml, precision, MAX_FLIPS, None)  # type: ignore[arg-type]

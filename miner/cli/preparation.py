@@ -51,7 +51,8 @@ def record_spread(
 ) -> Separation:
     """Write into a model's manifest how its predictions of labelled photos are spread; return how it sorts them."""
 
-    detector = open_folder(settings, config, folder)
+    # As the model itself answers: a threshold of the YAML file may be another one tomorrow.
+    detector = open_folder(settings, config.model_copy(update={"threshold": None}), folder)
     return store_spread(folder, [detector.predict(photo).probability for photo in photos], labels)
 
 

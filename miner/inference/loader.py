@@ -107,7 +107,10 @@ class ModelLoader:
         except NotPrepared:
             log.info("%s is not prepared yet: fetching and exporting it, once", self.settings.detector_config)
             await self._run_child("models", "download")
-            loaded = await self._load(await self._tune_if_asked())
+            try:
+                loaded = await self._load(await self._tune_if_asked())
+            except NotPrepared as error:
+                raise CouldNotStart(f"{self.settings.detector_config} was prepared, and yet {error}") from error
         self._check_pace(loaded)
         return loaded
 

@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from detectors.base import RunOptions, Way, Ways, is_plain, ways_in_words
+from detectors.errors import DetectorConfigError, ModelError
 from detectors.files import as_owner, write_safely
 from detectors.load import PreparedModel, Sums
 from detectors.machine import read_cpu
@@ -135,8 +136,14 @@ def stored_plan(settings: Settings, model: PreparedModel, cores: int) -> Plan | 
     tuned = read_plan(folders(settings), key_of(model, cores))
     if tuned is None:
         return None
-    is_there = model.has_fused(tuned.branches) if tuned.branches else model.has(tuned.precision, tuned.backend)
-    return tuned if is_there else None
+    if not tuned.branches:
+        return tuned if model.has(tuned.precision, tuned.backend) else None
+    try:
+        model.fused(tuned.branches)
+    except (DetectorConfigError, ModelError) as error:
+        log.warning("the plan for %s is not followed (%s): %s", model.manifest.name, tuned.why, error)
+        return None
+    return tuned
 
 
 def plan_of(settings: Settings, model: PreparedModel, cores: int, tuned: Plan | None) -> Plan:

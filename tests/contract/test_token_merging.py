@@ -19,7 +19,7 @@ from detectors.builders.transformer import ACTIVATIONS, VisionTransformer
 from detectors.errors import ModelError
 from detectors.export.export import prepare
 from detectors.load import load_detector
-from detectors.models import IR_FILE, MODEL_FILE
+from detectors.models import IR_FILE, MODEL_FILE, store
 from detectors.models.config import DetectorConfig
 from detectors.models.manifest import Manifest, Precision
 from detectors.models.sources import model_folder
@@ -238,6 +238,21 @@ def test_more_is_merged_where_tokens_are_alike(vit: Built) -> None:
     assert with_bars[0] >= plain[0]
     assert sum(with_bars) > sum(plain)
     assert with_bars == sorted(with_bars, reverse=True), "the boldest first"
+
+
+@pytest.mark.parametrize("vit", ["vit of 49"], indirect=True)
+def test_weights_in_a_file_of_their_own_are_found(vit: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of every model of full size are."""
+    network, path = vit
+    monkeypatch.setattr(store, "LARGE_GRAPH_BYTES", 1000)
+    store.write_graph(network.build(112, 112), tmp_path / MODEL_FILE)
+    assert (tmp_path / f"{MODEL_FILE}.data").is_file()
+    pictures = [picture(read_tokens(path))]
+    beside, within = (
+        [one.merged for one in schedules(read_tokens(place), "auto", pictures)]
+        for place in (tmp_path / MODEL_FILE, path)
+    )
+    assert beside == within
 
 
 LITTLE = CalibrationPhotos(many_pictures(12))
