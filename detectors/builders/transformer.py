@@ -109,6 +109,9 @@ class VisionTransformer(Architecture):
     def build(self, height: int, width: int) -> onnx.ModelProto:
         """Build the graph."""
         config, graph = self.config, _EncoderGraph(self)
+        kernel = graph.weight(f"{self.names.encoder}{self.names.patch}.weight")
+        if kernel.shape[2:] != (config.patch_size, config.patch_size):  # before positions for so many are made
+            raise ModelError(f"patch_size={config.patch_size}: the weights have patches of {kernel.shape[2:]}")
         tokens = graph.embeddings(height // config.patch_size, width // config.patch_size)
         for number in range(config.num_hidden_layers):
             asked = self.asked if number == config.num_hidden_layers - 1 else None

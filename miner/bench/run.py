@@ -269,10 +269,15 @@ def sum_up(
                 levels=levels,
                 difference=largest_difference(worker.loaded.probabilities, workers[0].loaded.probabilities),
                 serves=most_at_once(levels, deadline),
-                least=least.get(worker.job.precision) if worker.job.kind == "ours" else None,
+                least=least.get(worker.job.precision) if _is_uniform(worker.job) else None,
             )
         )
     return found
+
+
+def _is_uniform(job: BenchJob) -> bool:
+    """Return whether a competitor is ours and runs in one precision, so that the CPU's own pace can be told of it."""
+    return job.kind == "ours" and not job.branches
 
 
 def as_json(figures: BenchFigures) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from itertools import islice, product
 from typing import Protocol, TypeVar
 
 from detectors.base import RunOptions, Way, Ways, is_plain
+from detectors.machine import read_headroom
 from detectors.registry import BACKENDS
 from miner.bench.client import Worker
 from miner.bench.worker import BenchJob
@@ -101,6 +102,10 @@ def measure(
             until = deadline - LEAST_ROUNDS * sum(seconds_of_round(worker.pace) for worker, _ in running)
             if clock() > until:
                 faults.append(f"{in_words(job)}: no time left")
+                continue
+            largest = max((row.resident for _, row in running), default=0.0)
+            if read_headroom().left < largest:  # a miner may be serving beside
+                faults.append(f"{in_words(job)}: no memory left beside the others")
                 continue
             progress(f"loading {in_words(job)}")
             try:

@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
 
@@ -122,11 +123,15 @@ def _measure_ensemble(
     """Measure each branch's variants alone, then the best combinations of them, in turn and side by side."""
     began, seconds = time_
     environment, most_bytes = environment_of(settings), read_headroom().left
-    jobs = [
-        replace(template, backend=backend, precision=precision, branch=name)
+    each = [
+        [
+            replace(template, backend=backend, precision=precision, branch=name)
+            for backend, precision in _variants(settings, branch.config.detector, branch)
+        ]
         for name, branch in model.branches.items()
-        for backend, precision in _variants(settings, branch.config.detector, branch)
     ]
+    # The first variant of every branch before the second of any: where time or memory runs out, no branch has none.
+    jobs = [job for row in zip_longest(*each) for job in row if job is not None]
     until = began + seconds * tuning.BRANCHES_SHARE
     first, faults = tuning.measure(jobs, environment, until, progress, burst=1)
     lacking = model.branches.keys() - {row.job.branch for row in first}
