@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bittensor import Wallet
 
 PATIENCE = 120.0  # seconds; generous, since nothing here measures time
+SETTLED_SECONDS = 3.0  # after the start; by then `miner.app` has given memory back
 PORTS = 16_000
 PAGE = os.sysconf("SC_PAGE_SIZE")
 NOWHERE = "http://127.0.0.1:1"  # no proxy or hub is ever asked
@@ -167,6 +168,12 @@ class Daemon:
         """Wait until requests are answered."""
         eventually(lambda: self.status("/readyz") == 200 or self.ended, seconds)
         assert not self.ended, self.log
+        return self
+
+    def settled(self, picture: bytes) -> Self:
+        """Wait until all is there that follows a start: the SDK, which btauth asks for, and memory given back."""
+        self.ask(picture, Door("btauth", "/ImageSynapse"))
+        time.sleep(SETTLED_SECONDS)
         return self
 
     @property

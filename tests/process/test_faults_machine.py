@@ -34,7 +34,7 @@ def test_where_memory_is_short_requests_are_refused_before_the_kernel_kills(
     with memory_group(640 * MEBIBYTE) as group:
         daemon = prepared(start_doomed)
         daemon.prefix = group.prefix
-        daemon.start().ready()
+        daemon.start().ready().settled(street)
         try:
             probability_of(daemon.ask(street))
             with group.neighbour(group.left - 20 * MEBIBYTE):  # of 640, 32 are kept free

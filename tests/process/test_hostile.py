@@ -48,7 +48,7 @@ def harassed(keep_daemon: StartDaemon, street: bytes) -> Daemon:
 def asked_meanwhile(daemon: Daemon, picture: bytes) -> Iterator[None]:
     """Have a validator ask once a second, on a connection for each; every request must be answered."""
     over, statuses = threading.Event(), list[int]()
-    daemon.forget_peak()
+    daemon.settled(picture).forget_peak()
     probability_of(daemon.ask(picture))
     before = daemon.peak()  # what the validator's own pictures take is in it
     daemon.forget_peak()
