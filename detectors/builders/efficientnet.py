@@ -31,7 +31,6 @@ class EfficientNetConfig(ModelConfig):
     num_block_repeats: list[Positive] = Field([1, 2, 2, 3, 3, 4, 1])
     expand_ratios: list[Positive] = Field([1, 6, 6, 6, 6, 6, 6])
     hidden_act: str | None = "swish"
-    hidden_dim: Positive = 2560
     pooling_type: str = "mean"
     batch_norm_eps: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.001
 

@@ -180,7 +180,7 @@ class ModelLoader:
         try:
             model = await asyncio.to_thread(self._find)
             if await asyncio.to_thread(stored_plan, self.settings, model, self.cores) is None:
-                log.info("tuning for this machine, once: about a minute")
+                log.info("tuning for this machine, once: about a minute, of an ensemble for each branch")
                 await self._run_child("tune")
         except NotPrepared:
             raise
