@@ -32,3 +32,25 @@ def test_a_signal_after_a_model_was_dropped_by_another_thread_is_handled() -> No
     )
     assert run.returncode != -signal.SIGSEGV
     assert run.stdout.split() == ["handled", "alive"], run.stderr
+
+
+# The threads of a model are started by its first answer.
+AFFINITIES = """
+import os
+from pathlib import Path
+from detectors.base import RunOptions
+from detectors.models.config import read_config
+from detectors.load import load_detector
+
+allowed = os.sched_getaffinity(0)
+detector = load_detector("ViT", read_config("starter.yaml"), Path("models"), "openvino", RunOptions(1, len(allowed)))
+detector.verify()
+print(all(os.sched_getaffinity(int(thread)) == allowed for thread in os.listdir("/proc/self/task")))
+"""
+
+
+def test_no_thread_of_a_model_keeps_to_one_core_as_another_model_would_choose_the_same() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", AFFINITIES], capture_output=True, text=True, timeout=PATIENCE, env=clean_environment()
+    )
+    assert run.stdout.split() == ["True"], run.stderr
