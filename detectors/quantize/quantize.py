@@ -23,7 +23,7 @@ from detectors.models.store import move_into_place, package_versions
 from detectors.network import Network
 from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture, many_pictures
-from detectors.quantize import WEIGHTED, Inputs, Recipe, gate
+from detectors.quantize import CALIBRATION, WEIGHTED, Inputs, Recipe, gate
 from detectors.quantize.gate import MAX_FLIPS, interleaved
 from detectors.quantize.recipes import as_it_is
 from detectors.quantize.schedule import AUTO, MergeRequest, schedules, why_too_few
@@ -31,7 +31,6 @@ from detectors.quantize.token_axes import read_tokens
 from detectors.quantize.token_merge import write_merged
 from detectors.registry import BACKENDS, DEFAULT, backend_class, how_to_install, network_class, recipes
 
-CALIBRATION = 32  # pictures; ranges hardly widen with more
 CALIBRATION_SHARE = 3  # one of so many is calibrated on, where there are few
 SYNTHETIC_PHOTOS = CALIBRATION_SHARE * CALIBRATION
 
@@ -56,6 +55,7 @@ class CalibrationPhotos:
     def split(self) -> tuple[Self, Self]:
         """Return those to calibrate on and those to judge on; a lone one has to do for both.
 
+        They are `CALIBRATION` of 96 or more, and all others; of fewer one in `CALIBRATION_SHARE`.
         A graph looks better on what it was calibrated on. Spread over all, which may be sorted by class.
         """
         step = max(CALIBRATION_SHARE, len(self.data) // CALIBRATION)

@@ -160,11 +160,17 @@ def prepare_faster(
     max_flips: float,
     photos: "CalibrationPhotos | None",
     merge: "MergeRequest" = "auto",
+    *,
+    asked: str,
 ) -> None:
     """Make a faster variant of the prepared model for the configured backend, or for all that are installed.
 
     Of an ensemble it is each branch's, and what they say together has to get through the gate as well. `merge` is for
-    precisions with merged tokens: how many in a layer.
+    precisions with merged tokens: how many in a layer. `asked` is the flag or setting that asked for it.
+
+    Raises:
+        ConfigurationError: a package is missing, or there are too few photos to merge tokens by.
+        CouldNotStart: nothing gets through the gate.
     """
     from detectors.quantize.ensemble import make_faster_ensemble
     from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest, make_faster
@@ -175,13 +181,13 @@ def prepare_faster(
     installed = [backend for backend in backends if BACKENDS[backend].is_installed]
     if not installed:
         wanted = f"the package {backends[0]!r} (extra `openvino`)" if backends else f"another backend than {chosen!r}"
-        raise ConfigurationError(f"--precision={precision}: needs {wanted}")
+        raise ConfigurationError(f"{asked}: needs {wanted}")
     refusals: list[str] = []
     models_dir, options = settings.models_dir, RunOptions(1, allowed_cores())
     photos = photos or CalibrationPhotos.by_arithmetic()
     request = merge if precision in MERGED.values() else None
     if request is not None and (lack := why_too_few(len(photos.data), made=photos.made)):
-        raise ConfigurationError(f"--precision={precision}: {lack}")
+        raise ConfigurationError(f"{asked}: {lack}: --pictures FOLDER gives them")
     with _steps() as (console, progress):
         for backend in installed:
             try:
