@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from detectors.base import Detector, RunOptions, Way
+from detectors.console import NO_STEPS, Steps
 from detectors.ensemble import Ensemble
 from detectors.load import PreparedModel, is_prepared, load_branches
 from detectors.models.config import DetectorConfig
@@ -18,7 +19,6 @@ from detectors.registry import DEFAULT, FUSED
 
 FUSION_FILE = "fusion.json"
 
-Progress = Callable[[str], None]
 Prepare = Callable[[str, DetectorConfig], Path]
 
 
@@ -28,7 +28,7 @@ def prepare_ensemble(
     prepare: Prepare,
     *,
     force: bool = False,
-    progress: Progress = lambda _: None,
+    progress: Steps = NO_STEPS,
 ) -> Path:
     """Prepare the branches that are not there yet (all, with `force`), and write the ensemble's own folder.
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from detectors.backends.ort_cache import ensure_graph
 from detectors.base import ModelFiles, RunOptions
+from detectors.console import NO_STEPS, Steps
 from detectors.errors import DetectorConfigError, InferenceError, ModelError, library_errors
 from detectors.models.config import DetectorConfig
 from detectors.models.labels import is_by_name, refuse_constant, roadwork_index
@@ -28,8 +29,6 @@ from detectors.registry import DEFAULT, DETECTORS, backend_class, exporter_class
 
 MAX_DIFFERENCE = 1e-3
 WAY_OUT = "an architecture that is known to work, such as a ViT, Swin, ConvNeXt, DINOv2 or YOLO11-cls, is the way out"
-
-Progress = Callable[[str], None]
 
 
 class Exporter(ABC):
@@ -129,7 +128,7 @@ def prepare(
     out: Path | None = None,
     pictures: Sequence[bytes] | None = None,
     force: bool = True,
-    progress: Progress = lambda _: None,
+    progress: Steps = NO_STEPS,
 ) -> Path:
     """Fetch, export, compare with the library's own pipeline, and put the folder into its place.
 
@@ -181,7 +180,7 @@ def prepare(
 
 def _prepare_branches(
     config: DetectorConfig, models_dir: Path, out: Path | None, pictures: Sequence[bytes] | None, force: bool,
-    progress: Progress,
+    progress: Steps,
 ) -> Path:  # fmt: skip
     from detectors.export.ensemble import prepare_ensemble
 
@@ -201,7 +200,7 @@ def _fill(
     original: Original,
     name: str,
     pictures: Sequence[bytes] | None,
-    progress: Progress,
+    progress: Steps,
 ) -> None:
     progress("exporting to ONNX")
     kind = exporter.kind
@@ -226,7 +225,7 @@ def _fill(
     photos = [*parity_pictures(), *(pictures or ())]
     try:
         with library_errors(f"a {kind} can't be asked by {exporter.reference_name}", WAY_OUT):
-            parity = exporter.compare(exported, photos)
+            parity = exporter.compare(exported, progress.each(photos))
             known = exported.judge(decode(known_picture())).probability
     except InferenceError as error:
         raise ModelError(f"the exported {kind} has no answer to a picture of the comparison: {error}") from error

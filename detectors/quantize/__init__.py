@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Inputs = Sequence[NDArray[np.float32]]  # preprocessed pictures, each of the model's input shape
+CALIBRATION = 32  # pictures that are calibrated on; ranges hardly widen with more
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 
 

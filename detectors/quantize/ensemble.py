@@ -85,7 +85,7 @@ def _judge(model: PreparedModel, order: PrecisionRequest) -> Gate:
     }
     said: dict[Way, dict[str, list[Judgement]]] = {way: {name: [] for name in model.branches} for way in asked}
     before = spent(())
-    for data in photos.data:
+    for data in order.progress.each(photos.data):
         picture = decode(data)
         for way, branches in asked.items():
             for name, branch in branches.items():

@@ -1,7 +1,7 @@
 """Faster variants of an fp32 folder: each recipe is tried, the gate judges it, the fastest is kept."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from detectors.backends.ort_cache import ensure_graph
 from detectors.base import ModelFiles, RunOptions
+from detectors.console import NO_STEPS, Steps
 from detectors.errors import InferenceError, ModelError, library_errors
 from detectors.models import MODEL_FILE
 from detectors.models.manifest import Gate, Manifest, Precision, TokenMerging, sha256, with_threshold
@@ -22,7 +23,7 @@ from detectors.models.store import move_into_place, package_versions
 from detectors.network import Network
 from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture, many_pictures
-from detectors.quantize import WEIGHTED, Inputs, Recipe, gate
+from detectors.quantize import CALIBRATION, WEIGHTED, Inputs, Recipe, gate
 from detectors.quantize.gate import MAX_FLIPS, interleaved
 from detectors.quantize.recipes import as_it_is
 from detectors.quantize.schedule import AUTO, MergeRequest, schedules, why_too_few
@@ -30,7 +31,6 @@ from detectors.quantize.token_axes import read_tokens
 from detectors.quantize.token_merge import write_merged
 from detectors.registry import BACKENDS, DEFAULT, backend_class, how_to_install, network_class, recipes
 
-CALIBRATION = 32  # pictures; ranges hardly widen with more
 CALIBRATION_SHARE = 3  # one of so many is calibrated on, where there are few
 SYNTHETIC_PHOTOS = CALIBRATION_SHARE * CALIBRATION
 
@@ -55,6 +55,7 @@ class CalibrationPhotos:
     def split(self) -> tuple[Self, Self]:
         """Return those to calibrate on and those to judge on; a lone one has to do for both.
 
+        They are `CALIBRATION` of 96 or more, and all others; of fewer one in `CALIBRATION_SHARE`.
         A graph looks better on what it was calibrated on. Spread over all, which may be sorted by class.
         """
         step = max(CALIBRATION_SHARE, len(self.data) // CALIBRATION)
@@ -67,7 +68,9 @@ class CalibrationPhotos:
         return type(self)([self.data[number] for number in numbers], labels, self.made)
 
 
-def most_sensitive_layers(path: Path, inputs: Inputs, layers: Sequence[str] = WEIGHTED) -> list[str]:
+def most_sensitive_layers(
+    path: Path, inputs: Inputs, layers: Sequence[str] = WEIGHTED, progress: Steps = NO_STEPS
+) -> list[str]:
     """Return the names of a graph's nodes of these operators that have weights, the one eight bits hurt most first.
 
     A layer's own error is the relative error of its output when its weights (per output channel) and its input (per
@@ -78,7 +81,7 @@ def most_sensitive_layers(path: Path, inputs: Inputs, layers: Sequence[str] = WE
     nodes = [node for node in model.graph.node if node.op_type in layers and node.input[1] in weights]
     activations = _record(path, model, sorted({node.input[0] for node in nodes}), inputs[:SAMPLES])
     errors = {}
-    for node in nodes:
+    for node in progress.each(nodes):
         weight = numpy_helper.to_array(weights[node.input[1]]).astype(np.float32)
         axis = 0 if node.op_type == "Conv" else weight.ndim - 1
         run = _single(model, node, weights)
@@ -141,7 +144,7 @@ class PrecisionRequest:
         options: threads to measure with.
         photos: to calibrate on, and others to judge on.
         max_flips: share of the pictures that may change sides.
-        progress: is told each step.
+        progress: is told each step, and how far it is.
         threshold: of the YAML file, at which sides are told apart; None: the manifest's.
         merge: tokens a layer, for a precision that merges them; None: the network is left dense.
     """
@@ -152,7 +155,7 @@ class PrecisionRequest:
     options: RunOptions
     photos: CalibrationPhotos = field(default_factory=CalibrationPhotos.by_arithmetic)
     max_flips: float = MAX_FLIPS
-    progress: Callable[[str], None] = lambda _: None
+    progress: Steps = NO_STEPS
     threshold: float | None = None
     merge: MergeRequest | None = None
 
@@ -220,7 +223,7 @@ class _Trial:
         calibration, self.photos = order.photos.split()
         self.refusals: list[str] = []
         order.progress(f"fp32 answers to {len(self.photos.data)} pictures")
-        self.expected = _probabilities(fp32, self.photos)
+        self.expected = self._answers(fp32)
         self.inputs = [fp32.preprocessing(decode(data)) for data in calibration.data]
         self.merging: TokenMerging | None = None
         self._ranked: dict[tuple[str, ...], list[str]] = {}
@@ -232,7 +235,7 @@ class _Trial:
             return
         if self.order.merge == AUTO:
             self.order.progress("looking for tokens that are alike")
-        yield from schedules(self.graph, self.order.merge, self.inputs)
+        yield from schedules(self.graph, self.order.merge, self.order.progress.each(self.inputs))
 
     def attempts(self, found: Mapping[str, Recipe], merging: TokenMerging | None) -> list[Candidate]:
         """Try all recipes on the graph, its tokens merged or not."""
@@ -268,7 +271,7 @@ class _Trial:
             folder.mkdir(parents=True)
             try:
                 with library_errors(f"it can't be made or run by {self.order.backend}", "another backend may"):
-                    recipe.write(self.source, folder, self.inputs, keep)
+                    recipe.write(self.source, folder, self.order.progress.each(self.inputs), keep)
                     candidate = self._judge(name, folder, keep)
             except ModuleNotFoundError as error:
                 self.refusals.append(f"{words}: needs the package {error.name!r}; {how_to_install()} installs it")
@@ -292,7 +295,7 @@ class _Trial:
         draft = self.fp32.manifest.model_copy(update={"precision": order.precision, "backend": order.backend})
         files = ModelFiles(folder, draft, None)
         detector = network_class(draft.detector)(files, backend_class(order.backend), order.options)
-        answers = _probabilities(detector, self.photos)
+        answers = self._answers(detector)
         largest, mean = gate.differences(self.expected, answers)
         threshold = draft.threshold
         judged = Gate(
@@ -311,12 +314,17 @@ class _Trial:
         )
         return Candidate(detector, folder, judged)
 
+    def _answers(self, detector: Network) -> NDArray[np.float64]:
+        return np.array([detector.predict(data).probability for data in self.order.progress.each(self.photos.data)])
+
     def _sensitive(self, count: int, layers: tuple[str, ...]) -> list[str]:
         if not count:
             return []
         if layers not in self._ranked:
             self.order.progress("looking for the most sensitive layers")
-            self._ranked[layers] = most_sensitive_layers(self.source / MODEL_FILE, self.inputs, layers)
+            self._ranked[layers] = most_sensitive_layers(
+                self.source / MODEL_FILE, self.inputs, layers, self.order.progress
+            )
         return self._ranked[layers][:count]
 
 
@@ -345,7 +353,3 @@ def _finish(chosen: Candidate, fp32: Manifest, precision: Precision, backend: st
             "made_with": fp32.made_with | package_versions(BACKENDS[backend].packages),
         }
     ).write(chosen.folder)
-
-
-def _probabilities(detector: Network, photos: CalibrationPhotos) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    return np.array([detector.predict(data).probability for data in photos.data])

@@ -48,7 +48,7 @@ def _int8(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> None
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
         quantised = nncf.quantize(
             model,
-            nncf.Dataset(list(inputs)),
+            nncf.Dataset(inputs),
             subset_size=len(inputs),
             preset=nncf.QuantizationPreset.MIXED,
             model_type=nncf.ModelType.TRANSFORMER if attention else None,
@@ -154,7 +154,7 @@ static_weights = Recipe(functools.partial(_static, weights_only=True))
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, graph: Path, inputs: Inputs) -> None:
         name = onnx.load(graph, load_external_data=False).graph.input[0].name
-        self._inputs = iter([{name: value} for value in inputs])
+        self._inputs = ({name: value} for value in inputs)
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         return next(self._inputs, None)

@@ -8,13 +8,14 @@ import numpy as np
 import onnxruntime
 
 from detectors.models.manifest import TokenMerging
-from detectors.quantize import Inputs
+from detectors.quantize import CALIBRATION, Inputs
 from detectors.quantize.token_axes import NoTokens, TokenGraph
 from detectors.quantize.token_merge import THRESHOLD, probe
 
 AUTO = "auto"
 MergeRequest = int | Literal["auto"]  # so many tokens a layer, or as many as are alike
-LEAST_PHOTOS = 200  # of which 168 are judged: none of them may change sides, and one in 168 is 0.6 %
+LEAST_JUDGED = 200  # photos, of which one may change sides: 0.5 %
+LEAST_PHOTOS = LEAST_JUDGED + CALIBRATION  # as those that are calibrated on are not judged
 # Cosines of two tokens' keys from which on they are merged, the boldest first.
 SIMILARITIES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 QUARTILE = 0.25  # three photos in four have at least so many pairs that are alike
@@ -25,8 +26,8 @@ def why_too_few(photos: int, *, made: bool) -> str:
     if photos >= LEAST_PHOTOS and not made:
         return ""
     return (
-        f"merging tokens is judged on at least {LEAST_PHOTOS} of your photos, and {0 if made else photos} are given: "
-        "`roadwork-miner export` takes them with --pictures"
+        f"merging tokens takes at least {LEAST_PHOTOS} of your photos, {CALIBRATION} to calibrate on and "
+        f"{LEAST_JUDGED} to be judged on, and {0 if made else photos} are given"
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from detectors.base import RunOptions
-from detectors.console import duration
+from detectors.console import Steps, duration
 from detectors.evaluation import evaluate, plots
 from detectors.evaluation.evaluate import Figures, Flags, Floats, ask
 from detectors.export.export import prepare
@@ -240,6 +240,6 @@ def _export(job: Job, outcome: TrainingResult, photos: list[Photo]) -> Path:
     source = DetectorConfig.model_validate({key: str(original), "path": job.run / YAML_FILE})
     folder = job.run / SERVED
     pictures = [photo.path.read_bytes() for photo in photos]
-    prepare(job.config.detector, source, job.run, out=folder, pictures=pictures, progress=job.screen.say)
+    prepare(job.config.detector, source, job.run, out=folder, pictures=pictures, progress=Steps(job.screen.say))
     write_safely(job.run / YAML_FILE, f"model_folder: {SERVED}\n".encode())
     return folder

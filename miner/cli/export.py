@@ -52,6 +52,7 @@ def export(
     Refused when its answers differ from the library's by more than 1e-3.
     A faster precision is calibrated and compared with fp32 on the pictures, and refused when too many change sides.
     """
+    asked = f"--precision={precision}" if merge is None else f"--merge={merge}"
     precision, request = _merging(precision, merge)
     if layout is not None and out is None:
         raise ConfigurationError(f"--layout={layout}: needs --out, the folder of the repository")
@@ -70,7 +71,7 @@ def export(
         if layout is not None and out is not None:
             print(put_into_repository(settings, model_folder(yaml, settings.models_dir), precision, layout, out))
             return
-        prepare_faster(settings, yaml, precision, max_flips, photos, request)
+        prepare_faster(settings, yaml, precision, max_flips, photos, request, asked=asked)
 
 
 def _merging(precision: Precision, merge: str | None) -> "tuple[Precision, MergeRequest]":

@@ -11,10 +11,10 @@ import typer
 from detectors.backends.ort_cache import ensure_graph
 from detectors.load import PreparedModel, is_prepared, judged_doubt
 from detectors.models import MODEL_FILE
-from detectors.models.config import read_config
+from detectors.models.config import DetectorConfig, read_config
 from detectors.models.inventory import StoredModel, size_of, stored_models
 from detectors.models.inventory import remove as drop
-from detectors.models.manifest import NO_REFERENCE, Manifest
+from detectors.models.manifest import NO_REFERENCE, Manifest, Precision
 from detectors.models.sources import pins
 from detectors.quantize.gate import MAX_FLIPS, of_precision
 from detectors.registry import BACKENDS, MERGED
@@ -23,6 +23,8 @@ from miner.cli.group import Command
 from miner.cli.model_removal import ask, chosen
 from miner.cli.model_views import print_views, views_of
 from miner.cli.preparation import prepare_faster, prepare_fp32, start_errors
+from miner.errors import ConfigurationError
+from miner.settings.settings import Settings
 from miner.settings.validators import AUTO
 
 app = typer.Typer(help="Fetch, export, list, show and remove models.", no_args_is_help=True, add_completion=False)
@@ -62,10 +64,28 @@ def download(
             return
         model = PreparedModel.find(yaml, settings.models_dir)
         there = of_precision(model, precision)
-        if precision in MERGED.values() and not force and (there if backend == AUTO else backend in there):
-            return  # it takes photos to make, and `export` was given them
-        if force or backend == AUTO or not model.has(precision, backend):
-            prepare_faster(settings, yaml, precision, MAX_FLIPS, None)  # type: ignore[arg-type]
+        # What takes photos to make was made with some by `export`, and is not made anew without.
+        keeps = not force or precision in MERGED.values()
+        if keeps and (there if backend == AUTO else backend in there):
+            return
+        _make_faster(settings, yaml, precision)  # type: ignore[arg-type]
+
+
+def _make_faster(settings: Settings, config: DetectorConfig, precision: Precision) -> None:
+    """Make the set precision without photos.
+
+    Raises:
+        ConfigurationError: it can't be made without them.
+    """
+    from detectors.quantize.schedule import why_too_few
+
+    asked = f"IMAGE_DETECTOR_PRECISION={precision}"
+    if precision in MERGED.values():
+        raise ConfigurationError(
+            f"{asked}: {why_too_few(0, made=False)}: `roadwork-miner export --precision {precision} --pictures FOLDER` "
+            "makes it"
+        )
+    prepare_faster(settings, config, precision, MAX_FLIPS, None, asked=asked)
 
 
 @app.command("list", cls=Command)

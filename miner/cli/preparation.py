@@ -4,12 +4,13 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detectors.base import Detector, ModelFiles, RunOptions
+from detectors.console import Steps, bar_on
 from detectors.errors import DetectorConfigError, ImageError, InferenceError, ModelError, library_errors
 from detectors.export.export import prepare
 from detectors.export.serving_repos import Layout, write_layout
@@ -75,7 +76,7 @@ def check_class(settings: Settings, config: DetectorConfig, folder: Path, sortin
 
 
 def record_spread_alone(
-    settings: Settings, config: DetectorConfig, photos: "CalibrationPhotos | None", progress: Callable[[str], None]
+    settings: Settings, config: DetectorConfig, photos: "CalibrationPhotos | None", progress: Steps
 ) -> Separation:
     """Do so for a configuration that names an exported folder.
 
@@ -95,7 +96,7 @@ def record_spread_alone(
             f"and no_roadwork notes the spread of its predictions"
         )
     progress("noting the spread of its predictions")
-    return record_spread(settings, config, config.model_folder, photos.data, photos.labels)
+    return record_spread(settings, config, config.model_folder, progress.each(photos.data), photos.labels)
 
 
 def read_photos(folder: Path) -> "CalibrationPhotos":
@@ -119,7 +120,7 @@ def read_photos(folder: Path) -> "CalibrationPhotos":
 def prepare_fp32(
     settings: Settings, out: Path | None = None, photos: "CalibrationPhotos | None" = None, *, force: bool = True
 ) -> Path:
-    """Fetch and export the configured model, with a spinner that names the step; return its folder."""
+    """Fetch and export the configured model, with a bar that names the step; return its folder."""
 
     config = read_config(settings.detector_config)
     with _steps() as (console, progress):
@@ -143,7 +144,7 @@ def prepare_fp32(
         sorting: Separation | None = None
         if photos is not None and photos.labels is not None and len(set(photos.labels)) > 1:
             progress("noting the spread of its predictions")
-            sorting = record_spread(settings, config, folder, photos.data, photos.labels)
+            sorting = record_spread(settings, config, folder, progress.each(photos.data), photos.labels)
         parity = Manifest.read(folder).parity
         console.print(f"{folder}: {parity.words}" + (f"; {parity.caveat}" if parity.caveat else ""))
         progress("checking the roadwork class on drawings")
@@ -159,11 +160,17 @@ def prepare_faster(
     max_flips: float,
     photos: "CalibrationPhotos | None",
     merge: "MergeRequest" = "auto",
+    *,
+    asked: str,
 ) -> None:
     """Make a faster variant of the prepared model for the configured backend, or for all that are installed.
 
     Of an ensemble it is each branch's, and what they say together has to get through the gate as well. `merge` is for
-    precisions with merged tokens: how many in a layer.
+    precisions with merged tokens: how many in a layer. `asked` is the flag or setting that asked for it.
+
+    Raises:
+        ConfigurationError: a package is missing, or there are too few photos to merge tokens by.
+        CouldNotStart: nothing gets through the gate.
     """
     from detectors.quantize.ensemble import make_faster_ensemble
     from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest, make_faster
@@ -174,13 +181,13 @@ def prepare_faster(
     installed = [backend for backend in backends if BACKENDS[backend].is_installed]
     if not installed:
         wanted = f"the package {backends[0]!r} (extra `openvino`)" if backends else f"another backend than {chosen!r}"
-        raise ConfigurationError(f"--precision={precision}: needs {wanted}")
+        raise ConfigurationError(f"{asked}: needs {wanted}")
     refusals: list[str] = []
     models_dir, options = settings.models_dir, RunOptions(1, allowed_cores())
     photos = photos or CalibrationPhotos.by_arithmetic()
     request = merge if precision in MERGED.values() else None
     if request is not None and (lack := why_too_few(len(photos.data), made=photos.made)):
-        raise ConfigurationError(f"--precision={precision}: {lack}")
+        raise ConfigurationError(f"{asked}: {lack}: --pictures FOLDER gives them")
     with _steps() as (console, progress):
         for backend in installed:
             try:
@@ -206,7 +213,7 @@ def prepare_faster(
 
 
 def _compare_backends(
-    console: "Console", progress: Callable[[str], None], config: DetectorConfig, precision: Precision,
+    console: "Console", progress: Steps, config: DetectorConfig, precision: Precision,
     models_dir: Path, options: RunOptions,
 ) -> None:  # fmt: skip
     """Measure a precision's backends in turn, if there are several, and say which `auto` takes from now on."""
@@ -257,21 +264,16 @@ def _gate_in_words(gate: Gate) -> str:
 
 
 @contextmanager
-def _steps() -> "Iterator[tuple[Console, Callable[[str], None]]]":
-    """Show steps as they come, and hold the libraries' own chatter back."""
+def _steps() -> "Iterator[tuple[Console, Steps]]":
+    """Show steps as they come and how far each is, and hold the libraries' own chatter back."""
     from rich.console import Console
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.getLogger("nncf").setLevel(logging.ERROR)
     warnings.simplefilter("ignore", FutureWarning)
     console = Console(file=sys.stderr, soft_wrap=True)
-    with console.status("…") as status:
-
-        def progress(step: str) -> None:
-            console.print(f"· {step}")
-            status.update(step)
-
-        yield console, progress
+    with bar_on(console) as bar:
+        yield console, Steps(lambda step: console.print(f"· {step}", markup=False), bar)
 
 
 @contextmanager

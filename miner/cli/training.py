@@ -13,7 +13,7 @@ import typer
 import yaml
 
 from detectors.base import Detector, RunOptions
-from detectors.console import Screen
+from detectors.console import Screen, Steps, bar_on
 from detectors.errors import DetectorConfigError, DetectorError
 from detectors.export.export import prepare
 from detectors.load import is_prepared, load_detector
@@ -214,7 +214,7 @@ def open_model(settings: Settings, config: "DetectorConfig", precision: str = "f
     """Load a model, prepared if it was not, and have it prove itself; on all cores."""
 
     if config.model_folder is None and not is_prepared(config, settings.models_dir):
-        prepare(config.detector, config, settings.models_dir, force=False, progress=_say)
+        prepare(config.detector, config, settings.models_dir, force=False, progress=Steps(_say))
     backend = default_backend(precision) if settings.image_detector_backend == AUTO else settings.image_detector_backend
     options = RunOptions(1, allowed_cores())
     detector = load_detector(config.detector, config, settings.models_dir, backend, options, precision)
@@ -255,11 +255,8 @@ def progress_bar(words: str, total: int) -> "Iterator[Callable[[], None]]":
 
 def _bar() -> "Progress":
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(file=sys.stderr)
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return bar_on(Console(file=sys.stderr))
 
 
 def _say(line: str) -> None:

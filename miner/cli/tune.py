@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from detectors.base import Way
+from detectors.console import bar_on
 from detectors.load import PreparedModel
 from detectors.machine import allowed_cores, read_headroom
 from detectors.models.config import read_config
@@ -48,7 +49,6 @@ def tune(
     CPU, quota or library version asks for another plan.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     settings = load_settings(env_file, set_, image_detector=detector, image_detector_config=config)
     if settings.is_remote:
@@ -71,8 +71,7 @@ def tune(
             threads=cores,
             pictures=pictures,
         )
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+        with bar_on(Console(file=sys.stderr)) as bar:
             task = bar.add_task("", total=allowed)
 
             def progress(words: str) -> None:

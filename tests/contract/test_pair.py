@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from detectors.backends.torch import ensure_torchvision
 from detectors.base import RunOptions
+from detectors.console import Steps
 from detectors.ensemble import Ensemble
 from detectors.errors import DetectorConfigError, ImageError, ModelError, NotPrepared
 from detectors.export.export import prepare
@@ -81,7 +82,7 @@ def test_another_fusion_is_another_model_and_takes_no_export(home: Path, tmp_pat
     with pytest.raises(NotPrepared):
         load_detector("Ensemble", config, home / "models", "onnx", RunOptions())
     steps: list[str] = []
-    prepare("Ensemble", config, home / "models", force=False, progress=steps.append)
+    prepare("Ensemble", config, home / "models", force=False, progress=Steps(steps.append))
     assert steps == ["mean of convnextv2 + dinov2, threshold 0.60"]
     load_detector("Ensemble", config, home / "models", "onnx", RunOptions()).verify()
 

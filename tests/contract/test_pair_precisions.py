@@ -9,6 +9,7 @@ import yaml
 
 from detectors import registry
 from detectors.base import RunOptions
+from detectors.console import Steps
 from detectors.ensemble import Ensemble
 from detectors.errors import ModelError, NotPrepared
 from detectors.evaluation.answers import FILE
@@ -122,7 +123,7 @@ def test_a_branch_without_tokens_stays_dense_in_a_merged_pair(home: Path, tmp_pa
     photos = CalibrationPhotos([*DATA] * (LEAST_PHOTOS // len(DATA) + 1))
     order = PrecisionRequest("merged", "onnx", models, RunOptions(), photos, 1.0, merge=5)
     steps: list[str] = []
-    make_faster_ensemble(config, replace(order, progress=steps.append))
+    make_faster_ensemble(config, replace(order, progress=Steps(steps.append)))
     gates = {
         name: branch.variant("merged", "onnx")[1].gate
         for name, branch in PreparedModel.find(config, models).branches.items()

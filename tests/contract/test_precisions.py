@@ -1,7 +1,7 @@
 """Faster precisions: what the gate lets through, and what it does not."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from onnx import numpy_helper
 
 from detectors import registry
 from detectors.base import RunOptions
+from detectors.console import Steps, Thing
 from detectors.errors import DetectorConfigError, ModelError, NotPrepared
 from detectors.load import load_detector
 from detectors.machine import LOUD
@@ -65,6 +66,32 @@ def test_a_faster_graph_serves_with_what_was_measured_on_it(tmp_path: Path, prec
     assert detector.verify() > 0
 
 
+class Counted(Steps):
+    """Steps that write down how many things each of them went through."""
+
+    def __init__(self) -> None:
+        super().__init__(self._begin)
+        self.counts: list[tuple[str, int]] = []
+
+    def _begin(self, step: str) -> None:
+        self.step = step
+
+    def count(self, things: Sequence[Thing]) -> Iterator[Thing]:
+        self.counts.append((self.step, len(things)))
+        yield from super().count(things)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_each_photo_that_is_calibrated_on_or_judged_moves_the_bar(tmp_path: Path, backend: str) -> None:
+    steps = Counted()
+    make_faster(STARTER, PrecisionRequest("int8", backend, tmp_path, RunOptions(), PHOTOS, 1.0, progress=steps))
+    assert ("fp32 answers to 16 pictures", 16) in steps.counts
+    recipes = registry.BACKENDS[backend].recipes["int8"]
+    # Which some do not get to: of the starter every layer has weights.
+    for count in (8, 16):
+        assert {name for name, counted in steps.counts if counted == count} & recipes.keys(), count
+
+
 def test_labelled_photos_put_accuracy_and_reward_into_the_manifest(tmp_path: Path) -> None:
     photos = CalibrationPhotos(PHOTOS.data, [number % 2 == 0 for number in range(24)])
     gate = Manifest.read(
@@ -97,7 +124,9 @@ def test_a_damaged_graph_is_refused_after_keeping_layers_was_tried(
     monkeypatch.setitem(registry.BACKENDS, "onnx", with_recipes("onnx", {"damaged": f"{__name__}:damaged"}))
     steps: list[str] = []
     with pytest.raises(ModelError, match="no int8 graph for onnx") as caught:
-        make_faster(STARTER, PrecisionRequest("int8", "onnx", tmp_path, RunOptions(), PHOTOS, progress=steps.append))
+        make_faster(
+            STARTER, PrecisionRequest("int8", "onnx", tmp_path, RunOptions(), PHOTOS, progress=Steps(steps.append))
+        )
     assert "damaged, 2 layers in fp32" in steps
     assert "damaged with 16 layers in fp32" in str(caught.value)
     assert not list(tmp_path.rglob("manifest.json"))
