@@ -2,14 +2,14 @@
 
 import dataclasses
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from detectors.backends.ort_cache import ensure_graph
+from detectors.backends.ort_cache import cached_graph, ensure_graph
 from detectors.base import Detector, ModelFiles, RunOptions, Way, Ways
 from detectors.errors import DetectorConfigError, ModelError, NotPrepared
 from detectors.files import FolderLocks
@@ -261,18 +261,6 @@ def _load(name: str, model: PreparedModel, backend: str, options: RunOptions, pr
             "%s was made by an older exporter, whose graph is slower: export it again, and its faster precisions",
             folder,
         )
-    runs_here = backend if options.engine is None else options.engine.fallback
-    with ThreadPoolExecutor(1) as beside:  # a large graph's sums take as long as importing the library
-        graph = (
-            beside.submit(ensure_graph, folder, manifest)
-            if runs_here is not None and BACKENDS[runs_here].onnxruntime
-            else None
-        )
-        runs = backend_class(backend)
-        optimized = graph.result() if graph is not None else None
-    # The optimised graph has sums of its own, and the one it was made from is then not read at all; neither is a graph
-    # that runs elsewhere.
-    manifest.verify(folder, but=MODEL_FILE if optimized is not None or runs_here is None else None)
     original = None
     if BACKENDS[backend].original:
         if config.model_folder is not None or config.onnx_path is not None:
@@ -281,7 +269,39 @@ def _load(name: str, model: PreparedModel, backend: str, options: RunOptions, pr
                 f"and {config.path.name} names {'an exported model' if config.onnx_path is None else 'an ONNX file'}"
             )
         original = find_original(config, manifest.revision).path
-    return network_class(name)(ModelFiles(folder, manifest, original, optimized), runs, options)
+    runs_here = backend if options.engine is None else options.engine.fallback
+
+    def opened(optimized: Path | None) -> Detector:
+        # The optimised graph has sums of its own, and the one it was made from is then not read at all; neither is a
+        # graph that runs elsewhere.
+        manifest.verify(folder, but=MODEL_FILE if optimized is not None or runs_here is None else None)
+        return network_class(name)(ModelFiles(folder, manifest, original, optimized), backend_class(backend), options)
+
+    if runs_here is None or not BACKENDS[runs_here].onnxruntime:
+        return opened(None)
+    return _opened_from_cache(folder, manifest, opened) or opened(ensure_graph(folder, manifest))
+
+
+def _opened_from_cache(folder: Path, manifest: Manifest, opened: Callable[[Path], Detector]) -> Detector | None:
+    """Return the detector of a graph that is optimised already, if it is whole.
+
+    The sum of a large graph's weights takes as long as loading them: side by side, and known before anything is asked.
+    """
+    graph = cached_graph(folder, manifest, weights=False)
+    if graph is None:
+        return None
+    with ThreadPoolExecutor(1) as beside:
+        whole = beside.submit(cached_graph, folder, manifest)
+        try:
+            detector = opened(graph)
+        except ModelError:
+            if whole.result() is None:  # so it was no wonder
+                return None
+            raise
+        if whole.result() is None:
+            detector.close()
+            return None
+        return detector
 
 
 def _check_kind(name: str, config: DetectorConfig) -> None:
