@@ -27,7 +27,7 @@ from detectors.models.manifest import (
     with_threshold,
 )
 from detectors.models.sources import find_original, model_folder, variant_folder
-from detectors.registry import BACKENDS, FUSED, VARIANTS, backend_class, detector_class, network_class
+from detectors.registry import BACKENDS, DEFAULT, FUSED, VARIANTS, backend_class, detector_class, network_class
 
 log = logging.getLogger(__name__)
 
@@ -128,10 +128,13 @@ class PreparedModel:
             return True
         if (precision, backend) not in VARIANTS:
             return False
+        if self.branches:
+            return self.has_fused(dict.fromkeys(self.branches, Way(precision, backend)))
         try:
-            return self.is_whole(precision, backend)
+            self.variant(precision, backend)
         except NotPrepared:
             return False
+        return True
 
     def is_whole(self, precision: str = "fp32", backend: str = "any") -> bool:
         """Return whether an ensemble's branches are those that it was made with; any other model is whole.
@@ -145,6 +148,9 @@ class PreparedModel:
     def fused(self, ways: Ways) -> Manifest:
         """Return the manifest of an ensemble whose branches run in these ways.
 
+        What the branches said of the gate's photos judges it, at today's threshold and fusion. Where that was not kept,
+        the judgement counts that was made with a precision for all of them.
+
         Raises:
             DetectorConfigError: the branches have other names, or a backend has no such precision.
             NotPrepared: a branch is not there in its way, or what they say together was not judged.
@@ -155,18 +161,26 @@ class PreparedModel:
         variants = {name: way.variant for name, way in ways.items()}
         manifests = {name: self.branches[name].variant(*variant)[1] for name, variant in variants.items()}
         precisions = {precision for precision, _ in variants.values()}
-        if len(set(variants.values())) == 1 or precisions == {"fp32"}:  # judged when it was made, or not to be judged
-            variant = next(iter(variants.values()))
-            if not self.is_whole(*variant):
-                raise NotPrepared(f"a branch of {self.variant_folder(*variant)} is not the one that it was judged with")
-            return self.variant(*variant)[1]
-        from detectors.evaluation.answers import EnsembleAnswers, key_of
+        if precisions == {"fp32"}:  # not to be judged
+            return self._whole("fp32", DEFAULT)
+        stored, lack = None, None
+        if len(set(variants.values())) == 1:
+            try:
+                stored = self._whole(*next(iter(variants.values())))
+            except NotPrepared as error:
+                lack = error
+        from detectors.evaluation.answers import judge_again
 
         assert self.config.fusion is not None
-        models = {name: {key_of("fp32", ""): branch_model(self.branches[name].manifest)} for name in ways}
-        for name, variant in variants.items():
-            models[name][key_of(*variant)] = branch_model(manifests[name])
-        gate = EnsembleAnswers.read(self.folder).judge(ways, models, self.manifest, self.config.fusion)
+        plain = {name: branch.manifest for name, branch in self.branches.items()}
+        try:
+            gate = judge_again(self.folder, ways, plain, manifests, self.manifest, self.config.fusion, stored)
+        except NotPrepared as error:
+            if stored is not None:
+                return stored
+            raise lack or error from error
+        if stored is not None:
+            return stored.model_copy(update={"gate": gate})
         update = {
             "precision": next(precision for precision, _ in variants.values() if precision != "fp32"),
             "backend": "+".join(dict.fromkeys(backend for _, backend in variants.values())),
@@ -176,6 +190,17 @@ class PreparedModel:
             "branches": {name: branch_model(one) for name, one in manifests.items()},
         }
         return self.manifest.model_copy(update=update)
+
+    def _whole(self, precision: str, backend: str) -> Manifest:
+        """Return the manifest of an ensemble in a precision for all its branches, as it was made.
+
+        Raises:
+            NotPrepared: it is not there, or a branch is another one by now.
+        """
+        if self.is_whole(precision, backend):
+            return self.variant(precision, backend)[1]
+        folder = self.variant_folder(precision, backend) if precision != "fp32" else self.folder
+        raise NotPrepared(f"a branch of {folder} is not the one that it was judged with")
 
     def has_fused(self, ways: Ways) -> bool:
         """Return whether an ensemble's branches may run in these ways."""
@@ -323,6 +348,8 @@ def _load_ensemble(model: PreparedModel, ways: Ways, options: RunOptions) -> Det
     if not model.is_whole():
         raise NotPrepared(f"a branch of {model.manifest.name} is not the one that it was prepared with")
     manifest = model.fused(ways)
+    if doubt := manifest.gate_doubt:
+        log.warning("%s in %s was %s", manifest.name, manifest.precision, doubt)
     branches = load_branches(model.branches, ways, options)
     return Ensemble(manifest, branches, fusion, model.config.fallbacks, options, ways)
 

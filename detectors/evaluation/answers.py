@@ -3,6 +3,7 @@
 They are asked once, when the precisions are made: whether any combination of them may be served is arithmetic then.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -12,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from detectors.base import Ways
+from detectors.base import Ways, ways_in_words
 from detectors.errors import ModelError, NotPrepared
 from detectors.evaluation.estimates import reward_of
 from detectors.files import write_safely
 from detectors.models.calibration import Fusion, Share
 from detectors.models.documents import faults
-from detectors.models.manifest import BranchModel, Gate, LabelledFigures, Manifest
+from detectors.models.manifest import BranchModel, Gate, LabelledFigures, Manifest, branch_model
 
 FILE = "answers.json"  # in the folder of the ensemble in fp32
 FP32 = "fp32"
@@ -94,8 +95,7 @@ class EnsembleAnswers(_Part):
         """Read those in an ensemble's folder.
 
         Raises:
-            NotPrepared: there are none.
-            ModelError: they can't be read.
+            NotPrepared: there are none that can be read.
         """
         path = folder / FILE
         try:
@@ -104,26 +104,39 @@ class EnsembleAnswers(_Part):
             raise NotPrepared(f"{folder} holds no {FILE}: `roadwork-miner export --precision` writes it") from error
         except (OSError, ValidationError) as error:
             reason = faults(error) if isinstance(error, ValidationError) else error.strerror or error
-            raise ModelError(f"{path} can't be read: {reason}") from error
+            raise NotPrepared(f"{path} can't be read: {reason}") from error
+
+    @property
+    def variants(self) -> set[str]:
+        """The variants that any branch was asked in, but for fp32."""
+        return {variant for each in self.branches.values() for variant in each} - {FP32}
+
+    def is_of(self, photos: str, labels: Sequence[bool] | None) -> bool:
+        """Return whether they are answers to photos of this sum, with these labels."""
+        return (self.photos, self.labels) == (photos, None if labels is None else list(labels))
 
     def add_to(self, folder: Path) -> None:
         """Write them into an ensemble's folder, beside those to the same photos that are there; others go.
+
+        What was said of made pictures takes the place of nothing that was said of an operator's photos.
 
         Raises:
             OSError: the folder does not take them.
         """
         try:
             known = type(self).read(folder)
-        except ModelError:  # none, or of another version
+        except NotPrepared:  # none, or of another version
             known = self
+        if self.made_pictures and not known.made_pictures:
+            return
         merged = self
-        if (known.photos, known.labels) == (self.photos, self.labels):
+        if known.is_of(self.photos, self.labels):
             branches = {name: known.branches.get(name, {}) | each for name, each in self.branches.items()}
             update = {"branches": branches, "max_flips": min(known.max_flips, self.max_flips)}
             merged = self.model_copy(update=update)
         write_safely(folder / FILE, merged.model_dump_json(indent=1).encode())
 
-    def judge(self, ways: Ways, models: Models, fp32: Manifest, fusion: Fusion) -> Gate:
+    def compare(self, ways: Ways, models: Models, fp32: Manifest, fusion: Fusion) -> Gate:
         """Compare what the branches say together in these ways with what they say in fp32, mapped as it will be sent.
 
         Nothing runs, so that the gate has no times: its speed counts as not measured.
@@ -136,21 +149,32 @@ class EnsembleAnswers(_Part):
 
         Raises:
             NotPrepared: a branch was not asked about these photos in this way, or was another one.
-            ModelError: too many photos are on the other side of the threshold.
         """
         plain = self._fused(dict.fromkeys(ways, FP32), models, fp32, fusion)
         faster = self._fused({name: key_of(*way.variant) for name, way in ways.items()}, models, fp32, fusion)
         largest, mean = differences(plain, faster)
-        found = Gate(
+        return Gate(
             recipe="", kept_fp32=[], pictures=len(plain), max_difference=largest, mean_difference=mean,
             flips=flips(plain, faster, fp32.threshold), seconds=0.0, seconds_fp32=0.0,
             labelled=labelled(plain, faster, self.labels, fp32.threshold), made_pictures=self.made_pictures,
-            answers=(float(plain.min()), float(plain.max())), others=1.0,
+            answers=(float(plain.min()), float(plain.max())), others=1.0, threshold=fp32.decides_at,
         )  # fmt: skip
-        if found.flips > self.max_flips:
+
+    def admit(self, found: Gate, before: float = 0.0) -> Gate:
+        """Return what a comparison found, if not too many photos changed sides.
+
+        Args:
+            found: by `compare`.
+            before: the share that was let through when this was made, which more lax answers may have been.
+
+        Raises:
+            ModelError: too many photos are on the other side of the threshold.
+        """
+        most = max(self.max_flips, before)
+        if found.flips > most:
             raise ModelError(
                 f"{found.flips:.1%} of the pictures are on the other side of the threshold once the branches are "
-                f"fused, and at most {self.max_flips:.1%} may be"
+                f"fused, and at most {most:.1%} may be"
             )
         return found
 
@@ -163,6 +187,52 @@ class EnsembleAnswers(_Part):
             each[name] = np.array(found.probabilities)
         fused = fusion(each)
         return fused if fp32.calibration is None else fp32.calibration(fused)
+
+
+def take_over(folder: Path, new: Path) -> None:
+    """Copy an ensemble's answers into the folder that takes its place; else those of the last one of another fusion.
+
+    Whoever judges by them compares the branches.
+    """
+    found = [path for path in folder.parent.glob(f"*/{FILE}") if path.parent != new]
+    if found:
+        shutil.copyfile(max(found, key=lambda path: (path.parent == folder, path.stat().st_mtime)), new / FILE)
+
+
+def judge_again(
+    folder: Path, ways: Ways, plain: Mapping[str, Manifest], faster: Mapping[str, Manifest], fp32: Manifest,
+    fusion: Fusion, stored: Manifest | None,
+) -> Gate:  # fmt: skip
+    """Judge what an ensemble's branches say together by what was kept in its folder, at today's threshold and fusion.
+
+    Args:
+        folder: of the ensemble in fp32.
+        ways: of the branches.
+        plain: the branches' in fp32.
+        faster: the branches' in these ways.
+        fp32: the ensemble's.
+        fusion: makes one of the branches' probabilities.
+        stored: the ensemble's in this precision, as it was made; its times stay. None: it was made in parts.
+
+    Raises:
+        NotPrepared: nothing was kept, or of other photos or models.
+        ModelError: too many photos are on the other side of the threshold.
+    """
+    answers, made = EnsembleAnswers.read(folder), stored.gate if stored is not None else None
+    models = {
+        name: {FP32: branch_model(plain[name]), key_of(*way.variant): branch_model(faster[name])}
+        for name, way in ways.items()
+    }
+    found = answers.compare(ways, models, fp32, fusion)
+    try:
+        answers.admit(found, made.flips if made is not None else 0.0)
+    except ModelError as error:
+        words = ways_in_words(ways)
+        raise ModelError(f"{words}: {error}; `roadwork-miner export --precision --pictures` makes it anew") from error
+    if made is None:
+        return found
+    kept = ("recipe", "kept_fp32", "seconds", "seconds_fp32", "others")
+    return found.model_copy(update={name: getattr(made, name) for name in kept})
 
 
 def key_of(precision: str, backend: str) -> str:

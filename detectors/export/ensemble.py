@@ -8,6 +8,7 @@ from pathlib import Path
 from detectors.base import Detector, RunOptions, Way
 from detectors.console import NO_STEPS, Steps
 from detectors.ensemble import Ensemble
+from detectors.evaluation.answers import take_over
 from detectors.load import PreparedModel, is_prepared, load_branches
 from detectors.models.config import DetectorConfig
 from detectors.models.manifest import Manifest, Output, Parity, Source, branch_model, sha256
@@ -83,6 +84,7 @@ def prepare_ensemble(
         known = _answer(draft, branches, config)
         draft.model_copy(update={"known_answer": known}).write(partial)
         keep_calibration(folder, partial)
+        take_over(folder, partial)
         move_into_place(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

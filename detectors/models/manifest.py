@@ -148,6 +148,7 @@ class Gate(_Part):
     answers: tuple[float, float] | None = None  # the least and the largest of fp32's over these pictures
     others: Share | None = None  # of the CPU's time that other programs had while it was timed; None: nobody looked
     merging: TokenMerging | None = None  # of tokens, where it was done
+    threshold: Share | None = None  # of the model's own answers, that it was judged at; None: nobody noted it
 
     @property
     def speed(self) -> float | None:
@@ -200,6 +201,21 @@ class Manifest(_Part):
     calibration: Calibration | None = None  # of the fp32 folder alone; its faster variants take it over
     branches: dict[str, BranchModel] | None = None  # of an ensemble; of its faster variant, those of its branches
     made_with: dict[str, str]  # package -> version
+
+    @property
+    def decides_at(self) -> float:
+        """What the model's own answer has to be above to count as roadwork, before any map."""
+        return self.calibration.threshold if self.calibration is not None else self.threshold
+
+    @property
+    def gate_doubt(self) -> str:
+        """Why the judgement of a faster precision counts no more, or nothing."""
+        if self.gate is None or self.gate.threshold in (None, self.decides_at):
+            return ""
+        return (
+            f"judged at the threshold {self.gate.threshold:.3f}, and {self.decides_at:.3f} counts now: "
+            f"`roadwork-miner export --precision {self.precision} --pictures FOLDER` judges it again"
+        )
 
     @classmethod
     def read(cls, folder: Path) -> Self:

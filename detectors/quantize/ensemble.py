@@ -3,11 +3,12 @@
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from detectors.base import Judgement, Way
-from detectors.errors import ModelError
+from detectors.errors import ModelError, NotPrepared
 from detectors.evaluation.answers import BranchAnswers, EnsembleAnswers, key_of, sum_of
 from detectors.load import PreparedModel, load_branches
 from detectors.machine import others, spent
@@ -16,7 +17,8 @@ from detectors.models.config import DetectorConfig
 from detectors.models.manifest import NAME, Gate, Manifest, branch_model
 from detectors.models.store import move_into_place
 from detectors.photos.image import decode
-from detectors.quantize.quantize import PrecisionRequest, make_faster
+from detectors.quantize.gate import judged_variant
+from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest, make_faster, stays, was_judged_on_photos
 from detectors.quantize.token_axes import NoTokens, read_tokens
 from detectors.registry import DEFAULT
 
@@ -26,13 +28,19 @@ def make_faster_ensemble(config: DetectorConfig, order: PrecisionRequest) -> Pat
 
     What each branch says of the photos is kept, so that any combination of their variants can be judged by it. A
     branch whose tokens can't be merged, as it has none, stays dense in this variant: the others gain nonetheless.
+    What an operator's photos have judged is not made anew by made pictures.
 
     Raises:
         ModelError: a branch has no such variant, no branch has tokens, or too many of the fused answers change sides.
     """
     precision, backend = order.precision, order.backend
-    model = PreparedModel.find(config, order.models_dir, ())
+    model = PreparedModel.find(config, order.models_dir, [(precision, backend)])
     manifest, target = model.manifest, model.variant_folder(precision, backend)
+    if order.photos.made and was_judged_on_photos(target, manifest):
+        with suppress(NotPrepared):  # a branch is another one by now
+            judged_variant(model, precision, backend)
+            order.progress(stays(target))
+            return target
     (target / NAME).unlink(missing_ok=True)  # of other variants than those that come now
     dense = _dense_branches(model) if order.merge is not None else {}
     for name, branch in model.branches.items():
@@ -55,6 +63,42 @@ def make_faster_ensemble(config: DetectorConfig, order: PrecisionRequest) -> Pat
     )
     _put(made, target)
     return target
+
+
+def word_of_answers(
+    config: DetectorConfig, models_dir: Path, photos: CalibrationPhotos, precision: str, backends: Sequence[str]
+) -> str:
+    """Say what these photos change in which variants of an ensemble's branches may be combined; empty: nothing.
+
+    Args:
+        config: of the ensemble.
+        models_dir: holds the folders of models.
+        photos: to judge by.
+        precision: that is made with them.
+        backends: for which it is.
+    """
+    try:
+        known = EnsembleAnswers.read(PreparedModel.find(config, models_dir, ()).folder)
+    except NotPrepared:
+        return ""
+    _, judged = photos.split()
+    if known.is_of(sum_of(judged.data), judged.labels):
+        return ""
+    made = {key_of(precision, backend) for backend in backends}
+    if photos.made and not known.made_pictures:
+        alone = ", ".join(sorted(made - known.variants))
+        return alone and (
+            f"no photos: what the branches said of yours stays, and {alone} is combined with none of "
+            f"{', '.join(sorted(known.variants))} until --pictures FOLDER judges all by the same photos"
+        )
+    again = [variant.rpartition("-") for variant in sorted(known.variants - made)]
+    commands = ", ".join(
+        f"`roadwork-miner export --precision {kind} --backend {backend} --pictures FOLDER`"
+        for kind, _, backend in again
+    )
+    return "other photos than before: what the branches said of those goes" + (
+        f"; to be combined with what is made now, the others are judged again by {commands}" if again else ""
+    )
 
 
 def _dense_branches(model: PreparedModel) -> dict[str, str]:
@@ -116,7 +160,7 @@ def _judge(model: PreparedModel, order: PrecisionRequest) -> Gate:
     except OSError as error:
         raise ModelError(f"{model.folder} can't be written: {error.strerror or error}") from error
     try:
-        judged = answers.judge(dict.fromkeys(model.branches, faster), models, model.manifest, fusion)
+        judged = answers.admit(answers.compare(dict.fromkeys(model.branches, faster), models, model.manifest, fusion))
     except ModelError as error:
         raise ModelError(f"{order.precision} for {order.backend}: {error}") from error
     gates = [(name, branch.manifest.gate) for name, branch in asked[faster].items() if branch.manifest.gate is not None]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.base import Backend, ModelFiles, RunOptions
+from detectors.base import Backend, ModelFiles, RunOptions, Way
 from detectors.evaluation.answers import differences, flips, labelled
 from detectors.load import PreparedModel
 from detectors.machine import LOUD, others, spent
@@ -58,12 +58,24 @@ def of_precision(model: PreparedModel, precision: str) -> list[str]:
     ]
 
 
+def judged_variant(model: PreparedModel, precision: str, backend: str) -> Manifest:
+    """Return the manifest of a faster precision with its gate; of an ensemble, as it is judged today.
+
+    Raises:
+        NotPrepared: it is not there, or a branch is another one by now.
+        ModelError: too many of an ensemble's answers are on the other side of today's threshold.
+    """
+    if model.branches:
+        return model.fused(dict.fromkeys(model.branches, Way(precision, backend)))
+    return model.variant(precision, backend)[1]
+
+
 def measured_best(model: PreparedModel, precision: str) -> str | None:
     """Return the backend whose variant was the best when they were made; None where there is none."""
     gates = {
         backend: gate
         for backend in of_precision(model, precision)
-        if (gate := model.variants[precision, backend].gate) is not None
+        if (gate := judged_variant(model, precision, backend).gate) is not None
     }
     if not gates:
         return None

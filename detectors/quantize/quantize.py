@@ -172,6 +172,8 @@ class Candidate:
 def make_faster(folder: Path, order: PrecisionRequest) -> Path:
     """Make the faster variant of an fp32 model folder for one backend; return its folder.
 
+    One that an operator's photos have judged is not made anew by made pictures.
+
     Raises:
         ModelError: there is no recipe, or no graph gets through the gate.
     """
@@ -184,9 +186,12 @@ def make_faster(folder: Path, order: PrecisionRequest) -> Path:
         raise ModelError(f"there is no {precision} for the backend {backend!r}")
     if order.merge is not None and (lack := why_too_few(len(order.photos.data), made=order.photos.made)):
         raise ModelError(lack)
+    target = variant_folder(manifest, order.models_dir, precision, backend)
+    if order.photos.made and was_judged_on_photos(target, manifest):
+        order.progress(stays(target))
+        return target
     mapped = with_threshold(manifest, order.threshold)
     fp32 = network_class(manifest.detector)(ModelFiles(folder, mapped, None), backend_class(DEFAULT), order.options)
-    target = variant_folder(manifest, order.models_dir, precision, backend)
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -212,6 +217,20 @@ def make_faster(folder: Path, order: PrecisionRequest) -> Path:
     if BACKENDS[backend].onnxruntime:
         ensure_graph(target, Manifest.read(target))
     return target
+
+
+def was_judged_on_photos(folder: Path, fp32: Manifest) -> bool:
+    """Return whether a faster variant is there that an operator's photos have judged."""
+    try:
+        made = Manifest.read(folder)
+    except ModelError:
+        return False
+    return made.gate is not None and not made.gate.made_pictures and made.output.index == fp32.output.index
+
+
+def stays(folder: Path) -> str:
+    """Say that a variant is not made anew."""
+    return f"{folder.name} was judged on your photos and stays: --pictures FOLDER makes it anew"
 
 
 class _Trial:
@@ -311,6 +330,7 @@ class _Trial:
             made_pictures=self.photos.made,
             answers=(float(self.expected.min()), float(self.expected.max())),
             merging=self.merging,
+            threshold=draft.decides_at,
         )
         return Candidate(detector, folder, judged)
 

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from detectors.errors import ModelError
 from detectors.load import PreparedModel, class_doubt, judged_doubt
 from detectors.machine import allowed_cores
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig, read_config
 from detectors.models.inventory import architecture, faults_of, named, size_of, stored_models
 from detectors.models.manifest import NAME, NO_REFERENCE, Manifest, is_outdated
+from detectors.quantize.gate import judged_variant
 from miner.bench.machine import multiply_adds
 from miner.errors import ConfigurationError
 from miner.inference.plan import plan_of, stored_plan
@@ -98,13 +100,15 @@ def _facts(model: PreparedModel, branch: str, serves: str) -> ModelDescription:
     stored = Manifest.read(model.folder).calibration
     if model.config.threshold is not None and stored is not None:
         doubts.append(f"its calibration ({stored.threshold:.3f}) is passed over: the YAML file has a threshold")
+    if not branch:  # of a branch, what all say together counts
+        doubts += _gate_doubts(model)
     parts, graph = list(_parts(model)), model.folder / MODEL_FILE
     return ModelDescription(
         name=manifest.name, revision=manifest.revision, detector=manifest.detector, branch=branch, serves=serves,
         architecture=architecture(model.folder), source=manifest.source.origin,
         source_revision=manifest.source.revision, labels=manifest.output.labels,
         roadwork=model.roadwork, doubts=[doubt for doubt in doubts if doubt],
-        threshold=calibration.threshold if calibration is not None else manifest.threshold,
+        threshold=manifest.decides_at,
         temperature=calibration.temperature if calibration is not None else 1.0,
         calibration=f"threshold in {model.config.path.name}" if model.config.threshold is not None
         else "" if evidence is None else (
@@ -117,6 +121,17 @@ def _facts(model: PreparedModel, branch: str, serves: str) -> ModelDescription:
         known_answer=manifest.known_answer, made_with=manifest.made_with,
         multiply_adds=multiply_adds(graph) if graph.is_file() and not parts[0].fault else 0, parts=parts,
     )  # fmt: skip
+
+
+def _gate_doubts(model: PreparedModel) -> Iterator[str]:
+    """Yield why the judgement of a faster precision that is there does not count."""
+    for precision, backend in model.variants:
+        try:
+            doubt = judged_variant(model, precision, backend).gate_doubt
+        except ModelError as error:
+            doubt = str(error)
+        if doubt:
+            yield f"{precision} for {backend}: {doubt}"
 
 
 def _parts(model: PreparedModel) -> Iterator[PartView]:

@@ -22,7 +22,7 @@ from detectors.models.manifest import Gate, Manifest, Precision
 from detectors.models.sources import model_folder, variant_folder
 from detectors.models.store import store_spread
 from detectors.photos.labelled import is_labelled
-from detectors.quantize.gate import compare, doubts, measured_best, of_precision, speed_in_words
+from detectors.quantize.gate import compare, doubts, judged_variant, measured_best, of_precision, speed_in_words
 from detectors.registry import BACKENDS, DEFAULT, MERGED, VARIANTS, backend_class, network_class
 from miner.bench.subject import own_pictures
 from miner.cli.training import read_labelled, say_left_out
@@ -172,7 +172,7 @@ def prepare_faster(
         ConfigurationError: a package is missing, or there are too few photos to merge tokens by.
         CouldNotStart: nothing gets through the gate.
     """
-    from detectors.quantize.ensemble import make_faster_ensemble
+    from detectors.quantize.ensemble import make_faster_ensemble, word_of_answers
     from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest, make_faster
     from detectors.quantize.schedule import why_too_few
 
@@ -189,6 +189,8 @@ def prepare_faster(
     if request is not None and (lack := why_too_few(len(photos.data), made=photos.made)):
         raise ConfigurationError(f"{asked}: {lack}: --pictures FOLDER gives them")
     with _steps() as (console, progress):
+        if config.branches is not None and (word := word_of_answers(config, models_dir, photos, precision, installed)):
+            console.print(f"warning: {word}")
         for backend in installed:
             try:
                 order = PrecisionRequest(
@@ -227,7 +229,7 @@ def _compare_backends(
         with library_errors(f"{' and '.join(folders)} can't be compared", "--backend makes it for one alone"):
             compare(model.folder, folders, options)
         model = PreparedModel.find(config, models_dir)
-    gates = {backend: model.variants[precision, backend].gate for backend in folders}
+    gates = {backend: judged_variant(model, precision, backend).gate for backend in folders}
     words = [f"{name} {speed_in_words(gate)}, differing by {gate.mean_difference:.1e}"
              for name, gate in gates.items() if gate is not None]  # fmt: skip
     console.print(f"{precision} is served by {measured_best(model, precision)}: {'; '.join(words)}")

@@ -136,10 +136,10 @@ def stored_plan(settings: Settings, model: PreparedModel, cores: int) -> Plan | 
     tuned = read_plan(folders(settings), key_of(model, cores))
     if tuned is None:
         return None
-    if not tuned.branches:
+    if not model.branches:
         return tuned if model.has(tuned.precision, tuned.backend) else None
     try:
-        model.fused(tuned.branches)
+        model.fused(tuned.branches or dict.fromkeys(model.branches, Way(tuned.precision, tuned.backend)))
     except (DetectorConfigError, ModelError) as error:
         log.warning("the plan for %s is not followed (%s): %s", model.manifest.name, tuned.why, error)
         return None

@@ -89,7 +89,7 @@ def test_what_the_branches_say_together_passes_the_gate_too(
             moved, PrecisionRequest("int8", "onnx", models, RunOptions(), CalibrationPhotos([data]), 0.0)
         )
     assert not PreparedModel.find(moved, models).has("int8", "onnx")
-    with pytest.raises(NotPrepared):
+    with pytest.raises(ModelError, match=r"100\.0% of .* branches are fused"):
         load(moved, models, "int8")
 
 

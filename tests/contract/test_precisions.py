@@ -1,5 +1,6 @@
 """Faster precisions: what the gate lets through, and what it does not."""
 
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from typer.testing import CliRunner
 
 from detectors import registry
 from detectors.base import RunOptions
@@ -24,6 +26,7 @@ from detectors.quantize import Inputs, Recipe
 from detectors.quantize.gate import compare
 from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest, make_faster, most_sensitive_layers
 from detectors.quantize.recipes import cpu_has_bf16, dynamic
+from miner.cli import app
 
 STARTER = Path(__file__).resolve().parents[2] / "detectors" / "starter"
 CONFIG = DetectorConfig(model_folder=STARTER, path=STARTER / "starter.yaml")
@@ -188,3 +191,31 @@ def test_bf16_is_for_cpus_that_have_it(tmp_path: Path, flags: str, has: bool) ->
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc" / "cpuinfo").write_text(f"flags : fpu {flags}\n")
     assert cpu_has_bf16(tmp_path) is has
+
+
+def test_what_photos_have_judged_is_made_anew_by_photos_alone(tmp_path: Path) -> None:
+    order = PrecisionRequest("int8", "onnx", tmp_path, RunOptions(), PHOTOS, 0.5)
+    path = make_faster(STARTER, order) / "manifest.json"
+    kept = path.read_bytes()
+    yaml = tmp_path / "mine.yaml"
+    yaml.write_text(f"model_folder: {STARTER}\n")
+    flags = ["--config", str(yaml), "--set", f"MODELS_DIR={tmp_path}", "--set", "IMAGE_DETECTOR_PRECISION=int8"]
+    done = CliRunner().invoke(app, ["models", "download", *flags])
+    assert done.exit_code == 0, done.output
+    assert [folder.name for folder in path.parent.parent.iterdir()] == [path.parent.name], "nothing for OpenVINO either"
+    steps: list[str] = []
+    make_faster(STARTER, replace(order, photos=CalibrationPhotos.by_arithmetic(), progress=Steps(steps.append)))
+    assert [step for step in steps if "--pictures FOLDER" in step] == steps
+    assert path.read_bytes() == kept
+
+    def doubts() -> list[str]:
+        shown = CliRunner().invoke(app, ["models", "show", "--json", *flags])
+        found: list[str] = json.loads(shown.stdout)[0]["doubts"]
+        return [doubt for doubt in found if "judged at the threshold 0.500" in doubt]
+
+    assert not doubts()
+    yaml.write_text(f"model_folder: {STARTER}\nthreshold: 0.35\n")
+    assert len(doubts()) == 1
+    make_faster(STARTER, replace(order, threshold=0.35, max_flips=1.0))
+    assert path.read_bytes() != kept
+    assert not doubts()
