@@ -17,6 +17,7 @@ from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig
 from detectors.models.labels import LABEL_KEY, chosen_index, contradiction, is_by_name
 from detectors.models.manifest import (
+    MAKE_ANEW,
     NAME,
     NO_REFERENCE,
     BranchModel,
@@ -281,11 +282,6 @@ def _load(name: str, model: PreparedModel, backend: str, options: RunOptions, pr
     if config.threshold is not None:
         log.info("%s: what the model says counts as roadwork above %g (threshold)", config.path.name, config.threshold)
     folder, manifest = model.variant(precision, backend)
-    if is_outdated(manifest):
-        log.info(
-            "%s was made by an older exporter, whose graph is slower: export it again, and its faster precisions",
-            folder,
-        )
     original = None
     if BACKENDS[backend].original:
         if config.model_folder is not None or config.onnx_path is not None:
@@ -406,7 +402,33 @@ def remedy(config: DetectorConfig) -> str:
     """Say how another class comes to count."""
     if config.model_folder is not None:
         return "export it again, with roadwork_label: NAME in the YAML file of its original weights"
-    return f"put roadwork_label: NAME into {config.path.name}, then roadwork-miner models download --force"
+    return f"put roadwork_label: NAME into {config.path.name}, then {MAKE_ANEW}"
+
+
+def renewal(model: PreparedModel, precision: str, backend: str, ways: Ways) -> tuple[str, str]:
+    """Say which of the graphs that are served an older exporter made, and what makes them anew; nothing if none.
+
+    Args:
+        model: in the precision and on the backend, or its branches.
+        precision: of all branches that are not in `ways`.
+        backend: the same.
+        ways: of an ensemble's branches.
+    """
+    every, names, cures = Way(precision, backend), [], dict[str, None]()
+    for name, part in (model.branches or {model.manifest.name: model}).items():
+        variant = ways.get(name, every).variant
+        folder, manifest = part.variant(*variant) if part.has(*variant) else (part.folder, part.manifest)
+        if is_outdated(manifest, folder):
+            names.append(name)
+            if is_outdated(part.manifest, part.folder):
+                gone = part.config.model_folder is not None
+                cures[f"{MAKE_ANEW}{' with the YAML file of its original weights' if gone else ''}"] = None
+            if manifest.precision != "fp32":
+                cures[f"roadwork-miner export --precision {manifest.precision} --pictures PHOTOS"] = None
+    if not names:
+        return "", ""
+    words = "an older exporter made the graph of {}: one of today is faster, or its tokens can be merged"
+    return words.format(" and ".join(names)), ", then ".join(sorted(cures, key=lambda cure: MAKE_ANEW not in cure))
 
 
 def is_prepared(config: DetectorConfig, models_dir: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from detectors.backends.ort_cache import ensure_graph
-from detectors.load import PreparedModel, is_prepared, judged_doubt
+from detectors.load import PreparedModel, is_prepared, judged_doubt, renewal
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig, read_config
 from detectors.models.inventory import StoredModel, size_of, stored_models
@@ -54,7 +54,9 @@ def download(
                 entry = BACKENDS.get(manifest.backend)  # none: any can run it
                 if (entry is None or entry.onnxruntime) and MODEL_FILE in manifest.files:
                     ensure_graph(each, manifest)  # another library or machine than the one it was made on, perhaps
-            print(f"{model.folder} is there and whole", file=sys.stderr)
+            outdated = renewal(model, settings.image_detector_precision, settings.image_detector_backend, {})
+            told = (f"{model.folder} is there and whole", ": ".join(filter(None, outdated)))
+            print("; ".join(filter(None, told)), file=sys.stderr)
         else:
             prepare_fp32(settings, force=force)
         for pin in pins(yaml, settings.models_dir):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 from detectors.base import Detector, RunOptions
 from detectors.errors import DetectorConfigError, DetectorError, NotPrepared
-from detectors.load import PreparedModel, load_model
+from detectors.load import PreparedModel, load_model, renewal
 from detectors.machine import allowed_cores
 from detectors.models.config import read_config
 from miner.errors import ConfigurationError, CouldNotStart, StartError
@@ -164,6 +164,9 @@ class ModelLoader:
         options = replace(options, max_pixels=settings.max_image_pixels)
         ways = fitting(plan.branches, options.threads)
         detector = load_model(settings.image_detector, model, plan.backend, options, plan.precision, ways)
+        old, cure = renewal(model, plan.precision, plan.backend, ways)
+        if old:
+            log.info("%s: %s", old, cure)
         self._split = options
         words = f"{replace(plan, branches=ways).runs_on}, {options.slots} × {options.threads} threads ({plan.why})"
         return OpenedModel(detector, time.monotonic() - started, words)
