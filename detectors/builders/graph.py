@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from detectors.builders.numeric import Array
+from detectors.errors import ModelError
 
 OPSET = 20  # the first with Gelu
 IR_VERSION = 10
@@ -37,20 +38,23 @@ class GraphBuilder:
             model.graph.initializer.append(numpy_helper.from_array(self.initializers.pop(initializer), initializer))
         return model
 
-    def linear(self, name: str, value: str, scale: float | Array = 1.0, output: str | None = None) -> str:
-        """Add a product with the weights of a layer, and its bias if it has one; `scale` is of all outputs or each."""
-        weight = self.constant(
-            name + ".weight", np.ascontiguousarray(self.weight(name + ".weight").T * np.float32(scale))
-        )
-        if name + ".bias" not in self.weights:  # qkv_bias: false
+    def linear(
+        self, name: str, value: str, scale: float | Array = 1.0, output: str | None = None, *, has_bias: bool = True
+    ) -> str:
+        """Add a product with the weights of a layer, and its bias; `scale` is of all outputs or each."""
+        kernel = self.weight(name + ".weight")
+        weight = self.constant(name + ".weight", np.ascontiguousarray(kernel.T * np.float32(scale)))
+        if not has_bias:
             return self.node("MatMul", [value, weight], output=output)
         product = self.node("MatMul", [value, weight])
-        bias = self.constant(name + ".bias", self.weight(name + ".bias") * np.float32(scale))
-        return self.node("Add", [product, bias], output=output)
+        bias = self.weight(name + ".bias", kernel.shape[:1])
+        return self.node("Add", [product, self.constant(name + ".bias", bias * np.float32(scale))], output=output)
 
     def norm(self, name: str, value: str, eps: float) -> str:
         """Add a layer normalization along the last axis."""
-        names = [self.constant(f"{name}.{part}", self.weight(f"{name}.{part}")) for part in ("weight", "bias")]
+        gain = self.weight(name + ".weight")
+        bias = self.weight(name + ".bias", gain.shape)
+        names = [self.constant(f"{name}.{part}", one) for part, one in (("weight", gain), ("bias", bias))]
         return self.node("LayerNormalization", [value, *names], axis=-1, epsilon=eps)
 
     def reshape(self, value: str, shape: Sequence[int]) -> str:
@@ -83,6 +87,13 @@ class GraphBuilder:
             self.initializers[name] = value
         return name
 
-    def weight(self, name: str) -> Array:
-        """Return a weight of the checkpoint."""
-        return self.weights[name]
+    def weight(self, name: str, shape: tuple[int, ...] | None = None) -> Array:
+        """Return a weight of the checkpoint.
+
+        Raises:
+            ModelError: it has another shape than the one that is given, which would be stretched in silence.
+        """
+        found = self.weights[name]
+        if shape is not None and found.shape != shape:
+            raise ModelError(f"{name} has the shape {found.shape}, {shape} is needed")
+        return found

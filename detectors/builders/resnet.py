@@ -91,12 +91,11 @@ class ResNet(Architecture):
         return layers.max_pool(value)
 
     def block(self, layers: Any, name: str, value: Any, size: int, width: int, stride: int) -> Any:
-        """Return what a block adds to its input."""
+        """Return what a block adds to its input; inside it ReLU is the activation, whatever config.json says."""
         if self.config.layer_type == "basic":
-            value = self.unit(layers, name + "layer.0", value, stride=stride, act=True)
+            value = layers.activate("relu", self.unit(layers, name + "layer.0", value, stride=stride))
             return self.unit(layers, name + "layer.1", value)
         first, second = (stride, 1) if self.config.downsample_in_bottleneck else (1, stride)
-        # Inside a bottleneck the activation is ReLU, whatever config.json says; so it is in transformers.
         value = layers.activate("relu", self.unit(layers, name + "layer.0", value, stride=first))
         value = layers.activate("relu", self.unit(layers, name + "layer.1", value, stride=second))
         return self.unit(layers, name + "layer.2", value)

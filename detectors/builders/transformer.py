@@ -34,6 +34,8 @@ class EncoderConfig(BaseModel):
     num_hidden_layers: Positive = 12
     num_attention_heads: Positive = 12
     num_channels: Literal[3] = 3
+    image_size: Positive | Annotated[list[Positive], Field(min_length=2, max_length=2)] = 224
+    qkv_bias: bool = True
     layer_norm_eps: Epsilon = 1e-12
     hidden_act: str | None = "gelu"
 
@@ -149,10 +151,10 @@ class VisionTransformer(Architecture):
         """The positions of the checkpoint, shape (tokens, size)."""
         return self.weights[self.names.encoder + self.names.positions].reshape(-1, self.config.hidden_size)
 
-    def linear(self, name: str, value: Array) -> Array:
+    def linear(self, name: str, value: Array, *, has_bias: bool = True) -> Array:
         """Return the product with the weights of a layer, with its bias if it has one."""
         product: Array = value @ self.weights[name + ".weight"].T
-        return product + self.weights[name + ".bias"] if name + ".bias" in self.weights else product
+        return product + self.weights[name + ".bias"] if has_bias else product
 
     def norm(self, name: str, value: Array) -> Array:
         """Return the layer normalization along the last axis."""
@@ -167,7 +169,10 @@ class VisionTransformer(Architecture):
             return value.reshape(len(value), self.config.num_attention_heads, -1).swapaxes(0, 1)
 
         known = self.norm(layer + names.norms[0], tokens)
-        query, key, value = (split(self.linear(layer + name, known)) for name in (names.query, names.key, names.value))
+        query, key, value = (
+            split(self.linear(layer + name, known, has_bias=self.config.qkv_bias))
+            for name in (names.query, names.key, names.value)
+        )
         mixed = softmax(query @ key.swapaxes(1, 2) / np.float32(np.sqrt(query.shape[-1]))) @ value
         added = self.linear(layer + names.mixed, mixed.swapaxes(0, 1).reshape(tokens.shape))
         tokens = tokens + (added * self.weights[layer + names.scales[0]] if names.scales else added)
@@ -208,10 +213,10 @@ class _EncoderGraph(GraphBuilder):
 
     def attention(self, layer: str, queries: str, known: str) -> str:
         names, heads = self.names, self.config.num_attention_heads
-        depth = self.config.hidden_size // heads
-        query = self.linear(layer + names.query, queries, scale=1 / math.sqrt(depth))
-        key = self.linear(layer + names.key, known)
-        value = self.linear(layer + names.value, known)
+        depth, has_bias = self.config.hidden_size // heads, self.config.qkv_bias
+        query = self.linear(layer + names.query, queries, scale=1 / math.sqrt(depth), has_bias=has_bias)
+        key = self.linear(layer + names.key, known, has_bias=has_bias)
+        value = self.linear(layer + names.value, known, has_bias=has_bias)
         split = [1, -1, heads, depth]
         query = self.node("Transpose", [self.reshape(query, split)], perm=[0, 2, 1, 3])
         key = self.node("Transpose", [self.reshape(key, split)], perm=[0, 2, 3, 1])

@@ -3,9 +3,10 @@
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
+import onnx
 
 from detectors.builders.graph import LOGITS, GraphBuilder
 from detectors.builders.numeric import Array, resized
@@ -30,10 +31,22 @@ class PlainViT(VisionTransformer):
 
     graph_name = "plain ViT graph"
     names = WeightNames(encoder="vit.")
+    takes_other_sizes = False  # than config.json's, where there are as many patches
 
     def read_encoder(self, folder: Path) -> EncoderConfig:
         """Read the encoder's shape."""
         return ViTConfig.read(folder)
+
+    def build(self, height: int, width: int) -> onnx.ModelProto:
+        """Build the graph.
+
+        Raises:
+            ModelError: pictures have another size than the network's, which transformers refuses too.
+        """
+        size = self.config.image_size
+        if not self.takes_other_sizes and [height, width] != (size if isinstance(size, list) else [size, size]):
+            raise ModelError(f"the preprocessing gives pictures of {height} × {width} pixels; image_size={size}")
+        return super().build(height, width)
 
     def add_head(self, graph: GraphBuilder, tokens: str) -> None:
         """Add the head of the first token."""
@@ -48,6 +61,7 @@ class DeiT(PlainViT):
     """The DeiT (Touvron et al. 2020, arXiv 2012.12877): a second token, which was taught by another network."""
 
     graph_name = "DeiT graph"
+    takes_other_sizes = True
     names = WeightNames(encoder="deit.", tokens=("embeddings.cls_token", "embeddings.distillation_token"))
 
 
@@ -160,6 +174,7 @@ class SigLIPEncoderConfig(EncoderConfig):
     """The shape of a SigLIP's encoder of pictures."""
 
     layer_norm_eps: Epsilon = 1e-6
+    qkv_bias: Literal[True] = True  # transformers reads no such key here
     hidden_act: str | None = TANH_GELU
 
 

@@ -46,6 +46,7 @@ HARMLESS = {
 UNCHANGED = ("gaussian", "eva", "orthogonal")  # the others begin with another base than the published one
 LABEL_KEYS = ("id2label", "label2id", "num_labels", "label_names", "num_classes")
 CLASSIFIER = "ForImageClassification"  # in the name of its class
+PEFT_PREFIX = "base_model.model."
 TIMM_PREFIX = "timm_model."  # transformers' TimmWrapper has it in its network and not in its files
 
 
@@ -162,9 +163,13 @@ def merge(adapter: Path, base: Path, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class _Parts:
-    """An adapter's weights by the base's names for them: A and B of each layer, and weights as a whole."""
+    """An adapter's weights by the base's names for them: A and B of each layer, and weights as a whole.
+
+    `trained` has the layers' names at the training, which the patterns of ranks and scales are for.
+    """
 
     path: Path
+    trained: dict[str, str] = field(default_factory=dict)
     pairs: dict[str, dict[str, Array]] = field(default_factory=dict)
     whole: dict[str, Stored] = field(default_factory=dict)
 
@@ -172,11 +177,12 @@ class _Parts:
     def read(cls, path: Path, *, is_timm: bool) -> Self:
         parts, weights = cls(path), Weights(path.parent, [path])
         for stored in weights:
-            name = network_name(stored.removeprefix("base_model.model.")).removeprefix(TIMM_PREFIX if is_timm else "")
+            name = network_name(stored.removeprefix(PEFT_PREFIX)).removeprefix(TIMM_PREFIX if is_timm else "")
             if ".original_module." in name:
                 continue  # what stood there before the training
             if found := re.fullmatch(r"(.+)\.lora_([AB])\.weight", name):
                 parts.pairs.setdefault(found[1], {})[found[2]] = weights[stored]
+                parts.trained[found[1]] = stored.removeprefix(PEFT_PREFIX).removesuffix(f".lora_{found[2]}.weight")
             else:
                 plain = re.sub(r"\.(?:modules_to_save|base_layer)(?=\.)", "", name)
                 parts.whole[plain] = _plain(weights.stored(stored))
@@ -207,6 +213,9 @@ def _replace(merged: dict[str, Stored], parts: _Parts, config: AdapterConfig, *,
     strangers = [name for name in parts.whole if name not in merged and not (is_bare and config.saves(name))]
     if strangers:
         raise parts.misfit(f"{some(strangers)} fits no weight of the base model")
+    lost = [name for name in merged if config.saves(name) and name not in parts.whole]
+    if lost:
+        raise parts.misfit(f"{some(lost)} should be in it (modules_to_save={shown(config.modules_to_save)})")
     sizes = set[int]()
     for name, value in parts.whole.items():
         before = merged.get(name)
@@ -223,7 +232,7 @@ def _add(merged: dict[str, Stored], parts: _Parts, config: AdapterConfig) -> Non
     if not parts.pairs and not parts.whole:
         raise parts.misfit("there are no weights in it")
     for module, pair in parts.pairs.items():
-        name, rank = f"{module}.weight", config.rank(module)
+        name, rank = f"{module}.weight", config.rank(parts.trained[module])
         if name not in merged or pair.keys() != {"A", "B"}:
             raise parts.misfit(
                 f"{module}.lora_{min(pair)}.weight fits no weight of the base model, or has no other half"
@@ -234,7 +243,7 @@ def _add(merged: dict[str, Stored], parts: _Parts, config: AdapterConfig) -> Non
             if value.shape != wanted[half]:
                 raise parts.misfit(f"{module}.lora_{half}.weight has the shape {value.shape}, {wanted[half]} is needed")
         product = pair["B"].reshape(-1, rank) @ pair["A"].reshape(rank, -1)
-        merged[name] = weight + np.float32(config.scale(module)) * product.reshape(weight.shape)
+        merged[name] = weight + np.float32(config.scale(parts.trained[module])) * product.reshape(weight.shape)
 
 
 def _classifiers(values: Mapping[str, Any]) -> list[str]:

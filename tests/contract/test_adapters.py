@@ -224,6 +224,28 @@ def test_names_and_numbers_of_other_versions_of_peft_are_the_same_model(home: Pa
     )
 
 
+def test_patterns_are_for_the_names_at_the_training(tmp_path: Path) -> None:
+    """Those of transformers 5 are others than the base's are here."""
+    base = make_vit(tmp_path / "base")
+    wrapped = adapt(
+        base, tmp_path / "adapter", **ATTENTION, alpha_pattern={"query": 64}, rank_pattern={r"layer\.0\..*value": 2}
+    )
+    newer = {"encoder.layer": "layers", "attention.attention.query": "attention.q_proj",
+             "attention.attention.value": "attention.v_proj"}  # fmt: skip
+
+    def renamed(name: str) -> str:
+        for old, new in newer.items():
+            name = name.replace(old, new)
+        return name
+
+    rewrite(tmp_path / "adapter", lambda tensors: {renamed(name): value for name, value in tensors.items()})
+    settle(tmp_path / "adapter", alpha_pattern={"q_proj": 64}, rank_pattern={r"layers\.0\..*v_proj": 2})
+    merge(tmp_path / "adapter", base, tmp_path / "merged")
+    merged, expected = load_file(tmp_path / "merged" / WEIGHTS_FILE), wrapped.merge_and_unload().state_dict()
+    for name, value in merged.items():
+        np.testing.assert_allclose(value, expected[name], atol=1e-5, rtol=1e-5, err_msg=name)
+
+
 def test_a_base_without_a_head_gets_that_of_the_adapter(tmp_path: Path) -> None:
     """As in peft's own guide: a ViT that was published as features, without `vit.` before its names."""
     from transformers import AutoModel
@@ -347,6 +369,7 @@ WEIGHTS: dict[str, tuple[dict[str, tuple[int, ...] | None], str]] = {
     ),
     "a whole weight of another network": ({f"{PREFIX}x.bias": (2,)}, "x.bias"),
     "an embedding's": ({f"{QUERY}embedding_A": (8, 2)}, "lora_embedding_A"),
+    "no head, which was trained": ({f"{PREFIX}classifier.weight": None}, "classifier.weight should"),
     "half a pair": ({f"{QUERY}A.weight": None}, "lora_B"),
     "another width": ({f"{QUERY}A.weight": (8, 32)}, r"\(8, 32\)"),
     "another rank": ({f"{QUERY}B.weight": (64, 4)}, r"\(64, 4\)"),

@@ -39,6 +39,10 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "efficientnet": ("EfficientNet", BLOCKS),
     "resnet": ("ResNet", STAGES | {"embedding_size": 8}),
     "resnet of basic layers": ("ResNet", STAGES | {"embedding_size": 16, "layer_type": "basic"}),
+    "resnet of basic layers with silu": (
+        "ResNet",
+        STAGES | {"embedding_size": 8, "layer_type": "basic", "hidden_act": "silu"},
+    ),
     "resnet that halves early": (
         "ResNet",
         STAGES | {"downsample_in_first_stage": True, "downsample_in_bottleneck": True, "hidden_act": "gelu"},

@@ -191,10 +191,8 @@ def test_every_weight_that_is_missing_is_named(kind: Kind, folder: Path, tmp_pat
     weights = load_file(folder / WEIGHTS_FILE)
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    unused = ("mask_token", ".head.", "distillation_classifier.b", "pooler")
+    unused = ("mask_token", ".head.", "pooler")
     for name in [name for name in weights if "layer.0" not in name and "layers.0" not in name]:
-        if name.endswith(".bias") and "norm" not in name and "patch" not in name:
-            continue  # a linear layer may have none
         rest = {other: value for other, value in weights.items() if other != name}
         save_file(rest, tmp_path / WEIGHTS_FILE, metadata={"format": "pt"})
         if any(part in name for part in unused):
@@ -209,6 +207,33 @@ def test_a_size_that_the_positions_do_not_fit_is_refused(name: str, tmp_path: Pa
     folder = make(KINDS[name]._replace(height=128, width=112), tmp_path / "model")
     with pytest.raises(ModelError, match=r"8×7 patches; .* 15|9×8 patches; .* 25"):
         export(folder, tmp_path / "models")
+
+
+def test_as_many_patches_in_another_shape_are_refused_as_transformers_does(tmp_path: Path) -> None:
+    folder = make(KINDS["vit"]._replace(height=80, width=48), tmp_path / "model")
+    with pytest.raises(ModelError, match=r"80 × 48 pixels; image_size=\[48, 80\]"):
+        network_of(folder).build(80, 48)
+    with pytest.raises(ValueError, match=r"80\*48"):
+        load_transformers(folder)(torch.zeros(1, 3, 80, 48))
+
+
+def test_biases_that_config_json_denies_do_not_count(tmp_path: Path) -> None:
+    folder = make(KINDS["vit without bias"], tmp_path / "model")
+    weights = load_file(folder / WEIGHTS_FILE)
+    kernels = [name for name in weights if re.search(r"(query|key|value)\.weight$", name)]
+    biases = {name.replace("weight", "bias"): torch.ones(len(weights[name])) for name in kernels}
+    save_file(weights | biases, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    assert len(biases) == 6
+    assert_both_agree_with_torch(folder, 64, 64)
+
+
+@pytest.mark.parametrize("name", ["classifier.bias", "vit.layernorm.bias", "vit.encoder.layer.1.output.dense.bias"])
+def test_a_single_number_in_place_of_many_is_refused(name: str, tmp_path: Path) -> None:
+    folder = make(KINDS["vit"], tmp_path / "model")
+    weights = load_file(folder / WEIGHTS_FILE)
+    save_file(weights | {name: weights[name][:1].clone()}, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=rf"{re.escape(name)} has the shape \(1,\)"):
+        network_of(folder).build(48, 80)
 
 
 def test_positions_that_are_no_square_are_refused(tmp_path: Path) -> None:

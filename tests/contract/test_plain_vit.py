@@ -90,5 +90,5 @@ def test_a_size_that_the_positions_do_not_fit_is_refused(vit: Path, tmp_path: Pa
         (tmp_path / path.name).write_bytes(path.read_bytes())
     processor = tmp_path / "preprocessor_config.json"
     processor.write_text(json.dumps(json.loads(processor.read_text()) | {"size": {"height": 256, "width": 256}}))
-    with pytest.raises(ModelError, match=r"16×16 patches; .* 196"):
+    with pytest.raises(ModelError, match=r"256 × 256 pixels; image_size=224"):
         prepare("ViT", DetectorConfig(hf_repo=str(tmp_path), path=tmp_path / "x.yaml"), tmp_path / "models")
