@@ -80,3 +80,14 @@ def test_the_weights_that_config_json_names_are_fetched_and_read(tmp_path: Path)
         done = download(tmp_path, hub)
     assert done.returncode == 0, done.stderr
     assert "best.safetensors" in hub.fetched
+
+
+def test_a_repository_as_transformers_5_saves_a_processor_of_several_parts_is_fetched(tmp_path: Path) -> None:
+    folder = write_stored_vit(tmp_path / "vit")
+    own = {path.name: path.read_bytes() for path in folder.iterdir()}
+    processor = json.loads(own.pop("preprocessor_config.json"))
+    whole = {"image_processor": processor, "processor_class": "SomeProcessor"}
+    with serving(Hub(own | {"processor_config.json": json.dumps(whole).encode()})) as hub:
+        done = download(tmp_path, hub)
+    assert done.returncode == 0, done.stderr
+    assert sorted(hub.fetched) == sorted([*own, "processor_config.json"])
