@@ -114,6 +114,9 @@ def make_graph(folder: Path, manifest: Manifest) -> None:
             "session.optimized_model_external_initializers_file_name", MODEL_FILE + ".data"
         )
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+        # Without `session.save_external_prepacked_constant_initializers`: two processes of a ViT-base would share
+        # 330 MB (85 in int8) and load in 0.3 s of CPU time in place of 0.5. But the sum of the file, twice as large,
+        # takes 0.7 s in place of 0.35, so that the first answer comes later; and one process is as large either way.
         onnxruntime.InferenceSession(os.fspath(folder / MODEL_FILE), options, providers=["CPUExecutionProvider"])
         sums = {path.name: sha256(path) for path in partial.iterdir()}
         (partial / SUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
