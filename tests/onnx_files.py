@@ -62,7 +62,8 @@ def make_onnx(
     ]
     now = "logits"
     if last:
-        nodes.append(helper.make_node(last, [now], ["last"], domain=domain))
+        own = {"classlabels_int64s": list(range(classes))} if last == "ZipMap" else {}
+        nodes.append(helper.make_node(last, [now], ["last"], domain="ai.onnx.ml" if own else domain, **own))
         now = "last"
     if row:
         weights["row"] = np.array(row, np.int64)
@@ -70,6 +71,10 @@ def make_onnx(
         now = "shaped"
     number = kind if real else TensorProto.FLOAT
     outputs = [helper.make_tensor_value_info(now, number, None)]
+    if last == "ZipMap":
+        share = helper.make_tensor_type_proto(number, None)
+        kind_of_map = helper.make_sequence_type_proto(helper.make_map_type_proto(TensorProto.INT64, share))
+        outputs = [helper.make_value_info(now, kind_of_map)]
     if more:
         outputs.insert(0, helper.make_tensor_value_info("features", number, None))
     graph = helper.make_graph(
@@ -77,6 +82,7 @@ def make_onnx(
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )  # fmt: skip
     imports = [helper.make_opsetid("", opset)] + [helper.make_opsetid(domain, 1)] * bool(domain)
+    imports += [helper.make_opsetid("ai.onnx.ml", 3)] * (last == "ZipMap")
     model = helper.make_model(graph, opset_imports=imports, ir_version=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"save_as_external_data": True, "location": separate, "size_threshold": 0}

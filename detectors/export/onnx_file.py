@@ -18,7 +18,7 @@ from detectors.export.export import MAX_DIFFERENCE, Exporter
 from detectors.models import MODEL_FILE
 from detectors.models.config import unit
 from detectors.models.documents import LFS_POINTER, shown, some
-from detectors.models.hf_config import PROCESSOR_FILE
+from detectors.models.hf_config import MAX_SIDE, PROCESSOR_FILE
 from detectors.models.labels import refuse_constant
 from detectors.models.manifest import NO_REFERENCE, Output, Parity
 from detectors.models.processors import ULTRALYTICS
@@ -29,6 +29,16 @@ from detectors.photos.image import decode
 MOST_BYTES = 2**31 - 1  # bytes that protobuf reads
 KNOWN_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}  # of operators that onnxruntime brings
 SUMS_TO = 1e-3  # from 1
+SHAPERS = {
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Identity",
+    "Cast",
+    "Transpose",
+}  # no number is another by them
+LINEAR = {"Gemm", "MatMul", "Conv", "Add"}  # a network's last layer
 HALF_DIFFERENCE = 10 * MAX_DIFFERENCE  # of a graph in 16 bits, which is served in 32
 AGAIN = "export it again, with an opset that this onnxruntime knows and without operators of your own"
 Array = NDArray[np.float32]
@@ -85,8 +95,9 @@ class OnnxFileExporter(Exporter):
         """Compare with the file as it was, and look whether its numbers can be what `output` says."""
         arrays = [exported.preprocessing(decode(photo)) for photo in photos]
         ours = [exported.backend.run(array) for array in arrays]
-        self._check_values(np.concatenate(ours).astype(np.float64))
-        chosen = self._output_of(_read(self.original).graph, self._run(arrays[0]))
+        graph = _read(self.original).graph
+        chosen = self._output_of(graph, self._run(arrays[0]))
+        self._check_values(np.concatenate(ours).astype(np.float64), _last_operator(graph, chosen))
         theirs = [self._run(array)[chosen].astype(np.float32).reshape(1, -1) for array in arrays]
         pairs = zip(ours, theirs, strict=True)
         differences = [abs(exported.probability(one) - exported.probability(other)) for one, other in pairs]
@@ -103,8 +114,11 @@ class OnnxFileExporter(Exporter):
             mean_difference=sum(differences) / len(differences),
         )
 
-    def _check_values(self, rows: NDArray[np.float64]) -> None:
-        """Refuse numbers that are not what `output` says, on any of the pictures."""
+    def _check_values(self, rows: NDArray[np.float64], last: str) -> None:
+        """Refuse numbers that are not what `output` says, on any of the pictures.
+
+        A single number may lie within 0 and 1 by chance: what the graph ends in decides then.
+        """
         if not np.isfinite(rows).all():
             raise ModelError(f"{self.original.name} has no number for a picture: its output is not finite")
         is_single = rows.shape[1] == 1
@@ -119,10 +133,15 @@ class OnnxFileExporter(Exporter):
                 f"output=probability: {said}, and probabilities are from 0 to 1 and add up to 1: "
                 f"output: logits is right where the graph ends before its softmax or sigmoid"
             )
-        if self.config.output == "logits" and are_shares:
+        if self.config.output == "logits" and are_shares and not (is_single and last in LINEAR):
             raise DetectorConfigError(
-                f"output=logits: {said}, as probabilities do: output: probability is right where the graph ends in a "
-                f"softmax or sigmoid"
+                f"output=logits: {said}, as probabilities do, and the graph ends in {last}: output: probability is "
+                f"right where that is its softmax or sigmoid"
+                + ("; of logits that lie there by chance, let the graph end in a Sigmoid" if is_single else "")
+            )
+        if self.config.output == "probability" and is_single and last in LINEAR:
+            raise DetectorConfigError(
+                f"output=probability: {said}, but the graph ends in {last}, without a sigmoid: output: logits is right"
             )
         if is_single and self.config.output == "probability" and (rows == 1).all():
             refuse_constant(self.config.labels or [], "softmax")
@@ -180,9 +199,17 @@ class OnnxFileExporter(Exporter):
     def _output_of(self, graph: Any, outputs: Sequence[NDArray[Any]]) -> int:
         """Return which output has one number for each label."""
         count = len(self.config.labels or [])
-        found = [number for number, one in enumerate(outputs) if one.dtype.kind == "f" and _is_row(one.shape, count)]
+        arrays = {number: one for number, one in enumerate(outputs) if isinstance(one, np.ndarray)}
+        found = [number for number, one in arrays.items() if one.dtype.kind == "f" and _is_row(one.shape, count)]
+        others = [one for number, one in enumerate(self._session.get_outputs()) if number not in arrays]
+        if not found and others:
+            raise DetectorConfigError(
+                f"{self.original.name}: its output {shown(others[0].name)} is {others[0].type}, as scikit-learn's "
+                f"ZipMap makes it, and an array with a number for each label is needed: export it without: "
+                f"options={{'zipmap': False}} of skl2onnx's to_onnx, zipmap=False of onnxmltools"
+            )
         if len(found) != 1:
-            names = [f"{one.name} {list(value.shape)}" for one, value in zip(graph.output, outputs, strict=True)]
+            names = [f"{graph.output[number].name} {list(one.shape)}" for number, one in arrays.items()]
             raise DetectorConfigError(
                 f"labels={shown(self.config.labels)}: {len(found) or 'no'} outputs of {self.original.name} have "
                 f"{count} numbers; one is needed: its outputs are {some(names)}"
@@ -208,6 +235,11 @@ class OnnxFileExporter(Exporter):
                     f"to before the crop is needed (pixels)"
                 )
             edge = int(height / config.crop) if config.crop <= 1 else int(config.crop)
+            if edge > MAX_SIDE:
+                raise DetectorConfigError(
+                    f"crop={config.crop:g}: the shorter side would be resized to {edge} pixels before the crop, and "
+                    f"{MAX_SIDE} are allowed: a share of {height / MAX_SIDE:.3g} to 1 of an input of {height}"
+                )
             if edge < max(height, width):
                 raise DetectorConfigError(f"crop={config.crop:g}: an input of {height} × {width} pixels is larger")
             resized = {"shortest_edge": edge}
@@ -287,6 +319,15 @@ def _keep_output(graph: Any, number: int, shape: Sequence[int], count: int) -> N
         name = row
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, count]))
+
+
+def _last_operator(graph: Any, number: int) -> str:
+    """Return the operator that an output's numbers are from."""
+    makers = {name: node for node in graph.node for name in node.output}
+    node = makers.get(graph.output[number].name)
+    while node is not None and node.op_type in SHAPERS:
+        node = makers.get(node.input[0])
+    return node.op_type if node is not None else "no operator"
 
 
 def _is_row(shape: Sequence[int], count: int) -> bool:

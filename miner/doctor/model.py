@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -50,6 +50,7 @@ class ModelFacts:
     runs_on: str = ""  # backend and precision that serve it, or those of each branch
     doubt: str = ""  # what names or labelled photos of its export say against that
     remedy: str = ""  # how another comes to count
+    parts: Mapping[str, Manifest] = field(default_factory=dict)  # an ensemble's branches
     renewal: tuple[str, str] = ("", "")  # which graphs an older exporter made, and what makes them anew
 
     @property
@@ -88,6 +89,7 @@ def read_model(settings: Settings) -> ModelFacts:
     folder = manifest = None
     fault, branch, others, pinned = "", "", [], []
     roadwork, doubts, todo, runs_on, outdated = "", [], "", "", ("", "")
+    branches: dict[str, Manifest] = {}
     try:
         config = read_config(name)
         parts = (config.branches or {"": config}).values()
@@ -99,6 +101,7 @@ def read_model(settings: Settings) -> ModelFacts:
         if manifest.detector != detector:
             fault = f"{name} holds a model for IMAGE_DETECTOR={manifest.detector}, not for {detector}"
         model, cores = PreparedModel.find(config, settings.models_dir), allowed_cores()
+        branches = {name: part.manifest for name, part in model.branches.items()}
         roadwork, todo = model.roadwork, remedy(config)
         plan = plan_of(settings, model, cores, stored_plan(settings, model, cores))
         runs_on, outdated = plan.runs_on, renewal(model, plan.precision, plan.backend, plan.branches)
@@ -115,7 +118,7 @@ def read_model(settings: Settings) -> ModelFacts:
     return ModelFacts(
         name, detector, folder, manifest, fault, branch=branch, pins=pinned, others=others,
         roadwork=roadwork, doubt="; ".join(doubts), remedy=todo, runs_on=runs_on,
-        renewal=outdated,
+        renewal=outdated, parts=branches,
     )  # fmt: skip
 
 
@@ -168,22 +171,27 @@ def judge_model(facts: ModelFacts, network: str) -> Finding:
             (f"{facts.branch} is a branch and may move", "; ".join(facts.pins) or f"pin it in {facts.config}")
         )
     if facts.manifest.parity.reference == NO_REFERENCE:
-        if facts.manifest.judged is None:
-            doubts.append(
-                (
-                    facts.manifest.parity.caveat,
-                    f"roadwork-miner export --pictures PHOTOS, in {CLASSES[1]} and {CLASSES[0]}",
-                )
-            )
         said += ", compared with no library"
-    elif facts.manifest.parity.caveat:
-        doubts.append((facts.manifest.parity.caveat, f"make setup-all, then {again}: compares with transformers'"))
+    doubts += _doubts_of_comparison(facts, again)
     if facts.renewal[0]:
         doubts.append(facts.renewal)
     if doubts:
         words, todos = zip(*doubts, strict=True)
-        return warning(name, "; ".join([said, *words]), "; ".join(todos))
+        return warning(name, "; ".join([said, *words]), "; ".join(dict.fromkeys(todos)))
     return ok(name, said)
+
+
+def _doubts_of_comparison(facts: ModelFacts, again: str) -> Iterator[tuple[str, str]]:
+    """Yield what the comparison of the model, or of each branch, can't show, and what would."""
+    assert facts.manifest is not None
+    photos = f"roadwork-miner export --pictures PHOTOS, in {CLASSES[1]} and {CLASSES[0]}"
+    for name, part in (facts.parts or {"": facts.manifest}).items():
+        caveat = f"branch {name} was {part.parity.caveat}" if name else part.parity.caveat
+        if part.parity.reference != NO_REFERENCE:
+            if part.parity.caveat:
+                yield caveat, f"make setup-all, then {again}: compares with transformers'"
+        elif part.judged is None and facts.manifest.judged is None:
+            yield caveat, photos
 
 
 def judge_class(facts: ModelFacts, asked: InferenceFacts) -> Finding | None:

@@ -52,6 +52,7 @@ class Model(_Part):
     threads: int
     hash: str
     roadwork: str = ""  # the class that counts; older miners don't say
+    threshold: float = 0.5  # of what the model itself says, by the YAML file or a calibration; it becomes 0.5
     reward: float | None = None  # mean of a round answered in time, as measured on labelled photos; None: it was not
     reward_photos: int = 0  # on how many
 
@@ -200,7 +201,9 @@ class Overview(_Part):
 def model_view(service: Service) -> Model:
     """Return the model that serves."""
     detector, model = service.detector, service.detector.manifest
-    reward = measured_reward(model, detector.fusion if isinstance(detector, Ensemble) else None)
+    fusion = detector.fusion if isinstance(detector, Ensemble) else None
+    reward = measured_reward(model, fusion)
+    moved = model.calibration or fusion
     return Model(
         detector=model.detector,
         name=model.name,
@@ -211,6 +214,7 @@ def model_view(service: Service) -> Model:
         threads=detector.options.threads,
         hash=graph_hash(model),
         roadwork=detector.roadwork,
+        threshold=moved.threshold if moved is not None else 0.5,
         reward=reward.value if reward is not None else None,
         reward_photos=reward.photos if reward is not None else 0,
     )

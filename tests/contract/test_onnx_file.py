@@ -140,6 +140,33 @@ def test_its_output_may_be_logits_or_probabilities_of_one_class_or_more(tmp_path
     assert detector.predict(data).probability == pytest.approx(wanted, abs=1e-5)
 
 
+def within(path: Path) -> None:
+    """Let a network of one output say numbers between 0 and 1, by chance."""
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.name in ("head", "bias"):
+            value = np.full(tensor.dims, 0.5 if tensor.name == "bias" else 1e-3, np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+    onnx.save(model, path)
+
+
+def test_one_logit_that_happens_to_lie_between_0_and_1_is_a_logit_by_the_graphs_end(tmp_path: Path) -> None:
+    config = read_config(own(tmp_path, ONE, classes=1, row=(-1,)))
+    within(tmp_path / "mine.onnx")
+    prepare("ViT", config, tmp_path / "models")
+    data = parity_pictures()[0]
+    value = expected(tmp_path / "mine.onnx", decode(data), SQUEEZED)[-1]
+    assert 0 < value < 1
+    said = served(str(config.path), tmp_path / "models").predict(data).probability
+    assert said == pytest.approx(1 / (1 + np.exp(-value)), abs=1e-5)
+    with pytest.raises(DetectorConfigError, match=r"ends in Gemm.*output: logits is right"):
+        prepare("ViT", config.model_copy(update={"output": "probability"}), tmp_path / "models")
+    unsure = read_config(own(tmp_path / "unsure", ONE, classes=1, last="Clip"))
+    within(tmp_path / "unsure" / "mine.onnx")
+    with pytest.raises(DetectorConfigError, match=r"Clip.*Sigmoid"):
+        prepare("ViT", unsure, tmp_path / "models")
+
+
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "a size beside the graph's": (YAML + "input_size: 32\n", {}, r"input_size=\[32, 32\]"),
     "no size at all": (YAML, {"shape": ("n", 3, "h", "w")}, "input_size is needed"),
@@ -159,6 +186,9 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "no label for roadwork": (YAML.replace("roadwork", "cat"), {}, "roadwork_label"),
     "units that differ": (YAML.replace("0.485", "123.7"), {}, "from 0 to 255"),
     "a crop larger than the picture": (YAML + "crop: 32\n", {}, "crop=32"),
+    "a crop of next to nothing": (YAML + "crop: 0.0001\n", {}, r"crop=0\.0001: .* 640000 pixels .* 0\.0156 to 1"),
+    "a map for each picture": (YAML.replace("logits", "probability"), {"last": "ZipMap"}, r"seq\(map\(.*zipmap.*False"),
+    "one sigmoid that is called a logit": (ONE, {"classes": 1, "last": "Sigmoid"}, "Sigmoid: output: probability"),
 }  # fmt: skip
 
 

@@ -38,6 +38,7 @@ def test_it_is_prepared_shown_and_served_and_a_reload_takes_another_threshold(
     raw = detector.judge(decode(street)).probability
     daemon = start_daemon(IMAGE_DETECTOR_CONFIG=yaml, MODELS_DIR=models).ready()
     assert daemon.ask(street).json()["prediction"] == pytest.approx(Calibration(threshold=0.35)(raw), abs=1e-4)
+    assert daemon.page("/status").json()["model"]["threshold"] == 0.35
     yaml.write_text(f"onnx_path: mine.onnx\n{YAML}threshold: 0.8\n")
     daemon.signal(signal.SIGHUP)
     eventually(lambda: daemon.page("/status").json()["reload"])

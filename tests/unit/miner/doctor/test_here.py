@@ -9,7 +9,7 @@ from prometheus_client import generate_latest
 
 from detectors.base import RunOptions
 from detectors.machine import Memory, allowed_cores
-from detectors.models.manifest import Manifest
+from detectors.models.manifest import NO_REFERENCE, ExportFigures, Manifest
 from miner.doctor import daemon, machine, model, settings
 from miner.doctor.findings import Finding, Level, ok, problem, verdict, warning
 from miner.metrics import Metrics
@@ -103,6 +103,7 @@ def test_a_folder_that_this_user_may_not_enter_is_named() -> None:
 
 BY_NUMPY = SHIPPED.model_copy(update={"parity": SHIPPED.parity.model_copy(update={"reference": "numpy"})})
 MODEL = model.ModelFacts("own.yaml", "ViT")
+ONCE = ExportFigures(photos=20, auc=0.9, reversed=False)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,22 @@ def test_model(facts: model.ModelFacts, level: Level, words: str) -> None:
     expect(model.judge_model(facts, "test"), level, words)
     if facts.unchecked:
         assert "correct the configuration" not in model.judge_model(facts, "test").todo
+
+
+def test_a_branch_that_was_compared_with_nothing_or_numpy_alone_is_named() -> None:
+    alone = SHIPPED.model_copy(
+        update={"parity": SHIPPED.parity.model_copy(update={"reference": NO_REFERENCE}), "judged": None}
+    )
+    parity = SHIPPED.parity.model_copy(update={"reference": "each branch's own"})
+    whole = SHIPPED.model_copy(update={"parity": parity, "judged": None})
+    facts = replace(MODEL, manifest=whole, parts={"first": SHIPPED, "second": BY_NUMPY, "third": alone})
+    found = model.judge_model(facts, "test")
+    expect(found, "warning", "branch second .*numpy.*branch third .*no library")
+    assert "first" not in found.words
+    assert "setup-all" in found.todo
+    assert "--pictures" in found.todo
+    judged = replace(facts, parts={"third": alone.model_copy(update={"judged": ONCE})})
+    assert model.judge_model(judged, "test").level == "ok"
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,15 @@ def test_a_daemon_that_nobody_looks_at_has_no_template_engine() -> None:
     assert run.stdout.split() == ["False", "page.html"]
 
 
+def test_the_models_card_has_its_threshold_where_it_is_another_than_one_half() -> None:
+    model = overview().model
+    assert model is not None
+    for threshold, shown in ((0.5, []), (0.35, ["0.35"]), (0.999, ["0.999"])):
+        whole = overview(model=model.model_copy(update={"threshold": threshold}))
+        card = next(card for card in cards(whole) if card.title == "Model")
+        assert [row.value for row in card.rows if row.name == "threshold"] == shown
+
+
 def test_the_chains_card_says_whether_natix_knows_the_hotkey() -> None:
     """And with what command it will."""
     chain = overview().chain
