@@ -2,14 +2,14 @@
 
 import dataclasses
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from detectors.backends.ort_cache import ensure_graph
+from detectors.backends.ort_cache import cached_graph, ensure_graph
 from detectors.base import Detector, ModelFiles, RunOptions, Way, Ways
 from detectors.errors import DetectorConfigError, ModelError, NotPrepared
 from detectors.files import FolderLocks
@@ -174,29 +174,14 @@ class PreparedModel:
         assert self.config.fusion is not None
         plain = {name: branch.manifest for name, branch in self.branches.items()}
         try:
-            gate = judge_again(self.folder, ways, plain, manifests, self.manifest, self.config.fusion, stored)
+            return judge_again(self.folder, ways, plain, manifests, self.manifest, self.config.fusion, stored)
         except NotPrepared as error:
             if stored is not None:
                 return stored
             raise lack or error from error
-        if stored is not None:
-            return stored.model_copy(update={"gate": gate})
-        update = {
-            "precision": next(precision for precision, _ in variants.values() if precision != "fp32"),
-            "backend": "+".join(dict.fromkeys(backend for _, backend in variants.values())),
-            "files": {},
-            "known_answer": float(self.config.fusion({name: one.known_answer for name, one in manifests.items()})),
-            "gate": gate,
-            "branches": {name: branch_model(one) for name, one in manifests.items()},
-        }
-        return self.manifest.model_copy(update=update)
 
     def _whole(self, precision: str, backend: str) -> Manifest:
-        """Return the manifest of an ensemble in a precision for all its branches, as it was made.
-
-        Raises:
-            NotPrepared: it is not there, or a branch is another one by now.
-        """
+        """Return the manifest of an ensemble in a precision for all its branches as made, or raise NotPrepared."""
         if self.is_whole(precision, backend):
             return self.variant(precision, backend)[1]
         folder = self.variant_folder(precision, backend) if precision != "fp32" else self.folder
@@ -273,7 +258,7 @@ def _load(name: str, model: PreparedModel, backend: str, options: RunOptions, pr
         every = Way(precision, backend)
         return _load_ensemble(model, ways or dict.fromkeys(model.branches, every), options)
     check_class(config, manifest)
-    for doubt in filter(None, (class_doubt(config, manifest), judged_doubt(manifest))):
+    for doubt in filter(None, (class_doubt(config, manifest), manifest.judged_doubt)):
         log.warning("%s: roadwork = %s, but %s: its answers are likely reversed; %s",
                     folder, manifest.output.words, doubt, remedy(config))  # fmt: skip
     if manifest.parity.reference == NO_REFERENCE:
@@ -286,18 +271,6 @@ def _load(name: str, model: PreparedModel, backend: str, options: RunOptions, pr
             "%s was made by an older exporter, whose graph is slower: export it again, and its faster precisions",
             folder,
         )
-    runs_here = backend if options.engine is None else options.engine.fallback
-    with ThreadPoolExecutor(1) as beside:  # a large graph's sums take as long as importing the library
-        graph = (
-            beside.submit(ensure_graph, folder, manifest)
-            if runs_here is not None and BACKENDS[runs_here].onnxruntime
-            else None
-        )
-        runs = backend_class(backend)
-        optimized = graph.result() if graph is not None else None
-    # The optimised graph has sums of its own, and the one it was made from is then not read at all; neither is a graph
-    # that runs elsewhere.
-    manifest.verify(folder, but=MODEL_FILE if optimized is not None or runs_here is None else None)
     original = None
     if BACKENDS[backend].original:
         if config.model_folder is not None or config.onnx_path is not None:
@@ -306,7 +279,39 @@ def _load(name: str, model: PreparedModel, backend: str, options: RunOptions, pr
                 f"and {config.path.name} names {'an exported model' if config.onnx_path is None else 'an ONNX file'}"
             )
         original = find_original(config, manifest.revision).path
-    return network_class(name)(ModelFiles(folder, manifest, original, optimized), runs, options)
+    runs_here = backend if options.engine is None else options.engine.fallback
+
+    def opened(optimized: Path | None) -> Detector:
+        # The optimised graph has sums of its own, and the one it was made from is then not read at all; neither is a
+        # graph that runs elsewhere.
+        manifest.verify(folder, but=MODEL_FILE if optimized is not None or runs_here is None else None)
+        return network_class(name)(ModelFiles(folder, manifest, original, optimized), backend_class(backend), options)
+
+    if runs_here is None or not BACKENDS[runs_here].onnxruntime:
+        return opened(None)
+    return _opened_from_cache(folder, manifest, opened) or opened(ensure_graph(folder, manifest))
+
+
+def _opened_from_cache(folder: Path, manifest: Manifest, opened: Callable[[Path], Detector]) -> Detector | None:
+    """Return the detector of a graph that is optimised already, if it is whole.
+
+    The sum of a large graph's weights takes as long as loading them: side by side, and known before anything is asked.
+    """
+    graph = cached_graph(folder, manifest, weights=False)
+    if graph is None:
+        return None
+    with ThreadPoolExecutor(1) as beside:
+        whole = beside.submit(cached_graph, folder, manifest)
+        try:
+            detector = opened(graph)
+        except ModelError:
+            if whole.result() is None:  # so it was no wonder
+                return None
+            raise
+        if whole.result() is None:
+            detector.close()
+            return None
+        return detector
 
 
 def _check_kind(name: str, config: DetectorConfig) -> None:
@@ -374,12 +379,6 @@ def class_doubt(config: DetectorConfig, manifest: Manifest) -> str:
     output = manifest.output
     is_named = is_by_name(dict(enumerate(output.labels)), output.index, config.roadwork_label)
     return "" if is_named else output.doubt
-
-
-def judged_doubt(manifest: Manifest) -> str:
-    """Return what the labelled photos of its export say against the class that counts, or nothing."""
-    judged = manifest.judged
-    return f"its AUC on {judged.photos} labelled photos was {judged.auc:.3f}" if judged and judged.reversed else ""
 
 
 def remedy(config: DetectorConfig) -> str:

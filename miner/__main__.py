@@ -1,5 +1,6 @@
 """`python -m miner`, the same as the `roadwork-miner` command."""
 
+import gc
 import os
 import signal
 import sys
@@ -8,8 +9,12 @@ from types import FrameType
 
 
 def main() -> None:
-    """Run a command; the daemon is deaf to SIGHUP from here on, which would end it while it imports for a second."""
+    """Run a command; the daemon is deaf to SIGHUP from here on, which would end it while it imports for a second.
+
+    It collects no garbage meanwhile either, of which imports leave next to none: that took an eighth of their time.
+    """
     if sys.argv[1:2] == ["run"]:
+        gc.disable()  # until `miner.cli.run` has imported everything
         signal.signal(signal.SIGHUP, _ignore)  # until `miner.app` listens
     from miner.cli import main as run_command
 

@@ -30,19 +30,26 @@ UNUSED_DAYS = 30  # after which another key's graph is removed; it is as large a
 DAY = 86400  # seconds
 
 
-def cached_graph(folder: Path, manifest: Manifest) -> Path | None:
-    """Return the optimised graph of a model folder if there is one for this library and CPU, and it is whole."""
+def cached_graph(folder: Path, manifest: Manifest, *, weights: bool = True) -> Path | None:
+    """Return the optimised graph of a model folder if there is one for this library and CPU, and it is whole.
+
+    Args:
+        folder: of the model.
+        manifest: of that folder.
+        weights: whether the file of its weights is looked at too, which takes as long as loading it.
+    """
     cache = folder / FOLDER / key(manifest)
     if not cache.is_dir():  # it comes whole or not at all, and another process may be making it just now
         return None
     try:
         sums = json.loads((cache / SUMS).read_bytes())
-        if sums and all(sha256(cache / name) == expected for name, expected in sums.items()):
+        names = [name for name in sums if weights or name == MODEL_FILE]
+        if names and all(sha256(cache / name) == sums[name] for name in names):
             with contextlib.suppress(OSError):  # read-only, perhaps
                 os.utime(cache)  # in use
             return cache / MODEL_FILE
         log.warning("%s does not match its sums and is made again", cache)
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, TypeError):
         log.warning("%s can't be read and is made again", cache)
     shutil.rmtree(cache, ignore_errors=True)
     return None

@@ -37,11 +37,9 @@ class Architecture(ABC):
 
     Attributes:
         graph_name: of its graphs in a manifest's `made_with`; `CURRENT_BUILDERS` has its version.
-        shape: reads what it needs of config.json.
     """
 
     graph_name: ClassVar[str]
-    shape: ClassVar[type[ModelConfig]] = ModelConfig
 
     def __init__(self, folder: Path) -> None:
         self.weights: Mapping[str, Array] = Weights(folder)

@@ -45,7 +45,6 @@ class ConvNext(Architecture):
     """The ConvNeXt whose last axis is the channels throughout; only its 7×7 convolutions see planes."""
 
     graph_name = "ConvNeXt graph"
-    shape = ConvNextConfig
     prefix = "convnext"
     responds = False  # whether its blocks have a global response normalization, or else a scale
 

@@ -47,7 +47,6 @@ class EfficientNet(Architecture):
     """The network of inverted bottlenecks, whose batch normalizations are part of its convolutions."""
 
     graph_name = "EfficientNet graph"
-    shape = EfficientNetConfig
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

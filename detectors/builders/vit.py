@@ -29,7 +29,6 @@ class PlainViT(VisionTransformer):
     """The ViT (Dosovitskiy et al. 2020, arXiv 2010.11929): its first token is the picture's."""
 
     graph_name = "plain ViT graph"
-    shape = ViTConfig
     names = WeightNames(encoder="vit.")
 
     def read_encoder(self, folder: Path) -> EncoderConfig:
@@ -174,7 +173,6 @@ class SigLIP(VisionTransformer):
     """The SigLIP (Zhai et al. 2023, arXiv 2303.15343), and the SigLIP2 of fixed size: patches alone, and their mean."""
 
     graph_name = "SigLIP graph"
-    shape = SigLIPConfig
     names = WeightNames(
         encoder="vision_model.", patch="embeddings.patch_embedding", tokens=(),
         positions="embeddings.position_embedding.weight", norm="post_layernorm", layer="encoder.layers",

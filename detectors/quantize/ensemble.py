@@ -167,13 +167,20 @@ def _judge(model: PreparedModel, order: PrecisionRequest) -> Gate:
     seconds_fp32, seconds = (_seconds(said[way]) for way in asked)
     return judged.model_copy(
         update={
-            "recipe": " + ".join(one.recipe for _, one in gates),
+            "recipe": " + ".join(_recipe(one, is_merged=order.merge is not None) for _, one in gates),
             "kept_fp32": [f"{name}: {layer}" for name, one in gates for layer in one.kept_fp32],
             "seconds": seconds,
             "seconds_fp32": seconds_fp32,
             "others": busy,
         }
     )
+
+
+def _recipe(gate: Gate, *, is_merged: bool) -> str:
+    """Say how a branch was made; where others merge tokens, also what became of its own."""
+    if not is_merged:
+        return gate.recipe
+    return f"{gate.recipe} ({gate.merging.words if gate.merging is not None else 'dense'})"
 
 
 def _seconds(said: Mapping[str, Sequence[Judgement]]) -> float:

@@ -19,6 +19,7 @@ OPSET = 18  # the first whose ReduceMean takes its axes as an input, as the node
 KEYS_AS_COLUMNS = [0, 2, 3, 1]  # the transposition of the keys before their product with the queries
 # They treat each token alone, if their other operand is no tensor of tokens.
 BY_TOKEN = {"Add", "Sub", "Mul", "Div", "Erf", "Gelu", "Relu", "Sigmoid", "Tanh", "MatMul", "Identity"}
+AS_BUILT = "as the builders write it; a model that an older version has exported is to be exported again"
 
 
 class NoTokens(ModelError):
@@ -226,10 +227,7 @@ class _Reader:
     def _above(self, node: onnx.NodeProto, number: int) -> onnx.NodeProto:
         found = self.producers.get(node.input[number])
         if found is None:
-            raise NoTokens(
-                f"its node {node.name} ({node.op_type}) is no part of an attention as the builders write it; "
-                "a model that an older version has exported is to be exported again"
-            )
+            raise NoTokens(f"its node {node.name} ({node.op_type}) is no part of an attention {AS_BUILT}")
         return found
 
     def _below(self, node: onnx.NodeProto) -> onnx.NodeProto:
@@ -240,7 +238,7 @@ class _Reader:
 
     def _expect(self, node: onnx.NodeProto, operator: str) -> onnx.NodeProto:
         if node.op_type != operator:
-            raise NoTokens(f"its node {node.name} is {node.op_type} where an attention has {operator}")
+            raise NoTokens(f"its node {node.name} is {node.op_type} where an attention has {operator} {AS_BUILT}")
         return node
 
     def _constant(self, name: str) -> NDArray[np.int64] | None:

@@ -67,7 +67,11 @@ def _run(job: BenchJob) -> list[Operator]:
     import numpy as np
     import onnxruntime
 
-    folder = model_folder(read_config(job.config), Path(job.models_dir))
+    config = read_config(job.config)
+    if job.branch:
+        assert config.branches is not None
+        config = config.branches[job.branch]
+    folder = model_folder(config, Path(job.models_dir))
     if job.precision != "fp32":
         folder = variant_folder(Manifest.read(folder), Path(job.models_dir), job.precision, job.backend)
     optimized = ensure_graph(folder, Manifest.read(folder))

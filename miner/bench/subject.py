@@ -137,6 +137,11 @@ class Subject:
             found.insert(0, self._job(name, "fp32", pictures, is_reference=True))
         return found
 
+    def graphs(self) -> list[BenchJob]:
+        """Return a job for each graph of the variants: of an ensemble, one for each branch."""
+        jobs = [self._job(backend, precision, []) for backend, precision in self.variants]
+        return [replace(job, branch=name) for job in jobs for name in self.model.branches or ("",)]
+
     def assignments(self, variant: Variant) -> list[str]:
         """Return the settings that make a daemon serve a variant."""
         backend, precision = variant

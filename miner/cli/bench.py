@@ -160,9 +160,9 @@ def _measure(
 def _profile(subject: Subject, as_json: bool) -> None:
     """Print the operators of each of the model's graphs."""
 
-    jobs = [job for job in subject.jobs([], reference=False) if BACKENDS[job.backend].onnxruntime]
-    if subject.model.branches or not jobs:
-        raise ConfigurationError("--profile: it is for one graph on onnx, not for an ensemble or another backend")
+    jobs = [job for job in subject.graphs() if BACKENDS[job.backend].onnxruntime]
+    if not jobs:
+        raise ConfigurationError("--profile: it is for graphs on onnx, not for another backend")
     with progress_bar() as (_, progress):
         found = {}
         for number, job in enumerate(jobs):

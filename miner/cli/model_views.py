@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detectors.errors import ModelError
-from detectors.load import PreparedModel, class_doubt, judged_doubt
+from detectors.load import PreparedModel, class_doubt
 from detectors.machine import allowed_cores
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig, read_config
@@ -95,7 +95,7 @@ def _config(settings: Settings, name: str | None) -> DetectorConfig:
 def _facts(model: PreparedModel, branch: str, serves: str) -> ModelDescription:
     manifest, calibration = model.manifest, model.manifest.calibration
     evidence = calibration.evidence if calibration is not None else None
-    doubts = [class_doubt(model.config, manifest), judged_doubt(manifest), manifest.parity.caveat]
+    doubts = [class_doubt(model.config, manifest), manifest.judged_doubt, manifest.parity.caveat]
     doubts.append("made by an older exporter, whose graph is slower" if is_outdated(manifest) else "")
     stored = Manifest.read(model.folder).calibration
     if model.config.threshold is not None and stored is not None:

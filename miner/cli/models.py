@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from detectors.backends.ort_cache import ensure_graph
-from detectors.load import PreparedModel, is_prepared, judged_doubt
+from detectors.load import PreparedModel, is_prepared
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig, read_config
 from detectors.models.inventory import StoredModel, size_of, stored_models
@@ -92,7 +92,7 @@ def _make_faster(settings: Settings, config: DetectorConfig, precision: Precisio
 def list_(env_file: EnvFile = None, service: Service = None, as_json: Json = False, set_: Set = None) -> None:
     """List the models on this disk."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     settings = load_settings(env_file, set_, service)
     starter = Path(__file__).resolve().parents[2] / "detectors" / "starter"
@@ -102,15 +102,20 @@ def list_(env_file: EnvFile = None, service: Service = None, as_json: Json = Fal
         told = [manifest.model_dump() | {"folder": str(one.folder), "bytes": one.bytes} for one, manifest in found]
         print(json.dumps(told, indent=2))
         return
-    table = Table("model", "revision", "detector", "precision", "roadwork is", "differs from its library by", "MB")
+    # `models remove` takes what the first column says, so that nothing of it may be cut off.
+    whole = (Column(name, no_wrap=True) for name in ("model", "precisions: MB"))
+    table = Table(*whole, "roadwork is", "differs from its library by", show_lines=True)
     for one, manifest in found:
+        if manifest.backend != "any":
+            continue
+        sizes = [f"{_precision(each)}: {part.bytes / 1e6:.1f}" for part, each in found if part.is_part_of(one.folder)]
+        name = (manifest.name, manifest.revision) if one.folder == starter else one.folder.parts[-2:]
         table.add_row(
-            manifest.name, manifest.revision[:18], manifest.detector, manifest.precision,
-            "; ".join(filter(None, (_roadwork(manifest), manifest.output.doubt, judged_doubt(manifest)))),
+            f"{name[0]}/\n{name[1][:18]}\n{manifest.detector}", "\n".join(sizes),
+            "; ".join(filter(None, (_roadwork(manifest), manifest.output.doubt, manifest.judged_doubt))),
             (f"{manifest.parity.max_difference:.1e} on {manifest.parity.pictures} pictures"
              if manifest.parity.reference != NO_REFERENCE else "no library")
             + (f"; {manifest.parity.caveat}" if manifest.parity.caveat else ""),
-            f"{one.bytes / 1e6:.1f}",
         )  # fmt: skip
     Console().print(table)
 
@@ -184,6 +189,10 @@ def remove(
         print("nothing to remove")
     else:
         print(f"{'would free' if dry_run else 'freed'} {total / 1e6:.1f} MB of {settings.models_dir}")
+
+
+def _precision(manifest: Manifest) -> str:
+    return manifest.precision if manifest.backend == "any" else f"{manifest.precision} {manifest.backend}"
 
 
 def _roadwork(manifest: Manifest) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import faulthandler
+import gc
 import logging
 import sys
 
@@ -36,6 +37,8 @@ def run(env_file: EnvFile = None, set_: Set = None) -> None:
 
     from miner.app import Daemon
 
+    gc.freeze()  # what was imported stays: no later collection looks through it
+    gc.enable()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # idle connections shall not shut validators out
 

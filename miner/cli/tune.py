@@ -4,6 +4,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Annotated
 
 import typer
 
+from detectors.base import Way
 from detectors.console import bar_on
 from detectors.load import PreparedModel
 from detectors.machine import allowed_cores, read_headroom
 from detectors.models.config import read_config
-from detectors.registry import BACKENDS, DEFAULT
+from detectors.registry import BACKENDS, DEFAULT, MERGED
 from miner.bench import tuning
 from miner.bench.subject import Variant, made_pictures, variants
 from miner.bench.tuning import BURST, MeasuredVariant
@@ -122,12 +124,10 @@ def _measure_ensemble(
     """Measure each branch's variants alone, then the best combinations of them, in turn and side by side."""
     began, seconds = time_
     environment, most_bytes = environment_of(settings), read_headroom().left
+    found = {name: _variants(settings, branch.config.detector, branch) for name, branch in model.branches.items()}
     each = [
-        [
-            replace(template, backend=backend, precision=precision, branch=name)
-            for backend, precision in _variants(settings, branch.config.detector, branch)
-        ]
-        for name, branch in model.branches.items()
+        [replace(template, backend=backend, precision=precision, branch=name) for backend, precision in variants]
+        for name, variants in without_copies(model, found).items()
     ]
     # The first variant of every branch before the second of any: where time or memory runs out, no branch has none.
     jobs = [job for row in zip_longest(*each) for job in row if job is not None]
@@ -160,6 +160,29 @@ def _variants(settings: Settings, detector: str, model: PreparedModel) -> list[V
     found = variants(detector, model, backends, precisions)
     # The reference path is never the fastest; it takes part where it is asked for.
     return [variant for variant in found if not BACKENDS[variant[0]].original] or found
+
+
+def without_copies(model: PreparedModel, found: Mapping[str, Sequence[Variant]]) -> dict[str, list[Variant]]:
+    """Return the variants of an ensemble's branches, without the dense ones of a branch that has no tokens to merge.
+
+    They are the same graphs under another name, so that they would be measured twice, and take places of combinations.
+    """
+    kept = {name: list(variants) for name, variants in found.items()}
+    for dense, merged in MERGED.items():
+        for backend in BACKENDS:
+            copies = {
+                name
+                for name, branch in model.branches.items()
+                if (manifest := branch.variants.get((merged, backend))) is not None
+                and manifest.gate is not None
+                and manifest.gate.merging is None
+                and {(backend, dense), (backend, merged)} <= set(kept[name])
+            }
+            ways = {name: Way(dense if name in copies else merged, backend) for name in model.branches}
+            if copies and model.has_fused(ways):  # else nothing but all under the one name was judged
+                for name in copies:
+                    kept[name].remove((backend, merged))
+    return kept
 
 
 def _facts(row: MeasuredVariant) -> dict[str, object]:

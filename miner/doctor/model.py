@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from detectors.errors import DetectorConfigError, DetectorError, ModelError, NotPrepared
-from detectors.load import PreparedModel, check_class, class_doubt, judged_doubt, remedy
+from detectors.load import PreparedModel, check_class, class_doubt, remedy
 from detectors.machine import allowed_cores
 from detectors.models.config import read_config
 from detectors.models.labels import LOOKS_REVERSED, DrawingCheck, ask_drawn, sorting_of
@@ -104,7 +104,7 @@ def read_model(settings: Settings) -> ModelFacts:
             own = part.manifest
             check_class(part.config, own)
             doubts += [
-                doubt for doubt in (class_doubt(part.config, own), judged_doubt(own)) if doubt and doubt not in doubts
+                doubt for doubt in (class_doubt(part.config, own), own.judged_doubt) if doubt and doubt not in doubts
             ]
     except NotPrepared:
         manifest = None

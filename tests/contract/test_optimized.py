@@ -18,6 +18,7 @@ from detectors.models.config import DetectorConfig
 from detectors.models.manifest import Manifest
 from detectors.models.store import LARGE_GRAPH_BYTES
 
+WEIGHTS = f"{MODEL_FILE}.data"
 STARTER = Path(__file__).resolve().parents[2] / "detectors" / "starter"
 
 
@@ -51,7 +52,20 @@ def test_a_changed_cache_is_thrown_away_and_made_again(folder: Path) -> None:
     assert ort_cache.ensure_graph(folder, manifest) == cache / MODEL_FILE
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "null"])
+@pytest.mark.parametrize("left", [0, 1000, -1])  # bytes; -1: all of them, one of which is another
+def test_weights_that_turn_out_damaged_while_they_are_loaded_serve_nothing(folder: Path, left: int) -> None:
+    config = DetectorConfig(model_folder=folder, path=folder / "x.yaml")
+    load_detector("ViT", config, folder, "onnx", RunOptions())
+    (cache,) = caches(folder)
+    whole = (cache / WEIGHTS).read_bytes()
+    damaged = whole[:left] if left >= 0 else bytes([whole[0] ^ 1]) + whole[1:]
+    (cache / WEIGHTS).unlink()  # mapped by the detector above, perhaps
+    (cache / WEIGHTS).write_bytes(damaged)
+    load_detector("ViT", config, folder, "onnx", RunOptions()).verify()
+    assert (cache / WEIGHTS).read_bytes() == whole
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", "7"])
 def test_a_cache_without_good_sums_is_not_served(folder: Path, text: str) -> None:
     manifest = Manifest.read(folder)
     ort_cache.make_graph(folder, manifest)

@@ -12,6 +12,7 @@ from detectors.base import RunOptions
 from detectors.console import Steps
 from detectors.ensemble import Ensemble
 from detectors.errors import ModelError, NotPrepared
+from detectors.evaluation.answers import FILE
 from detectors.export.export import prepare
 from detectors.load import PreparedModel, load_detector
 from detectors.models.config import DetectorConfig, read_config
@@ -23,6 +24,7 @@ from detectors.quantize.ensemble import make_faster_ensemble
 from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest
 from detectors.quantize.schedule import LEAST_PHOTOS
 from miner.bench.worker import BenchJob, _load
+from miner.cli.tune import without_copies
 from tests.contract.test_precisions import WAYS, with_recipes
 
 DATA = many_pictures(16)
@@ -134,5 +136,13 @@ def test_a_branch_without_tokens_stays_dense_in_a_merged_pair(home: Path, tmp_pa
     assert detector.verify() > 0
     judged = detector.manifest.gate
     assert judged is not None
+    assert "dense" in judged.recipe
+    assert "R = 5: 261 → 251 tokens" in judged.recipe
     plain = load(config, models).predict(DATA[1]).probability
     assert 0 < abs(detector.predict(DATA[1]).probability - plain) <= judged.max_difference + 1e-6
+    model = PreparedModel.find(config, models)
+    both = [("onnx", "fp32"), ("onnx", "merged")]
+    found = dict.fromkeys(gates, both)
+    assert without_copies(model, found) == {"convnextv2": both[:1], "dinov2": both}
+    (model.folder / FILE).unlink()
+    assert without_copies(model, found) == found, "the merged branch and the dense one were judged under one name alone"

@@ -153,6 +153,15 @@ def test_where_a_graphs_time_goes_is_told_by_operator(tmp_path: Path) -> None:
     assert refused == "error: --profile: without --reference, --rounds\n"
 
 
+def test_each_branch_of_an_ensemble_is_profiled(tmp_path: Path) -> None:
+    starter = Path(__file__).resolve().parents[2] / "detectors" / "starter"
+    (tmp_path / "both.yaml").write_text(f"branches: {{a: {{model_folder: {starter}}}, b: {{model_folder: {starter}}}}}")
+    arguments = ("--detector", "Ensemble", "--config", tmp_path / "both.yaml", "--profile", "--json")
+    found = figures(bench(tmp_path / "models", *arguments))["operators"]
+    assert list(found) == ["a: onnx fp32", "b: onnx fp32"]
+    assert [operators[0]["name"] for operators in found.values()] == ["Conv", "Conv"]
+
+
 def test_a_whole_daemon_is_measured(tmp_path: Path) -> None:
     found = figures(bench(tmp_path, "--daemon", "--backends", "onnx", "--requests", 20, "--json"))
     (daemon,) = found["daemons"]

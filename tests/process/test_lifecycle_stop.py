@@ -2,9 +2,11 @@
 
 import contextlib
 import signal
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,17 @@ from tests.process.wire import CHUNK, DOORS, Door, chunk
 
 MEBIBYTE = 2**20
 GROWTH = 20  # MiB
+# A miner that says when it begins to import the SDK, and takes longer for it than until its next timer.
+SLOW_SDK = """
+import runpy, sys, time
+class Slow:
+    def find_spec(self, name, path, target=None):
+        if name == "bittensor":
+            print("imports the SDK", file=sys.stderr, flush=True)
+            time.sleep(3)
+sys.meta_path.insert(0, Slow())
+runpy.run_module("miner", run_name="__main__", alter_sys=True)
+"""
 
 
 def test_a_stop_lets_the_running_request_finish(
@@ -61,6 +74,16 @@ def test_a_stop_does_not_wait_for_ever(start_daemon: StartDaemon, moods: Setting
         eventually(lambda: daemon.metric("running"))
         assert daemon.stop() == 0
     assert "requests that still run" in daemon.log
+
+
+def test_a_stop_takes_back_what_was_to_happen_after_the_start(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, {})
+    daemon.command = (sys.executable, "-c", SLOW_SDK)
+    with contextlib.closing(daemon):
+        daemon.start().ready()
+        eventually(lambda: "imports the SDK" in daemon.log)
+        assert daemon.stop() == 0
+        assert "Traceback" not in daemon.log
 
 
 def test_connections_that_are_idle_or_owe_a_body_do_not_hold_up_a_stop(

@@ -1,8 +1,9 @@
-"""OpenVINO beside signals: its CPU plugin gives a thread a stack for them, and takes it away again."""
+"""OpenVINO in a process of its own: signals beside it, which cores it takes, and what it keeps in memory."""
 
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.process.daemon import PATIENCE, clean_environment
 
@@ -47,6 +48,38 @@ detector = load_detector("ViT", read_config("starter.yaml"), Path("models"), "op
 detector.verify()
 print(all(os.sched_getaffinity(int(thread)) == allowed for thread in os.listdir("/proc/self/task")))
 """
+
+
+# A graph with its weights in a file of their own, as large models have them.
+MAPPED = """
+import sys
+from pathlib import Path
+import onnx, psutil
+from detectors.base import ModelFiles, RunOptions
+from detectors.load import load_detector
+from detectors.models.config import read_config
+from detectors.models.manifest import Manifest
+from detectors.backends.openvino import OpenVINOBackend
+import numpy as np
+
+config = read_config("starter.yaml")
+graph, folder = onnx.load(config.model_folder / "model.onnx"), Path(sys.argv[1])
+onnx.save(graph, folder / "model.onnx", save_as_external_data=True, location="model.onnx.data")
+files = ModelFiles(folder, Manifest.read(config.model_folder))
+shape = tuple(size.dim_value for size in graph.graph.input[0].type.tensor_type.shape.dim)
+backend = OpenVINOBackend(files, shape, RunOptions())
+backend.run(np.zeros(shape, np.float32))
+mapped = [found for found in psutil.Process().memory_maps(grouped=True) if found.path.endswith("model.onnx.data")]
+print(*(found.rss < found.size / 2 for found in mapped))
+"""
+
+
+def test_weights_that_the_compiled_model_has_of_its_own_are_not_resident_twice(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", MAPPED, tmp_path],
+        capture_output=True, text=True, timeout=PATIENCE, env=clean_environment(),
+    )  # fmt: skip
+    assert run.stdout.split() == ["True"], run.stderr
 
 
 def test_no_thread_of_a_model_keeps_to_one_core_as_another_model_would_choose_the_same() -> None:

@@ -30,10 +30,10 @@ def prepared(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def models(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def models(folder: Path, *arguments: str, **others: str) -> subprocess.CompletedProcess[str]:
     settings = {"MODELS_DIR": str(folder / "models"), "IMAGE_DETECTOR_CONFIG": str(folder / "own.yaml")}
     command = [sys.executable, "-m", "miner", "models", *arguments]
-    environment = os.environ | settings | {"COLUMNS": "300"}
+    environment = os.environ | settings | {"COLUMNS": "300"} | others
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=True)
 
 
@@ -66,3 +66,19 @@ def test_list_says_what_a_comparison_could_not_show(prepared: Path) -> None:
     starter, own = (line for line in models(prepared, "list").stdout.splitlines() if "pictures" in line)
     assert "numpy only" in own
     assert "numpy" not in starter
+
+
+def test_list_names_models_as_remove_takes_them_however_narrow_the_terminal(prepared: Path) -> None:
+    name = prepared / "models" / "someone--roadwork"
+    for backend in ("onnx", "openvino"):
+        folder = Path(shutil.copytree(name / COMMIT, name / f"{COMMIT}.int8-merged-{backend}"))
+        made = Manifest.read(folder).model_copy(update={"precision": "int8-merged", "backend": backend})
+        (folder / MANIFEST_FILE).write_text(made.model_dump_json())
+    lines = models(prepared, "list", COLUMNS="80").stdout.splitlines()
+    place = next(number for number, line in enumerate(lines) if "someone--roadwork/" in line)
+    words = ["".join(line.split("│")[1:2]).strip() for line in lines[place : place + 2]]
+    going = models(prepared, "remove", "".join(words), "--dry-run", "--force").stdout
+    assert f"someone--roadwork/{COMMIT}.int8-merged-onnx" in going
+    listed = "\n".join(lines)
+    assert "int8-merged onnx: " in listed
+    assert "int8-merged openvino: " in listed
