@@ -17,12 +17,12 @@ from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig
 from detectors.models.labels import LABEL_KEY, chosen_index, contradiction, is_by_name
 from detectors.models.manifest import (
+    MAKE_ANEW,
     NAME,
     NO_REFERENCE,
     BranchModel,
     Manifest,
     branch_model,
-    is_outdated,
     same_branches,
     with_threshold,
 )
@@ -266,11 +266,6 @@ def _load(name: str, model: PreparedModel, backend: str, options: RunOptions, pr
     if config.threshold is not None:
         log.info("%s: what the model says counts as roadwork above %g (threshold)", config.path.name, config.threshold)
     folder, manifest = model.variant(precision, backend)
-    if is_outdated(manifest):
-        log.info(
-            "%s was made by an older exporter, whose graph is slower: export it again, and its faster precisions",
-            folder,
-        )
     original = None
     if BACKENDS[backend].original:
         if config.model_folder is not None or config.onnx_path is not None:
@@ -385,7 +380,7 @@ def remedy(config: DetectorConfig) -> str:
     """Say how another class comes to count."""
     if config.model_folder is not None:
         return "export it again, with roadwork_label: NAME in the YAML file of its original weights"
-    return f"put roadwork_label: NAME into {config.path.name}, then roadwork-miner models download --force"
+    return f"put roadwork_label: NAME into {config.path.name}, then {MAKE_ANEW}"
 
 
 def is_prepared(config: DetectorConfig, models_dir: Path) -> bool:

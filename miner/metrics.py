@@ -387,8 +387,10 @@ class Metrics:
 
 
 def graph_hash(model: Manifest) -> str:
-    """Return the sums of the model's graphs, shortened; what `sha256sum` shows begins with the same."""
-    sums = [total for name, total in sorted(model.files.items()) if name.endswith(".onnx")] or list(
-        model.files.values()
-    )
+    """Return the sums of the model's graphs, shortened; what `sha256sum` shows begins with the same.
+
+    The faster variant of an ensemble has no file of its own: it is what its branches' variants are.
+    """
+    sums = [total for name, total in sorted(model.files.items()) if name.endswith(".onnx")]
+    sums = sums or list(model.files.values()) or [branch.sums for branch in (model.branches or {}).values()]
     return "+".join(total[:12] for total in sums)

@@ -30,7 +30,7 @@ from detectors.models.checkpoint import (
     network_name,
 )
 from detectors.models.documents import read_json, shown, some, validated
-from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, ModelConfig, Positive
+from detectors.models.hf_config import CONFIG_FILE, ModelConfig, Positive, processor_file
 
 log = logging.getLogger(__name__)
 
@@ -153,8 +153,8 @@ def merge(adapter: Path, base: Path, folder: Path) -> None:
     described = _with_labels(_with_class(values, adapter, config), adapter, heads)
     (folder / CONFIG_FILE).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     for source in (adapter, base):
-        if (source / PROCESSOR_FILE).is_file():
-            shutil.copyfile(source / PROCESSOR_FILE, folder / PROCESSOR_FILE)
+        if (processor := processor_file(source)).is_file():
+            shutil.copyfile(processor, folder / processor.name)
             break
     save_file(merged, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     (folder / WEIGHTS_FILE).chmod((folder / CONFIG_FILE).stat().st_mode)  # the library makes it its owner's alone

@@ -1,6 +1,5 @@
 """The inventory of prepared models: a models folder comes in, its model folders, their sizes and contents go out."""
 
-import json
 import shutil
 import time
 from collections.abc import Collection, Iterable, Sequence
@@ -123,15 +122,6 @@ def _remove(model: StoredModel) -> None:
                 folder.rmdir()
     except OSError as error:
         raise ModelError(f"{error.filename or model.folder} can't be removed: {error.strerror or error}") from error
-
-
-def architecture(folder: Path) -> str:
-    """Return what the network is, by its own library's `config.json`; of a model without one, nothing."""
-    try:
-        names = json.loads((folder / "config.json").read_bytes()).get("architectures") or []
-    except (OSError, ValueError, AttributeError):
-        return ""
-    return ", ".join(map(str, names))
 
 
 def faults_of(folder: Path, manifest: Manifest) -> str:

@@ -110,7 +110,7 @@ def _dense_branches(model: PreparedModel) -> dict[str, str]:
     found = {}
     for name, branch in model.branches.items():
         try:
-            read_tokens(branch.folder / MODEL_FILE, branch.manifest.name)
+            read_tokens(branch.folder / MODEL_FILE, branch.manifest)
         except NoTokens as error:
             found[name] = str(error)
     if len(found) == len(model.branches):

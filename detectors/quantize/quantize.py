@@ -238,7 +238,7 @@ class _Trial:
 
     def __init__(self, fp32: Network, source: Path, partial: Path, order: PrecisionRequest) -> None:
         self.fp32, self.source, self.partial, self.order = fp32, source, partial, order
-        self.graph = read_tokens(source / MODEL_FILE, fp32.manifest.name) if order.merge is not None else None
+        self.graph = read_tokens(source / MODEL_FILE, fp32.manifest) if order.merge is not None else None
         calibration, self.photos = order.photos.split()
         self.refusals: list[str] = []
         order.progress(f"fp32 answers to {len(self.photos.data)} pictures")

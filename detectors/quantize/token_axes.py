@@ -14,16 +14,20 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from detectors.errors import ModelError
+from detectors.models.manifest import MAKE_ANEW, Manifest, is_outdated
 
 OPSET = 18  # the first whose ReduceMean takes its axes as an input, as the nodes of a merge do
 KEYS_AS_COLUMNS = [0, 2, 3, 1]  # the transposition of the keys before their product with the queries
 # They treat each token alone, if their other operand is no tensor of tokens.
 BY_TOKEN = {"Add", "Sub", "Mul", "Div", "Erf", "Gelu", "Relu", "Sigmoid", "Tanh", "MatMul", "Identity"}
-AS_BUILT = "as the builders write it; a model that an older version has exported is to be exported again"
 
 
 class NoTokens(ModelError):
     """A graph whose tokens can't be merged."""
+
+
+class NoAttention(NoTokens):
+    """A network that has none to merge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +74,8 @@ class TokenGraph:
         return [layer for layer in self.layers if layer.tokens is not None]
 
 
-def read_tokens(path: Path, name: str = "this network") -> TokenGraph:
-    """Find the tokens of a graph; `name` is of its model, for the reason.
+def read_tokens(path: Path, manifest: Manifest | None = None) -> TokenGraph:
+    """Find the tokens of a graph; the manifest of its model is for the reason why there are none.
 
     Raises:
         NoTokens: there are none, or a node reads them in a way that merging would break.
@@ -79,18 +83,22 @@ def read_tokens(path: Path, name: str = "this network") -> TokenGraph:
     try:
         return _read(path)
     except NoTokens as error:
-        raise NoTokens(f"the tokens of {name} can't be merged: {error}") from None
+        is_old = manifest is not None and is_outdated(manifest, path.parent) and not isinstance(error, NoAttention)
+        cure = f"; an older exporter made this graph: {MAKE_ANEW} makes it anew" if is_old else ""
+        name = manifest.name if manifest is not None else "this network"
+        raise NoTokens(f"the tokens of {name} can't be merged: {error}{cure}") from None
 
 
 def _read(path: Path) -> TokenGraph:
     model = onnx.load(path, load_external_data=False)
+    reader = _Reader(model)
+    attention = [node for node in model.graph.node if reader.is_attention(node)]
+    if not attention:
+        raise NoAttention("it has no attention, so it has none")
     opset = next(one.version for one in model.opset_import if not one.domain)
     if opset < OPSET:
         raise NoTokens(f"its graph has opset {opset}, and {OPSET} is needed")
-    reader = _Reader(model)
-    layers = [reader.layer(node) for node in model.graph.node if reader.is_attention(node)]
-    if not layers:
-        raise NoTokens("it has no attention, so it has none")
+    layers = [reader.layer(node) for node in attention]
     first = layers[0]
     if first.tokens is None:
         raise NoTokens("its first layer asks with some of the tokens only")
@@ -227,7 +235,7 @@ class _Reader:
     def _above(self, node: onnx.NodeProto, number: int) -> onnx.NodeProto:
         found = self.producers.get(node.input[number])
         if found is None:
-            raise NoTokens(f"its node {node.name} ({node.op_type}) is no part of an attention {AS_BUILT}")
+            raise NoTokens(f"its node {node.name} ({node.op_type}) is no part of an attention as the builders write it")
         return found
 
     def _below(self, node: onnx.NodeProto) -> onnx.NodeProto:
@@ -238,7 +246,7 @@ class _Reader:
 
     def _expect(self, node: onnx.NodeProto, operator: str) -> onnx.NodeProto:
         if node.op_type != operator:
-            raise NoTokens(f"its node {node.name} is {node.op_type} where an attention has {operator} {AS_BUILT}")
+            raise NoTokens(f"its node {node.name} is {node.op_type} where an attention has {operator}")
         return node
 
     def _constant(self, name: str) -> NDArray[np.int64] | None:

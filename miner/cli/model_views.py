@@ -9,9 +9,9 @@ from detectors.load import PreparedModel, class_doubt
 from detectors.machine import allowed_cores
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig, read_config
-from detectors.models.inventory import architecture, faults_of, named, size_of, stored_models
-from detectors.models.manifest import NAME, NO_REFERENCE, Manifest, is_outdated
-from detectors.quantize.gate import judged_variant
+from detectors.models.inventory import faults_of, named, size_of, stored_models
+from detectors.models.manifest import NAME, NO_REFERENCE, Manifest, architecture
+from detectors.quantize.gate import judged_variant, renewal
 from miner.bench.machine import multiply_adds
 from miner.errors import ConfigurationError
 from miner.inference.plan import plan_of, stored_plan
@@ -73,7 +73,8 @@ def views_of(settings: Settings, name: str | None) -> list[ModelDescription]:
     cores = allowed_cores()
     plan = plan_of(settings, model, cores, stored_plan(settings, model, cores))
     serves = f"{plan.runs_on}, {plan.slots} × {plan.threads} threads: {plan.why}"
-    return [_facts(model, "", serves), *(_facts(one, name, "") for name, one in model.branches.items())]
+    outdated = ": ".join(filter(None, renewal(model, plan.precision, plan.backend, plan.branches)))
+    return [_facts(model, "", serves, outdated), *(_facts(one, name, "") for name, one in model.branches.items())]
 
 
 def _config(settings: Settings, name: str | None) -> DetectorConfig:
@@ -92,11 +93,10 @@ def _config(settings: Settings, name: str | None) -> DetectorConfig:
     return DetectorConfig.model_validate({"model_folder": folder.resolve(), "path": folder / NAME})
 
 
-def _facts(model: PreparedModel, branch: str, serves: str) -> ModelDescription:
+def _facts(model: PreparedModel, branch: str, serves: str, outdated: str = "") -> ModelDescription:
     manifest, calibration = model.manifest, model.manifest.calibration
     evidence = calibration.evidence if calibration is not None else None
-    doubts = [class_doubt(model.config, manifest), manifest.judged_doubt, manifest.parity.caveat]
-    doubts.append("made by an older exporter, whose graph is slower" if is_outdated(manifest) else "")
+    doubts = [class_doubt(model.config, manifest), manifest.judged_doubt, manifest.parity.caveat, outdated]
     stored = Manifest.read(model.folder).calibration
     if model.config.threshold is not None and stored is not None:
         doubts.append(f"its calibration ({stored.threshold:.3f}) is passed over: the YAML file has a threshold")

@@ -16,7 +16,7 @@ from detectors.models.inventory import StoredModel, size_of, stored_models
 from detectors.models.inventory import remove as drop
 from detectors.models.manifest import NO_REFERENCE, Manifest, Precision
 from detectors.models.sources import pins
-from detectors.quantize.gate import MAX_FLIPS, of_precision
+from detectors.quantize.gate import MAX_FLIPS, of_precision, renewal
 from detectors.registry import BACKENDS, MERGED
 from miner.cli.common import Config, Detector, EnvFile, Json, Service, Set, load_settings
 from miner.cli.group import Command
@@ -54,7 +54,9 @@ def download(
                 entry = BACKENDS.get(manifest.backend)  # none: any can run it
                 if (entry is None or entry.onnxruntime) and MODEL_FILE in manifest.files:
                     ensure_graph(each, manifest)  # another library or machine than the one it was made on, perhaps
-            print(f"{model.folder} is there and whole", file=sys.stderr)
+            outdated = renewal(model, settings.image_detector_precision, settings.image_detector_backend, {})
+            told = (f"{model.folder} is there and whole", ": ".join(filter(None, outdated)))
+            print("; ".join(filter(None, told)), file=sys.stderr)
         else:
             prepare_fp32(settings, force=force)
         for pin in pins(yaml, settings.models_dir):

@@ -16,12 +16,13 @@ from detectors.base import Detector, RunOptions
 from detectors.console import Screen, Steps, bar_on
 from detectors.errors import DetectorConfigError, DetectorError
 from detectors.export.export import prepare
-from detectors.load import is_prepared, load_detector
+from detectors.load import PreparedModel, is_prepared, load_detector
 from detectors.machine import allowed_cores, cpu_quota, read_cpu, read_memory, read_throttling
 from detectors.models.config import DetectorConfig, read_config
 from detectors.models.documents import BROKEN_YAML, first_line
 from detectors.models.manifest import NAME, Manifest
 from detectors.photos.labelled import LabelledPhotos, read_photos
+from detectors.quantize.gate import measured_best
 from detectors.registry import default_backend, how_to_install
 from detectors.training.budget import Machine, MachineReading, Probe, is_out_of_memory
 from miner.errors import ConfigurationError, CouldNotStart
@@ -215,7 +216,10 @@ def open_model(settings: Settings, config: "DetectorConfig", precision: str = "f
 
     if config.model_folder is None and not is_prepared(config, settings.models_dir):
         prepare(config.detector, config, settings.models_dir, force=False, progress=Steps(_say))
-    backend = default_backend(precision) if settings.image_detector_backend == AUTO else settings.image_detector_backend
+    backend = settings.image_detector_backend
+    if backend == AUTO:  # as `measured_best` does for the miner
+        chosen = measured_best(PreparedModel.find(config, settings.models_dir), precision)
+        backend = chosen or default_backend(precision)
     options = RunOptions(1, allowed_cores())
     detector = load_detector(config.detector, config, settings.models_dir, backend, options, precision)
     detector.verify()

@@ -159,7 +159,7 @@ def _variants(settings: Settings, detector: str, model: PreparedModel) -> list[V
     backends, precisions = (None if names == [AUTO] else names for names in chosen)
     found = variants(detector, model, backends, precisions)
     # The reference path is never the fastest; it takes part where it is asked for.
-    return [variant for variant in found if not BACKENDS[variant[0]].original] or found
+    return tuning.by_promise([variant for variant in found if not BACKENDS[variant[0]].original] or found)
 
 
 def without_copies(model: PreparedModel, found: Mapping[str, Sequence[Variant]]) -> dict[str, list[Variant]]:

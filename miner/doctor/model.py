@@ -19,6 +19,7 @@ from detectors.models.manifest import NAME, NO_REFERENCE, Manifest, with_thresho
 from detectors.models.sources import COMMIT, is_hub, model_folder, pins
 from detectors.photos.labelled import CLASSES, pictures_of
 from detectors.photos.synthetic import known_picture
+from detectors.quantize.gate import renewal
 from miner.doctor.findings import Finding, ok, problem, warning
 from miner.errors import StartError
 from miner.inference.loader import ModelLoader
@@ -50,6 +51,7 @@ class ModelFacts:
     runs_on: str = ""  # backend and precision that serve it, or those of each branch
     doubt: str = ""  # what names or labelled photos of its export say against that
     remedy: str = ""  # how another comes to count
+    renewal: tuple[str, str] = ("", "")  # which graphs an older exporter made, and what makes them anew
 
     @property
     def bytes(self) -> int | None:
@@ -86,7 +88,7 @@ def read_model(settings: Settings) -> ModelFacts:
     name, detector = settings.detector_config, settings.image_detector
     folder = manifest = None
     fault, branch, others, pinned = "", "", [], []
-    roadwork, doubts, todo, runs_on = "", [], "", ""
+    roadwork, doubts, todo, runs_on, outdated = "", [], "", "", ("", "")
     try:
         config = read_config(name)
         parts = (config.branches or {"": config}).values()
@@ -99,7 +101,8 @@ def read_model(settings: Settings) -> ModelFacts:
             fault = f"{name} holds a model for IMAGE_DETECTOR={manifest.detector}, not for {detector}"
         model, cores = PreparedModel.find(config, settings.models_dir), allowed_cores()
         roadwork, todo = model.roadwork, remedy(config)
-        runs_on = plan_of(settings, model, cores, stored_plan(settings, model, cores)).runs_on
+        plan = plan_of(settings, model, cores, stored_plan(settings, model, cores))
+        runs_on, outdated = plan.runs_on, renewal(model, plan.precision, plan.backend, plan.branches)
         for part in (*model.branches.values(), model):
             own = part.manifest
             check_class(part.config, own)
@@ -113,6 +116,7 @@ def read_model(settings: Settings) -> ModelFacts:
     return ModelFacts(
         name, detector, folder, manifest, fault, branch=branch, pins=pinned, others=others,
         roadwork=roadwork, doubt="; ".join(doubts), remedy=todo, runs_on=runs_on,
+        renewal=outdated,
     )  # fmt: skip
 
 
@@ -175,6 +179,8 @@ def judge_model(facts: ModelFacts, network: str) -> Finding:
         said += ", compared with no library"
     elif facts.manifest.parity.caveat:
         doubts.append((facts.manifest.parity.caveat, f"make setup-all, then {again}: compares with transformers'"))
+    if facts.renewal[0]:
+        doubts.append(facts.renewal)
     if doubts:
         words, todos = zip(*doubts, strict=True)
         return warning(name, "; ".join([said, *words]), "; ".join(todos))

@@ -21,6 +21,7 @@ from detectors.errors import DetectorConfigError, DetectorError, NotPrepared
 from detectors.load import PreparedModel, load_model
 from detectors.machine import allowed_cores
 from detectors.models.config import read_config
+from detectors.quantize.gate import renewal
 from miner.errors import ConfigurationError, CouldNotStart, StartError
 from miner.inference.background import begin_on_a_thread, on_a_thread
 from miner.inference.plan import fitting, plan_of, stored_plan
@@ -164,6 +165,9 @@ class ModelLoader:
         options = replace(options, max_pixels=settings.max_image_pixels)
         ways = fitting(plan.branches, options.threads)
         detector = load_model(settings.image_detector, model, plan.backend, options, plan.precision, ways)
+        old, cure = renewal(model, plan.precision, plan.backend, ways)
+        if old:
+            log.info("%s: %s", old, cure)
         self._split = options
         words = f"{replace(plan, branches=ways).runs_on}, {options.slots} × {options.threads} threads ({plan.why})"
         return OpenedModel(detector, time.monotonic() - started, words)

@@ -25,6 +25,7 @@ from detectors.load import is_prepared, load_detector
 from detectors.models.adapter import merge
 from detectors.models.checkpoint import ADAPTER_CONFIG, ADAPTER_FILE, WEIGHTS_FILE
 from detectors.models.config import DetectorConfig
+from detectors.models.hf_config import ProcessorConfig
 from detectors.models.manifest import Manifest
 from detectors.models.sources import find_original, model_folder
 from detectors.registry import exporter_class
@@ -288,6 +289,15 @@ def test_pictures_are_prepared_as_the_adapter_says_or_else_as_its_base(home: Pat
     shutil.copy(home / "base" / "preprocessor_config.json", home / "adapter")
     settle(home / "adapter", "preprocessor_config.json", image_mean=[0.4, 0.4, 0.4])
     assert mean() == [0.4, 0.4, 0.4]
+
+
+def test_a_base_with_a_processor_of_several_parts_says_how_its_pictures_are_prepared(home: Path) -> None:
+    processor = json.loads((home / "base" / "preprocessor_config.json").read_text())
+    (home / "base" / "preprocessor_config.json").unlink()
+    whole = {"image_processor": processor, "processor_class": "SomeProcessor"}  # as transformers 5 saves it
+    (home / "base" / "processor_config.json").write_text(json.dumps(whole))
+    merged = find_original(config_of(home)).path
+    assert ProcessorConfig.read(merged).image_mean == processor["image_mean"]
 
 
 def test_weights_of_a_model_beside_an_adapter_are_served_as_they_are(home: Path) -> None:

@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 
 from detectors.backends.torch import ensure_torchvision, load_model
 from detectors.base import RunOptions
-from detectors.builders.architecture import Architecture, find_architecture
+from detectors.builders.architecture import ARCHITECTURES, Architecture, find_architecture
 from detectors.errors import ModelError, ModelFileError
 from detectors.export.export import prepare
 from detectors.models.config import DetectorConfig
 from detectors.models.hf_config import ModelConfig
-from detectors.models.manifest import CURRENT_BUILDERS, Manifest, is_outdated
+from detectors.models.manifest import BETTER_TODAY, CURRENT_BUILDERS, Manifest, is_outdated
 from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest, make_faster
 from tests.models import LABELS, photo
 
@@ -146,7 +146,11 @@ def test_a_box_without_torch_exports_and_compares_with_numpy(
     assert manifest.parity.max_difference < 1e-5
     assert "torch" not in manifest.made_with
     assert architecture(made).graph_name in manifest.made_with
-    assert not is_outdated(manifest)
+    assert not is_outdated(manifest, tmp_path / manifest.name / manifest.revision)
+
+
+def test_only_what_is_built_is_better_than_what_optimum_traced() -> None:
+    assert set(ARCHITECTURES) > BETTER_TODAY
 
 
 def test_a_missing_weight_is_named(made: Path, tmp_path: Path) -> None:

@@ -81,8 +81,9 @@ def test_it_answers_as_the_file_does_on_every_backend(tmp_path: Path, shape: str
         wanted = softmax(expected(tmp_path / "mine.onnx", decode(data), SQUEEZED))
         assert detector.predict(data).probability == pytest.approx(wanted, abs=1e-2 if shape == "16 bits" else 1e-4)
     manifest = detector.manifest
-    assert (manifest.parity.reference, is_outdated(manifest)) == (NO_REFERENCE, False)
-    graph = onnx.load(model_folder(read_config(yaml), tmp_path / "models") / "model.onnx").graph
+    folder = model_folder(read_config(yaml), tmp_path / "models")
+    assert (manifest.parity.reference, is_outdated(manifest, folder)) == (NO_REFERENCE, False)
+    graph = onnx.load(folder / "model.onnx").graph
     shapes = [[side.dim_value for side in one.type.tensor_type.shape.dim] for one in (graph.input[0], graph.output[0])]
     assert shapes == [[1, 3, 64, 64], [1, 2]]
 
@@ -245,8 +246,8 @@ def test_an_int8_variant_is_made_of_it_and_another_threshold_needs_none(tmp_path
     prepare("ViT", config, models)
     photos = CalibrationPhotos(many_pictures(9))
     order = PrecisionRequest("int8", "onnx", models, RunOptions(), photos, 1.0, lambda _: None, config.threshold)
-    made = Manifest.read(make_faster(PreparedModel.find(config, models).folder, order))
-    assert not is_outdated(made)
+    made = make_faster(PreparedModel.find(config, models).folder, order)
+    assert not is_outdated(Manifest.read(made), made)
     data = parity_pictures()[0]
     raw = served(yaml, models, precision="int8").judge(decode(data)).probability
     for threshold in (0.3, 0.6):

@@ -15,10 +15,11 @@ from detectors.console import Steps
 from detectors.ensemble import Ensemble
 from detectors.errors import DetectorConfigError, ImageError, ModelError, NotPrepared
 from detectors.export.export import prepare
-from detectors.load import is_prepared, load_detector
-from detectors.models.config import read_config
-from detectors.models.manifest import Manifest
+from detectors.load import PreparedModel, is_prepared, load_detector
+from detectors.models.config import SHIPPED, read_config
+from detectors.models.manifest import MAKE_ANEW, Manifest, is_outdated
 from detectors.models.sources import model_folder
+from detectors.quantize.gate import renewal
 from tests.models import photo
 
 PHOTOS = [photo(1280, 720, seed=2), photo(360, 640, seed=4), photo(224, 224, seed=5), photo(640, 480, seed=7)]
@@ -104,6 +105,28 @@ def test_a_branch_that_was_replaced_or_damaged_is_found(home: Path, tmp_path: Pa
         file.write(b"\0")
     with pytest.raises(ModelError, match=r"model\.onnx .* sum in "):
         load_detector("Ensemble", config, models, "onnx", RunOptions())
+
+
+def test_a_pair_of_release_0_2_serves_on_and_says_what_makes_it_anew(home: Path, tmp_path: Path) -> None:
+    models = Path(shutil.copytree(home / "models", tmp_path / "models"))
+    config = read_config(str(home / "pair.yaml"))
+    assert renewal(PreparedModel.find(config, models), "fp32", "onnx", {}) == ("", "")
+    folders = {name: model_folder(branch, models) for name, branch in (config.branches or {}).items()}
+    for folder in folders.values():
+        made_with = {"torch": "2.13.0", "transformers": "4.57.6", "optimum": "2.1.0", "onnx": "1.23.2"}
+        Manifest.read(folder).model_copy(update={"made_with": made_with}).write(folder)
+    words, cure = renewal(PreparedModel.find(config, models), "int8", "onnx", {})  # it is not there: fp32 serves
+    assert "convnextv2 and dinov2" in words
+    assert cure == MAKE_ANEW
+    load_detector("Ensemble", config, models, "onnx", RunOptions()).verify()
+    alone = config.model_copy(update={"branches": None, "model_folder": folders["dinov2"]})
+    words, cure = renewal(PreparedModel.find(alone, models), "fp32", "onnx", {})
+    assert "dinov2--letterbox" in words
+    assert "original weights" in cure
+    prepare("Ensemble", config, models)
+    assert renewal(PreparedModel.find(config, models), "fp32", "onnx", {}) == ("", "")
+    starter = SHIPPED.parent / "starter"  # a MobileNet that optimum has traced
+    assert not is_outdated(Manifest.read(starter), starter)
 
 
 def test_a_repository_without_the_subfolder_is_named(home: Path, tmp_path: Path) -> None:

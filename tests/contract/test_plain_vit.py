@@ -2,21 +2,19 @@
 
 import builtins
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from detectors.base import RunOptions
 from detectors.builders.architecture import numpy_reference
 from detectors.builders.vit import PlainViT
 from detectors.errors import ModelError
 from detectors.export.export import prepare
 from detectors.export.hf import ViTExporter
-from detectors.load import load_detector
 from detectors.models.config import DetectorConfig
 from detectors.models.manifest import PLAIN_VIT_BUILDER, Manifest, is_outdated
+from detectors.models.sources import model_folder
 from detectors.network import ViT
 from detectors.photos.synthetic import parity_pictures
 from tests.models import make_vit, photo
@@ -67,23 +65,12 @@ def test_a_box_without_torch_exports_and_compares_with_numpy(
     assert manifest.parity.reference == "numpy"
     assert manifest.parity.max_difference < 1e-5
     assert "torch" not in manifest.made_with
-    assert not is_outdated(manifest)
+    folder = model_folder(config, tmp_path)
+    assert not is_outdated(manifest, folder)
     without = {name: version for name, version in manifest.made_with.items() if name != PLAIN_VIT_BUILDER}
-    assert is_outdated(manifest.model_copy(update={"made_with": without})), "as before there were versions"
-    assert is_outdated(manifest.model_copy(update={"made_with": without | {PLAIN_VIT_BUILDER: "1"}}))
-    assert not is_outdated(manifest.model_copy(update={"made_with": without | {"optimum": "2.1.0"}}))
-
-
-def test_an_older_graph_is_served_with_a_hint(vit: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    config = DetectorConfig(hf_repo=str(vit), path=vit / "x.yaml")
-    folder = prepare("ViT", config, tmp_path)
-    load_detector("ViT", config, tmp_path, "onnx", RunOptions()).verify()
-    assert "older exporter" not in caplog.text
-    manifest = Manifest.read(folder)
-    manifest.model_copy(update={"made_with": {"onnx": "1.23.2", "onnxruntime": "1.31.1"}}).write(folder)
-    load_detector("ViT", config, tmp_path, "onnx", RunOptions()).verify()
-    assert re.search(f"{re.escape(str(folder))} .*older exporter", caplog.text)
+    for old in ({}, {PLAIN_VIT_BUILDER: "1"}, {"optimum": "2.1.0"}):  # the first had no versions
+        assert is_outdated(manifest.model_copy(update={"made_with": without | old}), folder)
+    assert not is_outdated(manifest.model_copy(update={"made_with": without | {"torch": "2.13.0"}}), folder)
 
 
 def test_a_missing_weight_is_named(vit: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Merged tokens: the graph against the paper's algorithm, what the gate lets through, and what has no tokens."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from detectors.export.export import prepare
 from detectors.load import load_detector
 from detectors.models import IR_FILE, MODEL_FILE, store
 from detectors.models.config import DetectorConfig
-from detectors.models.manifest import Manifest, Precision
+from detectors.models.manifest import MAKE_ANEW, Manifest, Precision
 from detectors.models.sources import model_folder
 from detectors.photos.synthetic import many_pictures
 from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest, make_faster
@@ -396,5 +397,9 @@ def test_what_merging_would_break_is_refused_by_its_reason(
     model = onnx.load(model_folder(config, models) / MODEL_FILE)
     broken(model.graph, kind)
     onnx.save_model(model, tmp_path / MODEL_FILE)
-    with pytest.raises(NoTokens, match=reason):
-        read_tokens(tmp_path / MODEL_FILE)
+    shutil.copyfile(model_folder(config, models) / "config.json", tmp_path / "config.json")
+    manifest = Manifest.read(model_folder(config, models))
+    for made_with, is_cured in ((manifest.made_with, False), ({"optimum": "2.1.0"}, True)):
+        with pytest.raises(NoTokens, match=reason) as caught:
+            read_tokens(tmp_path / MODEL_FILE, manifest.model_copy(update={"made_with": made_with}))
+        assert (MAKE_ANEW in str(caught.value)) == is_cured

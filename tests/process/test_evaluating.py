@@ -1,6 +1,7 @@
 """What judges models needs scikit-learn and matplotlib (`make setup-eval`), and no torch: commands without some."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 
 from detectors.evaluation.branch_file import BranchFile
+from detectors.models.manifest import Manifest
 from tests.photos import fill
 from tests.process.daemon import PATIENCE, clean_environment
+from tests.process.test_model_removal import GATE
 
 pytestmark = pytest.mark.slow
 # As where they are not installed: nothing finds them.
@@ -68,6 +71,21 @@ def test_no_torch_is_needed(command: str, folder: Path) -> None:
     assert done.returncode in (0, 1) if command == "calibrate" else done.returncode == 0, done.stderr
     assert json.loads(done.stdout)
     assert (folder / "plot.png").is_file() == (command == "evaluate")
+
+
+def test_a_precision_is_judged_on_the_backend_that_serves_it(folder: Path) -> None:
+    pytest.importorskip("sklearn")
+    pytest.importorskip("openvino")
+    starter = Path(__file__).parents[2] / "detectors" / "starter"
+    fp32 = Path(shutil.copytree(starter, folder / "models" / "you--own" / "main"))
+    made = Manifest.read(fp32).model_copy(update={"name": "you--own", "revision": "main"})
+    made.write(fp32)
+    variant = Path(shutil.copytree(fp32, fp32.with_name("main.int8-openvino")))
+    update = {"precision": "int8", "backend": "openvino", "gate": GATE}  # onnxruntime's did not pass its gate
+    made.model_copy(update=update).write(variant)
+    (folder / "own.yaml").write_text("hf_repo: you/own\n")
+    done = miner(folder, "evaluate", "photos", "--model", "own.yaml", "--precision", "int8", "--json", without=TORCH)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)

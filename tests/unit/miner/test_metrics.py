@@ -7,7 +7,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from detectors.machine import Memory, Throttling
-from detectors.models.manifest import Manifest, Output, Parity, Source
+from detectors.models.manifest import BranchModel, Manifest, Output, Parity, Source
 from miner.metrics import BUCKETS, PROBABILITY_BUCKETS, REMAINING_BUCKETS, STAGES, Metrics, graph_hash
 from miner.recorder.records import OUTCOMES, RequestRecord
 
@@ -79,7 +79,17 @@ def test_two_daemons_in_one_process_do_not_share_metrics() -> None:
     ],
 )
 def test_the_hash_is_what_sha256sum_shows_of_the_graphs(files: dict[str, str], expected: str) -> None:
-    manifest = Manifest(
+    assert graph_hash(manifest_of(files)) == expected
+
+
+def test_an_ensemble_without_files_has_its_branches_hashes() -> None:
+    branches = {name: BranchModel(detector="ViT", name=name, revision="r", sums=name * 64) for name in "ab"}
+    manifest = manifest_of({}).model_copy(update={"branches": branches})
+    assert graph_hash(manifest) == "a" * 12 + "+" + "b" * 12
+
+
+def manifest_of(files: dict[str, str]) -> Manifest:
+    return Manifest(
         name="m",
         revision="r",
         detector="ViT",
@@ -90,7 +100,6 @@ def test_the_hash_is_what_sha256sum_shows_of_the_graphs(files: dict[str, str], e
         parity=Parity(reference="none", pictures=0, max_difference=0, mean_difference=0),
         made_with={},
     )
-    assert graph_hash(manifest) == expected
 
 
 def test_start_and_last_request_move_with_a_clock_that_is_set() -> None:

@@ -12,6 +12,7 @@ from detectors.base import RunOptions, Way
 from miner.bench.tuning import (
     MeasuredVariant,
     best,
+    by_promise,
     combinations,
     decide,
     ensemble_ways,
@@ -50,6 +51,18 @@ def test_among_nearly_equals_less_memory_wins() -> None:
 def test_a_backend_that_answers_differently_at_fp32_is_left_out() -> None:
     rows = [row("onnx", "fp32", 3, 3), row("openvino", "fp32", 1, 1, p=0.502), row("openvino", "int8", 2, 2, p=0.51)]
     assert faithful(rows) == [rows[0], rows[2]]
+
+
+def test_what_is_likely_to_be_fast_is_measured_before_the_time_is_over() -> None:
+    backends = ("onnx", "openvino")
+    found = by_promise(
+        [(name, kind) for kind in ("fp32", "bf16", "int8", "merged", "int8-merged") for name in backends]
+    )
+    kinds = ["fp32", "int8-merged", "int8-merged", "int8", "int8", "merged", "merged", "bf16", "bf16", "fp32"]
+    assert [precision for _, precision in found] == kinds
+    assert found[0] == ("onnx", "fp32"), "what the others are held against"
+    assert found[-1] == ("openvino", "fp32")
+    assert by_promise([]) == []
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from detectors.models import MANIFEST_FILE
-from detectors.models.manifest import NUMPY, Manifest
+from detectors.models.manifest import MAKE_ANEW, NUMPY, PLAIN_VIT_BUILDER, Manifest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 STARTER = Path(__file__).resolve().parents[4] / "detectors" / "starter"
@@ -40,6 +40,16 @@ def models(folder: Path, *arguments: str, **others: str) -> subprocess.Completed
 def test_download_tells_the_commit_and_how_to_pin_it(prepared: Path) -> None:
     told = models(prepared, "download").stderr.splitlines()
     assert f"resolved main to {COMMIT}; put revision: {COMMIT} into {prepared / 'own.yaml'}" in told
+
+
+def test_download_and_show_say_what_an_older_exporter_made_and_what_makes_it_anew(prepared: Path) -> None:
+    folder = prepared / "models" / "someone--roadwork" / COMMIT
+    made = Manifest.read(folder)
+    (folder / MANIFEST_FILE).write_text(
+        made.model_copy(update={"made_with": made.made_with | {PLAIN_VIT_BUILDER: "1"}}).model_dump_json()
+    )
+    assert MAKE_ANEW in models(prepared, "download").stderr
+    assert models(prepared, "show").stdout.count(MAKE_ANEW) == 1
 
 
 def test_list_says_which_class_counts_and_what_speaks_against_it(prepared: Path) -> None:

@@ -115,6 +115,7 @@ MODEL = model.ModelFacts("own.yaml", "ViT")
         (replace(MODEL, manifest=SHIPPED), "ok", "starter@.*all sums match"),
         (replace(MODEL, manifest=SHIPPED, branch="main", pins=["put it into x"]), "warning", "main is"),
         (replace(MODEL, manifest=BY_NUMPY), "warning", "numpy only"),
+        (replace(MODEL, manifest=SHIPPED, renewal=("an older exporter", "again")), "warning", "an older exporter"),
     ],
 )
 def test_model(facts: model.ModelFacts, level: Level, words: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 from detectors.load import PreparedModel
 from detectors.machine import allowed_cores
 from detectors.models.config import read_config
-from detectors.models.manifest import Manifest
+from detectors.models.manifest import MAKE_ANEW, PLAIN_VIT_BUILDER, Manifest
 from detectors.models.sources import variant_folder
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.inference.loader import ModelLoader, _why_it_failed, _write
@@ -44,6 +44,19 @@ def test_a_tuning_that_fails_is_a_warning_and_a_reload_tunes_no_more(
     loaded.detector.close()
     assert "serving with onnx fp32" in caplog.text
     assert "tun" not in caplog.text.replace("not tuned", "").replace("roadwork-miner tune", "")
+
+
+def test_a_start_says_once_what_makes_an_old_graph_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = shutil.copytree(STARTER, tmp_path / "own")
+    (tmp_path / "own.yaml").write_text("model_folder: own\n")
+    caplog.set_level(logging.INFO)
+    for made_with, count in (({}, 0), ({PLAIN_VIT_BUILDER: "1"}, 1)):
+        made = Manifest.read(STARTER)
+        made.model_copy(update={"made_with": made.made_with | made_with}).write(folder)
+        caplog.clear()
+        settings = Settings.load(image_detector_config=str(tmp_path / "own.yaml"), state_dir=str(tmp_path / "state"))
+        asyncio.run(ModelLoader(settings).load()).detector.close()
+        assert caplog.text.count(MAKE_ANEW) == count
 
 
 READS = """
@@ -95,8 +108,9 @@ def test_a_start_reads_each_file_of_the_model_once(tmp_path: Path, precision: st
     assert done.returncode == 0, done.stderr
     serves = STARTER if precision == "fp32" else variant
     files = ("configs/starter.yaml", "starter/manifest.json", f"{variant.name}/manifest.json")
-    own = (f"{serves.name}/{name}" for name in ("preprocessor_config.json", "config.json"))
-    assert json.loads(done.stdout) == dict.fromkeys((*files, *own), 1)
+    own = f"{serves.name}/preprocessor_config.json"
+    # config.json says how the preprocessing is meant, and, as optimum has traced this one, whether ours is better.
+    assert json.loads(done.stdout) == dict.fromkeys((*files, own), 1) | {f"{serves.name}/config.json": 2}
 
 
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
