@@ -23,7 +23,6 @@ from detectors.models.manifest import (
     BranchModel,
     Manifest,
     branch_model,
-    is_outdated,
     same_branches,
     with_threshold,
 )
@@ -175,29 +174,14 @@ class PreparedModel:
         assert self.config.fusion is not None
         plain = {name: branch.manifest for name, branch in self.branches.items()}
         try:
-            gate = judge_again(self.folder, ways, plain, manifests, self.manifest, self.config.fusion, stored)
+            return judge_again(self.folder, ways, plain, manifests, self.manifest, self.config.fusion, stored)
         except NotPrepared as error:
             if stored is not None:
                 return stored
             raise lack or error from error
-        if stored is not None:
-            return stored.model_copy(update={"gate": gate})
-        update = {
-            "precision": next(precision for precision, _ in variants.values() if precision != "fp32"),
-            "backend": "+".join(dict.fromkeys(backend for _, backend in variants.values())),
-            "files": {},
-            "known_answer": float(self.config.fusion({name: one.known_answer for name, one in manifests.items()})),
-            "gate": gate,
-            "branches": {name: branch_model(one) for name, one in manifests.items()},
-        }
-        return self.manifest.model_copy(update=update)
 
     def _whole(self, precision: str, backend: str) -> Manifest:
-        """Return the manifest of an ensemble in a precision for all its branches, as it was made.
-
-        Raises:
-            NotPrepared: it is not there, or a branch is another one by now.
-        """
+        """Return the manifest of an ensemble in a precision for all its branches as made, or raise NotPrepared."""
         if self.is_whole(precision, backend):
             return self.variant(precision, backend)[1]
         folder = self.variant_folder(precision, backend) if precision != "fp32" else self.folder
@@ -274,7 +258,7 @@ def _load(name: str, model: PreparedModel, backend: str, options: RunOptions, pr
         every = Way(precision, backend)
         return _load_ensemble(model, ways or dict.fromkeys(model.branches, every), options)
     check_class(config, manifest)
-    for doubt in filter(None, (class_doubt(config, manifest), judged_doubt(manifest))):
+    for doubt in filter(None, (class_doubt(config, manifest), manifest.judged_doubt)):
         log.warning("%s: roadwork = %s, but %s: its answers are likely reversed; %s",
                     folder, manifest.output.words, doubt, remedy(config))  # fmt: skip
     if manifest.parity.reference == NO_REFERENCE:
@@ -392,43 +376,11 @@ def class_doubt(config: DetectorConfig, manifest: Manifest) -> str:
     return "" if is_named else output.doubt
 
 
-def judged_doubt(manifest: Manifest) -> str:
-    """Return what the labelled photos of its export say against the class that counts, or nothing."""
-    judged = manifest.judged
-    return f"its AUC on {judged.photos} labelled photos was {judged.auc:.3f}" if judged and judged.reversed else ""
-
-
 def remedy(config: DetectorConfig) -> str:
     """Say how another class comes to count."""
     if config.model_folder is not None:
         return "export it again, with roadwork_label: NAME in the YAML file of its original weights"
     return f"put roadwork_label: NAME into {config.path.name}, then {MAKE_ANEW}"
-
-
-def renewal(model: PreparedModel, precision: str, backend: str, ways: Ways) -> tuple[str, str]:
-    """Say which of the graphs that are served an older exporter made, and what makes them anew; nothing if none.
-
-    Args:
-        model: in the precision and on the backend, or its branches.
-        precision: of all branches that are not in `ways`.
-        backend: the same.
-        ways: of an ensemble's branches.
-    """
-    every, names, cures = Way(precision, backend), [], dict[str, None]()
-    for name, part in (model.branches or {model.manifest.name: model}).items():
-        variant = ways.get(name, every).variant
-        folder, manifest = part.variant(*variant) if part.has(*variant) else (part.folder, part.manifest)
-        if is_outdated(manifest, folder):
-            names.append(name)
-            if is_outdated(part.manifest, part.folder):
-                gone = part.config.model_folder is not None
-                cures[f"{MAKE_ANEW}{' with the YAML file of its original weights' if gone else ''}"] = None
-            if manifest.precision != "fp32":
-                cures[f"roadwork-miner export --precision {manifest.precision} --pictures PHOTOS"] = None
-    if not names:
-        return "", ""
-    words = "an older exporter made the graph of {}: one of today is faster, or its tokens can be merged"
-    return words.format(" and ".join(names)), ", then ".join(sorted(cures, key=lambda cure: MAKE_ANEW not in cure))
 
 
 def is_prepared(config: DetectorConfig, models_dir: Path) -> bool:

@@ -202,8 +202,11 @@ def take_over(folder: Path, new: Path) -> None:
 def judge_again(
     folder: Path, ways: Ways, plain: Mapping[str, Manifest], faster: Mapping[str, Manifest], fp32: Manifest,
     fusion: Fusion, stored: Manifest | None,
-) -> Gate:  # fmt: skip
+) -> Manifest:  # fmt: skip
     """Judge what an ensemble's branches say together by what was kept in its folder, at today's threshold and fusion.
+
+    Returns:
+        The ensemble's manifest in these ways.
 
     Args:
         folder: of the ensemble in fp32.
@@ -229,10 +232,19 @@ def judge_again(
     except ModelError as error:
         words = ways_in_words(ways)
         raise ModelError(f"{words}: {error}; `roadwork-miner export --precision --pictures` makes it anew") from error
-    if made is None:
-        return found
-    kept = ("recipe", "kept_fp32", "seconds", "seconds_fp32", "others")
-    return found.model_copy(update={name: getattr(made, name) for name in kept})
+    if stored is not None:
+        kept = ("recipe", "kept_fp32", "seconds", "seconds_fp32", "others") if made is not None else ()
+        gate = found.model_copy(update={name: getattr(made, name) for name in kept})
+        return stored.model_copy(update={"gate": gate})
+    update = {
+        "precision": next(way.precision for way in ways.values() if way.precision != FP32),
+        "backend": "+".join(dict.fromkeys(way.backend for way in ways.values())),
+        "files": {},
+        "known_answer": float(fusion({name: one.known_answer for name, one in faster.items()})),
+        "gate": found,
+        "branches": {name: branch_model(one) for name, one in faster.items()},
+    }
+    return fp32.model_copy(update=update)
 
 
 def key_of(precision: str, backend: str) -> str:

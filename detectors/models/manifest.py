@@ -221,6 +221,12 @@ class Manifest(_Part):
         return self.calibration.threshold if self.calibration is not None else self.threshold
 
     @property
+    def judged_doubt(self) -> str:
+        """What the labelled photos of its export say against the class that counts, or nothing."""
+        judged = self.judged
+        return f"its AUC on {judged.photos} labelled photos was {judged.auc:.3f}" if judged and judged.reversed else ""
+
+    @property
     def gate_doubt(self) -> str:
         """Why the judgement of a faster precision counts no more, or nothing."""
         if self.gate is None or self.gate.threshold in (None, self.decides_at):

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.base import Backend, ModelFiles, RunOptions, Way
+from detectors.base import Backend, ModelFiles, RunOptions, Way, Ways
 from detectors.evaluation.answers import differences, flips, labelled
 from detectors.load import PreparedModel
 from detectors.machine import LOUD, others, spent
-from detectors.models.manifest import Gate, Manifest
+from detectors.models.manifest import MAKE_ANEW, Gate, Manifest, is_outdated
 from detectors.models.store import write_manifest
 from detectors.network import Network
 from detectors.photos.image import decode
@@ -86,6 +86,32 @@ def measured_best(model: PreparedModel, precision: str) -> str | None:
             "is taken, whose answers differ least from fp32's; `roadwork-miner tune` measures", precision, chosen
         )  # fmt: skip
     return chosen
+
+
+def renewal(model: PreparedModel, precision: str, backend: str, ways: Ways) -> tuple[str, str]:
+    """Say which of the graphs that are served an older exporter made, and what makes them anew; nothing if none.
+
+    Args:
+        model: in the precision and on the backend, or its branches.
+        precision: of all branches that are not in `ways`.
+        backend: the same.
+        ways: of an ensemble's branches.
+    """
+    every, names, cures = Way(precision, backend), [], dict[str, None]()
+    for name, part in (model.branches or {model.manifest.name: model}).items():
+        variant = ways.get(name, every).variant
+        folder, manifest = part.variant(*variant) if part.has(*variant) else (part.folder, part.manifest)
+        if is_outdated(manifest, folder):
+            names.append(name)
+            if is_outdated(part.manifest, part.folder):
+                gone = part.config.model_folder is not None
+                cures[f"{MAKE_ANEW}{' with the YAML file of its original weights' if gone else ''}"] = None
+            if manifest.precision != "fp32":
+                cures[f"roadwork-miner export --precision {manifest.precision} --pictures PHOTOS"] = None
+    if not names:
+        return "", ""
+    words = "an older exporter made the graph of {}: one of today is faster, or its tokens can be merged"
+    return words.format(" and ".join(names)), ", then ".join(sorted(cures, key=lambda cure: MAKE_ANEW not in cure))
 
 
 def speed_in_words(gate: Gate) -> str:

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detectors.errors import ModelError
-from detectors.load import PreparedModel, class_doubt, judged_doubt, renewal
+from detectors.load import PreparedModel, class_doubt
 from detectors.machine import allowed_cores
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig, read_config
 from detectors.models.inventory import faults_of, named, size_of, stored_models
 from detectors.models.manifest import NAME, NO_REFERENCE, Manifest, architecture
-from detectors.quantize.gate import judged_variant
+from detectors.quantize.gate import judged_variant, renewal
 from miner.bench.machine import multiply_adds
 from miner.errors import ConfigurationError
 from miner.inference.plan import plan_of, stored_plan
@@ -96,7 +96,7 @@ def _config(settings: Settings, name: str | None) -> DetectorConfig:
 def _facts(model: PreparedModel, branch: str, serves: str, outdated: str = "") -> ModelDescription:
     manifest, calibration = model.manifest, model.manifest.calibration
     evidence = calibration.evidence if calibration is not None else None
-    doubts = [class_doubt(model.config, manifest), judged_doubt(manifest), manifest.parity.caveat, outdated]
+    doubts = [class_doubt(model.config, manifest), manifest.judged_doubt, manifest.parity.caveat, outdated]
     stored = Manifest.read(model.folder).calibration
     if model.config.threshold is not None and stored is not None:
         doubts.append(f"its calibration ({stored.threshold:.3f}) is passed over: the YAML file has a threshold")

@@ -9,14 +9,14 @@ from typing import Annotated
 import typer
 
 from detectors.backends.ort_cache import ensure_graph
-from detectors.load import PreparedModel, is_prepared, judged_doubt, renewal
+from detectors.load import PreparedModel, is_prepared
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig, read_config
 from detectors.models.inventory import StoredModel, size_of, stored_models
 from detectors.models.inventory import remove as drop
 from detectors.models.manifest import NO_REFERENCE, Manifest, Precision
 from detectors.models.sources import pins
-from detectors.quantize.gate import MAX_FLIPS, of_precision
+from detectors.quantize.gate import MAX_FLIPS, of_precision, renewal
 from detectors.registry import BACKENDS, MERGED
 from miner.cli.common import Config, Detector, EnvFile, Json, Service, Set, load_settings
 from miner.cli.group import Command
@@ -114,7 +114,7 @@ def list_(env_file: EnvFile = None, service: Service = None, as_json: Json = Fal
         name = (manifest.name, manifest.revision) if one.folder == starter else one.folder.parts[-2:]
         table.add_row(
             f"{name[0]}/\n{name[1][:18]}\n{manifest.detector}", "\n".join(sizes),
-            "; ".join(filter(None, (_roadwork(manifest), manifest.output.doubt, judged_doubt(manifest)))),
+            "; ".join(filter(None, (_roadwork(manifest), manifest.output.doubt, manifest.judged_doubt))),
             (f"{manifest.parity.max_difference:.1e} on {manifest.parity.pictures} pictures"
              if manifest.parity.reference != NO_REFERENCE else "no library")
             + (f"; {manifest.parity.caveat}" if manifest.parity.caveat else ""),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from detectors.errors import DetectorConfigError, DetectorError, ModelError, NotPrepared
-from detectors.load import PreparedModel, check_class, class_doubt, judged_doubt, remedy, renewal
+from detectors.load import PreparedModel, check_class, class_doubt, remedy
 from detectors.machine import allowed_cores
 from detectors.models.config import read_config
 from detectors.models.labels import LOOKS_REVERSED, DrawingCheck, ask_drawn, sorting_of
@@ -19,6 +19,7 @@ from detectors.models.manifest import NAME, NO_REFERENCE, Manifest, with_thresho
 from detectors.models.sources import COMMIT, is_hub, model_folder, pins
 from detectors.photos.labelled import CLASSES, pictures_of
 from detectors.photos.synthetic import known_picture
+from detectors.quantize.gate import renewal
 from miner.doctor.findings import Finding, ok, problem, warning
 from miner.errors import StartError
 from miner.inference.loader import ModelLoader
@@ -109,7 +110,7 @@ def read_model(settings: Settings) -> ModelFacts:
             own = part.manifest
             check_class(part.config, own)
             doubts += [
-                doubt for doubt in (class_doubt(part.config, own), judged_doubt(own)) if doubt and doubt not in doubts
+                doubt for doubt in (class_doubt(part.config, own), own.judged_doubt) if doubt and doubt not in doubts
             ]
     except NotPrepared:
         manifest = None

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Self
 
 from detectors.base import Detector, RunOptions
 from detectors.errors import DetectorConfigError, DetectorError, NotPrepared
-from detectors.load import PreparedModel, load_model, renewal
+from detectors.load import PreparedModel, load_model
 from detectors.machine import allowed_cores
 from detectors.models.config import read_config
+from detectors.quantize.gate import renewal
 from miner.errors import ConfigurationError, CouldNotStart, StartError
 from miner.inference.background import begin_on_a_thread, on_a_thread
 from miner.inference.plan import fitting, plan_of, stored_plan

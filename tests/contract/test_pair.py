@@ -15,10 +15,11 @@ from detectors.console import Steps
 from detectors.ensemble import Ensemble
 from detectors.errors import DetectorConfigError, ImageError, ModelError, NotPrepared
 from detectors.export.export import prepare
-from detectors.load import PreparedModel, is_prepared, load_detector, renewal
+from detectors.load import PreparedModel, is_prepared, load_detector
 from detectors.models.config import SHIPPED, read_config
 from detectors.models.manifest import MAKE_ANEW, Manifest, is_outdated
 from detectors.models.sources import model_folder
+from detectors.quantize.gate import renewal
 from tests.models import photo
 
 PHOTOS = [photo(1280, 720, seed=2), photo(360, 640, seed=4), photo(224, 224, seed=5), photo(640, 480, seed=7)]
