@@ -106,11 +106,18 @@ def list_(env_file: EnvFile = None, service: Service = None, as_json: Json = Fal
         return
     # `models remove` takes what the first column says, so that nothing of it may be cut off.
     whole = (Column(name, no_wrap=True) for name in ("model", "precisions: MB"))
-    table = Table(*whole, "roadwork is", "differs from its library by", show_lines=True)
+    table = Table(
+        *whole, Column("roadwork is", min_width=10, overflow="fold"), "differs from its library by", show_lines=True
+    )
     for one, manifest in found:
         if manifest.backend != "any":
             continue
-        sizes = [f"{_precision(each)}: {part.bytes / 1e6:.1f}" for part, each in found if part.is_part_of(one.folder)]
+        # An ensemble's weights are its branches', which are in the list themselves.
+        sizes = [
+            _precision(each) + ("" if each.branches else f": {part.bytes / 1e6:.0f}")
+            for part, each in found
+            if part.is_part_of(one.folder)
+        ]
         name = (manifest.name, manifest.revision) if one.folder == starter else one.folder.parts[-2:]
         table.add_row(
             f"{name[0]}/\n{name[1][:18]}\n{manifest.detector}", "\n".join(sizes),
