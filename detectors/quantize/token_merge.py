@@ -157,7 +157,10 @@ class _Merge:
         del graph.value_info[:]
         graph.node.extend(self._nodes)
         used = {name for node in self._nodes for name in node.input}
-        graph.initializer.extend(value for name, value in self._constants.items() if name in used)
+        # Whatever else the library finds in a graph it warns of, in the middle of a progress bar.
+        kept = [value for value in graph.initializer if value.name in used]
+        del graph.initializer[:]
+        graph.initializer.extend([*kept, *(value for name, value in self._constants.items() if name in used)])
         if counts is not None:
             graph.input.append(helper.make_tensor_value_info(THRESHOLD, TensorProto.FLOAT, []))
             del graph.output[:]
