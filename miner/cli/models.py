@@ -107,13 +107,16 @@ def list_(env_file: EnvFile = None, service: Service = None, as_json: Json = Fal
     # `models remove` takes what the first column says, so that nothing of it may be cut off.
     whole = (Column(name, no_wrap=True) for name in ("model", "precisions: MB"))
     table = Table(*whole, "roadwork is", "differs from its library by", show_lines=True)
-    for one, manifest in found:
-        if manifest.backend != "any":
-            continue
-        sizes = [f"{_precision(each)}: {part.bytes / 1e6:.1f}" for part, each in found if part.is_part_of(one.folder)]
-        name = (manifest.name, manifest.revision) if one.folder == starter else one.folder.parts[-2:]
+    models: dict[tuple[str, str], list[tuple[StoredModel, Manifest]]] = {}
+    for one, manifest in found:  # of some, as the starter, only the faster variants are in MODELS_DIR
+        name, revision = (manifest.name, manifest.revision) if one.folder == starter else one.folder.parts[-2:]
+        revision = revision.removesuffix(f".{manifest.precision}-{manifest.backend}")
+        models.setdefault((name, revision), []).append((one, manifest))
+    for (name, revision), parts in models.items():
+        manifest = parts[0][1]
         table.add_row(
-            f"{name[0]}/\n{name[1][:18]}\n{manifest.detector}", "\n".join(sizes),
+            f"{name}/\n{revision[:18]}\n{manifest.detector}",
+            "\n".join(f"{_precision(each)}: {part.bytes / 1e6:.1f}" for part, each in parts),
             "; ".join(filter(None, (_roadwork(manifest), manifest.output.doubt, manifest.judged_doubt))),
             (f"{manifest.parity.max_difference:.1e} on {manifest.parity.pictures} pictures"
              if manifest.parity.reference != NO_REFERENCE else "no library")

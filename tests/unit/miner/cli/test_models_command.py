@@ -92,3 +92,16 @@ def test_list_names_models_as_remove_takes_them_however_narrow_the_terminal(prep
     listed = "\n".join(lines)
     assert "int8-merged onnx: " in listed
     assert "int8-merged openvino: " in listed
+
+
+def test_list_has_the_variants_of_models_that_lie_elsewhere(prepared: Path) -> None:
+    """The starter's, and those of a `model_folder`."""
+    made = Manifest.read(STARTER)
+    for name, revision in ((made.name, made.revision), ("elsewhere", "v1")):
+        folder = Path(shutil.copytree(STARTER, prepared / "models" / name / f"{revision}.int8-onnx"))
+        update = {"name": name, "revision": revision, "precision": "int8", "backend": "onnx"}
+        (folder / MANIFEST_FILE).write_text(made.model_copy(update=update).model_dump_json())
+    listed = models(prepared, "list").stdout
+    assert listed.count("int8 onnx: ") == 2
+    assert listed.count(f"{made.name}/") == 1
+    assert "elsewhere/" in listed
