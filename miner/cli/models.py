@@ -10,6 +10,7 @@ import typer
 
 from detectors.backends.ort_cache import ensure_graph
 from detectors.load import PreparedModel, is_prepared
+from detectors.machine import allowed_cores
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig, read_config
 from detectors.models.inventory import StoredModel, size_of, stored_models
@@ -24,6 +25,7 @@ from miner.cli.model_removal import ask, chosen
 from miner.cli.model_views import print_views, views_of
 from miner.cli.preparation import prepare_faster, prepare_fp32, start_errors
 from miner.errors import ConfigurationError
+from miner.inference.plan import plan_of, stored_plan
 from miner.settings.settings import Settings
 from miner.settings.validators import AUTO
 
@@ -54,7 +56,9 @@ def download(
                 entry = BACKENDS.get(manifest.backend)  # none: any can run it
                 if (entry is None or entry.onnxruntime) and MODEL_FILE in manifest.files:
                     ensure_graph(each, manifest)  # another library or machine than the one it was made on, perhaps
-            outdated = renewal(model, settings.image_detector_precision, settings.image_detector_backend, {})
+            cores = allowed_cores()
+            plan = plan_of(settings, model, cores, stored_plan(settings, model, cores))
+            outdated = renewal(model, plan.precision, plan.backend, plan.branches)
             told = (f"{model.folder} is there and whole", ": ".join(filter(None, outdated)))
             print("; ".join(filter(None, told)), file=sys.stderr)
         else:
