@@ -38,7 +38,7 @@ SHAPERS = {
     "Cast",
     "Transpose",
 }  # no number is another by them
-LINEAR = {"Gemm", "MatMul", "Conv", "Add"}  # a network's last layer
+LINEAR = {"Gemm", "MatMul", "Conv"}  # a network's last layer, before its bias
 HALF_DIFFERENCE = 10 * MAX_DIFFERENCE  # of a graph in 16 bits, which is served in 32
 AGAIN = "export it again, with an opset that this onnxruntime knows and without operators of your own"
 Array = NDArray[np.float32]
@@ -322,12 +322,17 @@ def _keep_output(graph: Any, number: int, shape: Sequence[int], count: int) -> N
 
 
 def _last_operator(graph: Any, number: int) -> str:
-    """Return the operator that an output's numbers are from."""
+    """Return the operator that an output's numbers are from, a bias apart; the sum of two results is none."""
     makers = {name: node for node in graph.node for name in node.output}
+    constants = {one.name for one in graph.initializer}
+    constants |= {name for name, node in makers.items() if node.op_type == "Constant"}
     node = makers.get(graph.output[number].name)
-    while node is not None and node.op_type in SHAPERS:
-        node = makers.get(node.input[0])
-    return node.op_type if node is not None else "no operator"
+    while node is not None:
+        computed = [name for name in node.input if name not in constants]
+        if node.op_type not in SHAPERS and not (node.op_type == "Add" and len(computed) == 1):
+            return str(node.op_type)
+        node = makers.get(computed[0]) if computed else None
+    return "no operator"
 
 
 def _is_row(shape: Sequence[int], count: int) -> bool:

@@ -10,6 +10,7 @@ import typer
 
 from detectors.backends.ort_cache import ensure_graph
 from detectors.load import PreparedModel, is_prepared
+from detectors.machine import allowed_cores
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig, read_config
 from detectors.models.inventory import StoredModel, size_of, stored_models
@@ -24,6 +25,7 @@ from miner.cli.model_removal import ask, chosen
 from miner.cli.model_views import print_views, views_of
 from miner.cli.preparation import prepare_faster, prepare_fp32, start_errors
 from miner.errors import ConfigurationError
+from miner.inference.plan import plan_of, stored_plan
 from miner.settings.settings import Settings
 from miner.settings.validators import AUTO
 
@@ -54,7 +56,9 @@ def download(
                 entry = BACKENDS.get(manifest.backend)  # none: any can run it
                 if (entry is None or entry.onnxruntime) and MODEL_FILE in manifest.files:
                     ensure_graph(each, manifest)  # another library or machine than the one it was made on, perhaps
-            outdated = renewal(model, settings.image_detector_precision, settings.image_detector_backend, {})
+            cores = allowed_cores()
+            plan = plan_of(settings, model, cores, stored_plan(settings, model, cores))
+            outdated = renewal(model, plan.precision, plan.backend, plan.branches)
             told = (f"{model.folder} is there and whole", ": ".join(filter(None, outdated)))
             print("; ".join(filter(None, told)), file=sys.stderr)
         else:
@@ -109,18 +113,17 @@ def list_(env_file: EnvFile = None, service: Service = None, as_json: Json = Fal
     table = Table(
         *whole, Column("roadwork is", min_width=10, overflow="fold"), "differs from its library by", show_lines=True
     )
-    for one, manifest in found:
-        if manifest.backend != "any":
-            continue
+    models: dict[tuple[str, str], list[tuple[StoredModel, Manifest]]] = {}
+    for one, manifest in found:  # of some, as the starter, only the faster variants are in MODELS_DIR
+        name, revision = (manifest.name, manifest.revision) if one.folder == starter else one.folder.parts[-2:]
+        revision = revision.removesuffix(f".{manifest.precision}-{manifest.backend}")
+        models.setdefault((name, revision), []).append((one, manifest))
+    for (name, revision), parts in models.items():
+        manifest = parts[0][1]
         # An ensemble's weights are its branches', which are in the list themselves.
-        sizes = [
-            _precision(each) + ("" if each.branches else f": {part.bytes / 1e6:.0f}")
-            for part, each in found
-            if part.is_part_of(one.folder)
-        ]
-        name = (manifest.name, manifest.revision) if one.folder == starter else one.folder.parts[-2:]
+        sizes = [_precision(each) + ("" if each.branches else f": {part.bytes / 1e6:.0f}") for part, each in parts]
         table.add_row(
-            f"{name[0]}/\n{name[1][:18]}\n{manifest.detector}", "\n".join(sizes),
+            f"{name}/\n{revision[:18]}\n{manifest.detector}", "\n".join(sizes),
             "; ".join(filter(None, (_roadwork(manifest), manifest.output.doubt, manifest.judged_doubt))),
             (f"{manifest.parity.max_difference:.1e} on {manifest.parity.pictures} pictures"
              if manifest.parity.reference != NO_REFERENCE else "no library")

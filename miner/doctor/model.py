@@ -15,7 +15,7 @@ from detectors.load import PreparedModel, check_class, class_doubt, remedy
 from detectors.machine import allowed_cores
 from detectors.models.config import read_config
 from detectors.models.labels import LOOKS_REVERSED, DrawingCheck, ask_drawn, sorting_of
-from detectors.models.manifest import NAME, NO_REFERENCE, Manifest, with_threshold
+from detectors.models.manifest import MAKE_ANEW, NAME, NO_REFERENCE, Manifest, with_threshold
 from detectors.models.sources import COMMIT, is_hub, model_folder, pins
 from detectors.photos.labelled import CLASSES, pictures_of
 from detectors.photos.synthetic import known_picture
@@ -142,7 +142,7 @@ def check_sums(settings: Settings, facts: ModelFacts) -> ModelFacts:
 def judge_model(facts: ModelFacts, network: str) -> Finding:
     """Judge whether the miner could load it now."""
     name, key = "model", f"IMAGE_DETECTOR_CONFIG={facts.config}"
-    again = "roadwork-miner models download --force with your --env-file or --service"
+    again = f"{MAKE_ANEW} with your --env-file or --service"
     if facts.fault:
         return problem(name, f"{key}: {facts.fault}", f"correct the configuration, or make the model again: {again}")
     if facts.manifest is None and facts.unchecked:

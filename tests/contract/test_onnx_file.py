@@ -167,6 +167,21 @@ def test_one_logit_that_happens_to_lie_between_0_and_1_is_a_logit_by_the_graphs_
         prepare("ViT", unsure, tmp_path / "models")
 
 
+def test_a_weighted_sum_of_sigmoids_is_a_probability(tmp_path: Path) -> None:
+    """As of two networks, or of a picture and its mirror image: it ends in a sum, and yet in no layer's bias."""
+    config = read_config(own(tmp_path, ONE.replace("logits", "probability"), classes=1, last="Sigmoid"))
+    model = onnx.load(tmp_path / "mine.onnx")
+    graph, said = model.graph, model.graph.output[0].name
+    graph.initializer.append(onnx.numpy_helper.from_array(np.float32([0.5]), "half"))
+    graph.node.append(onnx.helper.make_node("Mul", [said, "half"], ["part"]))
+    graph.node.append(onnx.helper.make_node("Add", ["part", "part"], ["sum"]))
+    graph.output[0].name = "sum"
+    onnx.save(model, tmp_path / "mine.onnx")
+    prepare("ViT", config, tmp_path / "models")
+    with pytest.raises(DetectorConfigError, match=r"ends in Add.*probability"):
+        prepare("ViT", config.model_copy(update={"output": "logits"}), tmp_path / "models")
+
+
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "a size beside the graph's": (YAML + "input_size: 32\n", {}, r"input_size=\[32, 32\]"),
     "no size at all": (YAML, {"shape": ("n", 3, "h", "w")}, "input_size is needed"),
@@ -275,7 +290,7 @@ def test_an_int8_variant_is_made_of_it_and_another_threshold_needs_none(tmp_path
     config = read_config(yaml)
     prepare("ViT", config, models)
     photos = CalibrationPhotos(many_pictures(9))
-    order = PrecisionRequest("int8", "onnx", models, RunOptions(), photos, 1.0, lambda _: None, config.threshold)
+    order = PrecisionRequest("int8", "onnx", models, RunOptions(), photos, 1.0, threshold=config.threshold)
     made = make_faster(PreparedModel.find(config, models).folder, order)
     assert not is_outdated(Manifest.read(made), made)
     data = parity_pictures()[0]

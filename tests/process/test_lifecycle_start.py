@@ -282,3 +282,29 @@ def test_a_serving_process_imports_nothing_heavy(tmp_path: Path, model: str) -> 
     loaded = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in run.stderr.splitlines() if "|" in line}
     assert {"miner", "onnxruntime", "uvicorn", "bittensor_core"} <= loaded
     assert not loaded & {*HEAVY, "bittensor", "eth_account", "jinja2", "textual", "huggingface_hub", "onnx"}
+
+
+# What a miner is when it begins to serve, which is as far as this one gets.
+COLLECTOR = """
+import gc, sys
+import miner.app
+from miner.__main__ import main
+
+class Daemon:
+    hung = False
+    def __init__(self, *_):
+        print(gc.isenabled(), gc.get_freeze_count() > 0)
+    async def run(self): ...
+
+miner.app.Daemon = Daemon
+sys.argv = ["roadwork-miner", "run"]
+main()
+"""
+
+
+def test_garbage_is_collected_again_when_everything_is_imported(tmp_path: Path) -> None:
+    environment = clean_environment(STATE_DIR=str(tmp_path), MODELS_DIR=str(tmp_path))
+    run = subprocess.run(
+        [sys.executable, "-c", COLLECTOR], capture_output=True, text=True, timeout=PATIENCE, env=environment
+    )
+    assert run.stdout.split() == ["True", "True"], run.stderr

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.process.daemon import PATIENCE, clean_environment
 
 # A model is loaded by the main thread and dropped by another, as a reload does; then comes a signal.
@@ -74,9 +76,12 @@ print(*(found.rss < found.size / 2 for found in mapped))
 """
 
 
-def test_weights_that_the_compiled_model_has_of_its_own_are_not_resident_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["models", "my \x0c\u2028 models"])
+def test_weights_that_the_compiled_model_has_of_its_own_are_not_resident_twice(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
     run = subprocess.run(
-        [sys.executable, "-c", MAPPED, tmp_path],
+        [sys.executable, "-c", MAPPED, folder],
         capture_output=True, text=True, timeout=PATIENCE, env=clean_environment(),
     )  # fmt: skip
     assert run.stdout.split() == ["True"], run.stderr

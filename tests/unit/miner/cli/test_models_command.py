@@ -11,6 +11,8 @@ import pytest
 
 from detectors.models import MANIFEST_FILE
 from detectors.models.manifest import MAKE_ANEW, NUMPY, PLAIN_VIT_BUILDER, Manifest
+from detectors.models.sources import variant_folder
+from tests.process.test_model_removal import GATE
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 STARTER = Path(__file__).resolve().parents[4] / "detectors" / "starter"
@@ -50,6 +52,13 @@ def test_download_and_show_say_what_an_older_exporter_made_and_what_makes_it_ane
     )
     assert MAKE_ANEW in models(prepared, "download").stderr
     assert models(prepared, "show").stdout.count(MAKE_ANEW) == 1
+    variant = Path(shutil.copytree(STARTER, variant_folder(made, prepared / "models", "int8", "onnx")))
+    update = {"made_with": {PLAIN_VIT_BUILDER: "1"}, "precision": "int8", "backend": "onnx", "gate": GATE}
+    (variant / MANIFEST_FILE).write_text(made.model_copy(update=update).model_dump_json())
+    (folder / MANIFEST_FILE).write_text(made.model_dump_json())
+    assert "older exporter" not in models(prepared, "download").stderr
+    told = models(prepared, "download", IMAGE_DETECTOR_PRECISION="int8").stderr
+    assert "roadwork-miner export --precision int8 --pictures PHOTOS" in told, "what `auto` serves"
 
 
 def test_list_says_which_class_counts_and_what_speaks_against_it(prepared: Path) -> None:
@@ -92,3 +101,16 @@ def test_list_names_models_as_remove_takes_them_however_narrow_the_terminal(prep
     listed = "\n".join(lines)
     assert "int8-merged onnx: " in listed
     assert "int8-merged openvino: " in listed
+
+
+def test_list_has_the_variants_of_models_that_lie_elsewhere(prepared: Path) -> None:
+    """The starter's, and those of a `model_folder`."""
+    made = Manifest.read(STARTER)
+    for name, revision in ((made.name, made.revision), ("elsewhere", "v1")):
+        folder = Path(shutil.copytree(STARTER, prepared / "models" / name / f"{revision}.int8-onnx"))
+        update = {"name": name, "revision": revision, "precision": "int8", "backend": "onnx"}
+        (folder / MANIFEST_FILE).write_text(made.model_copy(update=update).model_dump_json())
+    listed = models(prepared, "list").stdout
+    assert listed.count("int8 onnx: ") == 2
+    assert listed.count(f"{made.name}/") == 1
+    assert "elsewhere/" in listed
