@@ -230,8 +230,11 @@ def judge_again(
     try:
         answers.admit(found, made.flips if made is not None else 0.0)
     except ModelError as error:
-        words = ways_in_words(ways)
-        raise ModelError(f"{words}: {error}; `roadwork-miner export --precision --pictures` makes it anew") from error
+        faster_ones = [
+            precision for precision in dict.fromkeys(way.precision for way in ways.values()) if precision != FP32
+        ]
+        cure = " and ".join(f"`roadwork-miner export --precision {one} --pictures FOLDER`" for one in faster_ones)
+        raise ModelError(f"{ways_in_words(ways)}: {error}; {cure} makes it anew") from error
     if stored is not None:
         kept = ("recipe", "kept_fp32", "seconds", "seconds_fp32", "others") if made is not None else ()
         gate = found.model_copy(update={name: getattr(made, name) for name in kept})

@@ -107,7 +107,7 @@ def renewal(model: PreparedModel, precision: str, backend: str, ways: Ways) -> t
                 gone = part.config.model_folder is not None
                 cures[f"{MAKE_ANEW}{' with the YAML file of its original weights' if gone else ''}"] = None
             if manifest.precision != "fp32":
-                cures[f"roadwork-miner export --precision {manifest.precision} --pictures PHOTOS"] = None
+                cures[f"roadwork-miner export --precision {manifest.precision} --pictures FOLDER"] = None
     if not names:
         return "", ""
     words = "an older exporter made the graph of {}: one of today is faster, or its tokens can be merged"

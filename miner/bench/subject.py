@@ -21,7 +21,7 @@ from detectors.registry import BACKENDS, DETECTORS, PRECISIONS, exporter_class, 
 from miner.bench.machine import multiply_adds
 from miner.bench.worker import BenchJob
 from miner.errors import ConfigurationError
-from miner.inference.plan import Plan, cpu_model, fitting, library_versions, plan_of, stored_plan
+from miner.inference.plan import Plan, cpu_model, fitting, library_versions, plan_of
 from miner.settings.settings import Settings
 
 Variant = tuple[str, str]  # backend, precision
@@ -156,7 +156,7 @@ class Subject:
 
     def plan(self) -> Plan:
         """Return the plan of these settings, on as many threads as are measured."""
-        plan = plan_of(self.settings, self.model, self.cores, stored_plan(self.settings, self.model, self.cores))
+        plan = plan_of(self.settings, self.model, self.cores)
         return replace(plan, branches=fitting(plan.branches, self.split.threads))
 
     def work(self) -> int:

@@ -17,7 +17,7 @@ from miner.chain.standalone import CALLERS_FILE
 from miner.cli.common import EnvFile, Json, Service, Set, file_of, load_settings, read_assignments, unit_settings
 from miner.cli.group import FLAGS_GIVEN
 from miner.errors import ConfigurationError
-from miner.inference.plan import Plan, choose, plan_of, stored_plan
+from miner.inference.plan import Plan, choose, plan_of
 from miner.settings.origins import Origin, hub_settings, names_of, origins, shown_value
 from miner.settings.settings import Settings
 from miner.settings.validators import AUTO, nearest
@@ -123,7 +123,7 @@ def _plan(settings: Settings) -> Plan:
     cores = allowed_cores()
     try:
         model = PreparedModel.find(read_config(settings.detector_config), settings.models_dir)
-        return plan_of(settings, model, cores, stored_plan(settings, model, cores))
+        return plan_of(settings, model, cores)
     except (DetectorError, OSError):  # not prepared, or the start says what is wrong with it
         return choose(settings, cores, None)
 

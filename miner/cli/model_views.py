@@ -14,7 +14,7 @@ from detectors.models.manifest import NAME, NO_REFERENCE, Manifest, architecture
 from detectors.quantize.gate import judged_variant, renewal
 from miner.bench.machine import multiply_adds
 from miner.errors import ConfigurationError
-from miner.inference.plan import plan_of, stored_plan
+from miner.inference.plan import plan_of
 from miner.settings.settings import Settings
 
 SECOND_COLUMN = 14  # characters before it
@@ -71,7 +71,7 @@ def views_of(settings: Settings, name: str | None) -> list[ModelDescription]:
     """
     model = PreparedModel.find(_config(settings, name), settings.models_dir)
     cores = allowed_cores()
-    plan = plan_of(settings, model, cores, stored_plan(settings, model, cores))
+    plan = plan_of(settings, model, cores)
     serves = f"{plan.runs_on}, {plan.slots} × {plan.threads} threads: {plan.why}"
     outdated = ": ".join(filter(None, renewal(model, plan.precision, plan.backend, plan.branches)))
     return [_facts(model, "", serves, outdated), *(_facts(one, name, "") for name, one in model.branches.items())]

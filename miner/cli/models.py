@@ -25,7 +25,7 @@ from miner.cli.model_removal import ask, chosen
 from miner.cli.model_views import print_views, views_of
 from miner.cli.preparation import prepare_faster, prepare_fp32, start_errors
 from miner.errors import ConfigurationError
-from miner.inference.plan import plan_of, stored_plan
+from miner.inference.plan import plan_of
 from miner.settings.settings import Settings
 from miner.settings.validators import AUTO
 
@@ -57,7 +57,7 @@ def download(
                 if (entry is None or entry.onnxruntime) and MODEL_FILE in manifest.files:
                     ensure_graph(each, manifest)  # another library or machine than the one it was made on, perhaps
             cores = allowed_cores()
-            plan = plan_of(settings, model, cores, stored_plan(settings, model, cores))
+            plan = plan_of(settings, model, cores)
             outdated = renewal(model, plan.precision, plan.backend, plan.branches)
             told = (f"{model.folder} is there and whole", ": ".join(filter(None, outdated)))
             print("; ".join(filter(None, told)), file=sys.stderr)

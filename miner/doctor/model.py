@@ -23,7 +23,7 @@ from detectors.quantize.gate import renewal
 from miner.doctor.findings import Finding, ok, problem, warning
 from miner.errors import StartError
 from miner.inference.loader import ModelLoader
-from miner.inference.plan import plan_of, stored_plan
+from miner.inference.plan import plan_of
 from miner.metrics import Metrics
 from miner.settings.settings import Settings, environment_of
 
@@ -104,7 +104,7 @@ def read_model(settings: Settings) -> ModelFacts:
         model, cores = PreparedModel.find(config, settings.models_dir), allowed_cores()
         branches = {name: part.manifest for name, part in model.branches.items()}
         roadwork, todo = model.roadwork, remedy(config)
-        plan = plan_of(settings, model, cores, stored_plan(settings, model, cores))
+        plan = plan_of(settings, model, cores)
         runs_on, outdated = plan.runs_on, renewal(model, plan.precision, plan.backend, plan.branches)
         for part in (*model.branches.values(), model):
             own = part.manifest
@@ -185,7 +185,7 @@ def judge_model(facts: ModelFacts, network: str) -> Finding:
 def _doubts_of_comparison(facts: ModelFacts, again: str) -> Iterator[tuple[str, str]]:
     """Yield what the comparison of the model, or of each branch, can't show, and what would."""
     assert facts.manifest is not None
-    photos = f"roadwork-miner export --pictures PHOTOS, in {CLASSES[1]} and {CLASSES[0]}"
+    photos = f"roadwork-miner export --pictures FOLDER, in {CLASSES[1]} and {CLASSES[0]}"
     for name, part in (facts.parts or {"": facts.manifest}).items():
         caveat = f"branch {name} was {part.parity.caveat}" if name else part.parity.caveat
         if part.parity.reference != NO_REFERENCE:

@@ -154,7 +154,7 @@ class ModelLoader:
     def _open(self, model: PreparedModel | None = None) -> OpenedModel:
         settings, started = self.settings, time.monotonic()
         model = model or self._find()
-        plan = plan_of(settings, model, self.cores, stored_plan(settings, model, self.cores))
+        plan = plan_of(settings, model, self.cores)
         options = plan.options
         if self._split is not None:
             options = replace(options, slots=self._split.slots, threads=self._split.threads)

@@ -146,9 +146,9 @@ def stored_plan(settings: Settings, model: PreparedModel, cores: int) -> Plan | 
     return tuned
 
 
-def plan_of(settings: Settings, model: PreparedModel, cores: int, tuned: Plan | None) -> Plan:
+def plan_of(settings: Settings, model: PreparedModel, cores: int) -> Plan:
     """Return how to serve a model."""
-    precision = settings.image_detector_precision
+    precision, tuned = settings.image_detector_precision, stored_plan(settings, model, cores)
     return choose(settings, cores, tuned, measured_best(model, precision) if is_measured(settings) else None)
 
 

@@ -157,7 +157,7 @@ def test_all_that_others_know_of_a_backend_stands_in_its_row(tmp_path: Path) -> 
         model = PreparedModel.find(config, settings.models_dir)
         assert not found.has("int8", "reference") and model.has("int8", "reference")
         assert ("reference", "int8") in variants("ViT", model, None, None)
-        plan = plan_of(settings, model, 2, None)
+        plan = plan_of(settings, model, 2)
         assert (plan.backend, plan.precision) == ("reference", "int8"), plan
         detector = load_model("ViT", model, plan.backend, plan.options, plan.precision)
         detector.verify()

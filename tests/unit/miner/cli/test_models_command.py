@@ -58,7 +58,7 @@ def test_download_and_show_say_what_an_older_exporter_made_and_what_makes_it_ane
     (folder / MANIFEST_FILE).write_text(made.model_dump_json())
     assert "older exporter" not in models(prepared, "download").stderr
     told = models(prepared, "download", IMAGE_DETECTOR_PRECISION="int8").stderr
-    assert "roadwork-miner export --precision int8 --pictures PHOTOS" in told, "what `auto` serves"
+    assert "roadwork-miner export --precision int8 --pictures FOLDER" in told, "what `auto` serves"
 
 
 def test_list_says_which_class_counts_and_what_speaks_against_it(prepared: Path) -> None:

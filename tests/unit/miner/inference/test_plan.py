@@ -92,7 +92,7 @@ def test_what_an_export_has_measured_is_read(
 ) -> None:
     manifest = Manifest.read(STARTER)
     settings = Settings.load(models_dir=str(tmp_path), image_detector_precision="int8")
-    assert plan_of(settings, starter(tmp_path), 1, None).backend == "onnx"
+    assert plan_of(settings, starter(tmp_path), 1).backend == "onnx"
     for backend, measured in (("onnx", onnx), ("openvino", openvino)):
         if measured is not None:
             gate = Gate(
@@ -102,10 +102,10 @@ def test_what_an_export_has_measured_is_read(
             folder = variant_folder(manifest, tmp_path, "int8", backend)
             folder.mkdir(parents=True)
             manifest.model_copy(update={"precision": "int8", "backend": backend, "gate": gate}).write(folder)
-    plan = plan_of(settings, starter(tmp_path), 1, None)
+    plan = plan_of(settings, starter(tmp_path), 1)
     assert plan.backend == best
     assert "the best int8 when it was made" in plan.why
-    assert "best" not in plan_of(Settings.load(models_dir=str(tmp_path)), starter(tmp_path), 1, None).why
+    assert "best" not in plan_of(Settings.load(models_dir=str(tmp_path)), starter(tmp_path), 1).why
 
 
 @pytest.mark.parametrize(("set_", "slots"), [("0", 4), ("7", 7)])
