@@ -87,7 +87,7 @@ class OnnxFileExporter(Exporter):
         _widen(model)
         if self._is_nhwc:
             _put_channels_first(model.graph, name, shape)
-        _keep_output(model.graph, chosen, outputs[chosen].shape, len(labels))
+        _keep_output(model.graph, chosen, outputs[chosen], len(labels))
         write_graph(model, folder / MODEL_FILE)
         return output
 
@@ -324,10 +324,13 @@ def _put_channels_first(graph: Any, name: str, shape: Sequence[int]) -> None:
     graph.input.append(helper.make_tensor_value_info(turned.input[0], TensorProto.FLOAT, shape))
 
 
-def _keep_output(graph: Any, number: int, shape: Sequence[int], count: int) -> None:
-    """Keep one output, of shape (1, classes)."""
+def _keep_output(graph: Any, number: int, value: NDArray[Any], count: int) -> None:
+    """Keep one output, of shape (1, classes), in fp32."""
     name = graph.output[number].name
-    if tuple(shape) != (1, count):
+    if value.dtype == np.float64:
+        graph.node.append(helper.make_node("Cast", [name], [f"{name}_fp32"], to=TensorProto.FLOAT))
+        name = f"{name}_fp32"
+    if value.shape != (1, count):
         row = f"{name}_row"
         graph.initializer.append(numpy_helper.from_array(np.array([1, count], np.int64), f"{row}_shape"))
         graph.node.append(helper.make_node("Reshape", [name, f"{row}_shape"], [row]))

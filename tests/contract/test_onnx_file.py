@@ -69,6 +69,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "weights beside it": {"separate": "mine.onnx.data"},
     "another output": {"more": True},
     "four dimensions": {"row": (-1, 2, 1, 1)},
+    "64 bits": {"double": True},
+    "four dimensions in 64 bits": {"row": (-1, 2, 1, 1), "double": True},
 }
 
 
