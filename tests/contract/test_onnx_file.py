@@ -340,7 +340,7 @@ def test_an_int8_variant_is_made_of_it_and_another_threshold_needs_none(tmp_path
     config = read_config(yaml)
     prepare("ViT", config, models)
     photos = CalibrationPhotos(many_pictures(9))
-    order = PrecisionRequest("int8", "onnx", models, RunOptions(), photos, 1.0, lambda _: None, config.threshold)
+    order = PrecisionRequest("int8", "onnx", models, RunOptions(), photos, 1.0, threshold=config.threshold)
     made = make_faster(PreparedModel.find(config, models).folder, order)
     assert not is_outdated(Manifest.read(made), made)
     data = parity_pictures()[0]

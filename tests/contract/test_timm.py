@@ -42,7 +42,7 @@ CHANGES: list[dict[str, Any]] = [
     {"crop_pct": 1.0, "crop_mode": "border", "interpolation": "bicubic"},
     {"crop_pct": 0.77, "input_size": [3, 97, 64], "interpolation": "nearest"},
     {"interpolation": "box"},
-    {},
+    {"source": "nowhere"},  # nothing of the pictures
 ]
 
 
@@ -158,7 +158,7 @@ def test_the_preprocessing_is_that_of_timms_transform(tmp_path: Path, values: di
     import timm
 
     (tmp_path / "config.json").write_text(json.dumps(NAMED | {"pretrained_cfg": values}))
-    config = timm.data.resolve_data_config(pretrained_cfg=values or {"source": "nowhere"})
+    config = timm.data.resolve_data_config(pretrained_cfg=values)
     transform = timm.data.create_transform(**config)
     ours = from_processor_config(ProcessorConfig.read(tmp_path))
     for picture in pictures():
