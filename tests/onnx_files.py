@@ -24,6 +24,7 @@ def make_onnx(
     opset: int = 17,
     more: bool = False,
     separate: str = "",
+    double: bool = False,
 ) -> Path:
     """Write a network of a convolution, a mean and a product, which tells pictures apart.
 
@@ -38,6 +39,7 @@ def make_onnx(
         opset: of ONNX.
         more: another output.
         separate: the name of a file beside it for the weights.
+        double: its output is in 64 bits.
     """
     random, real = np.random.default_rng(7), kind in (TensorProto.FLOAT, TensorProto.FLOAT16)
     form = np.float16 if kind == TensorProto.FLOAT16 else np.float32
@@ -70,6 +72,9 @@ def make_onnx(
         nodes.append(helper.make_node("Reshape", [now, "row"], ["shaped"]))
         now = "shaped"
     number = kind if real else TensorProto.FLOAT
+    if double:
+        nodes.append(helper.make_node("Cast", [now], ["double"], to=TensorProto.DOUBLE))
+        now, number = "double", TensorProto.DOUBLE
     outputs = [helper.make_tensor_value_info(now, number, None)]
     if last == "ZipMap":
         share = helper.make_tensor_type_proto(number, None)

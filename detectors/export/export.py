@@ -3,6 +3,7 @@
 It is refused when the graph's answers differ from those of the original's own library.
 """
 
+import errno
 import io
 import math
 import shutil
@@ -28,6 +29,7 @@ from detectors.preprocess import Preprocessing, letterboxed
 from detectors.registry import DEFAULT, DETECTORS, backend_class, exporter_class, how_to_install, network_class
 
 MAX_DIFFERENCE = 1e-3
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # faults of a disk, or of a quota, that is written to
 WAY_OUT = "an architecture that is known to work, such as a ViT, Swin, ConvNeXt, DINOv2 or YOLO11-cls, is the way out"
 
 
@@ -168,7 +170,9 @@ def prepare(
             f"{how_to_install(DETECTORS[detector].extra)} installs it"
         ) from error
     except OSError as error:
-        if error.filename is not None and Path(error.filename).is_relative_to(original.path):
+        # Of a copy that failed the source comes first, though the target's disk is full.
+        is_of_source = error.filename is not None and Path(error.filename).is_relative_to(original.path)
+        if is_of_source and error.errno not in FULL:
             raise ModelError(f"{error.filename} can't be read: {error.strerror or error}") from error
         raise ModelError(f"{folder} can't be written: {error.strerror or error}") from error
     finally:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from detectors.builders.architecture import Architecture, find_architecture, numpy_reference
-from detectors.errors import DetectorConfigError, ModelError
+from detectors.errors import DetectorConfigError, ModelError, ModelFileError
 from detectors.export.export import Exporter
 from detectors.export.timm import export_timm, timm_reference
 from detectors.models import MODEL_FILE
 from detectors.models.checkpoint import inspect, model_type
+from detectors.models.documents import read_json, shown
 from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, ModelConfig, ProcessorConfig, processor_file
 from detectors.models.manifest import NUMPY, Output
 from detectors.models.processors import CLIP, PROCESSORS
@@ -56,6 +57,12 @@ class ViTExporter(Exporter):
     def write(self, folder: Path) -> Output:
         """Write `model.onnx`, `config.json` and `preprocessor_config.json`."""
         if not self._is_timm and not processor_file(self.original).is_file():
+            path = self.original / CONFIG_FILE
+            if (network := read_json(path).get("architecture")) is not None:
+                raise ModelFileError(
+                    f"{path}: architecture={shown(network)}: a network of timm needs pretrained_cfg beside it, which "
+                    "says how pictures are prepared, as timm's save_for_hf writes it"
+                )
             raise ModelError(f"{self.original} holds no {PROCESSOR_FILE}")
         shutil.copyfile(self.original / CONFIG_FILE, folder / CONFIG_FILE)
         for note in inspect(self.original).notes:
@@ -127,7 +134,8 @@ class ViTExporter(Exporter):
 
     def _timm_reference(self, output: Output) -> Callable[[bytes], float]:
         preprocessing = from_processor_config(self._processor)
-        score = timm_reference(self.original, output.index, transforms=not self.config.letterbox)
+        transforms, is_sigmoid = not self.config.letterbox, output.activation == "sigmoid"
+        score = timm_reference(self.original, output.index, transforms=transforms, sigmoid=is_sigmoid)
         return lambda data: score(self.squared(data, preprocessing))
 
     @property

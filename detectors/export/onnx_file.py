@@ -16,7 +16,7 @@ from onnxruntime.tools.onnx_model_utils import make_input_shape_fixed
 from detectors.errors import DetectorConfigError, ModelError, library_errors
 from detectors.export.export import MAX_DIFFERENCE, Exporter
 from detectors.models import MODEL_FILE
-from detectors.models.config import unit
+from detectors.models.config import unit, usable
 from detectors.models.documents import LFS_POINTER, shown, some
 from detectors.models.hf_config import MAX_SIDE, PROCESSOR_FILE
 from detectors.models.labels import refuse_constant
@@ -82,12 +82,12 @@ class OnnxFileExporter(Exporter):
         with library_errors(what, "input_size may be another one, or the graph is bound to other sizes"):
             outputs = self._run(np.zeros(shape, np.float32))
         chosen = self._output_of(model.graph, outputs)
-        onnx.load_external_data_for_model(model, str(self.original.parent))
+        _load_weights(model, self.original.parent)
         make_input_shape_fixed(model.graph, name, (1, *size, 3) if self._is_nhwc else shape)
         _widen(model)
         if self._is_nhwc:
             _put_channels_first(model.graph, name, shape)
-        _keep_output(model.graph, chosen, outputs[chosen].shape, len(labels))
+        _keep_output(model.graph, chosen, outputs[chosen], len(labels))
         write_graph(model, folder / MODEL_FILE)
         return output
 
@@ -273,13 +273,28 @@ def _read(path: Path) -> Any:
     if custom:
         raise ModelError(f"{path} has operators that are not ONNX's: {some(custom)}: {AGAIN}")
     for tensor in [one for one in _messages(model) if isinstance(one, TensorProto) and one.external_data]:
-        name = next((pair.value for pair in tensor.external_data if pair.key == "location"), "")
-        beside = path.parent / name
-        if Path(name).is_absolute() or not beside.resolve().is_relative_to(path.parent.resolve()):
-            raise ModelError(f"{path} names weights in {shown(name)}: files of its own folder are allowed")
-        if not beside.is_file():
-            raise ModelError(f"{path} has weights in {shown(name)}, which is not beside it")
+        names = [pair.value for pair in tensor.external_data if pair.key == "location"]
+        name = names[0] if len(names) == 1 else ""
+        # A hub's cache has links beside each other, and all files in another folder: as onnxruntime allows it.
+        folders = (path.parent.resolve(), path.resolve().parent)
+        with usable(f"{path} names weights in {shown(name)}"):
+            beside = (path.parent / name).resolve()
+            if Path(name).is_absolute() or not any(beside.is_relative_to(folder) for folder in folders):
+                raise ModelError(f"{path} names weights in {shown(name)}: files of its own folder are allowed")
+            if not beside.is_file():
+                raise ModelError(f"{path} has weights in {shown(name)}, which is not beside it")
     return model
+
+
+def _load_weights(model: Any, folder: Path) -> None:
+    """Load the weights beside a graph; onnx's own function follows no link."""
+    for tensor in [one for one in _messages(model) if isinstance(one, TensorProto) and one.external_data]:
+        (location,) = (pair for pair in tensor.external_data if pair.key == "location")
+        file = (folder / location.value).resolve()
+        location.value = file.name
+        onnx.external_data_helper.load_external_data_for_tensor(tensor, str(file.parent))
+        tensor.data_location = TensorProto.DEFAULT  # older onnx leave that to the caller
+        del tensor.external_data[:]
 
 
 def _messages(message: Any) -> Iterator[Any]:
@@ -309,10 +324,13 @@ def _put_channels_first(graph: Any, name: str, shape: Sequence[int]) -> None:
     graph.input.append(helper.make_tensor_value_info(turned.input[0], TensorProto.FLOAT, shape))
 
 
-def _keep_output(graph: Any, number: int, shape: Sequence[int], count: int) -> None:
-    """Keep one output, of shape (1, classes)."""
+def _keep_output(graph: Any, number: int, value: NDArray[Any], count: int) -> None:
+    """Keep one output, of shape (1, classes), in fp32."""
     name = graph.output[number].name
-    if tuple(shape) != (1, count):
+    if value.dtype == np.float64:
+        graph.node.append(helper.make_node("Cast", [name], [f"{name}_fp32"], to=TensorProto.FLOAT))
+        name = f"{name}_fp32"
+    if value.shape != (1, count):
         row = f"{name}_row"
         graph.initializer.append(numpy_helper.from_array(np.array([1, count], np.int64), f"{row}_shape"))
         graph.node.append(helper.make_node("Reshape", [name, f"{row}_shape"], [row]))

@@ -17,13 +17,14 @@ def export_timm(original: Path, folder: Path, height: int, width: int) -> None:
     trace(load_timm(original), folder, height, width)
 
 
-def timm_reference(original: Path, index: int, *, transforms: bool) -> Callable[[Image.Image], float]:
+def timm_reference(original: Path, index: int, *, transforms: bool, sigmoid: bool) -> Callable[[Image.Image], float]:
     """Return timm's own probability of an output for a picture.
 
     Args:
         original: the folder of the checkpoint.
         index: of the output.
         transforms: whether timm resizes and crops, or the picture has its size already.
+        sigmoid: whether the output was trained by itself; a softmax over a single one is always 1.
     """
     import torch
 
@@ -40,6 +41,7 @@ def timm_reference(original: Path, index: int, *, transforms: bool) -> Callable[
         for step in steps:
             value = step(value)
         with torch.inference_mode():
-            return float(model(value[None]).softmax(1)[0, index])
+            logits = model(value[None])
+            return float((logits.sigmoid() if sigmoid else logits.softmax(1))[0, index])
 
     return probability

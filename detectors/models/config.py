@@ -120,6 +120,13 @@ def data_files(path: Path) -> list[Path]:
     return found
 
 
+def _graph(given: Path) -> Path:
+    """Return a graph by the name that its weights lie beside: a link's own, as in a hub's cache, or its target's."""
+    named, target = given.parent.resolve() / given.name, given.resolve()
+    is_link = named != target and target.is_file()
+    return target if is_link and not data_files(named) and data_files(target) else named
+
+
 def translated(path: Path, values: Mapping[str, Any], shipped: Path) -> str:
     """Return what to write in place of such a file.
 
@@ -341,7 +348,8 @@ def _anchored(config: DetectorConfig) -> DetectorConfig:
         local = (home / Path(given).expanduser()).resolve()
         is_folder = local.is_dir()
         if key != "hf_repo":
-            return config.model_copy(update={key: local})
+            named = _graph(home / Path(given).expanduser()) if key == "onnx_path" else local
+            return config.model_copy(update={key: named})
         if is_folder or given.startswith(("/", ".", "~")):
             return config.model_copy(update={key: str(local)})
     return config

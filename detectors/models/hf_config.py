@@ -175,6 +175,8 @@ class ModelConfig(BaseModel):
             raise ValueError("num_classes=None: the number of the network's outputs is needed beside pretrained_cfg")
         if self.label_names is not None and self.num_classes not in (None, len(self.label_names)):
             raise ValueError(f"num_classes={self.num_classes}: label_names has {len(self.label_names)} labels")
+        if not self.pretrained_cfg.model_dump(exclude_unset=True):  # timm takes what it knows of the architecture
+            raise ValueError("pretrained_cfg={}: input_size, interpolation, crop_pct, mean and std are needed in it")
         return self
 
     @property

@@ -7,34 +7,37 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from detectors.backends.ort_cache import ensure_graph
 from detectors.base import Judgement, Way
 from detectors.errors import ModelError, NotPrepared
-from detectors.evaluation.answers import BranchAnswers, EnsembleAnswers, key_of, sum_of
+from detectors.evaluation.answers import FP32, BranchAnswers, EnsembleAnswers, key_of, sum_of
 from detectors.load import PreparedModel, load_branches
 from detectors.machine import others, spent
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig
-from detectors.models.manifest import NAME, Gate, Manifest, branch_model
+from detectors.models.manifest import NAME, Gate, Manifest, branch_model, is_outdated
 from detectors.models.store import move_into_place
 from detectors.photos.image import decode
 from detectors.quantize.gate import judged_variant
 from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest, make_faster, stays, was_judged_on_photos
 from detectors.quantize.token_axes import NoTokens, read_tokens
-from detectors.registry import DEFAULT
+from detectors.registry import BACKENDS, DEFAULT, MERGED
 
 
 def make_faster_ensemble(config: DetectorConfig, order: PrecisionRequest) -> Path:
     """Make the faster variant of every branch and judge their fused answers; return the folder of the judgement.
 
     What each branch says of the photos is kept, so that any combination of their variants can be judged by it. A
-    branch whose tokens can't be merged, as it has none, stays dense in this variant: the others gain nonetheless.
+    branch whose tokens can't be merged, as it has none, stays dense in this variant: the others gain nonetheless. Its
+    graph is copied where it is there already.
     What an operator's photos have judged is not made anew by made pictures.
 
     Raises:
         ModelError: a branch has no such variant, no branch has tokens, or too many of the fused answers change sides.
     """
     precision, backend = order.precision, order.backend
-    model = PreparedModel.find(config, order.models_dir, [(precision, backend)])
+    plain = next((one for one, merged in MERGED.items() if merged == precision), precision)
+    model = PreparedModel.find(config, order.models_dir, [(precision, backend), (plain, backend)])
     manifest, target = model.manifest, model.variant_folder(precision, backend)
     if order.photos.made and was_judged_on_photos(target, manifest):
         with suppress(NotPrepared):  # a branch is another one by now
@@ -45,6 +48,10 @@ def make_faster_ensemble(config: DetectorConfig, order: PrecisionRequest) -> Pat
     dense = _dense_branches(model) if order.merge is not None else {}
     for name, branch in model.branches.items():
         order.progress(f"branch {name}{f' stays dense: {dense[name]}' if name in dense else ''}")
+        if name in dense and (there := _dense_variant(model, name, plain, order)) is not None:
+            order.progress(f"{there.name} was judged on these photos and is copied")
+            _copy_variant(there, branch.variant_folder(precision, backend), order)
+            continue
         merge = None if name in dense else order.merge
         make_faster(branch.folder, replace(order, merge=merge, threshold=None))  # the whole has a threshold
     model = PreparedModel.find(config, order.models_dir, [(precision, backend)])
@@ -116,6 +123,42 @@ def _dense_branches(model: PreparedModel) -> dict[str, str]:
     if len(found) == len(model.branches):
         raise NoTokens("; ".join(found.values()))
     return found
+
+
+def _dense_variant(model: PreparedModel, name: str, precision: str, order: PrecisionRequest) -> Path | None:
+    """Return the folder of a branch's variant without merged tokens that would be made again; None: there is none.
+
+    It was judged on the same photos, beside the same fp32 graph, at the same threshold, and is whole.
+    """
+    branch, (_, photos) = model.branches[name], order.photos.split()
+    try:
+        folder, manifest = branch.variant(precision, order.backend)
+        known = EnsembleAnswers.read(model.folder)
+        manifest.verify(folder)
+    except ModelError:
+        return None
+    said, judged = known.branches.get(name, {}), manifest.gate
+    models = {FP32: branch_model(branch.manifest), key_of(precision, order.backend): branch_model(manifest)}
+    is_same = all(key in said and said[key].model.is_same(one) for key, one in models.items())
+    if judged is None or not is_same or not known.is_of(sum_of(photos.data), photos.labels):
+        return None
+    is_admitted = judged.flips <= order.max_flips and judged.threshold == branch.manifest.decides_at
+    return folder if is_admitted and not is_outdated(manifest, folder) else None
+
+
+def _copy_variant(folder: Path, target: Path, order: PrecisionRequest) -> None:
+    manifest, partial = Manifest.read(folder), target.with_name(target.name + ".partial")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        for name in manifest.files:
+            shutil.copyfile(folder / name, partial / name)
+        _put(manifest.model_copy(update={"precision": order.precision}), target)
+    except OSError as error:
+        raise ModelError(f"{target} can't be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    if BACKENDS[order.backend].onnxruntime:
+        ensure_graph(target, Manifest.read(target))
 
 
 def _judge(model: PreparedModel, order: PrecisionRequest) -> Gate:

@@ -82,8 +82,9 @@ def measured_best(model: PreparedModel, precision: str) -> str | None:
     chosen = best(gates)
     if len(gates) > 1 and any(gate.speed is None for gate in gates.values()):
         log.warning(
-            "which backend serves %s fastest could not be measured when it was made, as other programs were busy: %s "
-            "is taken, whose answers differ least from fp32's; `roadwork-miner tune` measures", precision, chosen
+            "%s: which backend serves %s fastest could not be measured when it was made, as other programs were busy: "
+            "%s is taken, whose answers differ least from fp32's; `roadwork-miner tune` measures",
+            model.manifest.name, precision, chosen
         )  # fmt: skip
     return chosen
 

@@ -76,15 +76,15 @@ def most_sensitive_layers(
     A layer's own error is the relative error of its output when its weights (per output channel) and its input (per
     tensor) are rounded to eight bits, and everything before it is exact.
     """
-    model = onnx.load(path)
+    model = onnx.load(path, load_external_data=False)  # with its weights it may be more than protobuf's 2 GB
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type in layers and node.input[1] in weights]
     activations = _record(path, model, sorted({node.input[0] for node in nodes}), inputs[:SAMPLES])
     errors = {}
     for node in progress.each(nodes):
-        weight = numpy_helper.to_array(weights[node.input[1]]).astype(np.float32)
+        weight = numpy_helper.to_array(weights[node.input[1]], str(path.parent)).astype(np.float32)
         axis = 0 if node.op_type == "Conv" else weight.ndim - 1
-        run = _single(model, node, weights)
+        run = _single(model, node, weights, path.parent)
         total, wrong = 0.0, 0.0
         for value in activations[node.input[0]]:
             exact = run(value, weight)
@@ -104,7 +104,7 @@ def _record(path: Path, model: Any, names: list[str], inputs: Inputs) -> dict[st
     )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # A graph of more than 2 GB can't be handed over in memory; weights in a file of their own stay where they are.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
     (entry,) = (value.name for value in session.get_inputs())
     found: dict[str, list[Array]] = {name: [] for name in names}
@@ -117,10 +117,11 @@ def _record(path: Path, model: Any, names: list[str], inputs: Inputs) -> dict[st
     return found
 
 
-def _single(model: Any, node: Any, weights: dict[str, Any]) -> Any:
+def _single(model: Any, node: Any, weights: dict[str, Any], folder: Path) -> Any:
     """Return the one layer as a function of its input and its weights."""
     free = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in (node.input[0], node.input[1])]
-    rest = [weights[name] for name in node.input[2:] if name in weights]
+    arrays = {name: numpy_helper.to_array(weights[name], str(folder)) for name in node.input[2:] if name in weights}
+    rest = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
     out = [helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None)]
     graph = helper.make_graph([node], "layer", free, out, rest)
     single = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
@@ -284,12 +285,12 @@ class _Trial:
         """Try a recipe with more and more layers left in fp32, until it passes."""
         words = f"{name}, {self.merging.words}" if self.merging is not None else name
         for count in FP32_LAYERS if recipe.layers else FP32_LAYERS[:1]:
-            keep = self._sensitive(count, recipe.layers)
-            self.order.progress(f"{name}{f', {count} layers in fp32' if keep else ''}")
             folder = self.partial / f"{name}-{count}"
             folder.mkdir(parents=True)
             try:
                 with library_errors(f"it can't be made or run by {self.order.backend}", "another backend may"):
+                    keep = self._sensitive(count, recipe.layers)
+                    self.order.progress(f"{name}{f', {count} layers in fp32' if keep else ''}")
                     recipe.write(self.source, folder, self.order.progress.each(self.inputs), keep)
                     candidate = self._judge(name, folder, keep)
             except ModuleNotFoundError as error:

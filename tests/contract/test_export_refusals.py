@@ -1,6 +1,9 @@
 """Weights that can't become a detector, each refused with what is wrong."""
 
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,6 +39,24 @@ def test_a_folder_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
     folder = make_vit(tmp_path / "vit")
     with pytest.raises(ModelError, match=r"/dev/null/out .*: Not a directory"):
         prepare("ViT", vit(folder), tmp_path / "models", out=Path("/dev/null/out"))
+
+
+@contextmanager
+def small_files() -> Iterator[None]:
+    """Let no file grow above 64 bytes, as where a disk is full; a copy fails in its middle."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_is_full_is_the_targets_and_not_the_sources(tmp_path: Path) -> None:
+    folder = make_vit(tmp_path / "vit")
+    with small_files(), pytest.raises(ModelError) as caught:
+        prepare("ViT", vit(folder), tmp_path / "models")
+    assert str(caught.value).startswith(str(tmp_path / "models" / "vit"))
 
 
 def test_a_processor_we_do_not_know_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """An ONNX file of one's own: served as it is, on every backend, or refused with the reason."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "weights beside it": {"separate": "mine.onnx.data"},
     "another output": {"more": True},
     "four dimensions": {"row": (-1, 2, 1, 1)},
+    "64 bits": {"double": True},
+    "four dimensions in 64 bits": {"row": (-1, 2, 1, 1), "double": True},
 }
 
 
@@ -253,6 +256,68 @@ def test_weights_outside_its_folder_are_not_read(tmp_path: Path, name: str) -> N
     for tensor in model.graph.initializer:
         tensor.external_data[0].value = name
     path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="its own folder"):
+        prepare("ViT", read_config(yaml), tmp_path / "models")
+
+
+def in_cache(folder: Path) -> Path:
+    """Lay a file and its weights down as a hub's cache has them; return the snapshot's."""
+    made = make_onnx(folder / "made" / "model.onnx", separate="model.onnx.data")
+    blobs, snapshot = folder / "repo" / "blobs", folder / "repo" / "snapshots" / "a1b2"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for number, name in enumerate((made.name, f"{made.name}.data")):
+        (made.parent / name).rename(blobs / f"{number:064x}")
+        (snapshot / name).symlink_to(f"../../blobs/{number:064x}")
+    return snapshot / made.name
+
+
+def beside_link(folder: Path) -> Path:
+    """Make a link to a file beside which its weights lie."""
+    (folder / "mine.onnx").symlink_to(make_onnx(folder / "made" / "model.onnx", separate="model.onnx.data"))
+    return folder / "mine.onnx"
+
+
+def linked_weights(folder: Path) -> Path:
+    made = make_onnx(folder / "mine.onnx", separate="weights.bin")
+    (folder / "weights.bin").rename(folder / "real.bin")
+    (folder / "weights.bin").symlink_to("real.bin")
+    return made
+
+
+@pytest.mark.parametrize("make", [in_cache, beside_link, linked_weights])
+def test_links_to_it_and_to_its_weights_are_followed(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    (tmp_path / "mine.yaml").write_text(f"onnx_path: {make(tmp_path)}\n{YAML}")
+    yaml = str(tmp_path / "mine.yaml")
+    folder = prepare("ViT", read_config(yaml), tmp_path / "models")
+    assert folder == model_folder(read_config(yaml), tmp_path / "models")
+    assert folder.parent.name in ("model", "mine")
+    plain = make_onnx(tmp_path / "plain.onnx")
+    data = parity_pictures()[0]
+    wanted = softmax(expected(plain, decode(data), SQUEEZED))
+    assert served(yaml, tmp_path / "models").predict(data).probability == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.parametrize("names", [["weights\0.bin"], ["w" * 300], ["weights.bin", "weights.bin"], []])
+def test_a_name_of_weights_that_can_be_none_is_refused(tmp_path: Path, names: list[str]) -> None:
+    yaml = own(tmp_path, separate="weights.bin")
+    path = tmp_path / "mine.onnx"
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        del tensor.external_data[:]
+        tensor.external_data.add(key="offset", value="0")
+        for name in names:
+            tensor.external_data.add(key="location", value=name)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(DetectorError, match=r"mine\.onnx .*weights in '") as caught:
+        prepare("ViT", read_config(yaml), tmp_path / "models")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_link_to_weights_outside_its_folder_is_not_followed(tmp_path: Path) -> None:
+    yaml = own(tmp_path / "own", separate="weights.bin")
+    (tmp_path / "own" / "weights.bin").rename(tmp_path / "secret.bin")
+    (tmp_path / "own" / "weights.bin").symlink_to("../secret.bin")
     with pytest.raises(ModelError, match="its own folder"):
         prepare("ViT", read_config(yaml), tmp_path / "models")
 

@@ -146,3 +146,33 @@ def test_a_branch_without_tokens_stays_dense_in_a_merged_pair(home: Path, tmp_pa
     assert without_copies(model, found) == {"convnextv2": both[:1], "dinov2": both}
     (model.folder / FILE).unlink()
     assert without_copies(model, found) == found, "the merged branch and the dense one were judged under one name alone"
+
+
+def test_a_dense_branch_is_copied_where_it_was_judged_on_the_same_photos(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = with_recipes("onnx", DYNAMIC)
+    monkeypatch.setitem(registry.BACKENDS, "onnx", replace(entry, recipes={**entry.recipes, "int8-merged": DYNAMIC}))
+    config, models = read_config(str(home / "pair.yaml")), Path(shutil.copytree(home / "models", tmp_path / "models"))
+    photos = [*DATA] * (LEAST_PHOTOS // len(DATA) + 1)
+
+    def made(precision: Precision, data: list[bytes]) -> int:
+        """Make a variant; return how many branches were made anew."""
+        steps: list[str] = []
+        order = PrecisionRequest(precision, "onnx", models, RunOptions(), CalibrationPhotos(data), 1.0, merge=5)
+        if precision == "int8":
+            order = replace(order, merge=None)
+        make_faster_ensemble(config, replace(order, progress=Steps(steps.append)))
+        return sum(step.startswith("fp32 answers to") for step in steps)
+
+    assert made("int8", photos) == 2
+    assert made("int8-merged", photos) == 1
+    branch = PreparedModel.find(config, models).branches["convnextv2"]
+    dense, copied = (branch.variant(precision, "onnx")[1] for precision in ("int8", "int8-merged"))
+    assert copied == dense.model_copy(update={"precision": "int8-merged"})
+    assert load(config, models, "int8-merged").verify() > 0
+    fp32 = Manifest.read(branch.folder)
+    fp32.model_copy(update={"threshold": 0.4}).write(branch.folder)
+    assert made("int8-merged", photos) == 2, "judged at another threshold"
+    fp32.write(branch.folder)
+    assert made("int8-merged", photos[1:]) == 2, "judged on other photos"

@@ -1,6 +1,7 @@
 """Faster precisions: what the gate lets through, and what it does not."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -9,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
+from onnx.external_data_helper import set_external_data
 from typer.testing import CliRunner
 
 from detectors import registry
@@ -151,6 +153,42 @@ def test_what_a_library_raises_is_the_reason_why_there_is_no_such_graph(
     with pytest.raises(ModelError, match=r"failing: .*openvino.*no such kernel") as caught:
         make_faster(STARTER, PrecisionRequest("int8", "openvino", tmp_path, RunOptions(), PHOTOS))
     assert len(str(caught.value).splitlines()) == 1
+
+
+def spoil_source(fp32: Path, folder: Path, inputs: Inputs, keep: Sequence[str]) -> None:
+    shutil.copyfile(fp32 / MODEL_FILE, folder / MODEL_FILE)
+    (fp32 / MODEL_FILE).write_bytes(b"no graph")
+
+
+spoiling = Recipe(spoil_source)
+
+
+def test_a_graph_whose_layers_can_not_be_ranked_is_left_to_the_next_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(STARTER, tmp_path / "model", ignore=shutil.ignore_patterns("optimized")))
+    ways = {"first": f"{__name__}:spoiling", "second": f"{__name__}:failing"}
+    monkeypatch.setitem(registry.BACKENDS, "onnx", with_recipes("onnx", ways))
+    request = PrecisionRequest("int8", "onnx", tmp_path, RunOptions(), PHOTOS, max_flips=-1)  # the first is refused
+    with pytest.raises(ModelError, match=r"first: .*second: .*no such kernel") as caught:
+        make_faster(folder, request)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_layers_of_a_graph_above_2_gb_are_ranked_as_well(tmp_path: Path) -> None:
+    graph = onnx.load(STARTER / MODEL_FILE)
+    inputs = [np.random.default_rng(0).standard_normal((1, 3, *_size(graph)), dtype=np.float32) * 0.3]
+    expected = most_sensitive_layers(STARTER / MODEL_FILE, inputs)
+    path = tmp_path / MODEL_FILE
+    onnx.save_model(graph, path, save_as_external_data=True, location="weights", size_threshold=0)
+    graph = onnx.load(path, load_external_data=False)
+    unused = graph.graph.initializer.add(name="unused", data_type=TensorProto.FLOAT, dims=[2**29 + 1], raw_data=b"")
+    size = (tmp_path / "weights").stat().st_size
+    set_external_data(unused, "weights", offset=size, length=4 * unused.dims[0])
+    unused.ClearField("raw_data")
+    path.write_bytes(graph.SerializeToString())
+    os.truncate(tmp_path / "weights", size + 4 * unused.dims[0])  # sparse: it takes no space
+    assert most_sensitive_layers(path, inputs) == expected
 
 
 def test_the_most_sensitive_layers_are_those_that_eight_bits_hurt(tmp_path: Path) -> None:

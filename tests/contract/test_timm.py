@@ -10,13 +10,16 @@ import pytest
 from PIL import Image
 
 from detectors.backends.torch import ensure_torchvision
+from detectors.base import ModelFiles, RunOptions
 from detectors.errors import DetectorConfigError, ModelError, ModelFileError
 from detectors.export.export import prepare
 from detectors.models.config import DetectorConfig
 from detectors.models.hf_config import ModelConfig, ProcessorConfig
 from detectors.models.manifest import Manifest
+from detectors.network import ViT
 from detectors.photos.synthetic import scene
 from detectors.preprocess import from_processor_config
+from detectors.registry import backend_class
 
 pytestmark = pytest.mark.export
 LABELS = ["no_roadwork", "roadwork"]
@@ -39,18 +42,18 @@ CHANGES: list[dict[str, Any]] = [
     {"crop_pct": 1.0, "crop_mode": "border", "interpolation": "bicubic"},
     {"crop_pct": 0.77, "input_size": [3, 97, 64], "interpolation": "nearest"},
     {"interpolation": "box"},
-    {},
+    {"source": "nowhere"},  # nothing of the pictures
 ]
 
 
-def make_timm(folder: Path, name: str, labels: list[str] | None = LABELS, **values: Any) -> Path:
+def make_timm(folder: Path, name: str, labels: list[str] | None = LABELS, classes: int = 2, **values: Any) -> Path:
     """Write a network of timm in its hub's form; every weight is drawn at random, those of scales and norms too."""
     ensure_torchvision()
     import timm
     import torch
 
     torch.manual_seed(0)
-    model = timm.create_model(name, num_classes=2, **SMALL[name]).eval()
+    model = timm.create_model(name, num_classes=classes, **SMALL[name]).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.02)
@@ -79,7 +82,9 @@ def change(folder: Path, **values: Any) -> None:
     (folder / "config.json").write_text(json.dumps({key: value for key, value in known.items() if value is not None}))
 
 
-def timms_own(folder: Path) -> Callable[[Image.Image], float]:
+def timms_own(
+    folder: Path, score: Callable[[Any], Any] = lambda logits: logits.softmax(1)
+) -> Callable[[Image.Image], float]:
     """Return what timm says itself, without transformers around it."""
     import timm
     import torch
@@ -89,7 +94,7 @@ def timms_own(folder: Path) -> Callable[[Image.Image], float]:
 
     def probability(picture: Image.Image) -> float:
         with torch.inference_mode():
-            return float(model(transform(picture)[None]).softmax(1)[0, 1])
+            return float(score(model(transform(picture)[None]))[0, -1])
 
     return probability
 
@@ -100,10 +105,6 @@ def prepared(folder: Path, **keys: Any) -> Path:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_network_of_timm_answers_as_timm_does(tmp_path: Path, name: str) -> None:
-    from detectors.base import ModelFiles, RunOptions
-    from detectors.network import ViT
-    from detectors.registry import backend_class
-
     original = make_timm(tmp_path / "timm", name)
     folder = prepared(original)
     manifest = Manifest.read(folder)
@@ -116,6 +117,23 @@ def test_a_network_of_timm_answers_as_timm_does(tmp_path: Path, name: str) -> No
     answers = [(served.judge(picture).probability, own(picture)) for picture in pictures()]
     assert max(abs(one - other) for one, other in answers) <= 1e-4
     assert len({round(one, 6) for one, _ in answers}) > 1
+
+
+def test_a_single_output_is_a_sigmoid(tmp_path: Path) -> None:
+    original = make_timm(tmp_path / "timm", "mobilenetv3_small_050", ["roadwork"], 1)
+    folder = prepared(original)
+    manifest = Manifest.read(folder)
+    assert manifest.output.activation == "sigmoid"
+    own = timms_own(original, lambda logits: logits.sigmoid())
+    served = ViT(ModelFiles(folder, manifest, None), backend_class("onnx"), RunOptions())
+    assert all(served.judge(picture).probability == pytest.approx(own(picture), abs=1e-4) for picture in pictures())
+
+
+def test_a_config_without_pretrained_cfg_is_refused_by_that_name(tmp_path: Path) -> None:
+    original = make_timm(tmp_path / "timm", "mobilenetv3_small_050")
+    change(original, pretrained_cfg=None)
+    with pytest.raises(ModelError, match=r"config\.json: architecture='mobilenetv3_small_050'.*pretrained_cfg"):
+        prepared(original)
 
 
 def test_the_form_of_transformers_is_the_same_model(tmp_path: Path) -> None:
@@ -140,7 +158,7 @@ def test_the_preprocessing_is_that_of_timms_transform(tmp_path: Path, values: di
     import timm
 
     (tmp_path / "config.json").write_text(json.dumps(NAMED | {"pretrained_cfg": values}))
-    config = timm.data.resolve_data_config(pretrained_cfg=values or {"source": "nowhere"})
+    config = timm.data.resolve_data_config(pretrained_cfg=values)
     transform = timm.data.create_transform(**config)
     ours = from_processor_config(ProcessorConfig.read(tmp_path))
     for picture in pictures():
@@ -171,6 +189,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("architecture", {"architecture": None}),
     ("architecture", {"architecture": "hf-hub:somebody/else"}),
     ("model_args", {"model_args": []}),
+    ("input_size", {}),
 ]
 
 

@@ -78,6 +78,17 @@ def test_untuned_the_backend_that_was_best_when_the_variants_were_made_serves(
     assert ("the best int8" in plan.why) is (tuned is None and "image_detector_backend" not in flags)
 
 
+def put_variant(models: Path, backend: str, seconds: float, mean: float, others: float | None = None) -> None:
+    manifest = Manifest.read(STARTER)
+    gate = Gate(
+        recipe="x", kept_fp32=[], pictures=1, max_difference=0.1, mean_difference=mean, flips=0,
+        seconds=seconds, seconds_fp32=1.0, others=others,
+    )  # fmt: skip
+    folder = variant_folder(manifest, models, "int8", backend)
+    folder.mkdir(parents=True)
+    manifest.model_copy(update={"precision": "int8", "backend": backend, "gate": gate}).write(folder)
+
+
 @pytest.mark.parametrize(
     ("onnx", "openvino", "best"),
     [
@@ -90,22 +101,26 @@ def test_untuned_the_backend_that_was_best_when_the_variants_were_made_serves(
 def test_what_an_export_has_measured_is_read(
     tmp_path: Path, onnx: tuple[float, float] | None, openvino: tuple[float, float] | None, best: str
 ) -> None:
-    manifest = Manifest.read(STARTER)
     settings = Settings.load(models_dir=str(tmp_path), image_detector_precision="int8")
     assert plan_of(settings, starter(tmp_path), 1).backend == "onnx"
     for backend, measured in (("onnx", onnx), ("openvino", openvino)):
         if measured is not None:
-            gate = Gate(
-                recipe="x", kept_fp32=[], pictures=1, max_difference=0.1, mean_difference=measured[1], flips=0,
-                seconds=measured[0], seconds_fp32=1.0,
-            )  # fmt: skip
-            folder = variant_folder(manifest, tmp_path, "int8", backend)
-            folder.mkdir(parents=True)
-            manifest.model_copy(update={"precision": "int8", "backend": backend, "gate": gate}).write(folder)
+            put_variant(tmp_path, backend, *measured)
     plan = plan_of(settings, starter(tmp_path), 1)
     assert plan.backend == best
     assert "the best int8 when it was made" in plan.why
     assert "best" not in plan_of(Settings.load(models_dir=str(tmp_path)), starter(tmp_path), 1).why
+
+
+def test_the_model_whose_backends_could_not_be_compared_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_variant(tmp_path, "onnx", 0.3, 2e-3, others=0.9)
+    put_variant(tmp_path, "openvino", 0.2, 1e-3)
+    settings = Settings.load(models_dir=str(tmp_path), image_detector_precision="int8")
+    assert plan_of(settings, starter(tmp_path), 1).backend == "openvino"
+    (line,) = caplog.messages
+    assert line.startswith(f"{Manifest.read(STARTER).name}: ")
 
 
 @pytest.mark.parametrize(("set_", "slots"), [("0", 4), ("7", 7)])
