@@ -153,7 +153,7 @@ def test_all_that_others_know_of_a_backend_stands_in_its_row(tmp_path: Path) -> 
         config = read_config(settings.detector_config)
         found = PreparedModel.find(config, settings.models_dir)
         make_faster(found.folder, PrecisionRequest("int8", "reference", settings.models_dir, RunOptions(),
-                    CalibrationPhotos(many_pictures(6)), 1.0, lambda words: None))
+                    CalibrationPhotos(many_pictures(6)), 1.0))
         model = PreparedModel.find(config, settings.models_dir)
         assert not found.has("int8", "reference") and model.has("int8", "reference")
         assert ("reference", "int8") in variants("ViT", model, None, None)
