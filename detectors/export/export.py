@@ -19,7 +19,7 @@ from detectors.console import NO_STEPS, Steps
 from detectors.errors import DetectorConfigError, InferenceError, ModelError, library_errors
 from detectors.models.config import DetectorConfig
 from detectors.models.labels import is_by_name, refuse_constant, roadwork_index
-from detectors.models.manifest import Activation, Manifest, Output, Parity, Source, sha256
+from detectors.models.manifest import NO_REFERENCE, Activation, Manifest, Output, Parity, Source, sha256
 from detectors.models.sources import Original, find_original, model_name, remember_revision
 from detectors.models.store import keep_calibration, move_into_place, move_weights_out, package_versions
 from detectors.network import Network
@@ -224,7 +224,8 @@ def _fill(
         made_with=package_versions((*exporter.packages, "onnxruntime")) | exporter.own_versions,
     )
     exported = network_class(detector)(ModelFiles(folder, draft, None), backend_class(DEFAULT), RunOptions())
-    progress(f"comparing with {exporter.reference_name}")
+    if exporter.reference_name != NO_REFERENCE:
+        progress(f"comparing with {exporter.reference_name}")
     # The made ones are of every shape, 16:9 above all: own photos of one shape would not show a wrong resize or crop.
     photos = [*parity_pictures(), *(pictures or ())]
     try:

@@ -35,6 +35,7 @@ SOURCES = ("hf_repo", "weights_path", "onnx_path", "model_folder", "branches")
 # Of an ONNX file of one's own: what no graph says of itself.
 KEYS = ("input_size", "mean", "std", "resample", "crop", "labels", "output")
 NEEDED = ("mean", "std", "labels", "output")
+MISSPELT = 0.85  # of a key's letters alike, from which on it is one of ours and no other program's
 SMALL_BYTES = 50_000_000  # bytes; a graph whose weights lie elsewhere is never larger
 # A pair of protobuf's: `location`, then the name of a file of at most 127 bytes.
 LOCATION = re.compile(rb"\n\x08location\x12([\x01-\x7f])")
@@ -252,19 +253,22 @@ def _read(path: Path) -> DetectorConfig:
     if FUSION_KEYS & values.keys():
         with usable(path.name):
             raise DetectorConfigError(translated(path, values, SHIPPED))
-    _warn_of_unknown(path, values)
+    _check_keys(path, values)
     try:
         return DetectorConfig(**{str(key): value for key, value in values.items()} | {"path": path})
     except ValidationError as error:
         raise DetectorConfigError(f"{path.name}: {faults(error)}") from error
 
 
-def _warn_of_unknown(path: Path, values: Mapping[Any, Any]) -> None:
+def _check_keys(path: Path, values: Mapping[Any, Any]) -> None:
     known = [key for key in DetectorConfig.model_fields if key != "path"]
     branches = values.get("branches")
     nested = [branch for branch in branches.values() if isinstance(branch, dict)] if isinstance(branches, dict) else []
     for key in [*values, *(key for branch in nested for key in branch)]:
         if key not in known:
+            misspelt = difflib.get_close_matches(str(key), known, n=1, cutoff=MISSPELT)
+            if misspelt:  # what it says would be passed over, as a threshold
+                raise DetectorConfigError(f"{path.name}: unknown key {key}: {misspelt[0]} is meant")
             near = difflib.get_close_matches(str(key), known, n=1)
             log.warning("%s: unknown key %s%s", path.name, key, f" (did you mean {near[0]}?)" if near else "")
 

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 EQUAL_SPEED = 1.1  # within a tenth of the fastest, the more faithful one is taken
 MAX_FLIPS = 0.005  # share of the photos whose answer may cross 0.5
+FEW_PHOTOS = 100  # of which none changes sides: up to 3 % may (at 95 %; the rule of three, Hanley 1983)
 MIN_SPREAD = 0.1  # of probability; answers that vary less tell pictures hardly apart
 
 TIMED_ROUNDS = 15
@@ -125,11 +126,15 @@ def doubts(gate: Gate) -> list[str]:
     found = []
     if gate.made_pictures:
         found.append("judged on made pictures, not on photos: give --pictures")
+    elif gate.pictures < FEW_PHOTOS:
+        found.append(f"judged on {gate.pictures} photos, which is little proof: give {FEW_PHOTOS} or more")
     if gate.speed is None:
         found.append(
             f"how fast it is could not be measured: other programs had {gate.others:.0%} of the CPU's time; make it "
             "again on a quiet machine, or have `roadwork-miner tune` measure"
         )
+    elif gate.speed >= 1:
+        found.append("it is no faster than fp32 on this machine, which then serves better")
     if gate.answers is not None and gate.answers[1] - gate.answers[0] < MIN_SPREAD:
         low, high = gate.answers
         found.append(

@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from detectors.registry import how_to_install
@@ -28,25 +29,27 @@ WIDTH = 200  # of a table that goes into a file
 
 
 def alone_table(all_figures: Sequence[BenchFigures]) -> Table:
-    """One image at a time: p50 and share of the first one's, memory, start, and how far the answers differ."""
+    """One image at a time: p50 and share of the first one's, and how far the answers differ."""
     base = all_figures[0]
-    table = Table(title="p50 latency, one image at a time", title_justify="left")
-    table.add_column("")
-    for kind in base.alone:
-        table.add_column(f"{kind}, ms", justify="right")
-        table.add_column("of the first", justify="right")
-    for heading in ("of the CPU's pace", "load, s", "first answer, s", "RSS, MB", "peak, MB", "max difference"):
-        table.add_column(heading, justify="right")
+    headings = [heading for kind in base.alone for heading in (kind, "share")]
+    table = _table("p50 latency in ms, one image at a time, and share of the first", *headings, "of pace", "max diff")
     for figures in all_figures:
         cells = []
         for alone in figures.alone.values():
             cells += [milliseconds(alone.p50), f"{alone.ratio:.2f}"]
+        pace = "–" if figures.of_peak is None else f"{figures.of_peak:.0%}"
+        table.add_row(figures.name, *cells, pace, "–" if figures is base else f"{figures.difference:.0e}")
+    return table
+
+
+def loaded_table(all_figures: Sequence[BenchFigures]) -> Table:
+    """What it takes until an image is answered: time and memory."""
+    table = _table("start and memory", "load, s", "first answer, s", "RSS, MB", "peak, MB")
+    for figures in all_figures:
         loaded = figures.loaded
         table.add_row(
-            figures.name, *cells, "–" if figures.of_peak is None else f"{figures.of_peak:.0%}",
-            f"{loaded.load_seconds:.2f}", f"{loaded.first_seconds:.2f}",
+            figures.name, f"{loaded.load_seconds:.2f}", f"{loaded.first_seconds:.2f}",
             megabytes(loaded.warm_bytes), megabytes(figures.peak_bytes),
-            "–" if figures is base else f"{figures.difference:.0e}",
         )  # fmt: skip
     return table
 
@@ -74,45 +77,58 @@ def slow_words(slow: Mapping[int, float], rounds: int) -> str:
 
 def burst_table(all_figures: Sequence[BenchFigures], verdict: BurstVerdict) -> Table:
     """Several pictures at once: percentiles, images a second, and how many validators that is enough for."""
-    table = Table(title="latency under load: p50 / p95 / p99 in ms", title_justify="left")
-    table.add_column("")
-    for level in all_figures[0].levels:
-        table.add_column(f"{level.at_once} at once", justify="right")
-    table.add_column("images/s", justify="right")
-    table.add_column(f"in {verdict.deadline:g} s", justify="right")
+    levels = [str(level.at_once) for level in all_figures[0].levels]
+    table = _table("p50, p95 and p99 in ms, by images at once", *levels, "images/s", f"in {verdict.deadline:g} s")
     for figures in all_figures:
-        levels = [" / ".join(map(milliseconds, (level.p50, level.p95, level.p99))) for level in figures.levels]
+        cells = ["\n".join(map(milliseconds, (level.p50, level.p95, level.p99))) for level in figures.levels]
         rate = figures.levels[-1].images_per_second
         name = f"[bold]{figures.name}[/]" if figures.name == verdict.name else figures.name
-        table.add_row(name, *levels, f"{rate:.1f}" if rate < 100 else f"{rate:.0f}", str(figures.serves))
+        table.add_row(name, *cells, f"{rate:.1f}" if rate < 100 else f"{rate:.0f}", str(figures.serves))
     return table
 
 
 def operator_table(name: str, operators: Sequence[Operator]) -> Table:
     """Where a picture's time goes in one graph."""
-    table = Table(title=f"{name}: time per image by operator", title_justify="left")
-    for heading in ("", "ms", "share", "calls"):
-        table.add_column(heading, justify="right" if heading else "left")
+    table = _table(f"{name}: time per image by operator", "ms", "share", "calls")
     for one in operators:
         table.add_row(one.name, milliseconds(one.seconds), f"{one.share:.1%}", str(one.calls))
     return table
 
 
 def daemon_table(all_figures: Sequence[DaemonFigures]) -> Table:
-    """Whole daemons: start, memory, overhead, growth, and p99 through the wire."""
-    table = Table(title="the whole daemon, 20 kB JPEG", title_justify="left")
-    table.add_column("")
-    for heading in (
-        "first answer, s", "RSS first, MB", "requests", "RSS after, MB", "growth, MB", "peak, MB", "alone, ms",
-        "overhead, ms", f"p99, {all_figures[0].at_once} at once, ms", "unanswered",
-    ):  # fmt: skip
-        table.add_column(heading, justify="right")
-    for one in all_figures:
-        table.add_row(
-            one.name, f"{one.first_answer:.2f}", megabytes(one.resident_first), f"{one.requests:,}",
-            megabytes(one.resident), f"{one.growth / 1e6:+.1f}", megabytes(one.peak), milliseconds(one.latency),
-            milliseconds(one.overhead), milliseconds(one.p99), str(one.unanswered),
-        )  # fmt: skip
+    """Whole daemons, a column each: start, memory, overhead, growth, and p99 through the wire."""
+    table = _table("the whole daemon, 20 kB JPEG", *(one.name for one in all_figures))
+    figures: dict[str, Callable[[DaemonFigures], str]] = {
+        "first answer, s": lambda one: f"{one.first_answer:.2f}",
+        "RSS first, MB": lambda one: megabytes(one.resident_first),
+        "requests": lambda one: f"{one.requests:,}",
+        "RSS after, MB": lambda one: megabytes(one.resident),
+        "growth, MB": lambda one: f"{one.growth / 1e6:+.1f}",
+        "peak, MB": lambda one: megabytes(one.peak),
+        "alone, ms": lambda one: milliseconds(one.latency),
+        "overhead, ms": lambda one: milliseconds(one.overhead),
+        f"p99, {all_figures[0].at_once} at once, ms": lambda one: milliseconds(one.p99),
+        "unanswered": lambda one: str(one.unanswered),
+    }
+    for heading, figure in figures.items():
+        table.add_row(heading, *map(figure, all_figures))
+    return table
+
+
+def _table(title: str, *headings: str) -> Table:
+    """Return a table of figures, light enough for 80 columns."""
+    table = Table(
+        title=f"\n{title}",
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", min_width=max(map(len, heading.split())))
     return table
 
 

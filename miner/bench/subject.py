@@ -101,7 +101,7 @@ def reference_name(detector: str, config: DetectorConfig, revision: str) -> str:
     if (lack := lacks_library(detector, config)) is not None:
         raise ConfigurationError(f"--reference: {lack}")
     if config.branches is not None:
-        return "its branches' libraries"
+        return "branches' libraries"
     return exporter_class(detector)(find_original(config, revision).path, config).reference_name
 
 
@@ -220,6 +220,8 @@ def own_pictures(folder: Path, most: int | None = MAX_PHOTOS) -> Pictures:
     Raises:
         ConfigurationError: there are none that can be opened.
     """
+    if not folder.is_dir():
+        raise ConfigurationError(f"--pictures={folder}: there is no such folder")
     found = list(islice(openable(folder), most))
     paths = [one.resolve() for one in found if isinstance(one, Path)]
     left_out = [one for one in found if isinstance(one, str)]

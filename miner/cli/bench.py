@@ -26,6 +26,7 @@ from miner.bench.output import (
     draw,
     least_words,
     line_printer,
+    loaded_table,
     operator_table,
     print_all,
     progress_bar,
@@ -151,7 +152,8 @@ def _measure(
         print(json.dumps(told))
     else:
         least = least_words(result.figures, result.least)
-        print_all(subject, alone_table(result.figures), least, burst_table(result.figures, verdict), verdict.words)
+        alone, loaded = alone_table(result.figures), loaded_table(result.figures)
+        print_all(subject, alone, least, loaded, burst_table(result.figures, verdict), verdict.words)
     if plot is not None:
         draw(result.figures, deadline, f"{subject.model.manifest.name}, {subject.split}", plot)
     return verdict.met

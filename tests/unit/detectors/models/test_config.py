@@ -65,8 +65,14 @@ def test_a_missing_file_names_the_shipped_ones() -> None:
 
 def test_an_unknown_key_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        read_config(write(tmp_path, "hf_repo: a/b\nrevison: abc\n"))
-    assert "revison (did you mean revision?)" in caplog.text
+        read_config(write(tmp_path, "hf_repo: a/b\nmodel_type: x\n"))
+    assert "unknown key model_type" in caplog.text
+
+
+@pytest.mark.parametrize("key", ["treshold: 0.35", "revison: abc", "hf_repos: a/b"])
+def test_a_misspelt_key_is_refused_as_it_would_be_passed_over(tmp_path: Path, key: str) -> None:
+    with pytest.raises(DetectorConfigError, match=f"mine.yaml: unknown key {key.split(':', maxsplit=1)[0]}: "):
+        read_config(write(tmp_path, f"hf_repo: a/b\n{key}\n"))
 
 
 PAIR = """

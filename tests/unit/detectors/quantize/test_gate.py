@@ -34,7 +34,14 @@ def test_labels_give_accuracy_and_reward_of_both() -> None:
 
 
 def judged(seconds: float = 0.1, mean: float = 1e-3, **more: object) -> Gate:
-    facts = {"recipe": "x", "kept_fp32": [], "pictures": 8, "max_difference": 0.1, "mean_difference": mean, "flips": 0}
+    facts = {
+        "recipe": "x",
+        "kept_fp32": [],
+        "pictures": 100,
+        "max_difference": 0.1,
+        "mean_difference": mean,
+        "flips": 0,
+    }
     return Gate(**facts | {"seconds": seconds, "seconds_fp32": 1.0} | more)  # type: ignore[arg-type]
 
 
@@ -63,6 +70,10 @@ def test_what_proves_little_says_so() -> None:
     assert gate.doubts(judged(answers=(0.02, 0.97))) == []
     (made,) = gate.doubts(judged(answers=(0.02, 0.97), made_pictures=True))
     assert "--pictures" in made
+    (few,) = gate.doubts(judged(answers=(0.02, 0.97), pictures=6))
+    assert "6 photos" in few
+    (slow,) = gate.doubts(judged(1.1, answers=(0.02, 0.97)))
+    assert "fp32" in slow
     (still,) = gate.doubts(judged(answers=(0.41, 0.43)))
     assert still.startswith("unproven: ")
     assert "(0.41 to 0.43)" in still

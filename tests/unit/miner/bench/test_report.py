@@ -5,9 +5,12 @@ import re
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from detectors.machine import CpuSeconds, others
 from miner.bench.client import Record
+from miner.bench.daemon import DaemonFigures
+from miner.bench.output import alone_table, burst_table, daemon_table, loaded_table
 from miner.bench.run import (
     MOST_VALIDATORS,
     BenchFigures,
@@ -177,3 +180,18 @@ def lone_bursts(*rounds: tuple[float, int]) -> Record:
 def test_a_round_in_which_the_cpu_itself_was_slow_is_marked(records: list[Record], slow: dict[int, float]) -> None:
     rounds = len(records[0].bursts[1]) // 2
     assert slow_rounds(records, rounds) == pytest.approx(slow)
+
+
+def test_tables_cut_nothing_at_80_columns() -> None:
+    library = replace(figures("torch", levels=fifo(0.8, 1, 2, 4, 10)), name="transformers.pipeline")
+    ours = figures("openvino", "int8-merged", fifo(0.1, 1, 2, 4, 10))
+    alone = {"224×224": LoneLatency(0.1, 1.0), "1920×1080": LoneLatency(0.1, 1.0)}
+    both = [replace(one, alone=alone) for one in (library, ours)]
+    verdict = judge(ours, 10, DEADLINE, 100)
+    daemon = DaemonFigures(ours.name, [1.6], 0.25, 0.003, 4.7e8, 5e8, 5.3e8, 6e5, 2000, 0, 10, 2.7)
+    console = Console(width=80, soft_wrap=True)
+    with console.capture() as shown:
+        for table in (alone_table(both), loaded_table(both), burst_table(both, verdict), daemon_table([daemon] * 2)):
+            console.print(table)
+    assert "…" not in shown.get()
+    assert max(map(len, shown.get().splitlines())) <= 80
