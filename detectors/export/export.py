@@ -166,7 +166,7 @@ def prepare(
         remember_revision(config, models_dir, original.revision, *original.resolved)
     except ModuleNotFoundError as error:
         raise ModelError(
-            f"exporting for {detector} needs the package {error.name!r}, which is not installed; "
+            f"exporting {config.source} needs the package {error.name!r}, which is not installed; "
             f"{how_to_install(DETECTORS[detector].extra)} installs it"
         ) from error
     except OSError as error:
