@@ -1,7 +1,5 @@
 """What is read: the rows of the status table about paths and bodies, on both wires."""
 
-import select
-
 import pytest
 
 from tests.process.daemon import Daemon
@@ -127,6 +125,6 @@ def drip(raw: RawRequest) -> None:
     """Send a byte at a time until something comes back."""
     for byte in raw.signed.body:
         raw.socket.sendall(bytes([byte]))
-        if select.select([raw.socket], [], [], 0.05)[0]:
+        if raw.has_answer(0.05):
             return
     raise AssertionError("the miner took it all")

@@ -129,9 +129,19 @@ class RawRequest:
     def send_chunk(self, data: bytes) -> None:
         self.socket.sendall(chunk(data))
 
+    def has_answer(self, seconds: float = 0) -> bool:
+        """Whether the miner has said something, or hung up."""
+        return bool(self._came(select.POLLIN, seconds))
+
+    def _came(self, events: int, seconds: float) -> int:
+        """Wait for one of these; not with `select`, which knows no descriptor above 1024."""
+        poll = select.poll()
+        poll.register(self.socket, events)
+        return sum(came for _, came in poll.poll(seconds * 1000))
+
     def takes_one_byte(self) -> bool:
         """Send a byte, if the miner has not said anything yet; return whether it has not."""
-        if select.select([self.socket], [], [], 0)[0]:
+        if self.has_answer():
             return False
         try:
             self.socket.sendall(b" ")
@@ -141,11 +151,11 @@ class RawRequest:
 
     def takes_more(self, filling: bytes = b" ") -> bool:
         """Send a piece of something endless, if the miner takes it; return whether it has not refused yet."""
-        readable, writable, _ = select.select([self.socket], [self.socket], [], 0.001)
-        if readable:
+        came = self._came(select.POLLIN | select.POLLOUT, 0.001)
+        if came & ~select.POLLOUT:
             return False
         try:
-            if writable:
+            if came:
                 self.socket.send(filling * CHUNK, socket.MSG_DONTWAIT)
         except BlockingIOError:
             pass
