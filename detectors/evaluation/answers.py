@@ -230,10 +230,8 @@ def judge_again(
     try:
         answers.admit(found, made.flips if made is not None else 0.0)
     except ModelError as error:
-        faster_ones = [
-            precision for precision in dict.fromkeys(way.precision for way in ways.values()) if precision != FP32
-        ]
-        cure = " and ".join(f"`roadwork-miner export --precision {one} --pictures FOLDER`" for one in faster_ones)
+        others = dict.fromkeys(way.precision for way in ways.values() if way.precision != FP32)
+        cure = " and ".join(f"`roadwork-miner export --precision {one} --pictures FOLDER`" for one in others)
         raise ModelError(f"{ways_in_words(ways)}: {error}; {cure} makes it anew") from error
     if stored is not None:
         kept = ("recipe", "kept_fp32", "seconds", "seconds_fp32", "others") if made is not None else ()

@@ -220,12 +220,12 @@ class OnnxFileExporter(Exporter):
         """Return the preprocessing in a Hugging Face model's words; torchvision's steps on Pillow's pictures."""
         config = self.config
         mean, std = config.mean, config.std
+        assert isinstance(mean, list)  # one number is made three, and both are needed
+        assert isinstance(std, list)
         try:
             white = unit(mean, std)
         except ValueError as error:
             raise DetectorConfigError(f"{config.path.name}: mean={shown(mean)}, std={shown(std)}: {error}") from error
-        assert isinstance(mean, list)
-        assert isinstance(std, list)
         size = {"height": height, "width": width}
         resized: dict[str, int] = size
         if config.crop is not None:

@@ -4,7 +4,7 @@ import difflib
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -90,16 +90,16 @@ Labels = Annotated[list[str] | None, BeforeValidator(_labels)]
 GraphOutput = Literal["logits", "probability"]
 
 
-def unit(mean: Mean, std: Deviation) -> float:
+def unit(mean: Sequence[float], std: Sequence[float]) -> float:
     """Return what a white pixel counts as where mean and deviation were taken: 1, or 255 if a number is above 1.
 
     Raises:
         ValueError: one of them is of 0 to 1, and the other of 0 to 255.
     """
-    above = [max(values) > 1 for values in (mean, std)]  # type: ignore[arg-type]
-    if above[0] and min(std) < 1:  # type: ignore[arg-type]
+    above = [max(values) > 1 for values in (mean, std)]
+    if above[0] and min(std) < 1:
         raise ValueError("mean is of pixels from 0 to 255, and std of pixels from 0 to 1")
-    if above[1] and 0 < max(mean) <= 1:  # type: ignore[arg-type]
+    if above[1] and 0 < max(mean) <= 1:
         raise ValueError("mean is of pixels from 0 to 1, and std of pixels from 0 to 255")
     return 255.0 if any(above) else 1.0
 

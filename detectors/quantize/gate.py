@@ -134,7 +134,7 @@ def doubts(gate: Gate) -> list[str]:
             "again on a quiet machine, or have `roadwork-miner tune` measure"
         )
     elif gate.speed >= 1:
-        found.append("it is no faster than fp32 on this machine, which then serves better")
+        found.append("it is no faster than fp32 on this machine: fp32 serves better")
     if gate.answers is not None and gate.answers[1] - gate.answers[0] < MIN_SPREAD:
         low, high = gate.answers
         found.append(
