@@ -93,6 +93,11 @@ def faults(error: ValidationError) -> str:
     for fault in error.errors(include_url=False):
         key = ".".join(map(str, fault["loc"]))  # none where two keys contradict each other, and the message names both
         told = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "missing":  # its input is all that is around it
+            lines.append(f"{key} is needed")
+            continue
+        if fault["type"] == "literal_error":
+            told = f"{fault['ctx']['expected']} is allowed"
         lines.append(f"{key}={shown(fault['input'])}: {told}" if key else told)
     return "; ".join(lines)
 

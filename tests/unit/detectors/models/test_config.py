@@ -48,6 +48,8 @@ def test_relative_paths_count_from_the_yaml_file(tmp_path: Path) -> None:
         ("hf_repo: a/b\nweights_path: c.pt", "found hf_repo and weights_path"),
         ("weights_path: c.pt\nroadwork_class_index: -1", "roadwork_class_index=-1"),
         ("weights_path: c.pt\nroadwork_class_index: one", "roadwork_class_index='one'"),
+        ("onnx_path: a.onnx\noutput: logit", "output='logit': 'logits' or 'probability' is allowed"),
+        ("branches: {one: {hf_repo: a/b}}\nfusion: {kind: mean}", "fusion.branches is needed"),
     ],
 )
 def test_a_wrong_file_is_a_fault_in_one_line(tmp_path: Path, text: str, fault: str) -> None:
