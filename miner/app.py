@@ -26,6 +26,7 @@ from miner.identities import in_words as why_none
 from miner.inference import memory
 from miner.inference.health import Health
 from miner.inference.loader import ModelLoader, in_words, seconds_allowed
+from miner.inference.pace import planned_paces
 from miner.inference.queue import Queue
 from miner.inference.reload import Reloader
 from miner.inference.scheduler import Scheduler
@@ -132,14 +133,15 @@ class Daemon:
             memory.keep_pictures_together()
             plan = loader.split
             self.metrics.planned(plan.slots, plan.threads)
+            pace, *further = planned_paces(settings.inference_stages, loaded.paces)
             queue = Queue(
-                plan.slots, loaded.pace, settings.queue_depth, settings.queue_share,
+                plan.slots, pace, settings.queue_depth, settings.queue_share,
                 # The answers' way gets the other half at least.
-                leeway=settings.deadline_margin_seconds / 2,
+                leeway=settings.deadline_margin_seconds / 2, further=further,
             )  # fmt: skip
             shadows = ShadowKeeper(queue, self.metrics)
             scheduler = Scheduler(queue, veto=self._veto, admitted=shadows.hold)
-            self.service = Service(loaded.detector, scheduler)
+            self.service = Service(loaded.detector, scheduler, settings.inference_stages)
             del loaded  # a reload shall free it
             stack.callback(self.service.close)
             limits, rules = Limits.of(settings), Rules.of(settings)

@@ -169,7 +169,7 @@ class Health:
 
     def _hanging(self) -> set[Place]:
         now = self.clock()
-        return {place for place in self.service.scheduler.queue.running if now - place.started > self.hang}
+        return {place for place in self.service.scheduler.queue.running if now - place.since > self.hang}
 
     def _look_at_slots(self) -> None:
         hanging, slots = self._hanging(), self.service.scheduler.queue.slots

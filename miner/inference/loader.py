@@ -24,6 +24,7 @@ from detectors.models.config import read_config
 from detectors.quantize.gate import renewal
 from miner.errors import ConfigurationError, CouldNotStart, StartError
 from miner.inference.background import begin_on_a_thread, on_a_thread
+from miner.inference.pace import planned_paces
 from miner.inference.plan import fitting, plan_of, stored_plan
 from miner.settings.settings import Settings, environment_of
 from miner.settings.validators import VALIDATORS_WAIT
@@ -51,10 +52,10 @@ class OpenedModel:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A detector, verified and warm, the seconds that one picture takes, and those of loading and of warming up."""
+    """A detector, verified and warm, the seconds that each stage of it takes, and those of loading and warming up."""
 
     detector: Detector
-    pace: float
+    paces: tuple[float, ...]
     load_seconds: float
     warmup_seconds: float
 
@@ -130,7 +131,7 @@ class ModelLoader:
             log.info("serving with %s", opened.words)
             detector, began = opened.detector, time.monotonic()
             try:
-                pace = await on_a_thread(detector.verify, limit, "the model did not answer the known picture")
+                seconds = await on_a_thread(detector.verify, limit, "the model did not answer the known picture")
             except DetectorError:
                 detector.close()
                 raise
@@ -141,7 +142,8 @@ class ModelLoader:
         except DetectorError as error:
             raise CouldNotStart(str(error)) from error
         detector.hold()  # `Health` looks again and again
-        return LoadedModel(detector, pace, opened.seconds, time.monotonic() - began)
+        paces = detector.paces if len(detector.stages) > 1 else (seconds,)
+        return LoadedModel(detector, paces, opened.seconds, time.monotonic() - began)
 
     @property
     def patience(self) -> float:
@@ -214,11 +216,11 @@ class ModelLoader:
             raise kind(f"{where}`roadwork-miner {' '.join(command)}` failed: {reason}")
 
     def _check_pace(self, loaded: LoadedModel) -> None:
-        allowed = seconds_allowed(self.settings)
-        if loaded.pace > allowed:
+        allowed, pace = seconds_allowed(self.settings), planned_paces(self.settings.inference_stages, loaded.paces)[0]
+        if pace > allowed:
             loaded.detector.close()
             raise CouldNotStart(
-                f"one picture takes {loaded.pace:.1f} s with {self.settings.detector_config}, and an answer must be on "
+                f"one picture takes {pace:.1f} s with {self.settings.detector_config}, and an answer must be on "
                 f"its way after {allowed:.1f} s: take a smaller model or a faster machine"
             )
 
