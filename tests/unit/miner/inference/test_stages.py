@@ -88,12 +88,14 @@ class World:
 
     def comes(self, request: Request) -> None:
         deadline = request.at + request.patience - MARGIN
-        in_vain = self.jitter > 0 or self.is_in_vain(request, deadline)
+        why, in_vain = "", self.jitter > 0 or self.is_in_vain(request, deadline)
         try:
             place, displaced = self.queue.admit(self.now, request.caller, request.stake, deadline)
         except Refused as refusal:
-            assert refusal.reason == "share" or in_vain
-            self.ends.append(Ended(request, self.now, why=refusal.reason))
+            why = refusal.reason
+            self.ends.append(Ended(request, self.now, why=why))
+        if why:
+            assert why == "share" or in_vain
             return
         self.requests[place.members[0]] = request
         for other in displaced:
