@@ -25,7 +25,7 @@ from detectors.models.labels import refuse_constant
 from detectors.models.manifest import Manifest
 from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture
-from detectors.photos.views import Views
+from detectors.photos.views import PooledViews
 from detectors.preprocess import Preprocessing, from_processor_config
 
 log = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ def _open(path: Path) -> MappedFile | None:
 class Network(Detector):
     """One graph on one backend, which judges the whole picture, or several views of it in turn."""
 
-    views: Views | None = None
+    views: PooledViews | None = None
 
     def __init__(self, files: ModelFiles, backend: type[Backend], options: RunOptions) -> None:
         super().__init__(files.manifest, options, backend.name)
@@ -183,7 +183,7 @@ class Network(Detector):
             array = self.preprocessing(decode(known_picture()))
             self.elsewhere.open(files.manifest.output.labels, array, self._check_scores)
 
-    def viewed(self, manifest: Manifest, views: Views | None) -> Self:
+    def viewed(self, manifest: Manifest, views: PooledViews | None) -> Self:
         """Return this network for other views: on the same graph, with the manifest of what was measured in those."""
         other = copy(self)
         other.manifest, other.views = manifest, views
@@ -219,7 +219,7 @@ class Network(Detector):
         probability = self.probability(scores)
         return Judgement(probability, preprocessed - started, time.perf_counter() - preprocessed)
 
-    def _judge_views(self, views: Views, picture: Image.Image, deadline: float | None) -> Judgement:
+    def _judge_views(self, views: PooledViews, picture: Image.Image, deadline: float | None) -> Judgement:
         """Do so for each view in turn, as far as there is time for all, and pool what the model says of them."""
         said, preprocess, infer = list[float](), 0.0, 0.0
         started = time.perf_counter()

@@ -18,7 +18,7 @@ from detectors.models.documents import faults, read_yaml, shown
 from detectors.models.hf_config import FILTERS, MAX_SIDE, Deviation, Mean, allowed
 from detectors.models.labels import INDEX_KEY, LABEL_KEY
 from detectors.models.processors import BILINEAR
-from detectors.photos.views import LETTERBOX, WHOLE, Pool, Views, parse, views_of
+from detectors.photos.views import LETTERBOX, WHOLE, Pool, PooledViews, parse, views_of
 
 VIT, YOLO, THIRD, KERAS = "vit_config", "yolo_weights_path", "googlenet_fusion_path", "use_keras"
 log = logging.getLogger(__name__)
@@ -216,7 +216,7 @@ class DetectorConfig(BaseModel):
         return value
 
     @property
-    def pooled_views(self) -> Views | None:
+    def pooled_views(self) -> PooledViews | None:
         """What the model looks at, and how that becomes one answer; None: the whole picture alone."""
         return views_of(self.views, self.pool)
 
