@@ -234,6 +234,12 @@ class Manifest(_Part):
         return self.calibration.threshold if self.calibration is not None else self.threshold
 
     @property
+    def view_words(self) -> str:
+        """The views of a picture that are judged, of an ensemble by branch; nothing: the whole alone."""
+        branches = {f"{name}: {one.views}" for name, one in (self.branches or {}).items() if one.views}
+        return "; ".join(sorted(branches)) or self.seen
+
+    @property
     def judged_doubt(self) -> str:
         """What the labelled photos of its export say against the class that counts, or nothing."""
         judged = self.judged
