@@ -111,7 +111,7 @@ def test_a_line_keeps_the_stages_and_an_old_one_is_read() -> None:
 
 
 def test_the_log_says_it_too(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("DEBUG"):
+    with caplog.at_level("DEBUG", "miner"):
         tell_of(record())
         tell_of(entry())
     with_stage, without = (one.fields for one in caplog.records)  # type: ignore[attr-defined]
