@@ -101,7 +101,10 @@ class World:
         for other in displaced:
             assert other.rank > place.rank
             self.ends.append(Ended(self.requests[other.members[0]], self.now, why="evicted"))
-        self.add(self.now + request.body, "is_there", place)
+        if request.body:
+            self.add(self.now + request.body, "is_there", place)
+        else:
+            self.is_there(place)
 
     def is_in_vain(self, request: Request, deadline: float) -> bool:
         """Say whether it would be late, or another by it that need not yield, if all got the first stage alone."""
