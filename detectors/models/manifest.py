@@ -236,8 +236,8 @@ class Manifest(_Part):
     @property
     def view_words(self) -> str:
         """The views of a picture that are judged, of an ensemble by branch; nothing: the whole alone."""
-        branches = {f"{name}: {one.views}" for name, one in (self.branches or {}).items() if one.views}
-        return "; ".join(sorted(branches)) or self.seen
+        branches = (self.branches or {}).items()
+        return "; ".join(f"{name}: {one.views}" for name, one in branches if one.views) or self.seen
 
     @property
     def judged_doubt(self) -> str:

@@ -196,7 +196,7 @@ def test_branches_of_one_model_share_its_graph_and_answer_as_they_do_alone(home:
     assert detector.verify() > 0
     plain, tiled, flipped = (one for one in detector.branches.values() if isinstance(one, Network))
     assert plain.backend is tiled.backend is flipped.backend
-    assert detector.view_words == "flipped: whole + flip, mean; tiled: tiles 2x2, max"
+    assert detector.view_words == "tiled: tiles 2x2, max; flipped: whole + flip, mean"
     keys = ("", "views: [{tiles: 2x2}]\npool: max\n", "views: [whole, flip]\n")
     each = [opened(home, one).predict(DATA[0]).probability for one in keys]
     assert detector.predict(DATA[0]).probability == pytest.approx(np.mean(each))

@@ -117,7 +117,7 @@ def test_a_list_of_views_is_read(value: Any, parts: tuple[str, ...]) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_list_of_views_is_refused(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"whole, letterbox, flip and tiles: ROWSxCOLUMNS"):
+    with pytest.raises(ValueError, match=r"whole, letterbox, .*ROWSxCOLUMNS"):
         parse(value)
 
 
