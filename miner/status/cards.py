@@ -150,8 +150,8 @@ def cascade_note(cascade: CascadeView) -> str:
     told = [f"{share(count / answered)} {STOP_WORDS[reason]}" for reason, count in cascade.reasons.items() if count]
     ended = f"Answered {', '.join(told)}. " if told else ""
     return (
-        f"{ended}Expected: the reward measured, times the share in time, had that stage alone answered. Adaptive: as "
-        "it was, each picture with the stages that there was time for."
+        f"{ended}Expected: the reward measured, times the share in time, had that stage alone answered as many. "
+        "Adaptive: as it was, each picture with the stages that there was time for."
     )
 
 
