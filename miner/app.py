@@ -117,7 +117,7 @@ class Daemon:
             await watch.archive.start()
             status = status_app(
                 self.metrics.registry, self.why_not_ready, watch.overview, watch.obstacles, watch.freshness,
-                own_names(settings.status_host, settings.status_allowed_hosts), checkup_file(settings),
+                own_names(settings.status_host, settings.status_allowed_hosts), checkup_file(settings), watch.read_day,
             )  # fmt: skip
             await stack.enter_async_context(
                 listening(status, "STATUS_PORT", settings.status_host, settings.status_port)
@@ -191,6 +191,7 @@ class Daemon:
         stack.push_async_callback(end, asyncio.create_task(health.watch(), name="health"))
 
         async def replaced(now: Settings) -> None:
+            self.watch.see_stages()
             if self._started:  # the second model begins after the start, for whichever serves then
                 await shadows.renew(now)
 
@@ -261,7 +262,8 @@ class Daemon:
         settings, requests = self.settings, RequestLog()
         stack.callback(requests.tell)
         history, drift = self.watch.history, self.watch.drift
-        listeners: list[RequestListener] = [self.metrics, history, drift, shadows, AbuseLog(), requests]
+        stages = self.watch.stages
+        listeners: list[RequestListener] = [self.metrics, stages, history, drift, shadows, AbuseLog(), requests]
         flight = make_recorder(
             settings.recorder,
             settings.state_dir / FOLDER,

@@ -33,14 +33,14 @@ ORDER = {
     """,
     "miner": """
         errors formats systemd lock logs recorder settings http chain identities natix metrics
-        inference axon shadow status app doctor bench support simulate cli __main__
+        stages inference axon shadow status app doctor bench support simulate cli __main__
     """,
 }
 # Packages that nothing but these rooms may import, as they are large or not there.
 ONLY = {
     "bittensor": {"miner.axon", "miner.chain"},
     "bittensor_core": {"miner.axon", "miner.chain"},
-    "prometheus_client": {"miner.bench", "miner.doctor", "miner.inference", "miner.metrics", "miner.status"},
+    "prometheus_client": {"miner.bench", "miner.doctor", "miner.inference", "miner.metrics", "miner.stages", "miner.status"},
     "jinja2": {"miner.status"},
     "starlette": {"miner.axon", "miner.http", "miner.status"},
     "textual": {"miner.status"},
