@@ -103,7 +103,7 @@ class _Heard:
     def stages(self, records: Sequence[RequestRecord], count: int) -> list[int]:
         """Return how many of the answers each stage gave."""
         ours = [one for one in records if any(begin <= one.at <= end for begin, end in self.spans)]
-        given = [getattr(one, "stage", None) for one in ours if one.outcome == "ok"]
+        given = [one.stage for one in ours if one.outcome == "ok"]
         return [given.count(stage) for stage in range(count)]
 
 
