@@ -26,7 +26,7 @@ from miner.identities import in_words as why_none
 from miner.inference import memory
 from miner.inference.health import Health
 from miner.inference.loader import ModelLoader, in_words, seconds_allowed
-from miner.inference.pace import planned_paces
+from miner.inference.plan import planned_paces
 from miner.inference.queue import Queue
 from miner.inference.reload import Reloader
 from miner.inference.scheduler import Scheduler

@@ -24,8 +24,7 @@ from detectors.models.config import read_config
 from detectors.quantize.gate import renewal
 from miner.errors import ConfigurationError, CouldNotStart, StartError
 from miner.inference.background import begin_on_a_thread, on_a_thread
-from miner.inference.pace import planned_paces
-from miner.inference.plan import fitting, plan_of, stored_plan
+from miner.inference.plan import fitting, plan_of, planned_paces, stored_plan
 from miner.settings.settings import Settings, environment_of
 from miner.settings.validators import VALIDATORS_WAIT
 
@@ -131,7 +130,7 @@ class ModelLoader:
             log.info("serving with %s", opened.words)
             detector, began = opened.detector, time.monotonic()
             try:
-                seconds = await on_a_thread(detector.verify, limit, "the model did not answer the known picture")
+                await on_a_thread(detector.verify, limit, "the model did not answer the known picture")
             except DetectorError:
                 detector.close()
                 raise
@@ -142,8 +141,7 @@ class ModelLoader:
         except DetectorError as error:
             raise CouldNotStart(str(error)) from error
         detector.hold()  # `Health` looks again and again
-        paces = detector.paces if len(detector.stages) > 1 else (seconds,)
-        return LoadedModel(detector, paces, opened.seconds, time.monotonic() - began)
+        return LoadedModel(detector, detector.paces, opened.seconds, time.monotonic() - began)
 
     @property
     def patience(self) -> float:

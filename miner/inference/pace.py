@@ -1,4 +1,4 @@
-"""The pace of a detector's stages: what each takes, by moving averages, and with what of them a request is admitted.
+"""The pace of a detector's stages: the seconds that each takes, by moving averages of what was measured.
 
 A detector without stages has one. Of one with stages the first holds the decoding and is an answer; each further one
 makes it better, and is begun only where time is left (`Queue.grants`).
@@ -6,8 +6,6 @@ makes it better, and is begun only where time is left (`Queue.grants`).
 
 from collections import deque
 from collections.abc import Sequence
-
-from miner.settings.validators import StageMode
 
 PACE_WEIGHT = 0.1  # of the newest measurement in the moving average of seconds a picture takes
 SLOW_PICTURES = 3  # pictures in a row that all took longer than the average are no accident
@@ -50,8 +48,11 @@ class StagePace:
             self.seconds = max(self.seconds, min(self._last))
 
 
-def planned_paces(mode: StageMode, paces: Sequence[float]) -> tuple[float, ...]:
-    """Return the seconds of each stage that the queue decides about: the first is what every picture takes."""
-    if mode == "all":
-        return (sum(paces),)
-    return tuple(paces[:1] if mode == "cheapest" else paces)
+def are_shut(stages: Sequence[StagePace], allowed: float) -> bool:
+    """Return whether a further stage would not be done in this time, though nobody waited."""
+    spent = 0.0
+    for number, stage in enumerate(stages):
+        if number and spent + stage.longest > allowed:
+            return True
+        spent += stage.seconds
+    return False

@@ -114,7 +114,7 @@ class Queue:
         self.depth: float = inf if depth is None else depth
         self.share = share
         self.leeway = leeway
-        self._stages = [StagePace(seconds) for seconds in (pace, *further)]
+        self.stages = [StagePace(seconds) for seconds in (pace, *further)]
         self.waiting: list[Place] = []  # in order
         self.running: list[Place] = []
         self._number = 0
@@ -123,12 +123,12 @@ class Queue:
     @property
     def pace(self) -> float:
         """Seconds that a picture takes at least."""
-        return self._stages[0].seconds
+        return self.stages[0].seconds
 
     @property
     def paces(self) -> list[float]:
-        """Seconds of each stage alone."""
-        return [stage.seconds for stage in self._stages]
+        """Seconds of each stage alone; the first holds the decoding."""
+        return [stage.seconds for stage in self.stages]
 
     def admit(self, now: float, caller: str, stake: float, deadline: float) -> tuple[Place, list[Place]]:
         """Return a place, and those that lose theirs to it.
@@ -191,9 +191,9 @@ class Queue:
         is. Whoever waits for a slot, body or not, must still be in time with the first stage; and of better rank, with
         all stages, if there was time for that. What has begun can't be interrupted for whoever comes later.
         """
-        if not 0 < stage < len(self._stages) or place not in self.running:
+        if not 0 < stage < len(self.stages) or place not in self.running:
             return False
-        pace = self._stages[stage]
+        pace = self.stages[stage]
         done = now + pace.longest
         if done > _patience(place) or (self.waiting and self._is_at_a_cost(now, place, done)):
             return False
@@ -211,7 +211,7 @@ class Queue:
             return None
         pace = self.pace
         due = min(deadlines) + self.leeway - pace
-        if any(now - place.since > (place.pace or self._stages[0]).seconds for place in self.running):
+        if any(now - place.since > (place.pace or self.stages[0]).seconds for place in self.running):
             due = min(due, now + max(LOOK_SECONDS, pace))
         return due
 
@@ -250,13 +250,13 @@ class Queue:
     def measured(self, *stages: float) -> None:
         """Take the seconds of a finished picture into the paces, of each stage that it ran."""
         first, *further = stages
-        self._stages[0].take(first)
-        for pace, seconds in zip(self._stages[1:], further, strict=False):  # another model's, after a reload
+        self.stages[0].take(first)
+        for pace, seconds in zip(self.stages[1:], further, strict=False):  # another model's, after a reload
             pace.take_doubted(seconds)
 
     def begin_anew(self, *paces: float) -> None:
         """Take these paces, whatever was measured before."""
-        self._stages = [StagePace(seconds) for seconds in paces]
+        self.stages = [StagePace(seconds) for seconds in paces]
 
     def estimate(self, now: float) -> float:
         """Return the seconds until a request behind all that wait would be answered."""
@@ -302,7 +302,7 @@ class Queue:
 
     def _doubt(self, count: int) -> float:
         """Return the leeway, below 0, for whoever is behind so many: he shall be kept, and their times may be off."""
-        return -self._stages[0].spread * sqrt(count / self.slots)
+        return -self.stages[0].spread * sqrt(count / self.slots)
 
     def _is_at_a_cost(self, now: float, place: Place, done: float) -> bool:
         """Say whether somebody who waits would lose the answer, or a better rank its further stages."""
@@ -384,14 +384,14 @@ class Queue:
         One that has taken longer than usual is expected to take as long again as it is late already: so behind one
         that hangs nobody is admitted who would wait in vain.
         """
-        pace = place.pace or self._stages[0]
+        pace = place.pace or self.stages[0]
         return now + abs(pace.seconds - (now - place.since))
 
     def _last_end(self, now: float, place: Place, rank: Rank) -> float:
         """Return when a picture may be done at the latest; of better rank, with all stages that it has time for."""
-        pace = place.pace or self._stages[0]
+        pace = place.pace or self.stages[0]
         end = now + abs(pace.longest - (now - place.since))
-        whole = end + sum(stage.longest for stage in self._stages[place.stage + 1 :])
+        whole = end + sum(stage.longest for stage in self.stages[place.stage + 1 :])
         return whole if place.rank[:2] < rank[:2] and whole <= _patience(place) else end
 
 

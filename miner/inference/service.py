@@ -27,7 +27,7 @@ from miner.errors import (
     refused,
 )
 from miner.inference.memory import Claim
-from miner.inference.pace import planned_paces
+from miner.inference.plan import planned_paces
 from miner.inference.queue import Place
 from miner.inference.scheduler import Scheduler, Ticket
 from miner.settings.validators import StageMode
@@ -182,6 +182,12 @@ class Service:
         self.breaker.succeeded()
         return old
 
+    def proved(self, seconds: float) -> None:
+        """Take the seconds that the known picture took, with all stages, for the pace: each had its share at first."""
+        paces = self.detector.paces
+        shares = [seconds * (one / sum(paces)) for one in paces]
+        self.scheduler.queue.begin_anew(*planned_paces(self.mode, shares))
+
     async def drain(self, seconds: float) -> bool:
         """Wait until nothing waits or runs; return whether that came in time."""
         deadline = time.monotonic() + seconds
@@ -309,10 +315,10 @@ class Service:
                 shared = True
 
     def _measure(self, answer: Answer) -> None:
-        """Have the queue know what a picture took; what is no stage's own counts as the first's."""
+        """Have the queue know what a picture took in its slot."""
         queue, seconds, stages = self.scheduler.queue, answer.finished - answer.started, answer.prediction.stages
         if len(queue.paces) > 1:
-            queue.measured(seconds - sum(stages[1:]), *stages[1:])
+            queue.measured(*stages)
         # With all stages as one pace, what stopped early tells nothing of it, unless it took longer all the same.
         elif self.mode != "all" or len(stages) == len(self.detector.stages) or seconds > queue.pace:
             queue.measured(seconds)

@@ -21,9 +21,7 @@ from miner.recorder import Mode
 from miner.settings import validators
 from miner.settings.addresses import ADDRESSES, check_names, local_url, shown_each, why_unreachable
 from miner.settings.env_file import commented, key_notes, refuse_unreadable_lines
-from miner.settings.validators import (
-    AUTO, REMOTE, HotkeyPort, StageMode, check_hotkeys, check_places, is_file, is_loopback, split_places,
-)  # fmt: skip
+from miner.settings.validators import AUTO, REMOTE, HotkeyPort, check_hotkeys, check_places, is_loopback, split_places
 
 CONFIGS = ("image_detector_config", "shadow_detector_config")
 
@@ -156,7 +154,7 @@ class Settings(BaseSettings):
     inference_threads: int = Field(
         0, ge=0, le=256, description="threads for each picture; 0: all cores the quota allows"
     )
-    inference_stages: Annotated[StageMode, BeforeValidator(validators.lower)] = Field(
+    inference_stages: Annotated[validators.StageMode, BeforeValidator(validators.lower)] = Field(
         "adaptive",
         description="of a detector with stages: `adaptive`, the further ones while time is left; `cheapest`, the first "
         "one alone; `all`, what an answer needs, whatever waits",
@@ -314,7 +312,7 @@ class Settings(BaseSettings):
         """Return the settings with the paths of YAML files made absolute, for children and for reloads."""
         folders = [Path(), *([env_file.parent] if env_file is not None else [])]
         places = [(name, folder / getattr(self, name)) for folder in folders for name in CONFIGS]
-        found = {name: str(place.absolute()) for name, place in reversed(places) if is_file(place)}
+        found = {name: str(place.absolute()) for name, place in reversed(places) if validators.is_file(place)}
         settings = self.model_copy(update=found)
         settings._folders = tuple(folder.absolute() for folder in folders)
         return settings

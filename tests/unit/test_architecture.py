@@ -95,7 +95,8 @@ def test_what_is_heavy_is_imported_in_few_rooms(package: str) -> None:
 
 
 def test_the_queue_decides_without_a_loop_a_clock_or_a_model() -> None:
-    assert imports("miner.inference.queue") & set(modules()) == {"miner.errors"}
+    assert imports("miner.inference.queue") & set(modules()) == {"miner.errors", "miner.inference.pace"}
+    assert not imports("miner.inference.pace") & set(modules())
 
 
 @pytest.mark.parametrize("package", MOST)

@@ -24,6 +24,7 @@ class FakeDetector:
 
     obstacle = None
     elsewhere: object = None
+    paces = (0.1,)
 
     def __init__(self) -> None:
         self.fault = ""
@@ -169,7 +170,7 @@ def test_a_model_that_fails_its_self_test_for_minutes_ends_the_process_unless_it
 def test_a_model_too_slow_of_late_is_tried_again_by_itself() -> None:
     """Nobody is admitted then, so nothing else would ever show that it is quick again."""
     scene = Scene()
-    scene.scheduler.queue.pace = 9.0
+    scene.scheduler.queue.begin_anew(9.0)
     assert re.fullmatch(r"one picture takes 9\.0 s .* 8\.5", scene.health.obstacle or "")
     assert scene.after(TEST_SECONDS).health.obstacle is None
     assert scene.scheduler.queue.pace == 0.2
@@ -179,7 +180,7 @@ def test_a_model_too_slow_of_late_is_tried_again_by_itself() -> None:
 def test_nothing_is_tested_beside_a_validators_picture() -> None:
     scene = Scene(slots=2)
     scene.work()
-    scene.scheduler.queue.pace = 9.0
+    scene.scheduler.queue.begin_anew(9.0)
     assert scene.after(TEST_SECONDS).detector.tests == 0
     scene.close()
 
