@@ -103,8 +103,8 @@ class _Heard:
     def stages(self, records: Sequence[RequestRecord], count: int) -> list[int]:
         """Return how many of the answers each stage gave."""
         ours = [one for one in records if any(begin <= one.at <= end for begin, end in self.spans)]
-        given = [one.stage for one in ours if one.outcome == "ok"]
-        return [given.count(stage) for stage in range(count)]
+        given = [one.stage or count for one in ours if one.outcome == "ok"]  # who always takes the last has no others
+        return [given.count(stage) for stage in range(1, count + 1)]
 
 
 class _Part:
