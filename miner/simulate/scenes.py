@@ -18,7 +18,7 @@ from miner.simulate.sender import SentAnswer
 
 MODES: tuple[StageMode, ...] = ("cheapest", "all", "adaptive")
 TURNS = len(MODES)  # parts of a scene; each miner is the first, the second and the third in one of them
-RESAMPLES = 1000
+RESAMPLES = 400  # for nine rewards
 Floats = NDArray[np.float64]
 SceneName = Literal["quiet", "crowded"]
 
@@ -87,7 +87,7 @@ def result_of(
     modes = {
         mode: ModeResult(
             kept[row],
-            summed_up(scene.requests, kept[row], validators, seconds[mode], scene.speed),
+            summed_up(scene.requests, kept[row], validators, seconds[mode], scene.speed, with_shift=False),
             estimate_of(float(earned[row]), likely[row]),
             stages[mode],
         )
