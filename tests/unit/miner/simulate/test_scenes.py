@@ -99,7 +99,7 @@ def test_what_was_lost_costs_its_share() -> None:
 def test_where_no_mistake_was_seen_there_may_be_one() -> None:
     asked = scene()
     right = [SentAnswer(one.number, "answered", float(one.is_roadwork), 0.1, 200, "") for one in asked.requests]
-    found = result_of(asked, dict.fromkeys(MODES, right), dict.fromkeys(MODES, [1]), dict.fromkeys(MODES, 1.0), 8)
+    found = result_of(asked, dict.fromkeys(MODES, right), {mode: [1] for mode in MODES}, dict.fromkeys(MODES, 1.0), 8)
     assert found.modes["all"].reward.value == pytest.approx(1)
     assert found.modes["all"].reward.low < 0.99
     assert all(gain.value == gain.low == gain.high == 0 for gain in found.gains.values())
@@ -110,9 +110,9 @@ def test_what_one_of_them_was_not_asked_counts_for_none() -> None:
     asked = scene()
     said = {mode: answers(asked, mode) for mode in MODES}
     said["adaptive"] = said["adaptive"][:50]
-    found = result_of(asked, said, dict.fromkeys(MODES, [1]), dict.fromkeys(MODES, 1.0), 8)
+    found = result_of(asked, said, {mode: [1] for mode in MODES}, dict.fromkeys(MODES, 1.0), 8)
     assert [one.report.requests for one in found.modes.values()] == [50, 50, 50]
-    nothing = result_of(asked, said | {"adaptive": []}, dict.fromkeys(MODES, [0]), dict.fromkeys(MODES, 0.0), 8)
+    nothing = result_of(asked, said | {"adaptive": []}, {mode: [0] for mode in MODES}, dict.fromkeys(MODES, 0.0), 8)
     assert [one.report.requests for one in nothing.modes.values()] == [0, 0, 0]
     assert all(one.reward.value == 0 for one in nothing.modes.values())
 
