@@ -6,10 +6,12 @@ makes it better, and is begun only where time is left (`Queue.grants`).
 
 from collections import deque
 from collections.abc import Sequence
+from math import exp
 
 PACE_WEIGHT = 0.1  # of the newest measurement in the moving average of seconds a picture takes
 SLOW_PICTURES = 3  # pictures in a row that all took longer than the average are no accident
 DOUBT_SPREADS = 4  # mean absolute deviations: of normal errors, over three standard deviations
+DEMAND_SECONDS = 30.0  # after which a request counts for a third of a new one: a few of a validator's rounds
 DOUBT_SHARE = 0.25  # of the pace, at least: the known picture is one, and alone on the machine
 
 
@@ -46,6 +48,25 @@ class StagePace:
         self.seconds += PACE_WEIGHT * (counted - self.seconds)
         if len(self._last) == SLOW_PICTURES:
             self.seconds = max(self.seconds, min(self._last))
+
+
+class Demand:
+    """Requests a second of late, with exponential weights."""
+
+    def __init__(self) -> None:
+        self._count = 0.0
+        self._at = 0.0
+
+    def take(self, now: float) -> None:
+        """Count a request."""
+        self._count, self._at = 1 + self._left(now), now
+
+    def rate(self, now: float) -> float:
+        """Return the requests a second."""
+        return self._left(now) / DEMAND_SECONDS
+
+    def _left(self, now: float) -> float:
+        return self._count * exp((self._at - now) / DEMAND_SECONDS)
 
 
 def are_shut(stages: Sequence[StagePace], allowed: float) -> bool:

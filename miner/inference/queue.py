@@ -17,13 +17,12 @@ from bisect import insort
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from math import ceil, inf, sqrt
 from operator import attrgetter
 from typing import NamedTuple
 
 from miner.errors import Refused, refused
-from miner.inference.pace import StagePace
+from miner.inference.pace import Demand, StagePace
 
 REMEMBERED_CALLERS = 4096  # callers whose last refusal is known
 ROUND_SECONDS = 9.0  # seconds after which a validator asks for another picture, at the earliest
@@ -115,6 +114,7 @@ class Queue:
         self.share = share
         self.leeway = leeway
         self.stages = [StagePace(seconds) for seconds in (pace, *further)]
+        self.demand = Demand()
         self.waiting: list[Place] = []  # in order
         self.running: list[Place] = []
         self._number = 0
@@ -136,6 +136,7 @@ class Queue:
         Raises:
             Refused: as `check`; that is remembered.
         """
+        self.demand.take(now)
         try:
             place, displaced = self._placed(now, caller, stake, deadline)
         except Refused as refusal:
@@ -308,23 +309,21 @@ class Queue:
         """Say whether somebody who waits would lose the answer, or a better rank its further stages."""
         rank = min(member.rank for member in place.members if not member.gone)
         others = [other for other in self.running if other is not place]
-        free = [now] * (self.slots - len(others))
-        without = [*free, *(self._end(now, other) for other in others)]
-        behind = [*free[1:], done, *(self._last_end(now, other, rank) for other in others)]
-        heapq.heapify(without)
-        heapq.heapify(behind)
-        if late := self._late(behind, self.waiting, self._doubt(len(self.waiting))):
-            # Those who have no hope in any case cost nothing; the next step tells them.
-            lost = self._late(without, [other for other in self.waiting if other.ready], self.leeway)
-            latest = now + self.pace - self.leeway
-            if any(other not in lost and other.deadline >= latest for other in late):
+        idle = [now] * (self.slots - len(others))
+        without = sorted([*idle, *(self._end(now, other) for other in others)])
+        behind = sorted([*idle[1:], done, *(self._last_end(now, other, rank) for other in others)])
+        pace, whole = self.pace, sum(self.paces)
+        # Of the time until a deadline, those who will have come by then take a part, too.
+        free, doubt = max(0.0, 1 - self.demand.rate(now) * pace / self.slots), self._doubt(len(self.waiting))
+        for other in self.waiting:
+            if now + pace > other.deadline + self.leeway:
+                continue  # it has no hope in any case
+            if behind[0] + pace > now + (other.deadline - now) * free + doubt:
                 return True
-        whole = sum(self.paces)
-        for other in takewhile(lambda other: other.rank[:2] < rank[:2], self.waiting):
-            if without[0] + whole <= other.deadline < behind[0] + whole:
+            if other.rank[:2] < rank[:2] and without[0] + whole <= other.deadline < behind[0] + whole:
                 return True
             for slots in (without, behind):
-                heapq.heapreplace(slots, slots[0] + self.pace)
+                heapq.heapreplace(slots, slots[0] + pace)
         return False
 
     def _insert(self, place: Place) -> None:
