@@ -32,7 +32,8 @@ COMPARED_BURST, COMPARED_EVERY = 60, 10.0  # seconds; the longest patience, and 
 MOST_VALIDATORS = 256
 # What a recording has settled.
 RECORDED = (
-    "data", "era", "validators", "miners", "rounds", "interval", "organic", "burst", "every", "duration", "seed", "plot",
+    "data", "era", "validators", "miners", "rounds", "interval", "organic", "burst", "every", "duration", "seed",
+    "plot",
 )  # fmt: skip
 
 

@@ -99,7 +99,8 @@ class SimulationPlan:
             data = prepare(photo.read(), self.era, random)
         except OSError as error:
             raise CouldNotStart(f"{photo.name}: can't be read any more: {error.strerror or error}") from error
-        return another(data, request.number) if self.subnet.burst else data  # few photos may not make a burst a small one
+        # Of few photos some are sent twice in a burst, which are to be as many pictures to the miner.
+        return another(data, request.number) if self.subnet.burst else data
 
     def requests(self, speed: float) -> list[Request]:
         """Return all that is asked, in order."""
@@ -166,6 +167,7 @@ class Pictures:
         self.unread: dict[str, None] = {}
 
     def __call__(self, number: int) -> bytes | None:
+        """Return the encoded picture; None: its photo can't be read."""
         try:
             return self._what.picture(self._requests[number])
         except CouldNotStart as error:  # the others go on

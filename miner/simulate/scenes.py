@@ -113,7 +113,9 @@ def _rewards(scene: Scene, kept: Sequence[Sequence[SentAnswer]]) -> tuple[Floats
     random = np.random.default_rng(0)
     sides = [_counts(scene, kept, label) for label in (True, False)]
     seen = [side.sum(axis=-1) for side in sides]
-    drawn = [side[..., random.integers(side.shape[-1], size=(RESAMPLES, side.shape[-1]))].sum(axis=-1) for side in sides]
+    photos = [side.shape[-1] for side in sides]
+    draws = [random.integers(count, size=(RESAMPLES, count)) for count in photos]
+    drawn = [side[..., some].sum(axis=-1) for side, some in zip(sides, draws, strict=True)]
     rates = []
     for side, (_, answered, right) in zip(sides, seen, strict=True):
         # Answers to a photo that was sent again are no new ones; so many single ones would say as much.
@@ -122,7 +124,8 @@ def _rewards(scene: Scene, kept: Sequence[Sequence[SentAnswer]]) -> tuple[Floats
         rates.append(random.beta(hits + 0.5, worth - hits + 0.5, size=(RESAMPLES, len(kept))).T)
     asked, answered, _ = seen[0] + seen[1]
     shares = random.beta(answered + 0.5, asked - answered + 0.5, size=(RESAMPLES, len(kept))).T
-    return _earned(seen), _reward(*rates, shares), _earned(drawn)
+    found, spared = rates
+    return _earned(seen), _reward(found, spared, shares), _earned(drawn)
 
 
 def _counts(scene: Scene, kept: Sequence[Sequence[SentAnswer]], label: bool) -> Floats:
@@ -157,4 +160,4 @@ def _reward(found: Floats, spared: Floats, share: Floats) -> Floats:
 
 def _share(part: Floats, whole: Floats, without: float = 0.5) -> Floats:
     """Return a share; `without` where there is nothing to count."""
-    return np.divide(part, whole, out=np.full(np.shape(whole), without), where=whole > 0)
+    return np.asarray(np.divide(part, whole, out=np.full(np.shape(whole), without), where=whole > 0))

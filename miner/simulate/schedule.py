@@ -92,7 +92,7 @@ def bursts(subnet: SimulatedSubnet, count: int, labels: Sequence[bool], seed: in
     """Return so many bursts, in order; no photo comes again before all of its class have come."""
     random = np.random.default_rng([seed, 0, BURSTS])
     decks = [_dealt(np.flatnonzero([label is wanted for label in labels]), random) for wanted in (False, True)]
-    found = []
+    found = list[Request]()
     for number in range(count):
         for validator in range(subnet.burst):
             label = bool(random.random() < 0.5)

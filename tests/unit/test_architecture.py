@@ -40,7 +40,14 @@ ORDER = {
 ONLY = {
     "bittensor": {"miner.axon", "miner.chain"},
     "bittensor_core": {"miner.axon", "miner.chain"},
-    "prometheus_client": {"miner.bench", "miner.doctor", "miner.inference", "miner.metrics", "miner.stages", "miner.status"},
+    "prometheus_client": {
+        "miner.bench",
+        "miner.doctor",
+        "miner.inference",
+        "miner.metrics",
+        "miner.stages",
+        "miner.status",
+    },
     "jinja2": {"miner.status"},
     "starlette": {"miner.axon", "miner.http", "miner.status"},
     "textual": {"miner.status"},

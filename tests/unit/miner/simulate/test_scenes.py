@@ -150,5 +150,3 @@ def test_nothing_of_the_plot_is_cut_or_covered() -> None:
 def test_a_detector_without_stages_is_named() -> None:
     with pytest.raises(ConfigurationError, match=r"--compare: IMAGE_DETECTOR_CONFIG=starter\.yaml: .*stages"):
         stages_of(load_settings(None, None))
-
-
