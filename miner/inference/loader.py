@@ -149,7 +149,10 @@ class ModelLoader:
         return 4 * self.settings.inference_limit_seconds
 
     def _find(self) -> PreparedModel:
-        return PreparedModel.find(read_config(self.settings.detector_config), self.settings.models_dir)
+        config = read_config(self.settings.detector_config)
+        if self.settings.inference_stages == "all":
+            config = config.model_copy(update={"stages": []})  # the last one, whatever the others would say
+        return PreparedModel.find(config, self.settings.models_dir)
 
     def _open(self, model: PreparedModel | None = None) -> OpenedModel:
         settings, started = self.settings, time.monotonic()
