@@ -220,7 +220,17 @@ class Network(Detector):
         return Judgement(probability, preprocessed - started, time.perf_counter() - preprocessed)
 
     def _judge_views(self, views: PooledViews, picture: Image.Image, deadline: float | None) -> Judgement:
-        """Do so for each view in turn, as far as there is time for all, and pool what the model says of them."""
+        """Do so for each view in turn, and pool what the model says of them."""
+        said, preprocess, infer = self.said_of(views, picture, deadline)
+        return Judgement(views.pooled(said), preprocess, infer)
+
+    def said_of(
+        self, views: PooledViews, picture: Image.Image, deadline: float | None = None
+    ) -> tuple[list[float], float, float]:
+        """Return what the model says of each view, and the seconds of preprocessing and runs; raises as `judge` does.
+
+        One that would begin behind the deadline is not begun: the answer to a part of the views is another one.
+        """
         said, preprocess, infer = list[float](), 0.0, 0.0
         started = time.perf_counter()
         for array in views.arrays(picture, self.preprocessing, self.preprocessing.boxed):
@@ -232,7 +242,7 @@ class Network(Detector):
             said.append(self.probability(scores))
             preprocess, infer = preprocess + preprocessed - started, infer + time.perf_counter() - preprocessed
             started = time.perf_counter()
-        return Judgement(views.pooled(said), preprocess, infer)
+        return said, preprocess, infer
 
     def known(self, picture: Image.Image) -> float:
         """Return what it says of the whole of the known picture, whatever its views are."""
