@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detectors.base import Backend, Detector, Judgement, ModelFiles, RemoteRuntime, RunOptions
+from detectors.base import Backend, Budget, Detector, Judgement, ModelFiles, RemoteRuntime, RunOptions
 from detectors.errors import InferenceError
 from detectors.models.hf_config import ProcessorConfig
 from detectors.models.labels import refuse_constant
@@ -195,7 +195,7 @@ class Network(Detector):
     def read_preprocessing(folder: Path) -> Preprocessing:
         """Read how this kind of model wants its pictures."""
 
-    def judge(self, picture: Image.Image, deadline: float | None = None) -> Judgement:
+    def judge(self, picture: Image.Image, deadline: float | None = None, budget: Budget | None = None) -> Judgement:
         """Preprocess, run, and read the roadwork output."""
         started = time.perf_counter()
         array = self.preprocessing(picture)

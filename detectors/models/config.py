@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from detectors.errors import DetectorConfigError, NoConfig
-from detectors.models.calibration import WORTH_ANSWERING, Fusion, Inside
+from detectors.models.calibration import WORTH_ANSWERING, Fusion, Inside, Stage
 from detectors.models.documents import faults, read_yaml, shown
 from detectors.models.hf_config import FILTERS, MAX_SIDE, Deviation, Mean, allowed
 from detectors.models.labels import INDEX_KEY, LABEL_KEY
@@ -192,6 +192,9 @@ class DetectorConfig(BaseModel):
     fallbacks: list[Fusion] = Field(
         default_factory=list, description="of an Ensemble: what answers when a branch fails, each with its measurement"
     )
+    stages: list[Stage] = Field(
+        default_factory=list, description="of an Ensemble: cheaper combinations in turn; what is unsure goes on"
+    )
     detector: str = Field("ViT", description="of a branch: ViT or YOLOClassifier")
     config: str | None = Field(None, description="of a branch: a YAML file in place of these keys")
     config_name: str | None = Field(None, description="of the original files; not needed")
@@ -290,6 +293,7 @@ def _complete(config: DetectorConfig, path: Path, where: str) -> DetectorConfig:
     branches = {name: _branch(branch, path, f"{where}: branches.{name}") for name, branch in config.branches.items()}
     fusion = config.fusion or Fusion(branches=list(branches))
     _check_fusions(fusion, config.fallbacks, set(branches), where)
+    _check_stages(config, set(branches), where)
     if config.threshold is not None and fusion.threshold != 0.5:
         raise DetectorConfigError(
             f"{where}: threshold={config.threshold}: fusion.threshold={fusion.threshold} is one already: remove either"
@@ -336,11 +340,29 @@ def _check_fusions(fusion: Fusion, fallbacks: list[Fusion], branches: set[str], 
             raise DetectorConfigError(
                 f"{where}: fallbacks.branches={fallback.branches}: some of these are needed: {sorted(branches)}"
             )
-        if not fallback.is_worth_answering:
+        _check_worth("fallback", fallback, where)
+
+
+def _check_stages(config: DetectorConfig, branches: set[str], where: str) -> None:
+    """Refuse a cascade whose stages do not grow, or whose answers were not measured to be better than none."""
+    if config.stages and config.threshold is not None:
+        raise DetectorConfigError(f"{where}: threshold={config.threshold}: each of the stages has one of its own")
+    larger = branches
+    for stage in reversed(config.stages):
+        if not set(stage.branches) < larger:
             raise DetectorConfigError(
-                f"{where}: the fallback {fallback.words} was not measured to be better than no answer: "
-                f"`roadwork-miner fuse` writes `measured`, and an accuracy above {WORTH_ANSWERING} in it is needed"
+                f"{where}: stages.branches={stage.branches}: some of the next stage's are needed: {sorted(larger)}"
             )
+        _check_worth("stage", stage, where)
+        larger = set(stage.branches)
+
+
+def _check_worth(kind: str, fusion: Fusion, where: str) -> None:
+    if not fusion.is_worth_answering:
+        raise DetectorConfigError(
+            f"{where}: the {kind} {fusion.words} was not measured to be better than no answer: "
+            f"`roadwork-miner fuse` writes `measured`, and an accuracy above {WORTH_ANSWERING} in it is needed"
+        )
 
 
 def _anchored(config: DetectorConfig) -> DetectorConfig:
