@@ -33,7 +33,7 @@ from detectors.models.calibration import Calibration, CrossValidation, Evidence
 
 FOLDS = 5
 SURE = 2.58  # standard errors: of a gain that takes a shrunk combination's place; 99 %, as many are compared
-COMPARED = 200  # resamples of a choice, which only its standard errors come from
+COMPARED = 100  # resamples of a choice, which only its standard errors come from
 
 Numbers = NDArray[np.int64]
 Groups = NDArray[np.int64]  # near-identical photos have the same number

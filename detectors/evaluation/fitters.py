@@ -5,6 +5,7 @@ A prior of the weight of ten photos says so; measured on samples of 160 and 300 
 cross-validation earned no more, and the threshold or the weights with the highest reward of a sample a good deal less.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -19,8 +20,10 @@ CANDIDATES = 200  # thresholds tried at most; between two neighbours lie few pho
 EQUAL_REWARD = 0.002  # of reward: within this of the best, the middle is taken, since the peak itself is chance
 TEMPERATURES = np.geomspace(0.1, 10, 81)
 HIDDEN_UNITS = 4  # hidden units of the mlp
+MLP_STEPS = 100  # of its fit, at most
 PRIOR = 10.0  # in photos: the weight of equal weights and of a threshold of 0.5
 FREE = 1000.0  # times less than that is the weight of the prior on how sure the mean is: no decision depends on it
+SAME = 1e-6  # in log-odds: a mean that deviates by less says the same of all photos
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -64,8 +67,10 @@ def shrunk_threshold(labels: Flags, probabilities: Floats) -> float:
     A logistic line goes through all photos, where the best threshold of a sample hangs on the few beside it.
     """
     odds = log_odds(probabilities)
+    if odds.std() < SAME:
+        return 0.5
     slopes, bias = shrunk_line(labels, odds[:, np.newaxis])
-    if slopes[0] <= 0:  # the wrong way round, or no way at all
+    if slopes[0] <= 0:  # the wrong way round
         return 0.5
     return float(np.clip(logistic(-bias / slopes[0]), 1e-6, 1 - 1e-6))
 
@@ -84,7 +89,8 @@ def shrunk_line(labels: Flags, values: Floats) -> tuple[Floats, float]:
 
     count = values.shape[1]
     mean = values.mean(axis=1, keepdims=True)
-    unit = max(float(mean.std()), 1e-9)
+    unit = float(mean.std())
+    unit = unit if unit > SAME else 1.0
     steep = np.sqrt(FREE)
     columns = np.concatenate([steep * mean / unit, (values - mean) / unit, np.ones_like(mean)], axis=1)
     line = LogisticRegression(C=1 / PRIOR, class_weight="balanced", fit_intercept=False, solver="newton-cholesky")
@@ -152,12 +158,15 @@ def _logistic(names: list[str], labels: Flags, values: Floats, seed: int) -> Fus
 
 
 def _mlp(names: list[str], labels: Flags, values: Floats, seed: int) -> Fusion:
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
     network = MLPClassifier(
-        (HIDDEN_UNITS,), activation="tanh", solver="lbfgs", alpha=0.1, max_iter=1000, random_state=seed
+        (HIDDEN_UNITS,), activation="tanh", solver="lbfgs", alpha=1.0, max_iter=MLP_STEPS, random_state=seed
     )
-    network.fit(log_odds(values), labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # what an early end leaves unlearnt is mostly noise
+        network.fit(log_odds(values), labels)
     (inner, outer), (inner_bias, outer_bias) = network.coefs_, network.intercepts_
     hidden = np.concatenate([inner.T, inner_bias[:, np.newaxis]], axis=1)
     return Fusion(
