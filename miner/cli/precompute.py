@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import typer
@@ -73,7 +73,7 @@ def branches(
         BranchFile(
             labels=np.tile(photos.labels == 1, len(views)),
             branches=dict(zip(found, said, strict=True)),
-            sources={name: config.model_dump(mode="json", exclude_defaults=True) for name, config in found.items()},
+            sources={name: _source(config) for name, config in found.items()},
             groups=np.tile(photos.groups, len(views)),
             seconds={name: float(np.median(row)) for name, row in zip(found, seconds, strict=True)},
             eras=np.concatenate(views),
@@ -82,6 +82,11 @@ def branches(
     print(
         json.dumps(facts) if as_json else f"{out}: {', '.join(found)} on {len(photos.photos)} photos; now: fuse {out}"
     )
+
+
+def _source(config: "DetectorConfig") -> dict[str, Any]:
+    """Return a model's keys as a branch; its threshold is none of them, as what the branches say together has one."""
+    return config.model_dump(mode="json", exclude_defaults=True, exclude={"threshold"})
 
 
 app.command("branches", cls=Command)(branches)
