@@ -7,7 +7,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from detectors.errors import DetectorConfigError
 from detectors.files import write_safely
-from detectors.models.calibration import Fusion
+from detectors.models.calibration import Fusion, Stage
 from detectors.models.documents import read_yaml
 
-LABELS, SOURCES, GROUPS = "labels", "sources", "groups"
+LABELS, SOURCES, GROUPS, SECONDS, ERAS = "labels", "sources", "groups", "seconds", "eras"
 PREFIX = "p_"  # that others may put before a branch's name
 
 
@@ -33,12 +33,26 @@ class BranchFile:
         branches: by name, each of shape (photos,).
         sources: for each branch that a model of ours made: its keys in an ensemble's YAML file.
         groups: shape (photos,); near-identical photos have the same number. None: unknown.
+        seconds: of each branch: the median of a picture, without its decoding, where it was measured.
+        eras: shape (photos,); how each was sent, as `letterbox`. None: unknown.
     """
 
     labels: NDArray[np.bool_]
     branches: Mapping[str, NDArray[np.float64]]
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     groups: NDArray[np.int64] | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    eras: NDArray[np.str_] | None = None
+
+    def only(self, rows: NDArray[np.int64]) -> "BranchFile":
+        """Return that of some photos, by their numbers."""
+        return replace(
+            self,
+            labels=self.labels[rows],
+            branches={name: values[rows] for name, values in self.branches.items()},
+            groups=None if self.groups is None else self.groups[rows],
+            eras=None if self.eras is None else self.eras[rows],
+        )
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all."""
@@ -47,6 +61,10 @@ class BranchFile:
         arrays |= {LABELS: self.labels.astype(np.int8), SOURCES: np.array(json.dumps(self.sources))}
         if self.groups is not None:
             arrays[GROUPS] = self.groups
+        if self.seconds:
+            arrays[SECONDS] = np.array(json.dumps(self.seconds))
+        if self.eras is not None:
+            arrays[ERAS] = self.eras
         np.savez_compressed(buffer, **arrays)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_safely(path, buffer.getvalue())
@@ -67,10 +85,14 @@ class BranchFile:
         sources = json.loads(str(arrays.pop(SOURCES, "{}")))
         # Whole numbers: a branch of that name would hold fractions.
         group = arrays.pop(GROUPS) if GROUPS in arrays and np.issubdtype(arrays[GROUPS].dtype, np.integer) else None
+        # Text, likewise.
+        seconds = json.loads(str(arrays.pop(SECONDS))) if _is_text(arrays.get(SECONDS)) else {}
+        eras = arrays.pop(ERAS) if _is_text(arrays.get(ERAS)) else None
         if labels is None or labels.ndim != 1 or set(np.unique(labels).tolist()) != {0, 1}:
             raise DetectorConfigError(f"{path}: an array `{LABELS}` of 0 and 1 is needed, with both of them")
-        if group is not None and group.shape != labels.shape:
-            raise DetectorConfigError(f"{path}: {GROUPS} has shape {group.shape}, not {labels.shape} as {LABELS}")
+        for name, own in ((GROUPS, group), (ERAS, eras)):
+            if own is not None and own.shape != labels.shape:
+                raise DetectorConfigError(f"{path}: {name} has shape {own.shape}, not {labels.shape} as {LABELS}")
         if not arrays:
             raise DetectorConfigError(f"{path}: an array of probabilities for each branch is needed, beside `{LABELS}`")
         for name, values in arrays.items():
@@ -79,12 +101,17 @@ class BranchFile:
             if not (np.issubdtype(values.dtype, np.floating) and ((values >= 0) & (values <= 1)).all()):
                 raise DetectorConfigError(f"{path}: {name} holds something that is not a probability from 0 to 1")
         branches = {name.removeprefix(PREFIX): values.astype(np.float64) for name, values in arrays.items()}
-        return cls(labels == 1, branches, sources, group)
+        return cls(labels == 1, branches, sources, group, seconds, eras)
+
+
+def _is_text(array: NDArray[Any] | None) -> bool:
+    return array is not None and array.dtype.kind == "U"
 
 
 def write_ensemble(
-    path: Path, fusion: Fusion, fallbacks: Sequence[Fusion], sources: Mapping[str, Mapping[str, Any]]
-) -> None:
+    path: Path, fusion: Fusion, fallbacks: Sequence[Fusion], sources: Mapping[str, Mapping[str, Any]],
+    stages: Sequence[Stage] = (),
+) -> None:  # fmt: skip
     """Write a fusion into an ensemble's YAML file, beside the branches that are there or that the sources name.
 
     Raises:
@@ -99,6 +126,9 @@ def write_ensemble(
             f"have `roadwork-miner precompute branches` write the probabilities"
         )
     values["branches"] = {name: dict(known[name]) for name in fusion.branches}
+    values.pop("stages", None)
+    if stages:
+        values["stages"] = [_plain(stage) for stage in stages]
     values["fusion"] = _plain(fusion)
     values["fallbacks"] = [_plain(fallback) for fallback in fallbacks]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,4 +136,4 @@ def write_ensemble(
 
 
 def _plain(fusion: Fusion) -> dict[str, Any]:
-    return {key: value for key, value in fusion.model_dump().items() if value not in (None, [], 0.0)}
+    return {key: value for key, value in fusion.model_dump(mode="json").items() if value not in (None, [], 0.0)}

@@ -150,15 +150,32 @@ def bytes_sent(photo: Photo, view: Sending, seed: int) -> bytes:
     return sent(data, view, np.random.default_rng((seed, int(photo.digest[:15], 16))))
 
 
-def ask_raw(detectors: Sequence[Detector], photos: Sequence[Photo], tell: Tell = lambda: None) -> NDArray[np.float64]:
-    """Return what models say before any calibration, shape (detectors, photos); each photo is decoded once."""
-    said = np.empty((len(detectors), len(photos)))
+def ask_raw(
+    detectors: Sequence[Detector],
+    photos: Sequence[Photo],
+    tell: Tell = lambda: None,
+    views: Sequence[Sending] | None = None,
+    seed: int = 0,
+) -> tuple[Floats, Floats]:
+    """Return what models say before any calibration, and the seconds each took; two of shape (detectors, photos).
+
+    Each photo is decoded once, which the seconds are without.
+
+    Args:
+        detectors: are asked.
+        photos: are asked about.
+        tell: is called after each photo.
+        views: how each photo is sent; default: as it is.
+        seed: of what a view leaves to chance.
+    """
+    said, seconds = np.empty((2, len(detectors), len(photos)))
     for column, photo in enumerate(photos):
-        picture = decode(photo.path.read_bytes())
+        picture = decode(bytes_sent(photo, views[column] if views is not None else UNTRANSFORMED, seed))
         for row, detector in enumerate(detectors):
-            said[row, column] = detector.judge(picture).probability
+            judgement = detector.judge(picture)
+            said[row, column], seconds[row, column] = judgement.probability, judgement.preprocess + judgement.infer
         tell()
-    return said
+    return said, seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.evaluation.combine import FOLDS, Groups, Numbers, best_threshold, judged
+from detectors.evaluation.combine import FOLDS, Groups, Numbers, judged
 from detectors.evaluation.estimates import Estimate, rates, reward_estimate, reward_gain, reward_of
 from detectors.evaluation.evaluate import UNTRANSFORMED, Sending, Tell, bytes_sent
+from detectors.evaluation.fitters import best_threshold
 from detectors.network import Network
 from detectors.photos.image import decode
 from detectors.photos.labelled import Photo

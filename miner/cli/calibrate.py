@@ -9,17 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detectors.evaluation.branch_file import BranchFile
-from detectors.evaluation.combine import Flags, Floats, Groups
+from detectors.evaluation.combine import Groups
 from detectors.evaluation.combine import calibrate as find
 from detectors.evaluation.evaluate import ask_raw
+from detectors.evaluation.fitters import Flags, Floats
 from detectors.models.calibration import Calibration, spread
 from detectors.models.config import SHIPPED, DetectorConfig
 from detectors.models.sources import model_folder
 from detectors.models.store import store_calibration
+from detectors.photos.eras import drawn
 from detectors.photos.views import WHOLE, views_of
 from miner.cli.common import EnvFile, Json, Set, load_settings
 from miner.cli.training import (
+    EraChoice,
+    EraOption,
     find_models,
+    in_era,
+    mix_for,
     need_scikit_learn,
     open_model,
     progress_bar,
@@ -40,6 +46,7 @@ def calibrate(
     ] = None,
     model: Annotated[str | None, typer.Option(metavar="YAML|FOLDER", help="Default: the configured model.")] = None,
     branch: Annotated[str | None, typer.Option(help="Array of FILE.npz that is the model's.")] = None,
+    era: EraOption = None,
     folds: Annotated[int, typer.Option(min=2, max=20, help="Folds of the cross-validation.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of folds and resamples.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and write nothing.")] = False,
@@ -72,7 +79,11 @@ def calibrate(
             raise ConfigurationError(
                 f"{config.path.name} has stages with their own thresholds: `fuse --stages` fits them"
             )
-        labels, said, groups = _from_file(data, branch, config) if from_file else _from_photos(settings, config, data)
+        labels, said, groups = (
+            _from_file(settings, data, branch, config, era, seed)
+            if from_file
+            else _from_photos(settings, config, data, era, seed)
+        )
         calibration, gain = find(labels, said, folds, seed, groups)
         writes = gain.low > 0 and not dry_run and config is not None
         if writes and config is not None:
@@ -98,9 +109,11 @@ def _target(settings: Settings, model: str | None, *, writes: bool) -> DetectorC
     return config
 
 
-def _from_file(path: Path, branch: str | None, config: DetectorConfig | None) -> "tuple[Flags, Floats, Groups | None]":
+def _from_file(
+    settings: Settings, path: Path, branch: str | None, config: DetectorConfig | None, era: EraChoice | None, seed: int
+) -> "tuple[Flags, Floats, Groups | None]":
 
-    found = BranchFile.read(path)
+    found = in_era(settings, path, BranchFile.read(path), era, seed)
     if branch is None and len(found.branches) == 1:
         (branch,) = found.branches
     if branch is None or branch not in found.branches:
@@ -116,14 +129,16 @@ def _from_file(path: Path, branch: str | None, config: DetectorConfig | None) ->
 
 
 def _from_photos(
-    settings: Settings, config: DetectorConfig | None, folder: Path
+    settings: Settings, config: DetectorConfig | None, folder: Path, era: EraChoice | None, seed: int
 ) -> "tuple[Flags, Floats, Groups | None]":
 
     assert config is not None
+    mix = mix_for(settings, era) if era is not None else None
     photos = read_labelled(folder)
     detector = open_model(settings, config)
     with progress_bar("predicting", len(photos.photos)) as tell:
-        (said,) = ask_raw([detector], photos.photos, tell)
+        views = drawn(photos.photos, mix, seed) if mix is not None else None
+        (said,), _ = ask_raw([detector], photos.photos, tell, views, seed)
     return photos.labels == 1, said, photos.groups
 
 

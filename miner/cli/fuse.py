@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detectors.evaluation.branch_file import BranchFile, write_ensemble
-from detectors.evaluation.combine import MeasuredCombination, choose, fit, measure, measured
-from miner.cli.common import Json
-from miner.cli.training import need_scikit_learn, training_errors
+from detectors.evaluation.combine import Figured, JudgedCombination, Trial, judge_ways
+from detectors.evaluation.fitters import fit
+from miner.cli.common import EnvFile, Json, Set, load_settings
+from miner.cli.training import EraOption, in_era, need_scikit_learn, training_errors
 
 if TYPE_CHECKING:
+    from detectors.evaluation.estimates import Estimate
     from detectors.models.calibration import Fusion
+
+Row = tuple[JudgedCombination, Figured]
 
 
 def fuse(
@@ -23,72 +27,85 @@ def fuse(
         Path | None,
         typer.Option(metavar="FILE.yaml", help="The ensemble's file: made, or its fusion put in place of the old one."),
     ] = None,
+    era: EraOption = None,
     folds: Annotated[int, typer.Option(min=2, max=20, help="Folds of the cross-validation.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of folds and resamples.")] = 0,
+    env_file: EnvFile = None,
     as_json: Json = False,
+    set_: Set = None,
 ) -> None:
     """Judge every combination of the branches by cross-validation, and write the best down.
 
-    The simplest within one standard error of the best is chosen. Accuracy and MCC weigh both classes alike, as
-    validators draw them. Combinations of some of the branches become fallbacks where they beat no answer.
+    What is fitted is shrunk towards the plain mean of all branches; the better of two such combinations is chosen, or
+    another that surely earns more. Accuracy and MCC weigh both classes alike, as validators draw them. Combinations of
+    some of the branches become fallbacks where they beat no answer.
     """
     need_scikit_learn("fuse")
+    settings = load_settings(env_file, set_)
     with training_errors():
-        found = BranchFile.read(file)
-        rows = measure(
+        found = in_era(settings, file, BranchFile.read(file), era, seed)
+        trial = judge_ways(
             found.labels, found.branches, folds, seed, lambda words: print(f"· {words}", file=sys.stderr), found.groups
         )
-        chosen = choose(rows, found.labels)
-
-        def fitted(row: MeasuredCombination) -> "Fusion":
-            fusion = fit(row.way, found.labels, found.branches, seed)
-            return fusion.model_copy(update={"measured": measured(row, len(found.labels))})
-
-        fusion = fitted(chosen)
-        parts = [fitted(row) for row in _fallbacks(rows, chosen, found)]
-        fallbacks = [part for part in parts if part.is_worth_answering]
-        if out is not None:
-            write_ensemble(out, fusion, fallbacks, found.sources)
+        rows = [(row, Figured.of(found.labels, row.said, trial.plain, seed)) for row in trial.rows]
+        choice = trial.choose()
+        figures = Figured.of(found.labels, choice.said, trial.plain, seed)
+        fusion = _fitted(found, choice, figures, seed)
+        fallbacks = _fallbacks(found, trial, choice, seed)
     if as_json:
         print(json.dumps({
             "photos": len(found.labels), "rows": [_facts(row) for row in rows], "chosen": fusion.model_dump(),
-            "fallbacks": [fallback.model_dump() for fallback in fallbacks], "file": str(out) if out else None,
+            "gain": asdict(figures.gain), "fallbacks": [fallback.model_dump() for fallback in fallbacks],
+            "file": str(out) if out else None,
         }))  # fmt: skip
-        return
-    _show(rows, chosen, len(found.labels))
+    else:
+        _show(rows, choice, figures, len(found.labels))
     if out is not None:
-        print(f"{out}: {fusion.words}; fallbacks: {', '.join(one.words for one in fallbacks) or 'none'}")
-    elif len(fusion.branches) == 1:
-        print(f"one model alone is as good: `roadwork-miner calibrate {file} --branch {fusion.branches[0]}`")
+        with training_errors():
+            write_ensemble(out, fusion, fallbacks, found.sources)
+        words = f"{out}: {fusion.words}; fallbacks: {', '.join(one.words for one in fallbacks) or 'none'}"
+        print(words, file=sys.stderr if as_json else sys.stdout)
+    elif len(fusion.branches) == 1 and not as_json:
+        print(f"one model alone is better: `roadwork-miner calibrate {file} --branch {fusion.branches[0]}`")
 
 
-def _fallbacks(
-    rows: "list[MeasuredCombination]", chosen: MeasuredCombination, found: BranchFile
-) -> "list[MeasuredCombination]":
-    """Return the best of each proper part of the chosen branches, the larger parts first."""
-
-    parts = {row.way.branches for row in rows if set(row.way.branches) < set(chosen.way.branches)}
-    each = [choose([row for row in rows if row.way.branches == part], found.labels) for part in parts]
-    return sorted(each, key=lambda row: (-len(row.way.branches), -row.reward.value))
+def _fitted(found: BranchFile, row: JudgedCombination, figures: Figured, seed: int) -> "Fusion":
+    fusion = fit(row.way, found.labels, found.branches, seed)
+    return fusion.model_copy(update={"measured": figures.measured(len(found.labels))})
 
 
-def _facts(row: MeasuredCombination) -> dict[str, object]:
-    return {
-        "way": row.way.words, "accuracy": row.accuracy, "mcc": row.mcc, "reward": asdict(row.reward),
-        "gain": asdict(row.gain),
-    }  # fmt: skip
+def _fallbacks(found: BranchFile, trial: Trial, choice: JudgedCombination, seed: int) -> "list[Fusion]":
+    """Return the best of each proper part of the chosen branches that beats no answer, the larger parts first."""
+    parts = dict.fromkeys(row.way.branches for row in trial.rows if set(row.way.branches) < set(choice.way.branches))
+    each = [
+        (best := trial.part(part).choose(), Figured.of(found.labels, best.said, trial.plain, seed)) for part in parts
+    ]
+    each.sort(key=lambda pair: (-len(pair[0].way.branches), -pair[1].reward.value))
+    fitted = [_fitted(found, row, figures, seed) for row, figures in each]
+    return [fusion for fusion in fitted if fusion.is_worth_answering]
 
 
-def _show(rows: "list[MeasuredCombination]", chosen: MeasuredCombination, photos: int) -> None:
+def _facts(row: Row) -> dict[str, object]:
+    judged, figures = row
+    return {"way": judged.way.words, **asdict(figures)}
+
+
+def _signed(gain: "Estimate") -> str:
+    return f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
+
+
+def _show(rows: list[Row], choice: JudgedCombination, figures: Figured, photos: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    first = rows[0].way.words
-    table = Table("combination", "accuracy", "MCC", "expected reward (95 %)", f"gain over {first}")
-    for row in rows:
-        style = "bold green" if row is chosen else ""
-        gain = f"{row.gain.value:+.3f} ({row.gain.low:+.3f} to {row.gain.high:+.3f})"
-        table.add_row(row.way.words, f"{row.accuracy:.3f}", f"{row.mcc:.3f}", str(row.reward), gain, style=style)
+    table = Table("combination", "accuracy", "MCC", "expected reward (95 %)", "gain over the plain mean")
+    for row, one in rows:
+        style = "bold green" if row.way == choice.way else ""
+        cells = (f"{one.accuracy:.3f}", f"{one.mcc:.3f}", str(one.reward), _signed(one.gain))
+        table.add_row(row.way.words, *cells, style=style)
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(table)
-    print(f"chosen on {photos} photos by cross-validation: {chosen.way.words}")
+    print(
+        f"chosen on {photos} photos: {choice.way.words}. The choice itself, cross-validated: expected reward "
+        f"{figures.reward}, {_signed(figures.gain)} over the plain mean of all"
+    )

@@ -4,23 +4,28 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import typer
 
 from detectors.evaluation.branch_file import BranchFile
-from detectors.evaluation.evaluate import ask_raw
+from detectors.evaluation.evaluate import UNTRANSFORMED, Sending, ask_raw
+from detectors.photos.eras import drawn
 from detectors.training.config import TrainConfig
 from detectors.training.job import Job
 from miner.cli.common import EnvFile, Json, Set, load_settings
 from miner.cli.group import Command
 from miner.cli.training import (
     CACHE_FOLDER,
+    ERA_HELP,
+    EraChoice,
     Models,
     cache_folder,
     find_models,
     make_probe,
     make_screen,
+    mix_for,
     open_model,
     parse,
     progress_bar,
@@ -41,6 +46,8 @@ def branches(
     data: Annotated[Path, typer.Argument(help="Folder with `roadwork` and `no_roadwork`, not used in training.")],
     out: Annotated[Path, typer.Option(metavar="FILE.npz", help="Where the probabilities go.")],
     models: Models = None,
+    eras: Annotated[list[EraChoice] | None, typer.Option("--era", help=ERA_HELP + "; may be repeated.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of what an era leaves to chance.")] = 0,
     env_file: EnvFile = None,
     as_json: Json = False,
     set_: Set = None,
@@ -48,26 +55,38 @@ def branches(
     """Ask each model (of an ensemble: each branch) about every photo, and write one array for each, and the labels.
 
     Probabilities are the models' own, before any calibration. The file is small: `fuse` then needs no model in memory.
+    It also holds the seconds of each branch, for `fuse --stages`, and how each photo was sent.
     """
     settings = load_settings(env_file, set_)
     with training_errors():
         found: dict[str, DetectorConfig] = {}
         for name, config in find_models(settings, models).items():
             found |= config.branches if config.branches is not None else {name: config}
+        mixes = [mix_for(settings, era) for era in dict.fromkeys(eras or ())]
         photos = read_labelled(data)
+        views: list[list[Sending]] = [[*drawn(photos.photos, mix, seed)] for mix in mixes]
+        views = views or [[UNTRANSFORMED] * len(photos.photos)]
         detectors = [open_model(settings, config) for config in found.values()]
-        with progress_bar("predicting", len(photos.photos)) as tell:
-            said = ask_raw(detectors, photos.photos, tell)
-        sources = {  # without a threshold, which what the branches say together has
-            name: config.model_dump(mode="json", exclude_defaults=True, exclude={"threshold"})
-            for name, config in found.items()
-        }
-        written = dict(zip(found, said, strict=True))
-        BranchFile(photos.labels == 1, written, sources, photos.groups).write(out)
+        with progress_bar("predicting", len(photos.photos) * len(views)) as tell:
+            asked = [ask_raw(detectors, photos.photos, tell, each, seed) for each in views]
+        said, seconds = (np.concatenate(parts, axis=1) for parts in zip(*asked, strict=True))
+        BranchFile(
+            labels=np.tile(photos.labels == 1, len(views)),
+            branches=dict(zip(found, said, strict=True)),
+            sources={name: _source(config) for name, config in found.items()},
+            groups=np.tile(photos.groups, len(views)),
+            seconds={name: float(np.median(row)) for name, row in zip(found, seconds, strict=True)},
+            eras=np.concatenate(views),
+        ).write(out)
     facts = {"file": str(out), "photos": len(photos.photos), "branches": list(found)}
     print(
         json.dumps(facts) if as_json else f"{out}: {', '.join(found)} on {len(photos.photos)} photos; now: fuse {out}"
     )
+
+
+def _source(config: "DetectorConfig") -> dict[str, Any]:
+    """Return a model's keys as a branch; its threshold is none of them, as what the branches say together has one."""
+    return config.model_dump(mode="json", exclude_defaults=True, exclude={"threshold"})
 
 
 app.command("branches", cls=Command)(branches)

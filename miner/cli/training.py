@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 import yaml
@@ -15,18 +15,22 @@ import yaml
 from detectors.base import Detector, RunOptions
 from detectors.console import Screen, Steps, bar_on
 from detectors.errors import DetectorConfigError, DetectorError
+from detectors.evaluation.branch_file import BranchFile
 from detectors.export.export import prepare
 from detectors.load import PreparedModel, is_prepared, load_detector
 from detectors.machine import allowed_cores, cpu_quota, read_cpu, read_memory, read_throttling
 from detectors.models.config import DetectorConfig, read_config
 from detectors.models.documents import BROKEN_YAML, first_line
 from detectors.models.manifest import NAME, Manifest
+from detectors.photos.eras import Mix, eras_in, mix_of, subset
 from detectors.photos.labelled import LabelledPhotos, read_photos
 from detectors.quantize.gate import measured_best
 from detectors.registry import default_backend, how_to_install
 from detectors.training.budget import Machine, MachineReading, Probe, is_out_of_memory
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.inference.memory import give_back
+from miner.recorder import FOLDER as RECORDER
+from miner.recorder.records import IMAGES
 from miner.settings.settings import Settings
 from miner.settings.validators import AUTO
 
@@ -39,6 +43,52 @@ Models = Annotated[
     list[str] | None,
     typer.Option("--model", metavar="YAML|FOLDER", help="A detector's YAML file or model folder; may be repeated."),
 ]
+
+
+EraChoice = Literal["letterbox", "native", "augmented", "recorded"]
+ERA_HELP = (
+    "Photos as validators of that era send them; recorded: in the mix of eras that RECORDER=images has kept; default: "
+    "as they are"
+)
+EraOption = Annotated[EraChoice | None, typer.Option("--era", help=ERA_HELP + ".")]
+
+
+def mix_for(settings: Settings, era: EraChoice) -> Mix:
+    """Return the shares of the eras that an option asks for; of a recorded mix it is said.
+
+    Raises:
+        ConfigurationError: nothing was recorded.
+    """
+    if era != "recorded":
+        return {era: 1.0}
+    folder = settings.state_dir / RECORDER / IMAGES
+    found = eras_in(folder)
+    if not found:
+        raise ConfigurationError(
+            f"--era=recorded: {folder} holds no photo: a miner with RECORDER=images keeps those that it is sent"
+        )
+    mix = mix_of(found)
+    words = ", ".join(f"{share:.0%} {name}" for name, share in mix.items())
+    _say(f"{len(found)} recorded photo{'s' * (len(found) != 1)}: {words}")
+    return mix
+
+
+def in_era(settings: Settings, path: Path, found: BranchFile, era: EraChoice | None, seed: int) -> BranchFile:
+    """Return what a file says of photos as they were sent in an era, or in a mix of them; all where none is asked for.
+
+    Raises:
+        ConfigurationError: the file does not know, or has none of these.
+    """
+    if era is None:
+        return found
+    if found.eras is None:
+        raise ConfigurationError(
+            f"--era={era}: {path.name} does not say how its photos were sent: `precompute branches --era` does"
+        )
+    try:
+        return found.only(subset(found.labels, found.eras, mix_for(settings, era), seed))
+    except DetectorConfigError as error:
+        raise ConfigurationError(f"--era={era}: {path.name}: {error}") from error
 
 
 def cache_folder(named: str | Path | None) -> Path:

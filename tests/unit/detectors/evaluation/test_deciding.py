@@ -9,21 +9,11 @@ from sklearn.metrics import roc_auc_score
 
 from detectors.errors import DetectorConfigError
 from detectors.evaluation.branch_file import BranchFile, write_ensemble
-from detectors.evaluation.combine import (
-    Combination,
-    best_temperature,
-    best_threshold,
-    calibrate,
-    choose,
-    fit,
-    folds,
-    measure,
-    measured,
-    ways,
-)
+from detectors.evaluation.combine import calibrate, folds, judge_ways
 from detectors.evaluation.estimates import reward_of
 from detectors.evaluation.evaluate import in_words, judge, leads, warnings
-from detectors.models.calibration import Fusion, log_odds, logistic
+from detectors.evaluation.fitters import best_temperature, best_threshold
+from detectors.models.calibration import Fusion, Stage, log_odds, logistic
 from detectors.models.config import read_config
 
 RANDOM = np.random.default_rng(0)
@@ -61,49 +51,28 @@ def test_a_calibration_pays_where_the_threshold_is_off_and_is_noise_where_it_is_
     assert calibrate(LABELS, GOOD)[1].is_noise
 
 
-def test_ways_begin_with_the_simplest() -> None:
-    found = list(ways(["a", "b", "c"]))
-    assert found[0] == Combination("mean", ("a",), moved=False)
-    assert [way.branches for way in found[-5:]] == [("a", "b", "c")] * 5
-    assert len(found) == 6 + 4 * 5
-
-
-@pytest.mark.parametrize("kind", ["mean", "weighted", "logistic", "mlp"])
-def test_two_that_err_apart_are_better_together(kind: str) -> None:
-    branches = {"a": GOOD, "b": OTHER}
-    fusion = fit(Combination(kind, ("a", "b"), moved=True), LABELS, branches)  # type: ignore[arg-type]
-    alone = max(reward_of(LABELS, values > 0.5) for values in branches.values())
-    assert reward_of(LABELS, fusion(branches) > 0.5) > alone + 0.05
-
-
-@pytest.mark.slow
-def test_the_choice_is_the_simplest_of_those_that_are_as_good() -> None:
-    labels, branches = LABELS[:400], {"a": GOOD[:400], "b": OTHER[:400]}
-    rows = measure(labels, branches, count=2)
-    chosen = choose(rows, labels)
-    best = max(rows, key=lambda row: row.reward.value)
-    assert rows.index(chosen) <= rows.index(best)
-    assert chosen.way.branches == ("a", "b")
-    assert chosen.reward.value > best.reward.value - 0.05
-    assert not chosen.gain.is_noise
-    figures = measured(chosen, len(labels))
-    assert figures.accuracy > 0.85
-    assert figures.reward_low < figures.reward < figures.reward_high
-
-
-@pytest.mark.slow
-def test_a_branch_that_knows_nothing_is_left_out() -> None:
-    rows = measure(LABELS[:400], {"a": GOOD[:400], "dice": RANDOM.random(400)}, count=2)
-    assert choose(rows, LABELS[:400]).way.branches == ("a",)
-
-
 def test_the_file_keeps_what_was_written(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "b.npz"
-    BranchFile(LABELS, {"a": GOOD}, {"a": {"hf_repo": "x/y"}}).write(path)
+    eras = np.where(np.arange(1200) % 3, "letterbox", "native")
+    BranchFile(LABELS, {"a": GOOD}, {"a": {"hf_repo": "x/y"}}, seconds={"a": 0.02}, eras=eras).write(path)
     found = BranchFile.read(path)
     assert (found.labels == LABELS).all()
     assert (found.branches["a"] == GOOD).all()
     assert found.sources == {"a": {"hf_repo": "x/y"}}
+    assert found.seconds == {"a": 0.02}
+    assert found.eras is not None
+    assert found.eras.tolist() == eras.tolist()
+    part = found.only(np.flatnonzero(eras == "native"))
+    assert part.branches["a"].tolist() == GOOD[::3].tolist()
+    assert part.eras is not None
+    assert set(part.eras.tolist()) == {"native"}
+
+
+def test_a_file_of_an_older_version_knows_neither_seconds_nor_eras(tmp_path: Path) -> None:
+    np.savez(tmp_path / "b.npz", labels=LABELS.astype(int), seconds=GOOD, eras=OTHER)
+    found = BranchFile.read(tmp_path / "b.npz")
+    assert list(found.branches) == ["seconds", "eras"]  # which others may have called their models
+    assert (found.seconds, found.eras) == ({}, None)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +85,7 @@ def test_the_file_keeps_what_was_written(tmp_path: Path) -> None:
         ({"labels": LABELS, "a": GOOD + 1}, "a holds .* probability"),
         ({"labels": LABELS, "a": GOOD * np.nan}, "not a probability"),
         ({"labels": LABELS, "a": np.array([{}] * 1200)}, "can't be read"),
+        ({"labels": LABELS, "a": GOOD, "eras": np.array(["native"])}, "eras has shape"),
     ],
 )
 def test_a_file_that_is_not_of_its_kind_is_refused(tmp_path: Path, arrays: dict[str, np.ndarray], fault: str) -> None:
@@ -145,6 +115,12 @@ def test_an_ensembles_file_is_made_or_its_fusion_replaced(tmp_path: Path) -> Non
     assert config.fusion == Fusion(branches=["a", "b"])
     assert config.branches is not None
     assert config.branches["b"].hf_repo == "x/z"
+    figures = {"photos": 9, "accuracy": 0.9, "mcc": 0.8, "reward": 0.7, "reward_low": 0.6, "reward_high": 0.8}
+    stage = Stage(branches=["a"], threshold=0.4, band=(0.1, 0.9), measured=figures)  # type: ignore[arg-type]
+    write_ensemble(path, Fusion(branches=["a", "b"]), [], {}, [stage])
+    assert read_config(str(path)).stages == [stage]
+    write_ensemble(path, Fusion(branches=["a", "b"]), [], {})
+    assert not read_config(str(path)).stages
     with pytest.raises(DetectorConfigError, match="the branch 'c'"):
         write_ensemble(path, Fusion(branches=["c"]), [], {})
 
@@ -187,7 +163,10 @@ FEW = np.array([True] * 3 + [False] * 30)
 @pytest.mark.slow
 def test_too_few_photos_for_the_folds_are_refused(labels: np.ndarray, groups: np.ndarray | None, words: str) -> None:
     said = RANDOM.random(len(labels))
-    for decide in (lambda: calibrate(labels, said, groups=groups), lambda: measure(labels, {"a": said}, groups=groups)):
+    for decide in (
+        lambda: calibrate(labels, said, groups=groups),
+        lambda: judge_ways(labels, {"a": said}, groups=groups),
+    ):
         with pytest.raises(DetectorConfigError, match=words):
             decide()
 
