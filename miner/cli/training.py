@@ -5,9 +5,10 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
@@ -24,6 +25,7 @@ from detectors.models.documents import BROKEN_YAML, first_line
 from detectors.models.manifest import NAME, Manifest
 from detectors.photos.eras import Mix, eras_in, mix_of, subset
 from detectors.photos.labelled import LabelledPhotos, read_photos
+from detectors.photos.transforms import ERAS
 from detectors.quantize.gate import measured_best
 from detectors.registry import default_backend, how_to_install
 from detectors.training.budget import Machine, MachineReading, Probe, is_out_of_memory
@@ -45,7 +47,15 @@ Models = Annotated[
 ]
 
 
-EraChoice = Literal["letterbox", "native", "augmented", "recorded"]
+class EraChoice(StrEnum):
+    """How photos are sent to a model that is judged; an enumeration, since Typer repeats no other choice."""
+
+    LETTERBOX = "letterbox"
+    NATIVE = "native"
+    AUGMENTED = "augmented"
+    RECORDED = "recorded"
+
+
 ERA_HELP = (
     "Photos as validators of that era send them; recorded: in the mix of eras that RECORDER=images has kept; default: "
     "as they are"
@@ -59,8 +69,8 @@ def mix_for(settings: Settings, era: EraChoice) -> Mix:
     Raises:
         ConfigurationError: nothing was recorded.
     """
-    if era != "recorded":
-        return {era: 1.0}
+    if era is not EraChoice.RECORDED:
+        return {one: 1.0 for one in ERAS if one == era.value}
     folder = settings.state_dir / RECORDER / IMAGES
     found = eras_in(folder)
     if not found:
