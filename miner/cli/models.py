@@ -208,7 +208,7 @@ def _precision(manifest: Manifest) -> str:
 
 
 def _roadwork(manifest: Manifest) -> str:
-    """Which class counts; of an ensemble its branches, which are in the list themselves, say that, but not their views."""
+    """Which class counts, and of an ensemble its views; its branches, in the list themselves, say the class."""
     if manifest.branches is None:
         return manifest.output.words
     return "; ".join(filter(None, ("as its branches", manifest.view_words)))
