@@ -99,7 +99,7 @@ class Exchange:
         end, seconds = answer.prediction.end, answer.prediction.stages
         if end is None or record.timeout is None:
             return record
-        # What was done for an equal picture's request is told once; where a dearer stage stood in, the first one failed.
+        # What was done for an equal picture is told once; where a dearer stage stood in, the first one failed.
         has_run_each = not answer.shared and len(seconds) == end.number
         return replace(
             record,
