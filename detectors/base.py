@@ -217,6 +217,11 @@ class Detector(ABC):
         return self.manifest.precision
 
     @property
+    def view_words(self) -> str:
+        """The views of a picture that are judged, and their pool; nothing: the whole alone."""
+        return self.manifest.seen
+
+    @property
     def runs_on(self) -> str:
         """Backend and precision in words; of an ensemble whose branches differ, of each."""
         return f"{self.backend_words}, {self.precision_words}"

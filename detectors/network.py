@@ -9,19 +9,23 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from detectors.base import Backend, Detector, Judgement, ModelFiles, RemoteRuntime, RunOptions
-from detectors.errors import InferenceError
+from detectors.errors import InferenceError, OutOfTime
 from detectors.models.hf_config import ProcessorConfig
 from detectors.models.labels import refuse_constant
+from detectors.models.manifest import Manifest
 from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture
+from detectors.photos.views import Views
 from detectors.preprocess import Preprocessing, from_processor_config
 
 log = logging.getLogger(__name__)
@@ -164,7 +168,9 @@ def _open(path: Path) -> MappedFile | None:
 
 
 class Network(Detector):
-    """One graph on one backend."""
+    """One graph on one backend, which judges the whole picture, or several views of it in turn."""
+
+    views: Views | None = None
 
     def __init__(self, files: ModelFiles, backend: type[Backend], options: RunOptions) -> None:
         super().__init__(files.manifest, options, backend.name)
@@ -176,6 +182,12 @@ class Network(Detector):
         if self.elsewhere is not None:
             array = self.preprocessing(decode(known_picture()))
             self.elsewhere.open(files.manifest.output.labels, array, self._check_scores)
+
+    def viewed(self, manifest: Manifest, views: Views | None) -> Self:
+        """Return this network for other views: on the same graph, with the manifest of what was measured in those."""
+        other = copy(self)
+        other.manifest, other.views = manifest, views
+        return other
 
     def hold(self) -> None:
         """Keep writers of the mapped files waiting until `look` has seen them."""
@@ -197,6 +209,8 @@ class Network(Detector):
 
     def judge(self, picture: Image.Image, deadline: float | None = None) -> Judgement:
         """Preprocess, run, and read the roadwork output."""
+        if self.views is not None:
+            return self._judge_views(self.views, picture, deadline)
         started = time.perf_counter()
         array = self.preprocessing(picture)
         preprocessed = time.perf_counter()
@@ -204,6 +218,31 @@ class Network(Detector):
             scores = self.backend.run(array, deadline)
         probability = self.probability(scores)
         return Judgement(probability, preprocessed - started, time.perf_counter() - preprocessed)
+
+    def _judge_views(self, views: Views, picture: Image.Image, deadline: float | None) -> Judgement:
+        """Do so for each view in turn, as far as there is time for all, and pool what the model says of them."""
+        said, preprocess, infer = list[float](), 0.0, 0.0
+        started = time.perf_counter()
+        for array in views.arrays(picture, self.preprocessing, self.preprocessing.boxed):
+            if said and deadline is not None and time.monotonic() >= deadline:
+                raise OutOfTime(f"the deadline came after {len(said)} of {views.count} views")
+            preprocessed = time.perf_counter()
+            with self.mapped.reading():
+                scores = self.backend.run(array, deadline)
+            said.append(self.probability(scores))
+            preprocess, infer = preprocess + preprocessed - started, infer + time.perf_counter() - preprocessed
+            started = time.perf_counter()
+        return Judgement(views.pooled(said), preprocess, infer)
+
+    def prove(self) -> float:
+        """Prove the graph on the whole of the known picture, whatever the views; return the seconds of all of them."""
+        if self.views is None:
+            return super().prove()
+        data = known_picture()
+        self._check(self.viewed(self.manifest, None).judge(decode(data)).probability)
+        started = time.perf_counter()
+        self.judge(decode(data))
+        return time.perf_counter() - started
 
     def probability(self, scores: NDArray[np.float32]) -> float:
         """Return the roadwork probability of the graph's output, shape (1, classes).

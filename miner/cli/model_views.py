@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detectors.errors import ModelError
-from detectors.load import PreparedModel, class_doubt
+from detectors.load import PreparedModel
 from detectors.machine import allowed_cores
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig, read_config
 from detectors.models.inventory import faults_of, named, size_of, stored_models
+from detectors.models.labels import class_doubt
 from detectors.models.manifest import NAME, NO_REFERENCE, Manifest, architecture
 from detectors.quantize.gate import judged_variant, renewal
 from miner.bench.machine import multiply_adds

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from detectors.errors import DetectorConfigError, DetectorError, ModelError, NotPrepared
-from detectors.load import PreparedModel, check_class, class_doubt, remedy
+from detectors.load import PreparedModel, remedy
 from detectors.machine import allowed_cores
 from detectors.models.config import read_config
-from detectors.models.labels import LOOKS_REVERSED, DrawingCheck, ask_drawn, sorting_of
-from detectors.models.manifest import MAKE_ANEW, NAME, NO_REFERENCE, Manifest, with_threshold
+from detectors.models.labels import LOOKS_REVERSED, DrawingCheck, ask_drawn, check_class, class_doubt, sorting_of
+from detectors.models.manifest import MAKE_ANEW, NAME, NO_REFERENCE, Manifest, as_served
 from detectors.models.sources import COMMIT, is_hub, model_folder, pins
 from detectors.photos.labelled import CLASSES, pictures_of
 from detectors.photos.synthetic import known_picture
@@ -98,7 +98,7 @@ def read_model(settings: Settings) -> ModelFacts:
         folder = model_folder(config, settings.models_dir)
         pinned = pins(config, settings.models_dir)
         others = sorted(path.parent.name for path in folder.parent.glob(f"*/{NAME}") if path.parent != folder)
-        manifest = with_threshold(Manifest.read(folder), config.threshold)
+        manifest = as_served(Manifest.read(folder), config.threshold, config.pooled_views)
         if manifest.detector != detector:
             fault = f"{name} holds a model for IMAGE_DETECTOR={manifest.detector}, not for {detector}"
         model, cores = PreparedModel.find(config, settings.models_dir), allowed_cores()
