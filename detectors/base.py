@@ -219,7 +219,7 @@ class Detector(ABC):
     @property
     def view_words(self) -> str:
         """The views of a picture that are judged, and their pool; nothing: the whole alone."""
-        return self.manifest.seen
+        return self.manifest.seen or self.manifest.head
 
     @property
     def runs_on(self) -> str:

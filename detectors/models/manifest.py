@@ -225,6 +225,7 @@ class Manifest(_Part):
     calibration: Calibration | None = None  # of the fp32 folder alone; its faster variants take it over
     views: dict[str, ViewFigures] = {}  # by the views' words; the three above are of the whole picture
     seen: Annotated[str, Field(exclude=True)] = ""  # the views that are served, by the YAML file; never in this one
+    head: str = ""  # the views that its head was learned on, in words: the graph gives features; nothing: it has none
     branches: dict[str, BranchModel] | None = None  # of an ensemble; of its faster variant, those of its branches
     made_with: dict[str, str]  # package -> version
 

@@ -29,7 +29,7 @@ ALLOWED = (
     f"a list of {', '.join(SIMPLE)} and tiles: ROWSxCOLUMNS (1 to {MOST_ROWS} each), none twice and with at most "
     f"{MOST_VIEWS} views in all, is allowed"
 )
-GRID = re.compile(r"tiles:? ([0-9]{1,2})x([0-9]{1,2})")
+GRID = re.compile(r"tiles(?:: ?| )([0-9]{1,2})x([0-9]{1,2})")
 
 
 class Cut(NamedTuple):
@@ -63,7 +63,12 @@ class Views:
     @property
     def count(self) -> int:
         """How often the graph runs for a picture."""
-        return sum(rows * columns for rows, columns in map(_grid, self.parts))
+        return sum(self.counts)
+
+    @property
+    def counts(self) -> list[int]:
+        """How many views each part is."""
+        return [rows * columns for rows, columns in map(_grid, self.parts)]
 
     def cuts(self, size: tuple[int, int]) -> list[Cut]:
         """Return the views of a picture of this (width, height), in turn.

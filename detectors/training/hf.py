@@ -251,6 +251,8 @@ def train(job: Job, data: DataSet, photos: str, stopping: StopSignal) -> Trainin
     chosen.write(job.run)
     outcome = _fit(job, method, network, examples, labels, chosen, stopping)
     hf_model.save(method.finish(network, model), source, job.run / MODEL)
+    if (head := method.head(network, config)) is not None:
+        head.write(job.run / MODEL)
     return outcome
 
 
