@@ -28,23 +28,32 @@ NEAR_ENOUGH = 1.0  # seconds; a cold run that takes longer is done again, warm, 
 KNOWN_ANSWER_TOLERANCE = 1e-3  # between CPUs; a swapped label or a damaged file is far outside
 
 
+Budget = Callable[[int], bool]  # whether the stage of this number may be begun: it is in time, and in nobody's way
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The probability of roadwork, in [0, 1], and the seconds spent on each stage."""
+    """The probability of roadwork, in [0, 1], and the seconds that it took.
+
+    Attributes:
+        stages: seconds of each stage of a cascade that ran, the decoding in the first; the last of them answered.
+    """
 
     probability: float
     decode: float
     preprocess: float
     infer: float
+    stages: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a model itself says, before any calibration, and the seconds spent on each stage."""
+    """What a model itself says, before any calibration, and the seconds that it took; `stages` as in a prediction."""
 
     probability: float
     preprocess: float
     infer: float
+    stages: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +199,7 @@ class Detector(ABC):
 
     elsewhere: RemoteRuntime | None = None  # the backend, where its graph runs on other machines
     locks: FolderLocks | None = None  # on its model's folders: nobody removes what is served
+    paces: tuple[float, ...] = ()  # seconds of each stage, as `verify` found them
 
     def __init__(self, manifest: Manifest, options: RunOptions, backend_name: str) -> None:
         self.manifest = manifest
@@ -226,6 +236,11 @@ class Detector(ABC):
         """Backend and precision in words; of an ensemble whose branches differ, of each."""
         return f"{self.backend_words}, {self.precision_words}"
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What answers, in words: of a cascade each stage, from cheap to dear."""
+        return ("all",)
+
     def hold(self) -> None:  # noqa: B027 - not every detector has files
         """Keep whoever would change the model's files waiting; for those who call `look` again and again."""
 
@@ -240,12 +255,13 @@ class Detector(ABC):
         if self.locks is not None:
             self.locks.close()
 
-    def predict(self, data: bytes, deadline: float | None = None) -> Prediction:
+    def predict(self, data: bytes, deadline: float | None = None, budget: Budget | None = None) -> Prediction:
         """Decode an encoded photo, judge it, and move the probability to where 0.5 is the best decision.
 
         Args:
             data: the encoded photo.
             deadline: until when, on `time.monotonic`; a graph in this process can't be interrupted.
+            budget: asked before each further stage of a cascade; None: as many as the picture needs.
 
         Raises:
             ImageError: the bytes are not a picture that may be opened.
@@ -255,18 +271,25 @@ class Detector(ABC):
         started = time.perf_counter()
         picture = decode(data, self.options.max_pixels)
         decoded = time.perf_counter()
-        judgement = self.judge(picture, deadline)
+        judgement = self.judge(picture, deadline, budget)
+        ended = time.perf_counter()
+        first, *others = judgement.stages or (ended - decoded,)
         probability, calibration = judgement.probability, self.manifest.calibration
         return Prediction(
             probability if calibration is None else calibration(probability),
             decoded - started,
             judgement.preprocess,
             judgement.infer,
+            (decoded - started + first, *others),
         )
 
     @abstractmethod
-    def judge(self, picture: Image.Image, deadline: float | None = None) -> Judgement:
+    def judge(self, picture: Image.Image, deadline: float | None = None, budget: Budget | None = None) -> Judgement:
         """Return what the model itself says of an upright RGB picture; raises as `predict` does."""
+
+    def known(self, picture: Image.Image) -> float:
+        """Return what it says of the known picture, of which its manifest has the answer: with all that it has."""
+        return self.judge(picture).probability
 
     def verify(self) -> float:
         """Prove itself, which also warms the graph up; return the seconds that a picture takes.
@@ -276,7 +299,10 @@ class Detector(ABC):
         """
         try:
             seconds = self.prove()
-            return seconds if seconds < NEAR_ENOUGH else self.prove()
+            if seconds >= NEAR_ENOUGH:
+                seconds = self.prove()
+            self.paces = (seconds,)
+            return seconds
         except (InferenceError, EngineError) as error:
             raise ModelError(f"the model {self.manifest.name} fails on the known picture: {error}") from error
 
@@ -289,7 +315,7 @@ class Detector(ABC):
         """
         data = known_picture()
         started = time.perf_counter()
-        self._check(self.judge(decode(data)).probability)
+        self._check(self.known(decode(data)))
         return time.perf_counter() - started
 
     def _check(self, answer: float) -> None:

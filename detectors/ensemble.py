@@ -10,10 +10,12 @@ from functools import partial
 
 from PIL import Image
 
-from detectors.base import Detector, Judgement, RunOptions, Ways, is_plain, side_by_side, ways_in_words
-from detectors.errors import DetectorError, EngineError, InferenceError, OutOfTime
-from detectors.models.calibration import Fusion
+from detectors.base import Budget, Detector, Judgement, RunOptions, Ways, is_plain, side_by_side, ways_in_words
+from detectors.errors import DetectorError, EngineError, ImageError, InferenceError, OutOfTime
+from detectors.models.calibration import Fusion, Stage
 from detectors.models.manifest import Manifest
+from detectors.photos.image import decode
+from detectors.photos.synthetic import known_picture
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +23,11 @@ log = logging.getLogger(__name__)
 class Ensemble(Detector):
     """Branches in turn, each with all the threads of its picture, or side by side; and one deadline for all of them.
 
-    A branch that fails makes the answer fail, unless a fallback was measured to be better than no answer.
+    With stages it is a cascade: the cheap branches answer where they are sure, and the dearer ones are asked where they
+    are not, as long as the budget lasts. Source: Viola and Jones, Robust Real-Time Face Detection, 2001.
+
+    A branch that fails makes the answer fail, unless a stage before has answered, or a fallback was measured to be
+    better than no answer.
     """
 
     def __init__(
@@ -32,11 +38,13 @@ class Ensemble(Detector):
         fallbacks: Sequence[Fusion],
         options: RunOptions,
         ways: Ways | None = None,
+        cheaper: Sequence[Stage] = (),
     ) -> None:
         kinds = dict.fromkeys(branch.backend_name for branch in branches.values())
         super().__init__(manifest, options, "+".join(kinds))
         self.branches = dict(branches)
         self.fusion = fusion
+        self.cheaper = tuple(cheaper)
         self.fallbacks = tuple(fallbacks)
         self.ways = ways or {}
         beside = options.slots * (len(branches) - 1)  # the thread that asks takes a branch itself
@@ -64,38 +72,83 @@ class Ensemble(Detector):
         """Precision and backend of each branch where they differ, or run side by side."""
         return super().runs_on if is_plain(self.ways) else ways_in_words(self.ways)
 
-    def judge(self, picture: Image.Image, deadline: float | None = None) -> Judgement:
-        """Ask every branch, and combine what they say.
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The branches of each stage, from cheap to dear."""
+        if not self.cheaper:
+            return super().stages
+        return tuple(" + ".join(stage.branches) for stage in (*self.cheaper, self.fusion))
+
+    def judge(self, picture: Image.Image, deadline: float | None = None, budget: Budget | None = None) -> Judgement:
+        """Ask the branches of the first stage, and those of the next ones while the answer is unsure; combine them.
 
         Raises:
             ImageError: a branch can't make anything of the picture.
-            InferenceError, EngineError: a branch failed, and there is no fallback for those that did not.
+            InferenceError, EngineError: a branch failed, no stage has answered, and there is no fallback for those
+                that did not.
         """
+        return self._run((*self.cheaper, self.fusion), picture, deadline, budget)
+
+    def known(self, picture: Image.Image) -> float:
+        """Return what all branches say together, however sure a cheap stage is."""
+        return self._run((self.fusion,), picture).probability
+
+    def _run(
+        self, stages: Sequence[Fusion], picture: Image.Image, deadline: float | None = None,
+        budget: Budget | None = None, *, every: bool = False,
+    ) -> Judgement:  # fmt: skip
+        """Run stages until one is sure, the budget says no, or one fails behind an answer; `every`: to the last."""
         said: dict[str, Judgement] = {}
-        faults: dict[str, InferenceError | EngineError] = {}
-        with self._asked(picture, deadline) as answers:
-            for name, answer in answers.items():
-                try:
-                    said[name] = answer()
-                    self._see(name, None)
-                except (InferenceError, EngineError) as error:
-                    faults[name] = error
-                    self._see(name, error)
-                    if self._fallback(set(self.branches) - set(faults)) is None:
-                        raise type(error)(f"branch {name}: {error}") from error
-        fusion = self._fallback(set(said)) if faults else self.fusion
-        assert fusion is not None
-        probability = float(fusion({name: said[name].probability for name in fusion.branches}))
-        stages = list(said.values())
+        answer, seconds = None, list[float]()
+        for number, stage in enumerate(stages):
+            if answer is not None and budget is not None and not budget(number):
+                break
+            started = time.perf_counter()
+            try:
+                fusion = self._asked(stage, said, picture, deadline)
+            except (ImageError, InferenceError, EngineError):
+                if answer is None:
+                    raise
+                break
+            answer = float(fusion({name: said[name].probability for name in fusion.branches}))
+            seconds.append(time.perf_counter() - started)
+            if fusion is not stage or not (every or (isinstance(stage, Stage) and stage.is_unsure(answer))):
+                break
+        assert answer is not None
+        each = list(said.values())
         if self._pool is not None:  # at the same time: what counts is the one that was waited for
-            stages = [max(stages, key=lambda one: one.preprocess + one.infer)]
-        return Judgement(probability, sum(one.preprocess for one in stages), sum(one.infer for one in stages))
+            each = [max(each, key=lambda one: one.preprocess + one.infer)]
+        preprocess, infer = sum(one.preprocess for one in each), sum(one.infer for one in each)
+        return Judgement(answer, preprocess, infer, tuple(seconds))
+
+    def _asked(self, stage: Fusion, said: dict[str, Judgement], picture: Image.Image, deadline: float | None) -> Fusion:
+        """Ask a stage's branches that have not said anything yet; return what combines them: it, or a fallback."""
+        has_answered, faults = bool(said), set[str]()
+        for names in (stage.branches, self.branches):
+            new = [name for name in names if name not in said and name not in faults]
+            with self._calls(new, picture, deadline) as calls:
+                for name, call in calls.items():
+                    try:
+                        said[name] = call()
+                        self._see(name, None)
+                    except (InferenceError, EngineError) as error:
+                        faults.add(name)
+                        self._see(name, error)
+                        if has_answered or self._fallback(set(self.branches) - faults) is None:
+                            raise type(error)(f"branch {name}: {error}") from error
+            if not faults:
+                return stage
+        fallback = self._fallback(set(said))
+        assert fallback is not None
+        return fallback
 
     @contextmanager
-    def _asked(self, picture: Image.Image, deadline: float | None) -> Iterator[Mapping[str, Callable[[], Judgement]]]:
+    def _calls(
+        self, names: Sequence[str], picture: Image.Image, deadline: float | None
+    ) -> Iterator[Mapping[str, Callable[[], Judgement]]]:
         """Yield what returns each branch's answer, or raises what it raised; leave when none is at work any more."""
-        calls = {name: partial(_ask, branch, picture, deadline) for name, branch in self.branches.items()}
-        if self._pool is None:
+        calls = {name: partial(_ask, self.branches[name], picture, deadline) for name in names}
+        if self._pool is None or not calls:
             yield calls
             return
         own, *others = calls
@@ -112,7 +165,15 @@ class Ensemble(Detector):
         """Have every branch prove itself, then all together; return the seconds of a warm run."""
         for branch in self.branches.values():
             branch.verify()
-        return super().verify()
+        seconds = super().verify()
+        if not self.cheaper:
+            return seconds
+        started = time.perf_counter()
+        picture = decode(known_picture())
+        decoded = time.perf_counter() - started
+        first, *others = self._run((*self.cheaper, self.fusion), picture, every=True).stages
+        self.paces = (decoded + first, *others)
+        return sum(self.paces)
 
     def hold(self) -> None:
         """Keep writers of the branches' files waiting."""
@@ -138,8 +199,9 @@ class Ensemble(Detector):
             super()._check(answer)
 
     def _fallback(self, answered: set[str]) -> Fusion | None:
-        """Return the first fallback that needs no other branches than these."""
-        return next((fusion for fusion in self.fallbacks if set(fusion.branches) <= answered), None)
+        """Return the first fallback, or else the dearest stage, that needs no other branches than these."""
+        others = (*self.fallbacks, *reversed(self.cheaper))
+        return next((fusion for fusion in others if set(fusion.branches) <= answered), None)
 
     def _see(self, name: str, error: DetectorError | None) -> None:
         """Log that a branch begins to fail, or has recovered; not every picture that it happens to."""

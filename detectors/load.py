@@ -349,11 +349,15 @@ def _load_ensemble(model: PreparedModel, ways: Ways, options: RunOptions) -> Det
     model.manifest.verify(model.folder)
     if not model.is_whole():
         raise NotPrepared(f"a branch of {model.manifest.name} is not the one that it was prepared with")
+    if model.config.stages:  # one after the other: a lone cheap branch takes all threads
+        ways = {name: dataclasses.replace(way, threads=0) for name, way in ways.items()}
     manifest = model.fused(ways)
+    if model.config.stages and manifest.calibration is not None:
+        raise DetectorConfigError(f"{model.config.path.name}: stages have their own thresholds: calibrate --undo first")
     if doubt := manifest.gate_doubt:
         log.warning("%s in %s was %s", manifest.name, manifest.precision, doubt)
     branches = load_branches(model.branches, ways, options)
-    return Ensemble(manifest, branches, fusion, model.config.fallbacks, options, ways)
+    return Ensemble(manifest, branches, fusion, model.config.fallbacks, options, ways, model.config.stages)
 
 
 def load_branches(branches: Mapping[str, PreparedModel], ways: Ways, options: RunOptions) -> dict[str, Detector]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detectors.base import Backend, Detector, Judgement, ModelFiles, RemoteRuntime, RunOptions
+from detectors.base import Backend, Budget, Detector, Judgement, ModelFiles, RemoteRuntime, RunOptions
 from detectors.errors import InferenceError, OutOfTime
 from detectors.models.hf_config import ProcessorConfig
 from detectors.models.labels import refuse_constant
@@ -26,7 +26,7 @@ from detectors.models.manifest import Manifest
 from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture
 from detectors.photos.view_head import ViewHead
-from detectors.photos.views import Views
+from detectors.photos.views import PooledViews
 from detectors.preprocess import Preprocessing, from_processor_config
 
 log = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ def _open(path: Path) -> MappedFile | None:
 class Network(Detector):
     """One graph on one backend, which judges the whole picture, or several views of it in turn."""
 
-    views: Views | None = None
+    views: PooledViews | None = None
 
     def __init__(self, files: ModelFiles, backend: type[Backend], options: RunOptions) -> None:
         super().__init__(files.manifest, options, backend.name)
@@ -185,7 +185,7 @@ class Network(Detector):
             array = self.preprocessing(decode(known_picture()))
             self.elsewhere.open(files.manifest.output.labels, array, self._check_scores)
 
-    def viewed(self, manifest: Manifest, views: Views | None) -> Self:
+    def viewed(self, manifest: Manifest, views: PooledViews | None) -> Self:
         """Return this network for other views: on the same graph, with the manifest of what was measured in those."""
         other = copy(self)
         other.manifest, other.views = manifest, views
@@ -209,7 +209,7 @@ class Network(Detector):
     def read_preprocessing(folder: Path) -> Preprocessing:
         """Read how this kind of model wants its pictures."""
 
-    def judge(self, picture: Image.Image, deadline: float | None = None) -> Judgement:
+    def judge(self, picture: Image.Image, deadline: float | None = None, budget: Budget | None = None) -> Judgement:
         """Preprocess, run, and read the roadwork output."""
         views = self.views or (self.head.views if self.head is not None else None)
         if views is not None:
@@ -222,7 +222,7 @@ class Network(Detector):
         probability = self.probability(scores)
         return Judgement(probability, preprocessed - started, time.perf_counter() - preprocessed)
 
-    def _judge_views(self, views: Views, picture: Image.Image, deadline: float | None) -> Judgement:
+    def _judge_views(self, views: PooledViews, picture: Image.Image, deadline: float | None) -> Judgement:
         """Do so for each view in turn, as far as there is time for all, and make one answer of what they give."""
         rows, preprocess, infer = list[NDArray[np.float32]](), 0.0, 0.0
         started = time.perf_counter()
@@ -245,15 +245,16 @@ class Network(Detector):
         arrays = list(self.head.views.arrays(picture, self.preprocessing, self.preprocessing.boxed))
         return arrays[number % len(arrays)]
 
-    def prove(self) -> float:
-        """Prove the graph on the whole of the known picture, whatever the views; return the seconds of all of them.
+    def known(self, picture: Image.Image) -> float:
+        """Return what it says of the whole of the known picture, whatever its views are."""
+        return self.viewed(self.manifest, None).judge(picture).probability
 
-        A head proves itself on the views that it was learned on.
-        """
+    def prove(self) -> float:
+        """Prove the graph on the whole of the known picture, or the head on its views; return the seconds of all."""
+        seconds = super().prove()
         if self.views is None:
-            return super().prove()
+            return seconds
         data = known_picture()
-        self._check(self.viewed(self.manifest, None).judge(decode(data)).probability)
         started = time.perf_counter()
         self.judge(decode(data))
         return time.perf_counter() - started

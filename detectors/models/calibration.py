@@ -185,3 +185,21 @@ class Fusion(BaseModel):
         return (
             f"{self.kind} of {' + '.join(self.branches)}{moved}" if len(self.branches) > 1 else self.branches[0] + moved
         )
+
+
+class Stage(Fusion):
+    """A cheaper combination of an ensemble's cascade, which answers where it is sure; else the next stage is asked."""
+
+    band: tuple[Share, Share] = Field(description="what it says between these two goes on to the next stage")
+
+    @model_validator(mode="after")
+    def _band_holds_the_middle(self) -> Self:
+        low, high = self.band
+        if not low <= 0.5 <= high:
+            raise ValueError(f"band {list(self.band)}: two numbers around 0.5 are needed, where it is least sure")
+        return self
+
+    def is_unsure(self, probability: float) -> bool:
+        """Return whether an answer is worth another look."""
+        low, high = self.band
+        return low < probability < high

@@ -4,7 +4,7 @@ import difflib
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -13,13 +13,13 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from detectors.errors import DetectorConfigError, NoConfig
-from detectors.models.calibration import WORTH_ANSWERING, Fusion, Inside
+from detectors.models.calibration import WORTH_ANSWERING, Fusion, Inside, Stage
 from detectors.models.documents import faults, read_yaml, shown
 from detectors.models.hf_config import FILTERS, MAX_SIDE, Deviation, Mean, allowed
 from detectors.models.labels import INDEX_KEY, LABEL_KEY
 from detectors.models.processors import BILINEAR
 from detectors.photos.view_head import HEAD
-from detectors.photos.views import LETTERBOX, WHOLE, Pool, Views, parse, views_of
+from detectors.photos.views import LETTERBOX, WHOLE, Pool, PooledViews, parse, views_of
 
 VIT, YOLO, THIRD, KERAS = "vit_config", "yolo_weights_path", "googlenet_fusion_path", "use_keras"
 log = logging.getLogger(__name__)
@@ -91,20 +91,6 @@ Crop = Annotated[float | None, BeforeValidator(_crop)]
 Labels = Annotated[list[str] | None, BeforeValidator(_labels)]
 GraphOutput = Literal["logits", "probability"]
 ViewList = Annotated[tuple[str, ...], BeforeValidator(parse)]
-
-
-def unit(mean: Sequence[float], std: Sequence[float]) -> float:
-    """Return what a white pixel counts as where mean and deviation were taken: 1, or 255 if a number is above 1.
-
-    Raises:
-        ValueError: one of them is of 0 to 1, and the other of 0 to 255.
-    """
-    above = [max(values) > 1 for values in (mean, std)]
-    if above[0] and min(std) < 1:
-        raise ValueError("mean is of pixels from 0 to 255, and std of pixels from 0 to 1")
-    if above[1] and 0 < max(mean) <= 1:
-        raise ValueError("mean is of pixels from 0 to 1, and std of pixels from 0 to 255")
-    return 255.0 if any(above) else 1.0
 
 
 def data_files(path: Path) -> list[Path]:
@@ -197,6 +183,9 @@ class DetectorConfig(BaseModel):
     fallbacks: list[Fusion] = Field(
         default_factory=list, description="of an Ensemble: what answers when a branch fails, each with its measurement"
     )
+    stages: list[Stage] = Field(
+        default_factory=list, description="of an Ensemble: cheaper combinations in turn; what is unsure goes on"
+    )
     detector: str = Field("ViT", description="of a branch: ViT or YOLOClassifier")
     config: str | None = Field(None, description="of a branch: a YAML file in place of these keys")
     config_name: str | None = Field(None, description="of the original files; not needed")
@@ -217,7 +206,7 @@ class DetectorConfig(BaseModel):
         return value
 
     @property
-    def pooled_views(self) -> Views | None:
+    def pooled_views(self) -> PooledViews | None:
         """What the model looks at, and how that becomes one answer; None: the whole alone, or what its head learned."""
         return None if self.pool == HEAD else views_of(self.views, self.pool)
 
@@ -301,6 +290,7 @@ def _complete(config: DetectorConfig, path: Path, where: str) -> DetectorConfig:
     branches = {name: _branch(branch, path, f"{where}: branches.{name}") for name, branch in config.branches.items()}
     fusion = config.fusion or Fusion(branches=list(branches))
     _check_fusions(fusion, config.fallbacks, set(branches), where)
+    _check_stages(config, set(branches), where)
     if config.threshold is not None and fusion.threshold != 0.5:
         raise DetectorConfigError(
             f"{where}: threshold={config.threshold}: fusion.threshold={fusion.threshold} is one already: remove either"
@@ -357,11 +347,29 @@ def _check_fusions(fusion: Fusion, fallbacks: list[Fusion], branches: set[str], 
             raise DetectorConfigError(
                 f"{where}: fallbacks.branches={fallback.branches}: some of these are needed: {sorted(branches)}"
             )
-        if not fallback.is_worth_answering:
+        _check_worth("fallback", fallback, where)
+
+
+def _check_stages(config: DetectorConfig, branches: set[str], where: str) -> None:
+    """Refuse a cascade whose stages do not grow, or whose answers were not measured to be better than none."""
+    if config.stages and config.threshold is not None:
+        raise DetectorConfigError(f"{where}: threshold={config.threshold}: each of the stages has one of its own")
+    larger = branches
+    for stage in reversed(config.stages):
+        if not set(stage.branches) < larger:
             raise DetectorConfigError(
-                f"{where}: the fallback {fallback.words} was not measured to be better than no answer: "
-                f"`roadwork-miner fuse` writes `measured`, and an accuracy above {WORTH_ANSWERING} in it is needed"
+                f"{where}: stages.branches={stage.branches}: some of the next stage's are needed: {sorted(larger)}"
             )
+        _check_worth("stage", stage, where)
+        larger = set(stage.branches)
+
+
+def _check_worth(kind: str, fusion: Fusion, where: str) -> None:
+    if not fusion.is_worth_answering:
+        raise DetectorConfigError(
+            f"{where}: the {kind} {fusion.words} was not measured to be better than no answer: "
+            f"`roadwork-miner fuse` writes `measured`, and an accuracy above {WORTH_ANSWERING} in it is needed"
+        )
 
 
 def _anchored(config: DetectorConfig) -> DetectorConfig:

@@ -14,7 +14,7 @@ from detectors.models import MANIFEST_FILE
 from detectors.models.calibration import Calibration, Share
 from detectors.models.documents import faults
 from detectors.models.labels import contradiction, words
-from detectors.photos.views import WHOLE, Views
+from detectors.photos.views import WHOLE, PooledViews
 
 NAME = MANIFEST_FILE
 NO_REFERENCE = "none"  # of an ONNX file of one's own
@@ -293,7 +293,7 @@ class Manifest(_Part):
                 raise ModelError(f"{path} does not match its sum in {NAME}; remove the folder and make it again")
 
 
-def as_served(manifest: Manifest, threshold: float | None, views: Views | None) -> Manifest:
+def as_served(manifest: Manifest, threshold: float | None, views: PooledViews | None) -> Manifest:
     """Return what a manifest says once the YAML file's threshold and views count.
 
     A threshold takes the place of any calibration. What was counted of the answers on either side of 0.5, or in tenths,

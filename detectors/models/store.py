@@ -10,7 +10,7 @@ from detectors.models import MODEL_FILE
 from detectors.models.calibration import Calibration, spread
 from detectors.models.labels import Separation, sorting_of
 from detectors.models.manifest import NAME, ExportFigures, Manifest, ViewFigures, same_branches
-from detectors.photos.views import Views
+from detectors.photos.views import PooledViews
 
 if TYPE_CHECKING:
     import onnx
@@ -28,7 +28,10 @@ def move_into_place(partial: Path, folder: Path) -> None:
 
 
 def store_calibration(
-    folder: Path, calibration: Calibration | None, predictions: list[float] | None = None, views: Views | None = None
+    folder: Path,
+    calibration: Calibration | None,
+    predictions: list[float] | None = None,
+    views: PooledViews | None = None,
 ) -> None:
     """Write a calibration into a folder's manifest, or take the one there out of it.
 
@@ -42,7 +45,7 @@ def store_calibration(
 
 
 def store_spread(
-    folder: Path, probabilities: Sequence[float], labels: Sequence[bool], views: Views | None = None
+    folder: Path, probabilities: Sequence[float], labels: Sequence[bool], views: PooledViews | None = None
 ) -> Separation:
     """Write into a manifest how a model's answers to labelled photos are spread, and how well they sort them."""
     found = sorting_of(labels, probabilities)
@@ -64,7 +67,7 @@ def store_spread(
     return found
 
 
-def _store(folder: Path, views: Views | None, update: Mapping[str, Any]) -> None:
+def _store(folder: Path, views: PooledViews | None, update: Mapping[str, Any]) -> None:
     """Write what was measured into a folder's manifest, beside what was in other views."""
     manifest = Manifest.read(folder)
     if views is not None:

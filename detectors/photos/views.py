@@ -1,4 +1,4 @@
-"""Views of a picture: what a model looks at in turn, and how its answers become one.
+"""PooledViews of a picture: what a model looks at in turn, and how its answers become one.
 
 A model sees a picture at a few hundred pixels, where a cone far away is one of them. In tiles it sees parts of it at
 the camera's own resolution.
@@ -40,7 +40,7 @@ class Cut(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Views:
+class PooledViews:
     """The views of a picture, and how what a model says of each becomes one answer.
 
     Attributes:
@@ -139,9 +139,9 @@ def parse(value: object) -> tuple[str, ...]:
     return tuple(sorted(parts, key=lambda part: (SIMPLE.index(_kind(part)) if part in SIMPLE else len(SIMPLE), part)))
 
 
-def views_of(parts: Sequence[str], pool: Pool | None) -> Views | None:
+def views_of(parts: Sequence[str], pool: Pool | None) -> PooledViews | None:
     """Return views that were parsed; None where they are but the whole, which is what a model sees without any."""
-    return None if tuple(parts) in ((), (WHOLE,)) else Views(tuple(parts), pool or "mean")
+    return None if tuple(parts) in ((), (WHOLE,)) else PooledViews(tuple(parts), pool or "mean")
 
 
 def _part(value: object) -> str:

@@ -23,7 +23,7 @@ from detectors.models.store import move_into_place, package_versions
 from detectors.network import Network
 from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture, many_pictures
-from detectors.photos.views import Views
+from detectors.photos.views import PooledViews
 from detectors.quantize import CALIBRATION, WEIGHTED, Inputs, Recipe, gate
 from detectors.quantize.gate import MAX_FLIPS, interleaved
 from detectors.quantize.recipes import as_it_is
@@ -160,7 +160,7 @@ class PrecisionRequest:
     max_flips: float = MAX_FLIPS
     progress: Steps = NO_STEPS
     threshold: float | None = None
-    views: Views | None = None
+    views: PooledViews | None = None
     merge: MergeRequest | None = None
 
 

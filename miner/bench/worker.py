@@ -155,6 +155,7 @@ def _load(job: BenchJob) -> Predict:
     if job.branch:
         assert config.branches is not None
         config = config.branches[job.branch]
+    config = config.model_copy(update={"stages": []})  # every stage of every picture: an easy one would hide the dear
     name = config.detector if job.branch else job.detector
     models = Path(job.models_dir)
     detector = load_detector(name, config, models, job.backend, options, job.precision, job.branches)

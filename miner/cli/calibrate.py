@@ -67,6 +67,10 @@ def calibrate(
         from_file = data.suffix == ".npz"
         # A file of anybody's may be measured without a model; it is written only where one is named.
         config = None if from_file and (model is None or dry_run) else _target(settings, model, writes=not dry_run)
+        if config is not None and config.stages:
+            raise ConfigurationError(
+                f"{config.path.name} has stages with their own thresholds: `fuse --stages` fits them"
+            )
         labels, said, groups = _from_file(data, branch) if from_file else _from_photos(settings, config, data)
         calibration, gain = find(labels, said, folds, seed, groups)
         writes = gain.low > 0 and not dry_run and config is not None

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from detectors.base import Way
+from detectors.base import Way, side_by_side
 from detectors.console import bar_on
 from detectors.load import PreparedModel
 from detectors.machine import allowed_cores, read_headroom
@@ -146,6 +146,8 @@ def _measure_ensemble(
     backend, precision = next(iter(uniform), (template.backend, template.precision))
     baseline = replace(template, backend=backend, precision=precision) if uniform else None
     more = tuning.ensemble_ways(template, baseline, chosen)
+    if model.config.stages:  # which run one after the other
+        more = [job for job in more if not side_by_side(job.branches or {})]
     second, later = tuning.measure(more, environment, began + seconds, progress)
     if not second:
         raise CouldNotStart("; ".join([*faults, *later, "more --seconds may help"]))

@@ -16,7 +16,7 @@ from pathlib import Path
 import uvloop
 from PIL import Image
 
-from detectors.base import Detector, Judgement, Prediction
+from detectors.base import Budget, Detector, Judgement, Prediction
 from miner.axon.app import Axon
 from miner.axon.body import Limits
 from miner.axon.caller import Rules
@@ -35,10 +35,10 @@ class _AtOnce(Detector):
     def __init__(self) -> None:
         """Nothing to load."""
 
-    def judge(self, picture: Image.Image, deadline: float | None = None) -> Judgement:
+    def judge(self, picture: Image.Image, deadline: float | None = None, budget: Budget | None = None) -> Judgement:
         return Judgement(0.5, 0.0, 0.0)
 
-    def predict(self, data: bytes, deadline: float | None = None) -> Prediction:
+    def predict(self, data: bytes, deadline: float | None = None, budget: Budget | None = None) -> Prediction:
         return Prediction(0.5, 0.0, 0.0, 0.0)
 
 

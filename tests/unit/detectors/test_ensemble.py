@@ -7,10 +7,10 @@ import time
 import pytest
 from PIL import Image
 
-from detectors.base import Detector, Judgement, RunOptions
+from detectors.base import Budget, Detector, Judgement, RunOptions
 from detectors.ensemble import Ensemble
 from detectors.errors import EngineError, ImageError, InferenceError, ModelError, OutOfTime
-from detectors.models.calibration import CrossValidation, Fusion
+from detectors.models.calibration import CrossValidation, Fusion, Stage
 from detectors.models.manifest import Manifest, Output, Parity, Source
 from detectors.photos.synthetic import known_picture
 
@@ -36,7 +36,7 @@ class Branch(Detector):
         super().__init__(MANIFEST, RunOptions(), "onnx")
         self.said, self.seconds, self.asked = said, seconds, 0
 
-    def judge(self, picture: Image.Image, deadline: float | None = None) -> Judgement:
+    def judge(self, picture: Image.Image, deadline: float | None = None, budget: Budget | None = None) -> Judgement:
         self.asked += 1
         time.sleep(self.seconds)
         if isinstance(self.said, Exception):
@@ -62,9 +62,9 @@ def test_the_picture_is_decoded_once_for_all(monkeypatch: pytest.MonkeyPatch) ->
     seen: list[int] = []
 
     class Watching(Branch):
-        def judge(self, picture: Image.Image, deadline: float | None = None) -> Judgement:
+        def judge(self, picture: Image.Image, deadline: float | None = None, budget: Budget | None = None) -> Judgement:
             seen.append(id(picture))
-            return super().judge(picture, deadline)
+            return super().judge(picture, deadline, budget)
 
     prediction = ensemble(a=Watching(0.9), b=Watching(0.5)).predict(known_picture())
     assert prediction.probability == pytest.approx(0.7)
@@ -141,3 +141,80 @@ def test_a_fallback_proves_itself_by_answering_and_all_branches_by_answering_rig
     b.said = 0.9
     with pytest.raises(ModelError, match=r"answers 0\.7000 .* not 0\.5000"):
         both.prove()
+
+
+def cascade(band: tuple[float, float] = (0.2, 0.9), **branches: Branch) -> Ensemble:
+    """Return one that asks its first branch, and all of them where that is unsure."""
+    first = Stage(branches=["a"], threshold=0.4, band=band, measured=MEASURED)
+    return Ensemble(MANIFEST, branches, Fusion(branches=list(branches)), (), RunOptions(), None, (first,))
+
+
+@pytest.mark.parametrize(("said", "asked"), [(0.05, 0), (0.95, 0), (0.4, 1), (0.3, 1)])
+def test_a_sure_stage_answers_and_an_unsure_one_goes_on(said: float, asked: int) -> None:
+    a, b = Branch(said), Branch(0.9)
+    judgement = cascade(a=a, b=b).judge(PICTURE)
+    assert (a.asked, b.asked, len(judgement.stages)) == (1, asked, 1 + asked)
+    assert (judgement.probability > 0.5) is (said > 0.9 or asked == 1)
+    if asked:
+        assert judgement.probability == pytest.approx((said + 0.9) / 2)
+
+
+def test_an_unsure_answer_is_given_where_the_budget_ends() -> None:
+    a, b = Branch(0.4), Branch(0.9)
+    asked: list[int] = []
+
+    def no(stage: int) -> bool:
+        asked.append(stage)
+        return False
+
+    judgement = cascade(a=a, b=b).judge(PICTURE, budget=no)
+    assert (judgement.probability, b.asked, asked) == (pytest.approx(0.5), 0, [1])  # by the stage's own threshold
+
+
+def test_a_sure_answer_asks_for_no_budget() -> None:
+    def never(stage: int) -> bool:
+        raise AssertionError(stage)
+
+    assert cascade(a=Branch(0.99), b=Branch(0.9)).predict(known_picture(), budget=never).probability > 0.5
+
+
+@pytest.mark.parametrize("error", [InferenceError("no"), EngineError("away"), ImageError("too long")])
+def test_a_stage_has_answered_where_the_next_one_fails(error: Exception) -> None:
+    judgement = cascade(a=Branch(0.3), b=Branch(error)).judge(PICTURE)
+    assert judgement.probability < 0.5
+    assert len(judgement.stages) == 1
+    with pytest.raises(type(error)):
+        cascade(a=Branch(error), b=Branch(0.9)).judge(PICTURE)
+
+
+def test_a_stage_whose_turn_comes_after_the_deadline_is_not_begun() -> None:
+    late = Branch(0.9)
+    judgement = cascade(a=Branch(0.4, seconds=0.05), b=late).judge(PICTURE, time.monotonic() + 0.01)
+    assert (late.asked, len(judgement.stages)) == (0, 1)
+
+
+def test_a_cascade_proves_all_its_branches_and_knows_the_pace_of_each_stage() -> None:
+    a, b = Branch(0.5, seconds=0.002), Branch(0.5, seconds=0.004)
+    both = cascade((0.5, 0.5), a=a, b=b)  # however sure the first is
+    assert both.stages == ("a", "a + b")
+    assert both.verify() == pytest.approx(sum(both.paces))
+    assert len(both.paces) == 2
+    assert both.known(PICTURE) == pytest.approx(0.5)
+    b.said = 0.2
+    with pytest.raises(ModelError, match=r"answers 0\.3500"):
+        both.prove()
+    plain = ensemble(a=Branch(0.5), b=Branch(0.5))
+    assert plain.verify() == plain.paces[0]
+
+
+def test_the_decoding_counts_into_the_first_stage() -> None:
+    prediction = cascade(a=Branch(0.4, seconds=0.002), b=Branch(0.9)).predict(known_picture())
+    assert len(prediction.stages) == 2
+    assert prediction.stages[0] >= prediction.decode + 0.002
+    assert len(ensemble(a=Branch(0.4)).predict(known_picture()).stages) == 1
+
+
+@pytest.mark.parametrize("band", [(0.6, 0.9), (0.1, 0.4), (-0.1, 0.6), (0.5, 1.1)])
+def test_a_band_holds_the_middle(band: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="band"):
+        Stage(branches=["a"], band=band)

@@ -138,6 +138,13 @@ def test_keys_beside_another_file_win_over_those_in_it(tmp_path: Path) -> None:
         (PAIR + "fallbacks: [{branches: [one, two]}]", "some of these"),
         (PAIR + "fallbacks: [{branches: [one]}]", "not measured"),
         (PAIR + "fallbacks: [{branches: [one], " + MEASURED % 0.7 + "}]", "above 0.75"),
+        (PAIR + "stages: [{branches: [one, two], band: [0.1, 0.9]}]", "are needed"),
+        (PAIR + "stages: [{branches: [three], band: [0.1, 0.9]}]", "are needed"),
+        (PAIR + "stages: [{branches: [one], band: [0.1, 0.9]}]", "not measured"),
+        (PAIR + "stages: [{branches: [one], band: [0.1, 0.9], " + MEASURED % 0.7 + "}]", "above 0.75"),
+        (PAIR + "stages: [{branches: [one], " + MEASURED % 0.8 + "}]", "band"),
+        (PAIR + "stages: [{branches: [one], band: [0.6, 0.9], " + MEASURED % 0.8 + "}]", "around 0.5"),
+        (PAIR + "threshold: 0.4\nstages: [{branches: [one], band: [0, 1], " + MEASURED % 0.8 + "}]", "of its own"),
     ],
 )
 def test_a_wrong_ensemble_is_a_fault_in_one_line(tmp_path: Path, text: str, fault: str) -> None:
@@ -145,6 +152,11 @@ def test_a_wrong_ensemble_is_a_fault_in_one_line(tmp_path: Path, text: str, faul
         read_config(write(tmp_path, text))
     assert fault in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_measured_stage_is_taken(tmp_path: Path) -> None:
+    config = read_config(write(tmp_path, PAIR + "stages: [{branches: [one], band: [0, 1], " + MEASURED % 0.8 + "}]"))
+    assert [(stage.words, stage.is_unsure(0.001)) for stage in config.stages] == [("one", True)]
 
 
 def test_a_measured_fallback_is_taken(tmp_path: Path) -> None:
