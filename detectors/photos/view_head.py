@@ -36,7 +36,7 @@ class ViewHead:
     @property
     def width(self) -> int:
         """How many features a view has."""
-        return self.weight.shape[1] // pools(self.views)
+        return int(self.weight.shape[1]) // pools(self.views)
 
     def __call__(self, features: Sequence[Array]) -> Array:
         """Return the logits, shape (1, classes), of each view's features, shape (1, width).
