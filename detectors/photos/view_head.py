@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from detectors.errors import DetectorConfigError, InferenceError, ModelFileError
 from detectors.photos.views import Array, Pool, PooledViews, parse, views_of
@@ -25,7 +24,7 @@ class ViewHead:
 
     Attributes:
         views: of a picture, in the order in which their features come.
-        weight: shape (classes, pooled features).
+        weight: shape (classes, features of a view).
         bias: shape (classes,).
     """
 
@@ -36,7 +35,7 @@ class ViewHead:
     @property
     def width(self) -> int:
         """How many features a view has."""
-        return int(self.weight.shape[1]) // pools(self.views)
+        return int(self.weight.shape[1])
 
     def __call__(self, features: Sequence[Array]) -> Array:
         """Return the logits, shape (1, classes), of each view's features, shape (1, width).
@@ -47,13 +46,8 @@ class ViewHead:
         for one in features:
             if one.shape != (1, self.width):
                 raise InferenceError(f"the model's features have shape {one.shape}, not (1, {self.width})")
-        pooled = pool(np.concatenate(features), self.views)
+        pooled = pool(np.concatenate(features))
         return np.asarray((self.weight @ pooled + self.bias)[None], dtype=np.float32)
-
-    def folded(self) -> tuple[Array, Array]:
-        """Return weight and bias of the layer that answers alike where every view shows the same."""
-        parts = self.weight.reshape(len(self.weight), pools(self.views), self.width)
-        return parts.sum(axis=1), self.bias
 
     def write(self, folder: Path) -> None:
         """Write it beside the weights."""
@@ -80,13 +74,13 @@ class ViewHead:
             views is not None
             and weight.ndim == 2
             and bias.shape == weight.shape[:1]
-            and 0 < weight.shape[1] == weight.shape[1] // pools(views) * pools(views)
+            and weight.shape[1] > 0
             and bool(np.isfinite(weight).all() and np.isfinite(bias).all())
         )
         if views is None or not is_sound:
             raise ModelFileError(
-                f"{path}: weight has the shape {weight.shape} and bias {bias.shape} for the views {values['views']}: "
-                "finite numbers are needed, a row and a bias for each class"
+                f"{path}: views={values['views']}, weight of shape {weight.shape}, bias of shape {bias.shape}: "
+                "several views and finite numbers are needed, a row and a bias for each class"
             )
         return cls(views, weight, bias)
 
@@ -103,23 +97,12 @@ def head_views(value: object) -> PooledViews:
     return views
 
 
-def pools(views: PooledViews) -> int:
-    """Return how many times the features of a view the pooled ones are."""
-    return sum(1 if count == 1 else 2 for count in views.counts)
+def pool(features: Array) -> Array:
+    """Return what the head looks at of the views' features, shape (views, width): the largest of each.
 
-
-def pool(features: Array, views: PooledViews) -> NDArray[np.float32]:
-    """Return what the head looks at: of each part of the views its features, of tiles their mean and their largest.
-
-    Args:
-        features: of each view, shape (views, width).
-        views: what they are of.
+    A far cone is in one view: their mean, or the whole's own features beside the largest, found fewer of such.
     """
-    found, place = list[Array](), 0
-    for count in views.counts:
-        part, place = features[place : place + count], place + count
-        found += [part[0]] if count == 1 else [part.mean(axis=0), part.max(axis=0)]
-    return np.concatenate(found).astype(np.float32)
+    return np.asarray(features.max(axis=0), dtype=np.float32)
 
 
 def check_views(learned: str, parts: Sequence[str], wanted: Pool | None, where: str) -> None:

@@ -63,12 +63,7 @@ class PooledViews:
     @property
     def count(self) -> int:
         """How often the graph runs for a picture."""
-        return sum(self.counts)
-
-    @property
-    def counts(self) -> list[int]:
-        """How many views each part is."""
-        return [rows * columns for rows, columns in map(_grid, self.parts)]
+        return sum(rows * columns for rows, columns in map(_grid, self.parts))
 
     def cuts(self, size: tuple[int, int]) -> list[Cut]:
         """Return the views of a picture of this (width, height), in turn.

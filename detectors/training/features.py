@@ -21,7 +21,7 @@ from detectors.errors import DetectorConfigError
 from detectors.files import write_safely
 from detectors.network import ViT
 from detectors.photos.labelled import Photo
-from detectors.photos.view_head import pool, pools
+from detectors.photos.view_head import pool
 from detectors.photos.views import PooledViews
 from detectors.preprocess import Preprocessing
 from detectors.training import hf_model
@@ -165,11 +165,6 @@ class ViewPixels:
         photos = list(self._by_digest.values())
         return ViewPixels(photos, self.rows[done:], self._views, self._preprocessing, self.served)
 
-    @property
-    def pools(self) -> int:
-        """How many times the features of a picture a row has."""
-        return 1 if self.served is None else pools(self.served)
-
     def shape(self, picture: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of what there is of a photo, by that of one picture."""
         return picture if self.served is None else (self.served.count, *picture)
@@ -179,7 +174,7 @@ class ViewPixels:
         if self.served is None:
             return features
         each = features.reshape(-1, self.served.count, features.shape[1])
-        return np.stack([pool(one, self.served) for one in each])
+        return np.stack([pool(one) for one in each])
 
 
 class CutNetwork(nn.Module):  # type: ignore[misc]

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from detectors.photos.view_head import ViewHead
-from detectors.photos.views import PooledViews
 from detectors.preprocess import Preprocessing
 from detectors.training import hf_model
 from detectors.training.config import TrainConfig
@@ -67,8 +66,8 @@ class TrainingMethod(ABC):
         """Return what is saved: the network, or the model with what was learnt in it."""
         return network
 
-    def head(self, network: nn.Module, config: TrainConfig) -> ViewHead | None:
-        """Return what is saved beside it: a head on several views, if one was learnt."""
+    def head(self, model: nn.Module, config: TrainConfig) -> ViewHead | None:
+        """Return what is saved beside the finished model: a head on several views, if one was learnt."""
         return None
 
 
@@ -136,15 +135,17 @@ class HeadMethod(TrainingMethod):
         return network, examples, chosen
 
     def finish(self, network: nn.Module, model: nn.Module) -> nn.Module:
-        """Put the layer into the model; of a head on several views, the one that answers alike where all are one."""
+        """Put the layer into the model."""
         assert isinstance(network, FeatureHead)
         network.fold_into(hf_model.head_of(model))
         return model
 
-    def head(self, network: nn.Module, config: TrainConfig) -> ViewHead | None:
+    def head(self, model: nn.Module, config: TrainConfig) -> ViewHead | None:
         """Return the layer, if it has learnt from several views."""
-        assert isinstance(network, FeatureHead)
-        return None if config.head_views is None else network.view_head(config.head_views)
+        if config.head_views is None:
+            return None
+        layer = hf_model.head_of(model)
+        return ViewHead(config.head_views, layer.weight.detach().numpy(), layer.bias.detach().numpy())
 
 
 class FeatureHead(nn.Module):  # type: ignore[misc]
@@ -165,18 +166,7 @@ class FeatureHead(nn.Module):  # type: ignore[misc]
         return logits
 
     def fold_into(self, layer: nn.Linear) -> None:
-        """Write the layer that gives the same logits from the features as they come, those of each view in turn."""
+        """Write the layer that gives the same logits from the features as they come."""
         with torch.no_grad():
-            weight, bias = self._plain()
-            layer.weight.copy_(weight.reshape(len(weight), -1, layer.in_features).sum(1))
-            layer.bias.copy_(bias)
-
-    def view_head(self, views: PooledViews) -> ViewHead:
-        """Return it as it serves, on the pooled features of these views."""
-        with torch.no_grad():
-            weight, bias = self._plain()
-        return ViewHead(views, weight.numpy(), bias.numpy())
-
-    def _plain(self) -> tuple[Tensor, Tensor]:
-        weight = self.linear.weight / self.spread
-        return weight, self.linear.bias - weight @ self.mean
+            layer.weight.copy_(self.linear.weight / self.spread)
+            layer.bias.copy_(self.linear.bias - layer.weight @ self.mean)

@@ -335,7 +335,7 @@ def choose_for_features(
         f"{workers} loader processes"
     )
     total = len(wanted) * _each(seconds, loading, workers)
-    peak = _peak() + 2 * FLOAT * head_of(network).in_features * wanted.pools * len(wanted)  # in the cache, and in order
+    peak = _peak() + 2 * FLOAT * head_of(network).in_features * len(wanted)  # in the cache, and in order
     screen.say(f"estimate: at most {duration(total)} for {len(wanted)} features, about {peak / GB:.1f} GB")
     return micro_batch, workers
 

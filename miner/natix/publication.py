@@ -307,8 +307,8 @@ def readme(model: OwnModel, card: NatixCard, license_: str | None) -> str:
     )
     views = (
         f"\nIts head judges several views of each picture together: {model.head}. `{HEAD_FILE}` holds it, and "
-        "roadwork-miner serves it (`hf_repo`). transformers alone looks at the whole picture, with the same head as "
-        "if each view showed that; the figures are not those answers'.\n"
+        "roadwork-miner serves it (`hf_repo`). transformers shows the same layer the whole picture alone, and answers "
+        "otherwise: the figures are not for that.\n"
         if model.head
         else ""
     )

@@ -162,6 +162,6 @@ def test_a_head_of_another_width_is_refused(trained: Path, tmp_path: Path) -> No
     folder = Path(shutil.copytree(trained / "model", tmp_path / "model"))
     head = ViewHead.read(folder)
     assert head is not None
-    replace(head, weight=head.weight[:, :24]).write(folder)
+    replace(head, weight=head.weight[:, :8]).write(folder)
     with pytest.raises(ModelError, match="8 features"):
         prepare("ViT", DetectorConfig(hf_repo=str(folder), path=tmp_path / "x.yaml"), tmp_path / "models")

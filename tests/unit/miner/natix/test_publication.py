@@ -23,7 +23,7 @@ FIGURES = {
     "test": {"photos": 78, "accuracy": {"value": 0.97, "low": 0.9, "high": 0.99}, "mcc": 0.94, "auc": 0.99,
              "brier": 0.03, "reward": {"value": 0.8, "low": 0.6, "high": 0.9}},
 }  # fmt: skip
-HEAD = ViewHead(head_views("whole,tiles:1x2"), np.ones((2, 12), np.float32), np.zeros(2, np.float32))
+HEAD = ViewHead(head_views("whole,tiles:1x2"), np.ones((2, 4), np.float32), np.zeros(2, np.float32))
 PIECES = {"config.json", "preprocessor_config.json", "model.safetensors"}
 Deed = Callable[[Path], object]
 
