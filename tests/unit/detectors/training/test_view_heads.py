@@ -16,6 +16,7 @@ import torch
 from detectors.backends.torch import load_model
 from detectors.base import RunOptions
 from detectors.errors import DetectorConfigError, ModelError
+from detectors.export.serving_repos import write_layout
 from detectors.load import load_detector
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig, read_config
@@ -24,7 +25,9 @@ from detectors.network import ViT
 from detectors.photos.image import decode
 from detectors.photos.view_head import HEAD_FILE, ViewHead
 from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest, make_faster
+from detectors.quantize.token_axes import read_tokens
 from detectors.registry import DEFAULT
+from detectors.remote.server import OpenInference
 from detectors.training import hf_model
 from detectors.training.config import TrainConfig
 from detectors.training.run import run
@@ -48,7 +51,7 @@ def imports_are_not_garbage() -> Iterator[None]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("views")
     fill(folder / "photos", 8)
-    make_vit(folder / "tiny-vit", hidden_size=16, num_hidden_layers=1)
+    make_vit(folder / "tiny-vit", hidden_size=16, num_hidden_layers=2)
     return folder
 
 
@@ -136,6 +139,20 @@ def test_the_weights_with_their_head_are_exported_anew_elsewhere(trained: Path, 
         prepare("ViT", source.model_copy(update={"letterbox": True}), folder / "anew")
     with pytest.raises(ModelError, match="torch"):
         load_detector("ViT", source, folder / "anew", "torch", RunOptions())
+
+
+def test_a_machine_that_gives_scores_alone_does_not_serve_it(trained: Path, tmp_path: Path) -> None:
+    detector = load_detector("ViT", read_config(str(trained / "detector.yaml")), trained, DEFAULT, RunOptions())
+    assert isinstance(detector, ViT)
+    for serve in (lambda: OpenInference(detector), lambda: write_layout("ovms", trained / "served", tmp_path, 1)):
+        with pytest.raises(ModelError, match="tiles 1x2"):
+            serve()
+    detector.close()
+
+
+def test_tokens_are_found_in_a_graph_without_its_last_layer(trained: Path) -> None:
+    tokens = read_tokens(trained / "served" / MODEL_FILE)
+    assert len(tokens.merging) == 1
 
 
 @pytest.mark.parametrize("views", ["views: [whole, {tiles: 2x2}]\npool: head\n", "views: [whole, {tiles: 1x2}]\n"])
