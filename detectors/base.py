@@ -229,7 +229,7 @@ class Detector(ABC):
     @property
     def view_words(self) -> str:
         """The views of a picture that are judged, and their pool; nothing: the whole alone."""
-        return self.manifest.seen or self.manifest.head
+        return self.manifest.view_words
 
     @property
     def runs_on(self) -> str:

@@ -63,11 +63,6 @@ class Ensemble(Detector):
         return "+".join(dict.fromkeys(branch.precision_words for branch in self.branches.values()))
 
     @property
-    def view_words(self) -> str:
-        """The views that each branch judges; nothing: all of them the whole picture alone."""
-        return "; ".join(f"{name}: {branch.view_words}" for name, branch in self.branches.items() if branch.view_words)
-
-    @property
     def runs_on(self) -> str:
         """Precision and backend of each branch where they differ, or run side by side."""
         return super().runs_on if is_plain(self.ways) else ways_in_words(self.ways)

@@ -223,7 +223,26 @@ class Network(Detector):
         return Judgement(probability, preprocessed - started, time.perf_counter() - preprocessed)
 
     def _judge_views(self, views: PooledViews, picture: Image.Image, deadline: float | None) -> Judgement:
-        """Do so for each view in turn, as far as there is time for all, and make one answer of what they give."""
+        """Do so for each view in turn, and make one answer of what the graph gives for them."""
+        rows, preprocess, infer = self._rows(views, picture, deadline)
+        if self.head is not None:
+            return Judgement(self.probability(self.head(rows)), preprocess, infer)
+        return Judgement(views.pooled([self.probability(scores) for scores in rows]), preprocess, infer)
+
+    def said_of(
+        self, views: PooledViews, picture: Image.Image, deadline: float | None = None
+    ) -> tuple[list[float], float, float]:
+        """Return what the model says of each view, and the seconds of preprocessing and runs; raises as `judge` does."""
+        rows, preprocess, infer = self._rows(views, picture, deadline)
+        return [self.probability(scores) for scores in rows], preprocess, infer
+
+    def _rows(
+        self, views: PooledViews, picture: Image.Image, deadline: float | None
+    ) -> tuple[list[NDArray[np.float32]], float, float]:
+        """Run the graph on each view.
+
+        One that would begin behind the deadline is not begun: the answer to a part of the views is another one.
+        """
         rows, preprocess, infer = list[NDArray[np.float32]](), 0.0, 0.0
         started = time.perf_counter()
         for array in views.arrays(picture, self.preprocessing, self.preprocessing.boxed):
@@ -234,9 +253,7 @@ class Network(Detector):
                 rows.append(self.backend.run(array, deadline))
             preprocess, infer = preprocess + preprocessed - started, infer + time.perf_counter() - preprocessed
             started = time.perf_counter()
-        if self.head is not None:
-            return Judgement(self.probability(self.head(rows)), preprocess, infer)
-        return Judgement(views.pooled([self.probability(scores) for scores in rows]), preprocess, infer)
+        return rows, preprocess, infer
 
     def example(self, picture: Image.Image, number: int) -> NDArray[np.float32]:
         """Return an input of the graph to calibrate it on: the whole picture, or the head's views in turn by number."""

@@ -235,6 +235,12 @@ class Manifest(_Part):
         return self.calibration.threshold if self.calibration is not None else self.threshold
 
     @property
+    def view_words(self) -> str:
+        """The views of a picture that are judged, of an ensemble by branch; nothing: the whole alone."""
+        branches = (self.branches or {}).items()
+        return "; ".join(f"{name}: {one.views}" for name, one in branches if one.views) or self.seen or self.head
+
+    @property
     def judged_doubt(self) -> str:
         """What the labelled photos of its export say against the class that counts, or nothing."""
         judged = self.judged
@@ -339,7 +345,7 @@ def branch_model(manifest: Manifest) -> BranchModel:
     sums = hashlib.sha256(json.dumps(sorted(manifest.files.items())).encode()).hexdigest()
     return BranchModel(
         detector=manifest.detector, name=manifest.name, revision=manifest.revision, sums=sums,
-        index=manifest.output.index, views=manifest.seen,
+        index=manifest.output.index, views=manifest.seen or manifest.head,
     )  # fmt: skip
 
 

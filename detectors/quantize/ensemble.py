@@ -149,7 +149,8 @@ def _dense_variant(model: PreparedModel, name: str, precision: str, order: Preci
     is_same = all(key in said and said[key].model.is_same(one) for key, one in models.items())
     if judged is None or not is_same or not known.is_of(sum_of(photos.data), photos.labels):
         return None
-    is_admitted = judged.flips <= order.max_flips and not manifest.gate_doubt and judged.threshold is not None
+    now, then = branch.manifest, (judged.threshold, judged.views)
+    is_admitted = judged.flips <= order.max_flips and then == (now.decides_at, now.seen)
     return folder if is_admitted and not is_outdated(manifest, folder) else None
 
 

@@ -16,6 +16,7 @@ from detectors.models.calibration import Calibration, spread
 from detectors.models.config import SHIPPED, DetectorConfig
 from detectors.models.sources import model_folder
 from detectors.models.store import store_calibration
+from detectors.photos.views import WHOLE, views_of
 from miner.cli.common import EnvFile, Json, Set, load_settings
 from miner.cli.training import (
     find_models,
@@ -71,7 +72,7 @@ def calibrate(
             raise ConfigurationError(
                 f"{config.path.name} has stages with their own thresholds: `fuse --stages` fits them"
             )
-        labels, said, groups = _from_file(data, branch) if from_file else _from_photos(settings, config, data)
+        labels, said, groups = _from_file(data, branch, config) if from_file else _from_photos(settings, config, data)
         calibration, gain = find(labels, said, folds, seed, groups)
         writes = gain.low > 0 and not dry_run and config is not None
         if writes and config is not None:
@@ -97,7 +98,7 @@ def _target(settings: Settings, model: str | None, *, writes: bool) -> DetectorC
     return config
 
 
-def _from_file(path: Path, branch: str | None) -> "tuple[Flags, Floats, Groups | None]":
+def _from_file(path: Path, branch: str | None, config: DetectorConfig | None) -> "tuple[Flags, Floats, Groups | None]":
 
     found = BranchFile.read(path)
     if branch is None and len(found.branches) == 1:
@@ -105,6 +106,12 @@ def _from_file(path: Path, branch: str | None) -> "tuple[Flags, Floats, Groups |
     if branch is None or branch not in found.branches:
         given = f"--branch={branch}" if branch is not None else "--branch is needed"
         raise ConfigurationError(f"{given}: {path.name} has {', '.join(found.branches)}")
+    if config is not None and (source := found.sources.get(branch)) is not None:
+        asked, own = (views_of(one.get("views", ()), one.get("pool")) for one in (source, config.model_dump()))
+        if asked != own:
+            raise ConfigurationError(
+                f"--branch={branch}: it was asked in {asked or WHOLE}, and {config.path.name} serves {own or WHOLE}"
+            )
     return found.labels, found.branches[branch], found.groups
 
 
@@ -126,10 +133,12 @@ def _store(
 
     folder = model_folder(config, settings.models_dir)
     try:
-        store_calibration(folder, calibration, shares)
+        store_calibration(folder, calibration, shares, config.pooled_views)
     except OSError as error:
         raise ConfigurationError(f"{folder} can't be written: {error.strerror or error}") from error
-    print(f"{folder}: {'calibrated' if calibration is not None else 'no calibration any more'}", file=sys.stderr)
+    views = f" in {config.pooled_views}" if config.pooled_views is not None else ""
+    done = "calibrated" if calibration is not None else "no calibration any more"
+    print(f"{folder}: {done}{views}", file=sys.stderr)
     if calibration is not None and config.threshold is not None:
         print(f"{config.path.name} has threshold: {config.threshold}, which goes before it: remove it", file=sys.stderr)
     if calibration is not None and any(folder.parent.glob(f"{folder.name}.*-*")):

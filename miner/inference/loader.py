@@ -260,6 +260,7 @@ def seconds_allowed(settings: Settings) -> float:
 
 
 def in_words(detector: Detector) -> str:
-    """Return the detector's name, revision, backend and precision, and which class counts."""
+    """Return the detector's name, revision, backend and precision, the views it judges, and which class counts."""
     model = detector.manifest
-    return f"{model.detector} {model.name}@{model.revision[:12]} ({detector.runs_on}), roadwork = {detector.roadwork}"
+    runs = "; ".join(filter(None, (detector.runs_on, detector.view_words)))
+    return f"{model.detector} {model.name}@{model.revision[:12]} ({runs}), roadwork = {detector.roadwork}"

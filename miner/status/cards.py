@@ -119,6 +119,7 @@ def _model(model: Model) -> Card:
         Row("revision", model.revision[:14], is_code=True),
         Row("runs on", model.runs_on or f"{model.backend}, {model.precision}"),
         Row("threads", str(model.threads)),
+        *([Row("views", model.views)] if model.views else []),
         *([Row("threshold", f"{model.threshold:.3g}")] if model.threshold != 0.5 else []),
         Row("hash", model.hash, is_code=True),
     ]

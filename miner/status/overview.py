@@ -52,6 +52,7 @@ class Model(_Part):
     threads: int
     hash: str
     roadwork: str = ""  # the class that counts; older miners don't say
+    views: str = ""  # of each picture that are judged, by branch; nothing: the whole
     threshold: float = 0.5  # of what the model itself says, by the YAML file or a calibration; it becomes 0.5
     reward: float | None = None  # mean of a round answered in time, as measured on labelled photos; None: it was not
     reward_photos: int = 0  # on how many
@@ -214,6 +215,7 @@ def model_view(service: Service) -> Model:
         threads=detector.options.threads,
         hash=graph_hash(model),
         roadwork=detector.roadwork,
+        views=detector.view_words,
         threshold=moved.threshold if moved is not None else 0.5,
         reward=reward.value if reward is not None else None,
         reward_photos=reward.photos if reward is not None else 0,
