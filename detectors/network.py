@@ -232,7 +232,7 @@ class Network(Detector):
     def said_of(
         self, views: PooledViews, picture: Image.Image, deadline: float | None = None
     ) -> tuple[list[float], float, float]:
-        """Return what the model says of each view, and the seconds of preprocessing and runs; raises as `judge` does."""
+        """Return what the model says of each view, the seconds of preprocessing and of runs; raises as `judge` does."""
         rows, preprocess, infer = self._rows(views, picture, deadline)
         return [self.probability(scores) for scores in rows], preprocess, infer
 

@@ -59,7 +59,6 @@ class ModelDescription:
     multiply_adds: int
     made_with: dict[str, str]
     serves: str
-    views: str = ""  # of a picture, where it judges more than the whole
     branch: str = ""
     views: str = ""  # of each picture that are judged; nothing: the whole
     parts: list[PartView] = field(default_factory=list)
@@ -108,7 +107,6 @@ def _facts(model: PreparedModel, branch: str, serves: str, outdated: str = "") -
     parts, graph = list(_parts(model)), model.folder / MODEL_FILE
     return ModelDescription(
         name=manifest.name, revision=manifest.revision, detector=manifest.detector, branch=branch, serves=serves,
-        views=manifest.seen or manifest.head,
         architecture=architecture(model.folder), source=manifest.source.origin,
         source_revision=manifest.source.revision, labels=manifest.output.labels,
         roadwork=model.roadwork, doubts=[doubt for doubt in doubts if doubt],
@@ -186,8 +184,6 @@ def _rows(view: ModelDescription) -> Iterator[tuple[str, str]]:
         f"{view.threshold:.3f}, temperature {view.temperature:.2f}"
         + (f": {view.calibration}" if view.calibration else ", not calibrated"),
     )
-    if view.views:
-        yield "views", view.views
     yield "export", view.parity
     if view.serves:
         yield "is served as", view.serves
