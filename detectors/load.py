@@ -28,6 +28,7 @@ from detectors.models.manifest import (
     variant_as_served,
 )
 from detectors.models.sources import find_original, model_folder, variant_folder
+from detectors.photos.view_head import check_views
 from detectors.registry import BACKENDS, DEFAULT, FUSED, VARIANTS, backend_class, detector_class, network_class
 
 if TYPE_CHECKING:
@@ -70,13 +71,8 @@ class PreparedModel:
             DetectorConfigError: its views are to be pooled in a way that it can't.
         """
         folder = model_folder(config, models_dir)
-        views = config.pooled_views
-        manifest = as_served(Manifest.read(folder), config.threshold, views)
-        if views is not None and views.pool == "head":
-            raise DetectorConfigError(
-                f"{config.path.name}: pool=head: {manifest.name} has no learned head: `roadwork-miner train --views` "
-                "makes one; mean and max pool what any model says"
-            )
+        manifest = as_served(Manifest.read(folder), config.threshold, config.pooled_views)
+        check_views(manifest.head, config.views, config.pool, config.path.name)
         variants = {}
         for precision, backend in wanted:
             with suppress(NotPrepared):
@@ -286,6 +282,11 @@ def _load(
     if graph is not None:
         return graph.viewed(manifest, views)
     original = None
+    if manifest.head and (BACKENDS[backend].original or options.engine is not None):
+        raise ModelError(
+            f"the {backend} backend can't serve {manifest.name}, whose head was learned on {manifest.head}: onnx and "
+            "openvino can"
+        )
     if BACKENDS[backend].original:
         if config.model_folder is not None or config.onnx_path is not None:
             raise ModelError(

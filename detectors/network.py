@@ -25,6 +25,7 @@ from detectors.models.labels import refuse_constant
 from detectors.models.manifest import Manifest
 from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture
+from detectors.photos.view_head import ViewHead
 from detectors.photos.views import PooledViews
 from detectors.preprocess import Preprocessing, from_processor_config
 
@@ -178,6 +179,7 @@ class Network(Detector):
         self.preprocessing = self.read_preprocessing(files.folder)
         self.backend = backend(files, self.preprocessing.shape, options)
         self.mapped = MappedFiles([folder for folder in (files.folder, files.original) if folder is not None])
+        self.head = ViewHead.read(files.folder) if files.manifest.head else None
         self.elsewhere = self.backend if isinstance(self.backend, RemoteRuntime) else None
         if self.elsewhere is not None:
             array = self.preprocessing(decode(known_picture()))
@@ -209,8 +211,9 @@ class Network(Detector):
 
     def judge(self, picture: Image.Image, deadline: float | None = None, budget: Budget | None = None) -> Judgement:
         """Preprocess, run, and read the roadwork output."""
-        if self.views is not None:
-            return self._judge_views(self.views, picture, deadline)
+        views = self.views or (self.head.views if self.head is not None else None)
+        if views is not None:
+            return self._judge_views(views, picture, deadline)
         started = time.perf_counter()
         array = self.preprocessing(picture)
         preprocessed = time.perf_counter()
@@ -220,36 +223,51 @@ class Network(Detector):
         return Judgement(probability, preprocessed - started, time.perf_counter() - preprocessed)
 
     def _judge_views(self, views: PooledViews, picture: Image.Image, deadline: float | None) -> Judgement:
-        """Do so for each view in turn, and pool what the model says of them."""
-        said, preprocess, infer = self.said_of(views, picture, deadline)
-        return Judgement(views.pooled(said), preprocess, infer)
+        """Do so for each view in turn, and make one answer of what the graph gives for them."""
+        rows, preprocess, infer = self._rows(views, picture, deadline)
+        if self.head is not None:
+            return Judgement(self.probability(self.head(rows)), preprocess, infer)
+        return Judgement(views.pooled([self.probability(scores) for scores in rows]), preprocess, infer)
 
     def said_of(
         self, views: PooledViews, picture: Image.Image, deadline: float | None = None
     ) -> tuple[list[float], float, float]:
-        """Return what the model says of each view, and the seconds of preprocessing and runs; raises as `judge` does.
+        """Return what the model says of each view, the seconds of preprocessing and of runs; raises as `judge` does."""
+        rows, preprocess, infer = self._rows(views, picture, deadline)
+        return [self.probability(scores) for scores in rows], preprocess, infer
+
+    def _rows(
+        self, views: PooledViews, picture: Image.Image, deadline: float | None
+    ) -> tuple[list[NDArray[np.float32]], float, float]:
+        """Run the graph on each view.
 
         One that would begin behind the deadline is not begun: the answer to a part of the views is another one.
         """
-        said, preprocess, infer = list[float](), 0.0, 0.0
+        rows, preprocess, infer = list[NDArray[np.float32]](), 0.0, 0.0
         started = time.perf_counter()
         for array in views.arrays(picture, self.preprocessing, self.preprocessing.boxed):
-            if said and deadline is not None and time.monotonic() >= deadline:
-                raise OutOfTime(f"the deadline came after {len(said)} of {views.count} views")
+            if rows and deadline is not None and time.monotonic() >= deadline:
+                raise OutOfTime(f"the deadline came after {len(rows)} of {views.count} views")
             preprocessed = time.perf_counter()
             with self.mapped.reading():
-                scores = self.backend.run(array, deadline)
-            said.append(self.probability(scores))
+                rows.append(self.backend.run(array, deadline))
             preprocess, infer = preprocess + preprocessed - started, infer + time.perf_counter() - preprocessed
             started = time.perf_counter()
-        return said, preprocess, infer
+        return rows, preprocess, infer
+
+    def example(self, picture: Image.Image, number: int) -> NDArray[np.float32]:
+        """Return an input of the graph to calibrate it on: the whole picture, or the head's views in turn by number."""
+        if self.head is None:
+            return self.preprocessing(picture)
+        arrays = list(self.head.views.arrays(picture, self.preprocessing, self.preprocessing.boxed))
+        return arrays[number % len(arrays)]
 
     def known(self, picture: Image.Image) -> float:
         """Return what it says of the whole of the known picture, whatever its views are."""
         return self.viewed(self.manifest, None).judge(picture).probability
 
     def prove(self) -> float:
-        """Prove the graph on the whole of the known picture; return the seconds of all views."""
+        """Prove the graph on the whole of the known picture, or the head on its views; return the seconds of all."""
         seconds = super().prove()
         if self.views is None:
             return seconds

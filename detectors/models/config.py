@@ -18,6 +18,7 @@ from detectors.models.documents import faults, read_yaml, shown
 from detectors.models.hf_config import FILTERS, MAX_SIDE, Deviation, Mean, allowed
 from detectors.models.labels import INDEX_KEY, LABEL_KEY
 from detectors.models.processors import BILINEAR
+from detectors.photos.view_head import HEAD
 from detectors.photos.views import LETTERBOX, WHOLE, Pool, PooledViews, parse, views_of
 
 VIT, YOLO, THIRD, KERAS = "vit_config", "yolo_weights_path", "googlenet_fusion_path", "use_keras"
@@ -206,8 +207,8 @@ class DetectorConfig(BaseModel):
 
     @property
     def pooled_views(self) -> PooledViews | None:
-        """What the model looks at, and how that becomes one answer; None: the whole picture alone."""
-        return views_of(self.views, self.pool)
+        """What the model looks at, and how that becomes one answer; None: the whole alone, or what its head learned."""
+        return None if self.pool == HEAD else views_of(self.views, self.pool)
 
     @property
     def source(self) -> str:

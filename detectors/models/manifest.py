@@ -225,6 +225,7 @@ class Manifest(_Part):
     calibration: Calibration | None = None  # of the fp32 folder alone; its faster variants take it over
     views: dict[str, ViewFigures] = {}  # by the views' words; the three above are of the whole picture
     seen: Annotated[str, Field(exclude=True)] = ""  # the views that are served, by the YAML file; never in this one
+    head: str = ""  # the views that its head was learned on, in words: the graph gives features; nothing: it has none
     branches: dict[str, BranchModel] | None = None  # of an ensemble; of its faster variant, those of its branches
     made_with: dict[str, str]  # package -> version
 
@@ -237,7 +238,7 @@ class Manifest(_Part):
     def view_words(self) -> str:
         """The views of a picture that are judged, of an ensemble by branch; nothing: the whole alone."""
         branches = (self.branches or {}).items()
-        return "; ".join(f"{name}: {one.views}" for name, one in branches if one.views) or self.seen
+        return "; ".join(f"{name}: {one.views}" for name, one in branches if one.views) or self.seen or self.head
 
     @property
     def judged_doubt(self) -> str:
@@ -344,7 +345,7 @@ def branch_model(manifest: Manifest) -> BranchModel:
     sums = hashlib.sha256(json.dumps(sorted(manifest.files.items())).encode()).hexdigest()
     return BranchModel(
         detector=manifest.detector, name=manifest.name, revision=manifest.revision, sums=sums,
-        index=manifest.output.index, views=manifest.seen,
+        index=manifest.output.index, views=manifest.seen or manifest.head,
     )  # fmt: skip
 
 

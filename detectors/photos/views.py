@@ -29,7 +29,7 @@ ALLOWED = (
     f"a list of {', '.join(SIMPLE)} and tiles: ROWSxCOLUMNS (1 to {MOST_ROWS} each), none twice and with at most "
     f"{MOST_VIEWS} views in all, is allowed"
 )
-GRID = re.compile(r"tiles:? ([0-9]{1,2})x([0-9]{1,2})")
+GRID = re.compile(r"tiles(?:: ?| )([0-9]{1,2})x([0-9]{1,2})")
 
 
 class Cut(NamedTuple):

@@ -248,7 +248,7 @@ class _Trial:
         self.refusals: list[str] = []
         order.progress(f"fp32 answers to {len(self.photos.data)} pictures")
         self.expected = self._answers(fp32)
-        self.inputs = [fp32.preprocessing(decode(data)) for data in calibration.data]
+        self.inputs = [fp32.example(decode(data), number) for number, data in enumerate(calibration.data)]
         self.merging: TokenMerging | None = None
         self._ranked: dict[tuple[str, ...], list[str]] = {}
 

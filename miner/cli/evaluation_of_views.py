@@ -35,6 +35,8 @@ def compare_views(
         for name, config in found.items():
             detector = open_model(settings, config.model_copy(update={"views": (), "pool": None}), precision)
             assert isinstance(detector, Network)
+            if detector.head is not None:
+                raise ConfigurationError(f"--model={name}: its head judges {detector.view_words} alone: drop --views")
             with progress_bar(name, len(photos.photos)) as tell:
                 asked = ask_views(detector, photos.photos, sets, sending, seed, tell)
             rows[name] = measure_sets(photos.labels == 1, asked, sets, photos.groups, seed=seed)
