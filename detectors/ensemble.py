@@ -80,10 +80,14 @@ class Ensemble(Detector):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The branches of each stage, from cheap to dear."""
+        """The branches of each stage, from cheap to dear, and the views in which they judge a picture."""
         if not self.cheaper:
             return super().stages
-        return tuple(" + ".join(stage.branches) for stage in (*self.cheaper, self.fusion))
+        return tuple(" + ".join(map(self._in_words, stage.branches)) for stage in (*self.cheaper, self.fusion))
+
+    def _in_words(self, name: str) -> str:
+        views = self.branches[name].view_words
+        return f"{name} ({views})" if views else name
 
     def judge(self, picture: Image.Image, deadline: float | None = None, budget: Budget | None = None) -> Judgement:
         """Ask the branches of the first stage, and those of the next ones while the answer is unsure; combine them.

@@ -218,6 +218,15 @@ def test_a_cascade_proves_all_its_branches_and_knows_the_pace_of_each_stage() ->
     assert plain.verify() == plain.paces[0]
 
 
+def test_a_stage_is_named_by_its_branches_and_their_views() -> None:
+    class Viewed(Branch):
+        @property
+        def view_words(self) -> str:
+            return "whole + tiles 2x3, max"
+
+    assert cascade(a=Branch(0.5), b=Viewed(0.5)).stages == ("a", "a + b (whole + tiles 2x3, max)")
+
+
 def test_the_decoding_counts_into_the_first_stage() -> None:
     prediction = cascade(a=Branch(0.4, seconds=0.002), b=Branch(0.9)).predict(known_picture())
     assert len(prediction.stages) == 2
