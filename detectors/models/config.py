@@ -324,7 +324,8 @@ def _branch(branch: DetectorConfig, path: Path, where: str) -> DetectorConfig:
     named = branch.config
     if named is not None:
         with usable(f"{where}: config={shown(named)}"):
-            path = find_config(str(path.parent / Path(named).expanduser()))
+            beside = path.parent / Path(named).expanduser()
+            path = find_config(str(beside) if beside.is_file() else named)
         own = {key: getattr(branch, key) for key in branch.model_fields_set - {"config"}}
         branch = _read(path).model_copy(update={"detector": branch.detector} | own)
     if branch.threshold is not None:
