@@ -198,7 +198,7 @@ def test_a_branch_may_name_a_shipped_file(tmp_path: Path) -> None:
     config = read_config(write(tmp_path, "branches:\n  small: {config: starter.yaml}\n  v: {hf_repo: a/b}\n"))
     assert config.branches is not None
     assert config.branches["small"].model_folder == SHIPPED.parent / "starter"
-    write(tmp_path, "hf_repo: c/d\n").rename(tmp_path / "starter.yaml")  # one beside the file goes before it
+    (tmp_path / "starter.yaml").write_text("hf_repo: c/d\n")  # one beside the file goes before it
     config = read_config(write(tmp_path, "branches:\n  small: {config: starter.yaml}\n  v: {hf_repo: a/b}\n"))
     assert config.branches is not None
     assert config.branches["small"].hf_repo == "c/d"
