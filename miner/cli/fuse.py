@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detectors.evaluation.branch_file import BranchFile, write_ensemble
+from detectors.evaluation.cascade import Cascade, CascadeStage, fit_cascade, order_of
 from detectors.evaluation.combine import Figured, JudgedCombination, Trial, judge_ways
 from detectors.evaluation.fitters import fit
+from detectors.models.calibration import Stage
 from miner.cli.common import EnvFile, Json, Set, load_settings
 from miner.cli.training import EraOption, in_era, need_scikit_learn, training_errors
+from miner.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from detectors.evaluation.estimates import Estimate
@@ -27,6 +30,12 @@ def fuse(
         Path | None,
         typer.Option(metavar="FILE.yaml", help="The ensemble's file: made, or its fusion put in place of the old one."),
     ] = None,
+    stages: Annotated[
+        bool, typer.Option("--stages", help="Also fit a cascade: cheap branches answer where they are sure.")
+    ] = False,
+    order: Annotated[
+        str | None, typer.Option(metavar="A,B,…", help="Branches from cheap to dear; default: by their seconds.")
+    ] = None,
     era: EraOption = None,
     folds: Annotated[int, typer.Option(min=2, max=20, help="Folds of the cross-validation.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of folds and resamples.")] = 0,
@@ -40,10 +49,14 @@ def fuse(
     another that surely earns more. Accuracy and MCC weigh both classes alike, as validators draw them. Combinations of
     some of the branches become fallbacks where they beat no answer.
     """
+    if order is not None and not stages:
+        raise ConfigurationError(f"--order={order}: only --stages has an order")
     need_scikit_learn("fuse")
     settings = load_settings(env_file, set_)
     with training_errors():
         found = in_era(settings, file, BranchFile.read(file), era, seed)
+        named = [name.strip() for name in order.split(",")] if order is not None else None
+        sequence = order_of(list(found.branches), found.seconds, named) if stages else []
         trial = judge_ways(
             found.labels, found.branches, folds, seed, lambda words: print(f"· {words}", file=sys.stderr), found.groups
         )
@@ -52,17 +65,22 @@ def fuse(
         figures = Figured.of(found.labels, choice.said, trial.plain, seed)
         fusion = _fitted(found, choice, figures, seed)
         fallbacks = _fallbacks(found, trial, choice, seed)
+        cascade = fit_cascade(trial, choice, sequence, found.seconds, seed) if stages else None
+        cheaper = [_stage(found, stage, seed) for stage in cascade.stages[:-1]] if cascade is not None else []
     if as_json:
         print(json.dumps({
             "photos": len(found.labels), "rows": [_facts(row) for row in rows], "chosen": fusion.model_dump(),
             "gain": asdict(figures.gain), "fallbacks": [fallback.model_dump() for fallback in fallbacks],
+            "stages": [stage.model_dump() for stage in cheaper], "cascade": _cascade_facts(cascade),
             "file": str(out) if out else None,
         }))  # fmt: skip
     else:
         _show(rows, choice, figures, len(found.labels))
+        if cascade is not None:
+            _show_cascade(cascade, found)
     if out is not None:
         with training_errors():
-            write_ensemble(out, fusion, fallbacks, found.sources)
+            write_ensemble(out, fusion, fallbacks, found.sources, cheaper)
         words = f"{out}: {fusion.words}; fallbacks: {', '.join(one.words for one in fallbacks) or 'none'}"
         print(words, file=sys.stderr if as_json else sys.stdout)
     elif len(fusion.branches) == 1 and not as_json:
@@ -85,9 +103,29 @@ def _fallbacks(found: BranchFile, trial: Trial, choice: JudgedCombination, seed:
     return [fusion for fusion in fitted if fusion.is_worth_answering]
 
 
+def _stage(found: BranchFile, stage: CascadeStage, seed: int) -> Stage:
+    return Stage.model_validate(_fitted(found, stage.choice, stage.figures, seed).model_dump() | {"band": stage.band})
+
+
 def _facts(row: Row) -> dict[str, object]:
     judged, figures = row
     return {"way": judged.way.words, **asdict(figures)}
+
+
+def _cascade_facts(cascade: Cascade | None) -> dict[str, object] | None:
+    if cascade is None:
+        return None
+    return {
+        "stages": [
+            {
+                "way": stage.choice.way.words, "seconds": stage.seconds, "band": stage.band, "goes_on": stage.goes_on,
+                **asdict(stage.figures),
+            }
+            for stage in cascade.stages
+        ],
+        "seconds": cascade.seconds, "over_last": asdict(cascade.over_last), "faults": cascade.faults,
+        **asdict(cascade.figures),
+    }  # fmt: skip
 
 
 def _signed(gain: "Estimate") -> str:
@@ -108,4 +146,33 @@ def _show(rows: list[Row], choice: JudgedCombination, figures: Figured, photos: 
     print(
         f"chosen on {photos} photos: {choice.way.words}. The choice itself, cross-validated: expected reward "
         f"{figures.reward}, {_signed(figures.gain)} over the plain mean of all"
+    )
+
+
+def _show_cascade(cascade: Cascade, found: BranchFile) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    is_timed = all(name in found.seconds for name in found.branches)
+    unit = "seconds" if is_timed else "branches"
+
+    def cells(figures: Figured, seconds: float) -> tuple[str, str, str]:
+        return f"{figures.accuracy:.3f}", str(figures.reward), f"{seconds:.4f}" if is_timed else f"{seconds:.2f}"
+
+    table = Table("stage", "accuracy", "expected reward (95 %)", unit, "goes on", "between")
+    for stage in cascade.stages:
+        more = ("", "") if stage.band is None else (f"{stage.goes_on:.0%}", "{:.3f} and {:.3f}".format(*stage.band))
+        table.add_row(stage.choice.way.words, *cells(stage.figures, stage.seconds), *more)
+    if len(cascade.stages) > 1:
+        table.add_row("the cascade", *cells(cascade.figures, cascade.seconds), "", "", style="bold green")
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    for fault in cascade.faults:
+        print(fault)
+    if len(cascade.stages) == 1:
+        print("no cascade: no cheaper stage is worth one")
+        return
+    saved = max(0.0, 1 - cascade.seconds / cascade.stages[-1].seconds)
+    print(
+        f"the cascade, cross-validated with time enough: {saved:.0%} of the {unit} saved, {_signed(cascade.over_last)} "
+        f"of reward over all branches for every picture"
     )

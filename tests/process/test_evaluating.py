@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from detectors.evaluation.branch_file import BranchFile
+from detectors.models.config import read_config
 from detectors.models.manifest import Manifest
+from detectors.photos.transforms import ERAS, Era, encoded, prepare
 from tests.photos import fill
 from tests.process.daemon import PATIENCE, clean_environment
 from tests.process.test_model_removal import GATE
@@ -71,6 +74,64 @@ def test_no_torch_is_needed(command: str, folder: Path) -> None:
     assert done.returncode in (0, 1) if command == "calibrate" else done.returncode == 0, done.stderr
     assert json.loads(done.stdout)
     assert (folder / "plot.png").is_file() == (command == "evaluate")
+
+
+def test_a_file_that_names_no_models_gives_the_table_and_then_says_that_no_yaml_can_be_written(folder: Path) -> None:
+    pytest.importorskip("sklearn")
+    found = BranchFile.read(folder / "said.npz")
+    np.savez(folder / "bare.npz", labels=found.labels.astype(int), **found.branches)
+    done = miner(folder, "fuse", "bare.npz", "--folds", "2", "--out", "both.yaml", without=TORCH)
+    assert done.returncode == 2
+    assert "mean of one + two" in done.stdout
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "both.yaml" in line
+    assert "'one'" in line
+    assert not (folder / "both.yaml").exists()
+
+
+def test_a_cascade_is_written_that_an_ensemble_reads(folder: Path) -> None:
+    pytest.importorskip("sklearn")
+    arguments = ("--folds", "2", "--out", "both.yaml", "--stages", "--order", "two,one", "--json")
+    done = miner(folder, "fuse", "said.npz", *arguments, without=TORCH)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    config = read_config(str(folder / "both.yaml"))
+    assert config.fusion is not None
+    assert config.fusion.branches == ["one", "two"]
+    assert [stage.branches for stage in config.stages] == [["two"]]
+    assert [stage.model_dump(mode="json") for stage in config.stages] == told["stages"]
+    assert told["cascade"]["seconds"] <= told["cascade"]["stages"][-1]["seconds"]
+
+
+def test_photos_are_asked_about_as_they_were_recorded_and_a_file_keeps_it(folder: Path) -> None:
+    pytest.importorskip("sklearn")
+    precompute = ("precompute", "branches", "photos", "--out", "eras.npz", "--model", "starter.yaml")
+    done = miner(folder, *precompute, "--era", "recorded", without=TORCH)
+    assert done.returncode == 2
+    assert "RECORDER=images" in done.stderr
+    images = folder / "state" / "recorder" / "images"
+    images.mkdir(parents=True)
+    for number in range(2):
+        picture = Image.new("RGB", (640, 480), (90, 140, 60 + number))
+        era: Era = ERAS[number]
+        (images / f"{number}.jpg").write_bytes(prepare(encoded(picture, 90), era, np.random.default_rng(0)))
+    done = miner(folder, *precompute, "--era", "recorded", "--era", "letterbox", without=TORCH)
+    assert done.returncode == 0, done.stderr
+    found = BranchFile.read(folder / "eras.npz")
+    assert found.eras is not None
+    assert found.groups is not None
+    assert found.seconds["starter"] > 0
+    half = len(found.labels) // 2
+    assert set(found.eras[half:].tolist()) == {"letterbox"}
+    assert set(found.eras[:half].tolist()) <= set(ERAS[:2])
+    assert (found.groups[:half] == found.groups[half:]).all()
+    done = miner(folder, "calibrate", "eras.npz", "--era", "letterbox", "--folds", "2", "--json", without=TORCH)
+    assert done.returncode in (0, 1), done.stderr
+    shown = json.loads(done.stdout)["calibration"]["evidence"]["photos"]
+    assert shown == (found.eras == "letterbox").sum()
+    done = miner(folder, "fuse", "said.npz", "--era", "letterbox", without=TORCH)
+    assert done.returncode == 2
+    assert "precompute branches --era" in done.stderr
 
 
 def test_a_precision_is_judged_on_the_backend_that_serves_it(folder: Path) -> None:

@@ -1,0 +1,113 @@
+"""The fit of a cascade: its order, its bands, and what it is worth on photos that it was not fitted to."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detectors.errors import DetectorConfigError
+from detectors.evaluation.cascade import Cascade, fit_bands, fit_cascade, is_unsure, order_of, play
+from detectors.evaluation.combine import judge_ways
+from detectors.evaluation.estimates import reward_of
+from detectors.evaluation.fitters import EQUAL_REWARD
+from detectors.models.calibration import Stage, logistic
+
+RANDOM = np.random.default_rng(0)
+LABELS = np.arange(600) % 2 > 0
+SECONDS = {"cheap": 0.02, "dear": 0.2, "dearer": 0.4}
+
+
+def said(sure: float, noise: float = 1.0) -> np.ndarray:
+    return logistic(np.where(LABELS, sure, -sure) + RANDOM.normal(0, noise, len(LABELS)))
+
+
+def fitted(branches: dict[str, np.ndarray], order: list[str]) -> Cascade:
+    trial = judge_ways(LABELS, branches, 3)
+    return fit_cascade(trial, trial.choose(), order, SECONDS)
+
+
+def test_the_order_is_by_seconds_or_as_it_is_named() -> None:
+    assert order_of(["dear", "cheap"], SECONDS) == ["cheap", "dear"]
+    assert order_of(["dear", "cheap"], SECONDS, ["dear", "cheap"]) == ["dear", "cheap"]
+    with pytest.raises(DetectorConfigError, match=r"no seconds of a, b .*--order"):
+        order_of(["a", "dear", "b"], SECONDS)
+    for named in (["dear"], ["dear", "cheap", "cheap"], ["dear", "other"]):
+        with pytest.raises(DetectorConfigError, match=r"--order=dear.*: each of dear, cheap is needed"):
+            order_of(["dear", "cheap"], SECONDS, named)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.floats(0, 0.5), st.floats(0.5, 1))
+def test_what_goes_on_is_what_the_miner_sends_on(values: list[float], low: float, high: float) -> None:
+    stage = Stage(branches=["a"], band=(low, high))
+    assert is_unsure(np.array(values), (low, high)).tolist() == [stage.is_unsure(value) for value in values]
+
+
+BANDS = st.tuples(st.floats(0, 0.5), st.floats(0.5, 1))
+
+
+@given(st.integers(0, 2**32 - 1), st.lists(BANDS, min_size=1, max_size=3))
+@settings(max_examples=50, deadline=None)
+def test_a_photo_is_answered_by_the_first_stage_that_is_sure(seed: int, bands: list[tuple[float, float]]) -> None:
+    random = np.random.default_rng(seed)
+    values = list(random.random((len(bands) + 1, 30)))
+    seconds = random.random(len(values)).tolist()
+    answers, spent = play(values, bands, seconds)
+    for photo in range(30):
+        last = next((n for n, (low, high) in enumerate(bands) if not low < values[n][photo] < high), len(bands))
+        assert answers[photo] == (values[last][photo] > 0.5)
+        assert spent[photo] == pytest.approx(sum(seconds[: last + 1]))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 3), st.integers(5, 60))
+@settings(max_examples=25, deadline=None)
+def test_bands_earn_what_the_best_do_and_hold_the_middle(seed: int, count: int, photos: int) -> None:
+    random = np.random.default_rng(seed)
+    labels = np.arange(2 * photos) % 2 > 0
+    values = [logistic(np.where(labels, s, -s) + random.normal(0, 1, 2 * photos)) for s in np.linspace(0.3, 2, count)]
+    bands = fit_bands(labels, values, [1.0] * count)
+    assert all(0 <= low <= 0.5 <= high <= 1 for low, high in bands)
+    earned = reward_of(labels, play(values, bands, [1.0] * count)[0])
+    whole = reward_of(labels, values[-1] > 0.5)
+    assert earned >= whole - EQUAL_REWARD * (count - 1) - 1e-9
+    for (low, high), (lower, higher) in zip(bands, fit_bands(labels, values, [1.0] * count, 2.0), strict=True):
+        assert count > 2 or lower <= low <= high <= higher
+    assert fit_bands(labels, values, [1.0] * count, np.inf) == [(0.0, 1.0)] * (count - 1)
+
+
+@pytest.mark.slow
+def test_a_cascade_takes_less_time_and_earns_as_much() -> None:
+    cascade = fitted({"dear": said(2.0), "cheap": said(1.2)}, ["cheap", "dear"])
+    first, last = cascade.stages
+    assert (first.choice.way.branches, last.band) == (("cheap",), None)
+    assert first.band is not None
+    assert first.band[0] <= 0.5 <= first.band[1]
+    assert (first.seconds, last.seconds) == (0.02, pytest.approx(0.22))
+    assert first.seconds < cascade.seconds < 0.95 * last.seconds
+    assert 0 < first.goes_on < 1
+    assert cascade.figures.reward.value > first.figures.reward.value + 0.05
+    assert cascade.over_last.value >= -EQUAL_REWARD
+
+
+@pytest.mark.slow
+def test_three_stages_grow() -> None:
+    cascade = fitted({"dearer": said(2.0), "dear": said(1.5), "cheap": said(1.2)}, ["cheap", "dear", "dearer"])
+    each = [set(stage.choice.way.branches) for stage in cascade.stages]
+    assert each == [{"cheap"}, {"cheap", "dear"}, {"cheap", "dear", "dearer"}]
+    assert [stage.seconds for stage in cascade.stages] == pytest.approx([0.02, 0.22, 0.62])
+    assert cascade.over_last.value >= -EQUAL_REWARD
+
+
+@pytest.mark.slow
+def test_a_stage_no_better_than_no_answer_is_none() -> None:
+    cascade = fitted({"dear": said(2.0), "cheap": RANDOM.random(600)}, ["cheap", "dear"])
+    (fault,) = cascade.faults
+    assert "no better than no answer" in fault
+    assert len(cascade.stages) == 1
+
+
+@pytest.mark.slow
+def test_a_dear_stage_that_earns_no_more_is_said() -> None:
+    good = said(2.0)
+    cascade = fitted({"cheap": good, "dear": said(0.01, 0.05)}, ["cheap", "dear"])
+    assert len(cascade.stages) == 1
+    assert cascade.faults
