@@ -239,7 +239,7 @@ def _fill(
         with library_errors(f"a {kind} can't be asked by {exporter.reference_name}", WAY_OUT):
             parity = exporter.compare(exported, progress.each(photos))
             if (head := exporter.head) is not None:
-                progress(f"putting the head on {head.views}")
+                progress(f"its head judges {head.views}")
                 draft, exported = _with_head(folder, draft, exported, head)
             known = exported.judge(decode(known_picture())).probability
     except InferenceError as error:
