@@ -28,6 +28,7 @@ from miner.simulate.scenes import MODES, Scene, SceneName, SceneResult, result_o
 from miner.simulate.schedule import Request
 from miner.simulate.sender import SentAnswer
 
+RECORDED = ("RECORDER=meta", "RECORDER_MAX_MB=256", "RECORDER_MAX_HOURS=24")  # which stage answered, of all requests
 Progress = Callable[[str, int], None]  # who plays what, and how many requests come in all; told of each answer
 
 
@@ -178,5 +179,5 @@ class _Players:
         return True
 
     def _miner(self, mode: StageMode) -> AbstractContextManager[SimulatedMiner]:
-        callers = self.what.subnet.callers
-        return miner_at(self.state, self.settings, callers, f"INFERENCE_STAGES={mode}", "RECORDER=meta")
+        mine = f"INFERENCE_STAGES={mode}", *RECORDED
+        return miner_at(self.state, self.settings, self.what.subnet.callers, *mine)
