@@ -23,7 +23,7 @@ from miner.recorder.records import RequestRecord, Wire, read_records
 from miner.settings.settings import Settings
 from miner.settings.validators import StageMode
 from miner.simulate.miners import SimulatedMiner, miner_at
-from miner.simulate.run import Pictures, SimulationPlan, connected, measured_speed, send
+from miner.simulate.run import RequestPictures, SimulationPlan, connected, measured_speed, send
 from miner.simulate.scenes import MODES, Scene, SceneName, SceneResult, result_of, scenes_of
 from miner.simulate.schedule import Request
 from miner.simulate.sender import SentAnswer
@@ -115,7 +115,7 @@ class _Part:
         self, scene: Scene, what: SimulationPlan, requests: Sequence[Request], unread: dict[str, None]
     ) -> None:
         self.scene = scene
-        pictures = Pictures(what, requests)
+        pictures = RequestPictures(what, requests)
         read = {one.number: pictures(one.number) for one in requests}
         self.pictures = {number: data for number, data in read.items() if data is not None}
         unread |= pictures.unread
