@@ -8,7 +8,7 @@ were changed under it is asked no more, and another one is asked for in its plac
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 
 from detectors.errors import DetectorError
@@ -17,7 +17,7 @@ from miner.errors import RefusalReason
 from miner.inference import memory
 from miner.inference.background import BackgroundTimeout, on_a_thread
 from miner.inference.memory import Budget
-from miner.inference.pace import are_shut
+from miner.inference.pace import StagePace, first_shut
 from miner.inference.queue import Place
 from miner.inference.service import Service
 
@@ -144,8 +144,12 @@ class Health:
 
     @property
     def _is_shut(self) -> bool:
-        """Whether a further stage is granted no more, alone or not: it is not run, so no picture shows it is quick."""
-        return are_shut(self.service.scheduler.queue.stages, self.allowed)
+        """Whether a further stage that had the time is begun no more: then no picture will show that it is quick."""
+        now = first_shut(self.service.scheduler.queue.stages, self.allowed)
+        return now is not None and self._has_time_for_all(self.service.detector.paces)
+
+    def _has_time_for_all(self, paces: Sequence[float]) -> bool:
+        return first_shut([StagePace(seconds) for seconds in paces], self.allowed) is None
 
     async def watch(self) -> None:
         """Look until cancelled."""
@@ -228,5 +232,5 @@ class Health:
         if service.breaker.is_hopeless and detector.elsewhere is None:
             # It passed when this process started: either the process is broken, or a new one will say what is.
             self._stuck(f"the model fails its self-test again and again: {fault}")
-        if fault is None and (self._is_slow or (self._is_shut and seconds <= self.allowed)):
+        if fault is None and (self._is_slow or (self._is_shut and self._has_time_for_all(service.shares(seconds)))):
             service.proved(seconds)

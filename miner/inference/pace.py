@@ -69,11 +69,11 @@ class Demand:
         return self._count * exp((self._at - now) / DEMAND_SECONDS)
 
 
-def are_shut(stages: Sequence[StagePace], allowed: float) -> bool:
-    """Return whether a further stage would not be done in this time, though nobody waited."""
+def first_shut(stages: Sequence[StagePace], allowed: float) -> int | None:
+    """Return the number of the first further stage that would not be in time though nobody waited, or None."""
     spent = 0.0
     for number, stage in enumerate(stages):
         if number and spent + stage.longest > allowed:
-            return True
+            return number
         spent += stage.seconds
-    return False
+    return None

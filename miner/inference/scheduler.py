@@ -213,7 +213,7 @@ class Scheduler:
         started, late = self.queue.step(self.clock())
         for member in late:
             ticket = self._tickets.pop(member)
-            if not any(place is ticket.place for place in self.queue.waiting):  # twins may have kept it
+            if ticket.place not in (*self.queue.waiting, *started):  # twins may have kept it
                 self._starts.pop(ticket.place, None)
             ticket.refuse(refused("late"))
         for place in started:

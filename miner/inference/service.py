@@ -183,10 +183,13 @@ class Service:
         return old
 
     def proved(self, seconds: float) -> None:
-        """Take the seconds that the known picture took, with all stages, for the pace: each had its share at first."""
+        """Take the seconds that the known picture took, with all stages, for the pace."""
+        self.scheduler.queue.begin_anew(*planned_paces(self.mode, self.shares(seconds)))
+
+    def shares(self, seconds: float) -> list[float]:
+        """Return how much of these seconds each stage takes, by its share when the model was loaded."""
         paces = self.detector.paces
-        shares = [seconds * (one / sum(paces)) for one in paces]
-        self.scheduler.queue.begin_anew(*planned_paces(self.mode, shares))
+        return [seconds * (one / sum(paces)) for one in paces]
 
     async def drain(self, seconds: float) -> bool:
         """Wait until nothing waits or runs; return whether that came in time."""

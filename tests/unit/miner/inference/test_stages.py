@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miner.errors import Refused
-from miner.inference.pace import DEMAND_SECONDS, Demand, StagePace, are_shut
+from miner.inference.pace import DEMAND_SECONDS, Demand, StagePace, first_shut
 from miner.inference.queue import Place, Queue, QueuedRequest, Rank
 
 MARGIN = 0.5  # seconds that are kept back of the caller's time
@@ -101,7 +101,10 @@ class World:
         for other in displaced:
             assert other.rank > place.rank
             self.ends.append(Ended(self.requests[other.members[0]], self.now, why="evicted"))
-        self.add(self.now + request.body, "is_there", place)
+        if request.body:
+            self.add(self.now + request.body, "is_there", place)
+        else:
+            self.is_there(place)
 
     def is_in_vain(self, request: Request, deadline: float) -> bool:
         """Say whether it would be late, or another by it that need not yield, if all got the first stage alone."""
@@ -394,12 +397,12 @@ def test_one_slow_picture_shuts_no_stage_out_and_three_in_a_row_do() -> None:
         stages[1].take_doubted(1.0)
     stages[1].take_doubted(60.0)
     assert stages[1].seconds < 1.1
-    assert not are_shut(stages, 8.5)
+    assert first_shut(stages, 8.5) is None
     for _ in range(2):
         stages[1].take_doubted(50.0)
     assert stages[1].seconds == 50.0
-    assert are_shut(stages, 8.5)
-    assert not are_shut([StagePace(9.0)], 8.5)  # which is no further one
+    assert first_shut(stages, 8.5) == 1
+    assert first_shut([StagePace(9.0)], 8.5) is None  # which is no further one
 
 
 @settings(max_examples=30)
