@@ -99,13 +99,14 @@ class Exchange:
         end, seconds = answer.prediction.end, answer.prediction.stages
         if end is None or record.timeout is None:
             return record
-        is_told = answer.shared or len(seconds) != end.number  # by an equal picture's request; or a fallback answered
+        # What was done for an equal picture is told once; where a dearer stage stood in, the first one failed.
+        has_run_each = not answer.shared and len(seconds) == end.number
         return replace(
             record,
             stage=end.number,
             branches=end.names[end.number - 1],
             stop=end.reason,
-            spent={} if is_told else dict(zip(end.names, seconds, strict=False)),
+            spent=dict(zip(end.names, seconds, strict=False)) if has_run_each else {},
             left=record.timeout - (answer.finished - self.arrived),
         )
 

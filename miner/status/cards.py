@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from miner.formats import NO_VALUE, age, bars, duration, fraction, number, share, size
 from miner.stages import STOP_WORDS
 from miner.status import earnings
-from miner.status.overview import CascadeView, ChainView, MemoryUse, Model, NatixView, Overview, QueueView, ShadowView
+from miner.status.overview import (
+    CascadeView,
+    ChainView,
+    MemoryUse,
+    Model,
+    NatixView,
+    Overview,
+    QueueView,
+    RequestView,
+    ShadowView,
+)
 from miner.status.spans import Span
 
 NATIX_WORDS = {"due": "due again"}  # where the standing itself says too little
@@ -126,14 +136,21 @@ def _model(model: Model) -> Card:
     return Card("Model", rows, f"roadwork = {model.roadwork}" if model.roadwork else "")
 
 
+def request_note(request: RequestView) -> str:
+    """Return why a request ended as it did; of one that a cascade answered, which stage."""
+    if request.reason or request.stage is None:
+        return request.reason
+    return f"stage {request.stage}" + (f", {STOP_WORDS[request.stop]}" if request.stop != "last" else "")
+
+
 def cascade_note(cascade: CascadeView) -> str:
     """Return why no further stages were asked, and what the expected rewards are."""
     answered = sum(cascade.reasons.values())
     told = [f"{share(count / answered)} {STOP_WORDS[reason]}" for reason, count in cascade.reasons.items() if count]
     ended = f"Answered {', '.join(told)}. " if told else ""
     return (
-        f"{ended}Expected: the reward measured, times the share in time, had that stage alone answered. Adaptive: as "
-        "it was, each picture with the stages that there was time for."
+        f"{ended}Expected: the reward measured, times the share in time, had that stage alone answered as many. "
+        "Adaptive: as it was, each picture with the stages that there was time for."
     )
 
 

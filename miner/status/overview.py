@@ -179,6 +179,7 @@ class RequestView(_Part):
     prediction: float | None
     hotkey: str = ""  # of ours, the one that was asked
     stage: int | None = None  # of a cascade, which answered
+    stop: str = ""  # and why no further one was asked
 
     @classmethod
     def of(cls, record: RequestRecord) -> Self:

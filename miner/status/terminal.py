@@ -9,7 +9,7 @@ from rich.text import Text
 
 from miner.formats import NO_VALUE, age, clock, duration, fraction, number, share, spark
 from miner.stages import ADAPTIVE
-from miner.status.cards import Card, cards, cascade_note, headline, natix_words
+from miner.status.cards import Card, cards, cascade_note, headline, natix_words, request_note
 from miner.status.charts import OUTCOME_GROUPS, group_of, grouped, latency_top, outcomes_top
 from miner.status.earnings import digits, earnings_of
 from miner.status.overview import CascadeView, Overview
@@ -86,7 +86,7 @@ def _hour(hour: Hour) -> RenderableType:
 def _stages(cascade: CascadeView) -> RenderableType:
     table = Table(box=None, expand=True, header_style="bright_black", padding=(0, 1))
     table.add_column("stage", ratio=1, overflow="fold")
-    for name in ("answers", "", "p50", "p95", "left", "reward", "expected"):
+    for name in ("answers", "", "takes p50", "p95", "left", "reward", "expected"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in cascade.stages:
         table.add_row(
@@ -127,7 +127,7 @@ def _recent(overview: Overview) -> RenderableType:
             clock(request.at),
             NO_VALUE if request.uid is None else str(request.uid),
             Text(request.outcome.replace("_", " "), COLOURS[group_of(request.outcome)]),
-            Text(request.reason, "bright_black"),
+            Text(request_note(request), "bright_black"),
             duration(request.seconds),
             NO_VALUE if request.prediction is None else f"{request.prediction:.4f}",
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from miner import formats
 from miner.stages import ADAPTIVE
-from miner.status.cards import cards, cascade_note, headline, natix_words
+from miner.status.cards import cards, cascade_note, headline, natix_words, request_note
 from miner.status.charts import SPAN_TITLES, css_class, group_of, latency_chart, outcomes_chart, periods_of
 from miner.status.earnings import digits, earnings_of
 from miner.status.overview import Overview
@@ -51,6 +51,7 @@ def template() -> "Template":
         "known": lambda value: formats.NO_VALUE if value is None else value,
         "moment": formats.moment,
         "natix": natix_words,
+        "note": request_note,
         "number": formats.number,
         "share": formats.share,
         "short_number": formats.short_number,
