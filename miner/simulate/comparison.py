@@ -23,11 +23,12 @@ from miner.recorder.records import RequestRecord, Wire, read_records
 from miner.settings.settings import Settings
 from miner.settings.validators import StageMode
 from miner.simulate.miners import SimulatedMiner, miner_at
-from miner.simulate.run import SentPictures, SimulationPlan, connected, measured_speed, send
+from miner.simulate.run import RequestPictures, SimulationPlan, connected, measured_speed, send
 from miner.simulate.scenes import MODES, Scene, SceneName, SceneResult, result_of, scenes_of
 from miner.simulate.schedule import Request
 from miner.simulate.sender import SentAnswer
 
+RECORDED = ("RECORDER=meta", "RECORDER_MAX_MB=256", "RECORDER_MAX_HOURS=24")  # which stage answered, of all requests
 Progress = Callable[[str, int], None]  # who plays what, and how many requests come in all; told of each answer
 
 
@@ -114,7 +115,7 @@ class _Part:
         self, scene: Scene, what: SimulationPlan, requests: Sequence[Request], unread: dict[str, None]
     ) -> None:
         self.scene = scene
-        pictures = SentPictures(what, requests)
+        pictures = RequestPictures(what, requests)
         read = {one.number: pictures(one.number) for one in requests}
         self.pictures = {number: data for number, data in read.items() if data is not None}
         unread |= pictures.unread
@@ -178,5 +179,5 @@ class _Players:
         return True
 
     def _miner(self, mode: StageMode) -> AbstractContextManager[SimulatedMiner]:
-        callers = self.what.subnet.callers
-        return miner_at(self.state, self.settings, callers, f"INFERENCE_STAGES={mode}", "RECORDER=meta")
+        mine = f"INFERENCE_STAGES={mode}", *RECORDED
+        return miner_at(self.state, self.settings, self.what.subnet.callers, *mine)

@@ -119,7 +119,7 @@ def comparison_plot(found: ModeComparison, patience: float) -> "Figure":
     bottom = np.zeros(len(rows))
     for number, words in enumerate(found.stages):
         shares = np.array([one.stages[number] / max(1, len(one.answers)) for _, _, one in rows])
-        colour = plots.PALETTE[number % len(plots.PALETTE)]
+        colour = plots.PALETTE[(len(MODES) + number) % len(plots.PALETTE)]  # none of a miner's
         stages.bar(range(len(rows)), shares, bottom=bottom, color=colour, label=f"answered by {words}")
         bottom += shares
     stages.bar(range(len(rows)), 1 - bottom, bottom=bottom, color=plots.GREY, alpha=0.3, label="not answered")

@@ -133,7 +133,7 @@ async def play(
             await wait_until_known(clients)
         speed = what.speed or await measured_speed(what, clients[0])
         requests = what.requests(speed)
-        pictures = SentPictures(what, requests)
+        pictures = RequestPictures(what, requests)
 
         def ended(answer: SentAnswer) -> None:
             answers.append(answer)
@@ -158,7 +158,7 @@ async def connected(what: SimulationPlan, clients: Sequence[Client]) -> AsyncIte
         yield
 
 
-class SentPictures:
+class RequestPictures:
     """What is sent with each request, by its number; `unread` says of which photos it is no longer known."""
 
     def __init__(self, what: SimulationPlan, requests: Sequence[Request]) -> None:
