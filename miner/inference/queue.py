@@ -174,11 +174,13 @@ class Queue:
         time from others here: it may never come.
         """
         late: list[QueuedRequest] = []
-        while drops := self._late(self._slots(now), [place for place in self.waiting if place.ready], self.leeway):
+        while (ready := [place for place in self.waiting if place.ready]) and (
+            drops := self._late(self._slots(now), ready, self.leeway)
+        ):
             for place in drops:
                 late += self._drop_the_most_urgent(place, now)
         # The first that is ready need not be the first in the queue: a body may still be on its way.
-        started = [place for place in self.waiting if place.ready][: self.slots - len(self.running)]
+        started = ready[: self.slots - len(self.running)]
         for place in started:
             self.waiting.remove(place)
             self.running.append(place)
@@ -210,10 +212,9 @@ class Queue:
         deadlines = [place.deadline for place in self.waiting if place.ready]
         if not deadlines:
             return None
-        pace = self.pace
-        due = min(deadlines) + self.leeway - pace
+        due = min(deadlines) + self.leeway - self.pace
         if any(now - place.since > (place.pace or self.stages[0]).seconds for place in self.running):
-            due = min(due, now + max(LOOK_SECONDS, pace))
+            due = min(due, now + max(LOOK_SECONDS, self.pace))
         return due
 
     def leave(self, place: Place, member: QueuedRequest | None = None) -> None:

@@ -249,7 +249,7 @@ class Service:
         budgets: list[Budget] = []  # none: every stage that is needed
         if self.mode == "cheapest":
             budgets.append(_never)
-        elif len(self.scheduler.queue.paces) > 1:
+        elif len(self.scheduler.queue.stages) > 1:
             budgets.append(partial(self._may_begin, loop, work, detector))
         job = self._pool.submit(self._predict, detector, work.picture.data, deadline, *budgets)
         # The slot is freed by the thread that used it: a caller who gives up does not stop the work.
@@ -320,7 +320,7 @@ class Service:
     def _measure(self, answer: Answer) -> None:
         """Have the queue know what a picture took in its slot."""
         queue, seconds, stages = self.scheduler.queue, answer.finished - answer.started, answer.prediction.stages
-        if len(queue.paces) > 1:
+        if len(queue.stages) > 1:
             queue.measured(*stages)
         # With all stages as one pace, what stopped early tells nothing of it, unless it took longer all the same.
         elif self.mode != "all" or len(stages) == len(self.detector.stages) or seconds > queue.pace:
