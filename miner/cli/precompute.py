@@ -58,7 +58,10 @@ def branches(
         detectors = [open_model(settings, config) for config in found.values()]
         with progress_bar("predicting", len(photos.photos)) as tell:
             said = ask_raw(detectors, photos.photos, tell)
-        sources = {name: config.model_dump(mode="json", exclude_defaults=True) for name, config in found.items()}
+        sources = {  # without a threshold, which what the branches say together has
+            name: config.model_dump(mode="json", exclude_defaults=True, exclude={"threshold"})
+            for name, config in found.items()
+        }
         written = dict(zip(found, said, strict=True))
         BranchFile(photos.labels == 1, written, sources, photos.groups).write(out)
     facts = {"file": str(out), "photos": len(photos.photos), "branches": list(found)}

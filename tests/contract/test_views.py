@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import ImageOps
+from typer.testing import CliRunner
 
 from detectors.base import RunOptions, Way
 from detectors.ensemble import Ensemble
 from detectors.errors import DetectorConfigError, ModelError, OutOfTime
+from detectors.evaluation.branch_file import BranchFile, write_ensemble
 from detectors.evaluation.reward import measured_reward
 from detectors.export.export import prepare
 from detectors.load import PreparedModel, load_detector
-from detectors.models.calibration import Calibration, Evidence
+from detectors.models.calibration import Calibration, Evidence, Fusion
 from detectors.models.config import DetectorConfig, read_config
 from detectors.models.manifest import Manifest
 from detectors.models.sources import model_folder
@@ -28,6 +30,8 @@ from detectors.photos.views import PooledViews, parse
 from detectors.quantize.ensemble import make_faster_ensemble
 from detectors.quantize.gate import judged_variant
 from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest, make_faster
+from miner.cli import app
+from tests.photos import fill
 
 SHIPPED = Path(__file__).resolve().parents[2] / "detectors" / "starter"
 DATA = many_pictures(6)
@@ -256,3 +260,58 @@ def test_a_wrong_key_is_named(home: Path, keys: str, told: str) -> None:
 def test_an_ensemble_has_no_views_of_its_own(home: Path) -> None:
     with pytest.raises(DetectorConfigError, match=r"views=.*each of the branches"):
         ensemble(home, f"{BOTH}views: [whole, flip]\n")
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=True)
+    return getattr(result.exception, "exit_code", result.exit_code), f"{result.output}{result.exception or ''}"
+
+
+def test_evaluate_compares_sets_of_views(home: Path) -> None:
+    photos, models = fill(home / "photos", 12), home / "models"
+    configured(home, TILES)
+    given = ("evaluate", photos, "--model", home / "mine.yaml", "--set", f"MODELS_DIR={models}")
+    code, said = run(*given, "--views", "whole", "--views", "tiles 2x3, whole; max", "--views", "whole, flip", "--json")
+    assert code == 0, said
+    sets = json.loads(said[said.index("{") :])["models"]["mine"]["sets"]
+    assert [(one["views"], one["pool"]) for one in sets] == [
+        (["whole"], "mean"), (["whole", "tiles 2x3"], "max"), (["whole", "flip"], "mean"),
+    ]  # fmt: skip
+    assert sets[0]["times"] == 1 < sets[2]["times"] < sets[1]["times"]
+    code, said = run(*given, "--views", "whole, flip")
+    assert code == 0
+    assert "whole + flip, mean" in said
+    for wrong in ("half", "whole, flip; median", "whole, flip; head", ""):
+        code, said = run(*given, "--views", wrong)
+        assert (code, f"--views={wrong}" in said) == (2, True)
+    assert run(*given, "--views", "whole", "--augment")[0] == 2
+
+
+def test_a_calibration_and_an_ensembles_file_are_of_the_views(home: Path) -> None:
+    photos, models = fill(home / "photos", 6), home / "models"
+    configured(home, f"{TILES}threshold: 0.7\n", "tiled.yaml")
+    configured(home)
+    named = ("--model", home / "mine.yaml", "--model", home / "tiled.yaml", "--set", f"MODELS_DIR={models}")
+    code, said = run("precompute", "branches", photos, "--out", home / "said.npz", *named)
+    assert code == 0, said
+    found = BranchFile.read(home / "said.npz")
+    assert (found.branches["tiled"] >= found.branches["mine"]).all(), "the largest of all views"
+    write_ensemble(home / "fused.yaml", Fusion(branches=["mine", "tiled"]), [], found.sources)
+    fused = read_config(str(home / "fused.yaml")).branches
+    assert fused is not None
+    assert [one.pooled_views for one in fused.values()] == [None, VIEWS]
+
+    random = np.random.default_rng(0)
+    labels = random.random(900) < 0.5
+    odds = np.where(labels, 2.0, -2.0) + random.normal(0, 1.5, 900) + 2
+    BranchFile(labels, {"tiled": 1 / (1 + np.exp(-odds))}, {"tiled": found.sources["tiled"]}).write(home / "many.npz")
+    code, said = run("calibrate", home / "many.npz", "--model", home / "mine.yaml")
+    assert (code, "whole + tiles 2x3, max" in said) == (2, True)
+    assert run("calibrate", home / "many.npz", "--model", home / "tiled.yaml")[0] == 0
+    manifest = Manifest.read(home / "mine")
+    assert manifest.calibration is None
+    stored = manifest.views[VIEWS.words].calibration
+    assert stored is not None
+    assert stored.threshold == pytest.approx(0.88, abs=0.06)
+    assert run("calibrate", "--undo", "--model", home / "tiled.yaml")[0] == 0
+    assert Manifest.read(home / "mine").views == {}
