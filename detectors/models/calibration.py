@@ -13,7 +13,9 @@ from typing import Annotated, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from detectors.models.hf_config import allowed
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Inside = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
@@ -26,6 +28,7 @@ TENTHS = 10
 PSEUDO_COUNT = 0.5  # of a prediction, added to each tenth, so that an empty one is no division by zero
 Floats = NDArray[np.float64]
 Kind = Literal["mean", "weighted", "logistic", "mlp"]
+BANDS = "two numbers from 0 to 1 around 0.5, where it is least sure, are allowed, such as [0.1, 0.9]"
 WORTH_ANSWERING = 0.75  # of answers right: below, validators' windows lose more by an answer than by its absence
 
 
@@ -187,17 +190,19 @@ class Fusion(BaseModel):
         )
 
 
+def _around_the_middle(band: tuple[float, float]) -> tuple[float, float]:
+    low, high = band
+    if not low <= 0.5 <= high:
+        raise ValueError(BANDS)
+    return band
+
+
 class Stage(Fusion):
     """A cheaper combination of an ensemble's cascade, which answers where it is sure; else the next stage is asked."""
 
-    band: tuple[Share, Share] = Field(description="what it says between these two goes on to the next stage")
-
-    @model_validator(mode="after")
-    def _band_holds_the_middle(self) -> Self:
-        low, high = self.band
-        if not low <= 0.5 <= high:
-            raise ValueError(f"band {list(self.band)}: two numbers around 0.5 are needed, where it is least sure")
-        return self
+    band: Annotated[tuple[Share, Share], AfterValidator(_around_the_middle), allowed(BANDS)] = Field(
+        description="what it says between these two goes on to the next stage"
+    )
 
     def is_unsure(self, probability: float) -> bool:
         """Return whether an answer is worth another look."""

@@ -178,7 +178,7 @@ class DetectorConfig(BaseModel):
     letterbox: bool = Field(False, description="fit the whole picture between black bars, in place of resize and crop")
     views: ViewList = Field((), description="what of a picture the model looks at in turn; default: the whole")
     pool: Pool | None = Field(None, description="of several views: how their answers become one; default: mean")
-    branches: dict[str, "DetectorConfig"] | None = Field(None, description="of an Ensemble: its models, by a name")
+    branches: dict[str, "DetectorConfig"] | None = Field(None, min_length=1, description="of an Ensemble: by a name")
     fusion: Fusion | None = Field(None, description="of an Ensemble: how they become one; default: their mean")
     fallbacks: list[Fusion] = Field(
         default_factory=list, description="of an Ensemble: what answers when a branch fails, each with its measurement"
@@ -265,7 +265,7 @@ def _check_keys(path: Path, values: Mapping[Any, Any]) -> None:
     nested = [branch for branch in branches.values() if isinstance(branch, dict)] if isinstance(branches, dict) else []
     for key in [*values, *(key for branch in nested for key in branch)]:
         if key not in known:
-            misspelt = difflib.get_close_matches(str(key), known, n=1, cutoff=MISSPELT)
+            misspelt = difflib.get_close_matches(str(key).lower(), known, n=1, cutoff=MISSPELT)
             if misspelt:  # what it says would be passed over, as a threshold
                 raise DetectorConfigError(f"{path.name}: unknown key {key}: {misspelt[0]} is meant")
             near = difflib.get_close_matches(str(key), known, n=1)
@@ -283,6 +283,8 @@ def _complete(config: DetectorConfig, path: Path, where: str) -> DetectorConfig:
     _check_onnx_keys(config, where)
     _check_views(config, where)
     if config.branches is None:
+        if joint := [key for key in ("fusion", "fallbacks", "stages") if getattr(config, key)]:
+            raise DetectorConfigError(f"{where}: {', '.join(joint)}: only an Ensemble, which has branches, has these")
         return _anchored(config.model_copy(update={"path": path}))
     for key in (LABEL_KEY, INDEX_KEY):
         if (value := getattr(config, key)) is not None:

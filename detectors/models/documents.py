@@ -21,6 +21,7 @@ Model = TypeVar("Model", bound=BaseModel)
 # What PyYAML's own constructors raise for a tag or a date that can't be one, and for nesting without end.
 BROKEN_YAML = (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
+MERGE = "tag:yaml.org,2002:merge"  # of the key `<<`, which may stand there again
 LFS_POINTER = b"version https://git-lfs"  # how the file begins that git-LFS leaves in place of a large one
 
 _short = reprlib.Repr()
@@ -120,7 +121,17 @@ def first_line(error: Exception) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's plain types, and text that can be a path and can be printed."""
+    """YAML's plain types, every key once, and text that can be a path and can be printed."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen = set[str]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen and key.tag != MERGE:
+                twice = f"the key {shown(key.value)} stands there twice"
+                raise yaml.constructor.ConstructorError(None, None, twice, key.start_mark)
+            seen.add(str(key.value))
+        return node
 
     def construct_scalar(self, node: Any) -> Any:
         value = super().construct_scalar(node)

@@ -1,4 +1,4 @@
-"""PooledViews of a picture: what a model looks at in turn, and how its answers become one.
+"""Views of a picture: what a model looks at in turn, and how its answers become one.
 
 A model sees a picture at a few hundred pixels, where a cone far away is one of them. In tiles it sees parts of it at
 the camera's own resolution.

@@ -144,6 +144,12 @@ def test_keys_beside_another_file_win_over_those_in_it(tmp_path: Path) -> None:
         (PAIR + "stages: [{branches: [one], band: [0.1, 0.9], " + MEASURED % 0.7 + "}]", "above 0.75"),
         (PAIR + "stages: [{branches: [one], " + MEASURED % 0.8 + "}]", "band"),
         (PAIR + "stages: [{branches: [one], band: [0.6, 0.9], " + MEASURED % 0.8 + "}]", "around 0.5"),
+        (PAIR + "stages: [{branches: [one], band: [0.1], " + MEASURED % 0.8 + "}]", "band=[0.1]"),
+        ("hf_repo: a/b\nstages: [{branches: [one], band: [0, 1], " + MEASURED % 0.8 + "}]", "only an Ensemble"),
+        ("branches:\n  one: {hf_repo: a/b, fusion: {branches: [two]}}", "only an Ensemble"),
+        ("branches: {}", "branches={}"),
+        ("hf_repo: a/b\nViews: [flip]", "views is meant"),
+        ("hf_repo: a/b\nviews: [flip]\nviews: [whole]", "stands there twice"),
         (PAIR + "threshold: 0.4\nstages: [{branches: [one], band: [0, 1], " + MEASURED % 0.8 + "}]", "of its own"),
     ],
 )
@@ -152,6 +158,12 @@ def test_a_wrong_ensemble_is_a_fault_in_one_line(tmp_path: Path, text: str, faul
         read_config(write(tmp_path, text))
     assert fault in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_is_merged_may_be_said_anew(tmp_path: Path) -> None:
+    text = "one: &one {hf_repo: a/b, threshold: 0.4}\n<<: *one\nthreshold: 0.3\n"
+    config = read_config(write(tmp_path, text))
+    assert (config.hf_repo, config.threshold) == ("a/b", 0.3)
 
 
 def test_a_measured_stage_is_taken(tmp_path: Path) -> None:
