@@ -5,6 +5,7 @@ A combination that is judged on the photos that fitted it looks better than it i
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ from detectors.evaluation.fitters import (
     ways,
 )
 from detectors.evaluation.reward import expected_rewards, matthews
-from detectors.models.calibration import Calibration, CrossValidation, Evidence
+from detectors.models.calibration import Calibration, CrossValidation, Evidence, Fusion
 
 FOLDS = 5
 SURE = 2.58  # standard errors: of a gain that takes a shrunk combination's place; 99 %, as many are compared
@@ -153,7 +154,7 @@ class JudgedCombination:
     Attributes:
         way: that was judged.
         values: shape (photos,): the probability of each photo, fitted without its fold.
-        without: shape (folds, photos): fitted without that fold either. So a choice can be judged as it is made.
+        without: shape (folds, photos): fitted without that fold either, so that a choice can be judged as it is made.
     """
 
     way: Combination
@@ -221,18 +222,15 @@ def judge_ways(
     rows: list[JudgedCombination] = []
     for way in ways(list(probabilities)):
         tell(way.words)
-        without = np.empty((count, len(labels)))
-        for one in range(count):
-            for other in range(one, count):
-                # Without these two: what each of them is to the other, and to all where both are the same.
-                seen, held = (fold != one) & (fold != other), (fold == one) | (fold == other)
-                held = held if way.moved else np.ones(len(labels), dtype=bool)
-                of_seen = {name: values[seen] for name, values in probabilities.items()}
-                fusion = fit(way, labels[seen], of_seen, seed)
-                said = fusion({name: probabilities[name][held] for name in way.branches})
-                for number in {one, other}:
-                    wanted = held & ((fold != number) | (one == other))
-                    without[number, wanted] = said[wanted[held]]
+        without, fitted = np.empty((count, len(labels))), dict[frozenset[int], Fusion]()
+        for left_out, held in product(range(count), repeat=2):
+            # Of two folds none would be left: the choice is then made on what was fitted to the same photos.
+            away = frozenset((left_out, held) if count > 2 else (left_out,))
+            if away not in fitted:
+                seen = ~np.isin(fold, list(away))
+                fitted[away] = fit(way, labels[seen], {name: all_[seen] for name, all_ in probabilities.items()}, seed)
+            here = fold == held
+            without[left_out, here] = fitted[away]({name: probabilities[name][here] for name in way.branches})
         rows.append(JudgedCombination(way, without[fold, np.arange(len(labels))], without))
     return Trial(labels, fold, rows)
 

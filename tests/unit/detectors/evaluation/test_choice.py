@@ -82,6 +82,13 @@ def test_each_photo_is_judged_by_what_saw_neither_its_fold_nor_the_one_left_out(
 
 
 @pytest.mark.slow
+def test_two_folds_are_enough() -> None:
+    choice = judge_ways(LABELS[:60], {"a": GOOD[:60], "b": OTHER[:60]}, 2).choose()
+    assert choice.values.shape == (60,)
+    assert choice.way.branches == ("a", "b")
+
+
+@pytest.mark.slow
 def test_the_choice_is_shrunk_and_of_all_branches_and_judged_as_it_was_made(trial: Trial) -> None:
     choice = trial.choose()
     assert choice.way.branches == ("a", "b")
