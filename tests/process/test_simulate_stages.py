@@ -92,7 +92,7 @@ def test_bursts_without_a_comparison_are_asked_of_the_miner_as_it_is(data: Path,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--compare",), "IMAGE_DETECTOR_CONFIG=starter.yaml"),
+        (("--compare",), "--compare: IMAGE_DETECTOR_CONFIG=starter.yaml: "),
         (("--compare", "--address", "host"), "--address=host: without --compare"),
         (("--compare", "--replay", "x"), "--replay=x: without --compare"),
         (("--every", "5"), "--every=5: goes with --burst or --compare"),
