@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 VALIDATOR_STAKE = 1000
 RELOAD_SECONDS = 30.0  # seconds for a running miner to read its file again
 LOOK_SECONDS = 0.25
-CONNECTIONS_EACH = 4  # of a validator whose organic tasks come in bursts
+CONNECTIONS_EACH = 16  # of a validator whose requests wait
 
 WIRES: dict[str, tuple[Wire, ...]] = {
     "dendrite": ("dendrite",),
