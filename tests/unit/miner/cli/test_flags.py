@@ -101,7 +101,7 @@ def test_old_flags_without_a_counterpart_are_all_told_at_once() -> None:
 def test_before_the_command_and_where_no_settings_are_read_they_are_told() -> None:
     with pytest.raises(ConfigurationError, match=r"^--wallet.name: .*--set WALLET_NAME=mine$"):
         CliRunner().invoke(cli.app, ["--wallet.name", "mine", "run"], catch_exceptions=False)
-    told = fault("x.npz", "--subtensor.chain_endpoint", "wss://me:hunter2pw@node.example/key", command="fuse")
+    told = fault("photos", "--subtensor.chain_endpoint", "wss://me:hunter2pw@node.example/key", command="train")
     assert "SUBTENSOR_CHAIN_ENDPOINT=wss://node.example" in told
     assert "hunter2pw" not in told
 
