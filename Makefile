@@ -20,7 +20,7 @@ BENCH_MODELS := $(BENCH)/vit-base.env $(BENCH)/yolo11n.env
 # ENV names a service where one is meant, and elsewhere a settings file: a path, or the network of a shipped one. A
 # shell's own ENV is none of our business.
 SERVICES := install-service upgrade-service uninstall-service
-READERS := run query simulate top doctor models export bench bench-keys bench-hop bench-shadow
+READERS := run query simulate top doctor models export bench bench-keys bench-hop bench-shadow bench-late
 SETTINGS := $(ENV_FILE)
 ifeq ($(origin ENV),command line)
 GOALS := $(or $(MAKECMDGOALS),help)
@@ -50,7 +50,7 @@ $(error $(MISSPELT)=$($(MISSPELT)): the settings file is ENV_FILE=$($(MISSPELT))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-eval setup-all link run query simulate top tables dashboards doctor models export starter starter-folds vit-base bench bench-axon bench-hop bench-keys bench-shadow check lint test fuzz soak install-service upgrade-service uninstall-service test-remote test-service test-container lock clean
+.PHONY: help setup setup-eval setup-all link run query simulate top tables dashboards doctor models export starter starter-folds vit-base bench bench-axon bench-hop bench-keys bench-shadow bench-late check lint test fuzz soak install-service upgrade-service uninstall-service test-remote test-service test-container lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 19
@@ -144,6 +144,9 @@ bench-hop: $(VENV)/.all ## What the way to another machine costs (REMOTE_ENDPOIN
 
 bench-shadow: $(VENV)/.serve ## What a shadow model costs live requests: with and without, in turn (ENV_FILE=miner.env)
 	@$(BIN)/python -m tests.bench.shadow $(WITH_ENV) $(ARGS)
+
+bench-late: $(VENV)/.all ## Whether an answer of a daemon is late in 10,000 requests of a mixed load (ENV_FILE=miner.env; none: graphs that pass the time)
+	@$(BIN)/python -m tests.bench.late $(WITH_ENV) $(ARGS)
 
 # Tests of a file share daemons, so they stay together. There are more workers than cores, since many tests wait.
 WORKERS ?= 3

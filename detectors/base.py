@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +31,31 @@ KNOWN_ANSWER_TOLERANCE = 1e-3  # between CPUs; a swapped label or a damaged file
 Budget = Callable[[int], bool]  # whether the stage of this number may be begun: it is in time, and in nobody's way
 
 
+StopReason = Literal["sure", "budget", "last", "fault"]  # why a cascade asks no further stage
+
+
+@dataclass(frozen=True, slots=True)
+class StageEnd:
+    """The stage of a cascade that answered, and why no further one was asked.
+
+    Attributes:
+        number: of the stage, from 1.
+        names: of all stages of its cascade, in words.
+        reason: it was sure; the budget or the time ended; it was the last one; the next one failed.
+    """
+
+    number: int
+    names: tuple[str, ...]
+    reason: StopReason
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """The probability of roadwork, in [0, 1], and the seconds that it took.
 
     Attributes:
         stages: seconds of each stage of a cascade that ran, the decoding in the first; the last of them answered.
+        end: which that was, and why; None: there is only one, or a fallback answered.
     """
 
     probability: float
@@ -44,16 +63,18 @@ class Prediction:
     preprocess: float
     infer: float
     stages: tuple[float, ...] = ()
+    end: StageEnd | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a model itself says, before any calibration, and the seconds that it took; `stages` as in a prediction."""
+    """What a model itself says, before any calibration, and the seconds that it took; the stages as in a prediction."""
 
     probability: float
     preprocess: float
     infer: float
     stages: tuple[float, ...] = ()
+    end: StageEnd | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +248,11 @@ class Detector(ABC):
         return self.manifest.precision
 
     @property
+    def view_words(self) -> str:
+        """The views of a picture that are judged, and their pool; nothing: the whole alone."""
+        return self.manifest.view_words
+
+    @property
     def runs_on(self) -> str:
         """Backend and precision in words; of an ensemble whose branches differ, of each."""
         return f"{self.backend_words}, {self.precision_words}"
@@ -276,6 +302,7 @@ class Detector(ABC):
             judgement.preprocess,
             judgement.infer,
             (decoded - started + first, *others),
+            judgement.end,
         )
 
     @abstractmethod

@@ -10,7 +10,18 @@ from functools import partial
 
 from PIL import Image
 
-from detectors.base import Budget, Detector, Judgement, RunOptions, Ways, is_plain, side_by_side, ways_in_words
+from detectors.base import (
+    Budget,
+    Detector,
+    Judgement,
+    RunOptions,
+    StageEnd,
+    StopReason,
+    Ways,
+    is_plain,
+    side_by_side,
+    ways_in_words,
+)
 from detectors.errors import DetectorError, EngineError, ImageError, InferenceError, OutOfTime
 from detectors.models.calibration import Fusion, Stage
 from detectors.models.manifest import Manifest
@@ -69,10 +80,14 @@ class Ensemble(Detector):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The branches of each stage, from cheap to dear."""
+        """The branches of each stage, from cheap to dear, and the views in which they judge a picture."""
         if not self.cheaper:
             return super().stages
-        return tuple(" + ".join(stage.branches) for stage in (*self.cheaper, self.fusion))
+        return tuple(" + ".join(map(self._in_words, stage.branches)) for stage in (*self.cheaper, self.fusion))
+
+    def _in_words(self, name: str) -> str:
+        views = self.branches[name].view_words
+        return f"{name} ({views})" if views else name
 
     def judge(self, picture: Image.Image, deadline: float | None = None, budget: Budget | None = None) -> Judgement:
         """Ask the branches of the first stage, and those of the next ones while the answer is unsure; combine them.
@@ -95,26 +110,40 @@ class Ensemble(Detector):
         """Run stages until one is sure, the budget says no, or one fails behind an answer; `every`: to the last."""
         said: dict[str, Judgement] = {}
         answer, seconds = None, list[float]()
+        reason: StopReason = "last"
         for number, stage in enumerate(stages):
             if answer is not None and budget is not None and not budget(number):
+                reason = "budget"
                 break
             started = time.perf_counter()
             try:
                 fusion = self._asked(stage, said, picture, deadline)
-            except (ImageError, InferenceError, EngineError):
+            except (ImageError, InferenceError, EngineError) as error:
                 if answer is None:
                     raise
+                reason = "budget" if isinstance(error, OutOfTime) else "fault"
                 break
             answer = float(fusion({name: said[name].probability for name in fusion.branches}))
             seconds.append(time.perf_counter() - started)
-            if fusion is not stage or not (every or (isinstance(stage, Stage) and stage.is_unsure(answer))):
+            if fusion is not stage:
+                reason = "fault"
+                break
+            if isinstance(stage, Stage) and not (every or stage.is_unsure(answer)):
+                reason = "sure"
                 break
         assert answer is not None
         each = list(said.values())
         if self._pool is not None:  # at the same time: what counts is the one that was waited for
             each = [max(each, key=lambda one: one.preprocess + one.infer)]
         preprocess, infer = sum(one.preprocess for one in each), sum(one.infer for one in each)
-        return Judgement(answer, preprocess, infer, tuple(seconds))
+        return Judgement(answer, preprocess, infer, tuple(seconds), self._end(fusion, reason))
+
+    def _end(self, fusion: Fusion, reason: StopReason) -> StageEnd | None:
+        """Return which stage answered; None: there is only one, or what answered is none of them."""
+        if not self.cheaper:
+            return None
+        number = next((at for at, stage in enumerate((*self.cheaper, self.fusion), 1) if stage is fusion), None)
+        return StageEnd(number, self.stages, reason) if number is not None else None
 
     def _asked(self, stage: Fusion, said: dict[str, Judgement], picture: Image.Image, deadline: float | None) -> Fusion:
         """Ask a stage's branches that have not said anything yet; return what combines them: it, or a fallback."""

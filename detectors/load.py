@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self, cast
 
 from detectors.backends.ort_cache import cached_graph, ensure_graph
 from detectors.base import Detector, ModelFiles, RunOptions, Way, Ways
@@ -15,19 +15,24 @@ from detectors.errors import DetectorConfigError, ModelError, NotPrepared
 from detectors.files import FolderLocks
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig
-from detectors.models.labels import LABEL_KEY, chosen_index, contradiction, is_by_name
+from detectors.models.labels import check_class, class_doubt
 from detectors.models.manifest import (
     MAKE_ANEW,
     NAME,
     NO_REFERENCE,
     BranchModel,
     Manifest,
+    as_served,
     branch_model,
     same_branches,
-    with_threshold,
+    variant_as_served,
 )
 from detectors.models.sources import find_original, model_folder, variant_folder
+from detectors.photos.view_head import check_views
 from detectors.registry import BACKENDS, DEFAULT, FUSED, VARIANTS, backend_class, detector_class, network_class
+
+if TYPE_CHECKING:
+    from detectors.network import Network
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +68,11 @@ class PreparedModel:
         Raises:
             NotPrepared: the model, or a branch of it, is not on this disk yet.
             ModelError: a manifest can't be read.
+            DetectorConfigError: its views are to be pooled in a way that it can't.
         """
         folder = model_folder(config, models_dir)
-        manifest = with_threshold(Manifest.read(folder), config.threshold)
+        manifest = as_served(Manifest.read(folder), config.threshold, config.pooled_views)
+        check_views(manifest.head, config.views, config.pool, config.path.name)
         variants = {}
         for precision, backend in wanted:
             with suppress(NotPrepared):
@@ -115,9 +122,7 @@ class PreparedModel:
             raise NotPrepared(f"{folder} holds no {NAME}")
         if manifest.output.index != self.manifest.output.index:
             raise NotPrepared(f"{folder} was made while another class counted as roadwork: make it again")
-        # The spread is that of the mapped answers: one without the other would be drift.
-        update = {name: getattr(self.manifest, name) for name in ("calibration", "predictions", "judged")}
-        return folder, manifest.model_copy(update=update)
+        return folder, variant_as_served(manifest, self.manifest)
 
     def has(self, precision: str, backend: str) -> bool:
         """Return whether this precision is there for this backend.
@@ -227,6 +232,7 @@ def load_model(
     options: RunOptions,
     precision: str = "fp32",
     ways: Ways | None = None,
+    graph: Detector | None = None,
 ) -> Detector:
     """Lock a model's folders, verify the sums of its files and load it; `Detector.verify` is the caller's next step.
 
@@ -237,6 +243,7 @@ def load_model(
         options: what may be used of the machine.
         precision: of the graph, or of all.
         ways: of an ensemble's branches, where they are not all alike or run side by side.
+        graph: the same model as it was loaded before, for other views of a picture.
 
     Raises:
         NotPrepared: the precision is not there yet.
@@ -244,12 +251,15 @@ def load_model(
         DetectorConfigError: an unknown name, or a model of another kind.
     """
     locks = FolderLocks(model.folder, model.variant_folder(precision, backend))
-    detector = _load(name, model, backend, options, precision, ways or {})
+    detector = _load(name, model, backend, options, precision, ways or {}, cast("Network | None", graph))
     detector.locks = locks
     return detector
 
 
-def _load(name: str, model: PreparedModel, backend: str, options: RunOptions, precision: str, ways: Ways) -> Detector:
+def _load(
+    name: str, model: PreparedModel, backend: str, options: RunOptions, precision: str, ways: Ways,
+    graph: "Network | None",
+) -> Detector:  # fmt: skip
     config, folder, manifest = model.config, model.folder, model.manifest
     _check_kind(name, config)
     if manifest.detector != name:
@@ -265,8 +275,18 @@ def _load(name: str, model: PreparedModel, backend: str, options: RunOptions, pr
         log.info("%s: %s", folder, manifest.parity.caveat)
     if config.threshold is not None:
         log.info("%s: what the model says counts as roadwork above %g (threshold)", config.path.name, config.threshold)
+    views = config.pooled_views
+    if views is not None:
+        log.info("%s: each picture is judged in %d views: %s", config.path.name, views.count, views)
     folder, manifest = model.variant(precision, backend)
+    if graph is not None:
+        return graph.viewed(manifest, views)
     original = None
+    if manifest.head and (BACKENDS[backend].original or options.engine is not None):
+        raise ModelError(
+            f"the {backend} backend can't serve {manifest.name}, whose head was learned on {manifest.head}: onnx and "
+            "openvino can"
+        )
     if BACKENDS[backend].original:
         if config.model_folder is not None or config.onnx_path is not None:
             raise ModelError(
@@ -280,7 +300,9 @@ def _load(name: str, model: PreparedModel, backend: str, options: RunOptions, pr
         # The optimised graph has sums of its own, and the one it was made from is then not read at all; neither is a
         # graph that runs elsewhere.
         manifest.verify(folder, but=MODEL_FILE if optimized is not None or runs_here is None else None)
-        return network_class(name)(ModelFiles(folder, manifest, original, optimized), backend_class(backend), options)
+        files = ModelFiles(folder, manifest, original, optimized)
+        network = network_class(name)(files, backend_class(backend), options)
+        return network if views is None else network.viewed(manifest, views)
 
     if runs_here is None or not BACKENDS[runs_here].onnxruntime:
         return opened(None)
@@ -341,43 +363,18 @@ def _load_ensemble(model: PreparedModel, ways: Ways, options: RunOptions) -> Det
 def load_branches(branches: Mapping[str, PreparedModel], ways: Ways, options: RunOptions) -> dict[str, Detector]:
     """Load the models of an ensemble; raises as `load_model` does.
 
-    They take turns on the same threads, or each has threads of its own.
+    They take turns on the same threads, or each has threads of its own. In turn, those of one model share its graph,
+    though they judge other views of a picture.
     """
-    loaded = {}
+    loaded: dict[str, Detector] = {}
+    graphs: dict[object, Detector] = {}
     for name, branch in branches.items():
         way = ways[name]
         mine = dataclasses.replace(options, shared=True, threads=way.threads or options.threads)
-        loaded[name] = load_model(branch.config.detector, branch, way.backend, mine, way.precision)
+        kind, key = branch.config.detector, name if way.threads else (branch.folder, way)
+        loaded[name] = load_model(kind, branch, way.backend, mine, way.precision, graph=graphs.get(key))
+        graphs.setdefault(key, loaded[name])
     return loaded
-
-
-def check_class(config: DetectorConfig, manifest: Manifest) -> None:
-    """Compare the class that the configuration names, or that the names do where it has no key, with the exported one.
-
-    Raises:
-        NotPrepared: it is another, so that the model has to be exported again.
-        DetectorConfigError: the model has no such class, or is an exported folder, which can't be exported again.
-    """
-    output = manifest.output
-    labels = dict(enumerate(output.labels))
-    wanted = chosen_index(labels, config.roadwork_label, config.roadwork_class_index)
-    if wanted is None and output.named and config.model_folder is None:  # by a key that is there no more
-        if fault := contradiction(labels, output.index):
-            raise NotPrepared(f"{config.path.name} names no class any more ({LABEL_KEY}); exported was class {fault}")
-        return
-    if wanted in (None, output.index):
-        return
-    words = f"{config.path.name} names class {wanted} {output.labels[wanted]!r}; exported was {output.words}"
-    if config.model_folder is not None:
-        raise DetectorConfigError(f"{words}: export it again from the original weights")
-    raise NotPrepared(words)
-
-
-def class_doubt(config: DetectorConfig, manifest: Manifest) -> str:
-    """Return why the class that counts is likely the wrong one by its name, or nothing."""
-    output = manifest.output
-    is_named = is_by_name(dict(enumerate(output.labels)), output.index, config.roadwork_label)
-    return "" if is_named else output.doubt
 
 
 def remedy(config: DetectorConfig) -> str:

@@ -9,19 +9,24 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from detectors.base import Backend, Budget, Detector, Judgement, ModelFiles, RemoteRuntime, RunOptions
-from detectors.errors import InferenceError
+from detectors.errors import InferenceError, OutOfTime
 from detectors.models.hf_config import ProcessorConfig
 from detectors.models.labels import refuse_constant
+from detectors.models.manifest import Manifest
 from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture
+from detectors.photos.view_head import ViewHead
+from detectors.photos.views import PooledViews
 from detectors.preprocess import Preprocessing, from_processor_config
 
 log = logging.getLogger(__name__)
@@ -164,7 +169,9 @@ def _open(path: Path) -> MappedFile | None:
 
 
 class Network(Detector):
-    """One graph on one backend."""
+    """One graph on one backend, which judges the whole picture, or several views of it in turn."""
+
+    views: PooledViews | None = None
 
     def __init__(self, files: ModelFiles, backend: type[Backend], options: RunOptions) -> None:
         super().__init__(files.manifest, options, backend.name)
@@ -172,10 +179,17 @@ class Network(Detector):
         self.preprocessing = self.read_preprocessing(files.folder)
         self.backend = backend(files, self.preprocessing.shape, options)
         self.mapped = MappedFiles([folder for folder in (files.folder, files.original) if folder is not None])
+        self.head = ViewHead.read(files.folder) if files.manifest.head else None
         self.elsewhere = self.backend if isinstance(self.backend, RemoteRuntime) else None
         if self.elsewhere is not None:
             array = self.preprocessing(decode(known_picture()))
             self.elsewhere.open(files.manifest.output.labels, array, self._check_scores)
+
+    def viewed(self, manifest: Manifest, views: PooledViews | None) -> Self:
+        """Return this network for other views: on the same graph, with the manifest of what was measured in those."""
+        other = copy(self)
+        other.manifest, other.views = manifest, views
+        return other
 
     def hold(self) -> None:
         """Keep writers of the mapped files waiting until `look` has seen them."""
@@ -197,6 +211,9 @@ class Network(Detector):
 
     def judge(self, picture: Image.Image, deadline: float | None = None, budget: Budget | None = None) -> Judgement:
         """Preprocess, run, and read the roadwork output."""
+        views = self.views or (self.head.views if self.head is not None else None)
+        if views is not None:
+            return self._judge_views(views, picture, deadline)
         started = time.perf_counter()
         array = self.preprocessing(picture)
         preprocessed = time.perf_counter()
@@ -204,6 +221,60 @@ class Network(Detector):
             scores = self.backend.run(array, deadline)
         probability = self.probability(scores)
         return Judgement(probability, preprocessed - started, time.perf_counter() - preprocessed)
+
+    def _judge_views(self, views: PooledViews, picture: Image.Image, deadline: float | None) -> Judgement:
+        """Do so for each view in turn, and make one answer of what the graph gives for them."""
+        rows, preprocess, infer = self._rows(views, picture, deadline)
+        if self.head is not None:
+            return Judgement(self.probability(self.head(rows)), preprocess, infer)
+        return Judgement(views.pooled([self.probability(scores) for scores in rows]), preprocess, infer)
+
+    def said_of(
+        self, views: PooledViews, picture: Image.Image, deadline: float | None = None
+    ) -> tuple[list[float], float, float]:
+        """Return what the model says of each view, the seconds of preprocessing and of runs; raises as `judge` does."""
+        rows, preprocess, infer = self._rows(views, picture, deadline)
+        return [self.probability(scores) for scores in rows], preprocess, infer
+
+    def _rows(
+        self, views: PooledViews, picture: Image.Image, deadline: float | None
+    ) -> tuple[list[NDArray[np.float32]], float, float]:
+        """Run the graph on each view.
+
+        One that would begin behind the deadline is not begun: the answer to a part of the views is another one.
+        """
+        rows, preprocess, infer = list[NDArray[np.float32]](), 0.0, 0.0
+        started = time.perf_counter()
+        for array in views.arrays(picture, self.preprocessing, self.preprocessing.boxed):
+            if rows and deadline is not None and time.monotonic() >= deadline:
+                raise OutOfTime(f"the deadline came after {len(rows)} of {views.count} views")
+            preprocessed = time.perf_counter()
+            with self.mapped.reading():
+                rows.append(self.backend.run(array, deadline))
+            preprocess, infer = preprocess + preprocessed - started, infer + time.perf_counter() - preprocessed
+            started = time.perf_counter()
+        return rows, preprocess, infer
+
+    def example(self, picture: Image.Image, number: int) -> NDArray[np.float32]:
+        """Return an input of the graph to calibrate it on: the whole picture, or the head's views in turn by number."""
+        if self.head is None:
+            return self.preprocessing(picture)
+        arrays = list(self.head.views.arrays(picture, self.preprocessing, self.preprocessing.boxed))
+        return arrays[number % len(arrays)]
+
+    def known(self, picture: Image.Image) -> float:
+        """Return what it says of the whole of the known picture, whatever its views are."""
+        return self.viewed(self.manifest, None).judge(picture).probability
+
+    def prove(self) -> float:
+        """Prove the graph on the whole of the known picture, or the head on its views; return the seconds of all."""
+        seconds = super().prove()
+        if self.views is None:
+            return seconds
+        data = known_picture()
+        started = time.perf_counter()
+        self.judge(decode(data))
+        return time.perf_counter() - started
 
     def probability(self, scores: NDArray[np.float32]) -> float:
         """Return the roadwork probability of the graph's output, shape (1, classes).

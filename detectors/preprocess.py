@@ -6,7 +6,7 @@ and Ultralytics' are such steps as well.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -101,6 +101,11 @@ class Preprocessing:
         """The shape of the tensor; fixed, since every picture ends at the same size."""
         height, width = self.crop or self.size
         return 1, 3, height, width
+
+    @property
+    def boxed(self) -> "Preprocessing":
+        """The same with the whole picture between black bars, in place of resize and crop."""
+        return replace(self, resize="letterbox", size=self.crop or self.size, crop=None, portion=None)
 
     def _resized(self, picture: Image.Image) -> Image.Image:
         if self.resize is None:

@@ -26,6 +26,7 @@ from miner.identities import in_words as why_none
 from miner.inference import memory
 from miner.inference.health import Health
 from miner.inference.loader import ModelLoader, in_words, seconds_allowed
+from miner.inference.plan import planned_paces
 from miner.inference.queue import Queue
 from miner.inference.reload import Reloader
 from miner.inference.scheduler import Scheduler
@@ -116,7 +117,7 @@ class Daemon:
             await watch.archive.start()
             status = status_app(
                 self.metrics.registry, self.why_not_ready, watch.overview, watch.obstacles, watch.freshness,
-                own_names(settings.status_host, settings.status_allowed_hosts), checkup_file(settings),
+                own_names(settings.status_host, settings.status_allowed_hosts), checkup_file(settings), watch.read_day,
             )  # fmt: skip
             await stack.enter_async_context(
                 listening(status, "STATUS_PORT", settings.status_host, settings.status_port)
@@ -132,14 +133,15 @@ class Daemon:
             memory.keep_pictures_together()
             plan = loader.split
             self.metrics.planned(plan.slots, plan.threads)
+            pace, *further = planned_paces(settings.inference_stages, loaded.paces)
             queue = Queue(
-                plan.slots, loaded.pace, settings.queue_depth, settings.queue_share,
+                plan.slots, pace, settings.queue_depth, settings.queue_share,
                 # The answers' way gets the other half at least.
-                leeway=settings.deadline_margin_seconds / 2,
+                leeway=settings.deadline_margin_seconds / 2, further=further,
             )  # fmt: skip
             shadows = ShadowKeeper(queue, self.metrics)
             scheduler = Scheduler(queue, veto=self._veto, admitted=shadows.hold)
-            self.service = Service(loaded.detector, scheduler)
+            self.service = Service(loaded.detector, scheduler, settings.inference_stages)
             del loaded  # a reload shall free it
             stack.callback(self.service.close)
             limits, rules = Limits.of(settings), Rules.of(settings)
@@ -189,6 +191,7 @@ class Daemon:
         stack.push_async_callback(end, asyncio.create_task(health.watch(), name="health"))
 
         async def replaced(now: Settings) -> None:
+            self.watch.see_stages()
             if self._started:  # the second model begins after the start, for whichever serves then
                 await shadows.renew(now)
 
@@ -259,7 +262,8 @@ class Daemon:
         settings, requests = self.settings, RequestLog()
         stack.callback(requests.tell)
         history, drift = self.watch.history, self.watch.drift
-        listeners: list[RequestListener] = [self.metrics, history, drift, shadows, AbuseLog(), requests]
+        stages = self.watch.stages
+        listeners: list[RequestListener] = [self.metrics, stages, history, drift, shadows, AbuseLog(), requests]
         flight = make_recorder(
             settings.recorder,
             settings.state_dir / FOLDER,

@@ -54,9 +54,9 @@ def short_number(value: float | None) -> str:
     return f"{value / 1e6:.1f} M" if value is not None and value >= 999_999.5 else number(value)
 
 
-def fraction(value: float) -> str:
+def fraction(value: float | None) -> str:
     """Return `.81`, as the reward is written."""
-    return f"{value:.2f}".removeprefix("0")
+    return NO_VALUE if value is None else f"{value:.2f}".removeprefix("0")
 
 
 def clock(at: float) -> str:

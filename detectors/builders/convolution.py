@@ -11,7 +11,10 @@ from detectors.builders.numeric import Array, gelu
 from detectors.models.checkpoint import refuse_missing
 from detectors.models.hf_config import ModelConfig
 
-ACTIVATIONS = {"gelu": "Gelu", "relu": "Relu", "silu": "Swish", "swish": "Swish"}  # transformers' name -> ours
+ACTIVATIONS = {  # transformers' name -> ours
+    "gelu": "Gelu", "relu": "Relu", "relu6": "Clip", "silu": "Swish", "swish": "Swish"
+}  # fmt: skip
+RELU6 = {"relu6.low": 0.0, "relu6.high": 6.0}
 BATCH_NORM_EPS = 1e-5  # torch's default
 
 Config = TypeVar("Config", bound=ModelConfig)
@@ -64,6 +67,9 @@ class ConvolutionGraph(GraphBuilder):
         operator = ACTIVATIONS[kind]
         if operator == "Swish":  # no operator of its own before opset 24
             return self.node("Mul", [value, self.node("Sigmoid", [value])])
+        if operator == "Clip":
+            bounds = [self.constant(name, np.array(bound, dtype=np.float32)) for name, bound in RELU6.items()]
+            return self.node("Clip", [value, *bounds])
         return self.node(operator, [value])
 
     def gate(self, value: str, scores: str) -> str:
@@ -132,7 +138,9 @@ class ConvolutionNumbers:
         operator = ACTIVATIONS[kind]
         if operator == "Gelu":
             return gelu(value)
-        return np.maximum(value, np.float32(0)) if operator == "Relu" else value * _sigmoid(value)
+        if operator == "Swish":
+            return value * _sigmoid(value)
+        return np.clip(value, np.float32(0), np.float32(6 if operator == "Clip" else np.inf))
 
     def gate(self, value: Array, scores: Array) -> Array:
         """Return a product with the sigmoid of scores."""

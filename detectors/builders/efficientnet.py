@@ -14,6 +14,7 @@ from detectors.models.hf_config import ModelConfig, Positive
 
 Coefficient = Annotated[float, Field(gt=0, le=100)]
 STEM_SIZE = 32
+OPEN = 20.0  # whose sigmoid is 1 in 32 bits
 
 
 class EfficientNetConfig(ModelConfig):
@@ -101,11 +102,16 @@ class EfficientNet(Architecture):
             layers, name + "depthwise_conv.depthwise_conv", name + "depthwise_conv.depthwise_norm", found,
             stride=stride, pads=(before, half), groups=size, act=True,
         )  # fmt: skip
-        squeezed = layers.convolution(name + "squeeze_excite.reduce", layers.mean(found))
-        squeezed = layers.activate(self.config.hidden_act, squeezed)
-        found = layers.gate(found, layers.convolution(name + "squeeze_excite.expand", squeezed))
+        if not self._is_open(layers, name + "squeeze_excite.expand"):
+            squeezed = layers.convolution(name + "squeeze_excite.reduce", layers.mean(found))
+            squeezed = layers.activate(self.config.hidden_act, squeezed)
+            found = layers.gate(found, layers.convolution(name + "squeeze_excite.expand", squeezed))
         found = self._unit(layers, name + "projection.project_conv", name + "projection.project_bn", found)
         return layers.add(found, value) if adds else found
+
+    def _is_open(self, layers: Any, name: str) -> bool:
+        """Return whether a gate lets everything through: EfficientNet-Lite, which has none, is written so."""
+        return not layers.weight(name + ".weight").any() and bool((layers.weight(name + ".bias") >= OPEN).all())
 
     def _unit(self, layers: Any, name: str, norm: str, value: Any, *, act: bool = False, **values: Any) -> Any:
         found = layers.convolution(name, value, norm=norm, eps=self.config.batch_norm_eps, **values)

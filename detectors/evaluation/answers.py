@@ -64,6 +64,7 @@ class BranchAnswers(_Part):
 
     model: BranchModel
     probabilities: list[Share]
+    known: Share | None = None  # of the known picture, in the branch's views; None: of the whole, as in the manifest
 
 
 class EnsembleAnswers(_Part):
@@ -114,6 +115,14 @@ class EnsembleAnswers(_Part):
     def is_of(self, photos: str, labels: Sequence[bool] | None) -> bool:
         """Return whether they are answers to photos of this sum, with these labels."""
         return (self.photos, self.labels) == (photos, None if labels is None else list(labels))
+
+    def known(self, ways: Ways, manifests: Mapping[str, Manifest]) -> dict[str, float]:
+        """Return what the branches say of the known picture in these ways: as it was kept, else by their manifests."""
+        kept = {name: self.branches.get(name, {}).get(key_of(*way.variant)) for name, way in ways.items()}
+        return {
+            name: manifest.known_answer if (one := kept[name]) is None or one.known is None else one.known
+            for name, manifest in manifests.items()
+        }
 
     def add_to(self, folder: Path) -> None:
         """Write them into an ensemble's folder, beside those to the same photos that are there; others go.
@@ -241,7 +250,7 @@ def judge_again(
         "precision": next(way.precision for way in ways.values() if way.precision != FP32),
         "backend": "+".join(dict.fromkeys(way.backend for way in ways.values())),
         "files": {},
-        "known_answer": float(fusion({name: one.known_answer for name, one in faster.items()})),
+        "known_answer": float(fusion(answers.known(ways, faster))),
         "gate": found,
         "branches": {name: branch_model(one) for name, one in faster.items()},
     }

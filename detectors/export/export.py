@@ -24,11 +24,13 @@ from detectors.models.sources import Original, find_original, model_name, rememb
 from detectors.models.store import keep_calibration, move_into_place, move_weights_out, package_versions
 from detectors.network import Network
 from detectors.photos.image import decode
-from detectors.photos.synthetic import known_picture, parity_pictures
+from detectors.photos.synthetic import known_picture, many_pictures, parity_pictures
+from detectors.photos.view_head import ViewHead
 from detectors.preprocess import Preprocessing, letterboxed
 from detectors.registry import DEFAULT, DETECTORS, backend_class, exporter_class, how_to_install, network_class
 
 MAX_DIFFERENCE = 1e-3
+CUT_PICTURES = 4  # on which a graph without its last layer is compared
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # faults of a disk, or of a quota, that is written to
 WAY_OUT = "an architecture that is known to work, such as a ViT, Swin, ConvNeXt, DINOv2 or YOLO11-cls, is the way out"
 
@@ -64,6 +66,11 @@ class Exporter(ABC):
     def kind(self) -> str:
         """The kind of network, for messages."""
         return "network"
+
+    @property
+    def head(self) -> ViewHead | None:
+        """The head that was learned on views of a picture, where there is one beside the weights."""
+        return None
 
     @property
     @abstractmethod
@@ -231,7 +238,27 @@ def _fill(
     try:
         with library_errors(f"a {kind} can't be asked by {exporter.reference_name}", WAY_OUT):
             parity = exporter.compare(exported, progress.each(photos))
+            if (head := exporter.head) is not None:
+                progress(f"putting the head on {head.views}")
+                draft, exported = _with_head(folder, draft, exported, head)
             known = exported.judge(decode(known_picture())).probability
     except InferenceError as error:
         raise ModelError(f"the exported {kind} has no answer to a picture of the comparison: {error}") from error
     draft.model_copy(update={"known_answer": known, "parity": parity}).write(folder)
+
+
+def _with_head(folder: Path, draft: Manifest, whole: Network, head: ViewHead) -> tuple[Manifest, Network]:
+    """Cut the graph, which was compared with its last layer, and let the head judge its features in place of that.
+
+    Raises:
+        ModelError: the two don't fit.
+    """
+    from detectors.export.features import cut
+
+    if len(head.bias) != len(draft.output.labels):
+        raise ModelError(f"the head on views has {len(head.bias)} outputs; there are {len(draft.output.labels)} labels")
+    cut(folder, head.width, [whole.preprocessing(decode(data)) for data in many_pictures(CUT_PICTURES)])
+    head.write(folder)
+    files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    made = draft.model_copy(update={"files": files, "head": head.views.words})
+    return made, type(whole)(ModelFiles(folder, made, None), backend_class(DEFAULT), RunOptions())

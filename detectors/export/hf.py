@@ -22,6 +22,7 @@ from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, ModelConfig,
 from detectors.models.manifest import NUMPY, Output
 from detectors.models.processors import CLIP, PROCESSORS
 from detectors.models.store import write_graph
+from detectors.photos.view_head import ViewHead
 from detectors.preprocess import UNCROPPED, from_processor_config
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,19 @@ class ViTExporter(Exporter):
     def own_versions(self) -> dict[str, str]:
         """A graph that is built is ours."""
         return self._architecture.versions() if self._architecture else {}
+
+    @cached_property
+    def head(self) -> ViewHead | None:
+        """The head that `roadwork-miner train --views` has written beside the weights.
+
+        Raises:
+            ModelFileError: it is damaged.
+            DetectorConfigError: it has learned from pictures that were prepared in another way.
+        """
+        found = ViewHead.read(self.original)
+        if found is not None and self.config.letterbox:
+            raise DetectorConfigError(f"letterbox: true: the head was learned on {found.views}, without it: remove it")
+        return found
 
     @property
     def reference_name(self) -> str:

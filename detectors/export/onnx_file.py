@@ -16,7 +16,7 @@ from onnxruntime.tools.onnx_model_utils import make_input_shape_fixed
 from detectors.errors import DetectorConfigError, ModelError, library_errors
 from detectors.export.export import MAX_DIFFERENCE, Exporter
 from detectors.models import MODEL_FILE
-from detectors.models.config import unit, usable
+from detectors.models.config import usable
 from detectors.models.documents import LFS_POINTER, shown, some
 from detectors.models.hf_config import MAX_SIDE, PROCESSOR_FILE
 from detectors.models.labels import refuse_constant
@@ -252,6 +252,20 @@ class OnnxFileExporter(Exporter):
             "image_mean": [value / white for value in mean],
             "image_std": [value / white for value in std],
         } | ({"letterbox": True} if config.letterbox else {})
+
+
+def unit(mean: Sequence[float], std: Sequence[float]) -> float:
+    """Return what a white pixel counts as where mean and deviation were taken: 1, or 255 if a number is above 1.
+
+    Raises:
+        ValueError: one of them is of 0 to 1, and the other of 0 to 255.
+    """
+    above = [max(values) > 1 for values in (mean, std)]
+    if above[0] and min(std) < 1:
+        raise ValueError("mean is of pixels from 0 to 255, and std of pixels from 0 to 1")
+    if above[1] and 0 < max(mean) <= 1:
+        raise ValueError("mean is of pixels from 0 to 1, and std of pixels from 0 to 255")
+    return 255.0 if any(above) else 1.0
 
 
 def _read(path: Path) -> Any:

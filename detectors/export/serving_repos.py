@@ -47,6 +47,10 @@ def write_layout(layout: Layout, folder: Path, repository: Path, threads: int) -
     """
     manifest = Manifest.read(folder)
     manifest.verify(folder)
+    if manifest.head:
+        raise ModelError(
+            f"the graph in {folder} gives features of {manifest.head}, which another server can't make an answer of"
+        )
     names = [name for name in manifest.files if name.startswith(GRAPH)]
     if not names:
         raise ModelError(f"{folder} holds no graph; of an ensemble, each branch has a folder of its own")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from detectors.errors import ModelError, ModelFileError
 from detectors.models.documents import LFS_POINTER, read_json, shown, some
 from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, PROCESSORS_FILE
+from detectors.photos.view_head import HEAD_FILE
 
 WEIGHTS_KEY = "transformers_weights"  # the key of config.json that names the file
 SUFFIX = ".safetensors"
@@ -29,6 +30,7 @@ FIRST_FILES = (
     WEIGHTS_FILE,
     WEIGHTS_INDEX,
     ADAPTER_CONFIG,
+    HEAD_FILE,
 )  # what has to be there to know the rest; never a pickle
 
 # Before each name: of DataParallel, of torch.compile, and of the class that transformers has for networks of timm.

@@ -4,7 +4,7 @@ import difflib
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -18,6 +18,8 @@ from detectors.models.documents import faults, read_yaml, shown
 from detectors.models.hf_config import FILTERS, MAX_SIDE, Deviation, Mean, allowed
 from detectors.models.labels import INDEX_KEY, LABEL_KEY
 from detectors.models.processors import BILINEAR
+from detectors.photos.view_head import HEAD
+from detectors.photos.views import LETTERBOX, WHOLE, Pool, PooledViews, parse, views_of
 
 VIT, YOLO, THIRD, KERAS = "vit_config", "yolo_weights_path", "googlenet_fusion_path", "use_keras"
 log = logging.getLogger(__name__)
@@ -88,20 +90,7 @@ Resample = Annotated[int, BeforeValidator(_filter)]
 Crop = Annotated[float | None, BeforeValidator(_crop)]
 Labels = Annotated[list[str] | None, BeforeValidator(_labels)]
 GraphOutput = Literal["logits", "probability"]
-
-
-def unit(mean: Sequence[float], std: Sequence[float]) -> float:
-    """Return what a white pixel counts as where mean and deviation were taken: 1, or 255 if a number is above 1.
-
-    Raises:
-        ValueError: one of them is of 0 to 1, and the other of 0 to 255.
-    """
-    above = [max(values) > 1 for values in (mean, std)]
-    if above[0] and min(std) < 1:
-        raise ValueError("mean is of pixels from 0 to 255, and std of pixels from 0 to 1")
-    if above[1] and 0 < max(mean) <= 1:
-        raise ValueError("mean is of pixels from 0 to 1, and std of pixels from 0 to 255")
-    return 255.0 if any(above) else 1.0
+ViewList = Annotated[tuple[str, ...], BeforeValidator(parse)]
 
 
 def data_files(path: Path) -> list[Path]:
@@ -187,6 +176,8 @@ class DetectorConfig(BaseModel):
         None, description="what the model says counts as roadwork above this number; it is moved to 0.5"
     )
     letterbox: bool = Field(False, description="fit the whole picture between black bars, in place of resize and crop")
+    views: ViewList = Field((), description="what of a picture the model looks at in turn; default: the whole")
+    pool: Pool | None = Field(None, description="of several views: how their answers become one; default: mean")
     branches: dict[str, "DetectorConfig"] | None = Field(None, description="of an Ensemble: its models, by a name")
     fusion: Fusion | None = Field(None, description="of an Ensemble: how they become one; default: their mean")
     fallbacks: list[Fusion] = Field(
@@ -213,6 +204,11 @@ class DetectorConfig(BaseModel):
         if value is not None and (PurePosixPath(value).is_absolute() or ".." in PurePosixPath(value).parts):
             raise ValueError("a folder within the repository is allowed")
         return value
+
+    @property
+    def pooled_views(self) -> PooledViews | None:
+        """What the model looks at, and how that becomes one answer; None: the whole alone, or what its head learned."""
+        return None if self.pool == HEAD else views_of(self.views, self.pool)
 
     @property
     def source(self) -> str:
@@ -285,6 +281,7 @@ def _complete(config: DetectorConfig, path: Path, where: str) -> DetectorConfig:
     if config.subfolder is not None and config.hf_repo is None:
         raise DetectorConfigError(f"{where}: subfolder={config.subfolder}: only hf_repo has subfolders")
     _check_onnx_keys(config, where)
+    _check_views(config, where)
     if config.branches is None:
         return _anchored(config.model_copy(update={"path": path}))
     for key in (LABEL_KEY, INDEX_KEY):
@@ -313,11 +310,22 @@ def _check_onnx_keys(config: DetectorConfig, where: str) -> None:
         raise DetectorConfigError(f"{where}: crop={config.crop:g}: letterbox shows the whole picture: remove either")
 
 
+def _check_views(config: DetectorConfig, where: str) -> None:
+    """Refuse views of an ensemble as a whole, a pool of nothing, and the same picture twice."""
+    if config.views and config.branches is not None:
+        raise DetectorConfigError(f"{where}: views={list(config.views)}: each of the branches has views of its own")
+    if config.pool is not None and not config.views:
+        raise DetectorConfigError(f"{where}: pool={config.pool}: it pools several `views`, which are needed beside it")
+    if config.letterbox and {WHOLE, LETTERBOX} <= set(config.views):
+        raise DetectorConfigError(f"{where}: views={list(config.views)}: letterbox: true has the whole in bars already")
+
+
 def _branch(branch: DetectorConfig, path: Path, where: str) -> DetectorConfig:
     named = branch.config
     if named is not None:
         with usable(f"{where}: config={shown(named)}"):
-            path = find_config(str(path.parent / Path(named).expanduser()))
+            beside = path.parent / Path(named).expanduser()
+            path = find_config(str(beside) if beside.is_file() else named)
         own = {key: getattr(branch, key) for key in branch.model_fields_set - {"config"}}
         branch = _read(path).model_copy(update={"detector": branch.detector} | own)
     if branch.threshold is not None:

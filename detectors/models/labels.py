@@ -9,14 +9,19 @@ AUC on labelled photos, and one by drawings of cones.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detectors.errors import DetectorConfigError
+from detectors.errors import DetectorConfigError, NotPrepared
 from detectors.models.documents import shown, some
 from detectors.photos.synthetic import drawn_pairs
+
+if TYPE_CHECKING:
+    from detectors.models.config import DetectorConfig
+    from detectors.models.manifest import Manifest
 
 LABEL_KEY, INDEX_KEY = "roadwork_label", "roadwork_class_index"
 SHOWN_LABELS = 10  # labels in a message or a line; a network of a thousand classes has no more to say
@@ -88,6 +93,35 @@ def refuse_constant(labels: Sequence[str], activation: str) -> None:
             f"the network has one class, {shown(labels[0])}, and says 1.0 of every picture: one that knows roads "
             f"without works as well is needed, or one whose single output goes through a sigmoid"
         )
+
+
+def check_class(config: "DetectorConfig", manifest: "Manifest") -> None:
+    """Compare the class that the configuration names, or that the names do where it has no key, with the exported one.
+
+    Raises:
+        NotPrepared: it is another, so that the model has to be exported again.
+        DetectorConfigError: the model has no such class, or is an exported folder, which can't be exported again.
+    """
+    output = manifest.output
+    labels = dict(enumerate(output.labels))
+    wanted = chosen_index(labels, config.roadwork_label, config.roadwork_class_index)
+    if wanted is None and output.named and config.model_folder is None:  # by a key that is there no more
+        if fault := contradiction(labels, output.index):
+            raise NotPrepared(f"{config.path.name} names no class any more ({LABEL_KEY}); exported was class {fault}")
+        return
+    if wanted in (None, output.index):
+        return
+    told = f"{config.path.name} names class {wanted} {output.labels[wanted]!r}; exported was {output.words}"
+    if config.model_folder is not None:
+        raise DetectorConfigError(f"{told}: export it again from the original weights")
+    raise NotPrepared(told)
+
+
+def class_doubt(config: "DetectorConfig", manifest: "Manifest") -> str:
+    """Return why the class that counts is likely the wrong one by its name, or nothing."""
+    output = manifest.output
+    is_named = is_by_name(dict(enumerate(output.labels)), output.index, config.roadwork_label)
+    return "" if is_named else output.doubt
 
 
 def is_by_name(labels: Mapping[int, str], index: int, label: str | None) -> bool:

@@ -14,6 +14,7 @@ from detectors.models import MANIFEST_FILE
 from detectors.models.calibration import Calibration, Share
 from detectors.models.documents import faults
 from detectors.models.labels import contradiction, words
+from detectors.photos.views import WHOLE, PooledViews
 
 NAME = MANIFEST_FILE
 NO_REFERENCE = "none"  # of an ONNX file of one's own
@@ -162,6 +163,7 @@ class Gate(_Part):
     others: Share | None = None  # of the CPU's time that other programs had while it was timed; None: nobody looked
     merging: TokenMerging | None = None  # of tokens, where it was done
     threshold: Share | None = None  # of the model's own answers, that it was judged at; None: nobody noted it
+    views: str = ""  # of each picture, that it was judged in; nothing: the whole
 
     @property
     def speed(self) -> float | None:
@@ -179,6 +181,7 @@ class BranchModel(_Part):
     revision: str
     sums: str  # SHA-256 of the sums of its files
     index: int | None = None  # of the output that counts; None: written when nobody noted it
+    views: str = ""  # that it is asked in; nothing: the whole
 
     def is_same(self, other: "BranchModel") -> bool:
         """Return whether both mean one model with one class."""
@@ -191,6 +194,14 @@ def same_branches(old: Mapping[str, BranchModel] | None, new: Mapping[str, Branc
     if old is None or new is None:
         return old is new
     return old.keys() == new.keys() and all(old[name].is_same(new[name]) for name in old)
+
+
+class ViewFigures(_Part):
+    """What was measured of a model in some views of each picture: other answers than to the whole alone."""
+
+    calibration: Calibration | None = None
+    predictions: Tenths | None = None
+    judged: ExportFigures | None = None
 
 
 class Manifest(_Part):
@@ -212,6 +223,9 @@ class Manifest(_Part):
     predictions: Tenths | None = None  # shares of what it said of photos it was not trained on, half of them roadwork
     judged: ExportFigures | None = None  # by labelled photos
     calibration: Calibration | None = None  # of the fp32 folder alone; its faster variants take it over
+    views: dict[str, ViewFigures] = {}  # by the views' words; the three above are of the whole picture
+    seen: Annotated[str, Field(exclude=True)] = ""  # the views that are served, by the YAML file; never in this one
+    head: str = ""  # the views that its head was learned on, in words: the graph gives features; nothing: it has none
     branches: dict[str, BranchModel] | None = None  # of an ensemble; of its faster variant, those of its branches
     made_with: dict[str, str]  # package -> version
 
@@ -219,6 +233,12 @@ class Manifest(_Part):
     def decides_at(self) -> float:
         """What the model's own answer has to be above to count as roadwork, before any map."""
         return self.calibration.threshold if self.calibration is not None else self.threshold
+
+    @property
+    def view_words(self) -> str:
+        """The views of a picture that are judged, of an ensemble by branch; nothing: the whole alone."""
+        branches = (self.branches or {}).items()
+        return "; ".join(f"{name}: {one.views}" for name, one in branches if one.views) or self.seen or self.head
 
     @property
     def judged_doubt(self) -> str:
@@ -229,6 +249,11 @@ class Manifest(_Part):
     @property
     def gate_doubt(self) -> str:
         """Why the judgement of a faster precision counts no more, or nothing."""
+        if self.gate is not None and self.gate.views != self.seen:
+            return (
+                f"judged in {self.gate.views or WHOLE}, and {self.seen or WHOLE} is served: "
+                f"`roadwork-miner export --precision {self.precision} --pictures FOLDER` judges it again"
+            )
         if self.gate is None or self.gate.threshold in (None, self.decides_at):
             return ""
         return (
@@ -274,18 +299,45 @@ class Manifest(_Part):
                 raise ModelError(f"{path} does not match its sum in {NAME}; remove the folder and make it again")
 
 
-def with_threshold(manifest: Manifest, threshold: float | None) -> Manifest:
-    """Return what a manifest says once the YAML file's threshold counts, in place of any calibration; None: as it is.
+def as_served(manifest: Manifest, threshold: float | None, views: PooledViews | None) -> Manifest:
+    """Return what a manifest says once the YAML file's threshold and views count.
 
-    What was counted of the answers on either side of 0.5, or in tenths, is that of another map.
+    A threshold takes the place of any calibration. What was counted of the answers on either side of 0.5, or in tenths,
+    is that of another map then, and what was counted of the whole picture is that of other answers than those to
+    several views, which have figures of their own. Which way round the model sorts photos is the same in any.
+
+    Args:
+        manifest: as it was read.
+        threshold: None: there is none.
+        views: None: the whole picture alone.
     """
+    if views is not None:
+        own = manifest.views.get(views.words, ViewFigures())
+        judged = own.judged or _without_sides(manifest.judged)
+        update = {"calibration": own.calibration, "predictions": own.predictions, "judged": judged}
+        manifest = manifest.model_copy(update={**update, "seen": views.words})
     if threshold is None:
         return manifest
-    judged = manifest.judged and manifest.judged.model_copy(update={"sensitivity": None, "specificity": None})
     gate = manifest.gate and manifest.gate.model_copy(update={"labelled": None})
     calibration = Calibration(threshold=threshold, temperature=1.0)
-    update = {"calibration": calibration, "predictions": None, "judged": judged, "gate": gate}
-    return manifest.model_copy(update=update)
+    judged = _without_sides(manifest.judged)
+    return manifest.model_copy(update={"calibration": calibration, "predictions": None, "judged": judged, "gate": gate})
+
+
+def variant_as_served(variant: Manifest, fp32: Manifest) -> Manifest:
+    """Return a faster variant's manifest with what the fp32 folder knows by now, and what was judged in its views.
+
+    The spread is that of the mapped answers: one without the other would be drift.
+    """
+    update: dict[str, object] = {name: getattr(fp32, name) for name in ("calibration", "predictions", "judged", "seen")}
+    if variant.gate is not None and variant.gate.views != fp32.seen:
+        update["gate"] = variant.gate.model_copy(update={"labelled": None})
+    return variant.model_copy(update=update)
+
+
+def _without_sides(judged: ExportFigures | None) -> ExportFigures | None:
+    """Return the figures without those that depend on where 0.5 is."""
+    return judged and judged.model_copy(update={"sensitivity": None, "specificity": None})
 
 
 def branch_model(manifest: Manifest) -> BranchModel:
@@ -293,7 +345,7 @@ def branch_model(manifest: Manifest) -> BranchModel:
     sums = hashlib.sha256(json.dumps(sorted(manifest.files.items())).encode()).hexdigest()
     return BranchModel(
         detector=manifest.detector, name=manifest.name, revision=manifest.revision, sums=sums,
-        index=manifest.output.index,
+        index=manifest.output.index, views=manifest.seen or manifest.head,
     )  # fmt: skip
 
 

@@ -1,15 +1,16 @@
 """The store of model folders: how a prepared one is put into place, and what its manifest is told later."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from detectors.files import write_safely
 from detectors.models import MODEL_FILE
 from detectors.models.calibration import Calibration, spread
 from detectors.models.labels import Separation, sorting_of
-from detectors.models.manifest import NAME, ExportFigures, Manifest, same_branches
+from detectors.models.manifest import NAME, ExportFigures, Manifest, ViewFigures, same_branches
+from detectors.photos.views import PooledViews
 
 if TYPE_CHECKING:
     import onnx
@@ -26,16 +27,26 @@ def move_into_place(partial: Path, folder: Path) -> None:
         path.replace(folder / path.name)
 
 
-def store_calibration(folder: Path, calibration: Calibration | None, predictions: list[float] | None = None) -> None:
+def store_calibration(
+    folder: Path,
+    calibration: Calibration | None,
+    predictions: list[float] | None = None,
+    views: PooledViews | None = None,
+) -> None:
     """Write a calibration into a folder's manifest, or take the one there out of it.
 
-    `predictions` is the spread of mapped probabilities; None forgets the spread, which is that of another map.
+    Args:
+        folder: of the model.
+        calibration: None: there is none any more.
+        predictions: the spread of mapped probabilities; None forgets the spread, which is that of another map.
+        views: that it was measured in, and that it belongs to; None: the whole picture.
     """
-    update = {"calibration": calibration, "predictions": predictions}
-    write_manifest(Manifest.read(folder).model_copy(update=update), folder)
+    _store(folder, views, {"calibration": calibration, "predictions": predictions})
 
 
-def store_spread(folder: Path, probabilities: Sequence[float], labels: Sequence[bool]) -> Separation:
+def store_spread(
+    folder: Path, probabilities: Sequence[float], labels: Sequence[bool], views: PooledViews | None = None
+) -> Separation:
     """Write into a manifest how a model's answers to labelled photos are spread, and how well they sort them."""
     found = sorting_of(labels, probabilities)
     right = {True: 0, False: 0}
@@ -52,8 +63,18 @@ def store_spread(folder: Path, probabilities: Sequence[float], labels: Sequence[
             specificity=round(right[False] / counts[False], 4),
         ),
     }
-    write_manifest(Manifest.read(folder).model_copy(update=update), folder)
+    _store(folder, views, update)
     return found
+
+
+def _store(folder: Path, views: PooledViews | None, update: Mapping[str, Any]) -> None:
+    """Write what was measured into a folder's manifest, beside what was in other views."""
+    manifest = Manifest.read(folder)
+    if views is not None:
+        own = manifest.views.get(views.words, ViewFigures()).model_copy(update=update)
+        others = {words: figures for words, figures in manifest.views.items() if words != views.words}
+        update = {"views": others if own == ViewFigures() else {**others, views.words: own}}
+    write_manifest(manifest.model_copy(update=update), folder)
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
@@ -66,7 +87,7 @@ def keep_calibration(old: Path, new: Path) -> None:
     if (old / NAME).is_file():
         manifest, made = Manifest.read(old), Manifest.read(new)
         if _is_same_model(manifest, made):
-            kept = {name: getattr(manifest, name) for name in ("calibration", "predictions", "judged")}
+            kept = {name: getattr(manifest, name) for name in ("calibration", "predictions", "judged", "views")}
             write_manifest(made.model_copy(update=kept), new)
 
 

@@ -18,6 +18,7 @@ from detectors.models.config import DetectorConfig
 from detectors.models.manifest import NAME, Gate, Manifest, branch_model, is_outdated
 from detectors.models.store import move_into_place
 from detectors.photos.image import decode
+from detectors.photos.synthetic import known_picture
 from detectors.quantize.gate import judged_variant
 from detectors.quantize.quantize import CalibrationPhotos, PrecisionRequest, make_faster, stays, was_judged_on_photos
 from detectors.quantize.token_axes import NoTokens, read_tokens
@@ -46,23 +47,29 @@ def make_faster_ensemble(config: DetectorConfig, order: PrecisionRequest) -> Pat
             return target
     (target / NAME).unlink(missing_ok=True)  # of other variants than those that come now
     dense = _dense_branches(model) if order.merge is not None else {}
+    made_of = set[Path]()  # branches may be one model in several views
     for name, branch in model.branches.items():
+        if branch.folder in made_of:
+            continue
+        made_of.add(branch.folder)
         order.progress(f"branch {name}{f' stays dense: {dense[name]}' if name in dense else ''}")
         if name in dense and (there := _dense_variant(model, name, plain, order)) is not None:
             order.progress(f"{there.name} was judged on these photos and is copied")
             _copy_variant(there, branch.variant_folder(precision, backend), order)
             continue
         merge = None if name in dense else order.merge
-        make_faster(branch.folder, replace(order, merge=merge, threshold=None))  # the whole has a threshold
+        # Together they have a threshold, and each has views of its own.
+        make_faster(branch.folder, replace(order, merge=merge, threshold=None, views=branch.config.pooled_views))
     model = PreparedModel.find(config, order.models_dir, [(precision, backend)])
     order.progress("what the branches say together")
-    judged = _judge(model, order)
+    judged, known_answer = _judge(model, order)
     made = manifest.model_copy(
         update={
             "precision": precision,
             "backend": backend,
             "files": {},
-            "known_answer": _known_answer(model, precision, backend),
+            "known_answer": known_answer,
+            "views": {},
             "calibration": None,  # the fp32 folder's counts, whenever it was made
             "gate": judged,
             "branches": model.branch_models(precision, backend),
@@ -142,7 +149,8 @@ def _dense_variant(model: PreparedModel, name: str, precision: str, order: Preci
     is_same = all(key in said and said[key].model.is_same(one) for key, one in models.items())
     if judged is None or not is_same or not known.is_of(sum_of(photos.data), photos.labels):
         return None
-    is_admitted = judged.flips <= order.max_flips and judged.threshold == branch.manifest.decides_at
+    now, then = branch.manifest, (judged.threshold, judged.views)
+    is_admitted = judged.flips <= order.max_flips and then == (now.decides_at, now.seen)
     return folder if is_admitted and not is_outdated(manifest, folder) else None
 
 
@@ -161,8 +169,12 @@ def _copy_variant(folder: Path, target: Path, order: PrecisionRequest) -> None:
         ensure_graph(target, Manifest.read(target))
 
 
-def _judge(model: PreparedModel, order: PrecisionRequest) -> Gate:
-    """Ask the branches in fp32 and faster about the photos, in turn; keep and compare what they say."""
+def _judge(model: PreparedModel, order: PrecisionRequest) -> tuple[Gate, float]:
+    """Ask the branches in fp32 and faster about the photos, in turn; keep and compare what they say.
+
+    Returns:
+        The judgement, and what the faster ones say together of the known picture.
+    """
     fusion, faster = model.config.fusion, Way(order.precision, order.backend)
     assert fusion is not None
     _, photos = order.photos.split()  # not those that the branches are calibrated on
@@ -192,8 +204,9 @@ def _judge(model: PreparedModel, order: PrecisionRequest) -> Gate:
                 key_of(*way.variant): BranchAnswers(
                     model=models[name][key_of(*way.variant)],
                     probabilities=[one.probability for one in said[way][name]],
+                    known=branches[name].judge(decode(known_picture())).probability,
                 )
-                for way in asked
+                for way, branches in asked.items()
             }
             for name in model.branches
         },
@@ -208,7 +221,8 @@ def _judge(model: PreparedModel, order: PrecisionRequest) -> Gate:
         raise ModelError(f"{order.precision} for {order.backend}: {error}") from error
     gates = [(name, branch.manifest.gate) for name, branch in asked[faster].items() if branch.manifest.gate is not None]
     seconds_fp32, seconds = (_seconds(said[way]) for way in asked)
-    return judged.model_copy(
+    known = {name: each[key_of(*faster.variant)].known or 0.0 for name, each in answers.branches.items()}
+    gate = judged.model_copy(
         update={
             "recipe": " + ".join(_recipe(one, is_merged=order.merge is not None) for _, one in gates),
             "kept_fp32": [f"{name}: {layer}" for name, one in gates for layer in one.kept_fp32],
@@ -217,6 +231,7 @@ def _judge(model: PreparedModel, order: PrecisionRequest) -> Gate:
             "others": busy,
         }
     )
+    return gate, float(fusion(known))
 
 
 def _recipe(gate: Gate, *, is_merged: bool) -> str:
@@ -230,12 +245,6 @@ def _seconds(said: Mapping[str, Sequence[Judgement]]) -> float:
     """Return the median of what all graphs take for a photo."""
     sums: list[float] = [sum(one.infer for one in row) for row in zip(*said.values(), strict=True)]
     return statistics.median(sums)
-
-
-def _known_answer(model: PreparedModel, precision: str, backend: str) -> float:
-    assert model.config.fusion is not None
-    answers = {name: branch.variant(precision, backend)[1].known_answer for name, branch in model.branches.items()}
-    return float(model.config.fusion(answers))
 
 
 def _put(manifest: Manifest, target: Path) -> None:

@@ -17,12 +17,13 @@ from detectors.base import ModelFiles, RunOptions
 from detectors.console import NO_STEPS, Steps
 from detectors.errors import InferenceError, ModelError, library_errors
 from detectors.models import MODEL_FILE
-from detectors.models.manifest import Gate, Manifest, Precision, TokenMerging, sha256, with_threshold
+from detectors.models.manifest import Gate, Manifest, Precision, TokenMerging, as_served, sha256
 from detectors.models.sources import variant_folder
 from detectors.models.store import move_into_place, package_versions
 from detectors.network import Network
 from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture, many_pictures
+from detectors.photos.views import PooledViews
 from detectors.quantize import CALIBRATION, WEIGHTED, Inputs, Recipe, gate
 from detectors.quantize.gate import MAX_FLIPS, interleaved
 from detectors.quantize.recipes import as_it_is
@@ -147,6 +148,7 @@ class PrecisionRequest:
         max_flips: share of the pictures that may change sides.
         progress: is told each step, and how far it is.
         threshold: of the YAML file, at which sides are told apart; None: the manifest's.
+        views: of the YAML file, in which each picture is judged; None: the whole. Recipes are calibrated on the whole.
         merge: tokens a layer, for a precision that merges them; None: the network is left dense.
     """
 
@@ -158,6 +160,7 @@ class PrecisionRequest:
     max_flips: float = MAX_FLIPS
     progress: Steps = NO_STEPS
     threshold: float | None = None
+    views: PooledViews | None = None
     merge: MergeRequest | None = None
 
 
@@ -191,8 +194,9 @@ def make_faster(folder: Path, order: PrecisionRequest) -> Path:
     if order.photos.made and was_judged_on_photos(target, manifest):
         order.progress(stays(target))
         return target
-    mapped = with_threshold(manifest, order.threshold)
+    mapped = as_served(manifest, order.threshold, order.views)
     fp32 = network_class(manifest.detector)(ModelFiles(folder, mapped, None), backend_class(DEFAULT), order.options)
+    fp32 = fp32.viewed(mapped, order.views)
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -244,7 +248,7 @@ class _Trial:
         self.refusals: list[str] = []
         order.progress(f"fp32 answers to {len(self.photos.data)} pictures")
         self.expected = self._answers(fp32)
-        self.inputs = [fp32.preprocessing(decode(data)) for data in calibration.data]
+        self.inputs = [fp32.example(decode(data), number) for number, data in enumerate(calibration.data)]
         self.merging: TokenMerging | None = None
         self._ranked: dict[tuple[str, ...], list[str]] = {}
 
@@ -315,6 +319,7 @@ class _Trial:
         draft = self.fp32.manifest.model_copy(update={"precision": order.precision, "backend": order.backend})
         files = ModelFiles(folder, draft, None)
         detector = network_class(draft.detector)(files, backend_class(order.backend), order.options)
+        detector = detector.viewed(draft, order.views)
         answers = self._answers(detector)
         largest, mean = gate.differences(self.expected, answers)
         threshold = draft.threshold
@@ -332,6 +337,7 @@ class _Trial:
             answers=(float(self.expected.min()), float(self.expected.max())),
             merging=self.merging,
             threshold=draft.decides_at,
+            views=draft.seen,
         )
         return Candidate(detector, folder, judged)
 
@@ -368,8 +374,9 @@ def _finish(chosen: Candidate, fp32: Manifest, precision: Precision, backend: st
             "precision": precision,
             "backend": backend,
             "files": files,
-            "known_answer": chosen.detector.judge(decode(known_picture())).probability,
+            "known_answer": chosen.detector.viewed(fp32, None).judge(decode(known_picture())).probability,
             "calibration": None,  # the fp32 folder's counts, whenever it was made
+            "views": {},
             "gate": chosen.gate,
             "made_with": fp32.made_with | package_versions(BACKENDS[backend].packages),
         }

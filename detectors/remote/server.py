@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.errors import ModelError
 from detectors.network import Network
 from detectors.remote.channel import TYPE
 
@@ -39,6 +40,11 @@ class OpenInference:
     """Answers for one verified detector, from any number of threads: the graph runs for as many as it has slots."""
 
     def __init__(self, detector: Network, name: str = "") -> None:
+        if detector.head is not None:
+            raise ModelError(
+                f"{detector.manifest.name} gives features of {detector.manifest.head}, and no scores that another "
+                "machine could read: serve it where the pictures come in"
+            )
         self.detector = detector
         self._slots = threading.Semaphore(detector.options.slots)
         self._answered = -math.inf  # when a picture last got its scores

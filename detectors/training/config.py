@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from detectors.errors import DetectorConfigError
 from detectors.files import write_safely
 from detectors.models.config import usable
 from detectors.models.documents import faults, read_yaml, shown
+from detectors.photos.view_head import head_views
+from detectors.photos.views import PooledViews
 from detectors.registry import METHODS
 
 CONFIG_FILE = "config.yaml"
@@ -75,6 +77,9 @@ class TrainConfig(_Part):
     patience: int = Field(8, ge=1, description="epochs without a better validation before it stops")
     average: float = Field(0.0, ge=0, lt=1, description="kept of the weights' average at a step (full); 0: no average")
     lora_rank: int = Field(8, ge=1)
+    served_views: str | None = Field(
+        None, description="of each photo, that a head learns on all together, such as whole,tiles:2x3 (method head)"
+    )
     views: int = Field(8, ge=0, description="changed copies of each photo, for cached features")
     augment: Augment = Augment()
     val_share: float = Field(0.15, gt=0, lt=0.5, description="of the photos, where the folder has no val/")
@@ -88,6 +93,23 @@ class TrainConfig(_Part):
     checkpoint_minutes: float = Field(10.0, ge=0, description="time between checkpoints within an epoch")
     max_hours: float | None = Field(None, gt=0, description="stops cleanly after that, with the best so far")
     quick: bool = Field(False, description="one epoch on a few photos, to prove the set-up")
+
+    @field_validator("served_views")
+    @classmethod
+    def _in_one_order(cls, value: str | None) -> str | None:
+        return None if value is None else ",".join(head_views(value).parts)
+
+    @model_validator(mode="after")
+    def _of_a_head(self) -> Self:
+        if self.served_views is not None and (self.is_yolo or self.method != "head"):
+            method = "full (YOLO)" if self.is_yolo else self.method
+            raise ValueError(f"served_views={self.served_views}: method=head is needed for these; found {method}")
+        return self
+
+    @property
+    def head_views(self) -> PooledViews | None:
+        """What of each photo the head looks at, where that is more than the whole."""
+        return None if self.served_views is None else head_views(self.served_views)
 
     @property
     def is_yolo(self) -> bool:

@@ -29,6 +29,7 @@ from detectors.photos.transforms import (
     shrunk,
     tilted,
 )
+from detectors.photos.views import PooledViews
 from detectors.preprocess import Preprocessing
 from detectors.training.config import Augment
 
@@ -209,6 +210,12 @@ def split(photos: Sequence[Photo], shares: dict[str, float], seed: int) -> dict[
 def load_pixels(photo: Photo, view: int, views: Views, preprocessing: Preprocessing) -> Tensor:
     """Return a view of a photo as the network takes it when it serves, shape (3, height, width)."""
     return torch.from_numpy(preprocessing(views.view(photo, view))[0])
+
+
+def load_cuts(photo: Photo, view: int, views: Views, preprocessing: Preprocessing, served: PooledViews) -> Tensor:
+    """Return what a head on several views looks at in a view of a photo, shape (cuts, 3, height, width)."""
+    arrays = served.arrays(views.view(photo, view), preprocessing, preprocessing.boxed)
+    return torch.from_numpy(np.concatenate(list(arrays)))
 
 
 class PixelExamples:

@@ -21,17 +21,20 @@ from detectors.errors import DetectorConfigError
 from detectors.files import write_safely
 from detectors.network import ViT
 from detectors.photos.labelled import Photo
+from detectors.photos.view_head import pool
+from detectors.photos.views import PooledViews
 from detectors.preprocess import Preprocessing
 from detectors.training import hf_model
 from detectors.training.budget import Probe, ResourceLog, is_out_of_memory
 from detectors.training.config import Augment, TrainConfig
 from detectors.training.data import open_dataset
-from detectors.training.dataset import UNCHANGED_VIEW, VIEWS_VERSION, DataSet, Views, load_pixels
+from detectors.training.dataset import UNCHANGED_VIEW, VIEWS_VERSION, DataSet, Views, load_cuts, load_pixels
 from detectors.training.hf_model import head_of
 from detectors.training.job import SIGNALLED, Job, StoppedEarly, StopSignal
 from detectors.training.trainer import choose_for_features
 
 Row = tuple[str, int]  # SHA-256 of the photo's file, number of the view
+PICTURES = 4  # dimensions of pixels without cuts
 SHARD = 4096  # rows in a file
 SAVE_SECONDS = 60.0  # from one file to the next at most: what a kill may cost
 
@@ -48,10 +51,12 @@ class FeatureKey:
     views_version: int
     augment: Augment
     seed: int
+    served: str = ""  # the views that a head learns on all together, in words; nothing: the whole photo
 
     def folder(self, cache: Path, name: str) -> Path:
         """Say where these features are: `<cache>/<name>-<sum>`."""
         facts = [self.weights, self.preprocessing, self.views_version, self.augment.model_dump(), self.seed]
+        facts += [self.served] if self.served else []
         return cache / f"{name}-{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]}"
 
 
@@ -117,7 +122,11 @@ def cache_for(
     config: TrainConfig, model: nn.Module, preprocessing: Preprocessing, folder: Path, screen: Screen
 ) -> FeatureCache:
     """Open the cache for this network, preprocessing and kind of view."""
-    key = FeatureKey(_weights_sum(model), repr(preprocessing), VIEWS_VERSION, config.augment, config.seed)
+    served = config.head_views
+    key = FeatureKey(
+        _weights_sum(model), repr(preprocessing), VIEWS_VERSION, config.augment, config.seed,
+        "" if served is None else served.words,
+    )  # fmt: skip
     name = Path(config.model).name or "model"
     return FeatureCache(key.folder(folder, name), screen.warn)
 
@@ -128,24 +137,56 @@ def rows_of(photos: Sequence[Photo], views: int) -> list[Row]:
 
 
 class ViewPixels:
-    """Views of photos as the network takes them."""
+    """Views of photos as the network takes them; each in several cuts, where a head learns on these together."""
 
     def __init__(
-        self, photos: Sequence[Photo], rows: Sequence[Row], views: Views, preprocessing: Preprocessing
+        self,
+        photos: Sequence[Photo],
+        rows: Sequence[Row],
+        views: Views,
+        preprocessing: Preprocessing,
+        served: PooledViews | None = None,
     ) -> None:
         self._by_digest = {photo.digest: photo for photo in photos}
-        self.rows, self._views, self._preprocessing = rows, views, preprocessing
+        self.rows, self._views, self._preprocessing, self.served = rows, views, preprocessing, served
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, number: int) -> Tensor:
         digest, view = self.rows[number]
-        return load_pixels(self._by_digest[digest], view, self._views, self._preprocessing)
+        photo = self._by_digest[digest]
+        if self.served is not None:
+            return load_cuts(photo, view, self._views, self._preprocessing, self.served)
+        return load_pixels(photo, view, self._views, self._preprocessing)
 
     def after(self, done: int) -> "ViewPixels":
         """Return those that are left."""
-        return ViewPixels(list(self._by_digest.values()), self.rows[done:], self._views, self._preprocessing)
+        photos = list(self._by_digest.values())
+        return ViewPixels(photos, self.rows[done:], self._views, self._preprocessing, self.served)
+
+    def shape(self, picture: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of what there is of a photo, by that of one picture."""
+        return picture if self.served is None else (self.served.count, *picture)
+
+    def pooled(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return what is learned from, a row a photo, of the features of all cuts."""
+        if self.served is None:
+            return features
+        each = features.reshape(-1, self.served.count, features.shape[1])
+        return np.stack([pool(one) for one in each])
+
+
+class CutNetwork(nn.Module):  # type: ignore[misc]
+    """A network that is asked about all cuts of photos: (photos, cuts, 3, height, width), or without cuts as it is."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return logits, a row a cut."""
+        return hf_model.logits_of(self.model, pixels.flatten(0, 1) if pixels.ndim > PICTURES else pixels)
 
 
 def precompute(
@@ -163,7 +204,7 @@ def precompute(
 
     So many photos are in memory at once as `micro_batch` says; half of them from where memory runs short.
     """
-    model.eval().to(device)
+    network = CutNetwork(model).eval().to(device)
     seen: list[Tensor] = []
     hook = head_of(model).register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
     began, done = time.monotonic(), 0
@@ -174,8 +215,9 @@ def precompute(
                 try:
                     for pixels in loader:
                         seen.clear()
-                        model(pixels.to(device))
-                        cache.add(wanted.rows[done : done + len(pixels)], seen[0].float().cpu().numpy())
+                        network(pixels.to(device))
+                        features = wanted.pooled(seen[0].float().cpu().numpy())
+                        cache.add(wanted.rows[done : done + len(pixels)], features)
                         done += len(pixels)
                         left = (len(wanted) - done) * (time.monotonic() - began) / done
                         bar(done, f"{duration(left)} left")
@@ -294,9 +336,11 @@ def _fill(
     if not missing:
         return FillResult(cache, 0, 0, None)
     photos = [*data.train, *data.val]
-    wanted = ViewPixels(photos, missing, Views(config.augment, config.seed), preprocessing)
+    wanted = ViewPixels(photos, missing, Views(config.augment, config.seed), preprocessing, config.head_views)
     with stopping, ResourceLog(job.run / RESOURCES_FILE, job.probe, job.screen):
-        micro_batch, workers = choose_for_features(job, model, wanted, preprocessing.shape[1:], device)
+        micro_batch, workers = choose_for_features(
+            job, CutNetwork(model), wanted, wanted.shape(preprocessing.shape[1:]), device
+        )
         done = precompute(
             model, wanted, cache, job.screen, job.probe, micro_batch, workers, device,
             lambda: stopping.reason_within(share),

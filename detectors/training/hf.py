@@ -250,7 +250,10 @@ def train(job: Job, data: DataSet, photos: str, stopping: StopSignal) -> Trainin
     network, examples, chosen = method.prepare(start)
     chosen.write(job.run)
     outcome = _fit(job, method, network, examples, labels, chosen, stopping)
-    hf_model.save(method.finish(network, model), source, job.run / MODEL)
+    finished = method.finish(network, model)
+    hf_model.save(finished, source, job.run / MODEL)
+    if (head := method.head(finished, config)) is not None:
+        head.write(job.run / MODEL)
     return outcome
 
 

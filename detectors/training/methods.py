@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from detectors.photos.view_head import ViewHead
 from detectors.preprocess import Preprocessing
 from detectors.training import hf_model
+from detectors.training.config import TrainConfig
 from detectors.training.dataset import DataSet, FeatureExamples, PixelExamples, Views
 from detectors.training.features import features_of
 from detectors.training.job import Job, JobPlan, StopSignal
@@ -63,6 +65,10 @@ class TrainingMethod(ABC):
     def finish(self, network: nn.Module, model: nn.Module) -> nn.Module:
         """Return what is saved: the network, or the model with what was learnt in it."""
         return network
+
+    def head(self, model: nn.Module, config: TrainConfig) -> ViewHead | None:
+        """Return what is saved beside the finished model: a head on several views, if one was learnt."""
+        return None
 
 
 class PhotoMethod(TrainingMethod):
@@ -133,6 +139,13 @@ class HeadMethod(TrainingMethod):
         assert isinstance(network, FeatureHead)
         network.fold_into(hf_model.head_of(model))
         return model
+
+    def head(self, model: nn.Module, config: TrainConfig) -> ViewHead | None:
+        """Return the layer, if it has learnt from several views."""
+        if config.head_views is None:
+            return None
+        layer = hf_model.head_of(model)
+        return ViewHead(config.head_views, layer.weight.detach().numpy(), layer.bias.detach().numpy())
 
 
 class FeatureHead(nn.Module):  # type: ignore[misc]

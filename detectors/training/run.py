@@ -46,6 +46,11 @@ def model_card(
 ) -> str:
     """Return it as Markdown with the front matter of a Hugging Face card."""
     start = f"{config.model} ({config.detector}, {'full' if config.is_yolo else config.method})"
+    seen = (
+        f"\n\nOf each photo its head judges several views together: {config.head_views.words}."
+        if config.head_views is not None
+        else ""
+    )
     augment = ", ".join(f"{name} {value:g}" for name, value in config.augment.model_dump().items() if value)
     rows = "\n".join(
         f"| {PARTS[part]} | {row.photos} | {row.accuracy} | {row.mcc:.3f} | {row.auc:.3f} | {row.brier:.3f} "
@@ -67,7 +72,7 @@ metrics:
 
 # Roadwork detector
 
-Says how probable roadwork is on a street photo. Trained by `roadwork-miner train` from `{start}`.
+Says how probable roadwork is on a street photo. Trained by `roadwork-miner train` from `{start}`.{seen}
 
 ## Figures
 

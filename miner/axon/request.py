@@ -1,7 +1,7 @@
 """The life of one request: its stages and deadline, and its record at the end."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 
 from starlette.requests import Request
@@ -29,6 +29,7 @@ class Exchange:
     claim: Claim | None = None  # on the memory, until the service has it
     picture: Picture | None = None  # once it is unpacked
     shared: bool = False  # whether it got the answer to another's picture
+    answer: Answer | None = None  # once it is there
 
     def __post_init__(self) -> None:
         self.marked = self.arrived
@@ -41,7 +42,7 @@ class Exchange:
 
     def take(self, answer: Answer) -> None:
         """Give the time since the last lap to the stages of an answer; its way between the threads is waiting too."""
-        self.shared = answer.shared
+        self.answer, self.shared = answer, answer.shared
         if not answer.shared:
             self.lap("queue", answer.started)
             done = answer.prediction
@@ -72,7 +73,7 @@ class Exchange:
             neuron = chain.snapshot.neurons.get(caller.hotkey)
             if prediction is not None and caller.timeout < self.elapsed:
                 outcome, reason = "expired", "answered after the caller's deadline"
-        return RequestRecord(
+        record = RequestRecord(
             at=time.time(),
             uid=neuron.uid if neuron is not None else None,
             wire=self.wire,
@@ -90,6 +91,23 @@ class Exchange:
             is_shared=self.shared,
             refusal=refusal if caller is not None else None,
             is_invalid=is_invalid,
+        )
+        return record if self.answer is None else self._with_stages(record, self.answer)
+
+    def _with_stages(self, record: RequestRecord, answer: Answer) -> RequestRecord:
+        """Return the record with what it says of the stages of a cascade."""
+        end, seconds = answer.prediction.end, answer.prediction.stages
+        if end is None or record.timeout is None:
+            return record
+        # What was done for an equal picture is told once; where a dearer stage stood in, the first one failed.
+        has_run_each = not answer.shared and len(seconds) == end.number
+        return replace(
+            record,
+            stage=end.number,
+            branches=end.names[end.number - 1],
+            stop=end.reason,
+            spent=dict(zip(end.names, seconds, strict=False)) if has_run_each else {},
+            left=record.timeout - (answer.finished - self.arrived),
         )
 
 

@@ -227,7 +227,7 @@ def print_all(subject: "Subject", *parts: object) -> None:
     facts = subject.facts()
     out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
     out.print(f"{facts['model']}: {subject.split} on {facts['cpu']}; {', '.join(facts['libraries'])}")
-    out.print(f"roadwork = {facts['roadwork']}", markup=False)
+    out.print("; ".join(filter(None, (f"roadwork = {facts['roadwork']}", facts["views"]))), markup=False)
     for part in parts:
         out.print(part)
 

@@ -160,15 +160,18 @@ class Subject:
         return replace(plan, branches=fitting(plan.branches, self.split.threads))
 
     def work(self) -> int:
-        """Return the multiply-adds of a picture; of an ensemble, of all its branches."""
-        return sum(multiply_adds(one.folder / MODEL_FILE) for one in self.model.branches.values() or [self.model])
+        """Return the multiply-adds of a picture in all its views; of an ensemble, of all its branches."""
+        models = self.model.branches.values() or [self.model]
+        views = (one.config.pooled_views for one in models)
+        counts = [1 if one is None else one.count for one in views]
+        return sum(count * multiply_adds(one.folder / MODEL_FILE) for count, one in zip(counts, models, strict=True))
 
     def facts(self) -> dict[str, Any]:
         """Return what the figures depend on."""
         model = self.model.manifest
         return {
             "model": f"{model.detector} {model.name}@{model.revision}", "cpu": cpu_model(), "cores": self.cores,
-            "roadwork": self.model.roadwork,
+            "roadwork": self.model.roadwork, "views": model.view_words,
             "libraries": library_versions(), "slots": self.split.slots, "threads": self.split.threads,
         }  # fmt: skip
 

@@ -18,6 +18,7 @@ from detectors.models.config import SHIPPED, DetectorConfig
 from detectors.models.sources import model_folder
 from detectors.models.store import store_calibration
 from detectors.photos.eras import drawn
+from detectors.photos.views import WHOLE, views_of
 from miner.cli.common import EnvFile, Json, Set, load_settings
 from miner.cli.training import (
     EraChoice,
@@ -79,7 +80,7 @@ def calibrate(
                 f"{config.path.name} has stages with their own thresholds: `fuse --stages` fits them"
             )
         labels, said, groups = (
-            _from_file(settings, data, branch, era, seed)
+            _from_file(settings, data, branch, config, era, seed)
             if from_file
             else _from_photos(settings, config, data, era, seed)
         )
@@ -109,7 +110,7 @@ def _target(settings: Settings, model: str | None, *, writes: bool) -> DetectorC
 
 
 def _from_file(
-    settings: Settings, path: Path, branch: str | None, era: EraChoice | None, seed: int
+    settings: Settings, path: Path, branch: str | None, config: DetectorConfig | None, era: EraChoice | None, seed: int
 ) -> "tuple[Flags, Floats, Groups | None]":
 
     found = in_era(settings, path, BranchFile.read(path), era, seed)
@@ -118,6 +119,12 @@ def _from_file(
     if branch is None or branch not in found.branches:
         given = f"--branch={branch}" if branch is not None else "--branch is needed"
         raise ConfigurationError(f"{given}: {path.name} has {', '.join(found.branches)}")
+    if config is not None and (source := found.sources.get(branch)) is not None:
+        asked, own = (views_of(one.get("views", ()), one.get("pool")) for one in (source, config.model_dump()))
+        if asked != own:
+            raise ConfigurationError(
+                f"--branch={branch}: it was asked in {asked or WHOLE}, and {config.path.name} serves {own or WHOLE}"
+            )
     return found.labels, found.branches[branch], found.groups
 
 
@@ -141,10 +148,12 @@ def _store(
 
     folder = model_folder(config, settings.models_dir)
     try:
-        store_calibration(folder, calibration, shares)
+        store_calibration(folder, calibration, shares, config.pooled_views)
     except OSError as error:
         raise ConfigurationError(f"{folder} can't be written: {error.strerror or error}") from error
-    print(f"{folder}: {'calibrated' if calibration is not None else 'no calibration any more'}", file=sys.stderr)
+    views = f" in {config.pooled_views}" if config.pooled_views is not None else ""
+    done = "calibrated" if calibration is not None else "no calibration any more"
+    print(f"{folder}: {done}{views}", file=sys.stderr)
     if calibration is not None and config.threshold is not None:
         print(f"{config.path.name} has threshold: {config.threshold}, which goes before it: remove it", file=sys.stderr)
     if calibration is not None and any(folder.parent.glob(f"{folder.name}.*-*")):

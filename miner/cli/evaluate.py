@@ -14,6 +14,7 @@ from detectors.models.manifest import Precision
 from detectors.photos.transforms import VIEWS
 from miner.bench.output import check_plot
 from miner.cli.common import EnvFile, Json, Set, load_settings
+from miner.cli.evaluation_of_views import compare_views
 from miner.cli.training import (
     Models,
     find_models,
@@ -23,6 +24,7 @@ from miner.cli.training import (
     read_labelled,
     training_errors,
 )
+from miner.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from detectors.evaluation.estimates import Estimate
@@ -40,6 +42,13 @@ def evaluate(
     augment: Annotated[
         bool, typer.Option("--augment", help="Also in every era, and letterboxed with JPEG, blur, noise and all three.")
     ] = False,
+    views: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar='"VIEW, …; POOL"',
+            help='Compare sets of views, such as "whole, tiles 2x3; max" (or mean), with the whole; may be repeated.',
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of augmentation and resamples.")] = 0,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Also draw confusion matrix and reliability.")
@@ -56,16 +65,21 @@ def evaluate(
     need_scikit_learn("evaluate")
     if plot is not None:
         check_plot(plot, (".png", ".svg", ".pdf"))
+    if views is not None:
+        if augment or plot is not None:
+            raise ConfigurationError(f"--views={views[0]}: sets of views are compared without --augment and --plot")
+        compare_views(settings, data, models, precision, views, era or UNTRANSFORMED, seed, as_json=as_json)
+        return
     with training_errors():
         found = find_models(settings, models)
         photos = read_labelled(data)
         labels, first = photos.labels == 1, era or UNTRANSFORMED
-        views: list[Sending] = list(dict.fromkeys((first, *VIEWS))) if augment else [first]
+        sendings: list[Sending] = list(dict.fromkeys((first, *VIEWS))) if augment else [first]
         detectors = {name: open_model(settings, config, precision) for name, config in found.items()}
-        said: dict[str, dict[str, Any]] = {view: {} for view in views}
-        seconds: dict[str, dict[str, Any]] = {view: {} for view in views}
-        with progress_bar("predicting", len(photos.photos) * len(views) * len(detectors)) as tell:
-            for view in views:
+        said: dict[str, dict[str, Any]] = {view: {} for view in sendings}
+        seconds: dict[str, dict[str, Any]] = {view: {} for view in sendings}
+        with progress_bar("predicting", len(photos.photos) * len(sendings) * len(detectors)) as tell:
+            for view in sendings:
                 for name, detector in detectors.items():
                     said[view][name], seconds[view][name] = ask(detector, photos.photos, view, seed, tell)
         figures = {

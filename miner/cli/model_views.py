@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detectors.errors import ModelError
-from detectors.load import PreparedModel, class_doubt
+from detectors.load import PreparedModel
 from detectors.machine import allowed_cores
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig, read_config
 from detectors.models.inventory import faults_of, named, size_of, stored_models
-from detectors.models.manifest import NAME, NO_REFERENCE, Manifest, architecture
+from detectors.models.labels import class_doubt
+from detectors.models.manifest import NAME, NO_REFERENCE, Manifest, architecture, as_served
 from detectors.quantize.gate import judged_variant, renewal
 from miner.bench.machine import multiply_adds
 from miner.errors import ConfigurationError
@@ -59,6 +60,7 @@ class ModelDescription:
     made_with: dict[str, str]
     serves: str
     branch: str = ""
+    views: str = ""  # of each picture that are judged; nothing: the whole
     parts: list[PartView] = field(default_factory=list)
 
 
@@ -97,7 +99,7 @@ def _facts(model: PreparedModel, branch: str, serves: str, outdated: str = "") -
     manifest, calibration = model.manifest, model.manifest.calibration
     evidence = calibration.evidence if calibration is not None else None
     doubts = [class_doubt(model.config, manifest), manifest.judged_doubt, manifest.parity.caveat, outdated]
-    stored = Manifest.read(model.folder).calibration
+    stored = as_served(Manifest.read(model.folder), None, model.config.pooled_views).calibration
     if model.config.threshold is not None and stored is not None:
         doubts.append(f"its calibration ({stored.threshold:.3f}) is passed over: the YAML file has a threshold")
     if not branch:  # of a branch, what all say together counts
@@ -118,6 +120,7 @@ def _facts(model: PreparedModel, branch: str, serves: str, outdated: str = "") -
             f"{manifest.parity.max_difference:.1e} from {manifest.parity.reference} at most, "
             f"{manifest.parity.pictures} pictures"
         ),
+        views=manifest.view_words,
         known_answer=manifest.known_answer, made_with=manifest.made_with,
         multiply_adds=multiply_adds(graph) if graph.is_file() and not parts[0].fault else 0, parts=parts,
     )  # fmt: skip
@@ -174,6 +177,8 @@ def _rows(view: ModelDescription) -> Iterator[tuple[str, str]]:
     yield "source", f"{view.source} at {view.source_revision}"
     yield "classes", ", ".join(view.labels)
     yield "roadwork is", view.roadwork
+    if view.views:
+        yield "views", view.views
     yield (
         "threshold",
         f"{view.threshold:.3f}, temperature {view.temperature:.2f}"

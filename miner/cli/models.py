@@ -208,5 +208,7 @@ def _precision(manifest: Manifest) -> str:
 
 
 def _roadwork(manifest: Manifest) -> str:
-    """Which class counts; of an ensemble its branches, which are in the list themselves, say that."""
-    return "as its branches" if manifest.branches is not None else manifest.output.words
+    """Which class counts, and of an ensemble its views; its branches, in the list themselves, say the class."""
+    if manifest.branches is None:
+        return manifest.output.words
+    return "; ".join(filter(None, ("as its branches", manifest.view_words)))

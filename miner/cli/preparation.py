@@ -14,11 +14,11 @@ from detectors.console import Steps, bar_on
 from detectors.errors import DetectorConfigError, ImageError, InferenceError, ModelError, library_errors
 from detectors.export.export import prepare
 from detectors.export.serving_repos import Layout, write_layout
-from detectors.load import PreparedModel, class_doubt, load_detector, remedy
+from detectors.load import PreparedModel, load_detector, remedy
 from detectors.machine import allowed_cores
 from detectors.models.config import SHIPPED, DetectorConfig, read_config
-from detectors.models.labels import Separation, ask_drawn
-from detectors.models.manifest import Gate, Manifest, Precision
+from detectors.models.labels import Separation, ask_drawn, class_doubt
+from detectors.models.manifest import Gate, Manifest, Precision, as_served
 from detectors.models.sources import model_folder, variant_folder
 from detectors.models.store import store_spread
 from detectors.photos.labelled import is_labelled
@@ -40,11 +40,12 @@ if TYPE_CHECKING:
 def open_folder(settings: Settings, config: DetectorConfig, folder: Path) -> Detector:
     """Load what was exported into a folder, which need not be where the configuration looks for it."""
 
-    manifest = Manifest.read(folder)
+    manifest = as_served(Manifest.read(folder), None, config.pooled_views)
     name = manifest.detector
     if config.branches is not None:
         return load_detector(name, config, settings.models_dir, DEFAULT, RunOptions())
-    return network_class(name)(ModelFiles(folder, manifest), backend_class(DEFAULT), RunOptions())
+    network = network_class(name)(ModelFiles(folder, manifest), backend_class(DEFAULT), RunOptions())
+    return network.viewed(manifest, config.pooled_views)
 
 
 def record_spread(
@@ -54,7 +55,8 @@ def record_spread(
 
     # As the model itself answers: a threshold of the YAML file may be another one tomorrow.
     detector = open_folder(settings, config.model_copy(update={"threshold": None}), folder)
-    return store_spread(folder, [detector.predict(photo).probability for photo in photos], labels)
+    said = [detector.predict(photo).probability for photo in photos]
+    return store_spread(folder, said, labels, config.pooled_views)
 
 
 def check_class(settings: Settings, config: DetectorConfig, folder: Path, sorting: Separation | None) -> Iterator[str]:
@@ -194,8 +196,9 @@ def prepare_faster(
         for backend in installed:
             try:
                 order = PrecisionRequest(
-                    precision, backend, models_dir, options, photos, max_flips, progress, config.threshold, request
-                )
+                    precision, backend, models_dir, options, photos, max_flips, progress, config.threshold,
+                    config.pooled_views, request,
+                )  # fmt: skip
                 if config.branches is not None:
                     target = make_faster_ensemble(config, order)
                 else:

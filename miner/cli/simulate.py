@@ -2,7 +2,9 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +14,11 @@ from miner.bench.output import check_plot
 from miner.cli.common import Config, Detector, EnvFile, Json, Set, end_in_order_on_sigterm, load_settings
 from miner.cli.training import read_labelled, say_left_out
 from miner.errors import ConfigurationError
+from miner.recorder.records import Wire
+from miner.settings.settings import Settings
 from miner.settings.validators import VALIDATORS_WAIT
+from miner.simulate.comparison import stages_of
+from miner.simulate.comparison_output import compare_through, comparison_in_json, draw_comparison, show_comparison
 from miner.simulate.miners import WIRES, own_miner, running_miner
 from miner.simulate.output import draw, in_json, play_through, send_again, show
 from miner.simulate.replay import callers, recorded_photos
@@ -20,10 +26,14 @@ from miner.simulate.run import SimulatedPhoto, SimulationPlan, labelled_photos, 
 from miner.simulate.schedule import SimulatedSubnet
 
 ROUNDS = 100
+COMPARED_ROUNDS = 25  # for three miners, one after the other
+EVERY = 60.0  # seconds
+COMPARED_BURST, COMPARED_EVERY = 60, 10.0  # seconds; the longest patience, and a pause
 MOST_VALIDATORS = 256
 # What a recording has settled.
 RECORDED = (
-    "data", "era", "validators", "miners", "rounds", "interval", "organic", "duration", "seed", "plot",
+    "data", "era", "validators", "miners", "rounds", "interval", "organic", "burst", "every", "duration", "seed",
+    "plot",
 )  # fmt: skip
 
 
@@ -52,6 +62,20 @@ def simulate(
     ] = None,
     interval: Annotated[float, typer.Option(min=1, help="Seconds between two rounds of a validator.")] = 60.0,
     organic: Annotated[float, typer.Option(min=0, max=0.9, help="Share of organic tasks, which come in bursts.")] = 0.1,
+    burst: Annotated[
+        int | None,
+        typer.Option(min=1, max=MOST_VALIDATORS, help="Validators who ask at once again and again; with --compare 60."),
+    ] = None,
+    every: Annotated[
+        float | None, typer.Option(min=1, help="Seconds from burst to burst; default: 60, with --compare 10.")
+    ] = None,
+    is_compared: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Compare INFERENCE_STAGES=cheapest, all and adaptive on a quiet subnet and in bursts; needs stages.",
+        ),
+    ] = False,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that validators wait.")] = VALIDATORS_WAIT,
     speed: Annotated[
         float | None,
@@ -88,22 +112,32 @@ def simulate(
         raise ConfigurationError(f"--wallet={wallet[0]}: goes with --address only")
     if replay is not None:
         _refuse_what_is_recorded(context, replay)
+    if is_compared:
+        _refuse_with_compare(address, replay)
+    if every is not None and burst is None and not is_compared:
+        raise ConfigurationError(f"--every={every:g}: goes with --burst or --compare")
     if plot is not None:
         check_plot(plot)
 
     recorded, without = recorded_photos(replay) if replay is not None else ([], 0)
     if recorded:
         validators = min(MOST_VALIDATORS, callers(recorded))
-    most = rounds or (ROUNDS if duration is None else 10**6)
-    subnet = SimulatedSubnet(validators, miners, most, interval, organic)
+    most = rounds or ((COMPARED_ROUNDS if is_compared else ROUNDS) if duration is None else 10**6)
+    subnet = SimulatedSubnet(validators, miners, most, interval, organic, burst=burst or 0, every=every or EVERY)
+    if is_compared:
+        subnet = replace(subnet, burst=burst or COMPARED_BURST, every=every or COMPARED_EVERY)
+        stages_of(settings)  # before photos are read
     what = SimulationPlan(subnet, [] if recorded else _photos(data, quiet=as_json), era, seed, speed, duration)
     end_in_order_on_sigterm()
     logging.getLogger("miner.chain.standalone").setLevel(logging.WARNING)  # throwaway keys are no news here
+    if is_compared:
+        _compare(what, settings, WIRES[wire], timeout, plot, as_json=as_json)
+        return
     with ExitStack() as stack:
         if address is None:
-            target, told = stack.enter_context(own_miner(settings, validators)), False
+            target, told = stack.enter_context(own_miner(settings, subnet.callers)), False
         else:
-            target, told = running_miner(settings, address, hotkey, wallet or [], validators)
+            target, told = running_miner(settings, address, hotkey, wallet or [], subnet.callers)
         clients = target.clients(WIRES[wire], timeout)
         if recorded:
             found = send_again(recorded, without, clients, speed or 1.0, told=told, as_json=as_json)
@@ -118,6 +152,28 @@ def simulate(
         draw(played.report, played.requests, played.answers, timeout, plot)
     if not played.report.outcomes["answered"]:
         raise typer.Exit(1)
+
+
+def _compare(
+    what: SimulationPlan, settings: Settings, wires: Sequence[Wire], timeout: float, plot: Path | None, *, as_json: bool
+) -> None:
+    found = compare_through(what, settings, wires, timeout)
+    say_left_out(found.unread)
+    if as_json:
+        print(json.dumps(comparison_in_json(what, found)))
+    else:
+        show_comparison(found)
+    if plot is not None:
+        draw_comparison(found, timeout, plot)
+    if not found.answered:
+        raise typer.Exit(1)
+
+
+def _refuse_with_compare(address: str | None, replay: Path | None) -> None:
+    if address is not None:
+        raise ConfigurationError(f"--address={address}: without --compare, which starts its own miners")
+    if replay is not None:
+        raise ConfigurationError(f"--replay={replay}: without --compare; who asks what and when is as it was recorded")
 
 
 def _refuse_what_is_recorded(context: typer.Context, replay: Path) -> None:

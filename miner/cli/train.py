@@ -32,6 +32,10 @@ def train(
             help="; ".join(f"{name}: {entry.words}" for name, entry in METHODS.items()) + ".",
         ),
     ] = None,
+    views: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="What of each photo a head looks at, such as whole,tiles:2x3 (the whole)."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Most epochs; early stopping may end before.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Photos per optimiser step (32).")] = None,
     micro_batch: Annotated[int | None, typer.Option(help="Photos in memory at once; else by the memory.")] = None,
@@ -56,7 +60,8 @@ def train(
     """
     with training_errors(hint="`--resume` goes on from the last checkpoint"):
         flags: dict[str, Any] = {
-            "data": data, "detector": detector, "model": model, "method": method, "epochs": epochs,
+            "data": data, "detector": detector, "model": model, "method": method,
+            "served_views": views, "epochs": epochs,
             "batch_size": batch_size, "micro_batch": micro_batch, "learning_rate": learning_rate,
             "max_hours": max_hours, "seed": seed, "quick": quick or None,
             "cache": str(cache) if cache is not None else None,

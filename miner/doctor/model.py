@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from detectors.errors import DetectorConfigError, DetectorError, ModelError, NotPrepared
-from detectors.load import PreparedModel, check_class, class_doubt, remedy
+from detectors.load import PreparedModel, remedy
 from detectors.machine import allowed_cores
 from detectors.models.config import read_config
-from detectors.models.labels import LOOKS_REVERSED, DrawingCheck, ask_drawn, sorting_of
-from detectors.models.manifest import MAKE_ANEW, NAME, NO_REFERENCE, Manifest, with_threshold
+from detectors.models.labels import LOOKS_REVERSED, DrawingCheck, ask_drawn, check_class, class_doubt, sorting_of
+from detectors.models.manifest import MAKE_ANEW, NAME, NO_REFERENCE, Manifest, as_served
 from detectors.models.sources import COMMIT, is_hub, model_folder, pins
 from detectors.photos.labelled import CLASSES, pictures_of
 from detectors.photos.synthetic import known_picture
@@ -49,6 +49,7 @@ class ModelFacts:
     others: Sequence[str] = ()  # revisions of the same model that are there
     roadwork: str = ""  # which class counts, in words
     runs_on: str = ""  # backend and precision that serve it, or those of each branch
+    views: str = ""  # that it judges a picture in
     doubt: str = ""  # what names or labelled photos of its export say against that
     remedy: str = ""  # how another comes to count
     parts: Mapping[str, Manifest] = field(default_factory=dict)  # an ensemble's branches
@@ -89,7 +90,7 @@ def read_model(settings: Settings) -> ModelFacts:
     name, detector = settings.detector_config, settings.image_detector
     folder = manifest = None
     fault, branch, others, pinned = "", "", [], []
-    roadwork, doubts, todo, runs_on, outdated = "", [], "", "", ("", "")
+    roadwork, doubts, todo, runs_on, views, outdated = "", [], "", "", "", ("", "")
     branches: dict[str, Manifest] = {}
     try:
         config = read_config(name)
@@ -98,12 +99,12 @@ def read_model(settings: Settings) -> ModelFacts:
         folder = model_folder(config, settings.models_dir)
         pinned = pins(config, settings.models_dir)
         others = sorted(path.parent.name for path in folder.parent.glob(f"*/{NAME}") if path.parent != folder)
-        manifest = with_threshold(Manifest.read(folder), config.threshold)
+        manifest = as_served(Manifest.read(folder), config.threshold, config.pooled_views)
         if manifest.detector != detector:
             fault = f"{name} holds a model for IMAGE_DETECTOR={manifest.detector}, not for {detector}"
         model, cores = PreparedModel.find(config, settings.models_dir), allowed_cores()
         branches = {name: part.manifest for name, part in model.branches.items()}
-        roadwork, todo = model.roadwork, remedy(config)
+        roadwork, todo, views = model.roadwork, remedy(config), model.manifest.view_words
         plan = plan_of(settings, model, cores)
         runs_on, outdated = plan.runs_on, renewal(model, plan.precision, plan.backend, plan.branches)
         for part in (*model.branches.values(), model):
@@ -118,7 +119,7 @@ def read_model(settings: Settings) -> ModelFacts:
         fault = settings.why_no_model(error).partition(": ")[2]
     return ModelFacts(
         name, detector, folder, manifest, fault, branch=branch, pins=pinned, others=others,
-        roadwork=roadwork, doubt="; ".join(doubts), remedy=todo, runs_on=runs_on,
+        roadwork=roadwork, doubt="; ".join(doubts), remedy=todo, runs_on=runs_on, views=views,
         renewal=outdated, parts=branches,
     )  # fmt: skip
 
@@ -157,6 +158,8 @@ def judge_model(facts: ModelFacts, network: str) -> Finding:
         )
     said = f"{facts.manifest.name}@{facts.manifest.revision[:12]}, {facts.runs_on or facts.manifest.precision}, "
     said += f"its sums are not checked: {facts.unchecked}" if facts.unchecked else "all sums match"
+    if facts.views:
+        said += f", in {facts.views}"
     if facts.manifest.branches is not None:
         said += f", {len(facts.manifest.branches)} branches"
     if facts.manifest.calibration is not None:

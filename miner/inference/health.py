@@ -8,7 +8,7 @@ were changed under it is asked no more, and another one is asked for in its plac
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 
 from detectors.errors import DetectorError
@@ -17,6 +17,7 @@ from miner.errors import RefusalReason
 from miner.inference import memory
 from miner.inference.background import BackgroundTimeout, on_a_thread
 from miner.inference.memory import Budget
+from miner.inference.pace import StagePace, first_shut
 from miner.inference.queue import Place
 from miner.inference.service import Service
 
@@ -141,6 +142,15 @@ class Health:
     def _is_slow(self) -> bool:
         return self.service.scheduler.queue.pace > self.allowed
 
+    @property
+    def _is_shut(self) -> bool:
+        """Whether a further stage that had the time is begun no more: then no picture will show that it is quick."""
+        now = first_shut(self.service.scheduler.queue.stages, self.allowed)
+        return now is not None and self._has_time_for_all(self.service.detector.paces)
+
+    def _has_time_for_all(self, paces: Sequence[float]) -> bool:
+        return first_shut([StagePace(seconds) for seconds in paces], self.allowed) is None
+
     async def watch(self) -> None:
         """Look until cancelled."""
         try:
@@ -169,7 +179,7 @@ class Health:
 
     def _hanging(self) -> set[Place]:
         now = self.clock()
-        return {place for place in self.service.scheduler.queue.running if now - place.started > self.hang}
+        return {place for place in self.service.scheduler.queue.running if now - place.since > self.hang}
 
     def _look_at_slots(self) -> None:
         hanging, slots = self._hanging(), self.service.scheduler.queue.slots
@@ -200,11 +210,12 @@ class Health:
         self._files = fault
 
     def _test_is_due(self) -> bool:
-        slow = self._is_slow and self.clock() - self._tested >= TEST_SECONDS
+        since = self.clock() - self._tested
+        slow = (self._is_slow and since >= TEST_SECONDS) or (self._is_shut and since >= AGAIN_SECONDS)
         return self._files is None and (slow or self.service.breaker.due)
 
     async def _try_out(self) -> None:
-        """Have the known picture answered; that counts as the pace if pictures took too long."""
+        """Have the known picture answered; that counts as the pace if pictures took too long, or a stage did."""
         service, detector = self.service, self.service.detector
         fault = None
         try:
@@ -221,5 +232,5 @@ class Health:
         if service.breaker.is_hopeless and detector.elsewhere is None:
             # It passed when this process started: either the process is broken, or a new one will say what is.
             self._stuck(f"the model fails its self-test again and again: {fault}")
-        if fault is None and self._is_slow:
-            service.scheduler.queue.begin_anew(seconds)
+        if fault is None and (self._is_slow or (self._is_shut and self._has_time_for_all(service.shares(seconds)))):
+            service.proved(seconds)

@@ -24,7 +24,8 @@ from detectors.models.config import read_config
 from detectors.quantize.gate import renewal
 from miner.errors import ConfigurationError, CouldNotStart, StartError
 from miner.inference.background import begin_on_a_thread, on_a_thread
-from miner.inference.plan import fitting, plan_of, stored_plan
+from miner.inference.pace import StagePace, first_shut
+from miner.inference.plan import fitting, plan_of, planned_paces, stored_plan
 from miner.settings.settings import Settings, environment_of
 from miner.settings.validators import VALIDATORS_WAIT
 
@@ -51,10 +52,10 @@ class OpenedModel:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A detector, verified and warm, the seconds that one picture takes, and those of loading and of warming up."""
+    """A detector, verified and warm, the seconds that each stage of it takes, and those of loading and warming up."""
 
     detector: Detector
-    pace: float
+    paces: tuple[float, ...]
     load_seconds: float
     warmup_seconds: float
 
@@ -130,7 +131,7 @@ class ModelLoader:
             log.info("serving with %s", opened.words)
             detector, began = opened.detector, time.monotonic()
             try:
-                pace = await on_a_thread(detector.verify, limit, "the model did not answer the known picture")
+                await on_a_thread(detector.verify, limit, "the model did not answer the known picture")
             except DetectorError:
                 detector.close()
                 raise
@@ -141,7 +142,7 @@ class ModelLoader:
         except DetectorError as error:
             raise CouldNotStart(str(error)) from error
         detector.hold()  # `Health` looks again and again
-        return LoadedModel(detector, pace, opened.seconds, time.monotonic() - began)
+        return LoadedModel(detector, detector.paces, opened.seconds, time.monotonic() - began)
 
     @property
     def patience(self) -> float:
@@ -149,7 +150,10 @@ class ModelLoader:
         return 4 * self.settings.inference_limit_seconds
 
     def _find(self) -> PreparedModel:
-        return PreparedModel.find(read_config(self.settings.detector_config), self.settings.models_dir)
+        config = read_config(self.settings.detector_config)
+        if self.settings.inference_stages == "all":
+            config = config.model_copy(update={"stages": []})  # the last one, whatever the others would say
+        return PreparedModel.find(config, self.settings.models_dir)
 
     def _open(self, model: PreparedModel | None = None) -> OpenedModel:
         settings, started = self.settings, time.monotonic()
@@ -215,12 +219,18 @@ class ModelLoader:
 
     def _check_pace(self, loaded: LoadedModel) -> None:
         allowed = seconds_allowed(self.settings)
-        if loaded.pace > allowed:
+        paces = planned_paces(self.settings.inference_stages, loaded.paces)
+        if (pace := paces[0]) > allowed:
             loaded.detector.close()
             raise CouldNotStart(
-                f"one picture takes {loaded.pace:.1f} s with {self.settings.detector_config}, and an answer must be on "
+                f"one picture takes {pace:.1f} s with {self.settings.detector_config}, and an answer must be on "
                 f"its way after {allowed:.1f} s: take a smaller model or a faster machine"
             )
+        if (number := first_shut([StagePace(seconds) for seconds in paces], allowed)) is not None:
+            log.warning(
+                "the stage %s is never begun: with those before it takes %.1f s, and %.1f are left for an answer",
+                loaded.detector.stages[number], sum(paces[: number + 1]), allowed,
+            )  # fmt: skip
 
 
 async def _pass_on(output: asyncio.StreamReader) -> str:
@@ -260,6 +270,7 @@ def seconds_allowed(settings: Settings) -> float:
 
 
 def in_words(detector: Detector) -> str:
-    """Return the detector's name, revision, backend and precision, and which class counts."""
+    """Return the detector's name, revision, backend and precision, the views it judges, and which class counts."""
     model = detector.manifest
-    return f"{model.detector} {model.name}@{model.revision[:12]} ({detector.runs_on}), roadwork = {detector.roadwork}"
+    runs = "; ".join(filter(None, (detector.runs_on, detector.view_words)))
+    return f"{model.detector} {model.name}@{model.revision[:12]} ({runs}), roadwork = {detector.roadwork}"

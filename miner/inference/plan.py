@@ -22,7 +22,7 @@ from detectors.quantize.gate import measured_best
 from detectors.registry import BACKENDS, PRECISIONS, default_backend
 from miner.errors import CouldNotStart
 from miner.settings.settings import Settings
-from miner.settings.validators import AUTO, REMOTE
+from miner.settings.validators import AUTO, REMOTE, StageMode
 
 log = logging.getLogger(__name__)
 
@@ -239,3 +239,10 @@ def cpu_model(root: Path = Path("/")) -> str:
     if not flags:
         return name or "unknown"
     return f"{name or 'unknown'} {hashlib.sha256(' '.join(sorted(flags)).encode()).hexdigest()[:8]}"
+
+
+def planned_paces(mode: StageMode, paces: Sequence[float]) -> tuple[float, ...]:
+    """Return the seconds of each stage that the queue decides about: the first is what every picture takes."""
+    if mode == "all":
+        return (sum(paces),)
+    return tuple(paces[:1] if mode == "cheapest" else paces)

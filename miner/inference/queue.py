@@ -7,11 +7,14 @@ equals who was refused last: else the same ones would be refused in every round.
 
 How many may wait follows from the pace and their patience. Memory is asked for elsewhere (`miner.inference.memory`),
 by the same rank.
+
+Of a detector with stages the pace is the first one's: that is what is promised to whoever is let in. A further stage is
+granted to a picture in its slot while that costs nobody an answer (`grants`).
 """
 
 import heapq
 from bisect import insort
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import ceil, inf, sqrt
@@ -19,9 +22,8 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from miner.errors import Refused, refused
+from miner.inference.pace import Demand, StagePace
 
-PACE_WEIGHT = 0.1  # of the newest measurement in the moving average of seconds a picture takes
-SLOW_PICTURES = 3  # pictures in a row that all took longer than the average are no accident
 REMEMBERED_CALLERS = 4096  # callers whose last refusal is known
 ROUND_SECONDS = 9.0  # seconds after which a validator asks for another picture, at the earliest
 SWAP_SECONDS = 1.0  # seconds in which equals who ask at the same time may still change places
@@ -43,6 +45,7 @@ class QueuedRequest:
     caller: str
     rank: Rank
     deadline: float
+    gone: bool = False  # whether nobody waits for its answer any more
 
 
 @dataclass(eq=False, slots=True)
@@ -54,6 +57,9 @@ class Place:
     came: float = 0.0
     ready: bool = False  # whether its body is there
     started: float = 0.0  # when it got its slot
+    stage: int = 0  # that runs
+    since: float = 0.0  # when that began
+    pace: StagePace | None = None  # of that; None: the first one's
     deadline: float = field(init=False)  # of the most urgent member
     last_deadline: float = field(init=False)  # of the most patient one
 
@@ -91,27 +97,38 @@ class Queue:
 
     Args:
         slots: how many run at once.
-        pace: seconds a picture takes in its slot; measured from then on.
+        pace: seconds a picture takes in its slot, of several stages in the first; measured from then on.
         depth: the most that may wait, whatever the pace.
         share: the part of the places that one caller may hold while others wait.
         leeway: seconds behind its deadline for which who was admitted is still kept. The pace is an average: without
             it, every other one at the end of a full queue would be refused at last for some milliseconds.
+        further: seconds of each further stage alone, cheap to dear.
     """
 
     def __init__(
-        self, slots: int, pace: float, depth: int | None = None, share: float = 1.0, leeway: float = 0.0
-    ) -> None:
+        self, slots: int, pace: float, depth: int | None = None, share: float = 1.0, leeway: float = 0.0,
+        further: Sequence[float] = (),
+    ) -> None:  # fmt: skip
         self.slots = slots
         self.depth: float = inf if depth is None else depth
         self.share = share
         self.leeway = leeway
-        self.pace = pace
-        self.spread = 0.0  # mean absolute deviation from the pace, s
-        self._last: deque[float] = deque(maxlen=SLOW_PICTURES)
+        self.stages = [StagePace(seconds) for seconds in (pace, *further)]
+        self.demand = Demand()
         self.waiting: list[Place] = []  # in order
         self.running: list[Place] = []
         self._number = 0
         self._refusals: OrderedDict[str, tuple[int, float]] = OrderedDict()  # by caller: number, and its deadline
+
+    @property
+    def pace(self) -> float:
+        """Seconds that a picture takes at least."""
+        return self.stages[0].seconds
+
+    @property
+    def paces(self) -> list[float]:
+        """Seconds of each stage alone; the first holds the decoding."""
+        return [stage.seconds for stage in self.stages]
 
     def admit(self, now: float, caller: str, stake: float, deadline: float) -> tuple[Place, list[Place]]:
         """Return a place, and those that lose theirs to it.
@@ -119,6 +136,7 @@ class Queue:
         Raises:
             Refused: as `check`; that is remembered.
         """
+        self.demand.take(now)
         try:
             place, displaced = self._placed(now, caller, stake, deadline)
         except Refused as refusal:
@@ -156,7 +174,7 @@ class Queue:
         time from others here: it may never come.
         """
         late: list[QueuedRequest] = []
-        while drops := self._late(now, [place for place in self.waiting if place.ready], self.leeway):
+        while drops := self._late(self._slots(now), [place for place in self.waiting if place.ready], self.leeway):
             for place in drops:
                 late += self._drop_the_most_urgent(place, now)
         # The first that is ready need not be the first in the queue: a body may still be on its way.
@@ -164,17 +182,38 @@ class Queue:
         for place in started:
             self.waiting.remove(place)
             self.running.append(place)
-            place.started = now
+            place.started = place.since = now
         return started, late
+
+    def grants(self, now: float, place: Place, stage: int) -> bool:
+        """Say whether a picture in its slot may begin a further stage; from then on its slot counts as taken for that.
+
+        It has to be done before the first of those who still wait for it runs out of time, however slow a picture it
+        is. Whoever waits for a slot, body or not, must still be in time with the first stage; and of better rank, with
+        all stages, if there was time for that. What has begun can't be interrupted for whoever comes later.
+        """
+        if not 0 < stage < len(self.stages) or place not in self.running:
+            return False
+        pace = self.stages[stage]
+        done = now + pace.longest
+        if done > _patience(place) or (self.waiting and self._is_at_a_cost(now, place, done)):
+            return False
+        place.stage, place.since, place.pace = stage, now, pace
+        return True
+
+    def is_in_time(self, now: float, place: Place, deadline: float) -> bool:
+        """Say whether a place may be shared until this deadline: not one whose further stage takes longer."""
+        return place.pace is None or self._end(now, place) <= deadline
 
     def wakes(self, now: float) -> float | None:
         """Return when `step` is due though nothing else happens, or None: somebody may become late by then."""
         deadlines = [place.deadline for place in self.waiting if place.ready]
         if not deadlines:
             return None
-        due = min(deadlines) + self.leeway - self.pace
-        if any(now - place.started > self.pace for place in self.running):
-            due = min(due, now + max(LOOK_SECONDS, self.pace))
+        pace = self.pace
+        due = min(deadlines) + self.leeway - pace
+        if any(now - place.since > (place.pace or self.stages[0]).seconds for place in self.running):
+            due = min(due, now + max(LOOK_SECONDS, pace))
         return due
 
     def leave(self, place: Place, member: QueuedRequest | None = None) -> None:
@@ -209,28 +248,23 @@ class Queue:
         while len(self._refusals) > REMEMBERED_CALLERS:
             self._refusals.popitem(last=False)
 
-    def measured(self, seconds: float) -> None:
-        """Take the duration of a finished picture into the pace.
+    def measured(self, *stages: float) -> None:
+        """Take the seconds of a finished picture into the paces, of each stage that it ran."""
+        first, *further = stages
+        self.stages[0].take(first)
+        for pace, seconds in zip(self.stages[1:], further, strict=False):  # another model's, after a reload
+            pace.take_doubted(seconds)
 
-        The average alone would admit a dozen pictures in vain after a model has become too slow.
-        """
-        self._last.append(seconds)
-        self.spread += PACE_WEIGHT * (abs(seconds - self.pace) - self.spread)
-        self.pace += PACE_WEIGHT * (seconds - self.pace)
-        if len(self._last) == SLOW_PICTURES:
-            self.pace = max(self.pace, min(self._last))
-
-    def begin_anew(self, pace: float) -> None:
-        """Take this pace, whatever was measured before."""
-        self._last.clear()
-        self.pace, self.spread = pace, 0.0
+    def begin_anew(self, *paces: float) -> None:
+        """Take these paces, whatever was measured before."""
+        self.stages = [StagePace(seconds) for seconds in paces]
 
     def estimate(self, now: float) -> float:
         """Return the seconds until a request behind all that wait would be answered."""
-        slots = self._slots(now)
+        slots, pace = self._slots(now), self.pace
         for _ in self.waiting:
-            heapq.heapreplace(slots, slots[0] + self.pace)
-        return slots[0] + self.pace - now
+            heapq.heapreplace(slots, slots[0] + pace)
+        return slots[0] + pace - now
 
     def places(self, seconds: float) -> int:
         """Return how many can wait and be answered within so many seconds, at this pace; at least one."""
@@ -251,22 +285,46 @@ class Queue:
         if own < len(self.waiting) and own >= max(1, int(self.share * self.places(deadline - now))):
             raise refused("share")
         others = [other for other in self.waiting if other not in displaced]
-        # Whoever is admitted shall be kept: the more there are before him, the further their times may be off.
-        doubt = -self.spread * sqrt(len(others) / self.slots)
-        if self._all_fit(now, [*others, place], doubt):
+        slots, doubt = self._slots(now), self._doubt(len(others))
+        if self._all_fit(slots, [*others, place], doubt):
             return place, displaced
-        late: set[Place] = set()
+        late = set[Place]()
         everybody = sorted([*others, place], key=lambda one: one.order)
         # Without the leeway, and for those who live on it by now.
         for leeway in (doubt, self.leeway):
-            late |= self._late(now, everybody, leeway) - self._late(now, others, leeway)
+            late |= self._late(slots, everybody, leeway) - self._late(slots, others, leeway)
         if place in late or not all(other.yields_to(rank, now) for other in late):
             raise refused("deadline")
-        # Of twins, those who are late for it hear of it at the next step, and the others keep the place.
+        # Of twins those who are late for it hear of it at the next step, and the others keep the place.
         if any(len(other.members) > 1 for other in late):
-            late &= self._late(now, everybody, 0.0, attrgetter("last_deadline"))
+            late &= self._late(slots, everybody, 0.0, attrgetter("last_deadline"))
         displaced += sorted(late, key=lambda one: one.order)
         return place, displaced
+
+    def _doubt(self, count: int) -> float:
+        """Return the leeway, below 0, for whoever is behind so many: he shall be kept, and their times may be off."""
+        return -self.stages[0].spread * sqrt(count / self.slots)
+
+    def _is_at_a_cost(self, now: float, place: Place, done: float) -> bool:
+        """Say whether somebody who waits would lose the answer, or a better rank its further stages."""
+        rank = min(member.rank for member in place.members if not member.gone)
+        others = [other for other in self.running if other is not place]
+        idle = [now] * (self.slots - len(others))
+        without = sorted([*idle, *(self._end(now, other) for other in others)])
+        behind = sorted([*idle[1:], done, *(self._last_end(now, other, rank) for other in others)])
+        pace, whole = self.pace, sum(self.paces)
+        # Of the time until a deadline, those who will have come by then take a part, too.
+        free, doubt = max(0.0, 1 - self.demand.rate(now) * pace / self.slots), self._doubt(len(self.waiting))
+        for other in self.waiting:
+            if now + pace > other.deadline + self.leeway:
+                continue  # it has no hope in any case
+            if behind[0] + pace > now + (other.deadline - now) * free + doubt:
+                return True
+            if other.rank[:2] < rank[:2] and without[0] + whole <= other.deadline < behind[0] + whole:
+                return True
+            for slots in (without, behind):
+                heapq.heapreplace(slots, slots[0] + pace)
+        return False
 
     def _insert(self, place: Place) -> None:
         insort(self.waiting, place, key=lambda one: one.order)
@@ -291,21 +349,21 @@ class Queue:
         for member in members:
             self.remember_refusal(member.caller, member.deadline, now)
 
-    def _all_fit(self, now: float, queue: Sequence[Place], leeway: float) -> bool:
+    def _all_fit(self, slots: Sequence[float], queue: Sequence[Place], leeway: float) -> bool:
         """Say in one look that nobody of a queue will be late; False: `_late` has to look at each of them."""
-        last = max(self._slots(now)) + ceil(len(queue) / self.slots) * self.pace
+        last = max(slots) + ceil(len(queue) / self.slots) * self.pace
         return last <= min(place.deadline for place in queue) + leeway
 
     def _late(
-        self, now: float, queue: Sequence[Place], leeway: float,
+        self, slots: Sequence[float], queue: Sequence[Place], leeway: float,
         deadline_of: Callable[[Place], float] = attrgetter("deadline"),
     ) -> set[Place]:  # fmt: skip
         """Return those of a queue that will not be in time at this pace; they will be dropped, so they take no time."""
-        if not queue or self._all_fit(now, queue, leeway):
+        if not queue or self._all_fit(slots, queue, leeway):
             return set()
-        slots, late = self._slots(now), set()
+        slots, late, pace = list(slots), set(), self.pace
         for place in queue:
-            done = slots[0] + self.pace
+            done = slots[0] + pace
             if done > deadline_of(place) + leeway:
                 late.add(place)
             else:
@@ -313,12 +371,29 @@ class Queue:
         return late
 
     def _slots(self, now: float) -> list[float]:
-        """Return when each slot is expected to be free, as a heap.
-
-        A picture that has taken longer than usual is expected to take as long again as it is late already: so behind
-        one that hangs nobody is admitted who would wait in vain.
-        """
-        busy = [now + abs(self.pace - (now - place.started)) for place in self.running]
+        """Return when each slot is expected to be free, as a heap."""
+        busy = [self._end(now, place) for place in self.running]
         slots = [now] * (self.slots - len(busy)) + busy
         heapq.heapify(slots)
         return slots
+
+    def _end(self, now: float, place: Place) -> float:
+        """Return when a picture is expected to be done with the stage that runs.
+
+        One that has taken longer than usual is expected to take as long again as it is late already: so behind one
+        that hangs nobody is admitted who would wait in vain.
+        """
+        pace = place.pace or self.stages[0]
+        return now + abs(pace.seconds - (now - place.since))
+
+    def _last_end(self, now: float, place: Place, rank: Rank) -> float:
+        """Return when a picture may be done at the latest; of better rank, with all stages that it has time for."""
+        pace = place.pace or self.stages[0]
+        end = now + abs(pace.longest - (now - place.since))
+        whole = end + sum(stage.longest for stage in self.stages[place.stage + 1 :])
+        return whole if place.rank[:2] < rank[:2] and whole <= _patience(place) else end
+
+
+def _patience(place: Place) -> float:
+    """Return the first deadline of those who still wait for a picture that runs; nobody has any if they are gone."""
+    return min((member.deadline for member in place.members if not member.gone), default=-inf)

@@ -93,7 +93,7 @@ class Reloader:
                 self._end(number, False, "; ".join(str(error).splitlines()))
                 continue
             self.loader = loader
-            old = self.service.replace(loaded.detector, loaded.pace)
+            old = self.service.replace(loaded.detector, *loaded.paces)
             loader.show(loaded)
             await self._replaced(loader.settings)
             words = in_words(loaded.detector)

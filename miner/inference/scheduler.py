@@ -165,8 +165,17 @@ class Scheduler:
             ticket.refuse(why)
             self._step()
 
+    def grants(self, place: Place, stage: int) -> bool:
+        """Say whether a picture in its slot may begin a further stage now; none may when the end is near."""
+        return self._closed is None and self.queue.grants(self.clock(), place, stage)
+
+    def is_in_time(self, ticket: Ticket, place: Place) -> bool:
+        """Say whether `join` would have it answered in time."""
+        return self.queue.is_in_time(self.clock(), place, ticket.deadline)
+
     def leave(self, ticket: Ticket) -> None:
-        """Give a place up; without effect for one that is already gone."""
+        """Give a place up; without effect for one that is already gone, but for what is done for it in a slot."""
+        ticket.member.gone = True
         if self._tickets.pop(ticket.member, None) is not None:
             self._give_up(ticket)
             self._step()
@@ -204,7 +213,7 @@ class Scheduler:
         started, late = self.queue.step(self.clock())
         for member in late:
             ticket = self._tickets.pop(member)
-            if not any(place is ticket.place for place in self.queue.waiting):  # twins may have kept it
+            if ticket.place not in (*self.queue.waiting, *started):  # twins may have kept it
                 self._starts.pop(ticket.place, None)
             ticket.refuse(refused("late"))
         for place in started:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from threading import Barrier
 
-from detectors.base import Detector, Prediction
+from detectors.base import Budget, Detector, Prediction
 from detectors.errors import ImageError, InferenceError, NoEndpoint, OutOfTime
 from detectors.evaluation.evaluate import COMPARED_PICTURES, AnsweredPicture
 from miner.errors import (
@@ -27,8 +27,10 @@ from miner.errors import (
     refused,
 )
 from miner.inference.memory import Claim
+from miner.inference.plan import planned_paces
 from miner.inference.queue import Place
 from miner.inference.scheduler import Scheduler, Ticket
+from miner.settings.validators import StageMode
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ FAILURES = 5  # in a row; a single picture that a model has no number for is no 
 FIRST_PAUSE, LAST_PAUSE = 5.0, 300.0  # seconds before a test
 
 KEPT_BYTES = 512 * 2**10  # of a picture: a validator's has 20 to 300 kB
+GRANT_SECONDS = 0.5  # for which a picture waits for the event loop's word on its next stage
 
 
 class Breaker:
@@ -119,9 +122,10 @@ class _Work:
 class Service:
     """Runs the detector on a pool of as many threads as there are slots; never on the event loop."""
 
-    def __init__(self, detector: Detector, scheduler: Scheduler) -> None:
+    def __init__(self, detector: Detector, scheduler: Scheduler, mode: StageMode = "adaptive") -> None:
         self.detector = detector  # replaced as a whole by a reload; running pictures finish on the old one
         self.scheduler = scheduler
+        self.mode = mode
         self.ended = 0  # pictures that a slot was given and gave back, whatever became of them
         self.breaker = Breaker()
         self.recent: deque[AnsweredPicture] = deque(maxlen=COMPARED_PICTURES)  # to compare another model with this one
@@ -147,6 +151,8 @@ class Service:
         """
         waiter = _Waiter(ticket, asyncio.get_running_loop().create_future())
         work = self._works.get(picture.data)
+        if work is not None and not self.scheduler.is_in_time(ticket, work.place):
+            work = None  # a further stage makes that one too late for this one; another slot may be free
         try:
             if work is None:
                 work = _Work(picture, claim, ticket.place)
@@ -168,13 +174,22 @@ class Service:
             else:
                 claim.shrink()
 
-    def replace(self, detector: Detector, pace: float) -> Detector:
-        """Ask another detector from now on, which takes `pace` seconds for a picture; return the one before."""
+    def replace(self, detector: Detector, *paces: float) -> Detector:
+        """Ask another detector from now on, whose stages take so many seconds each; return the one before."""
         old, self.detector = self.detector, detector
-        self.scheduler.queue.begin_anew(pace)
+        self.scheduler.queue.begin_anew(*planned_paces(self.mode, paces))
         self.recent.clear()
         self.breaker.succeeded()
         return old
+
+    def proved(self, seconds: float) -> None:
+        """Take the seconds that the known picture took, with all stages, for the pace."""
+        self.scheduler.queue.begin_anew(*planned_paces(self.mode, self.shares(seconds)))
+
+    def shares(self, seconds: float) -> list[float]:
+        """Return how much of these seconds each stage takes, by its share when the model was loaded."""
+        paces = self.detector.paces
+        return [seconds * (one / sum(paces)) for one in paces]
 
     async def drain(self, seconds: float) -> bool:
         """Wait until nothing waits or runs; return whether that came in time."""
@@ -230,14 +245,37 @@ class Service:
             return
         work.running = True
         deadline = max(waiter.ticket.deadline for waiter in waiting)
-        job = self._pool.submit(self._predict, work.picture.data, deadline)
+        loop, detector = asyncio.get_running_loop(), self.detector
+        budgets: list[Budget] = []  # none: every stage that is needed
+        if self.mode == "cheapest":
+            budgets.append(_never)
+        elif len(self.scheduler.queue.paces) > 1:
+            budgets.append(partial(self._may_begin, loop, work, detector))
+        job = self._pool.submit(self._predict, detector, work.picture.data, deadline, *budgets)
         # The slot is freed by the thread that used it: a caller who gives up does not stop the work.
-        job.add_done_callback(partial(self._tell, asyncio.get_running_loop(), work))
+        job.add_done_callback(partial(self._tell, loop, work))
 
-    def _predict(self, data: bytes, deadline: float) -> Answer:
+    def _may_begin(self, loop: asyncio.AbstractEventLoop, work: _Work, detector: Detector, stage: int) -> bool:
+        """Ask the queue on its loop, from the picture's thread; a loop that has no time, or is gone, means no."""
+        granted: Future[bool] = Future()
+
+        def decide() -> None:
+            if granted.set_running_or_notify_cancel():
+                # Another model's paces say nothing of this one's stages.
+                granted.set_result(detector is self.detector and self.scheduler.grants(work.place, stage))
+
+        try:
+            loop.call_soon_threadsafe(decide)
+            return granted.result(GRANT_SECONDS)
+        except RuntimeError:
+            return False
+        except TimeoutError:
+            return not granted.cancel() and granted.result(GRANT_SECONDS)  # it may come at this very moment
+
+    def _predict(self, detector: Detector, data: bytes, deadline: float, *budgets: Budget) -> Answer:
         started = time.monotonic()
         try:
-            prediction = self.detector.predict(data, deadline)
+            prediction = detector.predict(data, deadline, *budgets)
         except ImageError as error:
             raise UnreadableImage(str(error)) from error
         except InferenceError as error:
@@ -271,13 +309,22 @@ class Service:
 
     def _succeed(self, work: _Work, answer: Answer) -> None:
         self.breaker.succeeded()
-        self.scheduler.queue.measured(answer.finished - answer.started)
+        self._measure(answer)
         self._forget(work)
         shared = False
         for waiter in work.waiters:
             if not waiter.answer.done():  # its caller is still there
                 waiter.answer.set_result(Answer(answer.prediction, answer.started, answer.finished, shared))
                 shared = True
+
+    def _measure(self, answer: Answer) -> None:
+        """Have the queue know what a picture took in its slot."""
+        queue, seconds, stages = self.scheduler.queue, answer.finished - answer.started, answer.prediction.stages
+        if len(queue.paces) > 1:
+            queue.measured(*stages)
+        # With all stages as one pace, what stopped early tells nothing of it, unless it took longer all the same.
+        elif self.mode != "all" or len(stages) == len(self.detector.stages) or seconds > queue.pace:
+            queue.measured(seconds)
 
     def _fail(self, work: _Work, error: BaseException) -> None:
         """Tell the caller; of whatever a library raises, even what would end a program, it gets a plain 500."""
@@ -303,6 +350,11 @@ class Service:
         for waiter in work.waiters:
             if not waiter.answer.done():
                 waiter.answer.set_exception(error)
+
+
+def _never(stage: int) -> bool:
+    """Begin no further stage."""
+    return False
 
 
 def _started(threads: int) -> ThreadPoolExecutor:

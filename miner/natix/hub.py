@@ -18,7 +18,9 @@ NEEDS_TOKEN = f"a token with the right to write is needed: {TOKEN_PAGE}, as HF_T
 TOO_MUCH = 429
 READ_SECONDS = 30.0
 MAX_DOCUMENT_BYTES = 2**18
-STALE = re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|pytorch_model\.bin")
+STALE = re.compile(
+    r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json|pytorch_model\.bin|view_head\.json"
+)
 
 
 class HubAway(MinerError):

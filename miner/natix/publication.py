@@ -22,6 +22,7 @@ from detectors.models.checkpoint import inspect, weight_files, weight_names
 from detectors.models.documents import read_json, read_yaml, shown
 from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, PROCESSORS_FILE, ModelConfig, ProcessorConfig
 from detectors.models.manifest import NAME as MANIFEST_FILE
+from detectors.photos.view_head import HEAD_FILE, ViewHead
 from miner.errors import ConfigurationError
 from miner.settings.env_file import SECRET_WORDS
 
@@ -68,6 +69,7 @@ class OwnModel:
     documents: Mapping[str, bytes]
     figures: Mapping[str, Mapping[str, Any]]  # by the part of the photos
     base: str = ""  # the repository that it learnt from
+    head: str = ""  # the views of a picture that its head judges together, in words
 
 
 def find_model(path: Path) -> OwnModel:
@@ -138,7 +140,11 @@ def _hugging_face(folder: Path, figures: Mapping[str, Mapping[str, Any]], base: 
         for name in (CONFIG_FILE, PROCESSOR_FILE, PROCESSORS_FILE)
         if (folder / name).is_file()  # timm has its preprocessing in config.json
     }
-    return OwnModel(folder, False, {name: folder / name for name in names}, documents, figures, base)
+    head = ViewHead.read(folder)
+    if head is not None:
+        documents[HEAD_FILE] = (folder / HEAD_FILE).read_bytes()
+    words = "" if head is None else head.views.words
+    return OwnModel(folder, False, {name: folder / name for name in names}, documents, figures, base, words)
 
 
 def _without_origin(values: Any) -> Any:
@@ -299,6 +305,13 @@ def readme(model: OwnModel, card: NatixCard, license_: str | None) -> str:
         if model.is_yolo
         else ""
     )
+    views = (
+        f"\nIts head judges several views of each picture together: {model.head}. `{HEAD_FILE}` holds it, and "
+        "roadwork-miner serves it (`hf_repo`). transformers shows the same layer the whole picture alone, and answers "
+        "otherwise: the figures are not for that.\n"
+        if model.head
+        else ""
+    )
     return f"""---
 {yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---
 {MADE_BY}
@@ -306,7 +319,7 @@ def readme(model: OwnModel, card: NatixCard, license_: str | None) -> str:
 # {card.model_name}
 
 {card.description}
-{pickle}
+{pickle}{views}
 Version {card.version}, submitted by `{card.submitted_by}`.
 
 ## Figures

@@ -21,6 +21,7 @@ IMAGES = "images"
 MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp"}
 
 UNWRITTEN = ("caller", "address", "is_permitted", "is_shared", "refusal", "is_invalid")
+OF_CASCADES = ("stage", "branches", "stop", "spent", "left")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,10 @@ class RequestRecord:
         is_shared: whether it was answered by the inference of an equal picture's request.
         refusal: why a caller who has proved itself was refused.
         is_invalid: whether the model's output was no probability.
+        stage, branches: of a cascade, which stage answered: its number from 1, and its branches; None: no cascade.
+        stop: why no further one was asked, as in `StageEnd`.
+        spent: seconds of each stage that ran, by its branches; empty where it was for an equal picture's request.
+        left: seconds until the caller's deadline when the answer was there.
     """
 
     at: float
@@ -60,6 +65,11 @@ class RequestRecord:
     is_shared: bool = False
     refusal: RefusalReason | None = None
     is_invalid: bool = False
+    stage: int | None = None
+    branches: str = ""
+    stop: str = ""
+    spent: Mapping[str, float] = field(default_factory=dict)
+    left: float | None = None
 
     def line(self) -> bytes:
         """Return the record as a line; microseconds are enough."""
@@ -68,6 +78,12 @@ class RequestRecord:
             "seconds": round(self.seconds, 6),
             "stages": {stage: round(seconds, 6) for stage, seconds in self.stages.items()},
         }
+        if self.stage is None:
+            fields = {name: value for name, value in fields.items() if name not in OF_CASCADES}
+        else:
+            assert self.left is not None
+            spent = {branches: round(seconds, 6) for branches, seconds in self.spent.items()}
+            fields |= {"spent": spent, "left": round(self.left, 6)}
         return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
     @classmethod

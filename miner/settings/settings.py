@@ -154,6 +154,11 @@ class Settings(BaseSettings):
     inference_threads: int = Field(
         0, ge=0, le=256, description="threads for each picture; 0: all cores the quota allows"
     )
+    inference_stages: Annotated[validators.StageMode, BeforeValidator(validators.lower)] = Field(
+        "adaptive",
+        description="of a detector with stages: `adaptive`, the further ones while time is left; `cheapest`, the first "
+        "one alone; `all`, all of them, whatever waits",
+    )
     queue_depth: int | None = Field(
         None, ge=1, le=4096, description="most requests that may wait; empty: as many as can be answered in time"
     )
@@ -307,7 +312,7 @@ class Settings(BaseSettings):
         """Return the settings with the paths of YAML files made absolute, for children and for reloads."""
         folders = [Path(), *([env_file.parent] if env_file is not None else [])]
         places = [(name, folder / getattr(self, name)) for folder in folders for name in CONFIGS]
-        found = {name: str(place.absolute()) for name, place in reversed(places) if _is_file(place)}
+        found = {name: str(place.absolute()) for name, place in reversed(places) if validators.is_file(place)}
         settings = self.model_copy(update=found)
         settings._folders = tuple(folder.absolute() for folder in folders)
         return settings
@@ -358,13 +363,6 @@ class Settings(BaseSettings):
                 "registered hotkeys have"
             )
         return notes
-
-
-def _is_file(place: Path) -> bool:
-    try:
-        return place.is_file()
-    except PermissionError:  # of a folder that this user may not enter, such as the one that sudo was called in
-        return False
 
 
 def _line(fault: Any) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import ValidationInfo
@@ -30,6 +31,7 @@ BACKEND_CHOICES = (AUTO, *BACKENDS)
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
 FORKS_FUSED = "inceptionfusion"
 VALIDATORS_WAIT = 9.0  # seconds
+StageMode = Literal["adaptive", "cheapest", "all"]
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 LEVEL_NAMES = {"TRACE": "DEBUG", "NOTSET": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL"}  # as others call them
 DEVICE = re.compile(r"(cpu|cuda|gpu|mps|auto)(?::\d+)?")  # as torch writes them, and some operators
@@ -283,3 +285,11 @@ def at_home(value: Path | None) -> Path | None:
 def config_at_home(value: str) -> str:
     """Fill in `~` where a name may be a path."""
     return str(at_home(Path(value))) if value.startswith("~") else value
+
+
+def is_file(place: Path) -> bool:
+    """Return whether a file is there, for this user."""
+    try:
+        return place.is_file()
+    except PermissionError:  # of a folder that this user may not enter, such as the one that sudo was called in
+        return False

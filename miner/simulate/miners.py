@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 VALIDATOR_STAKE = 1000
 RELOAD_SECONDS = 30.0  # seconds for a running miner to read its file again
 LOOK_SECONDS = 0.25
+CONNECTIONS_EACH = 4  # of a validator whose organic tasks come in bursts
 
 WIRES: dict[str, tuple[Wire, ...]] = {
     "dendrite": ("dendrite",),
@@ -103,15 +104,27 @@ def own_miner(settings: Settings, validators: int) -> Iterator[SimulatedMiner]:
     Raises:
         CouldNotStart: it does not start.
     """
+    with tempfile.TemporaryDirectory() as folder, miner_at(Path(folder), settings, validators, "RECORDER=off") as miner:
+        yield miner
+
+
+@contextmanager
+def miner_at(state: Path, settings: Settings, validators: int, *assignments: str) -> Iterator[SimulatedMiner]:
+    """Start one on a state folder, with these settings before all others; a second time its keys are the same.
+
+    Raises:
+        CouldNotStart: it does not start.
+    """
     from miner.bench.daemon import MinerProcess
 
-    with tempfile.TemporaryDirectory() as folder:
-        state = Path(folder)
-        wallets = throwaway_keys(state, validators)
-        make_known(standalone_file(state), throwaway_wallet(state, "miner").hotkey.ss58_address, wallets)
-        with MinerProcess(state, ["RECORDER=off"], environment_of(settings)) as miner:
-            miner.wait_until_it_listens()
-            yield SimulatedMiner(miner.address, miner.hotkey, wallets)
+    wallets = throwaway_keys(state, validators)
+    make_known(standalone_file(state), throwaway_wallet(state, "miner").hotkey.ss58_address, wallets)
+    # Here all validators have one address, which is no sign of a flood.
+    connections = max(settings.max_connections_per_address, CONNECTIONS_EACH * validators)
+    mine = [f"MAX_CONNECTIONS_PER_ADDRESS={connections}", *assignments]
+    with MinerProcess(state, mine, environment_of(settings)) as miner:
+        miner.wait_until_it_listens()
+        yield SimulatedMiner(miner.address, miner.hotkey, wallets)
 
 
 def running_miner(

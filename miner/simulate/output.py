@@ -170,7 +170,7 @@ def plot_of(report: Report, requests: Sequence[Request], answers: Sequence[SentA
 
 def play_through(what: SimulationPlan, target: SimulatedMiner, clients: Sequence[Client], *, told: bool) -> PlayResult:
     """Play with a bar that shows how it goes."""
-    with _bar() as bar:
+    with progress_bar() as bar:
         task = bar.add_task(f"requests to {target.address}", total=None)
         right = answered = lost = 0
 
@@ -192,7 +192,7 @@ def send_again(
     as_json: bool,
 ) -> bool:  # fmt: skip
     """Send a recording again, print how the answers compare, and return whether there were any."""
-    with _bar() as bar:
+    with progress_bar() as bar:
         task = bar.add_task(f"{len(recorded)} recorded requests", total=len(recorded))
         answers, gone = asyncio.run(replay.replay(recorded, clients, told, speed, lambda _: bar.advance(task)))
     found = replay.compared(recorded, answers, gone)
@@ -214,22 +214,28 @@ def show(played: PlayResult, target: SimulatedMiner) -> None:
 
 def in_json(what: SimulationPlan, played: PlayResult, target: SimulatedMiner) -> dict[str, Any]:
     """Return the report and every request, for scripts."""
-    report = asdict(replace(played.report, tallies=[])) | {"scores": [tally.score for tally in played.report.tallies]}
-    del report["tallies"]
-    rows = [
-        {
-            "at": request.at,
-            "delay": request.delay,
-            "validator": request.validator,
-            "picture": what.photos[request.picture].name,
-            "roadwork": request.is_roadwork,
-            "organic": request.is_organic,
-        }
-        | asdict(answer)
-        for answer in played.answers
-        for request in (played.requests[answer.number],)
-    ]
+    rows = [request_in_json(what, played.requests[answer.number]) | asdict(answer) for answer in played.answers]
+    report = report_in_json(played.report)
     return {"miner": target.hotkey, "era": what.era, "seed": what.seed, "report": report, "requests": rows}
+
+
+def report_in_json(report: Report) -> dict[str, Any]:
+    """Return a report; of each validator's history the score it ended with."""
+    values = asdict(replace(report, tallies=[])) | {"scores": [tally.score for tally in report.tallies]}
+    del values["tallies"]
+    return values
+
+
+def request_in_json(what: SimulationPlan, request: Request) -> dict[str, Any]:
+    """Return who asks what, and when."""
+    return {
+        "at": request.at,
+        "delay": request.delay,
+        "validator": request.validator,
+        "picture": what.photos[request.picture].name,
+        "roadwork": request.is_roadwork,
+        "organic": request.is_organic,
+    }
 
 
 def out() -> Console:
@@ -237,7 +243,8 @@ def out() -> Console:
     return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
 
 
-def _bar() -> Progress:
+def progress_bar() -> Progress:
+    """Return a bar on stderr; nothing is seen of it where that is no terminal."""
     words = TextColumn("{task.description}")
     columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), words)
     console = Console(file=sys.stderr)

@@ -203,9 +203,10 @@ class Report:
 
 
 def summed_up(
-    requests: Sequence[Request], answers: Sequence[SentAnswer], validators: int, seconds: float, speed: float
-) -> Report:
-    """Sum up the answers to the requests that were sent, in any order."""
+    requests: Sequence[Request], answers: Sequence[SentAnswer], validators: int, seconds: float, speed: float,
+    *, with_shift: bool = True,
+) -> Report:  # fmt: skip
+    """Sum up the answers to the requests that were sent, in any order; the best threshold takes a second to find."""
     pairs = [(requests[answer.number], answer) for answer in sorted(answers, key=lambda one: one.number)]
     outcomes = Counter(answer.outcome for _, answer in pairs)
     times = [answer.seconds for _, answer in pairs if answer.outcome == "answered"]
@@ -233,7 +234,7 @@ def summed_up(
         reward=float(np.mean(rewards)) if rewards else 0.0,
         expected=expected(quality, lost),
         expected_unlost=expected(quality, 0.0),
-        shift=best_shift(labels, predictions, pictures, lost),
+        shift=best_shift(labels, predictions, pictures, lost) if with_shift else None,
         tallies=tallies,
         behind=max((answer.behind for _, answer in pairs), default=0.0),
         seconds=seconds,

@@ -5,8 +5,9 @@ import io
 import signal
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,12 +17,12 @@ from PIL import Image
 from detectors.photos.labelled import LabelledPhotos
 from detectors.photos.synthetic import scene
 from detectors.photos.transforms import Era, prepare
-from miner.axon.client import Client
+from miner.axon.client import Client, another
 from miner.errors import CouldNotStart
 from miner.simulate.miners import wait_until_known
 from miner.simulate.report import Report, summed_up
 from miner.simulate.schedule import ROUND_MINERS, Request, SimulatedSubnet, plan
-from miner.simulate.sender import ScheduledRequest, SentAnswer, judged, send_all
+from miner.simulate.sender import PREPARED_PICTURES, ScheduledRequest, SentAnswer, judged, send_all
 
 SYNTHETIC_PHOTOS = 40
 SYNTHETIC_SIZE = (640, 360)  # pixels, of the made ones
@@ -95,9 +96,27 @@ class SimulationPlan:
         """
         random, photo = np.random.default_rng([self.seed, request.number]), self.photos[request.picture]
         try:
-            return prepare(photo.read(), self.era, random)
+            data = prepare(photo.read(), self.era, random)
         except OSError as error:
             raise CouldNotStart(f"{photo.name}: can't be read any more: {error.strerror or error}") from error
+        # Of few photos some are sent twice in a burst, which are to be as many pictures to the miner.
+        return another(data, request.number) if self.subnet.burst else data
+
+    def requests(self, speed: float) -> list[Request]:
+        """Return all that is asked, in order."""
+        requests = plan(self._subnet(speed), [photo.is_roadwork for photo in self.photos], self.seed)
+        return self.begun(requests, speed)
+
+    def begun(self, requests: Sequence[Request], speed: float) -> list[Request]:
+        """Return those that begin within the duration: the first ones, so that numbers stay."""
+        return [one for one in requests if self.duration is None or one.at / speed <= self.duration]
+
+    def _subnet(self, speed: float) -> SimulatedSubnet:
+        """Return the subnet with as many rounds as the duration may need, and some more, so that none is missed."""
+        if self.duration is None:
+            return self.subnet
+        rounds = int(self.duration * speed / (self.subnet.interval * self.subnet.miners / ROUND_MINERS)) + 3
+        return replace(self.subnet, rounds=min(self.subnet.rounds, rounds))
 
 
 async def play(
@@ -108,36 +127,64 @@ async def play(
     Raises:
         CouldNotStart: the miner is not there.
     """
-    unread: dict[str, None] = {}
-    async with AsyncExitStack() as stack:
-        for client in clients:
-            await stack.enter_async_context(client)
-        await wait_until_there(clients[0], what.picture(Request(0, 0.0, 0.0, 0, 0, is_roadwork=False)))
+    answers: list[SentAnswer] = []
+    async with connected(what, clients):
         if told:
             await wait_until_known(clients)
-        speed = what.speed or await _speed(what, clients[0])
-        requests = plan(_subnet(what, speed), [photo.is_roadwork for photo in what.photos], what.seed)
-        if what.duration is not None:
-            requests = [one for one in requests if one.at / speed <= what.duration]  # the first ones: numbers stay
-        answers: list[SentAnswer] = []
+        speed = what.speed or await measured_speed(what, clients[0])
+        requests = what.requests(speed)
+        pictures = SentPictures(what, requests)
 
         def ended(answer: SentAnswer) -> None:
             answers.append(answer)
             progress(requests, answer)
 
-        def picture(number: int) -> bytes | None:
-            try:
-                return what.picture(requests[number])
-            except CouldNotStart as error:  # the others go on
-                unread[str(error)] = None
-                return None
+        seconds = await send(requests, pictures, clients, speed, ended)
+    report = summed_up(requests, answers, what.subnet.callers, seconds, speed)
+    return PlayResult(requests, sorted(answers, key=lambda one: one.number), report, list(pictures.unread))
 
-        sendings = [ScheduledRequest(one.number, one.at, one.delay, one.validator) for one in requests]
-        started = time.monotonic()
-        await send_all(sendings, picture, clients, speed, on_interrupt(), ended)
-        seconds = time.monotonic() - started
-    report = summed_up(requests, answers, what.subnet.validators, seconds, speed)
-    return PlayResult(requests, sorted(answers, key=lambda one: one.number), report, list(unread))
+
+@asynccontextmanager
+async def connected(what: SimulationPlan, clients: Sequence[Client]) -> AsyncIterator[None]:
+    """Open the clients, once the miner takes requests.
+
+    Raises:
+        CouldNotStart: the miner is not there.
+    """
+    async with AsyncExitStack() as stack:
+        for client in clients:
+            await stack.enter_async_context(client)
+        await wait_until_there(clients[0], what.picture(Request(0, 0.0, 0.0, 0, 0, is_roadwork=False)))
+        yield
+
+
+class SentPictures:
+    """What is sent with each request, by its number; `unread` says of which photos it is no longer known."""
+
+    def __init__(self, what: SimulationPlan, requests: Sequence[Request]) -> None:
+        self._what = what
+        self._requests = {request.number: request for request in requests}
+        self.unread: dict[str, None] = {}
+
+    def __call__(self, number: int) -> bytes | None:
+        """Return the encoded picture; None: its photo can't be read."""
+        try:
+            return self._what.picture(self._requests[number])
+        except CouldNotStart as error:  # the others go on
+            self.unread[str(error)] = None
+            return None
+
+
+async def send(
+    requests: Sequence[Request], picture: Callable[[int], bytes | None], clients: Sequence[Client], speed: float,
+    ended: Callable[[SentAnswer], None],
+) -> float:  # fmt: skip
+    """Send requests, until the last one or Ctrl-C, which is told by fewer answers; return the seconds it took."""
+    sendings = [ScheduledRequest(one.number, one.at, one.delay, one.validator) for one in requests]
+    at_once = max(Counter(one.at for one in requests).values(), default=0)
+    started = time.monotonic()
+    await send_all(sendings, picture, clients, speed, on_interrupt(), ended, max(PREPARED_PICTURES, at_once))
+    return time.monotonic() - started
 
 
 async def wait_until_there(client: Client, picture: bytes) -> None:
@@ -161,20 +208,13 @@ def on_interrupt() -> asyncio.Event:
     return stop
 
 
-async def _speed(what: SimulationPlan, client: Client) -> float:
+async def measured_speed(what: SimulationPlan, client: Client) -> float:
     """Return the speed at which this miner, asked one by one, would be busy for a fifth of the time."""
     pictures = (what.picture(Request(number, 0.0, 0.0, 0, 0, is_roadwork=False)) for number in range(PACE_PROBES + 1))
     replies = [judged(0, await client.ask(picture)) for picture in pictures][1:]  # the first warms up
     pace = statistics.median(reply.seconds for reply in replies)
     subnet = what.subnet
     a_second = subnet.validators / subnet.interval * ROUND_MINERS / subnet.miners / (1 - subnet.organic)
+    a_second += subnet.burst / subnet.every
     exact = min(MAX_SPEED, max(1.0, LOAD_SHARE / (a_second * pace)))
     return float(f"{exact:.1g}")
-
-
-def _subnet(what: SimulationPlan, speed: float) -> SimulatedSubnet:
-    """Return the subnet with as many rounds as the duration may need, and some more, so that none is missed."""
-    if what.duration is None:
-        return what.subnet
-    rounds = int(what.duration * speed / (what.subnet.interval * what.subnet.miners / ROUND_MINERS)) + 3
-    return replace(what.subnet, rounds=min(what.subnet.rounds, rounds))

@@ -1,16 +1,19 @@
 """The schedule of a simulation: who asks what and when, decided beforehand, the same for the same seed."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 ROUND_MINERS = 10  # miners asked in a round
 ORGANIC_MINERS = 3  # miners asked in an organic task
 MAX_ORGANIC_TASKS = 10  # organic tasks of a validator at once, at most
 STAGGER_SECONDS = (0.1, 2.0)  # seconds from one miner of a task to the next
 JITTER = 0.1  # of the time between two rounds
+DEALING, ASKING, BURSTS = range(3)  # streams of chance, apart: so that none changes what another draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,8 @@ class SimulatedSubnet:
         interval: seconds from one round of a validator to its next.
         organic: share of organic tasks in the requests.
         peers: accuracy of the other miners, whose majority an organic task is scored by.
+        burst: validators who ask at the same moment, a photo each; 0: none do.
+        every: seconds from one burst to the next.
     """
 
     validators: int = 8
@@ -32,6 +37,18 @@ class SimulatedSubnet:
     interval: float = 60.0
     organic: float = 0.1
     peers: float = 0.9
+    burst: int = 0
+    every: float = 60.0
+
+    @property
+    def callers(self) -> int:
+        """How many validators ask: those of bursts may be some of the others."""
+        return max(self.validators, self.burst)
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        return self.rounds * self.interval * self.miners / ROUND_MINERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +82,27 @@ def plan(subnet: SimulatedSubnet, labels: Sequence[bool], seed: int) -> list[Req
     found = [
         request for validator in range(subnet.validators) for request in _requests(subnet, labels, validator, seed)
     ]
+    if subnet.burst:
+        found += bursts(subnet, math.ceil(subnet.seconds / subnet.every), labels, seed)
     found.sort(key=lambda request: (request.at, request.delay))
     return [replace(request, number=number) for number, request in enumerate(found)]
+
+
+def bursts(subnet: SimulatedSubnet, count: int, labels: Sequence[bool], seed: int) -> list[Request]:
+    """Return so many bursts, in order; no photo comes again before all of its class have come."""
+    random = np.random.default_rng([seed, 0, BURSTS])
+    decks = [_dealt(np.flatnonzero([label is wanted for label in labels]), random) for wanted in (False, True)]
+    found = list[Request]()
+    for number in range(count):
+        for validator in range(subnet.burst):
+            label = bool(random.random() < 0.5)
+            found.append(Request(len(found), number * subnet.every, 0.0, validator, next(decks[label]), label))
+    return found
+
+
+def _dealt(photos: NDArray[np.intp], random: np.random.Generator) -> Iterator[int]:
+    while True:
+        yield from map(int, random.permutation(photos))
 
 
 def own_rounds(miners: int, random: np.random.Generator) -> Iterator[int]:
@@ -83,7 +119,7 @@ def own_rounds(miners: int, random: np.random.Generator) -> Iterator[int]:
 def _requests(subnet: SimulatedSubnet, labels: Sequence[bool], validator: int, seed: int) -> Iterator[Request]:
     """Yield one validator's requests: its own rounds, and the organic bursts between them."""
     # Apart, so that more rounds only add to the end.
-    dealing, random = (np.random.default_rng([seed, validator, stream]) for stream in (0, 1))
+    dealing, random = (np.random.default_rng([seed, validator, stream]) for stream in (DEALING, ASKING))
     by_label = [np.flatnonzero([label is wanted for label in labels]) for wanted in (False, True)]
     phase = random.uniform(0, subnet.interval)
     rounds = list(islice(own_rounds(subnet.miners, dealing), subnet.rounds))

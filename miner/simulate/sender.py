@@ -12,7 +12,7 @@ from typing import Literal
 
 from miner.axon.client import Client, Reply
 
-PREPARED_PICTURES = 32  # pictures ready before they are due
+PREPARED_PICTURES = 32  # pictures ready before they are due, at least
 
 Outcome = Literal["answered", "late", "refused", "unreachable", "failed"]
 
@@ -67,11 +67,12 @@ async def send_all(
     speed: float,
     stop: asyncio.Event,
     ended: Callable[[SentAnswer], None],
+    ahead: int = PREPARED_PICTURES,
 ) -> None:
     """Send everything in order of time, until told to stop; what is on its way then is waited for.
 
-    `picture` makes the encoded photo of a number ready, on a thread; None: it is gone, and nothing is sent. `ended` is
-    told of each answer as it comes.
+    `picture` makes the encoded photo of a number ready, on a thread, `ahead` of them before the first is due; None: it
+    is gone, and nothing is sent. `ended` is told of each answer as it comes.
     """
     loop = asyncio.get_running_loop()
     todo = iter(sorted(sendings, key=lambda one: one.at / speed + one.delay))
@@ -83,16 +84,16 @@ async def send_all(
         async def ask(sending: ScheduledRequest, data: bytes, behind: float) -> None:
             ended(judged(sending.number, await clients[sending.validator].ask(data), behind))
 
-        ahead = deque(made(PREPARED_PICTURES))
+        ready = deque(made(ahead))
         stopping = asyncio.create_task(stop.wait())
         try:
             async with asyncio.TaskGroup() as group:
-                if ahead:
-                    await asyncio.wait({ahead[0][1]})  # the clock starts when there is something to send
+                if ready:
+                    await asyncio.wait({encoded for _, encoded in ready})  # then the clock starts
                 started = time.monotonic()
-                while ahead and not stop.is_set():
-                    sending, encoded = ahead.popleft()
-                    ahead.extend(made(1))
+                while ready and not stop.is_set():
+                    sending, encoded = ready.popleft()
+                    ready.extend(made(1))
                     if (data := await encoded) is None:
                         continue
                     due = started + sending.at / speed + sending.delay

@@ -59,6 +59,7 @@ def status_app(
     chain: Callable[[], Mapping[str, float | str | None]],
     names: frozenset[str],
     checkup: Path,
+    before_scrape: Callable[[], None] = lambda: None,
 ) -> Starlette:
     """Return the application.
 
@@ -70,6 +71,7 @@ def status_app(
         chain: how old what is known of it is, and why, and whether we stand there; empty before it is looked at.
         names: that the port may be asked by, besides addresses.
         checkup: where doctor leaves its findings.
+        before_scrape: reads what the metrics can't read off the event loop.
     """
 
     async def look() -> Overview:
@@ -90,6 +92,7 @@ def status_app(
         return Response((await look()).model_dump_json(), media_type="application/json")
 
     async def metrics(_: Request) -> Response:
+        before_scrape()
         text = await asyncio.to_thread(generate_latest, registry)
         return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
 

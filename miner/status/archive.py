@@ -20,7 +20,18 @@ from detectors.models.documents import faults
 from miner.chain.sync import SnapshotStore
 from miner.recorder.records import OUTCOMES
 from miner.settings.settings import Settings
-from miner.status.history import MOST_ACCOUNTS, UNPERMITTED, Account, AccountPeriod, Durations, History, Period
+from miner.stages import STOP_WORDS
+from miner.status.history import (
+    MOST_ACCOUNTS,
+    MOST_STAGES,
+    UNPERMITTED,
+    Account,
+    AccountPeriod,
+    Durations,
+    History,
+    Period,
+    StageCount,
+)
 
 log = logging.getLogger(__name__)
 
@@ -84,11 +95,39 @@ class CountLine(_Line):
         return Counter(self.outcomes), durations
 
 
+class StageLine(_Line):
+    """What a stage of a cascade did."""
+
+    answers: dict[str, Count]
+    spent: CountLine
+    left: CountLine
+
+    @classmethod
+    def of(cls, count: StageCount) -> Self:
+        """Write it down."""
+        spent, left = CountLine.of({}, count.spent), CountLine.of({}, count.left)
+        return cls.model_construct(answers=dict(count.answers), spent=spent, left=left)
+
+    def read(self) -> StageCount:
+        """Return it.
+
+        Raises:
+            ValueError: a reason or a bin that there is not.
+        """
+        if strange := self.answers.keys() - STOP_WORDS.keys():
+            raise ValueError(f"{sorted(strange)}: no reasons of ours")
+        count = StageCount(Counter(self.answers))
+        self.spent.read(count.spent)
+        self.left.read(count.left)
+        return count
+
+
 class PeriodLine(CountLine):
     """A period of all requests."""
 
     ring: Literal["hour", "day", "week"]
     number: Count
+    stages: Annotated[dict[str, StageLine], Field(max_length=MOST_STAGES)] = {}
 
 
 class AccountLine(_Line):
@@ -111,10 +150,13 @@ class ArchiveHead(_Line):
 
 def lines_of(history: History) -> Iterator[str]:
     """Yield a history's periods as lines of JSON."""
-    for name, ring in history.rings.items():
+    for ring_name, ring in history.rings.items():
         for period in list(ring.periods):
             counts = CountLine.of(period.outcomes, period.durations)
-            yield json.dumps({"ring": name, "number": period.number, **counts.model_dump()}, separators=(",", ":"))
+            line = {"ring": ring_name, "number": period.number, **counts.model_dump()}
+            if period.stages:
+                line["stages"] = {name: StageLine.of(one).model_dump() for name, one in period.stages.items()}
+            yield json.dumps(line, separators=(",", ":"))
     for name, accounts in history.accounts.items():
         for one in list(accounts.periods):
             callers, hotkeys = (
@@ -124,8 +166,8 @@ def lines_of(history: History) -> Iterator[str]:
                 ]
                 for part in (one.callers, one.hotkeys)
             )
-            line = {"accounts": name, "number": one.number, "callers": callers, "hotkeys": hotkeys}
-            yield json.dumps(line, separators=(",", ":"))
+            whose = {"accounts": name, "number": one.number, "callers": callers, "hotkeys": hotkeys}
+            yield json.dumps(whose, separators=(",", ":"))
 
 
 def restore(history: History, text: bytes, now: float) -> None:
@@ -145,7 +187,8 @@ def restore(history: History, text: bytes, now: float) -> None:
     for line in others:
         if line.startswith(b'{"ring"'):
             found = PeriodLine.model_validate_json(line)
-            periods[found.ring].append(Period(found.number, *found.read(Durations())))
+            stages = {name: one.read() for name, one in found.stages.items()}
+            periods[found.ring].append(Period(found.number, *found.read(Durations()), stages))
         else:
             whose = AccountLine.model_validate_json(line)
             callers = {uid: _account(one) for uid, one in whose.callers}

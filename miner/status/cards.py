@@ -4,8 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from miner.formats import NO_VALUE, age, bars, duration, fraction, number, share, size
+from miner.stages import STOP_WORDS
 from miner.status import earnings
-from miner.status.overview import ChainView, MemoryUse, Model, NatixView, Overview, QueueView, ShadowView
+from miner.status.overview import (
+    CascadeView,
+    ChainView,
+    MemoryUse,
+    Model,
+    NatixView,
+    Overview,
+    QueueView,
+    RequestView,
+    ShadowView,
+)
 from miner.status.spans import Span
 
 NATIX_WORDS = {"due": "due again"}  # where the standing itself says too little
@@ -119,10 +130,29 @@ def _model(model: Model) -> Card:
         Row("revision", model.revision[:14], is_code=True),
         Row("runs on", model.runs_on or f"{model.backend}, {model.precision}"),
         Row("threads", str(model.threads)),
+        *([Row("views", model.views)] if model.views else []),
         *([Row("threshold", f"{model.threshold:.3g}")] if model.threshold != 0.5 else []),
         Row("hash", model.hash, is_code=True),
     ]
     return Card("Model", rows, f"roadwork = {model.roadwork}" if model.roadwork else "")
+
+
+def request_note(request: RequestView) -> str:
+    """Return why a request ended as it did; of one that a cascade answered, which stage."""
+    if request.reason or request.stage is None:
+        return request.reason
+    return f"stage {request.stage}" + (f", {STOP_WORDS[request.stop]}" if request.stop != "last" else "")
+
+
+def cascade_note(cascade: CascadeView) -> str:
+    """Return why no further stages were asked, and what the expected rewards are."""
+    answered = sum(cascade.reasons.values())
+    told = [f"{share(count / answered)} {STOP_WORDS[reason]}" for reason, count in cascade.reasons.items() if count]
+    ended = f"Answered {', '.join(told)}. " if told else ""
+    return (
+        f"{ended}Expected: the reward measured, times the share in time, had that stage alone answered as many. "
+        "Adaptive: as it was, each picture with the stages that there was time for."
+    )
 
 
 def _shadow(shadow: ShadowView) -> Card:
@@ -165,12 +195,15 @@ def headline(overview: Overview) -> Headline:
         parts = [f"last asked {ago} ago by {span.validators} validator{'s' * (span.validators != 1)}{within}"]
         if share_in_time is not None:
             parts.append(f"{share(share_in_time)} in time")
-    model = overview.model
+    model, cascade = overview.model, overview.cascade
     if model is None or model.reward is None:
         return Headline([*parts, "reward not measured"], note=NOT_MEASURED)
-    expected = model.reward * (1.0 if share_in_time is None else share_in_time)
+    adaptive = cascade.reward if cascade is not None else None
+    reward = model.reward if adaptive is None else adaptive
+    expected = reward * (1.0 if share_in_time is None else share_in_time)
+    stages = "" if adaptive is None else f", and {fraction(reward)} with the stages that the last day had time for"
     note = (
-        f"A round answered in time earned {fraction(model.reward)} on {number(model.reward_photos)} labelled photos; "
-        "expected is that, times the share in time."
+        f"A round answered in time earned {fraction(model.reward)} on {number(model.reward_photos)} labelled photos"
+        f"{stages}; expected is that, times the share in time."
     )
     return Headline([*parts, f"reward expected {fraction(expected)}"], note=note)

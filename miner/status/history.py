@@ -7,7 +7,7 @@ import math
 import time
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from detectors.models.calibration import TENTHS, stability_index, tenth_of
 from miner.recorder.records import RequestRecord
 
+MISSED_OUTCOMES = ("refused", "expired", "failed")  # what a validator counts as no answer
 RECENT_REQUESTS = 20
 RECENT_UNPROVEN = 5  # of them at most: who proves nothing pushes no validator off the page
 # Durations are counted in bins that grow by 2 %: 0.1 ms to 40 s, so a quantile is right within that; coarser ones gave
@@ -24,6 +25,7 @@ RECENT_UNPROVEN = 5  # of them at most: who proves nothing pushes no validator o
 FIRST_BIN, GROWTH, BINS = 1e-4, 1.02, 652
 ACCOUNT_STEP = 5  # bins in one: there are many accounts, and within 10 % is enough
 MOST_ACCOUNTS = 64  # of each kind in a period: a subnet has so many permits
+MOST_STAGES = 16  # of cascades in a period: a reload may have brought another one
 OTHERS, UNPERMITTED = -1, -2  # in place of a uid: beyond those, and without a permit
 # Seconds of a period, and periods: of all requests, and of those of each caller.
 SPANS = {"hour": (60, 60), "day": (900, 96), "week": (7200, 84)}
@@ -76,23 +78,58 @@ class Durations:
 
 
 @dataclass(slots=True)
+class StageCount:
+    """What one stage of a cascade did: its answers in time by why it was the last, and the seconds it took and left."""
+
+    answers: Counter[str] = field(default_factory=Counter)
+    spent: Durations = field(default_factory=lambda: Durations(ACCOUNT_STEP))
+    left: Durations = field(default_factory=Durations)  # finer: nearly all of them are near the nine seconds
+
+    @classmethod
+    def total(cls, parts: Iterable["StageCount"]) -> "StageCount":
+        """Return the sum of some."""
+        listed = list(parts)
+        answers = sum((part.answers for part in listed), Counter[str]())
+        return cls(answers, Durations.total(one.spent for one in listed), Durations.total(one.left for one in listed))
+
+
+@dataclass(slots=True)
 class Period:
     """The requests that ended in one period of a ring, and how long the answered ones took."""
 
     number: int  # periods since 1970
     outcomes: Counter[str] = field(default_factory=Counter)
     durations: Durations = field(default_factory=Durations)
+    stages: dict[str, StageCount] = field(default_factory=dict)  # of cascades, by their branches
 
     def take(self, record: RequestRecord) -> None:
         """Count a request that ended."""
         self.outcomes[record.outcome] += 1
         if record.prediction is not None:
             self.durations.take(record.seconds)
+        if record.stage is not None:
+            self._take_stages(record, record.left or 0.0)
+
+    def _take_stages(self, record: RequestRecord, left: float) -> None:
+        for branches in (*record.spent, record.branches):
+            if branches not in self.stages and len(self.stages) < MOST_STAGES:
+                self.stages[branches] = StageCount()
+        for branches, seconds in record.spent.items():
+            if branches in self.stages:
+                self.stages[branches].spent.take(seconds)
+        if record.outcome == "ok" and record.branches in self.stages:
+            self.stages[record.branches].answers[record.stop] += 1
+            self.stages[record.branches].left.take(left)
 
     @property
     def longest(self) -> float:
         """Seconds of the slowest answer."""
         return self.durations.longest
+
+    @property
+    def answered_share(self) -> float | None:
+        """Of the requests that a validator may send, the share answered in time."""
+        return answered_share(self.outcomes)
 
 
 @dataclass(slots=True)
@@ -288,7 +325,19 @@ def _total(periods: Sequence[Period]) -> Period:
     outcomes: Counter[str] = Counter()
     for period in periods:
         outcomes.update(period.outcomes)
-    return Period(0, outcomes, Durations.total(period.durations for period in periods))
+    names = dict.fromkeys(name for period in periods for name in period.stages)
+    stages = {name: StageCount.total(one.stages[name] for one in periods if name in one.stages) for name in names}
+    return Period(0, outcomes, Durations.total(period.durations for period in periods), stages)
+
+
+def answered_share(outcomes: Mapping[str, int]) -> float | None:
+    """Return, of the requests that a validator may send, the share answered in time; None: there were none."""
+    return share_in_time(outcomes.get("ok", 0), sum(outcomes.get(outcome, 0) for outcome in MISSED_OUTCOMES))
+
+
+def share_in_time(answered: int, missed: int) -> float | None:
+    """Return the share of those answered in time; None: there were none of either."""
+    return answered / (answered + missed) if answered + missed else None
 
 
 def quantile(periods: Iterable[Period], share: float) -> float | None:

@@ -20,8 +20,10 @@ from miner.natix.registration import COMMANDS, Registrations, RegistrationState,
 from miner.recorder.records import RequestRecord
 from miner.settings.validators import VALIDATORS_WAIT
 from miner.shadow.shadow import ShadowModel
+from miner.stages import STOP_WORDS, adaptive_reward, stage_rewards
 from miner.status.archive import CheckupView
 from miner.status.earnings import EarningsView
+from miner.status.history import History, StageCount
 from miner.status.spans import Hour, LongSpan
 
 
@@ -52,9 +54,34 @@ class Model(_Part):
     threads: int
     hash: str
     roadwork: str = ""  # the class that counts; older miners don't say
+    views: str = ""  # of each picture that are judged, by branch; nothing: the whole
     threshold: float = 0.5  # of what the model itself says, by the YAML file or a calibration; it becomes 0.5
     reward: float | None = None  # mean of a round answered in time, as measured on labelled photos; None: it was not
     reward_photos: int = 0  # on how many
+
+
+class StageView(_Part):
+    """One stage of a cascade over the last day; seconds that it took where it ran, and left when it had answered."""
+
+    number: int
+    branches: str
+    answers: int  # in time
+    share: float | None  # of all answers in time
+    reasons: dict[str, int]  # of them, why no further stage was asked
+    p50: float | None
+    p95: float | None
+    left: float | None  # median
+    reward: float | None  # of a round that it answers in time, as measured on labelled photos
+    earned: float | None  # expected of a round, had it alone answered those that were answered in time
+
+
+class CascadeView(_Part):
+    """The stages of the cascade that serves, cheap to dear, over the last day; and what a round earned as it was."""
+
+    stages: list[StageView]
+    reasons: dict[str, int]
+    reward: float | None  # if it was answered in time
+    earned: float | None
 
 
 class ReloadView(_Part):
@@ -152,6 +179,8 @@ class RequestView(_Part):
     seconds: float
     prediction: float | None
     hotkey: str = ""  # of ours, the one that was asked
+    stage: int | None = None  # of a cascade, which answered
+    stop: str = ""  # and why no further one was asked
 
     @classmethod
     def of(cls, record: RequestRecord) -> Self:
@@ -184,6 +213,7 @@ class Overview(_Part):
     obstacle: str | None
     identity: IdentityView
     model: Model | None
+    cascade: CascadeView | None = None  # where the model is none
     reload: ReloadView | None  # None: the first model is not there yet
     queue: QueueView | None
     shadow: ShadowView | None = None  # where none is wanted
@@ -214,10 +244,44 @@ def model_view(service: Service) -> Model:
         threads=detector.options.threads,
         hash=graph_hash(model),
         roadwork=detector.roadwork,
+        views=detector.view_words,
         threshold=moved.threshold if moved is not None else 0.5,
         reward=reward.value if reward is not None else None,
         reward_photos=reward.photos if reward is not None else 0,
     )
+
+
+def cascade_view(service: Service, history: History) -> CascadeView | None:
+    """Return what the stages of the cascade that serves did in the last day; None: it is none."""
+    rewards = stage_rewards(service.detector)
+    if not rewards:
+        return None
+    names, day = service.detector.stages, history.total("day")
+    counts = [day.stages.get(name) or StageCount() for name in names]
+    answered = sum(count.answers.total() for count in counts)
+    share = day.answered_share
+    stages = [
+        StageView(
+            number=number,
+            branches=name,
+            answers=count.answers.total(),
+            share=count.answers.total() / answered if answered else None,
+            reasons=dict(count.answers),
+            p50=count.spent.quantile(0.5),
+            p95=count.spent.quantile(0.95),
+            left=count.left.quantile(0.5),
+            reward=reward,
+            earned=_times(reward, share),
+        )
+        for number, (name, count, reward) in enumerate(zip(names, counts, rewards, strict=True), 1)
+    ]
+    reward = adaptive_reward(rewards, [count.answers for count in counts])
+    reasons = {reason: sum(count.answers[reason] for count in counts) for reason in STOP_WORDS}
+    return CascadeView(stages=stages, reasons=reasons, reward=reward, earned=_times(reward, share))
+
+
+def _times(reward: float | None, share: float | None) -> float | None:
+    return None if reward is None or share is None else reward * share
 
 
 def reload_view(reloader: Reloader) -> ReloadView:

@@ -72,14 +72,18 @@ class RequestLog:
         others = {name: count for name, count in outcomes.items() if name not in ("ok", "refused", "expired")}
         asked, callers = outcomes.total(), len(self._callers)
         counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in (known | others).items())
+        stages = {name: one.answers.total() for name, one in self._minute.stages.items()}
+        by_stage = ", ".join(f"{count} by {name}" for name, count in stages.items())
         log.info(
-            "requests in the last %s: %d asked, %s; p50 %s, p95 %s; %s over 0.5; by %d validator%s",
+            "requests in the last %s: %d asked, %s%s; p50 %s, p95 %s; %s over 0.5; by %d validator%s",
             "minute" if self.window == SUMMARY_SECONDS else f"{self.window:g} s",
-            asked, counts, formats.duration(p50), formats.duration(p95), formats.share(share), callers,
+            asked, counts, by_stage and f" ({by_stage})",
+            formats.duration(p50), formats.duration(p95), formats.share(share), callers,
             "s" * (callers != 1),
             extra={
                 "fields": {"asked": asked, **known, **others}
                 | {"p50_seconds": p50, "p95_seconds": p95, "positive_share": share, "validators": callers}
+                | ({"stages": stages} if stages else {})
             },
         )  # fmt: skip
         self._begin()
@@ -97,13 +101,18 @@ def tell_of(record: RequestRecord) -> None:
         "reason": record.reason or None,
         "seconds": round(record.seconds, 6),
         "prediction": record.prediction,
+        "stage": record.stage,
+        "branches": record.branches or None,
+        "stop": record.stop or None,
+        "left_seconds": None if record.left is None else round(record.left, 6),
     }
     uid = "" if record.uid is None else f"uid {record.uid} "
     who = f"{uid}{fields['hotkey']}…" if record.caller else "unproven"
     said = "" if record.prediction is None else f", prediction {record.prediction:.4f}"
+    stage = "" if record.stage is None else f" of stage {record.stage} ({record.stop}), {record.left:.1f} s left"
     why = f": {record.reason}" if record.reason else ""
     log.debug(
-        "%s %s %s in %.1f ms%s%s", record.wire, who, record.outcome, record.seconds * 1e3, said, why,
+        "%s %s %s in %.1f ms%s%s%s", record.wire, who, record.outcome, record.seconds * 1e3, said, stage, why,
         extra={"fields": {name: value for name, value in fields.items() if value is not None}},
     )  # fmt: skip
 

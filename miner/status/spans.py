@@ -6,9 +6,17 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from miner.chain.base import Neuron
-from miner.status.history import OTHERS, SPANS, UNPERMITTED, Account, History, Period
+from miner.status.history import (
+    OTHERS,
+    SPANS,
+    UNPERMITTED,
+    Account,
+    History,
+    Period,
+    answered_share,
+    share_in_time,
+)
 
-MISSED_OUTCOMES = ("refused", "expired", "failed")  # what a validator counts as no answer
 SHOWN_CALLERS = 10  # the others are summed
 
 
@@ -64,7 +72,7 @@ class AccountView(BaseModel):
     @property
     def answered_share(self) -> float | None:
         """Of the requests that a validator may send, the share answered in time."""
-        return _share(self.answered, self.refused + self.late)
+        return share_in_time(self.answered, self.refused + self.late)
 
 
 class CallerView(AccountView):
@@ -111,7 +119,7 @@ class Span(BaseModel):
     @property
     def answered_share(self) -> float | None:
         """Of the requests that a validator may send, the share answered in time."""
-        return _share(self.outcomes.get("ok", 0), sum(self.outcomes.get(outcome, 0) for outcome in MISSED_OUTCOMES))
+        return answered_share(self.outcomes)
 
 
 class Hour(Span):
@@ -189,7 +197,3 @@ def callers(accounts: Mapping[int, Account], neurons: Iterable[Neuron], most: in
     if UNPERMITTED in accounts:
         shown.append(CallerView.of(accounts[UNPERMITTED], is_permitted=False))
     return shown
-
-
-def _share(answered: int, missed: int) -> float | None:
-    return answered / (answered + missed) if answered + missed else None

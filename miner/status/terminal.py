@@ -7,11 +7,12 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from miner.formats import NO_VALUE, age, clock, duration, number, share, spark
-from miner.status.cards import Card, cards, headline, natix_words
+from miner.formats import NO_VALUE, age, clock, duration, fraction, number, share, spark
+from miner.stages import ADAPTIVE
+from miner.status.cards import Card, cards, cascade_note, headline, natix_words, request_note
 from miner.status.charts import OUTCOME_GROUPS, group_of, grouped, latency_top, outcomes_top
 from miner.status.earnings import digits, earnings_of
-from miner.status.overview import Overview
+from miner.status.overview import CascadeView, Overview
 from miner.status.spans import Hour
 
 COLOURS = dict(zip(OUTCOME_GROUPS, ("green", "yellow", "red", "bright_black"), strict=True))
@@ -27,8 +28,9 @@ def content(overview: Overview) -> RenderableType:
     """Return what stands below the head: the hour, the cards and the last requests."""
     beside = Columns([_card(card) for card in cards(overview)], width=CARD_COLUMNS, padding=(0, 0))
     keys = [_keys(overview)] if len(overview.keys) > 1 else []
+    stages = [_stages(overview.cascade)] if overview.cascade is not None else []
     first = [] if overview.obstacle is not None else [Padding(Text(str(headline(overview)), style="bold"), (0, 1))]
-    return Group(*first, *keys, _hour(overview.hour), beside, _recent(overview))
+    return Group(*first, *keys, _hour(overview.hour), *stages, beside, _recent(overview))
 
 
 def head(overview: Overview) -> RenderableType:
@@ -81,6 +83,29 @@ def _hour(hour: Hour) -> RenderableType:
     return Panel(Group(text, charts, legend), title="Last hour", title_align="left", border_style="bright_black")
 
 
+def _stages(cascade: CascadeView) -> RenderableType:
+    table = Table(box=None, expand=True, header_style="bright_black", padding=(0, 1))
+    table.add_column("stage", ratio=1, overflow="fold")
+    for name in ("answers", "", "takes p50", "p95", "left", "reward", "expected"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in cascade.stages:
+        table.add_row(
+            Text.assemble((f"{one.number} ", "bright_black"), one.branches),
+            number(one.answers),
+            share(one.share),
+            duration(one.p50),
+            duration(one.p95),
+            duration(one.left),
+            fraction(one.reward),
+            fraction(one.earned),
+        )
+    answers = number(sum(one.answers for one in cascade.stages))
+    last = (ADAPTIVE, answers, "", "", "", "", fraction(cascade.reward), fraction(cascade.earned))
+    table.add_row(*last, style="bold")
+    note = Padding(Text(cascade_note(cascade), "bright_black"), (0, 1))
+    return Panel(Group(table, note), title="Stages, 24 hours", title_align="left", border_style="bright_black")
+
+
 def _card(card: Card) -> RenderableType:
     table = Table.grid(expand=True, padding=(0, 1))
     table.add_column(style="bright_black", no_wrap=True)
@@ -102,7 +127,7 @@ def _recent(overview: Overview) -> RenderableType:
             clock(request.at),
             NO_VALUE if request.uid is None else str(request.uid),
             Text(request.outcome.replace("_", " "), COLOURS[group_of(request.outcome)]),
-            Text(request.reason, "bright_black"),
+            Text(request_note(request), "bright_black"),
             duration(request.seconds),
             NO_VALUE if request.prediction is None else f"{request.prediction:.4f}",
         )

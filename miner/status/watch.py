@@ -19,6 +19,7 @@ from miner.recorder.records import OUTCOMES
 from miner.settings.settings import Settings
 from miner.settings.validators import VALIDATORS_WAIT
 from miner.shadow.shadow import ShadowKeeper
+from miner.stages import StageMetrics, stage_rewards
 from miner.status.archive import Archive, CheckupView, history_file
 from miner.status.earnings import earnings_view, show_earnings
 from miner.status.history import Drift, History
@@ -29,6 +30,7 @@ from miner.status.overview import (
     Overview,
     RequestView,
     active,
+    cascade_view,
     chain_view,
     finite,
     key_view,
@@ -53,6 +55,7 @@ class Watch:
         self.obstacle = obstacle
         self.history = History()
         self.archive = Archive(self.history, history_file(settings))
+        self.stages = StageMetrics(metrics.registry)
         self.service: Service | None = None
         self.identities: list[Identity] = []
         self.registrations = Registrations(settings.state_dir)
@@ -67,11 +70,22 @@ class Watch:
     def see_service(self, service: Service, reloader: Reloader, shadows: ShadowKeeper) -> None:
         """Show the queue, the model, its reloads and the second model from now on."""
         self.service, self.reloader, self.shadows = service, reloader, shadows
+        self.see_stages()
         metrics, scheduler = self.metrics, service.scheduler
         metrics.queue_depth.set_function(lambda: scheduler.waiting)
         metrics.queue_limit.set_function(lambda: scheduler.queue.places(VALIDATORS_WAIT))
         metrics.running.set_function(lambda: scheduler.running)
         metrics.pace.set_function(lambda: scheduler.queue.pace)
+
+    def see_stages(self) -> None:
+        """Show the stages of the model that serves from now on, if it is a cascade."""
+        assert self.service is not None
+        self.stages.see(self.service.detector.stages, stage_rewards(self.service.detector))
+
+    def read_day(self) -> None:
+        """Have the metrics know what the last day would have earned; on the event loop, where the history lives."""
+        if self.service is not None and (cascade := cascade_view(self.service, self.history)) is not None:
+            self.stages.earned([stage.earned for stage in cascade.stages], cascade.earned)
 
     def see_flight(self, flight: FlightRecorder) -> None:
         """Show what is recorded from now on."""
@@ -179,6 +193,7 @@ class Watch:
                 pid=os.getpid(),
             ),
             model=model_view(self.service) if self.service is not None else None,
+            cascade=cascade_view(self.service, self.history) if self.service is not None else None,
             reload=reload_view(self.reloader) if self.reloader is not None else None,
             queue=queue_view(self.service) if self.service is not None else None,
             shadow=shadow_view(self.shadows.shadow) if self.shadows is not None else None,

@@ -37,6 +37,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "convnextv2": ("ConvNextV2", STAGES | {"num_stages": 3}),
     "convnextv2 of other patches": ("ConvNextV2", STAGES | {"num_stages": 3, "patch_size": 3, "hidden_act": "silu"}),
     "efficientnet": ("EfficientNet", BLOCKS),
+    "efficientnet with relu6": ("EfficientNet", BLOCKS | {"hidden_act": "relu6"}),
     "resnet": ("ResNet", STAGES | {"embedding_size": 8}),
     "resnet of basic layers": ("ResNet", STAGES | {"embedding_size": 16, "layer_type": "basic"}),
     "resnet of basic layers with silu": (
@@ -174,6 +175,24 @@ def test_batch_normalizations_are_part_of_the_convolutions(made: Path) -> None:
     nodes = Counter(node.op_type for node in architecture(made).build(64, 64).graph.node)
     assert nodes["Conv"] > 3
     assert not nodes["BatchNormalization"]
+
+
+def test_gates_that_are_open_are_left_out(tmp_path: Path) -> None:
+    folder = make(tmp_path, "efficientnet with relu6")
+    assert Counter(node.op_type for node in architecture(folder).build(64, 64).graph.node)["Sigmoid"] > 3
+    weights = load_file(folder / "model.safetensors")
+    gates = [name for name in weights if "squeeze_excite.expand" in name]
+    opened = {name: torch.full_like(weights[name], 20.0 if name.endswith("bias") else 0.0) for name in gates}
+    save_file(weights | opened, folder / "model.safetensors", metadata={"format": "pt"})
+    pixels = np.random.default_rng(1).standard_normal((3, 64, 64)).astype(np.float32)
+    with torch.no_grad():
+        logits = load_model(folder)(torch.from_numpy(pixels[None])).logits[0].numpy()
+    graph = architecture(folder).build(64, 64)
+    assert run(graph, pixels) == pytest.approx(softmax(logits), abs=1e-4)
+    assert architecture(folder).forward(pixels) == pytest.approx(logits, rel=1e-4)
+    nodes = Counter(node.op_type for node in graph.graph.node)
+    assert not nodes["Sigmoid"]
+    assert nodes["GlobalAveragePool"] == 1
 
 
 def test_the_global_response_is_a_product(convnextv2: Path) -> None:

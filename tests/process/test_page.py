@@ -13,7 +13,7 @@ from PIL import Image
 
 from miner.errors import MESSAGES
 from miner.status.archive import CheckupView, FindingView
-from miner.status.overview import KeyView, ShadowView
+from miner.status.overview import CascadeView, KeyView, ShadowView, StageView
 from miner.status.page import render
 from tests.overviews import CALLER, HOTKEY, NOW, entry, overview
 from tests.process.browser import Browser
@@ -100,6 +100,17 @@ return ['.tiles', '.cards'].flatMap(box => {
 """
 
 
+STAGE = StageView(
+    number=1, branches="small", answers=1_234_567, share=0.9, reasons={"sure": 1_234_567}, p50=0.01234, p95=0.0987,
+    left=8.9, reward=0.62, earned=0.61,
+)  # fmt: skip
+LARGE = "small + a-model-with-a-long-name: whole + tiles 2x3, max + another"
+CASCADE = CascadeView(
+    stages=[STAGE, STAGE.model_copy(update={"number": 2, "branches": LARGE, "share": 0.1, "p50": None, "left": None})],
+    reasons={"sure": 1_234_567, "last": 10, "budget": 123_456, "fault": 3}, reward=0.79, earned=None,
+)  # fmt: skip
+
+
 def many_things() -> dict[str, str]:
     """Return pages of a miner that is asked, idle and not ready, with short names and with long ones."""
     reason = "no remote endpoint is healthy: endpoint 0 (http://inference-0.internal.example.com:8000): no connection"
@@ -118,7 +129,7 @@ def many_things() -> dict[str, str]:
     outcomes = ("ok", "refused", "expired", "bad_request", "unauthorised", "forbidden", "stalled")
     busy = busy_hour()
     recent = overview(*(entry(outcome, reason=reason, seconds=9.4, uid=1023) for outcome in outcomes)).recent
-    full = busy.model_copy(update={"recent": recent, "keys": keys, "checkup": checkup})
+    full = busy.model_copy(update={"recent": recent, "keys": keys, "checkup": checkup, "cascade": CASCADE})
     shadow = ShadowView(name="other@1", config="o.yaml", compared=11, agreement=0.9, failed=0, seconds=0.1,
                         tenths=[1] * 10, tenths_served=[2] * 10)  # fmt: skip
     stopped = overview(ready=False, obstacle=reason, model=None, queue=None, chain=None)

@@ -131,7 +131,7 @@ def test_versions_follow_the_last_published_one(publisher: Publisher, hub: Hub) 
 
 def test_what_is_on_the_hub_is_looked_at_first(publisher: Publisher, hub: Hub) -> None:
     theirs = {"model_name": "a", "description": "b", "version": "3.0.0", "submitted_by": "5F", "submission_time": 1}
-    stale = dict.fromkeys(("model-00001-of-00002.safetensors", "model.safetensors.index.json"), b"{}")
+    stale = dict.fromkeys(("model-00001-of-00002.safetensors", "model.safetensors.index.json", "view_head.json"), b"{}")
     own = {"README.md": b"# written by hand", "model_card.json": json.dumps(theirs).encode(), "notes.txt": b"kept"}
     hub.exists, hub.files = True, own | stale
     done = publisher.succeeds()

@@ -33,14 +33,21 @@ ORDER = {
     """,
     "miner": """
         errors formats systemd lock logs recorder settings http chain identities natix metrics
-        inference axon shadow status app doctor bench support simulate cli __main__
+        stages inference axon shadow status app doctor bench support simulate cli __main__
     """,
 }
 # Packages that nothing but these rooms may import, as they are large or not there.
 ONLY = {
     "bittensor": {"miner.axon", "miner.chain"},
     "bittensor_core": {"miner.axon", "miner.chain"},
-    "prometheus_client": {"miner.bench", "miner.doctor", "miner.inference", "miner.metrics", "miner.status"},
+    "prometheus_client": {
+        "miner.bench",
+        "miner.doctor",
+        "miner.inference",
+        "miner.metrics",
+        "miner.stages",
+        "miner.status",
+    },
     "jinja2": {"miner.status"},
     "starlette": {"miner.axon", "miner.http", "miner.status"},
     "textual": {"miner.status"},
@@ -95,7 +102,8 @@ def test_what_is_heavy_is_imported_in_few_rooms(package: str) -> None:
 
 
 def test_the_queue_decides_without_a_loop_a_clock_or_a_model() -> None:
-    assert imports("miner.inference.queue") & set(modules()) == {"miner.errors"}
+    assert imports("miner.inference.queue") & set(modules()) == {"miner.errors", "miner.inference.pace"}
+    assert not imports("miner.inference.pace") & set(modules())
 
 
 @pytest.mark.parametrize("package", MOST)

@@ -137,6 +137,12 @@ COMMANDS: Table = {
     "calibrate: a folder or .npz file, or --undo, is needed, and not both": command("calibrate"),
     "--hotkey=5F: goes with --address only": command("simulate", "--hotkey", "5F"),
     "--address=host:port: HOST or HOST:PORT is allowed": command("simulate", "--address", "host:port", "--no-env-file"),
+    "--compare: IMAGE_DETECTOR_CONFIG=starter.yaml: an ensemble with stages is needed; `roadwork-miner fuse --stages` "
+    "makes one": command("simulate", "--compare", "--no-env-file"),
+    "--address=host: without --compare, which starts its own miners": command(
+        "simulate", "--compare", "--address", "host", "--no-env-file"
+    ),
+    "--every=5: goes with --burst or --compare": command("simulate", "--every", "5", "--no-env-file"),
     "--replay=HERE: no recorder's folder or file; RECORDER=meta or images makes one": lambda here: recorded_photos(
         here
     ),

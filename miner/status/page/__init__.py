@@ -7,7 +7,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from miner import formats
-from miner.status.cards import cards, headline, natix_words
+from miner.stages import ADAPTIVE
+from miner.status.cards import cards, cascade_note, headline, natix_words, request_note
 from miner.status.charts import SPAN_TITLES, css_class, group_of, latency_chart, outcomes_chart, periods_of
 from miner.status.earnings import digits, earnings_of
 from miner.status.overview import Overview
@@ -44,17 +45,19 @@ def template() -> "Template":
         "clock": formats.clock,
         "css_class": css_class,
         "duration": formats.duration,
+        "fraction": formats.fraction,
         "group": group_of,
         "digits": lambda value: formats.NO_VALUE if value is None else digits(value),
         "known": lambda value: formats.NO_VALUE if value is None else value,
         "moment": formats.moment,
         "natix": natix_words,
+        "note": request_note,
         "number": formats.number,
         "share": formats.share,
         "short_number": formats.short_number,
     }
     ours: dict[str, str] = {"style": Markup(_STYLE), "script": Markup(_SCRIPT)}  # noqa: S704 - no text of anybody else
-    environment.globals |= {"none_sign": formats.NO_VALUE} | ours
+    environment.globals |= {"none_sign": formats.NO_VALUE, "adaptive": ADAPTIVE} | ours
     return environment.get_template("page.html")
 
 
@@ -99,4 +102,5 @@ def render(overview: Overview, span: str = "hour") -> str:
         ],
         hotkeys={key.hotkey: key.name for key in overview.keys},
         cards=cards(overview),
+        cascade_note=cascade_note(overview.cascade) if overview.cascade is not None else "",
     )

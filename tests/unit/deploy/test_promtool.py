@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from miner.metrics import Metrics
+from miner.stages import StageMetrics
 from tests import tools
 from tests.expressions import PROMETHEUS, rules
 
@@ -31,7 +32,9 @@ def test_make_dashboards_without_promtool_is_an_error_and_installs_nothing() -> 
 
 
 def test_the_metrics_before_anything_happened_are_without_complaint() -> None:
-    assert promtool("check", "metrics", given=generate_latest(Metrics().registry)) == ""
+    metrics = Metrics()
+    StageMetrics(metrics.registry).see(("small", "small + large"), (0.6, 0.8))
+    assert promtool("check", "metrics", given=generate_latest(metrics.registry)) == ""
 
 
 def test_the_example_configuration_and_its_rules_are_valid() -> None:

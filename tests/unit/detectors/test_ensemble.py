@@ -7,7 +7,7 @@ import time
 import pytest
 from PIL import Image
 
-from detectors.base import Budget, Detector, Judgement, RunOptions
+from detectors.base import Budget, Detector, Judgement, RunOptions, StageEnd
 from detectors.ensemble import Ensemble
 from detectors.errors import EngineError, ImageError, InferenceError, ModelError, OutOfTime
 from detectors.models.calibration import CrossValidation, Fusion, Stage
@@ -183,6 +183,7 @@ def test_a_stage_has_answered_where_the_next_one_fails(error: Exception) -> None
     judgement = cascade(a=Branch(0.3), b=Branch(error)).judge(PICTURE)
     assert judgement.probability < 0.5
     assert len(judgement.stages) == 1
+    assert judgement.end == StageEnd(1, ("a", "a + b"), "fault")
     with pytest.raises(type(error)):
         cascade(a=Branch(error), b=Branch(0.9)).judge(PICTURE)
 
@@ -191,6 +192,16 @@ def test_a_stage_whose_turn_comes_after_the_deadline_is_not_begun() -> None:
     late = Branch(0.9)
     judgement = cascade(a=Branch(0.4, seconds=0.05), b=late).judge(PICTURE, time.monotonic() + 0.01)
     assert (late.asked, len(judgement.stages)) == (0, 1)
+    assert judgement.end == StageEnd(1, ("a", "a + b"), "budget")
+
+
+def test_what_stands_in_for_a_stage_is_told_as_what_it_is() -> None:
+    first = Stage(branches=["a"], band=(0.2, 0.9), measured=MEASURED)
+    instead = Fusion(branches=["b"], measured=MEASURED)
+    branches = {"a": Branch(InferenceError("no")), "b": Branch(0.9)}
+    detector = Ensemble(MANIFEST, branches, Fusion(branches=["a", "b"]), (instead,), RunOptions(), None, (first,))
+    assert detector.judge(PICTURE).end is None
+    assert ensemble(a=Branch(0.9), b=Branch(0.5)).judge(PICTURE).end is None
 
 
 def test_a_cascade_proves_all_its_branches_and_knows_the_pace_of_each_stage() -> None:
@@ -205,6 +216,15 @@ def test_a_cascade_proves_all_its_branches_and_knows_the_pace_of_each_stage() ->
         both.prove()
     plain = ensemble(a=Branch(0.5), b=Branch(0.5))
     assert plain.verify() == plain.paces[0]
+
+
+def test_a_stage_is_named_by_its_branches_and_their_views() -> None:
+    class Viewed(Branch):
+        @property
+        def view_words(self) -> str:
+            return "whole + tiles 2x3, max"
+
+    assert cascade(a=Branch(0.5), b=Viewed(0.5)).stages == ("a", "a + b (whole + tiles 2x3, max)")
 
 
 def test_the_decoding_counts_into_the_first_stage() -> None:

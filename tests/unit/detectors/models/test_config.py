@@ -192,3 +192,13 @@ def test_a_name_that_can_be_no_file_is_refused(name: str) -> None:
 @pytest.mark.parametrize(("written", "label"), [("1", "1"), ("true", "True"), ("0.5", "0.5"), ("'true'", "true")])
 def test_a_label_needs_no_quotes(tmp_path: Path, written: str, label: str) -> None:
     assert read_config(write(tmp_path, f"hf_repo: a/b\nroadwork_label: {written}\n")).roadwork_label == label
+
+
+def test_a_branch_may_name_a_shipped_file(tmp_path: Path) -> None:
+    config = read_config(write(tmp_path, "branches:\n  small: {config: starter.yaml}\n  v: {hf_repo: a/b}\n"))
+    assert config.branches is not None
+    assert config.branches["small"].model_folder == SHIPPED.parent / "starter"
+    (tmp_path / "starter.yaml").write_text("hf_repo: c/d\n")  # one beside the file goes before it
+    config = read_config(write(tmp_path, "branches:\n  small: {config: starter.yaml}\n  v: {hf_repo: a/b}\n"))
+    assert config.branches is not None
+    assert config.branches["small"].hf_repo == "c/d"

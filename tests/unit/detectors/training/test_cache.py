@@ -71,6 +71,7 @@ def test_a_file_that_was_being_written_is_not_read(tmp_path: Path) -> None:
         FeatureKey("weights", "preprocessing", 2, Augment(), 0),
         FeatureKey("weights", "preprocessing", 1, Augment(blur=0.5), 0),
         FeatureKey("weights", "preprocessing", 1, Augment(), 1),
+        FeatureKey("weights", "preprocessing", 1, Augment(), 0, "whole + tiles 2x3, head"),
     ],
 )
 def test_whatever_features_depend_on_is_in_the_key(other: FeatureKey, tmp_path: Path) -> None:

@@ -28,13 +28,15 @@ class FakeDetector:
     def __init__(self) -> None:
         self.fault = ""
         self.tests = 0
+        self.seconds = 0.2
+        self.paces: tuple[float, ...] = (0.1,)
         self.files: str | None = None  # what is wrong with them
 
     def prove(self) -> float:
         self.tests += 1
         if self.fault:
             raise ModelError(self.fault)
-        return 0.2
+        return self.seconds
 
     def look(self) -> str | None:
         return self.files
@@ -169,17 +171,52 @@ def test_a_model_that_fails_its_self_test_for_minutes_ends_the_process_unless_it
 def test_a_model_too_slow_of_late_is_tried_again_by_itself() -> None:
     """Nobody is admitted then, so nothing else would ever show that it is quick again."""
     scene = Scene()
-    scene.scheduler.queue.pace = 9.0
+    scene.scheduler.queue.begin_anew(9.0)
     assert re.fullmatch(r"one picture takes 9\.0 s .* 8\.5", scene.health.obstacle or "")
     assert scene.after(TEST_SECONDS).health.obstacle is None
     assert scene.scheduler.queue.pace == 0.2
     scene.close()
 
 
+@pytest.mark.parametrize(("proof", "paces"), [(0.3, [0.1, 0.2]), (60.0, [0.1, 50.0])])
+def test_a_further_stage_that_is_never_begun_any_more_is_tried_now_and_then(proof: float, paces: list[float]) -> None:
+    scene = Scene()
+    scene.detector.seconds, scene.detector.paces = proof, (0.1, 0.2)
+    scene.scheduler.queue.begin_anew(0.1, 0.2)
+    for _ in range(3):
+        scene.scheduler.queue.measured(0.1, 50.0)
+    assert scene.health.obstacle is None  # the first stage answers in time
+    assert scene.after(AGAIN_SECONDS - 1).detector.tests == 0
+    assert scene.after(2).detector.tests == 1
+    assert scene.scheduler.queue.paces == pytest.approx(paces)
+    scene.close()
+
+
+def test_a_stage_that_never_had_the_time_is_not_tried() -> None:
+    scene = Scene()
+    scene.detector.paces = (0.1, ALLOWED)
+    scene.scheduler.queue.begin_anew(*scene.detector.paces)
+    assert scene.after(2 * AGAIN_SECONDS).detector.tests == 0
+    scene.close()
+
+
+def test_a_stage_that_is_worked_on_hangs_from_its_own_beginning() -> None:
+    scene = Scene()
+    scene.scheduler.queue.begin_anew(0.1, 0.2)
+    scene.work()
+    (place,) = scene.scheduler.queue.running
+    place.deadline = place.members[0].deadline = scene.now + HANG + 9
+    scene.now += HANG - 1
+    assert scene.scheduler.queue.grants(scene.now, place, 1)
+    assert scene.after(2).health.obstacle is None
+    assert scene.after(HANG).health.obstacle is not None
+    scene.close()
+
+
 def test_nothing_is_tested_beside_a_validators_picture() -> None:
     scene = Scene(slots=2)
     scene.work()
-    scene.scheduler.queue.pace = 9.0
+    scene.scheduler.queue.begin_anew(9.0)
     assert scene.after(TEST_SECONDS).detector.tests == 0
     scene.close()
 

@@ -131,6 +131,27 @@ def test_who_becomes_late_is_told_then_though_no_slot_gets_free(clock: Clock) ->
     scene(play)
 
 
+def test_a_twin_that_is_late_in_the_moment_of_the_start_takes_nothing_from_the_other(clock: Clock) -> None:
+    async def play() -> None:
+        scheduler = Scheduler(Queue(slots=1, pace=1.0), clock)
+        scheduler.open()
+        first = scheduler.admit("first", 1, clock.now + 60)
+        await turn(scheduler, first)
+        hasty, patient = (
+            scheduler.admit(name, 1, clock.now + wait) for name, wait in (("hasty", 3.0), ("patient", 9.0))
+        )
+        starts: list[str] = []
+        scheduler.line_up(hasty, lambda: starts.append("shared"))
+        scheduler.join(patient, hasty.place)
+        clock.now += 2.5
+        scheduler.release(first.place)
+        assert (starts, scheduler.running) == (["shared"], 1)
+        assert hasty.refusal is not None
+        assert patient.refusal is None
+
+    scene(play)
+
+
 @pytest.mark.parametrize("moment", ["while it waits", "as it gets one", "after it left"])
 def test_a_caller_who_gives_up_leaves_neither_a_place_nor_a_slot_behind(
     scheduler: Scheduler, clock: Clock, moment: str

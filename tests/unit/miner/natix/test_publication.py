@@ -7,10 +7,12 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import load_file, save_file
 
+from detectors.photos.view_head import ViewHead, head_views
 from miner.errors import ConfigurationError
 from miner.natix.publication import MADE_BY, find_model, natix_card, next_version, read_card, readme
 from tests.stored_vit import write_stored_vit
@@ -21,6 +23,7 @@ FIGURES = {
     "test": {"photos": 78, "accuracy": {"value": 0.97, "low": 0.9, "high": 0.99}, "mcc": 0.94, "auc": 0.99,
              "brier": 0.03, "reward": {"value": 0.8, "low": 0.6, "high": 0.9}},
 }  # fmt: skip
+HEAD = ViewHead(head_views("whole,tiles:1x2"), np.ones((2, 4), np.float32), np.zeros(2, np.float32))
 PIECES = {"config.json", "preprocessor_config.json", "model.safetensors"}
 Deed = Callable[[Path], object]
 
@@ -60,6 +63,19 @@ def test_a_run_gives_its_model_and_nothing_else(tmp_path: Path) -> None:
     whole = b"".join(found.documents.values()) + readme(found, card(), "mit").encode()
     assert b"/home" not in whole
     assert str(tmp_path).encode() not in whole
+
+
+def test_a_head_on_views_goes_with_the_weights_and_is_told(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    assert "views" not in readme(find_model(run), card(), None)
+    HEAD.write(run / "model")
+    found = find_model(run)
+    assert {*found.documents, *found.weights} == {*PIECES, "view_head.json"}
+    assert found.documents["view_head.json"] == (run / "model" / "view_head.json").read_bytes()
+    assert "whole + tiles 1x2, head" in readme(found, card(), None)
+    (run / "model" / "view_head.json").write_text("{}")
+    with pytest.raises(ConfigurationError, match="view_head"):
+        find_model(run)
 
 
 def test_a_repository_that_it_learnt_from_is_named(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from miner.simulate.schedule import (
     STAGGER_SECONDS,
     Request,
     SimulatedSubnet,
+    bursts,
     own_rounds,
     plan,
 )
@@ -84,6 +85,44 @@ def test_organic_tasks_are_a_tenth_come_in_bursts_and_are_staggered() -> None:
     assert min(later) >= STAGGER_SECONDS[0]
     agreed = np.mean([vote is one.is_roadwork for one in organic for vote in one.votes])
     assert agreed == pytest.approx(SimulatedSubnet().peers, abs=0.03)
+
+
+def test_a_burst_is_of_all_its_validators_at_once_about_other_photos_each_time() -> None:
+    labels = [True] * 70 + [False] * 90
+    subnet = SimulatedSubnet(burst=60, every=15)
+    found = bursts(subnet, 4, labels, 1)
+    assert Counter(one.at for one in found) == dict.fromkeys((0, 15, 30, 45), 60)
+    assert all(one.delay == 0 and not one.is_organic for one in found)
+    assert all(labels[one.picture] is one.is_roadwork for one in found)
+    assert np.mean([one.is_roadwork for one in found]) == pytest.approx(0.5, abs=0.1)
+    for burst in range(4):
+        some = found[60 * burst :][:60]
+        assert [one.validator for one in some] == list(range(60))
+        assert len({one.picture for one in some}) > 50  # a deck may end within it
+    times = Counter(one.picture for one in found)
+    assert set(times) == set(range(len(labels)))  # none again before all of its class have come
+    assert found == bursts(subnet, 4, labels, 1) == bursts(subnet, 9, labels, 1)[:240]
+    assert found != bursts(subnet, 4, labels, 2)
+
+
+def test_bursts_come_on_top_of_everything_else_as_long_as_that_lasts() -> None:
+    subnet = SimulatedSubnet(rounds=20, burst=30, every=100)
+    alone, mixed = (plan(one, LABELS, 1) for one in (replace(subnet, burst=0), subnet))
+    assert len(mixed) == len(alone) + 12 * 30
+    assert subnet.callers == 30
+    assert [one.number for one in mixed] == list(range(len(mixed)))
+    asked = {replace(one, number=0) for one in mixed}
+    assert {replace(one, number=0) for one in alone} <= asked
+    assert max(one.at for one in mixed) <= max(one.at for one in alone) + 100
+
+
+def test_equal_photos_of_a_burst_are_not_equal_bytes() -> None:
+    """The miner would score them once, and a burst of few photos would be none."""
+    what = SimulationPlan(SimulatedSubnet(burst=8), made_photos()[:2], "letterbox", seed=1)
+    found = bursts(what.subnet, 1, [True, False], 1)
+    sent = [what.picture(one) for one in found]
+    assert len(set(sent)) == 8
+    assert len({opened(data).tobytes() for data in sent}) <= 2
 
 
 @pytest.mark.parametrize("era", ERAS)
