@@ -179,7 +179,9 @@ class PreparedModel:
         assert self.config.fusion is not None
         plain = {name: branch.manifest for name, branch in self.branches.items()}
         try:
-            return judge_again(self.folder, ways, plain, manifests, self.manifest, self.config.fusion, stored)
+            return judge_again(
+                self.folder, ways, plain, manifests, self.manifest, self.config.fusion, stored, self.config.stages
+            )
         except NotPrepared as error:
             if stored is not None:
                 return stored
