@@ -356,6 +356,8 @@ def _load_ensemble(model: PreparedModel, ways: Ways, options: RunOptions) -> Det
     manifest = model.fused(ways)
     if model.config.stages and manifest.calibration is not None:
         raise DetectorConfigError(f"{model.config.path.name}: stages have their own thresholds: calibrate --undo first")
+    if model.config.stages:  # any of which may answer: how the last one's are spread tells no drift
+        manifest = manifest.model_copy(update={"predictions": None})
     if doubt := manifest.gate_doubt:
         log.warning("%s in %s was %s", manifest.name, manifest.precision, doubt)
     branches = load_branches(model.branches, ways, options)

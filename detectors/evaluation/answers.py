@@ -166,7 +166,7 @@ class EnsembleAnswers(_Part):
         chosen = {name: key_of(*way.variant) for name, way in ways.items()}
         stages = (*cheaper, fusion)
         both = [self._answers(each, models, fp32, stages) for each in (dict.fromkeys(ways, FP32), chosen)]
-        plain, faster = max(zip(*both, strict=True), key=lambda pair: flips(*pair, fp32.threshold))
+        plain, faster = max(zip(*both, strict=True), key=lambda pair: flips(pair[0], pair[1], fp32.threshold))
         largest, mean = differences(plain, faster)
         return Gate(
             recipe="", kept_fp32=[], pictures=len(plain), max_difference=largest, mean_difference=mean,
@@ -196,7 +196,7 @@ class EnsembleAnswers(_Part):
     def _answers(
         self, chosen: Mapping[str, str], models: Models, fp32: Manifest, stages: Sequence[Fusion]
     ) -> list[Probabilities]:
-        """Return the answers to be sent: of all, with as many stages as each picture needs, then of each other stage."""
+        """Return the answers to be sent: with as many stages as each picture needs, then of each stage alone."""
         each: dict[str, float | Probabilities] = {}
         for name, variant in chosen.items():
             found, model = self.branches.get(name, {}).get(variant), models.get(name, {}).get(variant)
