@@ -54,8 +54,8 @@ class Prediction:
     """The probability of roadwork, in [0, 1], and the seconds that it took.
 
     Attributes:
-        stages: seconds of each stage of a cascade that ran, the decoding in the first; the last of them answered.
-        end: which that was, and why; None: there is only one, or a fallback answered.
+        stages: seconds of each stage of a cascade that ran, the decoding in the first; time may cut the last one short.
+        end: which of them answered, and why; None: there is only one, or a fallback answered.
     """
 
     probability: float

@@ -112,7 +112,7 @@ class Ensemble(Detector):
         answer, seconds = None, list[float]()
         reason: StopReason = "last"
         for number, stage in enumerate(stages):
-            if answer is not None and budget is not None and not budget(number):
+            if answer is not None and (_is_over(deadline) or (budget is not None and not budget(number))):
                 reason = "budget"
                 break
             started = time.perf_counter()
@@ -122,6 +122,8 @@ class Ensemble(Detector):
                 if answer is None:
                     raise
                 reason = "budget" if isinstance(error, OutOfTime) else "fault"
+                if reason == "budget":  # it takes as long at least, or nobody would ever learn that it has become slow
+                    seconds.append(time.perf_counter() - started)
                 break
             answer = float(fusion({name: said[name].probability for name in fusion.branches}))
             seconds.append(time.perf_counter() - started)
@@ -245,6 +247,10 @@ class Ensemble(Detector):
 
 
 def _ask(branch: Detector, picture: Image.Image, deadline: float | None) -> Judgement:
-    if deadline is not None and time.monotonic() >= deadline:
+    if _is_over(deadline):
         raise OutOfTime("the deadline came before the branch's turn")
     return branch.judge(picture, deadline)
+
+
+def _is_over(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline

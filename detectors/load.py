@@ -179,7 +179,9 @@ class PreparedModel:
         assert self.config.fusion is not None
         plain = {name: branch.manifest for name, branch in self.branches.items()}
         try:
-            return judge_again(self.folder, ways, plain, manifests, self.manifest, self.config.fusion, stored)
+            return judge_again(
+                self.folder, ways, plain, manifests, self.manifest, self.config.fusion, stored, self.config.stages
+            )
         except NotPrepared as error:
             if stored is not None:
                 return stored
@@ -354,6 +356,8 @@ def _load_ensemble(model: PreparedModel, ways: Ways, options: RunOptions) -> Det
     manifest = model.fused(ways)
     if model.config.stages and manifest.calibration is not None:
         raise DetectorConfigError(f"{model.config.path.name}: stages have their own thresholds: calibrate --undo first")
+    if model.config.stages:  # any of which may answer: how the last one's are spread tells no drift
+        manifest = manifest.model_copy(update={"predictions": None})
     if doubt := manifest.gate_doubt:
         log.warning("%s in %s was %s", manifest.name, manifest.precision, doubt)
     branches = load_branches(model.branches, ways, options)

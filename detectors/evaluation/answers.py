@@ -17,7 +17,7 @@ from detectors.base import Ways, ways_in_words
 from detectors.errors import ModelError, NotPrepared
 from detectors.evaluation.estimates import reward_of
 from detectors.files import write_safely
-from detectors.models.calibration import Fusion, Share
+from detectors.models.calibration import Fusion, Share, Stage
 from detectors.models.documents import faults
 from detectors.models.manifest import BranchModel, Gate, LabelledFigures, Manifest, branch_model
 
@@ -145,22 +145,28 @@ class EnsembleAnswers(_Part):
             merged = self.model_copy(update=update)
         write_safely(folder / FILE, merged.model_dump_json(indent=1).encode())
 
-    def compare(self, ways: Ways, models: Models, fp32: Manifest, fusion: Fusion) -> Gate:
+    def compare(
+        self, ways: Ways, models: Models, fp32: Manifest, fusion: Fusion, cheaper: Sequence[Stage] = ()
+    ) -> Gate:
         """Compare what the branches say together in these ways with what they say in fp32, mapped as it will be sent.
 
-        Nothing runs, so that the gate has no times: its speed counts as not measured.
+        Nothing runs, so that the gate has no times: its speed counts as not measured. Of a cascade what changes sides
+        counts where it is most: in a stage, each of which is sent while time is short, or in all of it.
 
         Args:
             ways: of the branches.
             models: what the branches are now, by branch and variant.
             fp32: the ensemble's.
             fusion: makes one of the branches' probabilities.
+            cheaper: the stages before that.
 
         Raises:
             NotPrepared: a branch was not asked about these photos in this way, or was another one.
         """
-        plain = self._fused(dict.fromkeys(ways, FP32), models, fp32, fusion)
-        faster = self._fused({name: key_of(*way.variant) for name, way in ways.items()}, models, fp32, fusion)
+        chosen = {name: key_of(*way.variant) for name, way in ways.items()}
+        stages = (*cheaper, fusion)
+        both = [self._answers(each, models, fp32, stages) for each in (dict.fromkeys(ways, FP32), chosen)]
+        plain, faster = max(zip(*both, strict=True), key=lambda pair: flips(pair[0], pair[1], fp32.threshold))
         largest, mean = differences(plain, faster)
         return Gate(
             recipe="", kept_fp32=[], pictures=len(plain), max_difference=largest, mean_difference=mean,
@@ -187,15 +193,23 @@ class EnsembleAnswers(_Part):
             )
         return found
 
-    def _fused(self, chosen: Mapping[str, str], models: Models, fp32: Manifest, fusion: Fusion) -> Probabilities:
+    def _answers(
+        self, chosen: Mapping[str, str], models: Models, fp32: Manifest, stages: Sequence[Fusion]
+    ) -> list[Probabilities]:
+        """Return the answers to be sent: with as many stages as each picture needs, then of each stage alone."""
         each: dict[str, float | Probabilities] = {}
         for name, variant in chosen.items():
             found, model = self.branches.get(name, {}).get(variant), models.get(name, {}).get(variant)
             if found is None or model is None or not found.model.is_same(model):
                 raise NotPrepared(f"branch {name}: its {variant} was not judged together with the others")
             each[name] = np.array(found.probabilities)
-        fused = fusion(each)
-        return fused if fp32.calibration is None else fp32.calibration(fused)
+        said = [stage(each) for stage in stages]
+        sent = said[-1] if fp32.calibration is None else fp32.calibration(said[-1])
+        for stage, answer in reversed(list(zip(stages, said, strict=True))):
+            if isinstance(stage, Stage):
+                low, high = stage.band
+                sent = np.where((low < answer) & (answer < high), sent, answer)
+        return [sent, *(said if len(said) > 1 else ())]
 
 
 def take_over(folder: Path, new: Path) -> None:
@@ -210,7 +224,7 @@ def take_over(folder: Path, new: Path) -> None:
 
 def judge_again(
     folder: Path, ways: Ways, plain: Mapping[str, Manifest], faster: Mapping[str, Manifest], fp32: Manifest,
-    fusion: Fusion, stored: Manifest | None,
+    fusion: Fusion, stored: Manifest | None, cheaper: Sequence[Stage] = (),
 ) -> Manifest:  # fmt: skip
     """Judge what an ensemble's branches say together by what was kept in its folder, at today's threshold and fusion.
 
@@ -225,6 +239,7 @@ def judge_again(
         fp32: the ensemble's.
         fusion: makes one of the branches' probabilities.
         stored: the ensemble's in this precision, as it was made; its times stay. None: it was made in parts.
+        cheaper: the stages of a cascade before the fusion.
 
     Raises:
         NotPrepared: nothing was kept, or of other photos or models.
@@ -235,7 +250,7 @@ def judge_again(
         name: {FP32: branch_model(plain[name]), key_of(*way.variant): branch_model(faster[name])}
         for name, way in ways.items()
     }
-    found = answers.compare(ways, models, fp32, fusion)
+    found = answers.compare(ways, models, fp32, fusion, cheaper)
     try:
         answers.admit(found, made.flips if made is not None else 0.0)
     except ModelError as error:

@@ -216,7 +216,8 @@ def _judge(model: PreparedModel, order: PrecisionRequest) -> tuple[Gate, float]:
     except OSError as error:
         raise ModelError(f"{model.folder} can't be written: {error.strerror or error}") from error
     try:
-        judged = answers.admit(answers.compare(dict.fromkeys(model.branches, faster), models, model.manifest, fusion))
+        ways = dict.fromkeys(model.branches, faster)
+        judged = answers.admit(answers.compare(ways, models, model.manifest, fusion, model.config.stages))
     except ModelError as error:
         raise ModelError(f"{order.precision} for {order.backend}: {error}") from error
     gates = [(name, branch.manifest.gate) for name, branch in asked[faster].items() if branch.manifest.gate is not None]

@@ -318,13 +318,24 @@ class Service:
                 shared = True
 
     def _measure(self, answer: Answer) -> None:
-        """Have the queue know what a picture took in its slot."""
-        queue, seconds, stages = self.scheduler.queue, answer.finished - answer.started, answer.prediction.stages
-        if len(queue.stages) > 1:
-            queue.measured(*stages)
+        """Have the queue know what a picture took in its slot; of a stage that time cut short, only if that is more."""
+        queue, seconds, prediction = self.scheduler.queue, answer.finished - answer.started, answer.prediction
+        stages, end = prediction.stages, prediction.end
+        is_cut = end is not None and len(stages) > end.number
+        if len(queue.paces) > 1:
+            known = queue.paces[len(stages) - 1 : len(stages)]
+            queue.measured(*(stages[:-1] if is_cut and known >= [stages[-1]] else stages))
         # With all stages as one pace, what stopped early tells nothing of it, unless it took longer all the same.
-        elif self.mode != "all" or len(stages) == len(self.detector.stages) or seconds > queue.pace:
+        elif self.mode != "all" or len(stages) - is_cut == len(self.detector.stages) or seconds > queue.pace:
             queue.measured(seconds)
+
+    def _measure_at_least(self, seconds: float) -> None:
+        """Have the queue know of a picture that time cut short, in the midst of its views: it takes no less than that.
+
+        Else one too slow for every deadline would be let in for ever.
+        """
+        if seconds > self.scheduler.queue.pace:
+            self.scheduler.queue.measured(seconds)
 
     def _fail(self, work: _Work, error: BaseException) -> None:
         """Tell the caller; of whatever a library raises, even what would end a program, it gets a plain 500."""
@@ -333,6 +344,8 @@ class Service:
             error = InferenceCrashed("the model failed")
         if isinstance(error, InferenceFailed | InferenceCrashed):
             self.breaker.failed(str(error))
+        elif isinstance(error, Refused) and self.detector.elsewhere is None:
+            self._measure_at_least(time.monotonic() - work.place.started)
         waiting = [waiter for waiter in work.waiters if not waiter.answer.done()]
         if isinstance(error, UnreadableImage) or len(waiting) < 2:
             self._end(work, error)

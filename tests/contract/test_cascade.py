@@ -65,6 +65,18 @@ def test_stages_run_one_after_the_other(home: Path, tmp_path: Path) -> None:
     assert all(way.threads == 0 for way in detector.ways.values())
 
 
+def test_the_spread_of_what_all_say_is_none_of_a_cascade(home: Path, tmp_path: Path) -> None:
+    config = cascade(home, tmp_path, [0.1, 0.9], threshold=0.5)
+    folder = model_folder(config, home / "models")
+    manifest = Manifest.read(folder)
+    manifest.model_copy(update={"predictions": [0.1] * 10}).write(folder)
+    try:
+        assert load(config, home).manifest.predictions is None
+        assert load(read_config(str(home / "pair.yaml")), home).manifest.predictions == [0.1] * 10
+    finally:
+        manifest.write(folder)
+
+
 def test_a_stored_calibration_is_refused_beside_stages(home: Path, tmp_path: Path) -> None:
     config = cascade(home, tmp_path, [0.1, 0.9], threshold=0.5)
     folder = model_folder(config, home / "models")

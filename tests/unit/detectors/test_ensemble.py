@@ -195,6 +195,12 @@ def test_a_stage_whose_turn_comes_after_the_deadline_is_not_begun() -> None:
     assert judgement.end == StageEnd(1, ("a", "a + b"), "budget")
 
 
+def test_the_time_of_a_stage_that_was_cut_short_is_told_with_the_answer_before() -> None:
+    judgement = cascade(a=Branch(0.4), b=Branch(OutOfTime("after 3 of 7 views"), seconds=0.05)).judge(PICTURE)
+    assert judgement.end == StageEnd(1, ("a", "a + b"), "budget")
+    assert judgement.stages[1] >= 0.05
+
+
 def test_what_stands_in_for_a_stage_is_told_as_what_it_is() -> None:
     first = Stage(branches=["a"], band=(0.2, 0.9), measured=MEASURED)
     instead = Fusion(branches=["b"], measured=MEASURED)

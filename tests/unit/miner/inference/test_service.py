@@ -3,13 +3,15 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import pytest
 
-from detectors.base import Detector, Prediction
-from detectors.errors import DetectorError, ImageError, InferenceError
+from detectors.base import Budget as Allows
+from detectors.base import Detector, Prediction, StageEnd
+from detectors.errors import DetectorError, ImageError, InferenceError, OutOfTime
 from miner.errors import InferenceCrashed, InferenceFailed, RequestError, UnreadableImage
 from miner.inference.memory import Budget
 from miner.inference.queue import Queue
@@ -22,22 +24,24 @@ GOOD = Prediction(0.75, 0.0, 0.0, 0.0)
 class FakeDetector:
     """Does to each picture what the test says."""
 
-    obstacle = None
+    obstacle = elsewhere = None
 
     def __init__(self, act: Callable[[bytes], Prediction]) -> None:
         self.act = act
 
-    def predict(self, data: bytes, deadline: float | None = None) -> Prediction:
+    def predict(self, data: bytes, deadline: float | None = None, budget: Allows | None = None) -> Prediction:
         return self.act(data)
 
     def close(self) -> None: ...
 
 
-def play(act: Callable[[bytes], Prediction], *pictures: bytes) -> tuple[Service, list[Answer | BaseException]]:
+def play(
+    act: Callable[[bytes], Prediction], *pictures: bytes, further: Sequence[float] = ()
+) -> tuple[Service, list[Answer | BaseException]]:
     """Ask for each picture, one after the other, through one slot."""
 
     async def run() -> tuple[Service, list[Answer | BaseException]]:
-        scheduler, budget = Scheduler(Queue(1, 0.01)), Budget()
+        scheduler, budget = Scheduler(Queue(1, 0.01, further=further)), Budget()
         service = Service(cast("Detector", FakeDetector(act)), scheduler)
         scheduler.open()
         ends: list[Answer | BaseException] = []
@@ -112,6 +116,25 @@ def test_the_last_pictures_are_kept_for_a_comparison_but_not_large_ones() -> Non
     service, _ = play(lambda _: GOOD, *[b"%d" % number for number in range(20)], b"x" * (KEPT_BYTES + 1))
     assert [seen.data for seen in service.recent] == [b"%d" % number for number in range(12, 20)]
     assert {seen.probability for seen in service.recent} == {0.75}
+
+
+@pytest.mark.parametrize(("seconds", "is_slower"), [(0.05, True), (0.0, False)])
+def test_a_picture_that_time_cut_short_takes_no_less_than_it_did(seconds: float, is_slower: bool) -> None:
+    def act(data: bytes) -> Prediction:
+        time.sleep(seconds)
+        raise OutOfTime("after 3 of 7 views")
+
+    service, _ = play(act, b"picture")
+    assert (service.scheduler.queue.pace > 0.01) is is_slower
+    assert service.scheduler.queue.pace >= 0.01
+
+
+@pytest.mark.parametrize(("seconds", "is_slower"), [(0.9, True), (0.1, False)])
+def test_so_does_a_stage_of_it(seconds: float, is_slower: bool) -> None:
+    end = StageEnd(1, ("small", "large"), "budget")
+    cut = Prediction(0.75, 0.0, 0.0, 0.0, (0.01, seconds), end)
+    service, _ = play(lambda _: cut, b"a", b"b", b"c", further=(0.2,))
+    assert service.scheduler.queue.paces == [pytest.approx(0.01), 0.9 if is_slower else 0.2]
 
 
 def test_another_model_begins_anew() -> None:
