@@ -69,11 +69,11 @@ class Demand:
         return self._count * exp((self._at - now) / DEMAND_SECONDS)
 
 
-def first_shut(stages: Sequence[StagePace], allowed: float) -> int | None:
-    """Return the number of the first further stage that would not be in time though nobody waited, or None."""
+def stages_in_time(stages: Sequence[StagePace], allowed: float) -> int:
+    """Return how many stages a picture would get that is alone; the first one counts in any case."""
     spent = 0.0
     for number, stage in enumerate(stages):
         if number and spent + stage.longest > allowed:
             return number
         spent += stage.seconds
-    return None
+    return len(stages)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from miner.cascade import STOP_WORDS
 from miner.formats import NO_VALUE, age, bars, duration, fraction, number, share, size
-from miner.stages import STOP_WORDS
 from miner.status import earnings
 from miner.status.overview import (
     CascadeView,
@@ -151,7 +151,7 @@ def cascade_note(cascade: CascadeView) -> str:
     ended = f"Answered {', '.join(told)}. " if told else ""
     return (
         f"{ended}Expected: the reward measured, times the share in time, had that stage alone answered as many. "
-        "Adaptive: as it was, each picture with the stages that there was time for."
+        "Served: as it was, each picture with the stages that it got."
     )
 
 
