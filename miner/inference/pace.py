@@ -51,7 +51,11 @@ class StagePace:
 
 
 class Demand:
-    """Requests a second of late, with exponential weights."""
+    """Requests a second of late, with exponential weights.
+
+    Of those who wait, the time that others will take is none to spare: in a model of time with bursts, half loaded or
+    more, a further stage begun all the same costs one answer in twenty.
+    """
 
     def __init__(self) -> None:
         self._count = 0.0
