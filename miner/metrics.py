@@ -230,7 +230,10 @@ class Metrics:
         self.cores.set_function(allowed_cores)
         self.quota = gauge("cpu_quota_cores", "CPU quota of the cgroup, in cores; +Inf: none.")
         self.quota.set_function(lambda: inf if (quota := cpu_quota()) is None else quota)
-        self.pace = gauge("pace_seconds", "Moving average of the inference time of a photo in its slot.")
+        self.pace = gauge(
+            "pace_seconds",
+            "Moving average of the inference time of a photo in its slot; of a cascade, in its first stage.",
+        )
         self.recorded = self._kept_count("recorder_records", "Requests written by the recorder.")
         self.unrecorded = self._kept_count(
             "recorder_dropped",

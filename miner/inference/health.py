@@ -17,7 +17,8 @@ from miner.errors import RefusalReason
 from miner.inference import memory
 from miner.inference.background import BackgroundTimeout, on_a_thread
 from miner.inference.memory import Budget
-from miner.inference.pace import StagePace, first_shut
+from miner.inference.pace import StagePace, stages_in_time
+from miner.inference.plan import planned_paces
 from miner.inference.queue import Place
 from miner.inference.service import Service
 
@@ -145,11 +146,13 @@ class Health:
     @property
     def _is_shut(self) -> bool:
         """Whether a further stage that had the time is begun no more: then no picture will show that it is quick."""
-        now = first_shut(self.service.scheduler.queue.stages, self.allowed)
-        return now is not None and self._has_time_for_all(self.service.detector.paces)
+        return self._would_open_more(self.service.detector.paces)
 
-    def _has_time_for_all(self, paces: Sequence[float]) -> bool:
-        return first_shut([StagePace(seconds) for seconds in paces], self.allowed) is None
+    def _would_open_more(self, paces: Sequence[float]) -> bool:
+        """Whether more stages would be in time at these paces than are now."""
+        planned = [StagePace(seconds) for seconds in planned_paces(self.service.mode, paces)]
+        now = stages_in_time(self.service.scheduler.queue.stages, self.allowed)
+        return stages_in_time(planned, self.allowed) > now
 
     async def watch(self) -> None:
         """Look until cancelled."""
@@ -232,5 +235,5 @@ class Health:
         if service.breaker.is_hopeless and detector.elsewhere is None:
             # It passed when this process started: either the process is broken, or a new one will say what is.
             self._stuck(f"the model fails its self-test again and again: {fault}")
-        if fault is None and (self._is_slow or (self._is_shut and self._has_time_for_all(service.shares(seconds)))):
+        if fault is None and (self._is_slow or (self._is_shut and self._would_open_more(service.shares(seconds)))):
             service.proved(seconds)

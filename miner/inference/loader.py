@@ -24,7 +24,7 @@ from detectors.models.config import read_config
 from detectors.quantize.gate import renewal
 from miner.errors import ConfigurationError, CouldNotStart, StartError
 from miner.inference.background import begin_on_a_thread, on_a_thread
-from miner.inference.pace import StagePace, first_shut
+from miner.inference.pace import StagePace, stages_in_time
 from miner.inference.plan import fitting, plan_of, planned_paces, stored_plan
 from miner.settings.settings import Settings, environment_of
 from miner.settings.validators import VALIDATORS_WAIT
@@ -226,7 +226,7 @@ class ModelLoader:
                 f"one picture takes {pace:.1f} s with {self.settings.detector_config}, and an answer must be on "
                 f"its way after {allowed:.1f} s: take a smaller model or a faster machine"
             )
-        if (number := first_shut([StagePace(seconds) for seconds in paces], allowed)) is not None:
+        if (number := stages_in_time([StagePace(seconds) for seconds in paces], allowed)) < len(paces):
             log.warning(
                 "the stage %s is never begun: with those before it takes %.1f s, and %.1f are left for an answer",
                 loaded.detector.stages[number], sum(paces[: number + 1]), allowed,

@@ -242,7 +242,5 @@ def cpu_model(root: Path = Path("/")) -> str:
 
 
 def planned_paces(mode: StageMode, paces: Sequence[float]) -> tuple[float, ...]:
-    """Return the seconds of each stage that the queue decides about: the first is what every picture takes."""
-    if mode == "all":
-        return (sum(paces),)
+    """Return the seconds of each stage that the queue decides about; with `all` the model was loaded without any."""
     return tuple(paces[:1] if mode == "cheapest" else paces)

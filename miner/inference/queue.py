@@ -253,7 +253,7 @@ class Queue:
         """Take the seconds of a finished picture into the paces, of each stage that it ran."""
         first, *further = stages
         self.stages[0].take(first)
-        for pace, seconds in zip(self.stages[1:], further, strict=False):  # another model's, after a reload
+        for pace, seconds in zip(self.stages[1:], further, strict=False):
             pace.take_doubted(seconds)
 
     def begin_anew(self, *paces: float) -> None:

@@ -246,14 +246,14 @@ class Service:
         work.running = True
         deadline = max(waiter.ticket.deadline for waiter in waiting)
         loop, detector = asyncio.get_running_loop(), self.detector
-        budgets: list[Budget] = []  # none: every stage that is needed
+        budget: Budget | None = None
         if self.mode == "cheapest":
-            budgets.append(_never)
+            budget = _never
         elif len(self.scheduler.queue.stages) > 1:
-            budgets.append(partial(self._may_begin, loop, work, detector))
-        job = self._pool.submit(self._predict, detector, work.picture.data, deadline, *budgets)
+            budget = partial(self._may_begin, loop, work, detector)
+        job = self._pool.submit(self._predict, detector, work.picture.data, deadline, budget)
         # The slot is freed by the thread that used it: a caller who gives up does not stop the work.
-        job.add_done_callback(partial(self._tell, loop, work))
+        job.add_done_callback(partial(self._tell, loop, work, detector))
 
     def _may_begin(self, loop: asyncio.AbstractEventLoop, work: _Work, detector: Detector, stage: int) -> bool:
         """Ask the queue on its loop, from the picture's thread; a loop that has no time, or is gone, means no."""
@@ -272,10 +272,10 @@ class Service:
         except TimeoutError:
             return not granted.cancel() and granted.result(GRANT_SECONDS)  # it may come at this very moment
 
-    def _predict(self, detector: Detector, data: bytes, deadline: float, *budgets: Budget) -> Answer:
+    def _predict(self, detector: Detector, data: bytes, deadline: float, budget: Budget | None) -> Answer:
         started = time.monotonic()
         try:
-            prediction = detector.predict(data, deadline, *budgets)
+            prediction = detector.predict(data, deadline, budget)
         except ImageError as error:
             raise UnreadableImage(str(error)) from error
         except InferenceError as error:
@@ -290,11 +290,11 @@ class Service:
             self.recent.append(AnsweredPicture(data, prediction.probability))
         return Answer(prediction, started, time.monotonic())
 
-    def _tell(self, loop: asyncio.AbstractEventLoop, work: _Work, job: "Future[Answer]") -> None:
+    def _tell(self, loop: asyncio.AbstractEventLoop, work: _Work, detector: Detector, job: "Future[Answer]") -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the drain did not wait for this one
-            loop.call_soon_threadsafe(self._done, work, job)
+            loop.call_soon_threadsafe(self._done, work, detector, job)
 
-    def _done(self, work: _Work, job: "Future[Answer]") -> None:
+    def _done(self, work: _Work, detector: Detector, job: "Future[Answer]") -> None:
         place, work.running = work.place, False
         self.ended += 1
         if job.cancelled():
@@ -302,6 +302,8 @@ class Service:
                 waiter.answer.cancel()
             self._forget(work)
         elif (error := job.exception()) is None:
+            if detector is self.detector:  # what another model took tells nothing of this one
+                self._measure(job.result())
             self._succeed(work, job.result())
         else:
             self._fail(work, error)
@@ -309,7 +311,6 @@ class Service:
 
     def _succeed(self, work: _Work, answer: Answer) -> None:
         self.breaker.succeeded()
-        self._measure(answer)
         self._forget(work)
         shared = False
         for waiter in work.waiters:
@@ -319,15 +320,14 @@ class Service:
 
     def _measure(self, answer: Answer) -> None:
         """Have the queue know what a picture took in its slot; of a stage that time cut short, only if that is more."""
-        queue, seconds, prediction = self.scheduler.queue, answer.finished - answer.started, answer.prediction
+        queue, prediction = self.scheduler.queue, answer.prediction
+        if len(queue.stages) == 1:
+            queue.measured(answer.finished - answer.started)
+            return
         stages, end = prediction.stages, prediction.end
         is_cut = end is not None and len(stages) > end.number
-        if len(queue.paces) > 1:
-            known = queue.paces[len(stages) - 1 : len(stages)]
-            queue.measured(*(stages[:-1] if is_cut and known >= [stages[-1]] else stages))
-        # With all stages as one pace, what stopped early tells nothing of it, unless it took longer all the same.
-        elif self.mode != "all" or len(stages) - is_cut == len(self.detector.stages) or seconds > queue.pace:
-            queue.measured(seconds)
+        known = queue.paces[len(stages) - 1 : len(stages)]
+        queue.measured(*(stages[:-1] if is_cut and known >= [stages[-1]] else stages))
 
     def _measure_at_least(self, seconds: float) -> None:
         """Have the queue know of a picture that time cut short, in the midst of its views: it takes no less than that.

@@ -32,7 +32,7 @@ class RequestRecord:
         at: seconds since 1970, at its end.
         hotkey: of ours, the one that was asked; empty in records of older versions.
         uid: of the caller, if proven and registered.
-        seconds: from its arrival to its end; `stages` adds up to it.
+        seconds: from its arrival to its end; `stages`, the parts of its way and none of a cascade's, adds up to it.
         body_bytes: of the request's body, as far as it was read.
         image_bytes, image: size and SHA-256 of the photo; 0 and empty where it was not unpacked.
         caller, address: the caller's hotkey, empty until it has proved itself, and its IP address.

@@ -157,7 +157,7 @@ class Settings(BaseSettings):
     inference_stages: Annotated[validators.StageMode, BeforeValidator(validators.lower)] = Field(
         "adaptive",
         description="of a detector with stages: `adaptive`, the further ones while time is left; `cheapest`, the first "
-        "one alone; `all`, all of them, whatever waits",
+        "one alone; `all`, every branch for every picture, whatever waits",
     )
     queue_depth: int | None = Field(
         None, ge=1, le=4096, description="most requests that may wait; empty: as many as can be answered in time"

@@ -17,10 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from detectors.files import as_owner, write_safely
 from detectors.models.documents import faults
+from miner.cascade import STOP_WORDS
 from miner.chain.sync import SnapshotStore
 from miner.recorder.records import OUTCOMES
 from miner.settings.settings import Settings
-from miner.stages import STOP_WORDS
 from miner.status.history import (
     MOST_ACCOUNTS,
     MOST_STAGES,

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from miner.cascade import STOP_WORDS
 from miner.formats import NO_VALUE, age, bars, duration, fraction, number, share, size
-from miner.stages import STOP_WORDS
 from miner.status import earnings
 from miner.status.overview import (
     CascadeView,
@@ -66,7 +66,7 @@ def cards(overview: Overview) -> list[Card]:
     """Return the cards in their order; that of the shadow only where one is wanted."""
     found = [
         _earnings(overview),
-        _queue(overview.queue) if overview.queue is not None else Card("Queue", note="not there yet"),
+        _queue(overview.queue, overview.cascade) if overview.queue is not None else Card("Queue", note="not there yet"),
         _memory(overview.memory),
         _chain(overview.chain) if overview.chain is not None else Card("Chain", note="not read yet"),
         _model(overview.model) if overview.model is not None else Card("Model", note="not loaded yet"),
@@ -74,11 +74,11 @@ def cards(overview: Overview) -> list[Card]:
     return [*found, _shadow(overview.shadow)] if overview.shadow is not None else found
 
 
-def _queue(queue: QueueView) -> Card:
+def _queue(queue: QueueView, cascade: CascadeView | None) -> Card:
     rows = [
         Row("running", f"{queue.running} of {queue.slots}", Meter(queue.running, queue.slots, worry=2.0)),
         Row("queue depth", f"{queue.waiting} of {queue.limit}", Meter(queue.waiting, queue.limit)),
-        Row("time per image", duration(queue.pace_seconds)),
+        Row("time per image" if cascade is None else "time per image, stage 1", duration(queue.pace_seconds)),
         Row("expected latency", duration(queue.estimate_seconds)),
     ]
     return Card("Queue", rows)
@@ -151,7 +151,7 @@ def cascade_note(cascade: CascadeView) -> str:
     ended = f"Answered {', '.join(told)}. " if told else ""
     return (
         f"{ended}Expected: the reward measured, times the share in time, had that stage alone answered as many. "
-        "Adaptive: as it was, each picture with the stages that there was time for."
+        "Served: as it was, each picture with the stages that it got."
     )
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from detectors.ensemble import Ensemble
 from detectors.evaluation.reward import measured_reward
 from detectors.machine import read_memory, read_throttling
+from miner.cascade import STOP_WORDS, served_reward, stage_rewards
 from miner.chain.base import Chain, Neuron, active_validators
 from miner.identities import Identity
 from miner.inference.reload import Reloader
@@ -20,7 +21,6 @@ from miner.natix.registration import COMMANDS, Registrations, RegistrationState,
 from miner.recorder.records import RequestRecord
 from miner.settings.validators import VALIDATORS_WAIT
 from miner.shadow.shadow import ShadowModel
-from miner.stages import STOP_WORDS, adaptive_reward, stage_rewards
 from miner.status.archive import CheckupView
 from miner.status.earnings import EarningsView
 from miner.status.history import History, StageCount
@@ -275,7 +275,7 @@ def cascade_view(service: Service, history: History) -> CascadeView | None:
         )
         for number, (name, count, reward) in enumerate(zip(names, counts, rewards, strict=True), 1)
     ]
-    reward = adaptive_reward(rewards, [count.answers for count in counts])
+    reward = served_reward(rewards, [count.answers for count in counts])
     reasons = {reason: sum(count.answers[reason] for count in counts) for reason in STOP_WORDS}
     return CascadeView(stages=stages, reasons=reasons, reward=reward, earned=_times(reward, share))
 

@@ -83,7 +83,7 @@ class RequestLog:
             extra={
                 "fields": {"asked": asked, **known, **others}
                 | {"p50_seconds": p50, "p95_seconds": p95, "positive_share": share, "validators": callers}
-                | ({"stages": stages} if stages else {})
+                | ({"answers_by_stage": stages} if stages else {})
             },
         )  # fmt: skip
         self._begin()

@@ -7,8 +7,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from miner.cascade import SERVED
 from miner.formats import NO_VALUE, age, clock, duration, fraction, number, share, spark
-from miner.stages import ADAPTIVE
 from miner.status.cards import Card, cards, cascade_note, headline, natix_words, request_note
 from miner.status.charts import OUTCOME_GROUPS, group_of, grouped, latency_top, outcomes_top
 from miner.status.earnings import digits, earnings_of
@@ -100,10 +100,12 @@ def _stages(cascade: CascadeView) -> RenderableType:
             fraction(one.earned),
         )
     answers = number(sum(one.answers for one in cascade.stages))
-    last = (ADAPTIVE, answers, "", "", "", "", fraction(cascade.reward), fraction(cascade.earned))
+    last = (SERVED, answers, "", "", "", "", fraction(cascade.reward), fraction(cascade.earned))
     table.add_row(*last, style="bold")
     note = Padding(Text(cascade_note(cascade), "bright_black"), (0, 1))
-    return Panel(Group(table, note), title="Stages, 24 hours", title_align="left", border_style="bright_black")
+    return Panel(
+        Group(table, note), title="Stages of the cascade, 24 hours", title_align="left", border_style="bright_black"
+    )
 
 
 def _card(card: Card) -> RenderableType:

@@ -8,6 +8,7 @@ from math import nan
 
 from miner import __version__, logs
 from miner.axon.clock import ClockWatch
+from miner.cascade import CascadeMetrics, stage_rewards
 from miner.chain.base import Chain
 from miner.identities import Identity
 from miner.inference.reload import Reloader
@@ -19,7 +20,6 @@ from miner.recorder.records import OUTCOMES
 from miner.settings.settings import Settings
 from miner.settings.validators import VALIDATORS_WAIT
 from miner.shadow.shadow import ShadowKeeper
-from miner.stages import StageMetrics, stage_rewards
 from miner.status.archive import Archive, CheckupView, history_file
 from miner.status.earnings import earnings_view, show_earnings
 from miner.status.history import Drift, History
@@ -55,7 +55,7 @@ class Watch:
         self.obstacle = obstacle
         self.history = History()
         self.archive = Archive(self.history, history_file(settings))
-        self.stages = StageMetrics(metrics.registry)
+        self.stages = CascadeMetrics(metrics.registry)
         self.service: Service | None = None
         self.identities: list[Identity] = []
         self.registrations = Registrations(settings.state_dir)

@@ -49,7 +49,7 @@ def test_which_stage_answered_is_told_wherever_an_operator_looks(
     for _ in range(3):
         assert daemon.ask(street).status_code == 200
     eventually(lambda: answers(daemon) == {("1", "small", "sure"): 3})
-    assert daemon.metric("cascade_day_reward", stage="adaptive", branches="") == 0.8
+    assert daemon.metric("cascade_day_reward", stage="served", branches="") == 0.8
 
     cascade(config, "small", (0.0, 1.0))  # of nothing is the first stage sure
     daemon.stop()

@@ -33,7 +33,7 @@ ORDER = {
     """,
     "miner": """
         errors formats systemd lock logs recorder settings http chain identities natix metrics
-        stages inference axon shadow status app doctor bench support simulate cli __main__
+        cascade inference axon shadow status app doctor bench support simulate cli __main__
     """,
 }
 # Packages that nothing but these rooms may import, as they are large or not there.
@@ -45,7 +45,7 @@ ONLY = {
         "miner.doctor",
         "miner.inference",
         "miner.metrics",
-        "miner.stages",
+        "miner.cascade",
         "miner.status",
     },
     "jinja2": {"miner.status"},

@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from miner import formats
-from miner.stages import ADAPTIVE
+from miner.cascade import SERVED
 from miner.status.cards import cards, cascade_note, headline, natix_words, request_note
 from miner.status.charts import SPAN_TITLES, css_class, group_of, latency_chart, outcomes_chart, periods_of
 from miner.status.earnings import digits, earnings_of
@@ -57,7 +57,7 @@ def template() -> "Template":
         "short_number": formats.short_number,
     }
     ours: dict[str, str] = {"style": Markup(_STYLE), "script": Markup(_SCRIPT)}  # noqa: S704 - no text of anybody else
-    environment.globals |= {"none_sign": formats.NO_VALUE, "adaptive": ADAPTIVE} | ours
+    environment.globals |= {"none_sign": formats.NO_VALUE, "served": SERVED} | ours
     return environment.get_template("page.html")
 
 

@@ -7,9 +7,9 @@ import yaml
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from miner.cascade import CascadeMetrics
 from miner.inference.remote import RemoteMetrics
 from miner.metrics import Metrics
-from miner.stages import StageMetrics
 from tests.expressions import (
     DEPLOY,
     MAIN,
@@ -37,7 +37,7 @@ def exported() -> dict[str, dict[str, set[str]]]:
     found: dict[str, dict[str, set[str]]] = {}
     metrics = Metrics()
     RemoteMetrics(metrics.registry, ["http://box:8000"])
-    stages = StageMetrics(metrics.registry)
+    stages = CascadeMetrics(metrics.registry)
     stages.see(("small", "small + large"), (0.6, 0.8))
     stages.earned((0.6, 0.8), 0.7)
     for family in text_string_to_metric_families(generate_latest(metrics.registry).decode()):

@@ -13,7 +13,7 @@ from typing import Any, cast
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from detectors.base import Detector, Prediction
+from detectors.base import Budget, Detector, Prediction
 from miner.axon import BTAUTH_PATH
 from miner.axon.app import Axon
 from miner.axon.body import Limits
@@ -58,7 +58,7 @@ class AtOnce:
 
     obstacle: str | None = None
 
-    def predict(self, data: bytes, deadline: float | None = None) -> Prediction:
+    def predict(self, data: bytes, deadline: float | None = None, budget: Budget | None = None) -> Prediction:
         return Prediction(0.5, 0.0, 0.0, 0.0)
 
     def close(self) -> None: ...

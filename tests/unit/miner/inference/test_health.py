@@ -192,6 +192,18 @@ def test_a_further_stage_that_is_never_begun_any_more_is_tried_now_and_then(proo
     scene.close()
 
 
+def test_a_stage_is_tried_though_a_dearer_one_never_had_the_time() -> None:
+    scene = Scene()
+    scene.detector.paces = (0.1, 0.2, ALLOWED)
+    scene.detector.seconds = sum(scene.detector.paces)
+    scene.scheduler.queue.begin_anew(*scene.detector.paces)
+    for _ in range(3):
+        scene.scheduler.queue.measured(0.1, 50.0)
+    scene.after(AGAIN_SECONDS + 1)
+    assert scene.scheduler.queue.paces == pytest.approx([0.1, 0.2, ALLOWED])
+    scene.close()
+
+
 def test_a_stage_that_never_had_the_time_is_not_tried() -> None:
     scene = Scene()
     scene.detector.paces = (0.1, ALLOWED)

@@ -9,11 +9,10 @@ from typing import cast
 
 import pytest
 
-from detectors.base import Budget as Allows
-from detectors.base import Detector, Prediction, StageEnd
+from detectors.base import Budget, Detector, Prediction, StageEnd
 from detectors.errors import DetectorError, ImageError, InferenceError, OutOfTime
 from miner.errors import InferenceCrashed, InferenceFailed, RequestError, UnreadableImage
-from miner.inference.memory import Budget
+from miner.inference.memory import Budget as Memory
 from miner.inference.queue import Queue
 from miner.inference.scheduler import Scheduler
 from miner.inference.service import FAILURES, KEPT_BYTES, Answer, Picture, Service
@@ -29,7 +28,7 @@ class FakeDetector:
     def __init__(self, act: Callable[[bytes], Prediction]) -> None:
         self.act = act
 
-    def predict(self, data: bytes, deadline: float | None = None, budget: Allows | None = None) -> Prediction:
+    def predict(self, data: bytes, deadline: float | None = None, budget: Budget | None = None) -> Prediction:
         return self.act(data)
 
     def close(self) -> None: ...
@@ -41,7 +40,7 @@ def play(
     """Ask for each picture, one after the other, through one slot."""
 
     async def run() -> tuple[Service, list[Answer | BaseException]]:
-        scheduler, budget = Scheduler(Queue(1, 0.01, further=further)), Budget()
+        scheduler, budget = Scheduler(Queue(1, 0.01, further=further)), Memory()
         service = Service(cast("Detector", FakeDetector(act)), scheduler)
         scheduler.open()
         ends: list[Answer | BaseException] = []

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from miner.errors import Refused
-from miner.inference.pace import DEMAND_SECONDS, Demand, StagePace, first_shut
+from miner.inference.pace import DEMAND_SECONDS, Demand, StagePace, stages_in_time
 from miner.inference.queue import Place, Queue, QueuedRequest, Rank
 
 MARGIN = 0.5  # seconds that are kept back of the caller's time
@@ -397,12 +397,12 @@ def test_one_slow_picture_shuts_no_stage_out_and_three_in_a_row_do() -> None:
         stages[1].take_doubted(1.0)
     stages[1].take_doubted(60.0)
     assert stages[1].seconds < 1.1
-    assert first_shut(stages, 8.5) is None
+    assert stages_in_time(stages, 8.5) == 2
     for _ in range(2):
         stages[1].take_doubted(50.0)
     assert stages[1].seconds == 50.0
-    assert first_shut(stages, 8.5) == 1
-    assert first_shut([StagePace(9.0)], 8.5) is None  # which is no further one
+    assert stages_in_time(stages, 8.5) == 1
+    assert stages_in_time([StagePace(9.0)], 8.5) == 1  # which is no further one
 
 
 @settings(max_examples=30)

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from detectors.base import Detector, Prediction
+from detectors.base import Budget, Detector, Prediction
 from detectors.errors import ImageError, InferenceError
 from miner.errors import InferenceFailed, Refused, UnreadableImage
-from miner.inference.memory import Budget
+from miner.inference.memory import Budget as Memory
 from miner.inference.queue import Queue
 from miner.inference.scheduler import Scheduler, Ticket
 from miner.inference.service import Answer, Picture, Service
@@ -28,7 +28,7 @@ class Held:
         self.go = threading.Semaphore(0)
         self.faults: list[Exception] = []  # raised in turn
 
-    def predict(self, data: bytes, deadline: float | None = None) -> Prediction:
+    def predict(self, data: bytes, deadline: float | None = None, budget: Budget | None = None) -> Prediction:
         self.asked.append(data)
         assert self.go.acquire(timeout=60)
         if self.faults:
@@ -45,7 +45,7 @@ class Scene:
         self.detector = Held()
         self.scheduler = Scheduler(Queue(slots, 0.01))
         self.scheduler.open()
-        self.budget = Budget(most=capacity)
+        self.budget = Memory(most=capacity)
         self.service = Service(cast("Detector", self.detector), self.scheduler)
         self.tickets: list[Ticket] = []
 

@@ -14,11 +14,11 @@ from miner.recorder.records import RequestRecord
 STOP_WORDS: Mapping[str, str] = {  # why a cascade asked no further stage
     "sure": "sure",
     "last": "by the last stage",
-    "budget": "as time ran short",
+    "budget": "cut short",
     "fault": "as the next stage failed",
 }
 CUT_SHORT = ("budget", "fault")  # of these, what had it stop before it was sure
-ADAPTIVE = "adaptive"  # in place of a stage's number: as it was
+SERVED = "served"  # in place of a stage's number: as it was
 LABELS = ("stage", "branches")
 
 
@@ -30,7 +30,7 @@ def stage_rewards(detector: Detector) -> list[float | None]:
     return [one.reward if one is not None else None for one in measured]
 
 
-def adaptive_reward(rewards: Sequence[float | None], answers: Sequence[Mapping[str, int]]) -> float | None:
+def served_reward(rewards: Sequence[float | None], answers: Sequence[Mapping[str, int]]) -> float | None:
     """Return what a round earned that was answered in time, each with the stages that there was time for.
 
     A sure answer would have been no other with more time, so it says nothing of how far its picture might have got.
@@ -59,12 +59,12 @@ def adaptive_reward(rewards: Sequence[float | None], answers: Sequence[Mapping[s
     return total
 
 
-class StageMetrics(Collector):
+class CascadeMetrics(Collector):
     """What becomes of pictures in a cascade; nothing at all while the detector that serves is none."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._names: tuple[str, ...] = ()
-        self._rewards: Sequence[float | None] = ()
+        self._rewards: Mapping[tuple[str, str], float] = {}
         self._day: Mapping[tuple[str, str], float] = {}
         prefix = PREFIX + "cascade_"
         self._answers = Counter(
@@ -84,8 +84,8 @@ class StageMetrics(Collector):
 
     def see(self, names: Sequence[str], rewards: Sequence[float | None]) -> None:
         """Show these stages from now on, cheap to dear; none: no cascade serves."""
-        known, self._rewards = self._names, rewards
-        self._names = tuple(names) if rewards else ()
+        known, self._names = self._names, tuple(names) if rewards else ()
+        self._rewards = self._by_stage(rewards)
         if self._names == known:
             return
         self._day = {}
@@ -97,11 +97,9 @@ class StageMetrics(Collector):
             for reason in STOP_WORDS:
                 self._answers.labels(str(number), name, reason)
 
-    def earned(self, each: Sequence[float | None], adaptive: float | None) -> None:
+    def earned(self, each: Sequence[float | None], served: float | None) -> None:
         """Show what the last day would have earned with each stage alone, and as it was."""
-        stages = enumerate(zip(self._names, each, strict=True), 1)
-        found = {(str(number), name): value for number, (name, value) in stages} | {(ADAPTIVE, ""): adaptive}
-        self._day = {labels: value for labels, value in found.items() if value is not None}
+        self._day = self._by_stage(each) | ({} if served is None else {(SERVED, ""): served})
 
     def request_ended(self, record: RequestRecord, photo: bytes | None = None) -> None:
         """Count an answer; one of a model that serves no longer is not."""
@@ -115,8 +113,12 @@ class StageMetrics(Collector):
         if record.outcome == "ok":
             self._answers.labels(*labels, record.stop).inc()
 
+    def _by_stage(self, values: Sequence[float | None]) -> dict[tuple[str, str], float]:
+        each = enumerate(zip(self._names, values, strict=True), 1)
+        return {(str(number), name): value for number, (name, value) in each if value is not None}
+
     def collect(self) -> Iterator[Metric]:
-        """Yield them, if there are stages."""
+        """Yield them, if there are stages; on a thread, while the event loop may show another model's."""
         if not self._names:
             return
         for metric in (self._answers, self._spent, self._left):
@@ -126,13 +128,12 @@ class StageMetrics(Collector):
             "Reward of a round that a stage answers in time, as it was measured.",
             labels=LABELS,
         )
-        for number, (name, value) in enumerate(zip(self._names, self._rewards, strict=True), 1):
-            if value is not None:
-                reward.add_metric((str(number), name), value)
+        for labels, value in self._rewards.items():
+            reward.add_metric(labels, value)
         yield reward
         day = GaugeMetricFamily(
             PREFIX + "cascade_day_reward",
-            "Reward expected of the last day's rounds, had a stage alone answered those in time; adaptive: as it was.",
+            "Reward expected of the last day's rounds, had a stage alone answered those in time; served: as it was.",
             labels=LABELS,
         )
         for labels, value in self._day.items():

@@ -18,11 +18,11 @@ from detectors.base import Prediction, RunOptions, StageEnd, StopReason
 from detectors.ensemble import Ensemble
 from detectors.models.calibration import Fusion, Stage
 from miner.axon.clock import ClockWatch
+from miner.cascade import STOP_WORDS, CascadeMetrics, served_reward, stage_rewards
 from miner.inference.service import Answer
 from miner.metrics import Metrics
 from miner.recorder.records import OF_CASCADES, RequestRecord
 from miner.settings.settings import Settings
-from miner.stages import STOP_WORDS, StageMetrics, adaptive_reward, stage_rewards
 from miner.status.archive import Archive
 from miner.status.cards import cascade_note, headline, request_note
 from miner.status.history import MOST_STAGES, History
@@ -138,18 +138,18 @@ def test_the_log_says_it_too(caplog: pytest.LogCaptureFixture) -> None:
 def test_where_time_ran_short_the_stages_own_reward_counts(
     answers: list[dict[str, int]], expected: float | None
 ) -> None:
-    assert adaptive_reward((0.6, 0.8), answers) == pytest.approx(expected)
+    assert served_reward((0.6, 0.8), answers) == pytest.approx(expected)
 
 
 def test_of_three_stages_each_takes_its_share_of_what_got_so_far() -> None:
     answers = [{"sure": 50, "budget": 10}, {"sure": 7, "budget": 2}, {"last": 1}]
     # Of 20 that the first was unsure of, half went on; of 3 that the second was unsure of, a third.
-    assert adaptive_reward((0.2, 0.5, 0.8), answers) == pytest.approx(0.5 * 0.2 + 0.5 * (2 / 3 * 0.5 + 1 / 3 * 0.8))
+    assert served_reward((0.2, 0.5, 0.8), answers) == pytest.approx(0.5 * 0.2 + 0.5 * (2 / 3 * 0.5 + 1 / 3 * 0.8))
 
 
 def test_what_was_not_measured_is_not_claimed() -> None:
-    assert adaptive_reward((0.6, None), [{"budget": 1}, {"last": 1}]) is None
-    assert adaptive_reward((0.6, None), [{"budget": 1}, {}]) == pytest.approx(0.6)
+    assert served_reward((0.6, None), [{"budget": 1}, {"last": 1}]) is None
+    assert served_reward((0.6, None), [{"budget": 1}, {}]) == pytest.approx(0.6)
 
 
 counts = st.dictionaries(st.sampled_from([*STOP_WORDS]), st.integers(0, 50))
@@ -158,7 +158,7 @@ counts = st.dictionaries(st.sampled_from([*STOP_WORDS]), st.integers(0, 50))
 @given(st.lists(st.tuples(st.floats(0, 1), counts), min_size=1, max_size=5))
 def test_it_lies_between_the_least_and_the_most(stages: list[tuple[float, dict[str, int]]]) -> None:
     rewards, answers = zip(*stages, strict=True)
-    found = adaptive_reward(rewards, answers)
+    found = served_reward(rewards, answers)
     assert (found is None) == (not any(sum(one.values()) for one in answers))
     if found is not None:
         assert min(rewards) - 1e-9 <= found <= max(rewards) + 1e-9
@@ -233,11 +233,11 @@ def test_however_many_cascades_a_period_sees_it_keeps_few() -> None:
 
 
 @pytest.fixture
-def metrics() -> StageMetrics:
-    return StageMetrics(CollectorRegistry())
+def metrics() -> CascadeMetrics:
+    return CascadeMetrics(CollectorRegistry())
 
 
-def read(metrics: StageMetrics, name: str) -> dict[tuple[str, ...], float]:
+def read(metrics: CascadeMetrics, name: str) -> dict[tuple[str, ...], float]:
     return {
         (*(sample.labels[label] for label in ("stage", "branches")), sample.labels.get("reason", "")): sample.value
         for family in metrics.collect()
@@ -248,13 +248,13 @@ def read(metrics: StageMetrics, name: str) -> dict[tuple[str, ...], float]:
 
 def test_a_detector_without_stages_has_none_of_these_metrics() -> None:
     registry = CollectorRegistry()
-    metrics = StageMetrics(registry)
+    metrics = CascadeMetrics(registry)
     metrics.see(Branch(0.9).stages, [])
     metrics.request_ended(entry())
     assert generate_latest(registry) == b""
 
 
-def test_answers_are_counted_by_stage_and_reason_and_zeros_are_there_before(metrics: StageMetrics) -> None:
+def test_answers_are_counted_by_stage_and_reason_and_zeros_are_there_before(metrics: CascadeMetrics) -> None:
     metrics.see(NAMES, (0.6, 0.8))
     assert read(metrics, "answers_total") == {
         (str(number), name, reason): 0 for number, name in enumerate(NAMES, 1) for reason in STOP_WORDS
@@ -269,7 +269,7 @@ def test_answers_are_counted_by_stage_and_reason_and_zeros_are_there_before(metr
     assert read(metrics, "reward") == {("1", "small", ""): 0.6, ("2", "small + large", ""): 0.8}
 
 
-def test_after_a_reload_the_old_stages_are_gone_and_equal_ones_go_on(metrics: StageMetrics) -> None:
+def test_after_a_reload_the_old_stages_are_gone_and_equal_ones_go_on(metrics: CascadeMetrics) -> None:
     metrics.see(NAMES, (0.6, 0.8))
     metrics.request_ended(record())
     metrics.earned((0.5, 0.7), 0.6)
@@ -294,7 +294,7 @@ def test_a_scrape_has_what_the_last_day_would_have_earned() -> None:
     watch.see_stages()
     watch.read_day()
     day = read(watch.stages, "day_reward")
-    assert day["adaptive", "", ""] == pytest.approx(0.75 * 10 / 11)
+    assert day["served", "", ""] == pytest.approx(0.75 * 10 / 11)
     assert day["2", "small + large", ""] == pytest.approx(0.8 * 10 / 11)
     watch.service = Served(Branch(0.9))  # type: ignore[assignment]
     watch.see_stages()
@@ -324,7 +324,7 @@ def test_page_and_terminal_show_the_stages(width: int) -> None:
     page = render(overview(record(2, "last"), cascade=shown))
     text = " ".join(re.sub("<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL).split())
     terminal = frame(width, shown)
-    for figure in ("70.0 %", "30.0 %", "8.50 s", ".60", ".80", ".55", ".73", ".75", ".68", "adaptive", "stage 2"):
+    for figure in ("70.0 %", "30.0 %", "8.50 s", ".60", ".80", ".55", ".73", ".75", ".68", "served", "stage 2"):
         assert figure in text
         assert figure in terminal
     assert cascade_note(shown) in text
