@@ -148,6 +148,8 @@ def test_keys_beside_another_file_win_over_those_in_it(tmp_path: Path) -> None:
         ("hf_repo: a/b\nstages: [{branches: [one], band: [0, 1], " + MEASURED % 0.8 + "}]", "only an Ensemble"),
         ("branches:\n  one: {hf_repo: a/b, fusion: {branches: [two]}}", "only an Ensemble"),
         ("branches: {}", "branches={}"),
+        ("hf_repo: a/b\nletterbox: true\nviews: [whole, letterbox]", "letterbox: true"),
+        ("model_folder: a\nletterbox: true", "letterbox: true"),
         ("hf_repo: a/b\nViews: [flip]", "views is meant"),
         ("hf_repo: a/b\nviews: [flip]\nviews: [whole]", "stands there twice"),
         (PAIR + "threshold: 0.4\nstages: [{branches: [one], band: [0, 1], " + MEASURED % 0.8 + "}]", "of its own"),
