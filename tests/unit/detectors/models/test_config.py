@@ -148,6 +148,7 @@ def test_keys_beside_another_file_win_over_those_in_it(tmp_path: Path) -> None:
         ("hf_repo: a/b\nstages: [{branches: [one], band: [0, 1], " + MEASURED % 0.8 + "}]", "only an Ensemble"),
         ("branches:\n  one: {hf_repo: a/b, fusion: {branches: [two]}}", "only an Ensemble"),
         ("branches: {}", "branches={}"),
+        (PAIR + "fusion: {branches: [one, two], " + (MEASURED % 0.8).replace("mcc: ", "mcc: 1") + "}", "mcc"),
         ("hf_repo: a/b\nletterbox: true\nviews: [whole, letterbox]", "letterbox: true"),
         ("model_folder: a\nletterbox: true", "letterbox: true"),
         ("hf_repo: a/b\nViews: [flip]", "views is meant"),
