@@ -117,7 +117,7 @@ class CrossValidation(BaseModel):
 
     photos: int = Field(ge=1)
     accuracy: Share  # of both classes alike, as validators draw them
-    mcc: float
+    mcc: float = Field(ge=-1, le=1)
     reward: Share
     reward_low: Share
     reward_high: Share

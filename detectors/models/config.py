@@ -216,11 +216,8 @@ class DetectorConfig(BaseModel):
         if self.branches is not None:
             return " + ".join(branch.source for branch in self.branches.values())
         within = f"/{self.subfolder}" if self.subfolder else ""
-        return (
-            f"{self.hf_repo}{within}"
-            if self.hf_repo is not None
-            else str(self.weights_path or self.onnx_path or self.model_folder)
-        )
+        path = self.weights_path or self.onnx_path or self.model_folder
+        return f"{self.hf_repo}{within}" if self.hf_repo is not None else str(path)
 
 
 def find_config(name: str) -> Path:
@@ -318,6 +315,9 @@ def _check_views(config: DetectorConfig, where: str) -> None:
         raise DetectorConfigError(f"{where}: views={list(config.views)}: each of the branches has views of its own")
     if config.pool is not None and not config.views:
         raise DetectorConfigError(f"{where}: pool={config.pool}: it pools several `views`, which are needed beside it")
+    if config.letterbox and config.model_folder is not None:  # which would be passed over
+        told = "an exported folder has its preprocessing in it; `views: [letterbox]` shows the picture in bars"
+        raise DetectorConfigError(f"{where}: letterbox: true: {told}")
     if config.letterbox and {WHOLE, LETTERBOX} <= set(config.views):
         raise DetectorConfigError(f"{where}: views={list(config.views)}: letterbox: true has the whole in bars already")
 

@@ -8,6 +8,7 @@ from detectors.errors import ModelError
 from detectors.load import PreparedModel
 from detectors.machine import allowed_cores
 from detectors.models import MODEL_FILE
+from detectors.models.calibration import Stage
 from detectors.models.config import DetectorConfig, read_config
 from detectors.models.inventory import faults_of, named, size_of, stored_models
 from detectors.models.labels import class_doubt
@@ -61,6 +62,7 @@ class ModelDescription:
     serves: str
     branch: str = ""
     views: str = ""  # of each picture that are judged; nothing: the whole
+    stages: list[str] = field(default_factory=list)  # of a cascade, cheap to dear
     parts: list[PartView] = field(default_factory=list)
 
 
@@ -120,10 +122,19 @@ def _facts(model: PreparedModel, branch: str, serves: str, outdated: str = "") -
             f"{manifest.parity.max_difference:.1e} from {manifest.parity.reference} at most, "
             f"{manifest.parity.pictures} pictures"
         ),
-        views=manifest.view_words,
+        views=manifest.view_words, stages=list(_stages(model.config)),
         known_answer=manifest.known_answer, made_with=manifest.made_with,
         multiply_adds=multiply_adds(graph) if graph.is_file() and not parts[0].fault else 0, parts=parts,
     )  # fmt: skip
+
+
+def _stages(config: DetectorConfig) -> Iterator[str]:
+    """Yield each stage of a cascade in words, with where it is unsure and what it was measured to earn."""
+    for stage in (*config.stages, *filter(None, (config.fusion if config.stages else None,))):
+        goes_on = "{:g} to {:g} goes on".format(*stage.band) if isinstance(stage, Stage) else "the last"
+        found = stage.measured
+        earns = f": expected reward {found.reward:.3f} on {found.photos} photos" if found is not None else ""
+        yield f"{stage.words}, {goes_on}{earns}"
 
 
 def _gate_doubts(model: PreparedModel) -> Iterator[str]:
@@ -179,6 +190,8 @@ def _rows(view: ModelDescription) -> Iterator[tuple[str, str]]:
     yield "roadwork is", view.roadwork
     if view.views:
         yield "views", view.views
+    for number, stage in enumerate(view.stages, 1):
+        yield f"stage {number}", stage
     yield (
         "threshold",
         f"{view.threshold:.3f}, temperature {view.temperature:.2f}"

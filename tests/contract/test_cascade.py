@@ -1,10 +1,12 @@
 """A cascade of the pair: its first model answers where it is sure, both where it is not."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from detectors.base import RunOptions, Way
 from detectors.ensemble import Ensemble
@@ -14,6 +16,7 @@ from detectors.models.calibration import Calibration
 from detectors.models.config import DetectorConfig, read_config
 from detectors.models.manifest import Manifest
 from detectors.models.sources import model_folder
+from miner.cli import app
 from tests.models import photo
 
 PHOTOS = [photo(1280, 720, seed=2), photo(360, 640, seed=4), photo(224, 224, seed=5), photo(640, 480, seed=7)]
@@ -75,6 +78,17 @@ def test_the_spread_of_what_all_say_is_none_of_a_cascade(home: Path, tmp_path: P
         assert load(read_config(str(home / "pair.yaml")), home).manifest.predictions == [0.1] * 10
     finally:
         manifest.write(folder)
+
+
+def test_models_show_has_its_stages(home: Path, tmp_path: Path) -> None:
+    path = cascade(home, tmp_path, [0.1, 0.9], threshold=0.5).path
+    flags = ["--detector", "Ensemble", "--config", str(path), "--set", f"MODELS_DIR={home / 'models'}"]
+    shown = CliRunner().invoke(app, ["models", "show", "--json", *flags])
+    first, second = json.loads(shown.stdout)[0]["stages"]
+    assert all(word in first for word in ("convnextv2", "0.1 to 0.9", "0.500", "100 photos"))
+    assert "convnextv2 + dinov2" in second
+    shown = CliRunner().invoke(app, ["models", "show", *flags])
+    assert "stage 2" in shown.stdout
 
 
 def test_a_stored_calibration_is_refused_beside_stages(home: Path, tmp_path: Path) -> None:

@@ -248,7 +248,7 @@ def test_a_head_is_learned_or_refused(home: Path) -> None:
         ("views: [{tiles: 8x8}]\n", "views=.*at most 24"),
         ("pool: max\n", "pool=max.*`views`"),
         ("views: [whole, flip]\npool: median\n", "pool='median'.*mean"),
-        ("letterbox: true\nviews: [whole, letterbox]\n", "letterbox: true"),
+        ("letterbox: true\n", "exported folder"),
         ("view: [whole, flip]\n", "unknown key view: views"),
     ],
 )
