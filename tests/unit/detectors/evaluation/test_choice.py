@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors.evaluation.combine import Figured, Trial, judge_ways
+from detectors.evaluation.combine import Trial, judge_ways
 from detectors.evaluation.estimates import reward_of
 from detectors.evaluation.fitters import Combination, fit, shrunk_line, shrunk_threshold, ways
 from detectors.models.calibration import log_odds, logistic
@@ -93,7 +93,7 @@ def test_the_choice_is_shrunk_and_of_all_branches_and_judged_as_it_was_made(tria
     choice = trial.choose()
     assert choice.way.branches == ("a", "b")
     assert choice.way.is_shrunk
-    figures = Figured.of(trial.labels, choice.said, trial.plain)
+    figures = trial.figures(choice.said)
     assert figures.accuracy > 0.85
     assert figures.gain.low <= figures.gain.value <= figures.gain.high
     measured = figures.measured(300)
