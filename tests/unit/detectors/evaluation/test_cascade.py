@@ -92,7 +92,7 @@ def test_what_is_said_of_a_fold_depends_on_none_of_its_labels(fold: int) -> None
     random = np.random.default_rng(1)
     values = [said(0.6, 1.0, random), said(2.0, 1.0, random)]
     choices = [Choice(Combination("mean", ("a",), moved=False), one, np.stack([one] * 3)) for one in values]
-    held = FOLD == fold
+    held = fold == FOLD
     answers = [
         cross_validated(Trial(labels, FOLD, []), choices, [1.0, 10.0])
         for labels in (LABELS, np.where(held, values[0] > 0.5, LABELS))
