@@ -9,11 +9,12 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from pydantic import PositiveFloat, TypeAdapter, ValidationError
 
 from detectors.errors import DetectorConfigError
 from detectors.files import write_safely
@@ -22,6 +23,8 @@ from detectors.models.documents import read_yaml
 
 LABELS, SOURCES, GROUPS, SECONDS, ERAS = "labels", "sources", "groups", "seconds", "eras"
 PREFIX = "p_"  # that others may put before a branch's name
+Kind = TypeVar("Kind")
+Sources, Seconds = TypeAdapter(dict[str, dict[str, Any]]), TypeAdapter(dict[str, PositiveFloat])
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +85,12 @@ class BranchFile:
         except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
             raise DetectorConfigError(f"{path} can't be read as .npz: {str(error).splitlines()[0]}") from error
         labels = arrays.pop(LABELS, None)
-        sources = json.loads(str(arrays.pop(SOURCES, "{}")))
+        sources = _read_json(path, SOURCES, arrays.pop(SOURCES, "{}"), Sources)
         # Whole numbers: a branch of that name would hold fractions.
         group = arrays.pop(GROUPS) if GROUPS in arrays and np.issubdtype(arrays[GROUPS].dtype, np.integer) else None
         # Text, likewise.
-        seconds = json.loads(str(arrays.pop(SECONDS))) if _is_text(arrays.get(SECONDS)) else {}
+        timed = arrays.pop(SECONDS) if _is_text(arrays.get(SECONDS)) else "{}"
+        seconds = _read_json(path, SECONDS, timed, Seconds)
         eras = arrays.pop(ERAS) if _is_text(arrays.get(ERAS)) else None
         if labels is None or labels.ndim != 1 or set(np.unique(labels).tolist()) != {0, 1}:
             raise DetectorConfigError(f"{path}: an array `{LABELS}` of 0 and 1 is needed, with both of them")
@@ -102,6 +106,15 @@ class BranchFile:
                 raise DetectorConfigError(f"{path}: {name} holds something that is not a probability from 0 to 1")
         branches = {name.removeprefix(PREFIX): values.astype(np.float64) for name, values in arrays.items()}
         return cls(labels == 1, branches, sources, group, seconds, eras)
+
+
+def _read_json(path: Path, name: str, value: object, kind: TypeAdapter[Kind]) -> Kind:
+    try:
+        return kind.validate_json(str(value))
+    except ValidationError as error:
+        raise DetectorConfigError(
+            f"{path}: {name} is no JSON by branch, as `precompute branches` writes it: {error.errors()[0]['msg']}"
+        ) from error
 
 
 def _is_text(array: NDArray[Any] | None) -> bool:

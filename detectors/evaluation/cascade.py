@@ -1,16 +1,16 @@
 """The fit of a cascade: which cheap combinations answer where they are sure, and what the whole earns and takes.
 
-Everything is judged on photos that it was not fitted to: the combinations, which of them was chosen, and the bands.
+Everything is judged on photos that it was not fitted to: the combinations, which of them was chosen, and the bands
+with their widening. Only which stages there are is decided on all photos.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from detectors.errors import DetectorConfigError
-from detectors.evaluation.combine import Choice, Figured, Trial
+from detectors.evaluation.combine import Choice, Figured, Numbers, Trial
 from detectors.evaluation.estimates import Estimate, reward_gain, reward_of
 from detectors.evaluation.fitters import EQUAL_REWARD, Flags, Floats
 from detectors.evaluation.reward import expected_rewards
@@ -169,10 +169,10 @@ def fit_cascade(
     labels, names = trial.labels, [name for name in order if name in last.way.branches]
     faults: list[str] = []
     kept: list[tuple[Choice, Figured]] = []
-    final = Figured.of(labels, last.said, trial.plain, seed)
+    final = trial.figures(last.said, seed)
     for count in range(1, len(names)):
         choice = trial.part(names[:count]).choose()
-        figures = Figured.of(labels, choice.said, trial.plain, seed)
+        figures = trial.figures(choice.said, seed)
         if figures.accuracy <= WORTH_ANSWERING:
             faults.append(f"{choice.way.words}: its accuracy of {figures.accuracy:.3f} is no better than no answer")
         elif figures.reward.value >= final.reward.value:
@@ -188,10 +188,8 @@ def fit_cascade(
         own.append(sum(seconds.get(name, 1.0) for name in choice.way.branches if name not in before))
         before |= set(choice.way.branches)
     values = [choice.values for choice, _ in kept]
-    for wider in WIDENINGS:
-        said, spent = _cross_validated(trial, [choice for choice, _ in kept], own, wider)
-        if reward_of(labels, said) >= reward_of(labels, last.said) - EQUAL_REWARD:
-            break
+    said, spent = cross_validated(trial, [choice for choice, _ in kept], own)
+    wider = fit_widening(labels, values, own, trial.fold)
     if len(kept) > 1 and wider == np.inf:
         faults.append("no band saves time without a loss of reward: every picture goes on while there is time")
     bands = fit_bands(labels, values, own, wider)
@@ -202,18 +200,38 @@ def fit_cascade(
         goes_on = float(on.sum() / max(here.sum(), 1e-9))
         stages.append(CascadeStage(choice, figures, sum(own[: number + 1]), band, goes_on))
         here = on
-    over_last = reward_gain(labels, last.said, said, seed=seed)
-    whole = Figured.of(labels, said, trial.plain, seed)
+    over_last = reward_gain(labels, last.said, said, seed=seed, groups=trial.groups)
+    whole = trial.figures(said, seed)
     return Cascade(tuple(stages), whole, over_last, float(_weights(labels) @ spent), tuple(faults))
 
 
-def _cross_validated(
-    trial: Trial, choices: Sequence[Choice], seconds: Sequence[float], wider: float
-) -> tuple[Flags, Floats]:
-    """Return answers and seconds of every photo by bands that were fitted without its fold."""
+def fit_widening(labels: Flags, values: Sequence[Floats], seconds: Sequence[float], fold: Numbers) -> float:
+    """Return the least widening with which bands lose no reward on the photos of folds that they were not fitted to.
+
+    Args:
+        labels: of the photos.
+        values: of each stage, shape (photos,).
+        seconds: of each, without those before.
+        fold: the number of each photo's fold; there are two or more.
+    """
+    least = reward_of(labels, values[-1] > 0.5) - EQUAL_REWARD
+    for wider in WIDENINGS[:-1]:
+        said = np.zeros(len(labels), dtype=bool)
+        for number in np.unique(fold):
+            held = fold == number
+            bands = fit_bands(labels[~held], [one[~held] for one in values], seconds, wider)
+            said[held], _ = play([one[held] for one in values], bands, seconds)
+        if reward_of(labels, said) >= least:
+            return wider
+    return WIDENINGS[-1]
+
+
+def cross_validated(trial: Trial, choices: Sequence[Choice], seconds: Sequence[float]) -> tuple[Flags, Floats]:
+    """Return answers and seconds of every photo by bands, and a widening, that were fitted without its fold."""
     said, spent = np.zeros(len(trial.labels), dtype=bool), np.zeros(len(trial.labels))
     for number in range(int(trial.fold.max()) + 1):
-        inside: NDArray[np.bool_] = trial.fold != number
-        bands = fit_bands(trial.labels[inside], [choice.without[number, inside] for choice in choices], seconds, wider)
+        inside = trial.fold != number
+        labels, values = trial.labels[inside], [choice.without[number, inside] for choice in choices]
+        bands = fit_bands(labels, values, seconds, fit_widening(labels, values, seconds, trial.fold[inside]))
         said[~inside], spent[~inside] = play([choice.values[~inside] for choice in choices], bands, seconds)
     return said, spent

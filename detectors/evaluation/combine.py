@@ -4,7 +4,7 @@ A combination that is judged on the photos that fitted it looks better than it i
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from detectors.errors import DetectorConfigError
 from detectors.evaluation.estimates import (
     Estimate,
+    Groups,
     rates,
     resampled_rates,
     reward_estimate,
@@ -37,7 +38,6 @@ SURE = 2.58  # standard errors: of a gain that takes a shrunk combination's plac
 COMPARED = 100  # resamples of a choice, which only its standard errors come from
 
 Numbers = NDArray[np.int64]
-Groups = NDArray[np.int64]  # near-identical photos have the same number
 Fit = Callable[[Numbers], Callable[[Numbers], Flags]]
 
 
@@ -104,7 +104,7 @@ def calibrate(
         return lambda held: np.asarray(probabilities[held] > cut)
 
     before, after = probabilities > 0.5, judged(labels, fitted, count, seed, groups)
-    gain = reward_gain(labels, before, after, seed=seed)
+    gain = reward_gain(labels, before, after, seed=seed, groups=groups)
     threshold = best_threshold(labels, probabilities)
     evidence = Evidence(
         photos=len(labels),
@@ -126,17 +126,6 @@ class Figured:
     mcc: float  # the same
     reward: Estimate
     gain: Estimate  # of reward, over the plain mean of all branches
-
-    @classmethod
-    def of(cls, labels: Flags, said: Flags, plain: Flags, seed: int = 0) -> "Figured":
-        """Measure answers beside the plain mean's."""
-        found, spared = rates(labels, said)
-        return cls(
-            (found + spared) / 2,
-            matthews(found, spared, 1 - spared, 1 - found),
-            reward_estimate(labels, said, seed=seed),
-            reward_gain(labels, plain, said, seed=seed),
-        )
 
     def measured(self, photos: int) -> CrossValidation:
         """Return what goes into the YAML file beside what was fitted."""
@@ -175,11 +164,13 @@ class Trial:
         labels: of the photos.
         fold: the number of each photo's fold.
         rows: the ways.
+        groups: numbers of the groups of near-identical photos, where they are known.
     """
 
     labels: Flags
     fold: Numbers
     rows: Sequence[JudgedCombination]
+    groups: Groups | None = None
 
     @property
     def plain(self) -> Flags:
@@ -187,10 +178,20 @@ class Trial:
         most = max(len(row.way.branches) for row in self.rows)
         return next(row.said for row in self.rows if len(row.way.branches) == most and not row.way.moved)
 
+    def figures(self, said: Flags, seed: int = 0) -> Figured:
+        """Measure answers beside the plain mean's."""
+        found, spared = rates(self.labels, said)
+        return Figured(
+            (found + spared) / 2,
+            matthews(found, spared, 1 - spared, 1 - found),
+            reward_estimate(self.labels, said, seed=seed, groups=self.groups),
+            reward_gain(self.labels, self.plain, said, seed=seed, groups=self.groups),
+        )
+
     def part(self, branches: Iterable[str]) -> "Trial":
         """Return that of these branches alone, all of them together."""
         wanted = set(branches)
-        return Trial(self.labels, self.fold, [row for row in self.rows if set(row.way.branches) == wanted])
+        return replace(self, rows=[row for row in self.rows if set(row.way.branches) == wanted])
 
     def choose(self) -> "Choice":
         """Choose a way, and judge the choice as it is made: for each fold without it."""
@@ -198,10 +199,26 @@ class Trial:
         without = np.empty((self.fold.max() + 1, len(values)))
         for number in range(len(without)):
             inside = self.fold != number
-            row = self.rows[chosen(self.labels[inside], self.rows, [one.without[number, inside] for one in self.rows])]
+            row = self.rows[self._chosen([one.without[number] for one in self.rows], inside)]
             values[~inside], without[number] = row.values[~inside], row.without[number]
-        best = chosen(self.labels, self.rows, [row.values for row in self.rows])
+        best = self._chosen([row.values for row in self.rows], np.ones(len(values), dtype=bool))
         return Choice(self.rows[best].way, values, without)
+
+    def _chosen(self, values: Sequence[Floats], inside: Flags) -> int:
+        """Return the number of the way to take: of all branches, shrunk, with the most reward on these photos.
+
+        Another one takes its place if it surely earns more. The best by its figure alone would be so by chance.
+        """
+        labels, said = self.labels[inside], np.stack([one[inside] for one in values]) > 0.5
+        earned = expected_rewards(said[:, labels].mean(axis=1), 1 - said[:, ~labels].mean(axis=1))
+        most = max(len(row.way.branches) for row in self.rows)
+        shrunk = [n for n, row in enumerate(self.rows) if len(row.way.branches) == most and row.way.is_shrunk]
+        best = max(shrunk, key=lambda number: earned[number])
+        groups = None if self.groups is None else self.groups[inside]
+        found, spared = resampled_rates(labels, said, COMPARED, 0, groups)
+        drawn = expected_rewards(found.ravel(), spared.ravel()).reshape(found.shape)
+        sure = earned - earned[best] - SURE * (drawn - drawn[best]).std(axis=1)
+        return int(sure.argmax()) if sure.max() > 0 else best
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,20 +249,4 @@ def judge_ways(
             here = fold == held
             without[left_out, here] = fitted[away]({name: probabilities[name][here] for name in way.branches})
         rows.append(JudgedCombination(way, without[fold, np.arange(len(labels))], without))
-    return Trial(labels, fold, rows)
-
-
-def chosen(labels: Flags, rows: Sequence[JudgedCombination], values: Sequence[Floats]) -> int:
-    """Return the number of the way to take: of all branches, shrunk, with the most reward.
-
-    Another one takes its place if it surely earns more. The best by its figure alone would be so by chance.
-    """
-    said = np.stack(values) > 0.5
-    earned = expected_rewards(said[:, labels].mean(axis=1), 1 - said[:, ~labels].mean(axis=1))
-    most = max(len(row.way.branches) for row in rows)
-    shrunk = [number for number, row in enumerate(rows) if len(row.way.branches) == most and row.way.is_shrunk]
-    best = max(shrunk, key=lambda number: earned[number])
-    found, spared = resampled_rates(labels, said, COMPARED, 0)
-    drawn = expected_rewards(found.ravel(), spared.ravel()).reshape(found.shape)
-    sure = earned - earned[best] - SURE * (drawn - drawn[best]).std(axis=1)
-    return int(sure.argmax()) if sure.max() > 0 else best
+    return Trial(labels, fold, rows, groups)

@@ -14,9 +14,11 @@ RESAMPLES = 1000
 PLAYED_RESAMPLES = 400  # which take longer than resamples
 PLAYED_ROUNDS = 5000  # of the play that an interval allows for: what a validator pays varies from week to week, too
 INTERVAL_PERCENTILES = (2.5, 97.5)  # percentiles: a 95 % interval
+DEVIATIONS = 1.96  # of a normal distribution, that its 95 % interval reaches to either side
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Groups = NDArray[np.int64]  # near-identical photos have the same number
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,11 @@ class Estimate:
     def is_noise(self) -> bool:
         """Whether zero is within the interval: of a difference, that it may be chance."""
         return self.low <= 0 <= self.high
+
+    @property
+    def error(self) -> float:
+        """The standard error, as if the figure were normally distributed."""
+        return (self.high - self.low) / (2 * DEVIATIONS)
 
     def __str__(self) -> str:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
@@ -50,15 +57,17 @@ def reward_of(labels: Flags, said: Flags) -> float:
 
 
 def reward_estimate(
-    labels: Flags, said: Flags, resamples: int = PLAYED_RESAMPLES, rounds: int = PLAYED_ROUNDS, seed: int = 0
-) -> Estimate:
+    labels: Flags, said: Flags, resamples: int = PLAYED_RESAMPLES, rounds: int = PLAYED_ROUNDS, seed: int = 0,
+    groups: Groups | None = None,
+) -> Estimate:  # fmt: skip
     """Return the expected reward; its interval allows for other photos and for one play of so many rounds.
 
     Both rates are drawn as these photos make them likely (Jeffreys' posterior): unlike a bootstrap, that leaves room
-    for mistakes where none was seen.
+    for mistakes where none was seen. A group of near-identical photos says as much as one.
     """
-    random = np.random.default_rng(seed)
-    found, spared = _likely(said[labels], resamples, random), _likely(~said[~labels], resamples, random)
+    random, own = np.random.default_rng(seed), _groups(labels, groups)
+    found = _likely(said[labels], len(np.unique(own[labels])), resamples, random)
+    spared = _likely(~said[~labels], len(np.unique(own[~labels])), resamples, random)
     means = [play(s, q, rounds, random).mean() for s, q in zip(found, spared, strict=True)]
     return estimate_of(reward_of(labels, said), np.array(means))
 
@@ -70,23 +79,27 @@ def share_estimate(right: Flags, effective: float | None = None) -> Estimate:
         right: the flags.
         effective: how many independent ones they are worth; default: all.
     """
-    share, count, z = float(right.mean()), effective or len(right), 1.96
+    share, count, z = float(right.mean()), effective or len(right), DEVIATIONS
     middle, half = share + z**2 / (2 * count), z * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
     scale = 1 + z**2 / count
     return Estimate(share, max(0.0, float((middle - half) / scale)), min(1.0, float((middle + half) / scale)))
 
 
-def reward_gain(labels: Flags, before: Flags, after: Flags, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+def reward_gain(
+    labels: Flags, before: Flags, after: Flags, resamples: int = RESAMPLES, seed: int = 0, groups: Groups | None = None
+) -> Estimate:
     """Return how much more expected reward `after` earns; in pairs, since both judged the same photos.
 
     Of the long run: what a validator happens to draw hits both alike.
     """
-    found, spared = resampled_rates(labels, np.stack([before, after]), resamples, seed)
+    found, spared = resampled_rates(labels, np.stack([before, after]), resamples, seed, groups)
     rewards = [expected_rewards(s, q) for s, q in zip(found, spared, strict=True)]
     return estimate_of(reward_of(labels, after) - reward_of(labels, before), rewards[1] - rewards[0])
 
 
-def resampled_rates(labels: Flags, said: NDArray[np.bool_], resamples: int, seed: int) -> tuple[Floats, Floats]:
+def resampled_rates(
+    labels: Flags, said: NDArray[np.bool_], resamples: int, seed: int, groups: Groups | None = None
+) -> tuple[Floats, Floats]:
     """Return both rates for other photos as likely as these, drawn in each class.
 
     Args:
@@ -94,13 +107,14 @@ def resampled_rates(labels: Flags, said: NDArray[np.bool_], resamples: int, seed
         said: answers of several detectors, shape (detectors, photos).
         resamples: how many times photos are drawn; every detector sees the same draw.
         seed: of the draws.
+        groups: of near-identical photos, which are drawn together: one by one they would look like more than they are.
 
     Returns:
         Works found and clear roads spared, each of shape (detectors, resamples).
     """
-    random = np.random.default_rng(seed)
-    found = _resampled_means(said[:, labels], resamples, random)
-    return found, _resampled_means(~said[:, ~labels], resamples, random)
+    random, own = np.random.default_rng(seed), _groups(labels, groups)
+    found = _resampled_means(said[:, labels], own[labels], resamples, random)
+    return found, _resampled_means(~said[:, ~labels], own[~labels], resamples, random)
 
 
 def play(sensitivity: float, specificity: float, rounds: int, random: np.random.Generator) -> Floats:
@@ -120,17 +134,23 @@ def play(sensitivity: float, specificity: float, rounds: int, random: np.random.
     return np.asarray((0.5 * np.maximum(mcc, 0) + 0.5 * window(right, SHORT) / SHORT) ** 3)
 
 
-def _resampled_means(flags: NDArray[np.bool_], resamples: int, random: np.random.Generator) -> Floats:
-    detectors, photos = flags.shape
-    if not photos:
-        return np.full((detectors, resamples), 0.5)
-    draws = (flags[:, random.integers(photos, size=photos)].mean(axis=1) for _ in range(resamples))
-    return np.stack(list(draws), axis=1)
+def _groups(labels: Flags, groups: Groups | None) -> Groups:
+    return np.arange(len(labels)) if groups is None else groups
 
 
-def _likely(right: Flags, draws: int, random: np.random.Generator) -> Floats:
-    hits = float(right.sum())
-    return np.asarray(random.beta(hits + 0.5, len(right) - hits + 0.5, draws))
+def _resampled_means(flags: NDArray[np.bool_], groups: Groups, resamples: int, random: np.random.Generator) -> Floats:
+    if not len(groups):
+        return np.full((len(flags), resamples), 0.5)
+    _, own, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    right = np.stack([np.bincount(own, row, len(sizes)) for row in flags])
+    times = [np.bincount(random.integers(len(sizes), size=len(sizes)), minlength=len(sizes)) for _ in range(resamples)]
+    drawn = np.stack(times, axis=1)
+    return np.asarray((right @ drawn) / (sizes @ drawn))
+
+
+def _likely(right: Flags, independent: int, draws: int, random: np.random.Generator) -> Floats:
+    hits = independent * float(right.mean()) if independent else 0.0
+    return np.asarray(random.beta(hits + 0.5, independent - hits + 0.5, draws))
 
 
 def estimate_of(value: float, draws: Floats) -> Estimate:

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from detectors.base import Detector
 from detectors.errors import DetectorError, ModelError
-from detectors.evaluation.estimates import Estimate, rates, reward_estimate, reward_gain, reward_of, share_estimate
+from detectors.evaluation.estimates import (
+    Estimate,
+    Groups,
+    rates,
+    reward_estimate,
+    reward_gain,
+    reward_of,
+    share_estimate,
+)
 from detectors.models.labels import sorting_of
 from detectors.photos.image import decode
 from detectors.photos.labelled import Photo
@@ -64,15 +72,17 @@ class Figures:
         return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in values.items()}
 
 
-def judge(labels: Flags, probabilities: Floats, seconds: Floats, seed: int = 0) -> Figures:
-    """Measure a detector; both classes have to occur."""
+def judge(
+    labels: Flags, probabilities: Floats, seconds: Floats, seed: int = 0, groups: Groups | None = None
+) -> Figures:
+    """Measure a detector; both classes have to occur, and of a group of near-identical photos intervals count one."""
     from sklearn.metrics import matthews_corrcoef, precision_score, recall_score
 
     said = probabilities > 0.5
     sorting = sorting_of(labels, probabilities)
     return Figures(
         photos=len(labels),
-        accuracy=share_estimate(said == labels),
+        accuracy=share_estimate(said == labels, None if groups is None else len(np.unique(groups))),
         balanced_accuracy=sum(rates(labels, said)) / 2,
         mcc=float(matthews_corrcoef(labels, said)),
         precision=float(precision_score(labels, said, zero_division=np.nan)),
@@ -81,17 +91,23 @@ def judge(labels: Flags, probabilities: Floats, seconds: Floats, seed: int = 0) 
         auc_low=max(0.0, 0.5 - sorting.chance),
         reversed=sorting.is_reversed,
         brier=float(np.mean((probabilities - labels) ** 2)),
-        reward=reward_estimate(labels, said, seed=seed),
+        reward=reward_estimate(labels, said, seed=seed, groups=groups),
         seconds=float(np.median(seconds)),
     )
 
 
-def leads(labels: Flags, answers: Mapping[str, Floats], seed: int = 0) -> tuple[str, dict[str, Estimate]]:
+def leads(
+    labels: Flags, answers: Mapping[str, Floats], seed: int = 0, groups: Groups | None = None
+) -> tuple[str, dict[str, Estimate]]:
     """Return the detector with the most reward, and how much more it earns than each of the others, in pairs."""
     said = {name: values > 0.5 for name, values in answers.items()}
     earned = {name: reward_of(labels, flags) for name, flags in said.items()}
     best = max(earned, key=lambda name: earned[name])
-    gains = {name: reward_gain(labels, flags, said[best], seed=seed) for name, flags in said.items() if name != best}
+    gains = {
+        name: reward_gain(labels, flags, said[best], seed=seed, groups=groups)
+        for name, flags in said.items()
+        if name != best
+    }
     return best, gains
 
 

@@ -6,13 +6,14 @@ The model runs once for each view, however many sets it is in; a set's answers a
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.evaluation.combine import FOLDS, Groups, Numbers, judged
-from detectors.evaluation.estimates import Estimate, rates, reward_estimate, reward_gain, reward_of
+from detectors.evaluation.combine import FOLDS, Numbers, judged
+from detectors.evaluation.estimates import Estimate, Groups, rates, reward_estimate, reward_gain, reward_of
 from detectors.evaluation.evaluate import UNTRANSFORMED, Sending, Tell, bytes_sent
 from detectors.evaluation.fitters import best_threshold
 from detectors.network import Network
@@ -22,6 +23,7 @@ from detectors.photos.views import WHOLE, PooledViews
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+CHANCE = 0.05  # that one of all sets seems to gain where none does, or to lose
 ALONE = PooledViews((WHOLE,), "mean")  # what every set is compared with
 
 
@@ -150,7 +152,8 @@ def measure_sets(
         rows.append(
             MeasuredSet(
                 views, best_threshold(labels, answers), _figures(labels, said), _figures(labels, answers > 0.5),
-                reward_estimate(labels, said, seed=seed), reward_gain(labels, base, said, seed=seed),
+                reward_estimate(labels, said, seed=seed, groups=groups),
+                reward_gain(labels, base, said, seed=seed, groups=groups),
                 asked.cost(views), asked.cost(views) / asked.cost(ALONE),
             )
         )  # fmt: skip
@@ -160,14 +163,22 @@ def measure_sets(
 def advised(rows: Sequence[MeasuredSet]) -> MeasuredSet | None:
     """Return the cheapest of those that gain on the whole beyond chance, within one standard error of the best.
 
-    None: no set gains beyond chance.
+    Of many sets one gains by chance: the more are compared, the surer has each to be (Bonferroni).
+
+    Args:
+        rows: the whole alone, and each set beside it.
+
+    Returns:
+        A set; None: none gains beyond chance.
     """
-    gaining = [row for row in rows if row.gain.low > 0]
+    sets = rows[1:]
+    sure = NormalDist().inv_cdf(1 - CHANCE / 2 / max(1, len(sets)))
+    gaining = [row for row in sets if row.gain.value > sure * row.gain.error]
     if not gaining:
         return None
     best = max(gaining, key=lambda row: row.own.reward)
-    error = (best.gain.high - best.gain.low) / (2 * 1.96)
-    return min((row for row in gaining if row.own.reward >= best.own.reward - error), key=lambda row: row.seconds)
+    least = best.own.reward - best.gain.error
+    return min((row for row in gaining if row.own.reward >= least), key=lambda row: row.seconds)
 
 
 def _figures(labels: Flags, said: Flags) -> SideFigures:

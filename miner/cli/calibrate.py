@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detectors.evaluation.branch_file import BranchFile
-from detectors.evaluation.combine import Groups
 from detectors.evaluation.combine import calibrate as find
+from detectors.evaluation.estimates import Groups
 from detectors.evaluation.evaluate import ask_raw
 from detectors.evaluation.fitters import Flags, Floats
 from detectors.models.calibration import Calibration, spread

@@ -83,10 +83,13 @@ def evaluate(
                 for name, detector in detectors.items():
                     said[view][name], seconds[view][name] = ask(detector, photos.photos, view, seed, tell)
         figures = {
-            view: {name: evaluating.judge(labels, answers[name], seconds[view][name], seed) for name in found}
+            view: {
+                name: evaluating.judge(labels, answers[name], seconds[view][name], seed, photos.groups)
+                for name in found
+            }
             for view, answers in said.items()
         }
-        best, gains = evaluating.leads(labels, said[first], seed)
+        best, gains = evaluating.leads(labels, said[first], seed, photos.groups)
         classes = {name: detector.roadwork for name, detector in detectors.items()}
         warned = evaluating.warnings(classes, figures[first])
         if plot is not None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from detectors.models.calibration import Fusion
 
 Row = tuple[JudgedCombination, Figured]
+LEAST_FOLDS = 3  # of a cascade: two of them are left to widen bands by, beside the one that is judged
 
 
 def fuse(
@@ -51,6 +52,8 @@ def fuse(
     """
     if order is not None and not stages:
         raise ConfigurationError(f"--order={order}: only --stages has an order")
+    if stages and folds < LEAST_FOLDS:
+        raise ConfigurationError(f"--folds={folds}: --stages needs {LEAST_FOLDS} or more: its bands have folds within")
     need_scikit_learn("fuse")
     settings = load_settings(env_file, set_)
     with training_errors():
@@ -60,9 +63,9 @@ def fuse(
         trial = judge_ways(
             found.labels, found.branches, folds, seed, lambda words: print(f"· {words}", file=sys.stderr), found.groups
         )
-        rows = [(row, Figured.of(found.labels, row.said, trial.plain, seed)) for row in trial.rows]
+        rows = [(row, trial.figures(row.said, seed)) for row in trial.rows]
         choice = trial.choose()
-        figures = Figured.of(found.labels, choice.said, trial.plain, seed)
+        figures = trial.figures(choice.said, seed)
         fusion = _fitted(found, choice, figures, seed)
         fallbacks = _fallbacks(found, trial, choice, seed)
         cascade = fit_cascade(trial, choice, sequence, found.seconds, seed) if stages else None
@@ -95,9 +98,7 @@ def _fitted(found: BranchFile, row: JudgedCombination, figures: Figured, seed: i
 def _fallbacks(found: BranchFile, trial: Trial, choice: JudgedCombination, seed: int) -> "list[Fusion]":
     """Return the best of each proper part of the chosen branches that beats no answer, the larger parts first."""
     parts = dict.fromkeys(row.way.branches for row in trial.rows if set(row.way.branches) < set(choice.way.branches))
-    each = [
-        (best := trial.part(part).choose(), Figured.of(found.labels, best.said, trial.plain, seed)) for part in parts
-    ]
+    each = [(best := trial.part(part).choose(), trial.figures(best.said, seed)) for part in parts]
     each.sort(key=lambda pair: (-len(pair[0].way.branches), -pair[1].reward.value))
     fitted = [_fitted(found, row, figures, seed) for row, figures in each]
     return [fusion for fusion in fitted if fusion.is_worth_answering]

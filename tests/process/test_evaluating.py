@@ -91,7 +91,7 @@ def test_a_file_that_names_no_models_gives_the_table_and_then_says_that_no_yaml_
 
 def test_a_cascade_is_written_that_an_ensemble_reads(folder: Path) -> None:
     pytest.importorskip("sklearn")
-    arguments = ("--folds", "2", "--out", "both.yaml", "--stages", "--order", "two,one", "--json")
+    arguments = ("--folds", "3", "--out", "both.yaml", "--stages", "--order", "two,one", "--json")
     done = miner(folder, "fuse", "said.npz", *arguments, without=TORCH)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

@@ -135,6 +135,9 @@ def command(*arguments: str) -> Deed:
 COMMANDS: Table = {
     "--layout=ovms: needs --out, the folder of the repository": command("export", "--layout", "ovms"),
     "calibrate: a folder or .npz file, or --undo, is needed, and not both": command("calibrate"),
+    "--folds=2: --stages needs 3 or more: its bands have folds within": command(
+        "fuse", "said.npz", "--stages", "--folds", "2"
+    ),
     "--hotkey=5F: goes with --address only": command("simulate", "--hotkey", "5F"),
     "--address=host:port: HOST or HOST:PORT is allowed": command("simulate", "--address", "host:port", "--no-env-file"),
     "--compare: IMAGE_DETECTOR_CONFIG=starter.yaml: an ensemble with stages is needed; `roadwork-miner fuse --stages` "

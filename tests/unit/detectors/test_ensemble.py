@@ -224,6 +224,17 @@ def test_a_cascade_proves_all_its_branches_and_knows_the_pace_of_each_stage() ->
     assert plain.verify() == plain.paces[0]
 
 
+def test_a_cascade_whose_stage_fails_while_it_is_timed_does_not_start() -> None:
+    class Leaving(Branch):
+        def judge(self, picture: Image.Image, deadline: float | None = None, budget: Budget | None = None) -> Judgement:
+            if self.asked == 2:  # once alone, once with all
+                self.said = EngineError("away")
+            return super().judge(picture, deadline, budget)
+
+    with pytest.raises(ModelError, match="stage"):
+        cascade(a=Branch(0.5), b=Leaving(0.5)).verify()
+
+
 def test_a_stage_is_named_by_its_branches_and_their_views() -> None:
     class Viewed(Branch):
         @property

@@ -6,10 +6,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.errors import DetectorConfigError
-from detectors.evaluation.cascade import Cascade, fit_bands, fit_cascade, is_unsure, order_of, play
-from detectors.evaluation.combine import judge_ways
+from detectors.evaluation.cascade import (
+    WIDENINGS,
+    Cascade,
+    cross_validated,
+    fit_bands,
+    fit_cascade,
+    fit_widening,
+    is_unsure,
+    order_of,
+    play,
+)
+from detectors.evaluation.combine import Choice, Trial, judge_ways
 from detectors.evaluation.estimates import reward_of
-from detectors.evaluation.fitters import EQUAL_REWARD
+from detectors.evaluation.fitters import EQUAL_REWARD, Combination
 from detectors.models.calibration import Stage, logistic
 
 RANDOM = np.random.default_rng(0)
@@ -17,8 +27,8 @@ LABELS = np.arange(600) % 2 > 0
 SECONDS = {"cheap": 0.02, "dear": 0.2, "dearer": 0.4}
 
 
-def said(sure: float, noise: float = 1.0) -> np.ndarray:
-    return logistic(np.where(LABELS, sure, -sure) + RANDOM.normal(0, noise, len(LABELS)))
+def said(sure: float, noise: float = 1.0, random: np.random.Generator = RANDOM) -> np.ndarray:
+    return logistic(np.where(LABELS, sure, -sure) + random.normal(0, noise, len(LABELS)))
 
 
 def fitted(branches: dict[str, np.ndarray], order: list[str]) -> Cascade:
@@ -74,6 +84,36 @@ def test_bands_earn_what_the_best_do_and_hold_the_middle(seed: int, count: int, 
     assert fit_bands(labels, values, [1.0] * count, np.inf) == [(0.0, 1.0)] * (count - 1)
 
 
+FOLD = np.arange(600) // 2 % 3
+
+
+@pytest.mark.parametrize("fold", range(3))
+def test_what_is_said_of_a_fold_depends_on_none_of_its_labels(fold: int) -> None:
+    random = np.random.default_rng(1)
+    values = [said(0.6, 1.0, random), said(2.0, 1.0, random)]
+    choices = [Choice(Combination("mean", ("a",), moved=False), one, np.stack([one] * 3)) for one in values]
+    held = fold == FOLD
+    answers = [
+        cross_validated(Trial(labels, FOLD, []), choices, [1.0, 10.0])
+        for labels in (LABELS, np.where(held, values[0] > 0.5, LABELS))
+    ]
+    for one, other in zip(*answers, strict=True):
+        assert (one[held] == other[held]).all()
+    assert (answers[0][1] != answers[1][1]).any()  # the other folds' bands have seen them
+
+
+def test_bands_are_widened_by_no_more_than_saves_the_reward_on_other_photos() -> None:
+    random = np.random.default_rng(1)
+    dear = said(2.0, 1.0, random)
+    agreeing = logistic(np.where(dear > 0.5, 1.0, -1.0) * random.uniform(0.1, 3, 600))
+    assert fit_widening(LABELS, [agreeing, dear], [1.0, 10.0], FOLD) == WIDENINGS[0]
+    # Each fold has mistakes of its own beyond those of the others: no band that they fit holds them.
+    wrong = np.arange(600) // 6 % 4 == 0
+    depth = np.where(wrong, 1.0 + FOLD, random.uniform(0.1, 9, 600))
+    erring = logistic(np.where(LABELS ^ wrong, depth, -depth))
+    assert fit_widening(LABELS, [erring, np.where(LABELS, 0.9, 0.1)], [1.0, 10.0], FOLD) > WIDENINGS[0]
+
+
 @pytest.mark.slow
 def test_a_cascade_takes_less_time_and_earns_as_much() -> None:
     cascade = fitted({"dear": said(2.0), "cheap": said(1.2)}, ["cheap", "dear"])
@@ -85,7 +125,7 @@ def test_a_cascade_takes_less_time_and_earns_as_much() -> None:
     assert first.seconds < cascade.seconds < 0.95 * last.seconds
     assert 0 < first.goes_on < 1
     assert cascade.figures.reward.value > first.figures.reward.value + 0.05
-    assert cascade.over_last.value >= -EQUAL_REWARD
+    assert cascade.over_last.value > -0.01  # a mistake more among 600
 
 
 @pytest.mark.slow
@@ -94,7 +134,7 @@ def test_three_stages_grow() -> None:
     each = [set(stage.choice.way.branches) for stage in cascade.stages]
     assert each == [{"cheap"}, {"cheap", "dear"}, {"cheap", "dear", "dearer"}]
     assert [stage.seconds for stage in cascade.stages] == pytest.approx([0.02, 0.22, 0.62])
-    assert cascade.over_last.value >= -EQUAL_REWARD
+    assert cascade.over_last.value > -0.01  # a mistake more among 600
 
 
 @pytest.mark.slow

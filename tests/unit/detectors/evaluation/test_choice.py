@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors.evaluation.combine import Figured, Trial, judge_ways
+from detectors.evaluation.combine import Trial, judge_ways
 from detectors.evaluation.estimates import reward_of
 from detectors.evaluation.fitters import Combination, fit, shrunk_line, shrunk_threshold, ways
 from detectors.models.calibration import log_odds, logistic
@@ -93,7 +93,7 @@ def test_the_choice_is_shrunk_and_of_all_branches_and_judged_as_it_was_made(tria
     choice = trial.choose()
     assert choice.way.branches == ("a", "b")
     assert choice.way.is_shrunk
-    figures = Figured.of(trial.labels, choice.said, trial.plain)
+    figures = trial.figures(choice.said)
     assert figures.accuracy > 0.85
     assert figures.gain.low <= figures.gain.value <= figures.gain.high
     measured = figures.measured(300)
@@ -115,7 +115,7 @@ def test_another_way_takes_the_place_of_the_shrunk_ones_where_it_is_surely_bette
     good = logistic(odds_of(labels, 2.0, 1.2))
     wild = np.where(RANDOM.random(400) < 0.5, 1e-9, 1 - 1e-9)  # so sure that no mean and no line bears it
     branches = {"good": good, "wild": wild, "wilder": wild[::-1].copy()}
-    trial = judge_ways(labels, branches, 3)
+    trial = judge_ways(labels, branches, 2)
     choice = trial.choose()
     assert "good" in choice.way.branches
     assert reward_of(labels, choice.said) > reward_of(labels, trial.plain) + 0.3
@@ -134,7 +134,7 @@ def test_small_samples_of_three_earn_no_less_than_the_plain_mean_on_other_photos
     for seed in range(4):
         drawn = np.random.default_rng(seed).integers(4000, size=300)
         others = np.setdiff1d(np.arange(4000), drawn)
-        way = judge_ways(many[drawn], {name: values[drawn] for name, values in models.items()}, 3).choose().way
+        way = judge_ways(many[drawn], {name: values[drawn] for name, values in models.items()}, 2).choose().way
         fusion = fit(way, many[drawn], {name: values[drawn] for name, values in models.items()})
         said = fusion({name: values[others] for name, values in models.items()}) > 0.5
         plain = np.mean([values[others] for values in models.values()], axis=0) > 0.5

@@ -86,6 +86,9 @@ def test_a_file_of_an_older_version_knows_neither_seconds_nor_eras(tmp_path: Pat
         ({"labels": LABELS, "a": GOOD * np.nan}, "not a probability"),
         ({"labels": LABELS, "a": np.array([{}] * 1200)}, "can't be read"),
         ({"labels": LABELS, "a": GOOD, "eras": np.array(["native"])}, "eras has shape"),
+        ({"labels": LABELS, "a": GOOD, "seconds": np.array(["0.1", "0.2"])}, "seconds is no JSON"),
+        ({"labels": LABELS, "a": GOOD, "seconds": np.array('{"a": 0}')}, "seconds is no JSON .*greater than 0"),
+        ({"labels": LABELS, "a": GOOD, "sources": np.array("[]")}, "sources is no JSON"),
     ],
 )
 def test_a_file_that_is_not_of_its_kind_is_refused(tmp_path: Path, arrays: dict[str, np.ndarray], fault: str) -> None:

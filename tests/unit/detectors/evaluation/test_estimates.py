@@ -76,6 +76,19 @@ def test_a_difference_by_chance_is_noise() -> None:
     assert reward_gain(LABELS, LABELS, LABELS) == Estimate(0.0, 0.0, 0.0)
 
 
+def test_copies_of_photos_say_no_more_than_the_photos() -> None:
+    before, after = answers(0.85, 3), answers(0.9, 4)
+    groups = np.tile(np.arange(len(LABELS)), 4)
+    labels, old, new = (np.tile(flags, 4) for flags in (LABELS, before, after))
+    once, copied = reward_gain(LABELS, before, after), reward_gain(labels, old, new, groups=groups)
+    assert copied.value == pytest.approx(once.value)
+    assert copied.error == pytest.approx(once.error, rel=0.1)
+    assert reward_gain(labels, old, new).error < 0.6 * once.error  # each for itself, they would
+    for estimate in (reward_estimate(labels, new, 200, 300), reward_estimate(labels, new, 200, 300, groups=groups)):
+        assert estimate.value == pytest.approx(reward_of(LABELS, after))
+    assert reward_estimate(labels, new, groups=groups).error > 1.5 * reward_estimate(labels, new).error
+
+
 def test_every_detector_sees_the_same_draws() -> None:
     said = answers(0.8, 5)
     found, spared = resampled_rates(LABELS, np.stack([said, said]), 20, seed=1)
