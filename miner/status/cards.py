@@ -198,10 +198,10 @@ def headline(overview: Overview) -> Headline:
     model, cascade = overview.model, overview.cascade
     if model is None or model.reward is None:
         return Headline([*parts, "reward not measured"], note=NOT_MEASURED)
-    adaptive = cascade.reward if cascade is not None else None
-    reward = model.reward if adaptive is None else adaptive
+    served = cascade.reward if cascade is not None else None
+    reward = model.reward if served is None else served
     expected = reward * (1.0 if share_in_time is None else share_in_time)
-    stages = "" if adaptive is None else f", and {fraction(reward)} with the stages that the last day had time for"
+    stages = "" if served is None else f", and {fraction(reward)} with the stages that the last day's pictures got"
     note = (
         f"A round answered in time earned {fraction(model.reward)} on {number(model.reward_photos)} labelled photos"
         f"{stages}; expected is that, times the share in time."

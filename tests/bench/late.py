@@ -36,6 +36,7 @@ VALIDATORS = 16
 TOGETHER = 60  # requests of a burst
 BURST_SHARE = 0.005  # of the moments when somebody asks
 READY_SECONDS = 240.0  # a cascade is exported first
+CONNECTIONS = 4096  # here all validators have one address, which is no sign of a flood
 PATIENCE = (9.0, 9.0, 9.0, 4.0, 1.5)  # seconds; real validators wait nine
 SECONDS = {"small": 0.01, "large": 0.1}  # that the graphs take, about
 MEASURED = {"photos": 100, "accuracy": 0.9, "mcc": 0.8, "reward": 0.7, "reward_low": 0.6, "reward_high": 0.8}
@@ -91,7 +92,7 @@ async def play(daemon: Daemon, count: int, load: float, seed: int) -> tuple[Coun
             nonlocal late, slowest
             client = luck.choice(clients)
             reply = await client.ask(another(picture, number + 1))
-            statuses["late" if reply.timed_out else str(reply.status)] += 1
+            statuses["late" if reply.timed_out else str(reply.status or "no connection")] += 1
             late += reply.timed_out
             if reply.status == 200:
                 slowest = max(slowest, reply.seconds / client.timeout)
@@ -112,7 +113,8 @@ def measure(env_file: Path | None, count: int, load: float, seed: int = 1) -> La
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         settings = cascade(folder) if env_file is None else {"env_file": env_file.absolute()}
-        daemon = Daemon(folder, settings | {"RECORDER": "meta"})
+        connections = dict.fromkeys(("MAX_CONNECTIONS", "MAX_CONNECTIONS_PER_ADDRESS"), CONNECTIONS)
+        daemon = Daemon(folder, settings | connections | {"RECORDER": "meta"})
         _ = daemon.keys
         entries = [
             {"hotkey": standalone.own_wallet(daemon.state, f"validator-{number}").hotkey.ss58_address, "stake": number}
