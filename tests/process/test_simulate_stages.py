@@ -46,7 +46,7 @@ def test_the_adaptive_miner_is_as_right_as_the_dear_one_and_the_same_is_asked_of
 ) -> None:
     plot = tmp_path / "figures.png"
     done = simulate(
-        "--compare", "--data", data, "--validators", 3, "--rounds", 12, "--interval", 20, "--speed", 100, "--seed", 3,
+        "--compare", "--data", data, "--validators", 3, "--rounds", 12, "--interval", 20, "--speed", 40, "--seed", 3,
         "--burst", BURST, "--every", 1, "--json", "--plot", plot, "--detector", "Ensemble", "--config", cascade,
     )  # fmt: skip
     found = json.loads(done.stdout)
@@ -66,15 +66,20 @@ def test_the_adaptive_miner_is_as_right_as_the_dear_one_and_the_same_is_asked_of
         assert [sum(one) for one in stages] == [one["answered"] for one in outcomes]
         assert stages[0][1] == stages[1][0] == 0
     accuracy = {mode: quiet["modes"][mode]["report"]["quality"]["accuracy"] for mode in MODES}
-    assert accuracy["cheapest"] < accuracy["all"] == accuracy["adaptive"] == 1
-    assert quiet["best"] == "adaptive"
+    assert accuracy["cheapest"] < accuracy["adaptive"] <= accuracy["all"] == 1
     unsure = {f"no_roadwork/{level:03}.png" for level in UNSURE_CLEAR}
-    expected = sum(one["picture"] in unsure for one in quiet["requests"])
-    assert quiet["modes"]["adaptive"]["stages"] == [len(quiet["requests"]) - expected, expected]
     first, last, both = (quiet["modes"][mode]["answers"] for mode in MODES)
+    cut = 0  # where a busy machine has no time left for the second stage
     for row, request in enumerate(quiet["requests"]):
         wanted = last if request["picture"] in unsure else first
-        assert both[row]["prediction"] == pytest.approx(wanted[row]["prediction"], abs=1e-6)
+        if both[row]["prediction"] != pytest.approx(wanted[row]["prediction"], abs=1e-6):
+            assert request["picture"] in unsure
+            assert both[row]["prediction"] == pytest.approx(first[row]["prediction"], abs=1e-6)
+            cut += 1
+    expected = sum(one["picture"] in unsure for one in quiet["requests"]) - cut
+    assert quiet["modes"]["adaptive"]["stages"] == [len(quiet["requests"]) - expected, expected]
+    assert expected >= 2 * cut
+    assert cut or quiet["best"] == "adaptive"
     assert plot.stat().st_size > 10_000
 
 
