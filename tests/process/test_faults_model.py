@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from miner.errors import MESSAGES
-from miner.inference.queue import SLOW_PICTURES
+from miner.inference.pace import SLOW_PICTURES
 from miner.inference.service import FAILURES
 from tests.process.conftest import Settings, StartDaemon
 from tests.process.daemon import Daemon, eventually
