@@ -60,6 +60,7 @@ class Ensemble(Detector):
         self.ways = ways or {}
         beside = options.slots * (len(branches) - 1)  # the thread that asks takes a branch itself
         self._pool = ThreadPoolExecutor(beside, "branch") if side_by_side(self.ways) else None
+        self._stages = tuple(" + ".join(map(self._in_words, one.branches)) for one in (*cheaper, fusion))
         self._failing: set[str] = set()
         self._lock = threading.Lock()
 
@@ -81,9 +82,7 @@ class Ensemble(Detector):
     @property
     def stages(self) -> tuple[str, ...]:
         """The branches of each stage, from cheap to dear, and the views in which they judge a picture."""
-        if not self.cheaper:
-            return super().stages
-        return tuple(" + ".join(map(self._in_words, stage.branches)) for stage in (*self.cheaper, self.fusion))
+        return self._stages if self.cheaper else super().stages
 
     def _in_words(self, name: str) -> str:
         views = self.branches[name].view_words
@@ -145,7 +144,7 @@ class Ensemble(Detector):
         if not self.cheaper:
             return None
         number = next((at for at, stage in enumerate((*self.cheaper, self.fusion), 1) if stage is fusion), None)
-        return StageEnd(number, self.stages, reason) if number is not None else None
+        return StageEnd(number, self._stages, reason) if number is not None else None
 
     def _asked(self, stage: Fusion, said: dict[str, Judgement], picture: Image.Image, deadline: float | None) -> Fusion:
         """Ask a stage's branches that have not said anything yet; return what combines them: it, or a fallback."""

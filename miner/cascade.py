@@ -123,19 +123,15 @@ class CascadeMetrics(Collector):
             return
         for metric in (self._answers, self._spent, self._left):
             yield from metric.collect()
-        reward = GaugeMetricFamily(
-            PREFIX + "cascade_reward",
-            "Reward of a round that a stage answers in time, as it was measured.",
-            labels=LABELS,
-        )
-        for labels, value in self._rewards.items():
-            reward.add_metric(labels, value)
-        yield reward
-        day = GaugeMetricFamily(
-            PREFIX + "cascade_day_reward",
-            "Reward expected of the last day's rounds, had a stage alone answered those in time; served: as it was.",
-            labels=LABELS,
-        )
-        for labels, value in self._day.items():
-            day.add_metric(labels, value)
-        yield day
+        for name, told, values in (
+            ("reward", "Reward of a round that a stage answers in time, as it was measured.", self._rewards),
+            (
+                "day_reward",
+                "Reward expected of the last day's rounds, had a stage alone answered those; served: as it was.",
+                self._day,
+            ),
+        ):
+            gauge = GaugeMetricFamily(f"{PREFIX}cascade_{name}", told, labels=LABELS)
+            for labels, value in values.items():
+                gauge.add_metric(labels, value)
+            yield gauge

@@ -17,7 +17,7 @@ from detectors.base import Ways, ways_in_words
 from detectors.errors import ModelError, NotPrepared
 from detectors.evaluation.estimates import reward_of
 from detectors.files import write_safely
-from detectors.models.calibration import Fusion, Share, Stage
+from detectors.models.calibration import Fusion, Share, Stage, are_unsure
 from detectors.models.documents import faults
 from detectors.models.manifest import BranchModel, Gate, LabelledFigures, Manifest, branch_model
 
@@ -207,8 +207,7 @@ class EnsembleAnswers(_Part):
         sent = said[-1] if fp32.calibration is None else fp32.calibration(said[-1])
         for stage, answer in reversed(list(zip(stages, said, strict=True))):
             if isinstance(stage, Stage):
-                low, high = stage.band
-                sent = np.where((low < answer) & (answer < high), sent, answer)
+                sent = np.where(are_unsure(answer, stage.band), sent, answer)
         return [sent, *(said if len(said) > 1 else ())]
 
 

@@ -14,7 +14,7 @@ from detectors.evaluation.combine import Choice, Figured, Numbers, Trial
 from detectors.evaluation.estimates import Estimate, reward_gain, reward_of
 from detectors.evaluation.fitters import EQUAL_REWARD, Flags, Floats
 from detectors.evaluation.reward import expected_rewards
-from detectors.models.calibration import WORTH_ANSWERING, log_odds, logistic
+from detectors.models.calibration import WORTH_ANSWERING, are_unsure, log_odds, logistic
 
 STEPS = 20  # of either end of a band, as shares of the answers on that side
 WHOLE = (0.0, 1.0)  # the band of a stage that is never sure
@@ -81,11 +81,6 @@ def order_of(branches: Sequence[str], seconds: Mapping[str, float], named: Seque
     return sorted(branches, key=lambda name: seconds[name])
 
 
-def is_unsure(values: Floats, band: Band) -> Flags:
-    """Return which answers go on, as `Stage.is_unsure` says."""
-    return np.asarray((band[0] < values) & (values < band[1]))
-
-
 def play(values: Sequence[Floats], bands: Sequence[Band], seconds: Sequence[float]) -> tuple[Flags, Floats]:
     """Return the answers of a cascade with time enough, and the seconds of each photo.
 
@@ -96,7 +91,7 @@ def play(values: Sequence[Floats], bands: Sequence[Band], seconds: Sequence[floa
     """
     said, spent = values[-1] > 0.5, np.full(len(values[-1]), float(seconds[-1]))
     for value, band, own in zip(values[-2::-1], bands[::-1], seconds[-2::-1], strict=True):
-        on = is_unsure(value, band)
+        on = are_unsure(value, band)
         said, spent = np.where(on, said, value > 0.5), own + on * spent
     return said, spent
 
@@ -128,7 +123,7 @@ def _band(labels: Flags, values: Floats, said: Flags, spent: Floats) -> Band:
         for side, end in ((values[values <= 0.5], (0.0, 0.5)), (values[values > 0.5], (0.5, 1.0)))
     ]
     pairs = [(float(low), float(high)) for low in ends[0] for high in ends[1]]
-    on = np.stack([is_unsure(values, pair) for pair in pairs])
+    on = np.stack([are_unsure(values, pair) for pair in pairs])
     right = (said == labels) & (on | ((values > 0.5) == labels))
     earned = expected_rewards(right[:, labels].mean(axis=1), right[:, ~labels].mean(axis=1))
     taken = on @ (_weights(labels) * spent)
@@ -196,7 +191,7 @@ def fit_cascade(
     stages, here = list[CascadeStage](), _weights(labels)
     for number, (choice, figures) in enumerate(kept):
         band = bands[number] if number < len(bands) else None
-        on = here * is_unsure(choice.values, band) if band is not None else 0 * here
+        on = here * are_unsure(choice.values, band) if band is not None else 0 * here
         goes_on = float(on.sum() / max(here.sum(), 1e-9))
         stages.append(CascadeStage(choice, figures, sum(own[: number + 1]), band, goes_on))
         here = on

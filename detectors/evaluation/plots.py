@@ -195,6 +195,14 @@ def legend_below(axes: Axes, columns: int = 2) -> None:
         )  # fmt: skip
 
 
+def framed(*every: Axes) -> None:
+    """Put a grid behind what is drawn, and its names below."""
+    for axes in every:
+        axes.grid(alpha=0.3)
+        axes.set_axisbelow(True)
+        legend_below(axes)
+
+
 def whole_numbers(axes: Axes) -> None:
     """Put ticks of x on whole numbers alone."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

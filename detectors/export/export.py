@@ -260,5 +260,5 @@ def _with_head(folder: Path, draft: Manifest, whole: Network, head: ViewHead) ->
     cut(folder, head.width, [whole.preprocessing(decode(data)) for data in many_pictures(CUT_PICTURES)])
     head.write(folder)
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
-    made = draft.model_copy(update={"files": files, "head": head.views.words})
+    made = draft.model_copy(update={"files": files, "head": str(head.views)})
     return made, type(whole)(ModelFiles(folder, made, None), backend_class(DEFAULT), RunOptions())

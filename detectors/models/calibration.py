@@ -206,5 +206,10 @@ class Stage(Fusion):
 
     def is_unsure(self, probability: float) -> bool:
         """Return whether an answer is worth another look."""
-        low, high = self.band
-        return low < probability < high
+        return bool(are_unsure(probability, self.band))
+
+
+def are_unsure(probabilities: float | Floats, band: tuple[float, float]) -> NDArray[np.bool_]:
+    """Return which answers lie within a band, and are worth another look."""
+    low, high = band
+    return np.logical_and(np.less(low, probabilities), np.less(probabilities, high))

@@ -312,10 +312,10 @@ def as_served(manifest: Manifest, threshold: float | None, views: PooledViews | 
         views: None: the whole picture alone.
     """
     if views is not None:
-        own = manifest.views.get(views.words, ViewFigures())
+        own = manifest.views.get(str(views), ViewFigures())
         judged = own.judged or _without_sides(manifest.judged)
         update = {"calibration": own.calibration, "predictions": own.predictions, "judged": judged}
-        manifest = manifest.model_copy(update={**update, "seen": views.words})
+        manifest = manifest.model_copy(update={**update, "seen": str(views)})
     if threshold is None:
         return manifest
     gate = manifest.gate and manifest.gate.model_copy(update={"labelled": None})

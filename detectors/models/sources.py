@@ -182,7 +182,7 @@ def fused_revision(config: DetectorConfig, models_dir: Path) -> str:
     assert config.fusion is not None
     folders = {name: model_folder(branch, models_dir) for name, branch in config.branches.items()}
     facts = [[name, config.branches[name].detector, *folder.parts[-2:]] for name, folder in folders.items()]
-    facts += [[name, views.words] for name, one in config.branches.items() if (views := one.pooled_views) is not None]
+    facts += [[name, str(views)] for name, one in config.branches.items() if (views := one.pooled_views) is not None]
     fusions = [fusion.model_dump_json() for fusion in (config.fusion, *config.fallbacks)]
     return "fused-" + hashlib.sha256(repr([facts, fusions]).encode()).hexdigest()[:12]
 

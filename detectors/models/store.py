@@ -71,9 +71,9 @@ def _store(folder: Path, views: PooledViews | None, update: Mapping[str, Any]) -
     """Write what was measured into a folder's manifest, beside what was in other views."""
     manifest = Manifest.read(folder)
     if views is not None:
-        own = manifest.views.get(views.words, ViewFigures()).model_copy(update=update)
-        others = {words: figures for words, figures in manifest.views.items() if words != views.words}
-        update = {"views": others if own == ViewFigures() else {**others, views.words: own}}
+        own = manifest.views.get(str(views), ViewFigures()).model_copy(update=update)
+        others = {words: figures for words, figures in manifest.views.items() if words != str(views)}
+        update = {"views": others if own == ViewFigures() else {**others, str(views): own}}
     write_manifest(manifest.model_copy(update=update), folder)
 
 

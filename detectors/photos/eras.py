@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from detectors.errors import DetectorConfigError, ImageError
-from detectors.photos.image import decode
+from detectors.photos.image import decode, size_of
 from detectors.photos.labelled import SUFFIXES, Photo
 from detectors.photos.transforms import ERAS, SIDE, Era
 
@@ -23,11 +22,17 @@ BLACK = 12.0  # of 255, on average: a JPEG's black
 Mix = Mapping[Era, float]  # shares, which add up to 1
 
 
-def era_of(picture: Image.Image) -> Era:
-    """Return the era of a photo as it was received: letterboxed, cut to the same square, or of another size."""
-    if picture.size != (SIDE, SIDE):
+def era_of(data: bytes) -> Era:
+    """Return the era of a photo as it was received: letterboxed, cut to the same square, or of another size.
+
+    Only the square is decoded: a recorder keeps thousands.
+
+    Raises:
+        ImageError: it is no photo.
+    """
+    if size_of(data) != (SIDE, SIDE):
         return "native"
-    pixels = np.asarray(picture.convert("L"), dtype=np.float64)
+    pixels = np.asarray(decode(data).convert("L"), dtype=np.float64)
     has_bars = any(max(side[:EDGE].mean(), side[-EDGE:].mean()) < BLACK for side in (pixels, pixels.T))
     return "letterbox" if has_bars else "augmented"
 
@@ -44,7 +49,7 @@ def eras_in(folder: Path) -> list[Era]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         # One that can't be decoded was sent by who knows whom, or the recorder has removed it meanwhile.
         with suppress(ImageError, OSError):
-            eras += [era_of(decode(path.read_bytes()))] if path.suffix in SUFFIXES else []
+            eras += [era_of(path.read_bytes())] if path.suffix in SUFFIXES else []
     return eras
 
 

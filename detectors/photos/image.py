@@ -101,6 +101,18 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise ImageError("the image can't be decoded") from error
 
 
+def size_of(data: bytes) -> tuple[int, int]:
+    """Return width and height as the header says them; no pixel is decoded.
+
+    Raises:
+        ImageError: not a JPEG, PNG or WebP.
+    """
+    try:
+        return _opened(_Counted(data), data).size
+    except (Image.DecompressionBombError, MemoryError, OverflowError, *DECODER_ERRORS) as error:
+        raise ImageError("the image can't be opened") from error
+
+
 def memory_of(data: bytes, max_pixels: int = MAX_PIXELS) -> int:
     """Return the bytes that decoding a photo takes at most, judged by its header; 0: `decode` refuses it unread.
 

@@ -124,7 +124,7 @@ def check_views(learned: str, parts: Sequence[str], wanted: Pool | None, where: 
                 "mean and max pool what any model says"
             )
         return
-    if parts and PooledViews(tuple(parts), wanted or "mean").words != learned:
+    if parts and str(PooledViews(tuple(parts), wanted or "mean")) != learned:
         raise DetectorConfigError(
             f"{where}: views={list(parts)}, pool={wanted or 'mean'}: the model's head was learned on {learned}: "
             "remove both keys, or train another head"

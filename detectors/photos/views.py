@@ -53,11 +53,6 @@ class PooledViews:
 
     def __str__(self) -> str:
         """Return the views in words, by which measurements of them are kept."""
-        return self.words
-
-    @property
-    def words(self) -> str:
-        """The views in words, by which measurements of them are kept."""
         return f"{' + '.join(self.parts)}, {self.pool}"
 
     @property

@@ -125,7 +125,7 @@ def cache_for(
     served = config.head_views
     key = FeatureKey(
         _weights_sum(model), repr(preprocessing), VIEWS_VERSION, config.augment, config.seed,
-        "" if served is None else served.words,
+        "" if served is None else str(served),
     )  # fmt: skip
     name = Path(config.model).name or "model"
     return FeatureCache(key.folder(folder, name), screen.warn)

@@ -47,7 +47,7 @@ def model_card(
     """Return it as Markdown with the front matter of a Hugging Face card."""
     start = f"{config.model} ({config.detector}, {'full' if config.is_yolo else config.method})"
     seen = (
-        f"\n\nOf each photo its head judges several views together: {config.head_views.words}."
+        f"\n\nOf each photo its head judges several views together: {config.head_views}."
         if config.head_views is not None
         else ""
     )

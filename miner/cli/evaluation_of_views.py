@@ -82,7 +82,7 @@ def _show(name: str, rows: Sequence[MeasuredSet], photos: int) -> None:
         own, half, gain = row.own, row.half, row.gain
         interval = f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
         table.add_row(
-            WHOLE if row is rows[0] else row.views.words,
+            WHOLE if row is rows[0] else str(row.views),
             *(f"{one:.3f}" for one in (own.accuracy, own.recall, own.specificity)), str(row.reward),
             "" if row is rows[0] else interval,
             *(f"{one:.3f}" for one in (half.accuracy, half.recall, half.specificity)),

@@ -326,8 +326,7 @@ class Service:
             return
         stages, end = prediction.stages, prediction.end
         is_cut = end is not None and len(stages) > end.number
-        known = queue.paces[len(stages) - 1 : len(stages)]
-        queue.measured(*(stages[:-1] if is_cut and known >= [stages[-1]] else stages))
+        queue.measured(*(stages[:-1] if is_cut and stages[-1] <= queue.paces[len(stages) - 1] else stages))
 
     def _measure_at_least(self, seconds: float) -> None:
         """Have the queue know of a picture that time cut short, in the midst of its views: it takes no less than that.

@@ -143,7 +143,7 @@ def _hugging_face(folder: Path, figures: Mapping[str, Mapping[str, Any]], base: 
     head = ViewHead.read(folder)
     if head is not None:
         documents[HEAD_FILE] = (folder / HEAD_FILE).read_bytes()
-    words = "" if head is None else head.views.words
+    words = "" if head is None else str(head.views)
     return OwnModel(folder, False, {name: folder / name for name in names}, documents, figures, base, words)
 
 

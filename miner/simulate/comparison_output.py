@@ -138,10 +138,7 @@ def comparison_plot(found: ModeComparison, patience: float) -> "Figure":
     times.axvline(patience, color="black", linewidth=1, label=f"validators wait {patience:g} s")
     plots.titled(times, "Answered within so many seconds")
     times.set(xlabel="seconds", ylabel="share of the requests", ylim=(0, 1))
-    for axes in (rewards, stages, times):
-        axes.grid(alpha=0.3)
-        axes.set_axisbelow(True)
-        plots.legend_below(axes)
+    plots.framed(rewards, stages, times)
     return figure
 
 

@@ -161,10 +161,7 @@ def plot_of(report: Report, requests: Sequence[Request], answers: Sequence[SentA
         sides.axvline(best, color="black", linewidth=1, linestyle=":", label=f"best threshold, {best:.2f}")
     plots.titled(sides, "Predictions, by what the photo shows")
     sides.set(xlabel="prediction", ylabel="answers", xlim=(0, 1))
-    for axes in (times, scores, sides):
-        axes.grid(alpha=0.3)
-        axes.set_axisbelow(True)
-        plots.legend_below(axes)
+    plots.framed(times, scores, sides)
     return figure
 
 

@@ -8,6 +8,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
+from detectors.base import Detector
 from detectors.ensemble import Ensemble
 from detectors.evaluation.reward import measured_reward
 from detectors.machine import read_memory, read_throttling
@@ -251,12 +252,12 @@ def model_view(service: Service) -> Model:
     )
 
 
-def cascade_view(service: Service, history: History) -> CascadeView | None:
+def cascade_view(detector: Detector, history: History) -> CascadeView | None:
     """Return what the stages of the cascade that serves did in the last day; None: it is none."""
-    rewards = stage_rewards(service.detector)
+    rewards = stage_rewards(detector)
     if not rewards:
         return None
-    names, day = service.detector.stages, history.total("day")
+    names, day = detector.stages, history.total("day")
     counts = [day.stages.get(name) or StageCount() for name in names]
     answered = sum(count.answers.total() for count in counts)
     share = day.answered_share

@@ -84,7 +84,7 @@ class Watch:
 
     def read_day(self) -> None:
         """Have the metrics know what the last day would have earned; on the event loop, where the history lives."""
-        if self.service is not None and (cascade := cascade_view(self.service, self.history)) is not None:
+        if self.service is not None and (cascade := cascade_view(self.service.detector, self.history)) is not None:
             self.stages.earned([stage.earned for stage in cascade.stages], cascade.earned)
 
     def see_flight(self, flight: FlightRecorder) -> None:
@@ -193,7 +193,7 @@ class Watch:
                 pid=os.getpid(),
             ),
             model=model_view(self.service) if self.service is not None else None,
-            cascade=cascade_view(self.service, self.history) if self.service is not None else None,
+            cascade=cascade_view(self.service.detector, self.history) if self.service is not None else None,
             reload=reload_view(self.reloader) if self.reloader is not None else None,
             queue=queue_view(self.service) if self.service is not None else None,
             shadow=shadow_view(self.shadows.shadow) if self.shadows is not None else None,

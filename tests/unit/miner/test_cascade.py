@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from rich.console import Console
 
-from detectors.base import Prediction, RunOptions, StageEnd, StopReason
+from detectors.base import Detector, Prediction, RunOptions, StageEnd, StopReason
 from detectors.ensemble import Ensemble
 from detectors.models.calibration import Fusion, Stage
 from miner.axon.clock import ClockWatch
 from miner.cascade import STOP_WORDS, CascadeMetrics, served_reward, stage_rewards
-from miner.inference.service import Answer
+from miner.inference.queue import Queue
+from miner.inference.scheduler import Scheduler
+from miner.inference.service import Answer, Service
 from miner.metrics import Metrics
 from miner.recorder.records import OF_CASCADES, RequestRecord
 from miner.settings.settings import Settings
@@ -51,15 +53,12 @@ def cascade(reward: float | None = 0.8, names: tuple[str, str] = ("small", "larg
     return Ensemble(MANIFEST, branches, fusion, (), RunOptions(), None, (first,))
 
 
-class Served:
-    """As much of a service as is looked at."""
-
-    def __init__(self, detector: Ensemble | Branch) -> None:
-        self.detector = detector
+def served(detector: Detector) -> Service:
+    return Service(detector, Scheduler(Queue(1, 0.01)))
 
 
 def view(history: History, detector: Ensemble | Branch) -> CascadeView | None:
-    return cascade_view(Served(detector), history)  # type: ignore[arg-type]
+    return cascade_view(detector, history)
 
 
 def history_of(*records: RequestRecord) -> History:
@@ -114,7 +113,7 @@ def test_the_log_says_it_too(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("DEBUG", "miner"):
         tell_of(record())
         tell_of(entry())
-    with_stage, without = (one.fields for one in caplog.records)  # type: ignore[attr-defined]
+    with_stage, without = (vars(one)["fields"] for one in caplog.records)
     assert {name: with_stage[name] for name in ("stage", "branches", "stop", "left_seconds")} == {
         "stage": 1, "branches": "small", "stop": "sure", "left_seconds": 8.5,
     }  # fmt: skip
@@ -290,13 +289,13 @@ def test_after_a_reload_the_old_stages_are_gone_and_equal_ones_go_on(metrics: Ca
 def test_a_scrape_has_what_the_last_day_would_have_earned() -> None:
     watch = Watch(Settings(), Metrics(), lambda: None, ClockWatch())
     watch.history = history_of(*DAY)
-    watch.service = Served(cascade())  # type: ignore[assignment]
+    watch.service = served(cascade())
     watch.see_stages()
     watch.read_day()
     day = read(watch.stages, "day_reward")
     assert day["served", "", ""] == pytest.approx(0.75 * 10 / 11)
     assert day["2", "small + large", ""] == pytest.approx(0.8 * 10 / 11)
-    watch.service = Served(Branch(0.9))  # type: ignore[assignment]
+    watch.service = served(Branch(0.9))
     watch.see_stages()
     watch.read_day()
     assert read(watch.stages, "day_reward") == {}

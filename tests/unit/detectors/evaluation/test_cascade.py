@@ -13,14 +13,13 @@ from detectors.evaluation.cascade import (
     fit_bands,
     fit_cascade,
     fit_widening,
-    is_unsure,
     order_of,
     play,
 )
 from detectors.evaluation.combine import Choice, Trial, judge_ways
 from detectors.evaluation.estimates import reward_of
 from detectors.evaluation.fitters import EQUAL_REWARD, Combination
-from detectors.models.calibration import Stage, logistic
+from detectors.models.calibration import Stage, are_unsure, logistic
 
 RANDOM = np.random.default_rng(0)
 LABELS = np.arange(600) % 2 > 0
@@ -48,8 +47,9 @@ def test_the_order_is_by_seconds_or_as_it_is_named() -> None:
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.floats(0, 0.5), st.floats(0.5, 1))
 def test_what_goes_on_is_what_the_miner_sends_on(values: list[float], low: float, high: float) -> None:
-    stage = Stage(branches=["a"], band=(low, high))
-    assert is_unsure(np.array(values), (low, high)).tolist() == [stage.is_unsure(value) for value in values]
+    stage, expected = Stage(branches=["a"], band=(low, high)), [low < value < high for value in values]
+    assert are_unsure(np.array(values), (low, high)).tolist() == expected
+    assert [stage.is_unsure(value) for value in values] == expected
 
 
 BANDS = st.tuples(st.floats(0, 0.5), st.floats(0.5, 1))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from detectors.evaluation.combine import Trial, judge_ways
 from detectors.evaluation.estimates import reward_of
 from detectors.evaluation.fitters import Combination, fit, shrunk_line, shrunk_threshold, ways
-from detectors.models.calibration import log_odds, logistic
+from detectors.models.calibration import Kind, log_odds, logistic
 
 RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.random(1200) < 0.8
@@ -29,9 +29,9 @@ def test_ways_begin_with_the_simplest() -> None:
 
 
 @pytest.mark.parametrize("kind", ["mean", "weighted", "logistic", "mlp"])
-def test_two_that_err_apart_are_better_together(kind: str) -> None:
+def test_two_that_err_apart_are_better_together(kind: Kind) -> None:
     branches = {"a": GOOD, "b": OTHER}
-    fusion = fit(Combination(kind, ("a", "b"), moved=True), LABELS, branches)  # type: ignore[arg-type]
+    fusion = fit(Combination(kind, ("a", "b"), moved=True), LABELS, branches)
     alone = max(reward_of(LABELS, values > 0.5) for values in branches.values())
     assert reward_of(LABELS, fusion(branches) > 0.5) > alone + 0.05
 

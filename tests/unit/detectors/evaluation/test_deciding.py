@@ -13,7 +13,7 @@ from detectors.evaluation.combine import calibrate, folds, judge_ways
 from detectors.evaluation.estimates import reward_of
 from detectors.evaluation.evaluate import in_words, judge, leads, warnings
 from detectors.evaluation.fitters import best_temperature, best_threshold
-from detectors.models.calibration import Fusion, Stage, log_odds, logistic
+from detectors.models.calibration import CrossValidation, Fusion, Stage, log_odds, logistic
 from detectors.models.config import read_config
 
 RANDOM = np.random.default_rng(0)
@@ -118,8 +118,8 @@ def test_an_ensembles_file_is_made_or_its_fusion_replaced(tmp_path: Path) -> Non
     assert config.fusion == Fusion(branches=["a", "b"])
     assert config.branches is not None
     assert config.branches["b"].hf_repo == "x/z"
-    figures = {"photos": 9, "accuracy": 0.9, "mcc": 0.8, "reward": 0.7, "reward_low": 0.6, "reward_high": 0.8}
-    stage = Stage(branches=["a"], threshold=0.4, band=(0.1, 0.9), measured=figures)  # type: ignore[arg-type]
+    figures = CrossValidation(photos=9, accuracy=0.9, mcc=0.8, reward=0.7, reward_low=0.6, reward_high=0.8)
+    stage = Stage(branches=["a"], threshold=0.4, band=(0.1, 0.9), measured=figures)
     write_ensemble(path, Fusion(branches=["a", "b"]), [], {}, [stage])
     assert read_config(str(path)).stages == [stage]
     write_ensemble(path, Fusion(branches=["a", "b"]), [], {})

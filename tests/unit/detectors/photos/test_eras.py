@@ -10,7 +10,6 @@ from PIL import Image
 
 from detectors.errors import DetectorConfigError
 from detectors.photos.eras import Mix, drawn, era_of, eras_in, mix_of, subset
-from detectors.photos.image import decode
 from detectors.photos.labelled import Photo
 from detectors.photos.synthetic import many_pictures
 from detectors.photos.transforms import ERAS, Era, encoded, prepare
@@ -27,15 +26,16 @@ def wide(number: int) -> bytes:
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("number", range(8))
 def test_a_photo_tells_how_it_was_sent(era: Era, number: int) -> None:
-    assert era_of(decode(prepare(wide(number), era, np.random.default_rng(number)))) == era
+    assert era_of(prepare(wide(number), era, np.random.default_rng(number))) == era
 
 
 def test_bars_at_the_sides_are_bars_and_a_dark_lower_edge_is_none() -> None:
     tall = Image.new("RGB", (300, 400), (90, 120, 60))
-    assert era_of(decode(prepare(encoded(tall, 90), "letterbox", np.random.default_rng(0)))) == "letterbox"
+    assert era_of(prepare(encoded(tall, 90), "letterbox", np.random.default_rng(0))) == "letterbox"
     road = Image.new("RGB", (224, 224), (90, 120, 60))
     road.paste((0, 0, 0), (0, 150, 224, 224))
-    assert era_of(road) == "augmented"
+    assert era_of(encoded(road, 90)) == "augmented"
+    assert era_of(encoded(Image.new("RGB", (225, 224)), 90)) == "native"
 
 
 def test_a_recorders_folder_is_counted_and_what_is_no_photo_is_passed_over(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from detectors.errors import DetectorConfigError, InferenceError, ModelFileError
 from detectors.photos.view_head import HEAD_FILE, ViewHead, check_views, head_views, pool
+from detectors.photos.views import Pool
 
 VIEWS = head_views("whole,tiles:1x2")
 FEATURES = np.array([[1, 2], [4, 0], [3, 8]], dtype=np.float32)  # of the whole and two tiles
@@ -71,15 +72,16 @@ def test_a_head_needs_several_views(value: str) -> None:
 
 
 def test_a_yaml_file_names_the_views_of_the_head_or_none() -> None:
-    words = VIEWS.words
+    words = str(VIEWS)
     for parts, wanted in (((), None), (VIEWS.parts, "head")):
         check_views(words, parts, wanted, "a.yaml")
     check_views("", VIEWS.parts, "mean", "a.yaml")
-    for learned, parts, wanted in (
+    wrong: list[tuple[str, tuple[str, ...], Pool | None]] = [
         (words, VIEWS.parts, None),
         (words, VIEWS.parts, "max"),
         (words, ("whole", "tiles 2x2"), "head"),
         ("", VIEWS.parts, "head"),
-    ):
+    ]
+    for learned, parts, wanted in wrong:
         with pytest.raises(DetectorConfigError, match=r"a\.yaml: .*pool=.*train"):
-            check_views(learned, parts, wanted, "a.yaml")  # type: ignore[arg-type]
+            check_views(learned, parts, wanted, "a.yaml")

@@ -132,4 +132,4 @@ def test_the_whole_alone_is_what_a_model_without_views_sees() -> None:
     assert views_of(("whole",), "max") is None
     found = views_of(("whole", "flip"), None)
     assert found is not None
-    assert (found.words, found.count) == ("whole + flip, mean", 2)
+    assert (str(found), found.count) == ("whole + flip, mean", 2)

@@ -1,6 +1,5 @@
 """Trainings in this process, with tiny networks: what they say, where they stop, and how they go on."""
 
-import gc
 import io
 import json
 import os
@@ -34,7 +33,11 @@ from tests.models import make_resnet, make_vit
 from tests.photos import fill
 from tests.unit.detectors.training.test_trainer import old_names
 
-pytestmark = [pytest.mark.export, pytest.mark.filterwarnings("ignore")]
+pytestmark = [
+    pytest.mark.usefixtures("imports_are_not_garbage"),
+    pytest.mark.export,
+    pytest.mark.filterwarnings("ignore"),
+]
 
 MACHINE = Machine(2, None, 16 * GB, 12 * GB, "a CPU", frozenset())
 
@@ -67,14 +70,6 @@ class Spy(Screen):
     @property
     def text(self) -> str:
         return self.said.getvalue()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def imports_are_not_garbage() -> Iterator[None]:
-    """Every training collects garbage, and what the libraries keep would be gone through each time."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

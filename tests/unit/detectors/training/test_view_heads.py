@@ -1,7 +1,5 @@
 """A head that learns on several views of a photo, from its training to what serves."""
 
-import gc
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,16 +33,13 @@ from tests.models import make_vit
 from tests.photos import fill
 from tests.unit.detectors.training.test_runs import KilledError, Spy, start
 
-pytestmark = [pytest.mark.export, pytest.mark.filterwarnings("ignore")]
+pytestmark = [
+    pytest.mark.usefixtures("imports_are_not_garbage"),
+    pytest.mark.export,
+    pytest.mark.filterwarnings("ignore"),
+]
 
 VIEWS = "whole,tiles:1x2"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def imports_are_not_garbage() -> Iterator[None]:
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,7 @@ from PIL import Image
 
 from detectors.base import Budget, Detector, Judgement, RunOptions
 from detectors.ensemble import Ensemble
-from detectors.models.calibration import CrossValidation, Fusion, Stage
-from detectors.models.manifest import Manifest, Output, Parity, Source
+from detectors.models.calibration import Fusion, Stage
 from miner.errors import Refused
 from miner.inference import service as module
 from miner.inference.memory import Budget as Memory
@@ -23,21 +22,10 @@ from miner.inference.scheduler import Scheduler, Ticket
 from miner.inference.service import Answer, Picture, Service
 from miner.settings.validators import StageMode
 from tests.models import photo
+from tests.unit.detectors.test_ensemble import MANIFEST, MEASURED
 
 PHOTOS = [photo(32, 24, seed=seed) for seed in range(8)]
 PACES = (0.01, 0.02)
-MEASURED = CrossValidation(photos=100, accuracy=0.85, mcc=0.7, reward=0.5, reward_low=0.4, reward_high=0.6)
-MANIFEST = Manifest(
-    name="m",
-    revision="r",
-    detector="Ensemble",
-    source=Source(origin="here", revision="r"),
-    output=Output(index=1, labels=["None", "Roadwork"], activation="none"),
-    files={},
-    known_answer=0.5,
-    parity=Parity(reference="x", pictures=1, max_difference=0, mean_difference=0),
-    made_with={},
-)
 
 
 class Branch(Detector):
@@ -185,8 +173,9 @@ def test_cheapest_is_quick_alone_too() -> None:
 
 
 def test_the_proof_with_all_stages_counts_for_each_by_its_share() -> None:
-    for mode, expected in (("adaptive", [0.1, 0.2]), ("cheapest", [0.1])):
-        scene = Scene(mode)  # type: ignore[arg-type]
+    expectations: dict[StageMode, list[float]] = {"adaptive": [0.1, 0.2], "cheapest": [0.1]}
+    for mode, expected in expectations.items():
+        scene = Scene(mode)
         scene.service.proved(0.3)
         assert scene.queue.paces == pytest.approx(expected)
         scene.service.close()
@@ -222,7 +211,8 @@ def test_a_loop_that_is_gone_means_no() -> None:
     loop = asyncio.new_event_loop()
     loop.close()
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(scene.service._may_begin, loop, None, scene.detector, 1).result() is False  # type: ignore[arg-type]
+        nothing: Any = None  # is at work
+        assert pool.submit(scene.service._may_begin, loop, nothing, scene.detector, 1).result() is False
     scene.service.close()
 
 

@@ -47,8 +47,12 @@ def played(name: SceneName = "quiet") -> SceneResult:
     asked = scene(name)
     lost = LOST if name == "crowded" else dict.fromkeys(MODES, 0.0)
     said = {mode: answers(asked, mode, lost[mode]) for mode in MODES}
-    stages = {"cheapest": [len(asked.requests), 0], "all": [0, len(asked.requests)], "adaptive": [130, 70]}
-    return result_of(asked, said, stages, dict.fromkeys(MODES, 10.0), 60)  # type: ignore[arg-type]
+    stages: dict[StageMode, list[int]] = {
+        "cheapest": [len(asked.requests), 0],
+        "all": [0, len(asked.requests)],
+        "adaptive": [130, 70],
+    }
+    return result_of(asked, said, stages, dict.fromkeys(MODES, 10.0), 60)
 
 
 def test_the_crowd_asks_as_much_as_the_quiet_subnet_in_whole_bursts() -> None:
