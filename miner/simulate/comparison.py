@@ -29,6 +29,7 @@ from miner.simulate.schedule import Request
 from miner.simulate.sender import SentAnswer
 
 RECORDED = ("RECORDER=meta", "RECORDER_MAX_MB=256", "RECORDER_MAX_HOURS=24")  # which stage answered, of all requests
+ROUNDED = 0.001  # seconds: records have milliseconds
 Progress = Callable[[str, int], None]  # who plays what, and how many requests come in all; told of each answer
 
 
@@ -103,9 +104,13 @@ class _Heard:
 
     def stages(self, records: Sequence[RequestRecord], count: int) -> list[int]:
         """Return how many of the answers each stage gave."""
-        ours = [one for one in records if any(begin <= one.at <= end for begin, end in self.spans)]
+        ours = [one for one in records if self._has_asked(one.at - one.seconds)]
         given = [one.stage or count for one in ours if one.outcome == "ok"]  # who always takes the last has no others
         return [given.count(stage) for stage in range(1, count + 1)]
+
+    def _has_asked(self, arrival: float) -> bool:
+        """Whether a request came while it was asked; its end may be later than the caller's, who has the answer."""
+        return any(begin - ROUNDED <= arrival <= end for begin, end in self.spans)
 
 
 class _Part:
