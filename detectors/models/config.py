@@ -370,8 +370,8 @@ def _check_stages(config: DetectorConfig, branches: set[str], where: str) -> Non
 def _check_worth(kind: str, fusion: Fusion, where: str) -> None:
     if not fusion.is_worth_answering:
         raise DetectorConfigError(
-            f"{where}: the {kind} {fusion.words} was not measured to be better than no answer: "
-            f"`roadwork-miner fuse` writes `measured`, and an accuracy above {WORTH_ANSWERING} in it is needed"
+            f"{where}: the {kind} {fusion.words} was not measured to be better than no answer: `roadwork-miner fuse"
+            f"{' --stages' * (kind == 'stage')}` writes `measured`, an accuracy above {WORTH_ANSWERING} in it is needed"
         )
 
 

@@ -174,6 +174,6 @@ def _show_cascade(cascade: Cascade, found: BranchFile) -> None:
         return
     saved = max(0.0, 1 - cascade.seconds / cascade.stages[-1].seconds)
     print(
-        f"the cascade, cross-validated with time enough: {saved:.0%} of the {unit} saved, {_signed(cascade.over_last)} "
-        f"of reward over all branches for every picture"
+        f"the cascade with time enough, its bands fitted anew in each fold: {saved:.0%} of the {unit} saved, "
+        f"{_signed(cascade.over_last)} of reward over all branches for every picture"
     )

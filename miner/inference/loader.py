@@ -270,7 +270,8 @@ def seconds_allowed(settings: Settings) -> float:
 
 
 def in_words(detector: Detector) -> str:
-    """Return the detector's name, revision, backend and precision, the views it judges, and which class counts."""
+    """Return the detector's name, revision, backend and precision, views and stages, and which class counts."""
     model = detector.manifest
-    runs = "; ".join(filter(None, (detector.runs_on, detector.view_words)))
+    stages = f"{len(detector.stages)} stages" if len(detector.stages) > 1 else ""
+    runs = "; ".join(filter(None, (detector.runs_on, detector.view_words, stages)))
     return f"{model.detector} {model.name}@{model.revision[:12]} ({runs}), roadwork = {detector.roadwork}"
