@@ -74,7 +74,7 @@ class RequestRecord:
     def line(self) -> bytes:
         """Return the record as a line; microseconds are enough."""
         fields = {name: value for name, value in asdict(self).items() if name not in UNWRITTEN} | {
-            "at": round(self.at, 3),
+            "at": round(self.at, 6),
             "seconds": round(self.seconds, 6),
             "stages": {stage: round(seconds, 6) for stage, seconds in self.stages.items()},
         }

@@ -29,7 +29,6 @@ from miner.simulate.schedule import Request
 from miner.simulate.sender import SentAnswer
 
 RECORDED = ("RECORDER=meta", "RECORDER_MAX_MB=256", "RECORDER_MAX_HOURS=24")  # which stage answered, of all requests
-ROUNDED = 0.001  # seconds: records have milliseconds
 Progress = Callable[[str, int], None]  # who plays what, and how many requests come in all; told of each answer
 
 
@@ -110,7 +109,7 @@ class _Heard:
 
     def _has_asked(self, arrival: float) -> bool:
         """Whether a request came while it was asked; its end may be later than the caller's, who has the answer."""
-        return any(begin - ROUNDED <= arrival <= end for begin, end in self.spans)
+        return any(begin <= arrival <= end for begin, end in self.spans)
 
 
 class _Part:
