@@ -1,6 +1,7 @@
 """The stages of a cascade in sight: the metrics of which one answered, and what that is expected to earn."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
@@ -10,6 +11,7 @@ from detectors.base import Detector
 from detectors.ensemble import Ensemble
 from miner.metrics import PREFIX, REMAINING_BUCKETS, STAGE_BUCKETS
 from miner.recorder.records import RequestRecord
+from miner.settings.validators import StageMode
 
 STOP_WORDS: Mapping[str, str] = {  # why a cascade asked no further stage
     "sure": "sure",
@@ -64,6 +66,7 @@ class CascadeMetrics(Collector):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._names: tuple[str, ...] = ()
+        self._mode: StageMode = "adaptive"
         self._rewards: Mapping[tuple[str, str], float] = {}
         self._day: Mapping[tuple[str, str], float] = {}
         prefix = PREFIX + "cascade_"
@@ -82,8 +85,9 @@ class CascadeMetrics(Collector):
         )  # fmt: skip
         registry.register(self)
 
-    def see(self, names: Sequence[str], rewards: Sequence[float | None]) -> None:
-        """Show these stages from now on, cheap to dear; none: no cascade serves."""
+    def see(self, names: Sequence[str], rewards: Sequence[float | None], mode: StageMode) -> None:
+        """Show these stages from now on, cheap to dear, and whether further ones are begun; none: no cascade serves."""
+        self._mode = mode
         known, self._names = self._names, tuple(names) if rewards else ()
         self._rewards = self._by_stage(rewards)
         if self._names == known:
@@ -123,6 +127,12 @@ class CascadeMetrics(Collector):
             return
         for metric in (self._answers, self._spent, self._left):
             yield from metric.collect()
+        mode = GaugeMetricFamily(
+            f"{PREFIX}cascade_mode", "INFERENCE_STAGES: 1 for the one that is set.", labels=("mode",)
+        )
+        for one in get_args(StageMode):
+            mode.add_metric((one,), float(one == self._mode))
+        yield mode
         for name, told, values in (
             ("reward", "Reward of a round that a stage answers in time, as it was measured.", self._rewards),
             (

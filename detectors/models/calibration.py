@@ -210,6 +210,7 @@ class Stage(Fusion):
 
 
 def are_unsure(probabilities: float | Floats, band: tuple[float, float]) -> NDArray[np.bool_]:
-    """Return which answers lie within a band, and are worth another look."""
+    """Return which answers lie within a band, and are worth another look; an end at 0 or 1 leaves out nothing."""
     low, high = band
-    return np.logical_and(np.less(low, probabilities), np.less(probabilities, high))
+    above, below = np.less(low, probabilities) | (low <= 0), np.less(probabilities, high) | (high >= 1)
+    return np.logical_and(above, below)

@@ -103,7 +103,9 @@ class TrainConfig(_Part):
     def _of_a_head(self) -> Self:
         if self.served_views is not None and (self.is_yolo or self.method != "head"):
             method = "full (YOLO)" if self.is_yolo else self.method
-            raise ValueError(f"served_views={self.served_views}: method=head is needed for these; found {method}")
+            raise ValueError(
+                f"served_views (--views)={self.served_views}: method=head is needed for these; found {method}"
+            )
         return self
 
     @property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detectors.evaluation.branch_file import BranchFile, write_ensemble
-from detectors.evaluation.cascade import Cascade, CascadeStage, fit_cascade, order_of
+from detectors.evaluation.cascade import WHOLE, Cascade, CascadeStage, fit_cascade, order_of
 from detectors.evaluation.combine import Figured, JudgedCombination, Trial, judge_ways
 from detectors.evaluation.fitters import fit
 from detectors.models.calibration import Stage
@@ -172,6 +172,8 @@ def _show_cascade(cascade: Cascade, found: BranchFile) -> None:
     if len(cascade.stages) == 1:
         print("no cascade: no cheaper stage is worth one")
         return
+    if all(stage.band in (None, WHOLE) for stage in cascade.stages):
+        return  # nothing is saved while there is time, whatever the bands of the folds would save
     saved = max(0.0, 1 - cascade.seconds / cascade.stages[-1].seconds)
     print(
         f"the cascade with time enough, its bands fitted anew in each fold: {saved:.0%} of the {unit} saved, "

@@ -64,19 +64,21 @@ def branches(
             found |= config.branches if config.branches is not None else {name: config}
         mixes = [mix_for(settings, era) for era in dict.fromkeys(eras or ())]
         photos = read_labelled(data)
-        views: list[list[Sending]] = [[*drawn(photos.photos, mix, seed)] for mix in mixes]
-        views = views or [[UNTRANSFORMED] * len(photos.photos)]
+        sendings: list[list[Sending]] = [[*drawn(photos.photos, mix, seed)] for mix in mixes]
+        sendings = sendings or [[UNTRANSFORMED] * len(photos.photos)]
+        # What two mixes send in the same way counts once.
+        pairs = dict.fromkeys(pair for each in sendings for pair in enumerate(each))
+        rows, sent = [number for number, _ in pairs], [sending for _, sending in pairs]
         detectors = [open_model(settings, config) for config in found.values()]
-        with progress_bar("predicting", len(photos.photos) * len(views)) as tell:
-            asked = [ask_raw(detectors, photos.photos, tell, each, seed) for each in views]
-        said, seconds = (np.concatenate(parts, axis=1) for parts in zip(*asked, strict=True))
+        with progress_bar("predicting", len(rows)) as tell:
+            said, seconds = ask_raw(detectors, [photos.photos[row] for row in rows], tell, sent, seed)
         BranchFile(
-            labels=np.tile(photos.labels == 1, len(views)),
+            labels=photos.labels[rows] == 1,
             branches=dict(zip(found, said, strict=True)),
             sources={name: _source(config) for name, config in found.items()},
-            groups=np.tile(photos.groups, len(views)),
+            groups=photos.groups[rows],
             seconds={name: float(np.median(row)) for name, row in zip(found, seconds, strict=True)},
-            eras=np.concatenate(views),
+            eras=np.array(sent),
         ).write(out)
     facts = {"file": str(out), "photos": len(photos.photos), "branches": list(found)}
     print(

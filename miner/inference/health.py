@@ -9,8 +9,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 
+from detectors.base import Detector
 from detectors.errors import DetectorError
 from detectors.machine import Headroom, read_headroom
 from miner.errors import RefusalReason
@@ -112,6 +114,7 @@ class Health:
         self._lost: set[Place] = set()  # that were told of
         self._all_lost: float | None = None  # since when
         self._test: asyncio.Task[None] | None = None
+        self._proving: Detector | None = None  # the one at the known picture, also when nobody waits for it any more
         self._tested = clock()
 
     @property
@@ -175,7 +178,7 @@ class Health:
         """Look once, at all but the memory."""
         self._look_at_files()
         self._look_at_slots()
-        is_testing = self._test is not None and not self._test.done()
+        is_testing = self._proving is self.service.detector or (self._test is not None and not self._test.done())
         if self._test_is_due() and not is_testing and not self.service.scheduler.running:
             self._tested = self.clock()
             self._test = asyncio.create_task(self._try_out(), name="self-test")
@@ -217,14 +220,26 @@ class Health:
         slow = (self._is_slow and since >= TEST_SECONDS) or (self._is_shut and since >= AGAIN_SECONDS)
         return self._files is None and (slow or self.service.breaker.due)
 
+    def _prove(self, detector: Detector) -> float:
+        self._proving = detector
+        try:
+            return detector.prove()
+        finally:
+            if self._proving is detector:
+                self._proving = None
+
     async def _try_out(self) -> None:
         """Have the known picture answered; that counts as the pace if pictures took too long, or a stage did."""
-        service, detector = self.service, self.service.detector
+        service, detector, obstacle = self.service, self.service.detector, self._models_obstacle
         fault = None
         try:
-            seconds = await on_a_thread(detector.prove, self.hang, "the known picture got no answer")
+            limit = self.hang * max(1, len(detector.paces))  # each stage may take as long as a picture
+            seconds = await on_a_thread(partial(self._prove, detector), limit, "the known picture got no answer")
         except BackgroundTimeout as error:
-            self._stuck(str(error))
+            if obstacle is not None:
+                self._stuck(str(error))
+            else:  # the first stage still answers in time, and the further ones stay shut
+                log.warning("a further stage is no quicker yet: %s", error)
             return
         except DetectorError as error:
             fault = str(error)

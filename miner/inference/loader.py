@@ -226,10 +226,11 @@ class ModelLoader:
                 f"one picture takes {pace:.1f} s with {self.settings.detector_config}, and an answer must be on "
                 f"its way after {allowed:.1f} s: take a smaller model or a faster machine"
             )
-        if (number := stages_in_time([StagePace(seconds) for seconds in paces], allowed)) < len(paces):
+        stages = [StagePace(seconds) for seconds in paces]
+        if (number := stages_in_time(stages, allowed)) < len(stages):
             log.warning(
-                "the stage %s is never begun: with those before it takes %.1f s, and %.1f are left for an answer",
-                loaded.detector.stages[number], sum(paces[: number + 1]), allowed,
+                "the stage %s is never begun: with those before it may take %.1f s, and %.1f are left for an answer",
+                loaded.detector.stages[number], sum(paces[:number]) + stages[number].longest, allowed,
             )  # fmt: skip
 
 

@@ -306,7 +306,7 @@ class Service:
                 self._measure(job.result())
             self._succeed(work, job.result())
         else:
-            self._fail(work, error)
+            self._fail(work, detector, error)
         self.scheduler.release(place)
 
     def _succeed(self, work: _Work, answer: Answer) -> None:
@@ -336,14 +336,14 @@ class Service:
         if seconds > self.scheduler.queue.pace:
             self.scheduler.queue.measured(seconds)
 
-    def _fail(self, work: _Work, error: BaseException) -> None:
+    def _fail(self, work: _Work, detector: Detector, error: BaseException) -> None:
         """Tell the caller; of whatever a library raises, even what would end a program, it gets a plain 500."""
         if not isinstance(error, RequestError):
             log.error("an inference thread raised %s", type(error).__name__, exc_info=error)
             error = InferenceCrashed("the model failed")
         if isinstance(error, InferenceFailed | InferenceCrashed):
             self.breaker.failed(str(error))
-        elif isinstance(error, Refused) and self.detector.elsewhere is None:
+        elif isinstance(error, Refused) and detector is self.detector and detector.elsewhere is None:
             self._measure_at_least(time.monotonic() - work.place.started)
         waiting = [waiter for waiter in work.waiters if not waiter.answer.done()]
         if isinstance(error, UnreadableImage) or len(waiting) < 2:

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def compare(
     for scene in scenes:
         heard = {mode: players.heard[scene.name, mode] for mode in MODES}
         answers = {mode: one.answers for mode, one in heard.items()}
-        stages = {mode: one.stages(records, len(words)) for mode, one in heard.items()}
+        stages = {mode: one.stages(records, len(words), mode) for mode, one in heard.items()}
         seconds = {mode: one.seconds for mode, one in heard.items()}
         found.append(result_of(scene, answers, stages, seconds, what.subnet.callers))
     return ModeComparison(words, found, list(unread))
@@ -101,10 +101,11 @@ class _Heard:
         """How long it was asked."""
         return sum(end - begin for begin, end in self.spans)
 
-    def stages(self, records: Sequence[RequestRecord], count: int) -> list[int]:
-        """Return how many of the answers each stage gave."""
+    def stages(self, records: Sequence[RequestRecord], count: int, mode: StageMode) -> list[int]:
+        """Return how many of the answers each stage gave; a fallback's are of none."""
         ours = [one for one in records if self._has_asked(one.at - one.seconds)]
-        given = [one.stage or count for one in ours if one.outcome == "ok"]  # who always takes the last has no others
+        # Who always takes the last has no others, and so its records name none.
+        given = [count if mode == "all" else one.stage for one in ours if one.outcome == "ok"]
         return [given.count(stage) for stage in range(1, count + 1)]
 
     def _has_asked(self, arrival: float) -> bool:
@@ -153,12 +154,13 @@ class _Players:
     def play(self, scenes: Sequence[Scene], progress: Progress) -> dict[str, None]:
         """Play the scenes, or as much of them as Ctrl-C leaves; return which photos could not be read."""
         total, unread = len(MODES) * sum(len(scene.requests) for scene in scenes), dict[str, None]()
-        for turn, requests in enumerate(zip(*(scene.turns() for scene in scenes), strict=True)):
-            parts = [_Part(scene, self.what, some, unread) for scene, some in zip(scenes, requests, strict=True)]
-            for mode in (*MODES[turn:], *MODES[:turn]):
-                with self._miner(mode) as miner:
-                    if not asyncio.run(self._ask(mode, miner, parts, lambda words: progress(words, total))):
-                        return unread
+        with suppress(KeyboardInterrupt):  # while a miner starts or stops, or pictures are made
+            for turn, requests in enumerate(zip(*(scene.turns() for scene in scenes), strict=True)):
+                parts = [_Part(scene, self.what, some, unread) for scene, some in zip(scenes, requests, strict=True)]
+                for mode in (*MODES[turn:], *MODES[:turn]):
+                    with self._miner(mode) as miner:
+                        if not asyncio.run(self._ask(mode, miner, parts, lambda words: progress(words, total))):
+                            return unread
         return unread
 
     async def _ask(

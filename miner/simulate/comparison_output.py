@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DASH = "\N{EN DASH}"
+FEW_PHOTOS = 10  # of a class: where none of so few was missed, resamples leave no room for a mistake
 
 
 def compare_through(what: SimulationPlan, settings: Settings, wires: Sequence[Wire], timeout: float) -> ModeComparison:
@@ -70,14 +71,18 @@ def sentences(found: ModeComparison) -> list[str]:
 
 
 def _verdict(result: SceneResult) -> list[str]:
-    gains = [f"  {_gain(name, gain)}" for name, gain in result.gains.items()]
+    if not result.photos:
+        return [f"{result.scene.name}: of one class no photo was asked of all three"]
+    gains = [f"  {_gain(name, gain, result.photos)}" for name, gain in result.gains.items()]
     return [f"{result.scene.name}: {result.best} earns the most", *gains]
 
 
-def _gain(name: str, gain: Estimate) -> str:
+def _gain(name: str, gain: Estimate, photos: int) -> str:
     if gain.low == gain.high == 0:
         return f"as much as {name}"
     words = f"{gain.value:.3f} more than {name} ({gain.low:+.3f} to {gain.high:+.3f})"
+    if photos < FEW_PHOTOS:
+        return f"{words}; {photos} photo{'s' * (photos != 1)} of a class are too few to tell it from chance"
     return words + (", which may be chance" if gain.is_noise else "")
 
 
@@ -118,7 +123,7 @@ def comparison_plot(found: ModeComparison, patience: float) -> "Figure":
 
     bottom = np.zeros(len(rows))
     for number, words in enumerate(found.stages):
-        shares = np.array([one.stages[number] / max(1, len(one.answers)) for _, _, one in rows])
+        shares = np.array([one.stage_shares[number] for _, _, one in rows])
         colour = plots.PALETTE[(len(MODES) + number) % len(plots.PALETTE)]  # none of a miner's
         stages.bar(range(len(rows)), shares, bottom=bottom, color=colour, label=f"answered by {words}")
         bottom += shares

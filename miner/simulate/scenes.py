@@ -39,12 +39,23 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class ModeResult:
-    """What came back from one miner; `stages`: how many answers each stage gave, from cheap to dear."""
+    """What came back from one miner.
+
+    Attributes:
+        answers: to what all three were asked.
+        stages: how many answers each stage gave, from cheap to dear, to all that this one was asked.
+    """
 
     answers: Sequence[SentAnswer]
     report: Report
     reward: Estimate
     stages: Sequence[int]
+
+    @property
+    def stage_shares(self) -> list[float]:
+        """Which share of the requests each stage has answered in time."""
+        answered = self.report.outcomes["answered"] / max(1, self.report.requests)
+        return [answered * count / max(1, sum(self.stages)) for count in self.stages]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +65,14 @@ class SceneResult:
     Attributes:
         best: who earns the most.
         gains: how much more that is than each of the others earns, in pairs.
+        photos: which all three were asked about, of the class that has fewer.
     """
 
     scene: Scene
     modes: Mapping[StageMode, ModeResult]
     best: StageMode
     gains: Mapping[StageMode, Estimate]
+    photos: int
 
 
 def scenes_of(what: SimulationPlan, speed: float) -> list[Scene]:
@@ -82,6 +95,7 @@ def result_of(
     said = [{one.number: one for one in answers[mode]} for mode in MODES]
     common = sorted(set.intersection(*map(set, said)))
     kept = [[one[number] for number in common] for one in said]
+    rounds = [scene.requests[number] for number in common if not scene.requests[number].is_organic]
     earned, likely, paired = _rewards(scene, kept)
     best = max(range(len(MODES)), key=lambda row: (earned[row], row))  # of equals the adaptive one
     modes = {
@@ -98,7 +112,8 @@ def result_of(
         for row, mode in enumerate(MODES)
         if row != best
     }
-    return SceneResult(scene, modes, MODES[best], gains)
+    photos = [{one.picture for one in rounds if one.is_roadwork is label} for label in (True, False)]
+    return SceneResult(scene, modes, MODES[best], gains, min(map(len, photos)))
 
 
 def _rewards(scene: Scene, kept: Sequence[Sequence[SentAnswer]]) -> tuple[Floats, Floats, Floats]:

@@ -80,7 +80,7 @@ class Watch:
     def see_stages(self) -> None:
         """Show the stages of the model that serves from now on, if it is a cascade."""
         assert self.service is not None
-        self.stages.see(self.service.detector.stages, stage_rewards(self.service.detector))
+        self.stages.see(self.service.detector.stages, stage_rewards(self.service.detector), self.service.mode)
 
     def read_day(self) -> None:
         """Have the metrics know what the last day would have earned; on the event loop, where the history lives."""

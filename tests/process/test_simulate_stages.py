@@ -1,13 +1,19 @@
 """`roadwork-miner simulate --compare`: three miners with one cascade of two models, quiet and in bursts."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from PIL import Image
 
 from miner.simulate.scenes import MODES
+from tests.process.daemon import PATIENCE, clean_environment
 from tests.process.graphs import write_model
 from tests.process.simulating import asked_of, simulate
 
@@ -81,6 +87,25 @@ def test_the_adaptive_miner_is_as_right_as_the_dear_one_and_the_same_is_asked_of
     assert expected >= 2 * cut
     assert cut or quiet["best"] == "adaptive"
     assert plot.stat().st_size > 10_000
+
+
+def test_ctrl_c_while_a_miner_starts_leaves_what_was_played(data: Path, cascade: Path) -> None:
+    command = (
+        "simulate", "--compare", "--data", data, "--validators", 2, "--rounds", 6, "--interval", 20, "--speed", 40,
+        "--burst", BURST, "--every", 1, "--json", "--detector", "Ensemble", "--config", cascade,
+    )  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-m", "miner", *map(str, command)], env=clean_environment(), stdout=subprocess.PIPE, text=True
+    ) as player:
+        miners = set[int]()
+        while len(miners) < 5:  # all three have played the first part, and the fourth a second one
+            miners |= {child.pid for child in psutil.Process(player.pid).children()}
+            time.sleep(0.01)
+        player.send_signal(signal.SIGINT)
+        output, _ = player.communicate(timeout=PATIENCE)
+    assert player.returncode == 0
+    quiet = json.loads(output)["scenes"][0]
+    assert 0 < len(quiet["modes"]["adaptive"]["answers"]) < len(quiet["requests"])
 
 
 def test_bursts_without_a_comparison_are_asked_of_the_miner_as_it_is(data: Path, cascade: Path) -> None:

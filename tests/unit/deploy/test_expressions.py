@@ -38,7 +38,7 @@ def exported() -> dict[str, dict[str, set[str]]]:
     metrics = Metrics()
     RemoteMetrics(metrics.registry, ["http://box:8000"])
     stages = CascadeMetrics(metrics.registry)
-    stages.see(("small", "small + large"), (0.6, 0.8))
+    stages.see(("small", "small + large"), (0.6, 0.8), "adaptive")
     stages.earned((0.6, 0.8), 0.7)
     for family in text_string_to_metric_families(generate_latest(metrics.registry).decode()):
         found.setdefault(family.name + ("_total" if family.type == "counter" else ""), {})

@@ -33,7 +33,7 @@ def test_make_dashboards_without_promtool_is_an_error_and_installs_nothing() -> 
 
 def test_the_metrics_before_anything_happened_are_without_complaint() -> None:
     metrics = Metrics()
-    CascadeMetrics(metrics.registry).see(("small", "small + large"), (0.6, 0.8))
+    CascadeMetrics(metrics.registry).see(("small", "small + large"), (0.6, 0.8), "adaptive")
     assert promtool("check", "metrics", given=generate_latest(metrics.registry)) == ""
 
 

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -25,6 +26,7 @@ from miner.inference.service import Answer, Service
 from miner.metrics import Metrics
 from miner.recorder.records import OF_CASCADES, RequestRecord
 from miner.settings.settings import Settings
+from miner.settings.validators import StageMode
 from miner.status.archive import Archive
 from miner.status.cards import cascade_note, headline, request_note
 from miner.status.history import MOST_STAGES, History
@@ -248,13 +250,13 @@ def read(metrics: CascadeMetrics, name: str) -> dict[tuple[str, ...], float]:
 def test_a_detector_without_stages_has_none_of_these_metrics() -> None:
     registry = CollectorRegistry()
     metrics = CascadeMetrics(registry)
-    metrics.see(Branch(0.9).stages, [])
+    metrics.see(Branch(0.9).stages, [], "adaptive")
     metrics.request_ended(entry())
     assert generate_latest(registry) == b""
 
 
 def test_answers_are_counted_by_stage_and_reason_and_zeros_are_there_before(metrics: CascadeMetrics) -> None:
-    metrics.see(NAMES, (0.6, 0.8))
+    metrics.see(NAMES, (0.6, 0.8), "adaptive")
     assert read(metrics, "answers_total") == {
         (str(number), name, reason): 0 for number, name in enumerate(NAMES, 1) for reason in STOP_WORDS
     }
@@ -268,21 +270,29 @@ def test_answers_are_counted_by_stage_and_reason_and_zeros_are_there_before(metr
     assert read(metrics, "reward") == {("1", "small", ""): 0.6, ("2", "small + large", ""): 0.8}
 
 
+@pytest.mark.parametrize("mode", ["adaptive", "cheapest"])
+def test_the_alert_of_stages_cut_short_can_tell_what_was_set(metrics: CascadeMetrics, mode: StageMode) -> None:
+    metrics.see(NAMES, (0.6, 0.8), mode)
+    (family,) = (one for one in metrics.collect() if one.name == PREFIX + "mode")
+    assert [sample.labels["mode"] for sample in family.samples if sample.value] == [mode]
+    assert {sample.labels["mode"] for sample in family.samples} == set(get_args(StageMode))
+
+
 def test_after_a_reload_the_old_stages_are_gone_and_equal_ones_go_on(metrics: CascadeMetrics) -> None:
-    metrics.see(NAMES, (0.6, 0.8))
+    metrics.see(NAMES, (0.6, 0.8), "adaptive")
     metrics.request_ended(record())
     metrics.earned((0.5, 0.7), 0.6)
-    metrics.see(NAMES, (0.6, None))
+    metrics.see(NAMES, (0.6, None), "adaptive")
     assert read(metrics, "answers_total")["1", "small", "sure"] == 1
     assert read(metrics, "reward") == {("1", "small", ""): 0.6}
-    metrics.see(("tiny", "tiny + large"), (0.5, 0.8))
+    metrics.see(("tiny", "tiny + large"), (0.5, 0.8), "adaptive")
     metrics.request_ended(record())  # it was worked on meanwhile
     assert set(read(metrics, "answers_total")) == {
         (str(number), name, reason) for number, name in ((1, "tiny"), (2, "tiny + large")) for reason in STOP_WORDS
     }
     assert not any(read(metrics, "answers_total").values())
     assert read(metrics, "day_reward") == {}
-    metrics.see(("all",), [])
+    metrics.see(("all",), [], "adaptive")
     assert list(metrics.collect()) == []
 
 

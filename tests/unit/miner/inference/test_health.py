@@ -3,6 +3,7 @@
 import asyncio
 import re
 import threading
+import time
 from typing import cast
 
 import pytest
@@ -178,17 +179,56 @@ def test_a_model_too_slow_of_late_is_tried_again_by_itself() -> None:
     scene.close()
 
 
-@pytest.mark.parametrize(("proof", "paces"), [(0.3, [0.1, 0.2]), (60.0, [0.1, 50.0])])
-def test_a_further_stage_that_is_never_begun_any_more_is_tried_now_and_then(proof: float, paces: list[float]) -> None:
+def shut() -> Scene:
+    """Return a cascade whose second stage has become too slow to be begun."""
     scene = Scene()
-    scene.detector.seconds, scene.detector.paces = proof, (0.1, 0.2)
+    scene.detector.paces = (0.1, 0.2)
     scene.scheduler.queue.begin_anew(0.1, 0.2)
     for _ in range(3):
         scene.scheduler.queue.measured(0.1, 50.0)
+    return scene
+
+
+@pytest.mark.parametrize(("proof", "paces"), [(0.3, [0.1, 0.2]), (29.0, [0.1, 50.0])])
+def test_a_further_stage_that_is_never_begun_any_more_is_tried_now_and_then(proof: float, paces: list[float]) -> None:
+    scene = shut()
+    scene.detector.seconds = proof
     assert scene.health.obstacle is None  # the first stage answers in time
     assert scene.after(AGAIN_SECONDS - 1).detector.tests == 0
     assert scene.after(2).detector.tests == 1
     assert scene.scheduler.queue.paces == pytest.approx(paces)
+    scene.close()
+
+
+def test_a_further_stage_that_takes_for_ever_ends_no_process_and_is_not_tried_beside_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene, hold, begun = shut(), threading.Event(), list[float]()
+
+    def prove() -> float:
+        begun.append(scene.now)
+        hold.wait()
+        return 0.3
+
+    monkeypatch.setattr(scene.detector, "prove", prove)
+    scene.health.hang = 0.05
+    for _ in range(3):
+        scene.after(AGAIN_SECONDS + 1)
+    assert (len(begun), scene.gone, scene.health.obstacle) == (1, [], None)
+    hold.set()
+    while is_at_work():
+        time.sleep(0.01)
+    scene.after(AGAIN_SECONDS + 1)
+    assert (len(begun), scene.scheduler.queue.paces) == (2, pytest.approx([0.1, 0.2]))
+    scene.close()
+
+
+def test_the_known_picture_has_the_time_of_a_picture_for_each_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = shut()
+    monkeypatch.setattr(scene.detector, "prove", lambda: time.sleep(0.3) or 0.3)
+    scene.health.hang = 0.2
+    scene.after(AGAIN_SECONDS + 1)
+    assert scene.scheduler.queue.paces == pytest.approx([0.1, 0.2])
     scene.close()
 
 

@@ -10,16 +10,19 @@ import subprocess
 import sys
 from contextlib import redirect_stderr, suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from detectors.base import Detector
 from detectors.load import PreparedModel
 from detectors.machine import allowed_cores
 from detectors.models.config import read_config
 from detectors.models.manifest import MAKE_ANEW, PLAIN_VIT_BUILDER, Manifest
 from detectors.models.sources import variant_folder
 from miner.errors import ConfigurationError, CouldNotStart
-from miner.inference.loader import ModelLoader, _why_it_failed, _write
+from miner.inference.loader import LoadedModel, ModelLoader, _why_it_failed, _write
 from miner.inference.plan import Plan, key_of, write_plan
 from miner.settings.settings import Settings
 
@@ -116,6 +119,18 @@ def test_a_start_reads_each_file_of_the_model_once(tmp_path: Path, precision: st
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return {"models_dir": str(tmp_path / "models"), "state_dir": str(tmp_path / "state")}
+
+
+def test_a_stage_that_will_never_be_begun_is_said_with_what_it_may_take(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the margin that the queue takes: by its pace alone it would seem to fit."""
+    loader, paces = ModelLoader(Settings.load(state_dir=str(tmp_path))), (1.0, 6.5)
+    detector = SimpleNamespace(stages=("small", "small + large"))
+    loader._check_pace(LoadedModel(cast("Detector", detector), paces, 0.0, 0.0))
+    (said,) = caplog.messages
+    takes, left = map(float, re.findall(r"\d+\.\d", said))
+    assert sum(paces) < left < takes
 
 
 def test_why_a_model_can_not_be_prepared_is_the_loaders_own_answer(

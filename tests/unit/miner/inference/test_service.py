@@ -11,7 +11,7 @@ import pytest
 
 from detectors.base import Budget, Detector, Prediction, StageEnd
 from detectors.errors import DetectorError, ImageError, InferenceError, OutOfTime
-from miner.errors import InferenceCrashed, InferenceFailed, RequestError, UnreadableImage
+from miner.errors import InferenceCrashed, InferenceFailed, Refused, RequestError, UnreadableImage
 from miner.inference.memory import Budget as Memory
 from miner.inference.queue import Queue
 from miner.inference.scheduler import Scheduler
@@ -126,6 +126,27 @@ def test_a_picture_that_time_cut_short_takes_no_less_than_it_did(seconds: float,
     service, _ = play(act, b"picture")
     assert (service.scheduler.queue.pace > 0.01) is is_slower
     assert service.scheduler.queue.pace >= 0.01
+
+
+def test_a_picture_of_the_model_before_says_nothing_of_the_pace_when_time_cuts_it_short() -> None:
+    services: list[Service] = []
+
+    def act(data: bytes) -> Prediction:
+        services[0].replace(cast("Detector", FakeDetector(lambda _: GOOD)), 0.01)
+        time.sleep(0.05)
+        raise OutOfTime("after 3 of 7 views")
+
+    async def run() -> None:
+        scheduler, budget = Scheduler(Queue(1, 2.0)), Memory()
+        services.append(Service(cast("Detector", FakeDetector(act)), scheduler))
+        scheduler.open()
+        ticket = scheduler.admit("caller", 1.0, scheduler.clock() + 60)
+        with pytest.raises(Refused):
+            await services[0].answer(ticket, Picture(b"picture"), budget.claim(ticket.rank))
+        assert scheduler.queue.pace == 0.01
+        services[0].close()
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(("seconds", "is_slower"), [(0.9, True), (0.1, False)])

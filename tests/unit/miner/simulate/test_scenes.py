@@ -1,6 +1,7 @@
 """Three miners in two scenes: what each played, what it earns, and whether that is more than chance."""
 
 import random
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -114,11 +115,28 @@ def test_what_one_of_them_was_not_asked_counts_for_none() -> None:
     asked = scene()
     said = {mode: answers(asked, mode) for mode in MODES}
     said["adaptive"] = said["adaptive"][:50]
-    found = result_of(asked, said, {mode: [1] for mode in MODES}, dict.fromkeys(MODES, 1.0), 8)
+    stages: dict[StageMode, list[int]] = {"cheapest": [200, 0], "all": [0, 200], "adaptive": [30, 20]}
+    found = result_of(asked, said, stages, dict.fromkeys(MODES, 1.0), 8)
     assert [one.report.requests for one in found.modes.values()] == [50, 50, 50]
-    nothing = result_of(asked, said | {"adaptive": []}, {mode: [0] for mode in MODES}, dict.fromkeys(MODES, 0.0), 8)
+    assert [one.stage_shares for one in found.modes.values()] == [[1, 0], [0, 1], [0.6, 0.4]]
+    nothing = result_of(asked, said | {"adaptive": []}, stages, dict.fromkeys(MODES, 0.0), 8)
     assert [one.report.requests for one in nothing.modes.values()] == [0, 0, 0]
     assert all(one.reward.value == 0 for one in nothing.modes.values())
+    assert not any("earns the most" in line for line in sentences(ModeComparison(STAGES, [nothing], [])))
+
+
+def test_a_few_photos_tell_no_gain_from_chance() -> None:
+    """Where each of so few is right with one miner and wrong with another, all resamples say the same."""
+    few = scenes_of(replace(WHAT, photos=PHOTOS[:4]), 20.0)[0]
+    said = {}
+    for mode in MODES:
+        sides = {one.number: one.is_roadwork is (mode != "cheapest") for one in few.requests}
+        said[mode] = [
+            SentAnswer(number, "answered", 0.8 if is_over else 0.2, 0.05, 200, "") for number, is_over in sides.items()
+        ]
+    found = result_of(few, said, {mode: [1, 1] for mode in MODES}, dict.fromkeys(MODES, 1.0), 8)
+    assert found.gains["cheapest"].low > 0
+    assert any("too few" in line for line in sentences(ModeComparison(STAGES, [found], [])))
 
 
 def test_the_table_fits_eighty_columns_and_the_sentences_say_who_is_best() -> None:
