@@ -99,7 +99,7 @@ class MeasuredSet:
 
     Attributes:
         views: the set.
-        threshold: the best for all photos, which goes into the YAML file.
+        threshold: the best for all photos, in as few digits as decide alike; it goes into the YAML file.
         own: at thresholds that were fitted without the photos they decide.
         half: at 0.5.
         reward: of `own`, with its interval.
@@ -126,7 +126,7 @@ class MeasuredSet:
         """The lines of a YAML file that serve it."""
         named = (part.split() for part in self.views.parts)
         parts = ", ".join(name if not grid else f"{{{name}: {grid[0]}}}" for name, *grid in named)
-        return f"views: [{parts}]\npool: {self.views.pool}\nthreshold: {self.threshold:.3g}"
+        return f"views: [{parts}]\npool: {self.views.pool}\nthreshold: {self.threshold!r}"
 
 
 def measure_sets(
@@ -151,7 +151,8 @@ def measure_sets(
         base = said if base is None else base
         rows.append(
             MeasuredSet(
-                views, best_threshold(labels, answers), _figures(labels, said), _figures(labels, answers > 0.5),
+                views, shortest(best_threshold(labels, answers), answers),
+                _figures(labels, said), _figures(labels, answers > 0.5),
                 reward_estimate(labels, said, seed=seed, groups=groups),
                 reward_gain(labels, base, said, seed=seed, groups=groups),
                 asked.cost(views), asked.cost(views) / asked.cost(ALONE),
@@ -179,6 +180,15 @@ def advised(rows: Sequence[MeasuredSet]) -> MeasuredSet | None:
     best = max(gaining, key=lambda row: row.own.reward)
     least = best.own.reward - best.gain.error
     return min((row for row in gaining if row.own.reward >= least), key=lambda row: row.seconds)
+
+
+def shortest(threshold: float, answers: Floats) -> float:
+    """Return a threshold in the fewest digits, three or more, that leave every answer on its side."""
+    for digits in range(3, 17):
+        cut = float(f"{threshold:.{digits}g}")
+        if 0 < cut < 1 and ((answers > cut) == (answers > threshold)).all():
+            return cut
+    return threshold
 
 
 def _figures(labels: Flags, said: Flags) -> SideFigures:
