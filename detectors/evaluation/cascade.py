@@ -53,7 +53,7 @@ class Cascade:
         figures: of the whole.
         over_last: reward that the whole gains over the last stage alone, in pairs.
         seconds: expected of a picture, both classes weighed alike.
-        faults: why a stage is none, in words.
+        faults: why a stage is left out or not worth its time, in words.
     """
 
     stages: tuple[CascadeStage, ...]
@@ -152,7 +152,8 @@ def fit_cascade(
 ) -> Cascade:
     """Fit a cascade whose stages have the first branch, the first two, and so on.
 
-    A stage is left out if its answers are no better than none, or if the last one earns no more.
+    A stage is left out if its answers are no better than none, or if it earns no more than a cheaper one. One that
+    earns as much as all branches is the best of all: the last one then has little left to answer.
 
     Args:
         trial: of all branches.
@@ -164,20 +165,20 @@ def fit_cascade(
     labels, names = trial.labels, [name for name in order if name in last.way.branches]
     faults: list[str] = []
     kept: list[tuple[Choice, Figured]] = []
-    final = trial.figures(last.said, seed)
-    for count in range(1, len(names)):
-        choice = trial.part(names[:count]).choose()
+    for count in range(1, len(names) + 1):
+        is_last = count == len(names)
+        choice = last if is_last else trial.part(names[:count]).choose()
         figures = trial.figures(choice.said, seed)
-        if figures.accuracy <= WORTH_ANSWERING:
-            faults.append(f"{choice.way.words}: its accuracy of {figures.accuracy:.3f} is no better than no answer")
-        elif figures.reward.value >= final.reward.value:
-            faults.append(
-                f"{choice.way.words} earns {figures.reward.value:.3f}, and all branches no more: "
-                f"{final.reward.value:.3f}; no stage behind it pays"
-            )
-        else:
-            kept.append((choice, figures))
-    kept.append((last, final))
+        words, reward = choice.way.words, figures.reward.value
+        if not is_last and figures.accuracy <= WORTH_ANSWERING:
+            faults.append(f"{words}: its accuracy of {figures.accuracy:.3f} is no better than no answer")
+            continue
+        if kept and reward <= (most := kept[-1][1].reward.value):
+            first = kept[-1][0].way.words
+            faults.append(f"{words} earns {reward:.3f}, no more than {first}, which is cheaper: {most:.3f}")
+            if not is_last:
+                continue
+        kept.append((choice, figures))
     own, before = list[float](), set[str]()
     for choice, _ in kept:
         own.append(sum(seconds.get(name, 1.0) for name in choice.way.branches if name not in before))
