@@ -174,6 +174,36 @@ def test_too_few_photos_for_the_folds_are_refused(labels: np.ndarray, groups: np
             decide()
 
 
+def scenes(*counts: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels and groups of scenes with so many photos with and without works."""
+    labels = np.concatenate([np.arange(works + clear) < works for works, clear in counts])
+    return labels, np.repeat(np.arange(len(counts)), [works + clear for works, clear in counts])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("counts", "count"),
+    [
+        pytest.param([(5, 27), (25, 9), (21, 0), (11, 0)], 2, id="a fold"),
+        pytest.param([(16, 1), (14, 1), (52, 15), (8, 0), (36, 0)], 3, id="the rest of two folds"),
+    ],
+)
+@pytest.mark.parametrize(("turned", "kind"), [(False, "'no_roadwork'"), (True, "'roadwork'")])
+def test_scenes_that_leave_nothing_to_fit_to_are_refused(
+    counts: list[tuple[int, int]], count: int, turned: bool, kind: str
+) -> None:
+    labels, groups = scenes(*counts)
+    labels = labels ^ turned
+    said = {"a": np.random.default_rng(0).random(len(labels))}
+    with pytest.raises(DetectorConfigError, match=f"of {kind} fill {count - 1} of {count} folds"):
+        judge_ways(labels, said, count, groups=groups)
+    if count == 2:
+        with pytest.raises(DetectorConfigError, match=f"of {kind} fill 1 of 2 folds"):
+            calibrate(labels, said["a"], count, groups=groups)
+    else:  # whose only rest has both classes
+        assert calibrate(labels, said["a"], count, groups=groups)
+
+
 def test_near_identical_photos_are_in_one_fold() -> None:
     groups = np.arange(1200) // 3  # three of each scene
     labels = np.repeat(LABELS[:400], 3)
