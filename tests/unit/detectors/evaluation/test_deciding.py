@@ -122,8 +122,14 @@ def test_an_ensembles_file_is_made_or_its_fusion_replaced(tmp_path: Path) -> Non
     stage = Stage(branches=["a"], threshold=0.4, band=(0.1, 0.9), measured=figures)
     write_ensemble(path, Fusion(branches=["a", "b"]), [], {}, [stage])
     assert read_config(str(path)).stages == [stage]
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"stages": [], "threshold": 0.3}))
+    assert read_config(str(path)).threshold == 0.3
+    write_ensemble(path, Fusion(branches=["a", "b"]), [], {}, [stage])
+    assert read_config(str(path)).stages == [stage]
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"stages": [], "threshold": 0.3}))
     write_ensemble(path, Fusion(branches=["a", "b"]), [], {})
-    assert not read_config(str(path)).stages
+    config = read_config(str(path))
+    assert (config.stages, config.threshold) == ([], None)
     with pytest.raises(DetectorConfigError, match="the branch 'c'"):
         write_ensemble(path, Fusion(branches=["c"]), [], {})
 
