@@ -11,8 +11,8 @@ import numpy as np
 
 from detectors.errors import DetectorConfigError
 from detectors.evaluation.combine import Choice, Figured, Numbers, Trial
-from detectors.evaluation.estimates import Estimate, reward_gain, reward_of
-from detectors.evaluation.fitters import EQUAL_REWARD, Flags, Floats
+from detectors.evaluation.estimates import Estimate, Flags, Floats, reward_gain, reward_of
+from detectors.evaluation.fitters import EQUAL_REWARD, equal_weights
 from detectors.evaluation.reward import expected_rewards
 from detectors.models.calibration import WORTH_ANSWERING, are_unsure, log_odds, logistic
 
@@ -126,7 +126,7 @@ def _band(labels: Flags, values: Floats, said: Flags, spent: Floats) -> Band:
     on = np.stack([are_unsure(values, pair) for pair in pairs])
     right = (said == labels) & (on | ((values > 0.5) == labels))
     earned = expected_rewards(right[:, labels].mean(axis=1), right[:, ~labels].mean(axis=1))
-    taken = on @ (_weights(labels) * spent)
+    taken = on @ (equal_weights(labels) * spent)
     alike = np.flatnonzero(earned >= earned.max() - EQUAL_REWARD)
     best = int(alike[np.lexsort((-earned[alike], taken[alike]))[0]])
     return pairs[best]
@@ -140,11 +140,6 @@ def _widened(band: Band, times: float) -> Band:
         round(float(logistic(log_odds(low) * times)), 4) if low > 0 else 0.0,
         round(float(logistic(log_odds(high) * times)), 4) if high < 1 else 1.0,
     )
-
-
-def _weights(labels: Flags) -> Floats:
-    """Return the share of each photo where both classes weigh alike."""
-    return np.asarray(np.where(labels, 0.5 / labels.sum(), 0.5 / (~labels).sum()))
 
 
 def fit_cascade(
@@ -189,7 +184,7 @@ def fit_cascade(
     if len(kept) > 1 and wider == np.inf:
         faults.append("no band saves time without a loss of reward: every picture goes on while there is time")
     bands = fit_bands(labels, values, own, wider)
-    stages, here = list[CascadeStage](), _weights(labels)
+    stages, here = list[CascadeStage](), equal_weights(labels)
     for number, (choice, figures) in enumerate(kept):
         band = bands[number] if number < len(bands) else None
         on = here * are_unsure(choice.values, band) if band is not None else 0 * here
@@ -198,7 +193,7 @@ def fit_cascade(
         here = on
     over_last = reward_gain(labels, last.said, said, seed=seed, groups=trial.groups)
     whole = trial.figures(said, seed)
-    return Cascade(tuple(stages), whole, over_last, float(_weights(labels) @ spent), tuple(faults))
+    return Cascade(tuple(stages), whole, over_last, float(equal_weights(labels) @ spent), tuple(faults))
 
 
 def fit_widening(labels: Flags, values: Sequence[Floats], seconds: Sequence[float], fold: Numbers) -> float:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from detectors.errors import DetectorConfigError
 from detectors.evaluation.estimates import (
     Estimate,
+    Flags,
+    Floats,
     Groups,
     rates,
     resampled_rates,
@@ -23,8 +25,6 @@ from detectors.evaluation.estimates import (
 from detectors.evaluation.fitters import (
     Branches,
     Combination,
-    Flags,
-    Floats,
     best_temperature,
     best_threshold,
     fit,
@@ -106,6 +106,16 @@ def judged(labels: Flags, fit: Fit, count: int = FOLDS, seed: int = 0, groups: G
     return said
 
 
+def decide(labels: Flags, probabilities: Floats) -> Fit:
+    """Return the fit of a threshold for `judged`: the best of the photos that it is fitted to decides the others."""
+
+    def fitted(seen: Numbers) -> Callable[[Numbers], Flags]:
+        cut = best_threshold(labels[seen], probabilities[seen])
+        return lambda held: np.asarray(probabilities[held] > cut)
+
+    return fitted
+
+
 def calibrate(
     labels: Flags, probabilities: Floats, count: int = FOLDS, seed: int = 0, groups: Groups | None = None
 ) -> tuple[Calibration, Estimate]:
@@ -117,12 +127,7 @@ def calibrate(
     Raises:
         DetectorConfigError: too few photos for so many folds.
     """
-
-    def fitted(seen: Numbers) -> Callable[[Numbers], Flags]:
-        cut = best_threshold(labels[seen], probabilities[seen])
-        return lambda held: np.asarray(probabilities[held] > cut)
-
-    before, after = probabilities > 0.5, judged(labels, fitted, count, seed, groups)
+    before, after = probabilities > 0.5, judged(labels, decide(labels, probabilities), count, seed, groups)
     gain = reward_gain(labels, before, after, seed=seed, groups=groups)
     threshold = best_threshold(labels, probabilities)
     evidence = Evidence(

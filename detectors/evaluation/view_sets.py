@@ -4,16 +4,24 @@ The model runs once for each view, however many sets it is in; a set's answers a
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from detectors.evaluation.combine import FOLDS, Numbers, judged
-from detectors.evaluation.estimates import Estimate, Groups, rates, reward_estimate, reward_gain, reward_of
+from detectors.evaluation.combine import FOLDS, decide, judged
+from detectors.evaluation.estimates import (
+    Estimate,
+    Flags,
+    Floats,
+    Groups,
+    rates,
+    reward_estimate,
+    reward_gain,
+    reward_of,
+)
 from detectors.evaluation.evaluate import UNTRANSFORMED, Sending, Tell, bytes_sent
 from detectors.evaluation.fitters import best_threshold
 from detectors.network import Network
@@ -21,8 +29,6 @@ from detectors.photos.image import decode
 from detectors.photos.labelled import Photo
 from detectors.photos.views import WHOLE, PooledViews
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 CHANCE = 0.05  # that one of all sets seems to gain where none does, or to lose
 ALONE = PooledViews((WHOLE,), "mean")  # what every set is compared with
 
@@ -142,12 +148,7 @@ def measure_sets(
     base: Flags | None = None
     for views in dict.fromkeys((ALONE, *sets)):
         answers = asked.pooled(views)
-
-        def fit(seen: Numbers, answers: Floats = answers) -> Callable[[Numbers], Flags]:
-            cut = best_threshold(labels[seen], answers[seen])
-            return lambda held: np.asarray(answers[held] > cut)
-
-        said = judged(labels, fit, count, seed, groups)
+        said = judged(labels, decide(labels, answers), count, seed, groups)
         base = said if base is None else base
         rows.append(
             MeasuredSet(
