@@ -127,6 +127,8 @@ def write_ensemble(
 ) -> None:  # fmt: skip
     """Write a fusion into an ensemble's YAML file, beside the branches that are there or that the sources name.
 
+    A threshold beside the branches goes: it was that of another fusion, and stages and fusion have their own.
+
     Raises:
         DetectorConfigError: a branch of the fusion is neither there nor in the sources.
     """
@@ -139,7 +141,8 @@ def write_ensemble(
             f"have `roadwork-miner precompute branches` write the probabilities"
         )
     values["branches"] = {name: dict(known[name]) for name in fusion.branches}
-    values.pop("stages", None)
+    for key in ("stages", "threshold"):  # of what the branches said together until now
+        values.pop(key, None)
     if stages:
         values["stages"] = [_plain(stage) for stage in stages]
     values["fusion"] = _plain(fusion)

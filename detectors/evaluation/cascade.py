@@ -11,8 +11,8 @@ import numpy as np
 
 from detectors.errors import DetectorConfigError
 from detectors.evaluation.combine import Choice, Figured, Numbers, Trial
-from detectors.evaluation.estimates import Estimate, reward_gain, reward_of
-from detectors.evaluation.fitters import EQUAL_REWARD, Flags, Floats
+from detectors.evaluation.estimates import Estimate, Flags, Floats, reward_gain, reward_of
+from detectors.evaluation.fitters import EQUAL_REWARD, equal_weights
 from detectors.evaluation.reward import expected_rewards
 from detectors.models.calibration import WORTH_ANSWERING, are_unsure, log_odds, logistic
 
@@ -53,7 +53,7 @@ class Cascade:
         figures: of the whole.
         over_last: reward that the whole gains over the last stage alone, in pairs.
         seconds: expected of a picture, both classes weighed alike.
-        faults: why a stage is none, in words.
+        faults: why a stage is left out or not worth its time, in words.
     """
 
     stages: tuple[CascadeStage, ...]
@@ -126,7 +126,7 @@ def _band(labels: Flags, values: Floats, said: Flags, spent: Floats) -> Band:
     on = np.stack([are_unsure(values, pair) for pair in pairs])
     right = (said == labels) & (on | ((values > 0.5) == labels))
     earned = expected_rewards(right[:, labels].mean(axis=1), right[:, ~labels].mean(axis=1))
-    taken = on @ (_weights(labels) * spent)
+    taken = on @ (equal_weights(labels) * spent)
     alike = np.flatnonzero(earned >= earned.max() - EQUAL_REWARD)
     best = int(alike[np.lexsort((-earned[alike], taken[alike]))[0]])
     return pairs[best]
@@ -142,17 +142,13 @@ def _widened(band: Band, times: float) -> Band:
     )
 
 
-def _weights(labels: Flags) -> Floats:
-    """Return the share of each photo where both classes weigh alike."""
-    return np.asarray(np.where(labels, 0.5 / labels.sum(), 0.5 / (~labels).sum()))
-
-
 def fit_cascade(
     trial: Trial, last: Choice, order: Sequence[str], seconds: Mapping[str, float], seed: int = 0
 ) -> Cascade:
     """Fit a cascade whose stages have the first branch, the first two, and so on.
 
-    A stage is left out if its answers are no better than none, or if the last one earns no more.
+    A stage is left out if its answers are no better than none, or if it earns no more than a cheaper one. One that
+    earns as much as all branches is the best of all: the last one then has little left to answer.
 
     Args:
         trial: of all branches.
@@ -164,20 +160,20 @@ def fit_cascade(
     labels, names = trial.labels, [name for name in order if name in last.way.branches]
     faults: list[str] = []
     kept: list[tuple[Choice, Figured]] = []
-    final = trial.figures(last.said, seed)
-    for count in range(1, len(names)):
-        choice = trial.part(names[:count]).choose()
+    for count in range(1, len(names) + 1):
+        is_last = count == len(names)
+        choice = last if is_last else trial.part(names[:count]).choose()
         figures = trial.figures(choice.said, seed)
-        if figures.accuracy <= WORTH_ANSWERING:
-            faults.append(f"{choice.way.words}: its accuracy of {figures.accuracy:.3f} is no better than no answer")
-        elif figures.reward.value >= final.reward.value:
-            faults.append(
-                f"{choice.way.words} earns {figures.reward.value:.3f}, and all branches no more: "
-                f"{final.reward.value:.3f}; no stage behind it pays"
-            )
-        else:
-            kept.append((choice, figures))
-    kept.append((last, final))
+        words, reward = choice.way.words, figures.reward.value
+        if not is_last and figures.accuracy <= WORTH_ANSWERING:
+            faults.append(f"{words}: its accuracy of {figures.accuracy:.3f} is no better than no answer")
+            continue
+        if kept and reward <= (most := kept[-1][1].reward.value):
+            first = kept[-1][0].way.words
+            faults.append(f"{words} earns {reward:.3f}, no more than {first}, which is cheaper: {most:.3f}")
+            if not is_last:
+                continue
+        kept.append((choice, figures))
     own, before = list[float](), set[str]()
     for choice, _ in kept:
         own.append(sum(seconds.get(name, 1.0) for name in choice.way.branches if name not in before))
@@ -188,7 +184,7 @@ def fit_cascade(
     if len(kept) > 1 and wider == np.inf:
         faults.append("no band saves time without a loss of reward: every picture goes on while there is time")
     bands = fit_bands(labels, values, own, wider)
-    stages, here = list[CascadeStage](), _weights(labels)
+    stages, here = list[CascadeStage](), equal_weights(labels)
     for number, (choice, figures) in enumerate(kept):
         band = bands[number] if number < len(bands) else None
         on = here * are_unsure(choice.values, band) if band is not None else 0 * here
@@ -197,7 +193,7 @@ def fit_cascade(
         here = on
     over_last = reward_gain(labels, last.said, said, seed=seed, groups=trial.groups)
     whole = trial.figures(said, seed)
-    return Cascade(tuple(stages), whole, over_last, float(_weights(labels) @ spent), tuple(faults))
+    return Cascade(tuple(stages), whole, over_last, float(equal_weights(labels) @ spent), tuple(faults))
 
 
 def fit_widening(labels: Flags, values: Sequence[Floats], seconds: Sequence[float], fold: Numbers) -> float:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from detectors.errors import DetectorConfigError
 from detectors.evaluation.estimates import (
     Estimate,
+    Flags,
+    Floats,
     Groups,
     rates,
     resampled_rates,
@@ -23,8 +25,6 @@ from detectors.evaluation.estimates import (
 from detectors.evaluation.fitters import (
     Branches,
     Combination,
-    Flags,
-    Floats,
     best_temperature,
     best_threshold,
     fit,
@@ -41,11 +41,20 @@ Numbers = NDArray[np.int64]
 Fit = Callable[[Numbers], Callable[[Numbers], Flags]]
 
 
-def folds(labels: Flags, groups: Groups | None, count: int, seed: int) -> Iterator[tuple[Numbers, Numbers]]:
+def folds(
+    labels: Flags, groups: Groups | None, count: int, seed: int, least: int = 2
+) -> Iterator[tuple[Numbers, Numbers]]:
     """Yield what to fit on and what to judge, each class spread evenly; photos of one group are on one side.
 
+    Args:
+        labels: of the photos.
+        groups: numbers of the groups of near-identical photos, where they are known.
+        count: of folds.
+        seed: of the folds.
+        least: in how many of them either class has to be; large groups may leave one without.
+
     Raises:
-        DetectorConfigError: a class has too few photos for so many folds.
+        DetectorConfigError: a class has too few photos for so many folds, or its groups lie in too few of them.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
@@ -59,14 +68,24 @@ def folds(labels: Flags, groups: Groups | None, count: int, seed: int) -> Iterat
             raise DetectorConfigError(f"{words} are fewer than {count} folds: {way_out}")
     if len(np.unique(own)) == len(own):
         yield from StratifiedKFold(count, shuffle=True, random_state=seed).split(labels, labels)
-    else:
-        yield from StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(labels, labels, own)
+        return
+    parts = list(StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(labels, labels, own))
+    for kind, flags in (("no_roadwork", ~labels), ("roadwork", labels)):
+        if (found := sum(bool(flags[held].any()) for _, held in parts)) < least:
+            raise DetectorConfigError(
+                f"the scenes of {kind!r} fill {found} of {count} folds; {least} are needed, so that every "
+                "fit has some: another number of --folds, or more scenes"
+            )
+    yield from parts
 
 
 def fold_numbers(labels: Flags, groups: Groups | None, count: int, seed: int) -> Numbers:
-    """Return the number of the fold that each photo is judged in; raises as `folds` does."""
+    """Return the number of the fold that each photo is judged in; raises as `folds` does.
+
+    Whoever has the numbers fits without any two folds, of which both classes have to be in the rest.
+    """
     numbers = np.zeros(len(labels), dtype=np.int64)
-    for number, (_, held) in enumerate(folds(labels, groups, count, seed)):
+    for number, (_, held) in enumerate(folds(labels, groups, count, seed, least=min(count, 3))):
         numbers[held] = number
     return numbers
 
@@ -87,6 +106,16 @@ def judged(labels: Flags, fit: Fit, count: int = FOLDS, seed: int = 0, groups: G
     return said
 
 
+def decide(labels: Flags, probabilities: Floats) -> Fit:
+    """Return the fit of a threshold for `judged`: the best of the photos that it is fitted to decides the others."""
+
+    def fitted(seen: Numbers) -> Callable[[Numbers], Flags]:
+        cut = best_threshold(labels[seen], probabilities[seen])
+        return lambda held: np.asarray(probabilities[held] > cut)
+
+    return fitted
+
+
 def calibrate(
     labels: Flags, probabilities: Floats, count: int = FOLDS, seed: int = 0, groups: Groups | None = None
 ) -> tuple[Calibration, Estimate]:
@@ -98,12 +127,7 @@ def calibrate(
     Raises:
         DetectorConfigError: too few photos for so many folds.
     """
-
-    def fitted(seen: Numbers) -> Callable[[Numbers], Flags]:
-        cut = best_threshold(labels[seen], probabilities[seen])
-        return lambda held: np.asarray(probabilities[held] > cut)
-
-    before, after = probabilities > 0.5, judged(labels, fitted, count, seed, groups)
+    before, after = probabilities > 0.5, judged(labels, decide(labels, probabilities), count, seed, groups)
     gain = reward_gain(labels, before, after, seed=seed, groups=groups)
     threshold = best_threshold(labels, probabilities)
     evidence = Evidence(

@@ -170,7 +170,7 @@ def ask_raw(
     detectors: Sequence[Detector],
     photos: Sequence[Photo],
     tell: Tell = lambda: None,
-    views: Sequence[Sending] | None = None,
+    sendings: Sequence[Sending] | None = None,
     seed: int = 0,
 ) -> tuple[Floats, Floats]:
     """Return what models say before any calibration, and the seconds each took; two of shape (detectors, photos).
@@ -181,12 +181,12 @@ def ask_raw(
         detectors: are asked.
         photos: are asked about.
         tell: is called after each photo.
-        views: how each photo is sent; default: as it is.
-        seed: of what a view leaves to chance.
+        sendings: how each photo is sent; default: as it is.
+        seed: of what a sending leaves to chance.
     """
     said, seconds = np.empty((2, len(detectors), len(photos)))
     for column, photo in enumerate(photos):
-        picture = decode(bytes_sent(photo, views[column] if views is not None else UNTRANSFORMED, seed))
+        picture = decode(bytes_sent(photo, sendings[column] if sendings is not None else UNTRANSFORMED, seed))
         for row, detector in enumerate(detectors):
             judgement = detector.judge(picture)
             said[row, column], seconds[row, column] = judgement.probability, judgement.preprocess + judgement.infer

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from detectors.evaluation.estimates import Flags, Floats
 from detectors.evaluation.reward import expected_rewards
 from detectors.models.calibration import Fusion, Kind, log_odds, logistic
 
@@ -25,8 +25,6 @@ PRIOR = 10.0  # in photos: the weight of equal weights and of a threshold of 0.5
 FREE = 1000.0  # times less than that is the weight of the prior on how sure the mean is: no decision depends on it
 SAME = 1e-6  # in log-odds: a mean that deviates by less says the same of all photos
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 Branches = Mapping[str, Floats]
 
 
@@ -50,10 +48,15 @@ def best_threshold(labels: Flags, probabilities: Floats) -> float:
     return float((cuts[low] + cuts[high]) / 2)
 
 
+def equal_weights(labels: Flags) -> Floats:
+    """Return the share of each photo where both classes weigh alike."""
+    return np.asarray(np.where(labels, 0.5 / labels.sum(), 0.5 / (~labels).sum()))
+
+
 def best_temperature(labels: Flags, probabilities: Floats, threshold: float) -> float:
     """Return the temperature with which the mapped probabilities surprise least, both classes weighed alike."""
     line = log_odds(probabilities) - log_odds(threshold)
-    weights = np.where(labels, 0.5 / labels.sum(), 0.5 / (~labels).sum())
+    weights = equal_weights(labels)
     losses = [
         -np.sum(weights * np.log(np.clip(logistic(np.where(labels, line, -line) / one), 1e-12, 1)))
         for one in TEMPERATURES

@@ -4,16 +4,24 @@ The model runs once for each view, however many sets it is in; a set's answers a
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from detectors.evaluation.combine import FOLDS, Numbers, judged
-from detectors.evaluation.estimates import Estimate, Groups, rates, reward_estimate, reward_gain, reward_of
+from detectors.evaluation.combine import FOLDS, decide, judged
+from detectors.evaluation.estimates import (
+    Estimate,
+    Flags,
+    Floats,
+    Groups,
+    rates,
+    reward_estimate,
+    reward_gain,
+    reward_of,
+)
 from detectors.evaluation.evaluate import UNTRANSFORMED, Sending, Tell, bytes_sent
 from detectors.evaluation.fitters import best_threshold
 from detectors.network import Network
@@ -21,8 +29,6 @@ from detectors.photos.image import decode
 from detectors.photos.labelled import Photo
 from detectors.photos.views import WHOLE, PooledViews
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 CHANCE = 0.05  # that one of all sets seems to gain where none does, or to lose
 ALONE = PooledViews((WHOLE,), "mean")  # what every set is compared with
 
@@ -99,7 +105,7 @@ class MeasuredSet:
 
     Attributes:
         views: the set.
-        threshold: the best for all photos, which goes into the YAML file.
+        threshold: the best for all photos, in as few digits as decide alike; it goes into the YAML file.
         own: at thresholds that were fitted without the photos they decide.
         half: at 0.5.
         reward: of `own`, with its interval.
@@ -126,7 +132,7 @@ class MeasuredSet:
         """The lines of a YAML file that serve it."""
         named = (part.split() for part in self.views.parts)
         parts = ", ".join(name if not grid else f"{{{name}: {grid[0]}}}" for name, *grid in named)
-        return f"views: [{parts}]\npool: {self.views.pool}\nthreshold: {self.threshold:.3g}"
+        return f"views: [{parts}]\npool: {self.views.pool}\nthreshold: {self.threshold!r}"
 
 
 def measure_sets(
@@ -142,16 +148,12 @@ def measure_sets(
     base: Flags | None = None
     for views in dict.fromkeys((ALONE, *sets)):
         answers = asked.pooled(views)
-
-        def fit(seen: Numbers, answers: Floats = answers) -> Callable[[Numbers], Flags]:
-            cut = best_threshold(labels[seen], answers[seen])
-            return lambda held: np.asarray(answers[held] > cut)
-
-        said = judged(labels, fit, count, seed, groups)
+        said = judged(labels, decide(labels, answers), count, seed, groups)
         base = said if base is None else base
         rows.append(
             MeasuredSet(
-                views, best_threshold(labels, answers), _figures(labels, said), _figures(labels, answers > 0.5),
+                views, shortest(best_threshold(labels, answers), answers),
+                _figures(labels, said), _figures(labels, answers > 0.5),
                 reward_estimate(labels, said, seed=seed, groups=groups),
                 reward_gain(labels, base, said, seed=seed, groups=groups),
                 asked.cost(views), asked.cost(views) / asked.cost(ALONE),
@@ -179,6 +181,15 @@ def advised(rows: Sequence[MeasuredSet]) -> MeasuredSet | None:
     best = max(gaining, key=lambda row: row.own.reward)
     least = best.own.reward - best.gain.error
     return min((row for row in gaining if row.own.reward >= least), key=lambda row: row.seconds)
+
+
+def shortest(threshold: float, answers: Floats) -> float:
+    """Return a threshold in the fewest digits, three or more, that leave every answer on its side."""
+    for digits in range(3, 17):
+        cut = float(f"{threshold:.{digits}g}")
+        if 0 < cut < 1 and ((answers > cut) == (answers > threshold)).all():
+            return cut
+    return threshold
 
 
 def _figures(labels: Flags, said: Flags) -> SideFigures:

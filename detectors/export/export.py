@@ -213,10 +213,12 @@ def _fill(
     pictures: Sequence[bytes] | None,
     progress: Steps,
 ) -> None:
+    head, kind = exporter.head, exporter.kind  # a head that can't be served is refused before the work
     progress("exporting to ONNX")
-    kind = exporter.kind
     with library_errors(f"a {kind} can't be exported to ONNX by {', '.join(exporter.packages)}", WAY_OUT):
         output = exporter.write(folder)
+    if head is not None and len(head.bias) != len(output.labels):
+        raise ModelError(f"the head on views has {len(head.bias)} outputs; there are {len(output.labels)} labels")
     move_weights_out(folder)
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     draft = Manifest(
@@ -238,7 +240,7 @@ def _fill(
     try:
         with library_errors(f"a {kind} can't be asked by {exporter.reference_name}", WAY_OUT):
             parity = exporter.compare(exported, progress.each(photos))
-            if (head := exporter.head) is not None:
+            if head is not None:
                 progress(f"its head judges {head.views}")
                 draft, exported = _with_head(folder, draft, exported, head)
             known = exported.judge(decode(known_picture())).probability
@@ -255,8 +257,6 @@ def _with_head(folder: Path, draft: Manifest, whole: Network, head: ViewHead) ->
     """
     from detectors.export.features import cut
 
-    if len(head.bias) != len(draft.output.labels):
-        raise ModelError(f"the head on views has {len(head.bias)} outputs; there are {len(draft.output.labels)} labels")
     cut(folder, head.width, [whole.preprocessing(decode(data)) for data in many_pictures(CUT_PICTURES)])
     head.write(folder)
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}

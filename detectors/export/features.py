@@ -1,6 +1,7 @@
 """The graph of a model with a head on views: cut before its last layer, so that it gives features."""
 
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import numpy as np
 import onnx
@@ -10,7 +11,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from detectors.errors import ModelError
 from detectors.models import MODEL_FILE
-from detectors.models.store import write_graph
 
 FEATURES = "features"
 TOLERANCE = 1e-4  # of a logit, between the last layer in the graph and in numpy
@@ -18,6 +18,8 @@ TOLERANCE = 1e-4  # of a logit, between the last layer in the graph and in numpy
 
 def cut(folder: Path, width: int, inputs: list[NDArray[np.float32]]) -> None:
     """Leave the last layer of a folder's graph out: `pixel_values` to `features` (1, width).
+
+    Weights that lie beside the graph stay there: with more than 2 GB of them, no graph holds them.
 
     Args:
         folder: of the graph, in fp32.
@@ -28,7 +30,7 @@ def cut(folder: Path, width: int, inputs: list[NDArray[np.float32]]) -> None:
         ModelError: its last layer can't be found, or takes something else.
     """
     path = folder / MODEL_FILE
-    model = onnx.load(path)
+    model = onnx.load(path, load_external_data=False)
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
@@ -39,16 +41,16 @@ def cut(folder: Path, width: int, inputs: list[NDArray[np.float32]]) -> None:
         others = [name for name in node.input if name not in weights]
         if len(known) != 1 or others[0] not in makers:
             raise ModelError("the last layer of its graph can't be found: a head on views needs a linear one")
-        bias, node = numpy_helper.to_array(weights[known[0]]), makers[others[0]]
+        bias, node = _array(weights[known[0]], folder), makers[others[0]]
     if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in weights:
         raise ModelError(f"its graph ends in a {node.op_type}: a head on views needs a linear last layer")
-    kernel = numpy_helper.to_array(weights[node.input[1]])
+    kernel = _array(weights[node.input[1]], folder)
     if node.op_type == "Gemm":
         values = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         kernel = kernel.T if values.get("transB") else kernel
-        bias = numpy_helper.to_array(weights[node.input[2]]) if len(node.input) > 2 else bias
+        bias = _array(weights[node.input[2]], folder) if len(node.input) > 2 else bias
     features = node.input[0]
-    before = _runs(model, [features, logits], inputs)
+    before = _runs(model, folder, [features, logits], inputs)
     far = [float(np.abs(given @ kernel + bias - said).max()) for given, said in before]
     if any(given.shape != (1, width) for given, _ in before) or not max(far) < TOLERANCE * max(1.0, _largest(before)):
         raise ModelError(f"its last layer is none that takes the {width} features of the head")
@@ -56,9 +58,14 @@ def cut(folder: Path, width: int, inputs: list[NDArray[np.float32]]) -> None:
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, [1, width]))
     _prune(graph)
-    for left in folder.glob(f"{MODEL_FILE}*"):
-        left.unlink()
-    write_graph(model, path)
+    path.write_bytes(model.SerializeToString())
+
+
+def _array(tensor: onnx.TensorProto, folder: Path) -> NDArray[np.float32]:
+    """Return a tensor's numbers, which may lie beside the graph; they are read into a copy."""
+    copy = onnx.TensorProto()
+    copy.CopyFrom(tensor)
+    return np.asarray(numpy_helper.to_array(copy, str(folder)), dtype=np.float32)
 
 
 def _largest(runs: list[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> float:
@@ -66,7 +73,7 @@ def _largest(runs: list[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> flo
 
 
 def _runs(
-    model: onnx.ModelProto, names: list[str], inputs: list[NDArray[np.float32]]
+    model: onnx.ModelProto, folder: Path, names: list[str], inputs: list[NDArray[np.float32]]
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Return what flows along two edges, for each input."""
     probe = onnx.ModelProto()
@@ -75,7 +82,10 @@ def _runs(
     probe.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names if name not in given
     )
-    session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
+    with NamedTemporaryFile(dir=folder, prefix=MODEL_FILE, suffix=".probe") as file:  # beside its weights
+        file.write(probe.SerializeToString())
+        file.flush()
+        session = onnxruntime.InferenceSession(file.name, providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0].name
     return [tuple(session.run(names, {entry: one})) for one in inputs]
 

@@ -23,14 +23,11 @@ from detectors.photos.views import LETTERBOX, WHOLE, Pool, PooledViews, parse, v
 
 VIT, YOLO, THIRD, KERAS = "vit_config", "yolo_weights_path", "googlenet_fusion_path", "use_keras"
 log = logging.getLogger(__name__)
-
 FUSION_KEYS = {VIT, YOLO, THIRD, KERAS}
 YOLO_CLASS_KEY = "roadwork_class_index"  # of its YOLO branch
 MAX_PASTED_CHARACTERS = 2000  # characters of what is to be pasted
 DEFAULTS = {VIT: "ViT_roadwork.yaml", YOLO: "best.pt"}
-
 THRESHOLDS = "a number above 0 and below 1, such as 0.35, is allowed"
-
 SHIPPED = Path(__file__).parents[1] / "configs"
 SOURCES = ("hf_repo", "weights_path", "onnx_path", "model_folder", "branches")
 
@@ -326,8 +323,11 @@ def _branch(branch: DetectorConfig, path: Path, where: str) -> DetectorConfig:
     named = branch.config
     if named is not None:
         with usable(f"{where}: config={shown(named)}"):
-            beside = path.parent / Path(named).expanduser()
-            path = find_config(str(beside) if beside.is_file() else named)
+            places = (path.parent / Path(named).expanduser(), SHIPPED / named)
+            found = next((place.resolve() for place in places if place.is_file()), None)
+        if found is None:
+            raise DetectorConfigError(f"{where}: config={shown(named)}: neither in {path.parent} nor among the shipped")
+        path = found
         own = {key: getattr(branch, key) for key in branch.model_fields_set - {"config"}}
         branch = _read(path).model_copy(update={"detector": branch.detector} | own)
     if branch.threshold is not None:

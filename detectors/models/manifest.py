@@ -311,11 +311,12 @@ def as_served(manifest: Manifest, threshold: float | None, views: PooledViews | 
         threshold: None: there is none.
         views: None: the whole picture alone.
     """
+    manifest = manifest.model_copy(update={"seen": str(views or "")})
     if views is not None:
         own = manifest.views.get(str(views), ViewFigures())
         judged = own.judged or _without_sides(manifest.judged)
         update = {"calibration": own.calibration, "predictions": own.predictions, "judged": judged}
-        manifest = manifest.model_copy(update={**update, "seen": str(views)})
+        manifest = manifest.model_copy(update=update)
     if threshold is None:
         return manifest
     gate = manifest.gate and manifest.gate.model_copy(update={"labelled": None})

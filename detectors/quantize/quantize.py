@@ -148,7 +148,8 @@ class PrecisionRequest:
         max_flips: share of the pictures that may change sides.
         progress: is told each step, and how far it is.
         threshold: of the YAML file, at which sides are told apart; None: the manifest's.
-        views: of the YAML file, in which each picture is judged; None: the whole. Recipes are calibrated on the whole.
+        views: of the YAML file, in which each picture is judged; None: the whole, or those of its head.
+            Recipes are calibrated on the whole; where there is a head, on its views in turn.
         merge: tokens a layer, for a precision that merges them; None: the network is left dense.
     """
 

@@ -10,9 +10,8 @@ import typer
 
 from detectors.evaluation.branch_file import BranchFile
 from detectors.evaluation.combine import calibrate as find
-from detectors.evaluation.estimates import Groups
+from detectors.evaluation.estimates import Flags, Floats, Groups
 from detectors.evaluation.evaluate import ask_raw
-from detectors.evaluation.fitters import Flags, Floats
 from detectors.models.calibration import Calibration, spread
 from detectors.models.config import SHIPPED, DetectorConfig
 from detectors.models.sources import model_folder

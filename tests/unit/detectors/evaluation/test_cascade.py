@@ -147,8 +147,28 @@ def test_a_stage_no_better_than_no_answer_is_none() -> None:
 
 
 @pytest.mark.slow
-def test_a_dear_stage_that_earns_no_more_is_said() -> None:
-    good = said(2.0)
-    cascade = fitted({"cheap": good, "dear": said(0.01, 0.05)}, ["cheap", "dear"])
-    assert len(cascade.stages) == 1
-    assert cascade.faults
+def test_a_cheap_stage_that_earns_as_much_as_all_is_kept_and_answers_most() -> None:
+    random = np.random.default_rng(4)
+    good = said(2.0, 1.0, random)
+    cascade = fitted({"cheap": good, "dear": good}, ["cheap", "dear"])
+    first, last = cascade.stages
+    assert first.choice.way.branches == ("cheap",)
+    assert first.goes_on < 0.1
+    assert cascade.seconds < 0.5 * last.seconds
+    assert cascade.over_last.value >= -0.01
+    (fault,) = cascade.faults
+    assert last.choice.way.words in fault
+
+
+@pytest.mark.slow
+def test_a_stage_that_earns_no_more_than_a_cheaper_one_is_left_out() -> None:
+    random = np.random.default_rng(5)
+    cheap, best = said(1.4, 1.0, random), said(2.0, 1.0, random)
+    cascade = fitted(
+        {"cheap": cheap, "dear": logistic(random.normal(0, 3, 600)), "dearer": best}, ["cheap", "dear", "dearer"]
+    )
+    assert [len(stage.choice.way.branches) for stage in cascade.stages] == [1, 3]
+    assert [stage.seconds for stage in cascade.stages] == pytest.approx([0.02, 0.62])
+    (fault,) = cascade.faults
+    assert "cheap + dear," in fault
+    assert cascade.stages[0].choice.way.words in fault

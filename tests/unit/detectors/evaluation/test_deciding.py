@@ -122,8 +122,14 @@ def test_an_ensembles_file_is_made_or_its_fusion_replaced(tmp_path: Path) -> Non
     stage = Stage(branches=["a"], threshold=0.4, band=(0.1, 0.9), measured=figures)
     write_ensemble(path, Fusion(branches=["a", "b"]), [], {}, [stage])
     assert read_config(str(path)).stages == [stage]
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"stages": [], "threshold": 0.3}))
+    assert read_config(str(path)).threshold == 0.3
+    write_ensemble(path, Fusion(branches=["a", "b"]), [], {}, [stage])
+    assert read_config(str(path)).stages == [stage]
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"stages": [], "threshold": 0.3}))
     write_ensemble(path, Fusion(branches=["a", "b"]), [], {})
-    assert not read_config(str(path)).stages
+    config = read_config(str(path))
+    assert (config.stages, config.threshold) == ([], None)
     with pytest.raises(DetectorConfigError, match="the branch 'c'"):
         write_ensemble(path, Fusion(branches=["c"]), [], {})
 
@@ -172,6 +178,36 @@ def test_too_few_photos_for_the_folds_are_refused(labels: np.ndarray, groups: np
     ):
         with pytest.raises(DetectorConfigError, match=words):
             decide()
+
+
+def scenes(*counts: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels and groups of scenes with so many photos with and without works."""
+    labels = np.concatenate([np.arange(works + clear) < works for works, clear in counts])
+    return labels, np.repeat(np.arange(len(counts)), [works + clear for works, clear in counts])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("counts", "count"),
+    [
+        pytest.param([(5, 27), (25, 9), (21, 0), (11, 0)], 2, id="a fold"),
+        pytest.param([(16, 1), (14, 1), (52, 15), (8, 0), (36, 0)], 3, id="the rest of two folds"),
+    ],
+)
+@pytest.mark.parametrize(("turned", "kind"), [(False, "'no_roadwork'"), (True, "'roadwork'")])
+def test_scenes_that_leave_nothing_to_fit_to_are_refused(
+    counts: list[tuple[int, int]], count: int, turned: bool, kind: str
+) -> None:
+    labels, groups = scenes(*counts)
+    labels = labels ^ turned
+    said = {"a": np.random.default_rng(0).random(len(labels))}
+    with pytest.raises(DetectorConfigError, match=f"of {kind} fill {count - 1} of {count} folds"):
+        judge_ways(labels, said, count, groups=groups)
+    if count == 2:
+        with pytest.raises(DetectorConfigError, match=f"of {kind} fill 1 of 2 folds"):
+            calibrate(labels, said["a"], count, groups=groups)
+    else:  # whose only rest has both classes
+        assert calibrate(labels, said["a"], count, groups=groups)
 
 
 def test_near_identical_photos_are_in_one_fold() -> None:

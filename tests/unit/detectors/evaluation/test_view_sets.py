@@ -70,4 +70,18 @@ def test_the_lines_that_it_writes_serve_that_set(tmp_path: Path) -> None:
     path.write_text(f"hf_repo: you/model\n{row.yaml}\n")
     config = read_config(str(path))
     assert config.pooled_views == TILED
-    assert config.threshold == pytest.approx(row.threshold, abs=1e-3)
+    assert config.threshold == pytest.approx(row.threshold, abs=1e-9)
+
+
+@pytest.mark.parametrize("odds", [-11.0, -6.0, 0.0, 8.0, 11.0])
+def test_the_threshold_that_it_writes_decides_as_the_one_that_was_found(tmp_path: Path, odds: float) -> None:
+    labels = np.arange(60) % 2 == 0
+    said = 1 / (1 + np.exp(-(odds + np.where(labels, 1, -1) * np.random.default_rng(0).uniform(0.01, 0.5, 60))))
+    answers = AskedViews({"whole": said[:, None], "flip": said[:, None]}, {"whole": 0.01, "flip": 0.01}, 0.0)
+    row = measure_sets(labels, answers, [FLIPPED])[1]
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"hf_repo: you/model\n{row.yaml}\n")
+    cut = read_config(str(path)).threshold
+    assert cut is not None
+    assert ((said > cut) == labels).all()
+    assert len(repr(cut)) <= len("0.99999999")

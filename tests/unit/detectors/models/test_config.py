@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from detectors.errors import DetectorConfigError
+from detectors.errors import DetectorConfigError, NoConfig
 from detectors.models.config import SHIPPED, read_config
 
 
@@ -114,6 +114,25 @@ def test_a_branch_may_be_another_file(tmp_path: Path) -> None:
     found = config.branches["y"]
     assert (found.weights_path, found.roadwork_class_index) == (tmp_path / "sub" / "best.pt", 0)
     assert found.detector == "YOLOClassifier"
+
+
+def test_a_branchs_file_is_looked_for_beside_the_file_and_not_where_the_process_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "yolo.yaml").write_text("weights_path: best.pt\n")
+    (elsewhere / "starter.yaml").write_text("hf_repo: c/d\n")
+    monkeypatch.chdir(elsewhere)
+    path = write(tmp_path, "branches:\n  y: {config: yolo.yaml}\n  v: {hf_repo: a/b}\n")
+    with pytest.raises(DetectorConfigError) as caught:
+        read_config(path)
+    assert not isinstance(caught.value, NoConfig)  # which would be looked for in other folders
+    assert str(caught.value).startswith("mine.yaml: branches.y: config='yolo.yaml': ")
+    assert f" {tmp_path} " in str(caught.value)
+    config = read_config(write(tmp_path, "branches:\n  y: {config: starter.yaml}\n  v: {hf_repo: a/b}\n"))
+    assert config.branches is not None
+    assert config.branches["y"].model_folder == SHIPPED.parent / "starter"
 
 
 def test_keys_beside_another_file_win_over_those_in_it(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from detectors.errors import ModelError, NotPrepared
-from detectors.models.manifest import BranchModel, Manifest, Output, Parity, Source, same_branches, sha256
+from detectors.models.manifest import BranchModel, Manifest, Output, Parity, Source, as_served, same_branches, sha256
+from detectors.photos.views import PooledViews
 
 
 @pytest.fixture
@@ -36,6 +37,15 @@ def test_a_flipped_bit_is_found(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(b"grapi")
     with pytest.raises(ModelError, match=r"model.onnx .* sum in "):
         Manifest.read(folder).verify(folder)
+
+
+def test_the_views_that_are_served_are_the_yaml_files_alone(folder: Path) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seen": "flip, mean"}))
+    manifest = Manifest.read(folder)
+    assert as_served(manifest, None, None).seen == as_served(manifest, 0.4, None).seen == ""
+    views = PooledViews(("whole", "flip"), "max")
+    assert as_served(manifest, None, views).seen == as_served(manifest, 0.4, views).seen == str(views)
 
 
 def test_a_missing_file_is_found(folder: Path) -> None:

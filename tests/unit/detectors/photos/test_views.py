@@ -75,9 +75,25 @@ def test_each_view_shows_its_part_at_its_own_resolution() -> None:
     middle = pixels[15:45, 20:60].transpose(2, 0, 1)
     assert (whole[0] == middle).all()
     assert (flipped == whole[..., ::-1]).all()
-    assert (letterboxed[0].mean(axis=(1, 2)) - pixels.mean(axis=(0, 1)) < 2).all()
+    assert (letterboxed[0] == np.asarray(Image.fromarray(pixels).resize((40, 30), BILINEAR)).transpose(2, 0, 1)).all()
     for tile, (top, left) in zip(tiles, ((0, 0), (0, 40), (30, 0), (30, 40)), strict=True):
         assert (tile[0] == pixels[top : top + 30, left : left + 40].transpose(2, 0, 1)).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 40), (28, 80)])
+def test_a_picture_of_another_shape_lies_whole_between_black_bars(height: int, width: int) -> None:
+    pixels = np.random.default_rng(0).integers(1, 255, (height, width, 3), np.uint8)
+    own = Preprocessing(None, (30, 40), BILINEAR, (30, 40), "down", "pillow", (1, 1, 1), (0, 0, 0))
+    (seen,) = views("letterbox").arrays(Image.fromarray(pixels), own, own.boxed)
+    across, down = (20, 30) if height > width else (40, 14)
+    resized = np.asarray(Image.fromarray(pixels).resize((across, down), BILINEAR)).transpose(2, 0, 1)
+    left, top = (40 - across) // 2, (30 - down) // 2
+    middle = np.s_[:, top : top + down, left : left + across]
+    assert (seen[0][middle] == resized).all()
+    bars = np.ones(seen[0].shape, bool)
+    bars[middle] = False
+    assert bars.any()
+    assert (seen[0][bars] == 0).all()
 
 
 def test_the_whole_is_prepared_once_and_the_next_view_when_it_is_asked_for() -> None:

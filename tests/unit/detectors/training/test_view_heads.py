@@ -1,5 +1,6 @@
 """A head that learns on several views of a photo, from its training to what serves."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import torch
 
 from detectors.backends.torch import load_model
 from detectors.base import RunOptions
+from detectors.console import Steps
 from detectors.errors import DetectorConfigError, ModelError
+from detectors.export.export import prepare
 from detectors.export.serving_repos import write_layout
 from detectors.load import load_detector
 from detectors.models import MODEL_FILE
@@ -124,16 +127,41 @@ def test_faster_precisions_are_judged_with_the_head(trained: Path, folder: Path)
 
 
 def test_the_weights_with_their_head_are_exported_anew_elsewhere(trained: Path, folder: Path) -> None:
-    from detectors.export.export import prepare
-
     source = DetectorConfig(hf_repo=str(trained / "model"), path=folder / "x.yaml")
     made = prepare("ViT", source, folder / "anew")
     first, second = Manifest.read(trained / "served"), Manifest.read(made)
     assert (first.known_answer, first.head) == (pytest.approx(second.known_answer, abs=1e-6), second.head)
+    told: list[str] = []
     with pytest.raises(DetectorConfigError, match="letterbox"):
-        prepare("ViT", source.model_copy(update={"letterbox": True}), folder / "anew")
+        prepare("ViT", source.model_copy(update={"letterbox": True}), folder / "anew", progress=Steps(told.append))
+    assert not any("ONNX" in line for line in told)  # refused before the work
     with pytest.raises(ModelError, match="torch"):
         load_detector("ViT", source, folder / "anew", "torch", RunOptions())
+
+
+def test_a_head_of_other_classes_is_refused_before_any_comparison(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "model", tmp_path / "model")
+    head = ViewHead.read(tmp_path / "model")
+    assert head is not None
+    ViewHead(head.views, np.zeros((3, head.width), np.float32), np.zeros(3, np.float32)).write(tmp_path / "model")
+    told: list[str] = []
+    source = DetectorConfig(hf_repo=str(tmp_path / "model"), path=tmp_path / "x.yaml")
+    with pytest.raises(ModelError, match=r"3 outputs.* 2 labels"):
+        prepare("ViT", source, tmp_path / "models", progress=Steps(told.append))
+    assert not any("comparing" in line for line in told)
+
+
+def test_weights_beside_the_graph_stay_there_and_the_answers_are_the_same(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detectors.models.store.LARGE_GRAPH_BYTES", 0)
+    source = DetectorConfig(hf_repo=str(trained / "model"), path=tmp_path / "x.yaml")
+    made = prepare("ViT", source, tmp_path / "models")
+    assert (made / f"{MODEL_FILE}.data").is_file()
+    assert Manifest.read(made).known_answer == pytest.approx(Manifest.read(trained / "served").known_answer, abs=1e-6)
+    detector = load_detector("ViT", source, tmp_path / "models", DEFAULT, RunOptions())
+    assert detector.verify() > 0
+    detector.close()
 
 
 def test_a_machine_that_gives_scores_alone_does_not_serve_it(trained: Path, tmp_path: Path) -> None:
