@@ -81,12 +81,14 @@ class Top(App[None]):
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(self.interval)
+            reason = ""
             try:
                 self.overview = await self.fetch()
             except CouldNotStart as error:
-                self._say(f"{error} (last seen {clock(self.overview.now)} UTC)")
-                continue
-            self._say("")
+                reason = f"{error} (last seen {clock(self.overview.now)} UTC)"
+            if not self.is_running:  # it is being closed, and its widgets are gone
+                return
+            self._say(reason)
             self.query_one("#head", Static).update(head(self.overview))
             self.query_one("#content", Static).update(content(self.overview))
 

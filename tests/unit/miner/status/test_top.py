@@ -117,6 +117,21 @@ def test_a_key_ends_it(key: str) -> None:
     assert on_screen(scene).return_code == 0
 
 
+def test_a_frame_that_comes_while_it_is_closed_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its widgets are gone by then."""
+    close = Top._close_all
+
+    async def slowly(app: Top) -> None:
+        await close(app)
+        await asyncio.sleep(0.3)  # a few frames long
+
+    async def scene(app: Top, pilot: Pilot[None]) -> None:
+        await pilot.pause()
+
+    monkeypatch.setattr(Top, "_close_all", slowly)
+    on_screen(scene, lambda: FULL)
+
+
 def test_a_new_frame_leaves_the_place_that_is_looked_at() -> None:
     async def scene(app: Top, pilot: Pilot[None]) -> None:
         await until(app, pilot, "uid 143")
