@@ -79,11 +79,12 @@ class MappedFiles:
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        self._files = [held for path in mapped_below(folders) if (held := _open(path)) is not None]
+        self._files: list[MappedFile] = []  # first: it is closed even where the rest fails
         self._lock = threading.Lock()
         self._readers = 0
         self._is_holding = False
         self._fault: str | None = None
+        self._files += [held for path in mapped_below(folders) if (held := _open(path)) is not None]
 
     def hold(self) -> None:
         """Keep writers waiting from now on, until `look` has seen them and nobody reads."""
@@ -147,9 +148,13 @@ class MappedFiles:
 
 
 def mapped_below(folders: Sequence[Path], maps: Path = PROCESS_MAPS) -> list[Path]:
-    """Return the files below these folders that this process has mapped, those that links there mean among them."""
+    """Return the files below these folders that this process has mapped, those that links there mean among them.
+
+    A folder that goes while it is walked (an optimised graph found damaged) has none, and is no fault.
+    """
     roots = [os.path.realpath(folder) + os.sep for folder in folders]
-    linked = {os.path.realpath(path) for folder in folders for path in folder.rglob("*") if path.is_symlink()}
+    inside = (Path(at, name) for folder in folders for at, _, names in os.walk(folder) for name in names)
+    linked = {os.path.realpath(path) for path in inside if path.is_symlink()}
     try:
         lines = maps.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:

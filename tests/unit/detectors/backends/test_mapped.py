@@ -2,8 +2,10 @@
 
 import mmap
 import os
+import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,24 @@ def test_what_a_link_means_is_found_too(path: Path, tmp_path: Path) -> None:
     (snapshot / "model.data").symlink_to(path)
     assert mapped_below([snapshot]) == [path]
     assert mapped_below([tmp_path / "snapshots"]) == [path]
+
+
+def test_a_folder_that_goes_while_it_is_walked_has_none(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an optimised graph that is found damaged while it is loaded."""
+    going = tmp_path / "optimized" / "key"
+    going.mkdir(parents=True)
+    scandir = os.scandir
+
+    def scan(folder: str | Path | int) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
+        if isinstance(folder, str | Path) and Path(folder) == going:
+            shutil.rmtree(going.parent)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    files = MappedFiles([tmp_path])
+    assert not going.exists()
+    assert files.look() is None
+    path.write_bytes(b"cut short")  # so the file beside it was found
+    assert files.look() is not None
