@@ -63,7 +63,10 @@ class TrainConfig(_Part):
     )
     cache: str | None = Field(None, description="folder of the features, for all runs; None: in ~/.cache")
     detector: Literal["ViT", "YOLOClassifier"] = Field("ViT", description="what serves it later")
-    model: str = Field("small", description="tiny, small, base; a repository; a folder; for YOLO a .pt or .yaml file")
+    model: str = Field(
+        default_factory=lambda known: "small" if known.get("detector") == "YOLOClassifier" else "lite2",
+        description="lite2, lite0, starter; tiny, small, base or a repository of the hub; a folder; YOLO: .pt or .yaml",
+    )
     revision: str = Field("main", description="branch, tag or commit of the repository")
     method: Method = Field("head", description=f"{'; '.join(METHODS)}. YOLO: always full")
     epochs: int | None = Field(None, ge=1, description="at most; None: by the method")

@@ -282,7 +282,7 @@ def fill_cache(job: Job, device: str = "cpu") -> FillResult:
         raise DetectorConfigError("--device=cuda: torch finds no GPU that it can use here")
     job.config.check_places()
     stopping = StopSignal(job.config.max_hours, job.screen)
-    source = hf_model.find_folder(job.config)
+    source = hf_model.find_folder(job.config, job.cache)
     data = open_dataset(job.config, job.cache / "photos", job.screen, job.machine.cores)
     model = hf_model.load(source.path, job.config.seed)
     job.cache.mkdir(parents=True, exist_ok=True)

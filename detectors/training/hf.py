@@ -238,7 +238,7 @@ def train(job: Job, data: DataSet, photos: str, stopping: StopSignal) -> Trainin
         StoppedEarly: it has to end before there are features of every photo.
     """
     config = job.config
-    source = hf_model.find_folder(config).path
+    source = hf_model.find_folder(config, job.cache).path
     if not hf_model.has_weights(source):
         job.screen.warn(f"{source} holds no weights: starting from random ones")
     preprocessing = ViT.read_preprocessing(source)

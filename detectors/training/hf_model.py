@@ -8,15 +8,18 @@ from torch import Tensor, nn
 
 from detectors.backends.torch import ensure_torchvision, older_folder
 from detectors.errors import ModelError
-from detectors.models.config import DetectorConfig
+from detectors.models.config import SHIPPED, DetectorConfig
 from detectors.models.hf_config import CONFIG_FILE, ModelConfig, processor_file
 from detectors.models.sources import Original, find_original
+from detectors.training.backbones import BACKBONES, NOTICE_FILE, backbone_folder
 from detectors.training.config import TrainConfig
 
 ensure_torchvision()
 from transformers import AutoConfig, AutoModelForImageClassification  # noqa: E402
 
 LABELS = {0: "None", 1: "Roadwork"}  # as StreetVision's own model has them
+STARTER = "starter"  # what ships with the package, and its folder's name
+OFFLINE = (*BACKBONES, STARTER)
 SIZE_MODELS = {
     "tiny": "facebook/deit-tiny-patch16-224",  # 6 million parameters
     "small": "facebook/deit-small-patch16-224",  # 22
@@ -24,17 +27,25 @@ SIZE_MODELS = {
 }
 
 
-def find_folder(config: TrainConfig) -> Original:
+def find_folder(config: TrainConfig, cache: Path) -> Original:
     """Find the folder of the model to start from; a name of a size or of a repository is fetched from the hub.
 
-    Its revision is the commit that a branch of a repository stands for; that of a folder is the configured one.
+    Its revision is the commit that a branch of a repository stands for; that of any other is the configured one.
+
+    Args:
+        config: names the model.
+        cache: folder of what trainings share: a backbone is written there.
 
     Raises:
         ModelError: it can't be found or fetched, or lacks a file.
         ModelFileError: its config.json is wrong.
     """
     local = Path(config.model).expanduser()
-    if local.is_dir():
+    if config.model in BACKBONES:
+        found = Original(backbone_folder(config.model, cache), config.model, config.revision)
+    elif config.model == STARTER:
+        found = Original(SHIPPED.parent / STARTER, STARTER, config.revision)
+    elif local.is_dir():
         found = Original(local.resolve(), local.name, config.revision)
     elif config.model.startswith(("/", ".", "~")):
         raise ModelError(f"{local} is not a folder")
@@ -43,9 +54,8 @@ def find_folder(config: TrainConfig) -> Original:
         try:
             found = find_original(source.model_copy(update={"revision": config.revision}))
         except ModelError as error:
-            if config.model in SIZE_MODELS:
-                raise
-            raise ModelError(f"{error}; nor is there a folder {config.model} here") from error
+            nor = "" if config.model in SIZE_MODELS else f"; nor is there a folder {config.model} here"
+            raise ModelError(f"{error}{nor}; {', '.join(OFFLINE)} need no hub (--model)") from error
     for path in (found.path / CONFIG_FILE, processor_file(found.path)):
         if not path.is_file():
             raise ModelError(f"{found.path} holds no {path.name}")
@@ -53,13 +63,13 @@ def find_folder(config: TrainConfig) -> Original:
     return found
 
 
-def pinned(config: TrainConfig) -> TrainConfig:
+def pinned(config: TrainConfig, cache: Path) -> TrainConfig:
     """Return the configuration with the commit that its repository's branch has now.
 
     Raises:
         ModelError: the model can't be found or fetched.
     """
-    return config.model_copy(update={"revision": find_folder(config).revision})
+    return config.model_copy(update={"revision": find_folder(config, cache).revision})
 
 
 def has_weights(folder: Path) -> bool:
@@ -145,5 +155,7 @@ def save(model: nn.Module, source: Path, folder: Path) -> None:
         model = model.merge_and_unload()
     shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(folder)
-    processor = processor_file(source)
-    shutil.copyfile(processor, folder / processor.name)
+    kept = (processor_file(source), source / NOTICE_FILE)
+    for path in kept:
+        if path.is_file():
+            shutil.copyfile(path, folder / path.name)

@@ -169,7 +169,7 @@ def _pinned(job: Job) -> Job:
     if not config.is_yolo:
         from detectors.training import hf_model
 
-        config = hf_model.pinned(config)
+        config = hf_model.pinned(config, job.cache)
     if config != job.config:
         config.write(job.run)
     return dataclasses.replace(job, config=config)

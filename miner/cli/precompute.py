@@ -97,7 +97,7 @@ app.command("branches", cls=Command)(branches)
 @app.command(cls=Command)
 def features(
     data: Annotated[str, typer.Argument(help="Folder of photos, or hf:DATASET, as for `train`.")],
-    model: Annotated[str | None, typer.Option(help="tiny, small, base; a Hugging Face repository; a folder.")] = None,
+    model: Annotated[str | None, typer.Option(help="As for `train` (lite2).")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings, as for `train`.")] = None,
     cache: Annotated[
         Path, typer.Option(help="Where the features go; copy it home, files may be merged.")

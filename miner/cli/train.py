@@ -23,7 +23,11 @@ def train(
     config: Annotated[Path | None, typer.Option(help="YAML file of settings, as a run's config.yaml.")] = None,
     detector: Annotated[Literal["ViT", "YOLOClassifier"] | None, typer.Option(help="What to train (ViT).")] = None,
     model: Annotated[
-        str | None, typer.Option(help="tiny, small, base; a Hugging Face repository; a folder; YOLO: .pt or .yaml.")
+        str | None,
+        typer.Option(
+            help="Without the hub: lite2 (the default), lite0, starter, a folder; from it: tiny, small, base, a "
+            "repository. YOLO: .pt or .yaml."
+        ),
     ] = None,
     method: Annotated[
         str | None,

@@ -16,6 +16,6 @@ def test_the_recipe_is_one_of_train_and_names_the_network_that_is_shipped() -> N
     for name in ("config.json", "preprocessor_config.json"):
         network, shipped = (json.loads((folder / name).read_bytes()) for folder in (RECIPE, ROOT / "detectors/starter"))
         assert network.items() <= shipped.items()
-    folder = hf_model.find_folder(recipe.model_copy(update={"model": str(RECIPE)})).path
+    folder = hf_model.find_folder(recipe.model_copy(update={"model": str(RECIPE)}), RECIPE).path
     assert not hf_model.has_weights(folder)
     assert sum(value.numel() for value in hf_model.load(folder, 0).parameters()) < 12e6 / 4
