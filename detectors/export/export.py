@@ -11,17 +11,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import onnx
 from PIL import Image
 
 from detectors.backends.ort_cache import ensure_graph
 from detectors.base import ModelFiles, RunOptions
+from detectors.builders.half import halve
 from detectors.console import NO_STEPS, Steps
 from detectors.errors import DetectorConfigError, InferenceError, ModelError, library_errors
+from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig
 from detectors.models.labels import is_by_name, refuse_constant, roadwork_index
 from detectors.models.manifest import NO_REFERENCE, Activation, Manifest, Output, Parity, Source, sha256
 from detectors.models.sources import Original, find_original, model_name, remember_revision
-from detectors.models.store import keep_calibration, move_into_place, move_weights_out, package_versions
+from detectors.models.store import keep_calibration, move_into_place, move_weights_out, package_versions, write_graph
 from detectors.network import Network
 from detectors.photos.image import decode
 from detectors.photos.synthetic import known_picture, many_pictures, parity_pictures
@@ -137,6 +140,7 @@ def prepare(
     out: Path | None = None,
     pictures: Sequence[bytes] | None = None,
     force: bool = True,
+    half: bool = False,
     progress: Steps = NO_STEPS,
 ) -> Path:
     """Fetch, export, compare with the library's own pipeline, and put the folder into its place.
@@ -148,6 +152,7 @@ def prepare(
         out: another place for the folder.
         pictures: encoded photos for the parity check, besides the made ones.
         force: of an ensemble, also the branches that are there already.
+        half: its weights are stored in 16 bits, and widened as they are loaded.
         progress: told each step in words.
 
     Returns:
@@ -158,7 +163,7 @@ def prepare(
         DetectorConfigError: the model has no such roadwork output as is configured.
     """
     if config.branches is not None:
-        return _prepare_branches(config, models_dir, out, pictures, force, progress)
+        return _prepare_branches(config, models_dir, out, pictures, force, half, progress)
     progress(f"finding {config.source}")
     original = find_original(config)
     folder = out or models_dir / model_name(config) / original.revision
@@ -167,7 +172,7 @@ def prepare(
     try:
         partial.mkdir(parents=True)
         exporter = exporter_class(detector, is_graph=config.onnx_path is not None)(original.path, config)
-        _fill(partial, detector, exporter, original, model_name(config), pictures, progress)
+        _fill(partial, detector, exporter, original, model_name(config), pictures, half, progress)
         keep_calibration(folder, partial)
         move_into_place(partial, folder)
         remember_revision(config, models_dir, original.revision, *original.resolved)
@@ -191,7 +196,7 @@ def prepare(
 
 def _prepare_branches(
     config: DetectorConfig, models_dir: Path, out: Path | None, pictures: Sequence[bytes] | None, force: bool,
-    progress: Steps,
+    half: bool, progress: Steps,
 ) -> Path:  # fmt: skip
     from detectors.export.ensemble import prepare_ensemble
 
@@ -199,7 +204,7 @@ def _prepare_branches(
         raise DetectorConfigError(f"{config.path.name} has branches: they go into MODELS_DIR, not into one folder")
 
     def one(detector: str, branch: DetectorConfig) -> Path:
-        return prepare(detector, branch, models_dir, pictures=pictures, progress=progress)
+        return prepare(detector, branch, models_dir, pictures=pictures, half=half, progress=progress)
 
     return prepare_ensemble(config, models_dir, one, force=force, progress=progress)
 
@@ -211,6 +216,7 @@ def _fill(
     original: Original,
     name: str,
     pictures: Sequence[bytes] | None,
+    half: bool,
     progress: Steps,
 ) -> None:
     head, kind = exporter.head, exporter.kind  # a head that can't be served is refused before the work
@@ -219,6 +225,10 @@ def _fill(
         output = exporter.write(folder)
     if head is not None and len(head.bias) != len(output.labels):
         raise ModelError(f"the head on views has {len(head.bias)} outputs; there are {len(output.labels)} labels")
+    if half:
+        graph = onnx.load(folder / MODEL_FILE)
+        halve(graph)
+        write_graph(graph, folder / MODEL_FILE)
     move_weights_out(folder)
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     draft = Manifest(

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from detectors.backends.ort_cache import ensure_graph
 from detectors.base import ModelFiles, RunOptions
+from detectors.builders.half import widened
 from detectors.console import NO_STEPS, Steps
 from detectors.errors import InferenceError, ModelError, library_errors
 from detectors.models import MODEL_FILE
@@ -243,8 +244,9 @@ class _Trial:
     """One model's attempts at a precision."""
 
     def __init__(self, fp32: Network, source: Path, partial: Path, order: PrecisionRequest) -> None:
-        self.fp32, self.source, self.partial, self.order = fp32, source, partial, order
-        self.graph = read_tokens(source / MODEL_FILE, fp32.manifest) if order.merge is not None else None
+        self.fp32, self.partial, self.order = fp32, partial, order
+        self.source = widened(source, MODEL_FILE, partial / "fp32")
+        self.graph = read_tokens(self.source / MODEL_FILE, fp32.manifest) if order.merge is not None else None
         calibration, self.photos = order.photos.split()
         self.refusals: list[str] = []
         order.progress(f"fp32 answers to {len(self.photos.data)} pictures")

@@ -45,6 +45,10 @@ def export(
         Literal["ovms", "triton"] | None,
         typer.Option(help="Put the exported model into --out, a repository of OpenVINO Model Server or Triton."),
     ] = None,
+    half: Annotated[
+        bool,
+        typer.Option("--half", help="Store the weights in 16 bits: half the disk, computed in fp32 as ever (fp32)."),
+    ] = False,
     set_: Set = None,
 ) -> None:
     """Export the configured model to ONNX.
@@ -57,6 +61,8 @@ def export(
     if layout is not None and out is None:
         raise ConfigurationError(f"--layout={layout}: needs --out, the folder of the repository")
 
+    if half and precision != "fp32":
+        raise ConfigurationError(f"--half: is of fp32 alone; {asked} has a storage of its own")
     settings = load_settings(
         env_file, set_, image_detector=detector, image_detector_config=config, image_detector_backend=backend
     )
@@ -64,7 +70,7 @@ def export(
         photos = read_photos(pictures) if pictures is not None else None
         yaml = read_config(settings.detector_config)
         if precision == "fp32" and layout is None:
-            prepare_fp32(settings, out, photos)
+            prepare_fp32(settings, out, photos, half=half)
             return
         if not is_prepared(yaml, settings.models_dir):
             prepare_fp32(settings, None, photos)

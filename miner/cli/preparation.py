@@ -120,8 +120,9 @@ def read_photos(folder: Path) -> "CalibrationPhotos":
 
 
 def prepare_fp32(
-    settings: Settings, out: Path | None = None, photos: "CalibrationPhotos | None" = None, *, force: bool = True
-) -> Path:
+    settings: Settings, out: Path | None = None, photos: "CalibrationPhotos | None" = None, *, force: bool = True,
+    half: bool = False,
+) -> Path:  # fmt: skip
     """Fetch and export the configured model, with a bar that names the step; return its folder."""
 
     config = read_config(settings.detector_config)
@@ -141,6 +142,7 @@ def prepare_fp32(
             out=out,
             pictures=photos.data if photos is not None else None,
             force=force,
+            half=half,
             progress=progress,
         )
         sorting: Separation | None = None

@@ -53,7 +53,7 @@ def test_it_says_what_the_network_says_that_it_comes_from(name: str, cache: Path
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_training_starts_from_it_with_two_classes(name: str, cache: Path, tmp_path: Path) -> None:
-    found = hf_model.find_folder(TrainConfig(data="photos", model=name), cache)
+    found = hf_model.find_folder(TrainConfig.make({"data": "photos", "model": name}), cache)
     model = hf_model.load(found.path, 0)
     assert hf_model.head_of(model).out_features == 2
     hf_model.save(model, found.path, tmp_path / "model")
@@ -95,8 +95,8 @@ def test_two_at_once_write_one_folder(tmp_path: Path) -> None:
 
 
 def test_the_default_needs_no_hub() -> None:
-    assert TrainConfig(data="photos").model in hf_model.OFFLINE
-    assert TrainConfig(data="photos", detector="YOLOClassifier").model == "small"
+    assert TrainConfig.make({"data": "photos"}).model in hf_model.OFFLINE
+    assert TrainConfig.make({"data": "photos", "detector": "YOLOClassifier"}).model == "small"
 
 
 def test_where_the_hub_is_not_reached_the_offline_ones_are_named(
@@ -105,4 +105,4 @@ def test_where_the_hub_is_not_reached_the_offline_ones_are_named(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for name in ("tiny", "someone/something"):
         with pytest.raises(ModelError, match=", ".join(hf_model.OFFLINE)):
-            hf_model.find_folder(TrainConfig(data="photos", model=name), tmp_path)
+            hf_model.find_folder(TrainConfig.make({"data": "photos", "model": name}), tmp_path)

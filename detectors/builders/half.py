@@ -1,0 +1,50 @@
+"""Weights stored in 16 bits: a graph of half the size, which widens them as it is loaded and computes in fp32."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+LEAST = 1024  # values: what is smaller, such as a bias, saves nothing
+SUFFIX = " in 16 bits"
+
+
+def halve(model: onnx.ModelProto) -> None:
+    """Store a graph's weights in 16 bits, each followed by a cast, which a runtime folds as it loads the graph."""
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT and np.prod(tensor.dims) >= LEAST:
+            name = tensor.name
+            with np.errstate(over="ignore"):  # what is too large for 16 bits becomes infinite: parity refuses it
+                stored = numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(stored, name + SUFFIX))
+            casts.append(helper.make_node("Cast", [name + SUFFIX], [name], name=f"widen {name}", to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def widened(folder: Path, name: str, target: Path) -> Path:
+    """Return a folder whose graph has its weights in 32 bits, for tools that look for them: this one, or a copy.
+
+    Args:
+        folder: of the graph.
+        name: of its file.
+        target: where the new one is to be.
+    """
+    model = onnx.load(folder / name, load_external_data=False)
+    stored = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name.endswith(SUFFIX)}
+    if not stored:
+        return folder
+    for node in [node for node in model.graph.node if node.op_type == "Cast" and node.input[0] in stored]:
+        tensor = stored[node.input[0]]
+        wide = numpy_helper.to_array(tensor, str(folder)).astype(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(wide, node.output[0]))
+        model.graph.node.remove(node)
+    target.mkdir(parents=True)
+    for path in folder.glob("*.json"):
+        shutil.copyfile(path, target / path.name)
+    onnx.save_model(model, target / name)
+    return target
