@@ -30,7 +30,7 @@ def run(*arguments: str) -> tuple[int, str]:
 
 
 def answers(config: Path, models: Path, precision: str = "fp32") -> list[float]:
-    detector = load_detector("ViT", read_config(config), models, "onnx", RunOptions(), precision=precision)
+    detector = load_detector("ViT", read_config(str(config)), models, "onnx", RunOptions(), precision=precision)
     return [detector.judge(decode(data)).probability for data in many_pictures(6)]
 
 
