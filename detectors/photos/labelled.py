@@ -137,16 +137,31 @@ def is_labelled(folder: Path) -> bool:
     return all((folder / kind).is_dir() for kind in CLASSES)
 
 
-def read_photos(folder: Path, tell: Tell = lambda _done, _of: None, workers: int = 2) -> LabelledPhotos:
+def read_photos(
+    folder: Path, tell: Tell = lambda _done, _of: None, workers: int = 2, *, one_will_do: bool = False
+) -> LabelledPhotos:
     """Read the photos of both classes, in an order that depends on their contents alone.
+
+    Args:
+        folder: holds a folder for each class.
+        tell: is told how far it is.
+        workers: threads that decode.
+        one_will_do: whether one class is enough; the folder may then be that of the class itself.
 
     Raises:
         DetectorConfigError: a class has no folder, or no photo that can be decoded.
     """
     if not folder.is_dir():
         raise DetectorConfigError(f"{folder} is not a folder; one with the subfolders {_AND} is needed")
-    found_in = {kind: pictures_of(folder, kind) for kind in CLASSES}
-    entries = [(folder, path, label) for label, kind in enumerate(CLASSES) for path in found_in[kind][0]]
+    kinds: Sequence[str] = CLASSES
+    if one_will_do:
+        there = [kind for kind in CLASSES if (folder / kind).is_dir()]
+        if not there and folder.resolve().name in CLASSES:
+            folder = folder.resolve()
+            folder, there = folder.parent, [folder.name]
+        kinds = there or CLASSES
+    found_in = {kind: pictures_of(folder, kind) for kind in kinds}
+    entries = [(folder, path, CLASSES.index(kind)) for kind in kinds for path in found_in[kind][0]]
     photos: list[Photo] = []
     skipped = [f"{kind}: {_in_words(others)}" for kind, (_, others) in found_in.items() if others]
     with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -160,8 +175,8 @@ def read_photos(folder: Path, tell: Tell = lambda _done, _of: None, workers: int
     contradictory = [photo for photo in photos if photo.digest in both]
     skipped += [f"{photo.name}: the same file is in the other class" for photo in contradictory]
     kept = sorted((photo for photo in photos if photo.digest not in both), key=lambda p: (p.digest, p.path.name))
-    for label, kind in enumerate(CLASSES):
-        if not any(photo.label == label for photo in kept):
+    for kind in () if one_will_do and kept else kinds:
+        if not any(CLASSES[photo.label] == kind for photo in kept):
             faults = f" ({'; '.join(skipped[:3])})" if skipped else ""
             raise DetectorConfigError(
                 f"{folder / kind} holds no photo that can be opened{faults}; both classes are needed, "

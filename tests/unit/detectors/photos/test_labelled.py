@@ -109,3 +109,22 @@ def test_a_file_in_both_classes_is_kept_for_who_wants_to_see_it(tmp_path: Path) 
     folder = fill(tmp_path / "photos")
     shutil.copyfile(folder / "roadwork" / "3.jpg", folder / "no_roadwork" / "odd.jpg")
     assert {one.name for one in read_photos(folder).contradictory} == {"roadwork/3.jpg", "no_roadwork/odd.jpg"}
+
+
+def test_where_one_class_will_do_its_folder_is_read_by_itself_or_within_another(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "photos", 3)
+    both = read_photos(folder, one_will_do=True)
+    assert both.photos == read_photos(folder).photos
+    alone = read_photos(folder / "no_roadwork", one_will_do=True)
+    assert {one.name for one in alone.photos} == {f"no_roadwork/{number}.jpg" for number in range(3)}
+    assert not alone.labels.any()
+    shutil.rmtree(folder / "no_roadwork")
+    works = read_photos(folder, one_will_do=True)
+    assert works.labels.tolist() == [1, 1, 1]
+    for wrong in (tmp_path, folder / "roadwork"):
+        with pytest.raises(DetectorConfigError):
+            read_photos(wrong)
+    (folder / "no_roadwork").mkdir()
+    assert read_photos(folder, one_will_do=True).labels.tolist() == [1, 1, 1]
+    with pytest.raises(DetectorConfigError):
+        read_photos(folder / "no_roadwork", one_will_do=True)
