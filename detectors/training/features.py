@@ -281,6 +281,7 @@ def fill_cache(job: Job, device: str = "cpu") -> FillResult:
     if device == "cuda" and not torch.cuda.is_available():
         raise DetectorConfigError("--device=cuda: torch finds no GPU that it can use here")
     job.config.check_places()
+    torch.set_num_threads(job.threads)
     stopping = StopSignal(job.config.max_hours, job.screen)
     source = hf_model.find_folder(job.config, job.cache)
     data = open_dataset(job.config, job.cache / "photos", job.screen, job.machine.cores)

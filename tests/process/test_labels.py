@@ -1,4 +1,4 @@
-"""A label check that is stopped in the middle of its features keeps those that it has."""
+"""A label check that is stopped in the middle keeps its features; its sheet is legible on a desk and on a phone."""
 
 import re
 import signal
@@ -8,11 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from detectors.photos.labelled import read_photos
 from tests.photos import fill
+from tests.process.browser import Browser
 from tests.process.daemon import PATIENCE, clean_environment
+from tests.process.test_page import FAINT, OUTSIDE
 
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
+
+from detectors.training.label_check import JudgedPhoto, LabelReport, NearPair
+from miner.cli.label_sheet import render
 
 pytestmark = pytest.mark.slow
 CACHED = re.compile(r"features: (\d+) of (\d+) are cached")
@@ -43,3 +49,27 @@ def test_features_outlive_a_stop(tmp_path: Path) -> None:
     kept, of = map(int, found)
     assert 0 < kept < of
     assert (tmp_path / "doubts.html").is_file()
+
+
+def test_the_sheet_is_legible_wide_and_narrow_by_day_and_by_night(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "photos", 4)
+    (folder / "roadwork" / "3.jpg").rename(folder / "roadwork" / f"{'a-long-name-' * 12}.jpg")
+    photos = read_photos(folder).photos
+    clear, works = ([photo for photo in photos if photo.label == label] for label in (0, 1))
+    report = LabelReport(
+        "lite2", 8, [JudgedPhoto(photo, 0.004) for photo in works],
+        [NearPair(works[0], clear[0], 0.99), *(NearPair(works[0], one, 1.0) for one in works[1:])],
+        [JudgedPhoto(photo, 0.31) for photo in clear], [f"roadwork/{'x' * 90}.jpg: the image can't be decoded"],
+    )  # fmt: skip
+    sheet = tmp_path / "sheet.html"
+    sheet.write_bytes(render(report, str(folder)))
+    with Browser(tmp_path) as browser:
+        for width, scheme in ((1280, "light"), (1280, "dark"), (390, "light"), (320, "dark")):
+            browser.look(width, 844, phone=width < 500, scheme=scheme)
+            browser.open(sheet.as_uri())
+            assert browser.run("return document.documentElement.scrollWidth") <= width
+            assert browser.run(OUTSIDE) == []
+            assert browser.run(FAINT) == []
+        drawn = "return Promise.all([...document.images].map(one => one.decode())).then(all => all.length)"
+        assert browser.run(drawn) == 4 + 2 + 6 + 4
+        assert browser.complaints() == []
