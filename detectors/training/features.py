@@ -281,6 +281,7 @@ def fill_cache(job: Job, device: str = "cpu") -> FillResult:
     if device == "cuda" and not torch.cuda.is_available():
         raise DetectorConfigError("--device=cuda: torch finds no GPU that it can use here")
     job.config.check_places()
+    torch.set_num_threads(job.threads)
     stopping = StopSignal(job.config.max_hours, job.screen)
     source = hf_model.find_folder(job.config, job.cache)
     data = open_dataset(job.config, job.cache / "photos", job.screen, job.machine.cores)
@@ -311,6 +312,24 @@ def features_of(
         return filled.cache.matrix(rows_of(photos, views)).reshape(len(photos), views + 1, -1)
 
     return Features(features(data.train, views), features(data.val, 0), views)
+
+
+def photo_features(job: Job, photos: Sequence[Photo]) -> NDArray[np.float32]:
+    """Return the features of photos as they are, shape (photos, width); the cache has them, or gets them.
+
+    Raises:
+        StoppedEarly: time was over, or a signal came, before all were there; those there are kept.
+    """
+    torch.set_num_threads(job.threads)
+    stopping = StopSignal(job.config.max_hours, job.screen)
+    source = hf_model.find_folder(job.config, job.cache)
+    model = hf_model.load(source.path, job.config.seed)
+    job.cache.mkdir(parents=True, exist_ok=True)
+    data = DataSet(list(photos), [], [], [])
+    filled = _fill(job, model, ViT.read_preprocessing(source.path), data, UNCHANGED_VIEW, stopping, 1.0)
+    if filled.missing:
+        raise StoppedEarly(f"{filled.why}: {filled.missing} features are missing yet; the same command goes on")
+    return filled.cache.matrix(rows_of(photos, UNCHANGED_VIEW))
 
 
 def _rows(data: DataSet, views: int) -> list[Row]:

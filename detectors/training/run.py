@@ -134,6 +134,8 @@ def run(job: Job) -> dict[str, object]:
     figures = {name: evaluate.judge(*part) for name, part in parts.items()}
     for name, row in figures.items():
         screen.say(f"{name}: {row.words}")
+        if row.doubt:
+            screen.warn(f"{name}: {row.doubt}: do the folders roadwork and no_roadwork hold what they say?")
     last = "test" if data.test else "val"
     labels, said, _ = parts[last]
     store_spread(served, said.tolist(), labels.tolist())

@@ -286,8 +286,8 @@ def open_model(settings: Settings, config: "DetectorConfig", precision: str = "f
     return detector
 
 
-def read_labelled(folder: Path, option: str = "") -> LabelledPhotos:
-    """Read a labelled folder that an option named; says on stderr what is left out.
+def read_labelled(folder: Path, option: str = "", *, one_will_do: bool = False) -> LabelledPhotos:
+    """Read a labelled folder that an option named, of one class if that will do; says on stderr what is left out.
 
     Raises:
         ConfigurationError: there is none, or a class is empty.
@@ -296,7 +296,9 @@ def read_labelled(folder: Path, option: str = "") -> LabelledPhotos:
     with _bar() as bar:
         task = bar.add_task("reading photos", total=None)
         try:
-            photos = read_photos(folder, lambda done, total: bar.update(task, completed=done, total=total))
+            photos = read_photos(
+                folder, lambda done, total: bar.update(task, completed=done, total=total), one_will_do=one_will_do
+            )
         except DetectorConfigError as error:
             raise ConfigurationError(f"{option}: {error}" if option else str(error)) from error
     say_left_out(photos.skipped)

@@ -130,6 +130,22 @@ def test_a_quick_run_says_what_it_will_take_and_ends_with_what_serves(photos: Pa
         )
 
 
+def test_photos_kept_back_in_the_wrong_folders_make_the_model_look_reversed(tmp_path: Path) -> None:
+    photos, screen = tmp_path / "photos", Spy()
+    fill(photos / "train", 12)
+    fill(photos / "test", 8, first_seed=1000)
+    (photos / "test" / "roadwork").rename(photos / "test" / "works")
+    (photos / "test" / "no_roadwork").rename(photos / "test" / "roadwork")
+    (photos / "test" / "works").rename(photos / "test" / "no_roadwork")
+    results = run(start(tmp_path / "run", screen, {"data": str(photos), "model": "lite0", "views": 0}))
+    figures = results["figures"]
+    assert isinstance(figures, dict)
+    assert figures["test"]["reversed"]
+    assert not figures["val"]["reversed"]
+    (warned,) = [line for line in screen.text.splitlines() if line.startswith("warning: test: AUC ")]
+    assert "no_roadwork" in warned
+
+
 def test_time_ends_a_run_with_the_best_so_far_and_it_may_go_on(photos: Path, vit: Path, tmp_path: Path) -> None:
     values = {"data": str(photos), "model": str(vit), "method": "full", "epochs": 3, "batch_size": 4}
     results = run(start(tmp_path / "run", Spy(), {**values, "max_hours": 1e-9}))
