@@ -106,8 +106,16 @@ def is_labelled(folder: Path) -> bool:
     return all((folder / kind).is_dir() for kind in CLASSES)
 
 
-def read_photos(folder: Path, tell: Tell = lambda _done, _of: None, workers: int = 2) -> LabelledPhotos:
+def read_photos(
+    folder: Path, tell: Tell = lambda _done, _of: None, workers: int = 2, most: int | None = None
+) -> LabelledPhotos:
     """Read the photos of both classes, in an order that depends on their contents alone.
+
+    Args:
+        folder: holds a folder for each class.
+        tell: is told how many are done.
+        workers: threads that decode.
+        most: photos of a class; of more, so many from all over the folder are taken. None: all.
 
     Raises:
         DetectorConfigError: a class has no folder, or no photo that can be decoded.
@@ -115,7 +123,7 @@ def read_photos(folder: Path, tell: Tell = lambda _done, _of: None, workers: int
     if not folder.is_dir():
         raise DetectorConfigError(f"{folder} is not a folder; one with the subfolders {_AND} is needed")
     found_in = {kind: pictures_of(folder, kind) for kind in CLASSES}
-    entries = [(folder, path, label) for label, kind in enumerate(CLASSES) for path in found_in[kind][0]]
+    entries = [(folder, path, label) for label, kind in enumerate(CLASSES) for path in _some(found_in[kind][0], most)]
     photos: list[Photo] = []
     skipped = [f"{kind}: {_in_words(others)}" for kind, (_, others) in found_in.items() if others]
     with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -136,6 +144,12 @@ def read_photos(folder: Path, tell: Tell = lambda _done, _of: None, workers: int
                 f"as {', '.join(SUFFIXES)} files"
             )
     return LabelledPhotos(kept, skipped)
+
+
+def _some(paths: list[Path], most: int | None) -> list[Path]:
+    if most is None or len(paths) <= most:
+        return paths
+    return [paths[number * len(paths) // most] for number in range(most)]
 
 
 def openable(folder: Path) -> Iterator[Path | str]:

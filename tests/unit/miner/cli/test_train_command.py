@@ -46,7 +46,9 @@ def test_settings_of_a_file_are_overruled_one_by_one_and_printed(tmp_path: Path)
         pytest.param(["photos"], "--out: ", id="no run"),
         pytest.param(["photos", "--out", "run", "--epochs", "0"], "epochs=0: ", id="a wrong value"),
         pytest.param(["photos", "--set", "epoch=1", "--out", "run"], "epoch=1: ", id="an unknown key"),
-        pytest.param(["photos", "--views", "whole,tiles:9x9", "--out", "run"], "served_views=", id="no such views"),
+        pytest.param(
+            ["photos", "--views", "whole,tiles:9x9", "--out", "run"], "--views=whole,tiles:9x9: ", id="no such views"
+        ),
         pytest.param(
             ["photos", "--views", "whole,flip", "--method", "lora", "--out", "run"], "method=head", id="not of a head"
         ),
