@@ -16,7 +16,7 @@ from detectors.registry import METHODS
 
 CONFIG_FILE = "config.yaml"
 YOLO_RATE = 1e-3
-QUICK_EPOCHS, QUICK_VIEWS, QUICK_HOURS = 3, 1, 2 / 60
+QUICK_EPOCHS, QUICK_VIEWS, QUICK_HOURS = 3, 0, 2 / 60
 HUB = "hf:"  # what a data set's name begins with
 
 

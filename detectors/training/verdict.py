@@ -56,7 +56,8 @@ class Verdict:
         match self.judgement:
             case "no better than chance":
                 found = f"{self.figures.balanced_accuracy:.1%} right of both classes alike on {self.photos} photos"
-                word = "worse" if self.figures.balanced_accuracy < CHANCE else "no better"
+                share = self.figures.balanced_accuracy
+                word = "worse" if share < CHANCE else "no better" if share == CHANCE else "perhaps no better"
                 return f"{word} than chance: {found} kept back, expected reward {self.figures.reward}: not recommended"
             case "worse":
                 return f"worse than what serves now ({self.now}): {gains}: not recommended"

@@ -1,6 +1,7 @@
 """`roadwork-miner train`: photos to a detector of one's own, on the CPU."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -116,9 +117,14 @@ def train(
     if as_json:
         print(json.dumps(results))
         return
-    verdict: Any = results["verdict"]
+    for line in last_lines(folder, results):
+        print(line)
+
+
+def last_lines(folder: Path, results: Mapping[str, Any]) -> list[str]:
+    """Return the verdict on a run, and the command that serves its model where that is worth it."""
+    verdict, values = results["verdict"], (results["detector"], results["yaml"])
     if not verdict["recommended"]:
-        print(f"{folder}: {verdict['words']}")
-        return
-    print(f"{folder}: {verdict['words']}: serve it with")
-    print(f"roadwork-miner run --set IMAGE_DETECTOR={used.detector} --set IMAGE_DETECTOR_CONFIG={results['yaml']}")
+        return [f"{folder}: {verdict['words']}"]
+    command = "roadwork-miner run --set IMAGE_DETECTOR={} --set IMAGE_DETECTOR_CONFIG={}".format(*values)
+    return [f"{folder}: {verdict['words']}: serve it with", command]

@@ -20,7 +20,7 @@ from detectors.evaluation.branch_file import BranchFile
 from detectors.export.export import prepare
 from detectors.load import PreparedModel, is_prepared, load_detector
 from detectors.machine import allowed_cores, cpu_quota, read_cpu, read_memory, read_throttling
-from detectors.models.config import DetectorConfig, read_config
+from detectors.models.config import SHIPPED, DetectorConfig, read_config
 from detectors.models.documents import BROKEN_YAML, first_line
 from detectors.models.manifest import NAME, Manifest
 from detectors.photos.eras import Mix, eras_in, mix_of, subset
@@ -314,7 +314,9 @@ def open_serving() -> tuple[str, Detector]:
     ((name, config),) = find_models(settings, None).items()
     if config.model_folder is None and not is_prepared(config, settings.models_dir):
         raise ModelError(f"{settings.detector_config} has never been prepared")
-    return name, open_model(settings, config)
+    # No path of this machine: the name goes into the model card.
+    told = name if config.path.parent == SHIPPED else f"{config.path.parent.name}/{config.path.name}"
+    return told, open_model(settings, config)
 
 
 def read_labelled(folder: Path, option: str = "") -> LabelledPhotos:

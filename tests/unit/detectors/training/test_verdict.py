@@ -51,6 +51,7 @@ def test_a_model_is_recommended_only_where_it_is_surely_better(
 def test_answers_that_are_turned_round_are_worse_than_chance() -> None:
     assert verdict(answers(60), answers(3)).words.startswith("worse than chance")
     assert verdict(np.full(60, 0.5), answers(3)).words.startswith("no better than chance")
+    assert verdict(answers(28), answers(3)).words.startswith("perhaps no better than chance")
 
 
 def test_near_duplicates_prove_no_more_than_one_photo() -> None:

@@ -12,6 +12,7 @@ import yaml
 
 from detectors.training.budget import GB, MachineReading
 from detectors.training.config import TrainConfig
+from miner.cli.train import last_lines
 from miner.cli.training import parse, patient, training_errors
 from miner.errors import ConfigurationError, CouldNotStart
 from tests.process.daemon import clean_environment
@@ -80,6 +81,17 @@ def test_inner_settings_keep_their_neighbours() -> None:
     }
     with pytest.raises(ConfigurationError, match="key=value is needed"):
         parse(["views"], {})
+
+
+def test_the_command_that_serves_is_told_of_a_better_model_alone() -> None:
+    def told(recommended: bool) -> list[str]:
+        verdict = {"recommended": recommended, "words": "so it is"}
+        return last_lines(Path("run"), {"verdict": verdict, "detector": "ViT", "yaml": "run/detector.yaml"})
+
+    assert told(False) == ["run: so it is"]
+    first, last = told(True)
+    assert first.startswith("run: so it is")
+    assert last == "roadwork-miner run --set IMAGE_DETECTOR=ViT --set IMAGE_DETECTOR_CONFIG=run/detector.yaml"
 
 
 def test_memory_that_is_free_but_not_given_back_yet_is_not_short() -> None:
