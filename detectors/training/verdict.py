@@ -26,7 +26,7 @@ CHANCE = 0.5  # of each class right, by a coin
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RunVerdict:
     """What to do with a trained model.
 
     Attributes:
@@ -55,10 +55,11 @@ class Verdict:
         gains = f"{gain.value:+.3f} of reward ({gain.low:+.3f} to {gain.high:+.3f}) on {self.photos} photos kept back"
         match self.judgement:
             case "no better than chance":
-                found = f"{self.figures.balanced_accuracy:.1%} right of both classes alike on {self.photos} photos"
                 share = self.figures.balanced_accuracy
-                word = "worse" if share < CHANCE else "no better" if share == CHANCE else "perhaps no better"
-                return f"{word} than chance: {found} kept back, expected reward {self.figures.reward}: not recommended"
+                is_worse = self.figures.reversed or share < CHANCE
+                word = "worse" if is_worse else "no better" if share == CHANCE else "perhaps no better"
+                found = f"{share:.1%} right, both classes alike, on {self.photos} photos kept back"
+                return f"{word} than chance: {found}, expected reward {self.figures.reward}: not recommended"
             case "worse":
                 return f"worse than what serves now ({self.now}): {gains}: not recommended"
             case "not better":
@@ -77,7 +78,7 @@ class Verdict:
 
 def weigh(
     labels: Flags, answers: Floats, before: Floats, figures: Figures, now: str, near: Groups | None = None
-) -> Verdict:
+) -> RunVerdict:
     """Weigh a model's answers up against those of what serves now, to the same photos.
 
     Args:
@@ -96,7 +97,7 @@ def weigh(
         judgement = "worse"
     else:
         judgement = "better" if gain.low > 0 else "not better"
-    return Verdict(judgement, len(labels), figures, now, gain)
+    return RunVerdict(judgement, len(labels), figures, now, gain)
 
 
 def ask_current(job: Job, photos: Sequence[Photo]) -> tuple[str, Floats]:
