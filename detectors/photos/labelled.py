@@ -138,14 +138,20 @@ def is_labelled(folder: Path) -> bool:
 
 
 def read_photos(
-    folder: Path, tell: Tell = lambda _done, _of: None, workers: int = 2, *, one_will_do: bool = False
+    folder: Path,
+    tell: Tell = lambda _done, _of: None,
+    workers: int = 2,
+    most: int | None = None,
+    *,
+    one_will_do: bool = False,
 ) -> LabelledPhotos:
     """Read the photos of both classes, in an order that depends on their contents alone.
 
     Args:
         folder: holds a folder for each class.
-        tell: is told how far it is.
+        tell: is told how many are done.
         workers: threads that decode.
+        most: photos of a class; of more, so many from all over the folder are taken. None: all.
         one_will_do: whether one class is enough; the folder may then be that of the class itself.
 
     Raises:
@@ -161,7 +167,7 @@ def read_photos(
             folder, there = folder.parent, [folder.name]
         kinds = there or CLASSES
     found_in = {kind: pictures_of(folder, kind) for kind in kinds}
-    entries = [(folder, path, CLASSES.index(kind)) for kind in kinds for path in found_in[kind][0]]
+    entries = [(folder, path, CLASSES.index(kind)) for kind in kinds for path in _some(found_in[kind][0], most)]
     photos: list[Photo] = []
     skipped = [f"{kind}: {_in_words(others)}" for kind, (_, others) in found_in.items() if others]
     with ThreadPoolExecutor(max(1, workers)) as pool:
@@ -183,6 +189,12 @@ def read_photos(
                 f"as {', '.join(SUFFIXES)} files"
             )
     return LabelledPhotos(kept, skipped, contradictory)
+
+
+def _some(paths: list[Path], most: int | None) -> list[Path]:
+    if most is None or len(paths) <= most:
+        return paths
+    return [paths[number * len(paths) // most] for number in range(most)]
 
 
 def openable(folder: Path) -> Iterator[Path | str]:

@@ -124,8 +124,9 @@ class DataSet:
 
 
 def read_data_set(
-    folder: Path, val_share: float, test_share: float, seed: int, tell: Tell = lambda _done, _of: None, workers: int = 2
-) -> DataSet:
+    folder: Path, val_share: float, test_share: float, seed: int, tell: Tell = lambda _done, _of: None,
+    workers: int = 2, most: int | None = None,
+) -> DataSet:  # fmt: skip
     """Read `train`, `val` and `test`; those that are missing are split off the rest, stratified, by the seed.
 
     Raises:
@@ -134,11 +135,11 @@ def read_data_set(
     if not folder.is_dir():
         raise DetectorConfigError(f"{folder} is not a folder")
     if not (folder / "train").is_dir():
-        found = read_photos(folder, tell, workers)
+        found = read_photos(folder, tell, workers, most)
         shares = {"train": 1 - val_share - test_share, "val": val_share, "test": test_share}
         parts = split(found.photos, shares, seed)
         return DataSet(parts["train"], parts["val"], parts["test"], found.skipped)
-    given = {name: read_photos(folder / name, tell, workers) for name in PARTS if (folder / name).is_dir()}
+    given = {name: read_photos(folder / name, tell, workers, most) for name in PARTS if (folder / name).is_dir()}
     shares = {"val": val_share, "test": test_share}
     missing = {name: shares[name] for name in PARTS[1:] if name not in given}
     parts = {name: found.photos for name, found in given.items()}

@@ -282,12 +282,12 @@ def fill_cache(job: Job, device: str = "cpu") -> FillResult:
         raise DetectorConfigError("--device=cuda: torch finds no GPU that it can use here")
     job.config.check_places()
     torch.set_num_threads(job.threads)
-    stopping = StopSignal(job.config.max_hours, job.screen)
+    stopping = StopSignal(job.config.hours, job.screen)
     source = hf_model.find_folder(job.config, job.cache)
     data = open_dataset(job.config, job.cache / "photos", job.screen, job.machine.cores)
     model = hf_model.load(source.path, job.config.seed)
     job.cache.mkdir(parents=True, exist_ok=True)
-    return _fill(job, model, ViT.read_preprocessing(source.path), data, job.config.views, stopping, 1.0, device)
+    return _fill(job, model, ViT.read_preprocessing(source.path), data, job.config.changed_views, stopping, 1.0, device)
 
 
 def features_of(
@@ -306,7 +306,7 @@ def features_of(
     if filled.missing and (views < UNCHANGED_VIEW or filled.why == SIGNALLED):
         raise StoppedEarly(f"{filled.why}: {filled.missing} features are missing yet; those there are kept")
     if filled.missing:
-        job.screen.warn(f"{filled.why} for features: going on with {views} of {job.config.views} changed views")
+        job.screen.warn(f"{filled.why} for features: going on with {views} of {job.config.changed_views} changed views")
 
     def features(photos: Sequence[Photo], views: int) -> NDArray[np.float32]:
         return filled.cache.matrix(rows_of(photos, views)).reshape(len(photos), views + 1, -1)

@@ -112,10 +112,11 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         limit: int,
         minutes: float,
         patience: int,
+        validate_every: int = 1,
     ) -> None:
         self._run, self._schedule, self._parts, self._stopping = run, schedule, parts, stopping
         self._every, self._limit, self._patience = every, limit, patience
-        self._interval = minutes * 60
+        self._interval, self._validate_every = minutes * 60, validate_every
         self._saved = time.monotonic()
         self.trainer: MicroBatchTrainer | None = None
         self.why = ALL_EPOCHS
@@ -138,6 +139,12 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
             # Logged as well: a resumed run begins a new mean of losses here, and so does this one.
             control.should_save = control.should_log = True
 
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Leave the validation out of an epoch that has none, unless it is the last."""
+        is_last = control.should_training_stop or state.global_step >= self._schedule.total
+        if not is_last and state.global_step // self._schedule.epoch % self._validate_every:
+            control.should_evaluate = False
+
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **_: Any
     ) -> None:
@@ -150,7 +157,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
             except SafetensorError as error:  # a full disk, in words of its own
                 raise OSError(f"{partial} can't be written: {error}") from error
             settle(partial, self._run / BEST_FILE)
-        ended = why_ended(state.log_history, state.global_step, self._schedule, self._patience)
+        ended = why_ended(state.log_history, state.global_step, self._schedule, self._patience, self._validate_every)
         if ended is not None:
             self.why, control.should_training_stop = ended, True
 
@@ -245,11 +252,12 @@ def train(job: Job, data: DataSet, photos: str, stopping: StopSignal) -> Trainin
     model = hf_model.load(source, config.seed)
     labels = np.array([photo.label for photo in data.train], dtype=np.int64)
     chosen = JobPlan.read(job.run, photos) if job.resume else None
+    rate = config.rate(convolutional=hf_model.is_convolutional(model))
     method = method_class(config.method)()
     start = MethodInputs(job, model, preprocessing, data, photos, stopping, chosen)
     network, examples, chosen = method.prepare(start)
     chosen.write(job.run)
-    outcome = _fit(job, method, network, examples, labels, chosen, stopping)
+    outcome = _fit(job, method, network, examples, labels, chosen, stopping, rate)
     finished = method.finish(network, model)
     hf_model.save(finished, source, job.run / MODEL)
     if (head := method.head(finished, config)) is not None:
@@ -259,7 +267,7 @@ def train(job: Job, data: DataSet, photos: str, stopping: StopSignal) -> Trainin
 
 def _fit(
     job: Job, method: TrainingMethod, network: nn.Module, examples: Sequence[Any], labels: NDArray[np.int64],
-    chosen: JobPlan, stopping: StopSignal,
+    chosen: JobPlan, stopping: StopSignal, rate: float,
 ) -> TrainingResult:  # fmt: skip
     """Train, and take the best epoch's weights."""
     config, checkpoints = job.config, job.run / CHECKPOINTS
@@ -268,16 +276,17 @@ def _fit(
     checkpoint = latest(checkpoints) if job.resume else None
     size = micro_batch_of(checkpoint) if checkpoint is not None else chosen.micro_batch
     parts, pace = MicroBatches(size, job.probe, job.screen), Pace()
+    job.screen.say(f"learning rate {rate:g}")
     keeper = Keeper(
         job.run, schedule, parts, stopping, every=config.save_every, limit=config.save_total_limit,
-        minutes=config.checkpoint_minutes, patience=config.patience,
+        minutes=config.checkpoint_minutes, patience=config.patience, validate_every=config.validate_every,
     )  # fmt: skip
     arguments = TrainingArguments(
         output_dir=str(checkpoints), logging_dir=str(job.run / TENSORBOARD), report_to=["tensorboard"],
         per_device_train_batch_size=config.batch_size, per_device_eval_batch_size=size,
-        num_train_epochs=config.most_epochs, learning_rate=config.rate, weight_decay=config.weight_decay,
+        num_train_epochs=config.most_epochs, learning_rate=rate, weight_decay=config.weight_decay,
         lr_scheduler_type="cosine", warmup_steps=schedule.warm_up, logging_steps=schedule.logging,
-        eval_strategy="epoch", save_strategy="epoch", seed=config.seed, use_cpu=True, bf16=chosen.precision == "bf16",
+        eval_strategy="epoch", save_strategy="epoch", seed=config.seed, use_cpu=True,
         dataloader_num_workers=chosen.workers, dataloader_pin_memory=False, remove_unused_columns=False,
         label_names=["labels"], disable_tqdm=True, log_level="error",
     )  # fmt: skip
@@ -285,7 +294,7 @@ def _fit(
     trainer = MicroBatchTrainer(
         network, arguments, collate, train_dataset=train, eval_dataset=val, compute_metrics=validation,
         callbacks=[keeper, Progress(job.screen, pace)], pace=pace, parts=parts, seed=config.seed,
-        loss=WeightedLoss(torch.tensor(weights), config.label_smoothing),
+        precision=chosen.precision, loss=WeightedLoss(torch.tensor(weights), config.label_smoothing),
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     if isinstance(network, AveragedNetwork):
@@ -295,7 +304,7 @@ def _fit(
     why = None
     if checkpoint is not None:
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        why = why_ended(state.log_history, state.global_step, schedule, config.patience)
+        why = why_ended(state.log_history, state.global_step, schedule, config.patience, config.validate_every)
     if why is not None:  # killed after its last epoch
         trainer.state = state
     else:
@@ -303,7 +312,12 @@ def _fit(
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
         why = keeper.why
     load_best(network, job.run)
-    facts = {"micro-batch": parts.size, "precision": chosen.precision, "loader processes": chosen.workers}
+    facts = {
+        "learning rate": f"{rate:g}",
+        "micro-batch": parts.size,
+        "precision": chosen.precision,
+        "loader processes": chosen.workers,
+    }
     epochs = round(trainer.state.global_step / schedule.epoch)
     history = [line for line in trainer.state.log_history if "train_runtime" not in line]  # which differs each time
     return TrainingResult(Path(job.run / MODEL), history, epochs, why, facts)

@@ -6,13 +6,14 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, cos, pi
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.base import Detector
 from detectors.console import Screen
 from detectors.errors import DetectorConfigError, DetectorError
 from detectors.files import write_safely
@@ -41,6 +42,13 @@ def make_schedule(photos: int, batch_size: int, epochs: int, warm_up: float) -> 
     epoch = ceil(photos / batch_size)
     total = epoch * epochs
     return Schedule(epoch, total, max(1, round(warm_up * total)) if warm_up else 0, max(1, epoch // 10))
+
+
+def share_of_rate(step: int, warm_up: int, total: int) -> float:
+    """Return the share of the highest rate that a step has: a line up, then half a cosine down, and never 0."""
+    if step < warm_up:
+        return (step + 1) / (warm_up + 1)
+    return 0.5 * (1 + cos(pi * (step - warm_up) / max(1, total - warm_up)))
 
 
 def class_weights(labels: NDArray[np.int64], *, balanced: bool) -> tuple[float, float]:
@@ -80,9 +88,19 @@ def scores_of(history: Sequence[Mapping[str, float]]) -> list[Score]:
     return [(entry["eval_reward"], -entry["eval_loss"]) for entry in history if "eval_reward" in entry]
 
 
-def why_ended(history: Sequence[Mapping[str, float]], steps: int, schedule: Schedule, patience: int) -> str | None:
-    """Say why a training with this log has come to its end, if it has; a resumed one then has nothing to train."""
-    waited = since_best(scores_of(history))
+def why_ended(
+    history: Sequence[Mapping[str, float]], steps: int, schedule: Schedule, patience: int, every: int = 1
+) -> str | None:
+    """Say why a training with this log has come to its end, if it has; a resumed one then has nothing to train.
+
+    Args:
+        history: of validations, one in so many epochs as `every` says.
+        steps: that were made.
+        schedule: of all.
+        patience: epochs without a better validation.
+        every: epochs from one validation to the next.
+    """
+    waited = every * since_best(scores_of(history))
     if waited >= patience:
         return f"no better validation in {waited} epochs"
     return ALL_EPOCHS if steps >= schedule.total else None
@@ -140,6 +158,7 @@ class Job:
         probe: what the machine says at a moment.
         screen: who is told.
         resume: go on where the run was killed.
+        serving: opens what serves now, and names it; None: nothing does.
     """
 
     config: TrainConfig
@@ -149,6 +168,7 @@ class Job:
     probe: Probe
     screen: Screen
     resume: bool = False
+    serving: Callable[[], tuple[str, Detector]] | None = None
 
     @property
     def threads(self) -> int:

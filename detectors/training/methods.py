@@ -123,7 +123,7 @@ class HeadMethod(TrainingMethod):
     def prepare(self, inputs: MethodInputs) -> tuple[nn.Module, list[Any], JobPlan]:
         """Compute the features, or read them from the cache."""
         job, data, chosen = inputs.job, inputs.data, inputs.chosen
-        known = chosen.views if chosen is not None and chosen.views is not None else job.config.views
+        known = chosen.views if chosen is not None and chosen.views is not None else job.config.changed_views
         features = features_of(job, inputs.model, inputs.preprocessing, data, inputs.stopping, known)
         network = FeatureHead(features.train)
         examples = [

@@ -309,7 +309,8 @@ def _arguments(config: TrainConfig, run: Path) -> dict[str, Any]:
     return {
         "model": str(local.resolve()) if local.is_file() else name, "data": "photos", "imgsz": SIDE, "device": "cpu",
         "epochs": config.most_epochs, "batch": config.batch_size, "nbs": config.batch_size, "optimizer": "AdamW",
-        "lr0": config.rate, "lrf": 0.01, "cos_lr": True, "weight_decay": config.weight_decay, "warmup_bias_lr": 0.0,
+        "lr0": config.rate(convolutional=True), "lrf": 0.01, "cos_lr": True,
+        "weight_decay": config.weight_decay, "warmup_bias_lr": 0.0,
         "warmup_epochs": config.warm_up * config.most_epochs, "patience": config.patience, "seed": config.seed,
         "save_period": config.save_every, "project": str(run), "name": FOLDER, "exist_ok": True, "amp": False,
         "close_mosaic": 0, "plots": False, "verbose": False,

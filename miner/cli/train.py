@@ -1,6 +1,7 @@
 """`roadwork-miner train`: photos to a detector of one's own, on the CPU."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,17 @@ from detectors.registry import METHODS
 from detectors.training.config import TrainConfig
 from detectors.training.job import Job, open_run
 from miner.cli.common import Json
-from miner.cli.training import CACHE_FOLDER, cache_folder, make_probe, make_screen, parse, read_machine, training_errors
+from miner.cli.training import (
+    CACHE_FOLDER,
+    cache_folder,
+    check_views,
+    make_probe,
+    make_screen,
+    open_serving,
+    parse,
+    read_machine,
+    training_errors,
+)
 from miner.errors import ConfigurationError
 
 
@@ -46,7 +57,9 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate; else by the method.")] = None,
     max_hours: Annotated[float | None, typer.Option(help="Stop cleanly after that, with the best so far.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of split, augmentation and order (0).")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="One epoch on a few photos, to prove the set-up.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Two minutes on some of the photos: what are they worth?")
+    ] = False,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print all settings as YAML and end.")] = False,
     cache: Annotated[
         Path | None,
@@ -70,6 +83,7 @@ def train(
             "max_hours": max_hours, "seed": seed, "quick": quick or None,
             "cache": str(cache) if cache is not None else None,
         }  # fmt: skip
+        check_views(views)
         values = parse(set_, flags)
         if resume is not None:
             folder, given = resume, None
@@ -96,11 +110,21 @@ def train(
         from detectors.training.run import run
 
         job = Job(
-            used, folder.resolve(), cache_folder(used.cache), read_machine(), make_probe(), screen, resume=given is None
-        )
+            used, folder.resolve(), cache_folder(used.cache), read_machine(), make_probe(), screen,
+            resume=given is None, serving=open_serving,
+        )  # fmt: skip
         results = run(job)
     if as_json:
         print(json.dumps(results))
         return
-    print(f"{folder}: serve it with")
-    print(f"roadwork-miner run --set IMAGE_DETECTOR={used.detector} --set IMAGE_DETECTOR_CONFIG={results['yaml']}")
+    for line in last_lines(folder, results):
+        print(line)
+
+
+def last_lines(folder: Path, results: Mapping[str, Any]) -> list[str]:
+    """Return the verdict on a run, and the command that serves its model where that is worth it."""
+    verdict, values = results["verdict"], (results["detector"], results["yaml"])
+    if not verdict["recommended"]:
+        return [f"{folder}: {verdict['words']}"]
+    command = "roadwork-miner run --set IMAGE_DETECTOR={} --set IMAGE_DETECTOR_CONFIG={}".format(*values)
+    return [f"{folder}: {verdict['words']}: serve it with", command]

@@ -15,20 +15,22 @@ import yaml
 
 from detectors.base import Detector, RunOptions
 from detectors.console import Screen, Steps, bar_on
-from detectors.errors import DetectorConfigError, DetectorError
+from detectors.errors import DetectorConfigError, DetectorError, ModelError
 from detectors.evaluation.branch_file import BranchFile
 from detectors.export.export import prepare
 from detectors.load import PreparedModel, is_prepared, load_detector
 from detectors.machine import allowed_cores, cpu_quota, read_cpu, read_memory, read_throttling
-from detectors.models.config import DetectorConfig, read_config
+from detectors.models.config import SHIPPED, DetectorConfig, read_config
 from detectors.models.documents import BROKEN_YAML, first_line
 from detectors.models.manifest import NAME, Manifest
 from detectors.photos.eras import Mix, eras_in, mix_of, subset
 from detectors.photos.labelled import LabelledPhotos, read_photos
 from detectors.photos.transforms import ERAS
+from detectors.photos.view_head import head_views
 from detectors.quantize.gate import measured_best
 from detectors.registry import default_backend, how_to_install
 from detectors.training.budget import Machine, MachineReading, Probe, is_out_of_memory
+from miner.cli.common import chosen_file, read_settings
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.inference.memory import give_back
 from miner.recorder import FOLDER as RECORDER
@@ -191,6 +193,19 @@ def parse(assignments: list[str] | None, flags: dict[str, Any]) -> dict[str, Any
     return values | {key: value for key, value in flags.items() if value is not None}
 
 
+def check_views(views: str | None) -> None:
+    """See that what was given as views can be read.
+
+    Raises:
+        ConfigurationError: it can't.
+    """
+    try:
+        if views is not None:
+            head_views(views)
+    except ValueError as error:
+        raise ConfigurationError(f"--views={views}: {error}") from None
+
+
 def need_scikit_learn(command: str) -> None:
     """Say before a photo is read that nothing could be judged.
 
@@ -284,6 +299,24 @@ def open_model(settings: Settings, config: "DetectorConfig", precision: str = "f
     detector = load_detector(config.detector, config, settings.models_dir, backend, options, precision)
     detector.verify()
     return detector
+
+
+def open_serving() -> tuple[str, Detector]:
+    """Load what serves now by this folder's settings, and name it; nothing is fetched or exported for it.
+
+    Raises:
+        DetectorError: it can't be loaded, or the settings are wrong.
+    """
+    try:
+        settings = read_settings(chosen_file(None, None, refused=False), None)
+    except ConfigurationError as error:
+        raise DetectorConfigError(first_line(error)) from error
+    ((name, config),) = find_models(settings, None).items()
+    if config.model_folder is None and not is_prepared(config, settings.models_dir):
+        raise ModelError(f"{settings.detector_config} has never been prepared")
+    # No path of this machine: the name goes into the model card.
+    told = name if config.path.parent == SHIPPED else f"{config.path.parent.name}/{config.path.name}"
+    return told, open_model(settings, config)
 
 
 def read_labelled(folder: Path, option: str = "", *, one_will_do: bool = False) -> LabelledPhotos:
