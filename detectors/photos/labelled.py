@@ -22,6 +22,7 @@ DUPLICATE_CORRELATION = 0.88  # correlation of two thumbnails; copies at another
 COMPARED_ROWS = 1024  # rows compared at a time, so that memory stays small with many photos
 
 CLASSES = ("no_roadwork", "roadwork")  # folders, in the order of the labels
+UNLABELLED = -1  # the label of a photo that nobody has sorted
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _AND = " and ".join(CLASSES)
 Tell = Callable[[int, int], None]  # so many photos are done, of so many
@@ -98,7 +99,7 @@ class Photo:
     Attributes:
         path: of its file.
         name: what people call it: its path below the folder that was read, as `roadwork/a.jpg`.
-        label: 1 = roadwork.
+        label: 1 = roadwork; `UNLABELLED`: nobody knows.
         digest: SHA-256 of its file.
         thumbnail: to tell near-identical photos by.
     """
@@ -197,9 +198,38 @@ def _some(paths: list[Path], most: int | None) -> list[Path]:
     return [paths[number * len(paths) // most] for number in range(most)]
 
 
+def read_unlabelled(folders: Sequence[Path], tell: Tell = lambda _done, _of: None, workers: int = 2) -> LabelledPhotos:
+    """Read every photo below some folders, each content once, whatever their subfolders are called.
+
+    Raises:
+        DetectorConfigError: a folder holds no photo that can be decoded.
+    """
+    entries = [(folder, path, UNLABELLED) for folder in folders for path in photos_below(folder)]
+    photos: dict[str, Photo] = {}
+    skipped: list[str] = []
+    opened: set[Path] = set()
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for done, (entry, found) in enumerate(zip(entries, pool.map(_read, entries), strict=True), 1):
+            if isinstance(found, Photo):
+                photos.setdefault(found.digest, found)
+                opened.add(entry[0])
+            else:
+                skipped.append(found)
+            tell(done, len(entries))
+    if empty := [folder for folder in folders if folder not in opened]:
+        faults = f" ({'; '.join(skipped[:3])})" if skipped else ""
+        raise DetectorConfigError(f"{empty[0]} holds no photo that can be opened{faults}; {', '.join(SUFFIXES)} count")
+    return LabelledPhotos(sorted(photos.values(), key=lambda photo: photo.digest), skipped)
+
+
+def photos_below(folder: Path) -> list[Path]:
+    """Return the files below a folder that are photos by their names, in order."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
 def openable(folder: Path) -> Iterator[Path | str]:
     """Yield every photo below a folder, labelled or not, by name; of one that can't be opened a line that says why."""
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
+    for path in photos_below(folder):
         found = _read((folder, path, 0))
         yield path if isinstance(found, Photo) else found
 

@@ -4,11 +4,16 @@ import gc
 import time
 from collections.abc import Callable
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from detectors.console import Screen
 from detectors.training.budget import Probe, fewer, is_out_of_memory
+from detectors.training.config import TrainConfig
+from detectors.training.job import class_weights
 
 PROBE_SECONDS = 0.5  # between two looks at the memory
 
@@ -106,6 +111,30 @@ class WeightedLoss:
         return loss / self._weights[whole].sum()
 
 
+class TargetLoss(WeightedLoss):
+    """Cross entropy with the probability of roadwork that each photo should get, such as a teacher's.
+
+    A photo weighs as its classes do, by their shares, and its own best answer stays its target. Weights within the sum
+    over classes would move that: an unsure teacher's .5 to .8 where roadwork is rare.
+    """
+
+    def share(self, logits: Tensor, labels: Tensor, whole: Tensor) -> Tensor:
+        """Return what a part adds to the mean over the whole batch, whose targets are `whole`."""
+        each: Tensor = functional.cross_entropy(logits, _both(labels), reduction="none")
+        return (each * (_both(labels) @ self._weights)).sum() / (_both(whole) @ self._weights).sum()
+
+
+def _both(targets: Tensor) -> Tensor:
+    return torch.stack([1 - targets, targets], dim=1)
+
+
+def make_loss(wanted: NDArray[np.int64] | NDArray[np.float32], config: TrainConfig) -> WeightedLoss:
+    """Return the loss for labels, or for targets where photos should get probabilities."""
+    weights = torch.tensor(class_weights(wanted, balanced=config.class_weights))
+    kind = TargetLoss if np.issubdtype(wanted.dtype, np.floating) else WeightedLoss
+    return kind(weights, config.label_smoothing)
+
+
 def gradients(
     model: nn.Module,
     logits: Callable[[slice], Tensor],
@@ -125,7 +154,7 @@ def gradients(
         parts.look()
         backward(share)
         shares.append(share.detach())
-        right.append(int((scores.argmax(1) == labels[part]).sum()))
+        right.append(int((scores.argmax(1) == (labels[part] > 0.5)).sum()))
 
     def undo() -> None:
         model.zero_grad()

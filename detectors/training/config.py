@@ -6,10 +6,12 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from detectors.errors import DetectorConfigError
+from detectors.errors import DetectorConfigError, about
 from detectors.files import write_safely
 from detectors.models.config import usable
 from detectors.models.documents import faults, read_yaml, shown
+from detectors.models.sources import named_model
+from detectors.photos.labelled import SUFFIXES, photos_below
 from detectors.photos.view_head import head_views
 from detectors.photos.views import PooledViews
 from detectors.registry import METHODS
@@ -99,6 +101,9 @@ class TrainConfig(_Part):
     checkpoint_minutes: float = Field(10.0, ge=0, description="time between checkpoints within an epoch")
     max_hours: float | None = Field(None, gt=0, description="stops cleanly after that, with the best so far")
     quick: bool = Field(False, description="a few photos and epochs: two minutes that show what photos are worth")
+    teacher: str | None = Field(None, description="YAML file or folder of a model that serves, to learn from")
+    teacher_share: float = Field(0.5, ge=0, le=1, description="of a labelled photo's target that is the teacher's")
+    unlabelled: list[str] = Field([], description="folders of photos that the teacher alone judges")
 
     @field_validator("served_views")
     @classmethod
@@ -120,6 +125,12 @@ class TrainConfig(_Part):
             raise ValueError(
                 f"validate_every={self.validate_every}: with YOLOClassifier 1 is allowed: Ultralytics judges each epoch"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _judged_by_somebody(self) -> Self:
+        if self.unlabelled and self.teacher is None:
+            raise ValueError(f"unlabelled={self.unlabelled[0]}: a teacher is needed that judges these photos")
         return self
 
     @property
@@ -169,13 +180,19 @@ class TrainConfig(_Part):
         """Return it with every path in full, so that it means the same from another working folder."""
         hub = self.data.startswith(HUB)
         data = _full(self.data.removeprefix(HUB)) if hub else str(Path(self.data).expanduser().resolve())
-        values = {"data": HUB * hub + data, "model": _full(self.model)}
+        values: dict[str, Any] = {"data": HUB * hub + data, "model": _full(self.model)}
         if self.cache is not None:
             values["cache"] = str(Path(self.cache).expanduser().resolve())
+        if self.teacher is not None:
+            values["teacher"] = _full(self.teacher)
+        values["unlabelled"] = [_full(folder) for folder in self.unlabelled]
         return self.model_copy(update=values)
 
-    def check_places(self) -> None:
+    def check_places(self, *, resumed: bool = False) -> None:
         """See that the folders it names are there, before anything is fetched or written.
+
+        Args:
+            resumed: the run may have unlabelled photos of its own by now.
 
         Raises:
             DetectorConfigError: one is missing.
@@ -192,6 +209,17 @@ class TrainConfig(_Part):
                 is_there = Path(self.model).expanduser().exists()
             if not is_there:
                 raise DetectorConfigError(f"model={self.model}: there is no such folder or file")
+        if self.teacher is not None:
+            with about(f"teacher={self.teacher}"):
+                named_model(self.teacher)
+        for name in () if resumed else self.unlabelled:
+            with usable(f"unlabelled={shown(name)}"):
+                folder = Path(name).expanduser()
+                is_folder = folder.is_dir()
+            if not is_folder:
+                raise DetectorConfigError(f"unlabelled={name}: there is no such folder")
+            if not photos_below(folder):
+                raise DetectorConfigError(f"unlabelled={name}: holds no photo; {', '.join(SUFFIXES)} count")
 
     def to_yaml(self) -> str:
         """Return it as YAML, in the order of the fields."""

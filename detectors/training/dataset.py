@@ -3,7 +3,7 @@
 Either `DIR/roadwork` and `DIR/no_roadwork`, or the same two in `DIR/train` and optionally `DIR/val` and `DIR/test`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -106,6 +106,8 @@ class DataSet:
     """Photos to learn from, to choose by, and to judge by.
 
     `skipped` names what could not be read, `alike` what was left out because a part kept back has nearly the same.
+    `targets` has, by digest, the probability of roadwork that each photo of `train` should get, where a teacher judged
+    it; the other parts go by their labels.
     """
 
     train: list[Photo]
@@ -113,6 +115,14 @@ class DataSet:
     test: list[Photo]
     skipped: list[str]
     alike: list[str] = field(default_factory=list)
+    targets: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def wanted(self) -> NDArray[np.int64] | NDArray[np.float32]:
+        """What each photo of `train` should get: its label, or what a teacher made of it."""
+        if not self.targets:
+            return np.array([photo.label for photo in self.train], dtype=np.int64)
+        return np.array([self.targets[photo.digest] for photo in self.train], dtype=np.float32)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return how many photos of each class each part has."""
@@ -220,10 +230,17 @@ def load_cuts(photo: Photo, view: int, views: Views, preprocessing: Preprocessin
 
 
 class PixelExamples:
-    """Photos; number `epoch · photos + index` is a new view in each epoch, but the plain one where `plain` is set."""
+    """Photos; number `epoch · photos + index` is a new view in each epoch, but the plain one where `plain` is set.
 
-    def __init__(self, photos: Sequence[Photo], views: Views, preprocessing: Preprocessing, *, plain: bool) -> None:
+    A photo should get its label, or what `wanted` has for it.
+    """
+
+    def __init__(
+        self, photos: Sequence[Photo], views: Views, preprocessing: Preprocessing, *, plain: bool,
+        wanted: NDArray[np.int64] | NDArray[np.float32] | None = None,
+    ) -> None:  # fmt: skip
         self.photos, self._views, self._preprocessing, self._plain = photos, views, preprocessing, plain
+        self._labels = np.array([photo.label for photo in photos], dtype=np.int64) if wanted is None else wanted
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -232,13 +249,16 @@ class PixelExamples:
         epoch, index = divmod(number, len(self.photos))
         photo = self.photos[index]
         view = UNCHANGED_VIEW if self._plain else epoch + 1
-        return {"inputs": load_pixels(photo, view, self._views, self._preprocessing), "labels": photo.label}
+        return {
+            "inputs": load_pixels(photo, view, self._views, self._preprocessing),
+            "labels": self._labels[index].item(),
+        }
 
 
 class FeatureExamples:
     """Cached features, shape (photos, views, width); the views of a photo take turns from epoch to epoch."""
 
-    def __init__(self, features: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+    def __init__(self, features: NDArray[np.float32], labels: NDArray[np.int64] | NDArray[np.float32]) -> None:
         self._features, self._labels = torch.from_numpy(features), labels
 
     def __len__(self) -> int:
@@ -247,7 +267,7 @@ class FeatureExamples:
     def __getitem__(self, number: int) -> Example:
         epoch, index = divmod(number, len(self))
         view = (epoch + index) % self._features.shape[1]
-        return {"inputs": self._features[index, view], "labels": int(self._labels[index])}
+        return {"inputs": self._features[index, view], "labels": self._labels[index].item()}
 
 
 class EpochSampler:

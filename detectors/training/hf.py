@@ -10,9 +10,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -22,7 +19,7 @@ from detectors.files import flush, settle
 from detectors.network import ViT
 from detectors.registry import method_class
 from detectors.training import hf_model
-from detectors.training.batching import MicroBatches, Pace, WeightedLoss
+from detectors.training.batching import MicroBatches, Pace, WeightedLoss, make_loss
 from detectors.training.budget import ResourceLog
 from detectors.training.dataset import DataSet, collate
 from detectors.training.features import RESOURCES_FILE
@@ -33,7 +30,6 @@ from detectors.training.job import (
     Schedule,
     StopSignal,
     TrainingResult,
-    class_weights,
     make_schedule,
     scores_of,
     since_best,
@@ -250,14 +246,14 @@ def train(job: Job, data: DataSet, photos: str, stopping: StopSignal) -> Trainin
         job.screen.warn(f"{source} holds no weights: starting from random ones")
     preprocessing = ViT.read_preprocessing(source)
     model = hf_model.load(source, config.seed)
-    labels = np.array([photo.label for photo in data.train], dtype=np.int64)
     chosen = JobPlan.read(job.run, photos) if job.resume else None
     rate = config.rate(convolutional=hf_model.is_convolutional(model))
     method = method_class(config.method)()
     start = MethodInputs(job, model, preprocessing, data, photos, stopping, chosen)
     network, examples, chosen = method.prepare(start)
     chosen.write(job.run)
-    outcome = _fit(job, method, network, examples, labels, chosen, stopping, rate)
+    loss = make_loss(data.wanted, config)
+    outcome = _fit(job, method, network, examples, loss, chosen, stopping, rate)
     finished = method.finish(network, model)
     hf_model.save(finished, source, job.run / MODEL)
     if (head := method.head(finished, config)) is not None:
@@ -266,7 +262,7 @@ def train(job: Job, data: DataSet, photos: str, stopping: StopSignal) -> Trainin
 
 
 def _fit(
-    job: Job, method: TrainingMethod, network: nn.Module, examples: Sequence[Any], labels: NDArray[np.int64],
+    job: Job, method: TrainingMethod, network: nn.Module, examples: Sequence[Any], loss: WeightedLoss,
     chosen: JobPlan, stopping: StopSignal, rate: float,
 ) -> TrainingResult:  # fmt: skip
     """Train, and take the best epoch's weights."""
@@ -290,11 +286,10 @@ def _fit(
         dataloader_num_workers=chosen.workers, dataloader_pin_memory=False, remove_unused_columns=False,
         label_names=["labels"], disable_tqdm=True, log_level="error",
     )  # fmt: skip
-    weights = class_weights(labels, balanced=config.class_weights)
     trainer = MicroBatchTrainer(
         network, arguments, collate, train_dataset=train, eval_dataset=val, compute_metrics=validation,
         callbacks=[keeper, Progress(job.screen, pace)], pace=pace, parts=parts, seed=config.seed,
-        precision=chosen.precision, loss=WeightedLoss(torch.tensor(weights), config.label_smoothing),
+        precision=chosen.precision, loss=loss,
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     if isinstance(network, AveragedNetwork):

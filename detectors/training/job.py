@@ -21,6 +21,7 @@ from detectors.training.budget import Machine, Probe
 from detectors.training.config import CONFIG_FILE, TrainConfig
 
 ALL_EPOCHS = "all epochs are done"
+LEAST_SHARE = 1e-6  # of a class, whose weight has to be finite: a teacher may see it nowhere
 Score = tuple[float, float]  # expected reward and minus the loss: of equal rewards, the surer one is better
 TIME_OVER, SIGNALLED = "the time is over", "stopped by a signal"
 RESUMABLE = (TIME_OVER, SIGNALLED)  # reasons after which `--resume` goes on
@@ -51,14 +52,15 @@ def share_of_rate(step: int, warm_up: int, total: int) -> float:
     return 0.5 * (1 + cos(pi * (step - warm_up) / max(1, total - warm_up)))
 
 
-def class_weights(labels: NDArray[np.int64], *, balanced: bool) -> tuple[float, float]:
-    """Return what a photo of each class weighs in the loss, so that both classes weigh the same; 1 on average."""
+def class_weights(wanted: NDArray[np.int64] | NDArray[np.float32], *, balanced: bool) -> tuple[float, float]:
+    """Return what a photo of each class weighs in the loss, so that both classes weigh the same; 1 on average.
+
+    A photo that should get a probability counts for both in part, which scikit-learn's `balanced` knows nothing of.
+    """
     if not balanced:
         return 1.0, 1.0
-    from sklearn.utils.class_weight import compute_class_weight
-
-    none, works = compute_class_weight("balanced", classes=np.array([0, 1]), y=labels)
-    return float(none), float(works)
+    works = min(max(float(wanted.mean(dtype=np.float64)), LEAST_SHARE), 1 - LEAST_SHARE)
+    return 0.5 / (1 - works), 0.5 / works
 
 
 def since_best(scores: Sequence[Score]) -> int:
@@ -159,6 +161,7 @@ class Job:
         screen: who is told.
         resume: go on where the run was killed.
         serving: opens what serves now, and names it; None: nothing does.
+        models: holds the prepared models that serve, of which a teacher may be one; None: the cache does.
     """
 
     config: TrainConfig
@@ -169,6 +172,7 @@ class Job:
     screen: Screen
     resume: bool = False
     serving: Callable[[], tuple[str, Detector]] | None = None
+    models: Path | None = None
 
     @property
     def threads(self) -> int:
@@ -242,7 +246,7 @@ def open_run(run: Path, config: TrainConfig | None) -> TrainConfig:
         if _has_ended(run / RESULTS_FILE):
             raise DetectorConfigError(f"--resume={run}: this run has ended; {RESULTS_FILE} says how")
         config = TrainConfig.read(path)
-        config.check_places()
+        config.check_places(resumed=True)
         return config
     if path.is_file():
         raise DetectorConfigError(

@@ -29,6 +29,7 @@ from detectors.training.config import TrainConfig
 from detectors.training.data import fingerprint, open_dataset, pinned
 from detectors.training.dataset import DataSet
 from detectors.training.job import HISTORY_FILE, RESULTS_FILE, Job, StopSignal, TrainingResult
+from detectors.training.teacher import taught
 from detectors.training.verdict import ask_current, weigh
 
 PARTS = {"val": "validation (the epoch was chosen by it)", "test": "test (kept back from everything)"}
@@ -130,6 +131,7 @@ def run(job: Job) -> dict[str, object]:
         job = _pinned(job)
     config = job.config
     data = open_dataset(config, job.cache / "photos", screen, job.machine.cores)
+    data, lesson = taught(job, data, stopping) if config.teacher is not None else (data, None)
     train = _trainer(job)
     outcome = train(job, data, fingerprint(data), stopping)
     screen.say(f"{outcome.epochs} epochs; {outcome.why}")
@@ -155,6 +157,7 @@ def run(job: Job) -> dict[str, object]:
         "epochs": f"{outcome.epochs} of at most {config.most_epochs}; {outcome.why}",
         "threads": job.threads,
         **outcome.facts,
+        **(lesson.facts if lesson is not None else {}),
     }
     _draw(job.run, data, outcome, labels.astype(np.int64), said, figures[last], facts)
     card = model_card(config, data.counts(), figures, facts, job.machine, verdict.words, len(data.alike))
@@ -171,6 +174,7 @@ def run(job: Job) -> dict[str, object]:
         "served": str(served),
         "yaml": str(job.run / YAML_FILE),
         "detector": config.detector,
+        "teacher": lesson.plain() if lesson is not None else None,
     }
     write_safely(job.run / RESULTS_FILE, json.dumps(results, indent=2).encode())
     return results

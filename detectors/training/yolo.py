@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -16,11 +15,11 @@ from detectors.evaluation.estimates import reward_of
 from detectors.files import settle
 from detectors.photos.labelled import CLASSES
 from detectors.preprocess import Preprocessing, from_processor_config
-from detectors.training.batching import MicroBatches, Pace, WeightedLoss, gradients
+from detectors.training.batching import MicroBatches, Pace, WeightedLoss, gradients, make_loss
 from detectors.training.budget import ResourceLog
 from detectors.training.config import TrainConfig
 from detectors.training.dataset import DataSet, EpochSampler, Example, PixelExamples, Views, collate
-from detectors.training.job import ALL_EPOCHS, Job, JobPlan, StopSignal, TrainingResult, class_weights
+from detectors.training.job import ALL_EPOCHS, Job, JobPlan, StopSignal, TrainingResult
 from detectors.training.trainer import choose
 
 import_yolo()
@@ -256,11 +255,9 @@ def _trained(job: Job, data: DataSet, photos: str, stopping: StopSignal, known: 
     config = job.config
     views = Views(config.augment, config.seed)
     examples = {
-        name: PixelExamples(part, views, preprocessing(), plain=name != "train")
-        for name, part in (("train", data.train), ("val", data.val))
+        "train": PixelExamples(data.train, views, preprocessing(), plain=False, wanted=data.wanted),
+        "val": PixelExamples(data.val, views, preprocessing(), plain=True),
     }
-    labels = np.array([photo.label for photo in data.train], dtype=np.int64)
-    weights = torch.tensor(class_weights(labels, balanced=config.class_weights))
 
     def decide(model: Any) -> tuple[MicroBatches, int, str]:
         shape = preprocessing().shape[1:]
@@ -276,7 +273,7 @@ def _trained(job: Job, data: DataSet, photos: str, stopping: StopSignal, known: 
         ResourceLog(job.run / RESOURCES, job.probe, job.screen, lambda: pace.waited),
     ):
         trainer = _make(
-            job, examples, WeightedLoss(weights, config.label_smoothing), decide, pace, stopping,
+            job, examples, make_loss(data.wanted, config), decide, pace, stopping,
             _Teller(job, bar, pace),
         )  # fmt: skip
         trainer.train()

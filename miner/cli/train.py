@@ -10,7 +10,7 @@ import typer
 from detectors.registry import METHODS
 from detectors.training.config import TrainConfig
 from detectors.training.job import Job, open_run
-from miner.cli.common import Json
+from miner.cli.common import Json, load_settings
 from miner.cli.training import (
     CACHE_FOLDER,
     cache_folder,
@@ -69,6 +69,12 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting of --print-config.")
     ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="YAML|FOLDER", help="A model that serves, to learn its probabilities, too.")
+    ] = None,
+    unlabelled: Annotated[
+        list[str] | None, typer.Option(metavar="FOLDER", help="Photos that the teacher alone judges; may be repeated.")
+    ] = None,
 ) -> None:
     """Train a detector, judge it on photos kept back, and export it to a folder that `run` serves.
 
@@ -81,7 +87,7 @@ def train(
             "served_views": views, "epochs": epochs,
             "batch_size": batch_size, "micro_batch": micro_batch, "learning_rate": learning_rate,
             "max_hours": max_hours, "seed": seed, "quick": quick or None,
-            "cache": str(cache) if cache is not None else None,
+            "cache": str(cache) if cache is not None else None, "teacher": teacher, "unlabelled": unlabelled,
         }  # fmt: skip
         check_views(views)
         values = parse(set_, flags)
@@ -112,6 +118,7 @@ def train(
         job = Job(
             used, folder.resolve(), cache_folder(used.cache), read_machine(), make_probe(), screen,
             resume=given is None, serving=open_serving,
+            models=load_settings(None, None).models_dir if used.teacher is not None else None,
         )  # fmt: skip
         results = run(job)
     if as_json:

@@ -20,9 +20,10 @@ from detectors.evaluation.branch_file import BranchFile
 from detectors.export.export import prepare
 from detectors.load import PreparedModel, is_prepared, load_detector
 from detectors.machine import allowed_cores, cpu_quota, read_cpu, read_memory, read_throttling
-from detectors.models.config import SHIPPED, DetectorConfig, read_config
+from detectors.models.config import SHIPPED, DetectorConfig
 from detectors.models.documents import BROKEN_YAML, first_line
-from detectors.models.manifest import NAME, Manifest
+from detectors.models.manifest import NAME
+from detectors.models.sources import named_model
 from detectors.photos.eras import Mix, eras_in, mix_of, subset
 from detectors.photos.labelled import LabelledPhotos, read_photos
 from detectors.photos.transforms import ERAS
@@ -263,18 +264,9 @@ def find_models(settings: Settings, models: Sequence[str] | None) -> "dict[str, 
     places: list[Path] = []
     configs: list[DetectorConfig] = []
     for model in given:
-        folder = Path(model).expanduser()
-        if (folder / NAME).is_file():
-            config = DetectorConfig.model_validate({"model_folder": folder.resolve(), "path": folder / NAME})
-            places.append(folder.resolve())
-        else:
-            config = read_config(model)
-            places.append(config.path.resolve().with_suffix(""))
-        if config.model_folder is not None:
-            kind = Manifest.read(config.model_folder).detector
-        else:
-            kind = "Ensemble" if config.branches else "ViT" if config.hf_repo or config.onnx_path else "YOLOClassifier"
-        configs.append(config.model_copy(update={"detector": kind}))
+        configs.append(named_model(model))
+        path = configs[-1].path.resolve()
+        places.append(path.parent if path.name == NAME else path.with_suffix(""))
     names = [place.name for place in places]
     names = [
         name if names.count(name) == 1 else f"{place.parent.name}-{name}"
