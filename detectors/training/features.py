@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from detectors.console import Screen, duration
+from detectors.console import Screen
 from detectors.errors import DetectorConfigError
 from detectors.files import write_safely
 from detectors.network import ViT
@@ -207,7 +207,7 @@ def precompute(
     network = CutNetwork(model).eval().to(device)
     seen: list[Tensor] = []
     hook = head_of(model).register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
-    began, done = time.monotonic(), 0
+    done = 0
     try:
         with screen.bar("features", len(wanted)) as bar, torch.inference_mode():
             while done < len(wanted):
@@ -219,8 +219,7 @@ def precompute(
                         features = wanted.pooled(seen[0].float().cpu().numpy())
                         cache.add(wanted.rows[done : done + len(pixels)], features)
                         done += len(pixels)
-                        left = (len(wanted) - done) * (time.monotonic() - began) / done
-                        bar(done, f"{duration(left)} left")
+                        bar(done)
                         if stop() is not None:
                             return done
                         if micro_batch > 1 and probe().is_short:

@@ -189,19 +189,24 @@ class Progress(TrainerCallback):  # type: ignore[misc]
     def __init__(self, screen: Screen, pace: Pace) -> None:
         self._screen, self._pace = screen, pace
         self._stack = ExitStack()
-        self._loss = float("nan")
+        self._loss: float | None = None
         self._update: Any = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Open the bar."""
         if state.global_step:
             self._screen.say(f"resuming at step {state.global_step} of {state.max_steps}")
-        self._update = self._stack.enter_context(self._screen.bar("training", state.max_steps))
+        self._update = self._stack.enter_context(self._screen.bar("training", state.max_steps, state.global_step))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Move the bar."""
-        words = f"loss {self._loss:.3f}, accuracy {self._pace.accuracy:.0%}"
-        self._update(state.global_step, words)
+        self._update(state.global_step, str(self._pace), what="training")
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Say that the epoch is judged: no step is done meanwhile."""
+        self._update(state.global_step, what="validating")
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any
@@ -213,8 +218,10 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
     ) -> None:
         """Print the epoch's line."""
+        loss = self._loss if self._loss is not None else self._pace.loss
+        learning = "" if loss is None else f"loss {loss:.3f}; "
         self._screen.say(
-            f"epoch {round(state.epoch or 0)} of {args.num_train_epochs:.0f}: loss {self._loss:.3f}; validation: "
+            f"epoch {round(state.epoch or 0)} of {args.num_train_epochs:.0f}: {learning}validation: "
             f"loss {metrics['eval_loss']:.3f}, accuracy {metrics['eval_accuracy']:.1%}, "
             f"expected reward {metrics['eval_reward']:.2f}"
         )

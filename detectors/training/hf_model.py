@@ -1,6 +1,8 @@
 """Hugging Face classifiers of two classes: found, loaded, given adapters, saved."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,6 +18,7 @@ from detectors.training.config import TrainConfig
 
 ensure_torchvision()
 from transformers import AutoConfig, AutoModelForImageClassification  # noqa: E402
+from transformers.utils import logging as transformers_logging  # noqa: E402
 
 LABELS = {0: "None", 1: "Roadwork"}  # as StreetVision's own model has them
 STARTER = "starter"  # what ships with the package, and its folder's name
@@ -90,7 +93,7 @@ def load(folder: Path, seed: int) -> nn.Module:
             config = AutoConfig.from_pretrained(folder, local_files_only=True, **names)
             model = AutoModelForImageClassification.from_config(config)
         else:
-            with older_folder(folder) as readable:
+            with _quiet(), older_folder(folder) as readable:
                 model = AutoModelForImageClassification.from_pretrained(
                     readable, local_files_only=True, use_safetensors=True, ignore_mismatched_sizes=True, **names
                 )
@@ -101,6 +104,17 @@ def load(folder: Path, seed: int) -> nn.Module:
         head_of(model).reset_parameters()  # two outputs of other meaning are no start
     trained: nn.Module = model
     return trained
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back that weights of the last layer are new, and should be trained: that is what is about to happen."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
 
 
 def head_name(model: nn.Module) -> str:

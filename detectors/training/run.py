@@ -186,7 +186,7 @@ def _ask(job: Job, served: Path, name: str, photos: list[Photo]) -> tuple[Flags,
     detector.verify()
     done = itertools.count(1)
     with job.screen.bar(f"judging {name}", len(photos)) as bar:
-        said, seconds = ask(detector, photos, tell=lambda: bar(next(done), ""))
+        said, seconds = ask(detector, photos, tell=lambda: bar(next(done)))
     return np.array([photo.label == 1 for photo in photos]), said, seconds
 
 

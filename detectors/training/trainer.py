@@ -164,6 +164,7 @@ def fitting(measure: Callable[[int, Look], float], micro_batch: int, probe: Prob
     One and two photos are tried before: what the second adds tells of more, and in a cgroup that kills, where no
     allocation fails, trying too many would be the end.
     """
+    screen.say("trying how long a photo takes, and how many fit into memory")
     micro_batch = _foreseen(measure, micro_batch, probe, screen)
 
     def look() -> None:

@@ -60,6 +60,7 @@ class RoadworkTrainer(ClassificationTrainer):  # type: ignore[misc]
         pace: Pace,
         stop: Callable[[], str | None],
         tell: Callable[["RoadworkTrainer"], None],
+        validating: Callable[[], None],
         limit: int,
         threads: int,
     ) -> None:
@@ -73,6 +74,7 @@ class RoadworkTrainer(ClassificationTrainer):  # type: ignore[misc]
         self.add_callback("on_train_epoch_start", lambda _: self._begin_epoch())
         self.add_callback("on_train_batch_start", lambda _: pace.busy())
         self.add_callback("on_train_batch_end", lambda _: self._end_batch())
+        self.add_callback("on_val_batch_end", lambda _: validating())
         self.add_callback("on_fit_epoch_end", lambda _: self._end_epoch())
 
     @property
@@ -290,13 +292,14 @@ def _make(
     decide: Any,
     pace: Pace,
     stopping: StopSignal,
-    tell: Any,
+    tell: "_Teller",
 ) -> RoadworkTrainer:
     try:
         return RoadworkTrainer(
             _arguments(job.config, job.run),
             train=examples["train"], val=examples["val"], loss=loss, parts=decide, pace=pace,
-            stop=lambda: stopping.reason, tell=tell, limit=job.config.save_total_limit, threads=job.threads,
+            stop=lambda: stopping.reason, tell=tell, validating=tell.validating, limit=job.config.save_total_limit,
+            threads=job.threads,
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"{job.config.model} can't be trained: {str(error).splitlines()[0]}") from error
@@ -325,13 +328,16 @@ class _Teller:
         self._told = 0
         self._steps = 0
 
+    def validating(self) -> None:
+        """Say that the epoch is judged: no step is done meanwhile."""
+        self._bar(self._steps, what="validating")
+
     def __call__(self, trainer: RoadworkTrainer) -> None:
         """Move the bar; after an epoch, print its line."""
         if len(trainer.history) == self._told:
             done = trainer.epoch * len(trainer.train_loader)
             self._steps = max(self._steps + 1, done)
-            loss = float(sum(trainer.tloss.values()))
-            self._bar(self._steps, f"loss {loss:.3f}, accuracy {self._pace.accuracy:.0%}")
+            self._bar(self._steps, str(self._pace), what="training")
             return
         self._told = len(trainer.history)
         train, val = trainer.history[-2:]

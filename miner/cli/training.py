@@ -119,7 +119,7 @@ def make_screen() -> "Screen":
     """Return what says things on stderr, so that stdout holds results alone."""
     from rich.console import Console
 
-    return Screen(Console(file=sys.stderr, soft_wrap=True))
+    return Screen(Console(file=sys.stderr))
 
 
 def read_machine() -> "Machine":
