@@ -57,8 +57,8 @@ class ScreenListener(Protocol):
     def line_said(self, words: str) -> None:
         """Take a line in."""
 
-    def bar_moved(self, state: BarState) -> None:
-        """Take a bar's state in."""
+    def bar_moved(self, state: BarState | None) -> None:
+        """Take a bar's state in; None: it has ended."""
 
 
 class Screen:
@@ -122,7 +122,11 @@ class Screen:
                     self.listener.bar_moved(state)
 
             update(done)
-            yield update
+            try:
+                yield update
+            finally:
+                if self.listener is not None:
+                    self.listener.bar_moved(None)
 
 
 class Steps:

@@ -30,7 +30,7 @@ from detectors.training.config import Augment, TrainConfig
 from detectors.training.data import open_dataset
 from detectors.training.dataset import UNCHANGED_VIEW, VIEWS_VERSION, DataSet, Views, load_cuts, load_pixels
 from detectors.training.hf_model import head_of
-from detectors.training.job import SIGNALLED, Job, StoppedEarly, StopSignal
+from detectors.training.job import RESOURCES_FILE, SIGNALLED, Job, StoppedEarly, StopSignal
 from detectors.training.trainer import choose_for_features
 
 Row = tuple[str, int]  # SHA-256 of the photo's file, number of the view
@@ -38,7 +38,6 @@ PICTURES = 4  # dimensions of pixels without cuts
 SHARD = 4096  # rows in a file
 SAVE_SECONDS = 60.0  # from one file to the next at most: what a kill may cost
 
-RESOURCES_FILE = "resources.csv"
 FEATURES_SHARE = 0.9  # of the time, for the features: what is left is ample for a last layer
 
 

@@ -25,9 +25,9 @@ from detectors.training import hf_model
 from detectors.training.batching import MicroBatches, Pace, WeightedLoss
 from detectors.training.budget import ResourceLog
 from detectors.training.dataset import DataSet, collate
-from detectors.training.features import RESOURCES_FILE
 from detectors.training.job import (
     ALL_EPOCHS,
+    RESOURCES_FILE,
     Job,
     JobPlan,
     Schedule,
@@ -41,6 +41,7 @@ from detectors.training.job import (
     why_ended,
 )  # fmt: skip
 from detectors.training.methods import MethodInputs, TrainingMethod
+from detectors.training.progress import HistoryFile
 from detectors.training.trainer import (
     AVERAGE_PREFIX,
     BUFFERS,
@@ -184,10 +185,10 @@ CHECKPOINTS, TENSORBOARD, MODEL = "checkpoints", "tensorboard", "model"
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]
-    """A bar over all steps with loss and accuracy, and a line for each epoch."""
+    """A bar over all steps with loss and accuracy, a line for each epoch, and the log for who watches."""
 
-    def __init__(self, screen: Screen, pace: Pace) -> None:
-        self._screen, self._pace = screen, pace
+    def __init__(self, screen: Screen, pace: Pace, history: HistoryFile) -> None:
+        self._screen, self._pace, self._history = screen, pace, history
         self._stack = ExitStack()
         self._loss: float | None = None
         self._update: Any = None
@@ -211,8 +212,9 @@ class Progress(TrainerCallback):  # type: ignore[misc]
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any
     ) -> None:
-        """Take the loss for the bar."""
+        """Take the loss for the epoch's line."""
         self._loss = logs.get("loss", self._loss)
+        self._history.write(state.log_history)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
@@ -291,7 +293,7 @@ def _fit(
     weights = class_weights(labels, balanced=config.class_weights)
     trainer = MicroBatchTrainer(
         network, arguments, collate, train_dataset=train, eval_dataset=val, compute_metrics=validation,
-        callbacks=[keeper, Progress(job.screen, pace)], pace=pace, parts=parts, seed=config.seed,
+        callbacks=[keeper, Progress(job.screen, pace, HistoryFile(job.run))], pace=pace, parts=parts, seed=config.seed,
         loss=WeightedLoss(torch.tensor(weights), config.label_smoothing),
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)

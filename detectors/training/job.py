@@ -24,6 +24,7 @@ Score = tuple[float, float]  # expected reward and minus the loss: of equal rewa
 TIME_OVER, SIGNALLED = "the time is over", "stopped by a signal"
 RESUMABLE = (TIME_OVER, SIGNALLED)  # reasons after which `--resume` goes on
 CHOSEN_FILE, HISTORY_FILE, RESULTS_FILE = "chosen.json", "history.json", "results.json"
+RESOURCES_FILE = "resources.csv"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from detectors.training.config import TrainConfig
 from detectors.training.data import fingerprint, open_dataset, pinned
 from detectors.training.dataset import DataSet
 from detectors.training.job import HISTORY_FILE, RESULTS_FILE, Job, StopSignal, TrainingResult
+from detectors.training.progress import ProgressFile
 
 PARTS = {"val": "validation (the epoch was chosen by it)", "test": "test (kept back from everything)"}
 
@@ -109,13 +110,18 @@ It knows what its photos show. Photos of other countries, seasons, cameras and k
 
 
 def run(job: Job) -> dict[str, object]:
-    """Train, export, judge, draw; return what `results.json` holds.
+    """Train, export, judge, draw; return what `results.json` holds, and keep its progress in the run's folder.
 
     Raises:
         DetectorConfigError: the photos or the configuration are wrong.
         ModelError: the model can't be found, loaded or exported.
         StoppedEarly: time was over, or a signal came, before there was anything to export.
     """
+    with ProgressFile(job.run, job.screen):
+        return _run(job)
+
+
+def _run(job: Job) -> dict[str, object]:
     began = time.monotonic()
     stopping = StopSignal(job.config.max_hours, job.screen)
     screen = job.screen

@@ -20,7 +20,8 @@ from detectors.training.batching import MicroBatches, Pace, WeightedLoss, gradie
 from detectors.training.budget import ResourceLog
 from detectors.training.config import TrainConfig
 from detectors.training.dataset import DataSet, EpochSampler, Example, PixelExamples, Views, collate
-from detectors.training.job import ALL_EPOCHS, Job, JobPlan, StopSignal, TrainingResult, class_weights
+from detectors.training.job import ALL_EPOCHS, RESOURCES_FILE, Job, JobPlan, StopSignal, TrainingResult, class_weights
+from detectors.training.progress import HistoryFile
 from detectors.training.trainer import choose
 
 import_yolo()
@@ -30,7 +31,7 @@ STATE_FILE = "exact.pt"  # the whole state at the end of an epoch
 
 SIZE_MODELS = {"tiny": "yolo11n-cls.pt", "small": "yolo11s-cls.pt", "base": "yolo11m-cls.pt"}
 SIDE = 224  # pixels, of the validators' pictures
-FOLDER, MODEL, TENSORBOARD, RESOURCES = "yolo", "model.pt", "tensorboard", "resources.csv"
+FOLDER, MODEL, TENSORBOARD = "yolo", "model.pt", "tensorboard"
 
 
 def ended_state(exact: Path) -> dict[str, Any] | None:
@@ -275,7 +276,7 @@ def _trained(job: Job, data: DataSet, photos: str, stopping: StopSignal, known: 
     with (
         stopping,
         job.screen.bar("training", steps) as bar,
-        ResourceLog(job.run / RESOURCES, job.probe, job.screen, lambda: pace.waited),
+        ResourceLog(job.run / RESOURCES_FILE, job.probe, job.screen, lambda: pace.waited),
     ):
         trainer = _make(
             job, examples, WeightedLoss(weights, config.label_smoothing), decide, pace, stopping,
@@ -320,11 +321,12 @@ def _arguments(config: TrainConfig, run: Path) -> dict[str, Any]:
 
 
 class _Teller:
-    """Tells the screen and TensorBoard."""
+    """Tells the screen, TensorBoard, and who watches."""
 
     def __init__(self, job: Job, bar: Any, pace: Pace) -> None:
         self._screen, self._bar, self._pace = job.screen, bar, pace
         self._writer = SummaryWriter(str(job.run / TENSORBOARD))
+        self._history = HistoryFile(job.run)
         self._told = 0
         self._steps = 0
 
@@ -345,6 +347,7 @@ class _Teller:
             for name in entry.keys() - {"epoch"}:
                 self._writer.add_scalar(name, entry[name], int(entry["epoch"]))
         self._writer.flush()
+        self._history.write(trainer.history)
         self._screen.say(
             f"epoch {train['epoch']:.0f} of {trainer.epochs}: loss {train['loss']:.3f}; validation: loss "
             f"{val['eval_loss']:.3f}, accuracy {val['eval_accuracy']:.1%}, expected reward {val['eval_reward']:.2f}"

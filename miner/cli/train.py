@@ -56,6 +56,10 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting of --print-config.")
     ] = None,
+    watch: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Show a run from another terminal: curves, resources, time left; q ends it."),
+    ] = None,
 ) -> None:
     """Train a detector, judge it on photos kept back, and export it to a folder that `run` serves.
 
@@ -71,6 +75,13 @@ def train(
             "cache": str(cache) if cache is not None else None,
         }  # fmt: skip
         values = parse(set_, flags)
+        if watch is not None:
+            if values or out or resume or config:
+                raise ConfigurationError(f"--watch={watch}: only looks; no other setting counts")
+            from miner.cli.train_watch import watch as follow
+
+            follow(watch, as_json=as_json)
+            return
         if resume is not None:
             folder, given = resume, None
             if values or out is not None or config is not None:

@@ -102,12 +102,12 @@ def test_a_file_gets_a_line_every_minute() -> None:
 def test_a_bar_that_goes_on_judges_the_time_left_by_what_it_has_seen_done() -> None:
     class Listener:
         def __init__(self) -> None:
-            self.states: list[BarState] = []
+            self.states: list[BarState | None] = []
 
         def line_said(self, words: str) -> None:
             raise AssertionError(words)
 
-        def bar_moved(self, state: BarState) -> None:
+        def bar_moved(self, state: BarState | None) -> None:
             self.states.append(state)
 
     clock = Clock()
@@ -116,7 +116,8 @@ def test_a_bar_that_goes_on_judges_the_time_left_by_what_it_has_seen_done() -> N
     with screen.bar("training", 100, 90) as bar:
         clock.now += 5
         bar(91)
-    assert [(state.done, state.left) for state in listener.states] == [(90, None), (91, 45.0)]
+    assert listener.states[:2] == [BarState("training", 90, 100), BarState("training", 91, 100, left=45.0)]
+    assert listener.states.pop() is None
     with screen.bar("reading photos") as bar:
         clock.now += 5
         bar(1)
@@ -125,4 +126,5 @@ def test_a_bar_that_goes_on_judges_the_time_left_by_what_it_has_seen_done() -> N
         "reading photos: 0",
         "reading photos: 1",
         "reading photos: 2 of 4, 5 s left",
+        "None",
     ]
