@@ -141,6 +141,7 @@ class Job:
         probe: what the machine says at a moment.
         screen: who is told.
         resume: go on where the run was killed.
+        compare: settings first, and take the best of what is not set.
     """
 
     config: TrainConfig
@@ -150,6 +151,7 @@ class Job:
     probe: Probe
     screen: Screen
     resume: bool = False
+    compare: bool = False
 
     @property
     def threads(self) -> int:

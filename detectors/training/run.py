@@ -131,6 +131,12 @@ def _run(job: Job) -> dict[str, object]:
         job = _pinned(job)
     config = job.config
     data = open_dataset(config, job.cache / "photos", screen, job.machine.cores)
+    if job.compare:
+        from detectors.training.throughput import with_best
+
+        job = with_best(job, data)
+        config = job.config
+        torch.set_num_threads(job.threads)
     train = _trainer(job)
     outcome = train(job, data, fingerprint(data), stopping)
     screen.say(f"{outcome.epochs} epochs; {outcome.why}")

@@ -109,6 +109,15 @@ def validation(prediction: EvalPrediction) -> dict[str, float]:
     }
 
 
+def train_step(model: nn.Module, pictures: Tensor, labels: Tensor, precision: str, look: Look) -> None:
+    """Go forward and backward; `look` is called in between, where a step takes most memory."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        logits = logits_of(model, pictures)
+    loss = functional.cross_entropy(logits, labels)
+    look()
+    loss.backward()
+
+
 def measure_step(
     model: nn.Module,
     shape: tuple[int, ...],
@@ -128,11 +137,7 @@ def measure_step(
     try:
         for _ in range(rounds):
             began = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                logits = logits_of(model, pictures)
-            loss = functional.cross_entropy(logits, labels)
-            look()
-            loss.backward()
+            train_step(model, pictures, labels, precision, look)
             best = min(best, time.perf_counter() - began)
             model.zero_grad()
     finally:

@@ -60,6 +60,12 @@ def train(
         Path | None,
         typer.Option(metavar="RUN", help="Show a run from another terminal: curves, resources, time left; q ends it."),
     ] = None,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe", help="Compare threads, loaders, micro-batches and precisions for a minute, and take the best."
+        ),
+    ] = False,
 ) -> None:
     """Train a detector, judge it on photos kept back, and export it to a folder that `run` serves.
 
@@ -76,7 +82,7 @@ def train(
         }  # fmt: skip
         values = parse(set_, flags)
         if watch is not None:
-            if values or out or resume or config:
+            if values or out or resume or config or probe:
                 raise ConfigurationError(f"--watch={watch}: only looks; no other setting counts")
             from miner.cli.train_watch import watch as follow
 
@@ -84,7 +90,7 @@ def train(
             return
         if resume is not None:
             folder, given = resume, None
-            if values or out is not None or config is not None:
+            if values or out is not None or config is not None or probe:
                 raise ConfigurationError(f"--resume={resume}: goes on as the run was started; no other setting counts")
         else:
             base = TrainConfig.read(config).model_dump() if config is not None else {}
@@ -95,6 +101,9 @@ def train(
             given = TrainConfig.make(base | values)
             if print_config:
                 print(given.to_yaml(), end="")
+                return
+            if out is None and probe:
+                _compare(given, as_json=as_json)
                 return
             if out is None:
                 raise ConfigurationError("--out: name the run's folder")
@@ -107,11 +116,24 @@ def train(
         from detectors.training.run import run
 
         job = Job(
-            used, folder.resolve(), cache_folder(used.cache), read_machine(), make_probe(), screen, resume=given is None
-        )
+            used, folder.resolve(), cache_folder(used.cache), read_machine(), make_probe(), screen,
+            resume=given is None, compare=probe,
+        )  # fmt: skip
         results = run(job)
     if as_json:
         print(json.dumps(results))
         return
     print(f"{folder}: serve it with")
     print(f"roadwork-miner run --set IMAGE_DETECTOR={used.detector} --set IMAGE_DETECTOR_CONFIG={results['yaml']}")
+
+
+def _compare(config: TrainConfig, *, as_json: bool) -> None:
+    """Compare settings for a training that is not begun."""
+    from detectors.training.probe import best
+    from detectors.training.throughput import probe_machine
+
+    cache = cache_folder(config.cache)
+    config.check_places()
+    rows = probe_machine(Job(config, cache, cache, read_machine(), make_probe(), make_screen()))
+    if as_json:
+        print(json.dumps({"rows": [row.plain() for row in rows], "best": best(rows).plain()}))
