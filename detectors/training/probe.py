@@ -160,7 +160,7 @@ def table(rows: Sequence[ProbeRow], cores: int) -> list[str]:
         figures = f"{row.rate:8.1f}  {row.memory / GB:4.1f} GB  {row.cores:3.1f} of {cores}"
         lines.append(
             f"{one.threads:7}  {one.workers:7}  {one.micro_batch:11}  {one.precision:>9}  "
-            + (figures if row.rate else f"does not fit")
+            + (figures if row.rate else "does not fit")
             + "  best" * (row is chosen)
         )
     return lines

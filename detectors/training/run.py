@@ -156,7 +156,7 @@ def _run(job: Job) -> dict[str, object]:
         "threads": job.threads,
         **outcome.facts,
     }
-    _draw(job.run, data, outcome, labels.astype(np.int64), said, figures[last], facts)
+    _draw(job, data, outcome, labels.astype(np.int64), said, figures[last], facts)
     card = model_card(config, data.counts(), figures, facts, job.machine, len(data.alike))
     for folder in (job.run, served):
         write_safely(folder / CARD_FILE, card.encode())
@@ -231,7 +231,7 @@ def _trainer(job: Job) -> Callable[[Job, DataSet, str, StopSignal], TrainingResu
 
 
 def _draw(
-    folder: Path,
+    job: Job,
     data: DataSet,
     outcome: TrainingResult,
     labels: NDArray[np.int64],
@@ -239,15 +239,16 @@ def _draw(
     figures: Figures,
     facts: Mapping[str, object],
 ) -> None:
-    target = folder / "plots"
-    plots.class_balance(data.counts(), target / "classes.png")
-    plots.training_curves(outcome.history, target / "curves.png")
-    plots.confusion_matrix(labels, said, target / "confusion.png")
-    plots.reliability_diagram(labels, said, target / "reliability.png")
-    rows = [(name, f"{getattr(figures, name):.3f}") for name in ("mcc", "precision", "recall", "auc", "brier")]
+    target, model = job.run / "plots", f"{job.run.name}: {job.config.words}"
+    plots.class_balance(data.counts(), target / "classes.png", model)
+    plots.training_curves(outcome.history, target / "curves.png", model)
+    plots.confusion_matrix(labels, said, target / "confusion.png", model)
+    plots.reliability_diagram(labels, said, target / "reliability.png", model)
+    names = {"mcc": "MCC", "precision": "precision", "recall": "recall", "auc": "AUC", "brier": "Brier"}
+    rows = [(words, f"{getattr(figures, name):.3f}") for name, words in names.items()]
     rows = [("accuracy", str(figures.accuracy)), ("expected reward", str(figures.reward)), *rows]
     rows += [(name, str(value)) for name, value in facts.items()]
-    plots.summary_card("Roadwork detector", rows, data.counts(), outcome.history, labels, said, target / "summary.png")
+    plots.summary_card(model, rows, data.counts(), outcome.history, labels, said, target / "summary.png")
 
 
 def _export(job: Job, outcome: TrainingResult, photos: list[Photo]) -> Path:
