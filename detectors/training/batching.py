@@ -80,6 +80,7 @@ class Pace:
 
     def __init__(self) -> None:
         self.accuracy = 0.0
+        self.loss: float | None = None  # of the last batches; None before the first
         self.waited = 0.0  # seconds, summed
         self._idle_since: float | None = None
 
@@ -92,9 +93,14 @@ class Pace:
         if self._idle_since is not None:
             self.waited += time.monotonic() - self._idle_since
 
-    def saw(self, right: int, count: int) -> None:
-        """Take in how many photos of a batch were right."""
+    def saw(self, right: int, count: int, loss: float) -> None:
+        """Take in how many photos of a batch were right, and its loss."""
         self.accuracy = 0.9 * self.accuracy + 0.1 * right / count if self.accuracy else right / count
+        self.loss = loss if self.loss is None else 0.9 * self.loss + 0.1 * loss
+
+    def __str__(self) -> str:
+        """Return both in words; nothing before the first batch."""
+        return "" if self.loss is None else f"loss {self.loss:.3f}, accuracy {self.accuracy:.0%}"
 
 
 class WeightedLoss:
@@ -162,6 +168,6 @@ def gradients(
         right.clear()
 
     parts.over(len(labels), work, undo)
-    pace.saw(sum(right), len(labels))
     total: Tensor = sum(shares[1:], shares[0])
+    pace.saw(sum(right), len(labels), float(total))
     return total

@@ -144,6 +144,12 @@ class TrainConfig(_Part):
         return self.detector == "YOLOClassifier"
 
     @property
+    def words(self) -> str:
+        """What is trained: the detector, the model it starts from, by the last name of a path, and the method."""
+        model = Path(self.model).name if self.model.startswith(("/", ".", "~")) else self.model
+        return f"{self.detector} {model}, {'full' if self.is_yolo else self.method}"
+
+    @property
     def most_epochs(self) -> int:
         """Epochs at most: many for a head, whose epochs take no time, more from scratch than from weights."""
         most = self.epochs or (40 if self.is_yolo else METHODS[self.method].epochs)

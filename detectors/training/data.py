@@ -158,9 +158,9 @@ def open_dataset(config: TrainConfig, scratch: Path, screen: Screen, workers: in
     folder = Path(config.data).expanduser()
     if config.data.startswith(HUB):
         folder = fetch(config.data.removeprefix(HUB), config.labels, scratch, screen)
-    with screen.bar("reading photos", 0) as bar:
+    with screen.bar("reading photos") as bar:
         data = read_data_set(
-            folder, config.val_share, config.test_share, config.seed, lambda done, of: bar(done, f"of {of}"), workers,
+            folder, config.val_share, config.test_share, config.seed, lambda done, of: bar(done, total=of), workers,
             QUICK_READ if config.quick else None,
         )  # fmt: skip
     for line in data.skipped:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from detectors.console import Screen, duration
+from detectors.console import Screen
 from detectors.errors import DetectorConfigError
 from detectors.files import write_safely
 from detectors.network import ViT
@@ -30,7 +30,7 @@ from detectors.training.config import Augment, TrainConfig
 from detectors.training.data import open_dataset
 from detectors.training.dataset import UNCHANGED_VIEW, VIEWS_VERSION, DataSet, Views, load_cuts, load_pixels
 from detectors.training.hf_model import head_of
-from detectors.training.job import SIGNALLED, Job, StoppedEarly, StopSignal
+from detectors.training.job import RESOURCES_FILE, SIGNALLED, Job, StoppedEarly, StopSignal
 from detectors.training.trainer import choose_for_features
 
 Row = tuple[str, int]  # SHA-256 of the photo's file, number of the view
@@ -38,7 +38,6 @@ PICTURES = 4  # dimensions of pixels without cuts
 SHARD = 4096  # rows in a file
 SAVE_SECONDS = 60.0  # from one file to the next at most: what a kill may cost
 
-RESOURCES_FILE = "resources.csv"
 FEATURES_SHARE = 0.9  # of the time, for the features: what is left is ample for a last layer
 
 
@@ -207,7 +206,7 @@ def precompute(
     network = CutNetwork(model).eval().to(device)
     seen: list[Tensor] = []
     hook = head_of(model).register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
-    began, done = time.monotonic(), 0
+    done = 0
     try:
         with screen.bar("features", len(wanted)) as bar, torch.inference_mode():
             while done < len(wanted):
@@ -219,8 +218,7 @@ def precompute(
                         features = wanted.pooled(seen[0].float().cpu().numpy())
                         cache.add(wanted.rows[done : done + len(pixels)], features)
                         done += len(pixels)
-                        left = (len(wanted) - done) * (time.monotonic() - began) / done
-                        bar(done, f"{duration(left)} left")
+                        bar(done)
                         if stop() is not None:
                             return done
                         if micro_batch > 1 and probe().is_short:

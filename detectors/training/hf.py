@@ -22,9 +22,9 @@ from detectors.training import hf_model
 from detectors.training.batching import MicroBatches, Pace, WeightedLoss, make_loss
 from detectors.training.budget import ResourceLog
 from detectors.training.dataset import DataSet, collate
-from detectors.training.features import RESOURCES_FILE
 from detectors.training.job import (
     ALL_EPOCHS,
+    RESOURCES_FILE,
     Job,
     JobPlan,
     Schedule,
@@ -37,6 +37,7 @@ from detectors.training.job import (
     why_ended,
 )  # fmt: skip
 from detectors.training.methods import MethodInputs, TrainingMethod
+from detectors.training.progress import HistoryFile
 from detectors.training.trainer import (
     AVERAGE_PREFIX,
     BUFFERS,
@@ -187,37 +188,45 @@ CHECKPOINTS, TENSORBOARD, MODEL = "checkpoints", "tensorboard", "model"
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]
-    """A bar over all steps with loss and accuracy, and a line for each epoch."""
+    """A bar over all steps with loss and accuracy, a line for each epoch, and the log for who watches."""
 
-    def __init__(self, screen: Screen, pace: Pace) -> None:
-        self._screen, self._pace = screen, pace
+    def __init__(self, screen: Screen, pace: Pace, history: HistoryFile) -> None:
+        self._screen, self._pace, self._history = screen, pace, history
         self._stack = ExitStack()
-        self._loss = float("nan")
+        self._loss: float | None = None
         self._update: Any = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Open the bar."""
         if state.global_step:
             self._screen.say(f"resuming at step {state.global_step} of {state.max_steps}")
-        self._update = self._stack.enter_context(self._screen.bar("training", state.max_steps))
+        self._update = self._stack.enter_context(self._screen.bar("training", state.max_steps, state.global_step))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Move the bar."""
-        words = f"loss {self._loss:.3f}, accuracy {self._pace.accuracy:.0%}"
-        self._update(state.global_step, words)
+        self._update(state.global_step, str(self._pace), what="training")
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Say that the epoch is judged: no step is done meanwhile."""
+        self._update(state.global_step, what="validating")
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any
     ) -> None:
-        """Take the loss for the bar."""
+        """Take the loss for the epoch's line."""
         self._loss = logs.get("loss", self._loss)
+        self._history.write(state.log_history)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
     ) -> None:
         """Print the epoch's line."""
+        loss = self._loss if self._loss is not None else self._pace.loss
+        learning = "" if loss is None else f"loss {loss:.3f}; "
         self._screen.say(
-            f"epoch {round(state.epoch or 0)} of {args.num_train_epochs:.0f}: loss {self._loss:.3f}; validation: "
+            f"epoch {round(state.epoch or 0)} of {args.num_train_epochs:.0f}: {learning}validation: "
             f"loss {metrics['eval_loss']:.3f}, accuracy {metrics['eval_accuracy']:.1%}, "
             f"expected reward {metrics['eval_reward']:.2f}"
         )
@@ -288,7 +297,7 @@ def _fit(
     )  # fmt: skip
     trainer = MicroBatchTrainer(
         network, arguments, collate, train_dataset=train, eval_dataset=val, compute_metrics=validation,
-        callbacks=[keeper, Progress(job.screen, pace)], pace=pace, parts=parts, seed=config.seed,
+        callbacks=[keeper, Progress(job.screen, pace, HistoryFile(job.run))], pace=pace, parts=parts, seed=config.seed,
         precision=chosen.precision, loss=loss,
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)

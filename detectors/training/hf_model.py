@@ -1,6 +1,8 @@
 """Hugging Face classifiers of two classes: found, loaded, given adapters, saved."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,6 +19,7 @@ from detectors.training.config import TrainConfig
 
 ensure_torchvision()
 from transformers import AutoConfig, AutoModelForImageClassification  # noqa: E402
+from transformers.utils import logging as transformers_logging  # noqa: E402
 
 LABELS = {0: "None", 1: "Roadwork"}  # as StreetVision's own model has them
 TENSORFLOW = 0.5  # a momentum above it is TensorFlow's word: the share that is kept, where torch means the new one's
@@ -92,7 +95,7 @@ def load(folder: Path, seed: int) -> nn.Module:
             config = AutoConfig.from_pretrained(folder, local_files_only=True, **names)
             model = AutoModelForImageClassification.from_config(config)
         else:
-            with older_folder(folder) as readable:
+            with _quiet(), older_folder(folder) as readable:
                 model = AutoModelForImageClassification.from_pretrained(
                     readable, local_files_only=True, use_safetensors=True, ignore_mismatched_sizes=True, **names
                 )
@@ -136,6 +139,17 @@ def learns_statistics(model: nn.Module) -> bool:
 def is_convolutional(model: nn.Module) -> bool:
     """Return whether a network sees by convolutions; a transformer has one at most, which cuts the picture up."""
     return sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 1
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back that weights of the last layer are new, and should be trained: that is what is about to happen."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
 
 
 def head_name(model: nn.Module) -> str:

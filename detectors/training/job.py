@@ -26,6 +26,7 @@ Score = tuple[float, float]  # expected reward and minus the loss: of equal rewa
 TIME_OVER, SIGNALLED = "the time is over", "stopped by a signal"
 RESUMABLE = (TIME_OVER, SIGNALLED)  # reasons after which `--resume` goes on
 CHOSEN_FILE, HISTORY_FILE, RESULTS_FILE = "chosen.json", "history.json", "results.json"
+RESOURCES_FILE = "resources.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,7 @@ class Job:
         resume: go on where the run was killed.
         serving: opens what serves now, and names it; None: nothing does.
         models: holds the prepared models that serve, of which a teacher may be one; None: the cache does.
+        compare: settings first, and take the best of what is not set.
     """
 
     config: TrainConfig
@@ -173,6 +175,7 @@ class Job:
     resume: bool = False
     serving: Callable[[], tuple[str, Detector]] | None = None
     models: Path | None = None
+    compare: bool = False
 
     @property
     def threads(self) -> int:

@@ -29,6 +29,7 @@ from detectors.training.config import TrainConfig
 from detectors.training.data import fingerprint, open_dataset, pinned
 from detectors.training.dataset import DataSet
 from detectors.training.job import HISTORY_FILE, RESULTS_FILE, Job, StopSignal, TrainingResult
+from detectors.training.progress import ProgressFile
 from detectors.training.teacher import taught
 from detectors.training.verdict import ask_current, weigh
 
@@ -115,13 +116,18 @@ It knows what its photos show. Photos of other countries, seasons, cameras and k
 
 
 def run(job: Job) -> dict[str, object]:
-    """Train, export, judge, draw; return what `results.json` holds.
+    """Train, export, judge, draw; return what `results.json` holds, and keep its progress in the run's folder.
 
     Raises:
         DetectorConfigError: the photos or the configuration are wrong.
         ModelError: the model can't be found, loaded or exported.
         StoppedEarly: time was over, or a signal came, before there was anything to export.
     """
+    with ProgressFile(job.run, job.screen):
+        return _run(job)
+
+
+def _run(job: Job) -> dict[str, object]:
     began = time.monotonic()
     stopping = StopSignal(job.config.hours, job.screen)
     screen = job.screen
@@ -132,6 +138,12 @@ def run(job: Job) -> dict[str, object]:
     config = job.config
     data = open_dataset(config, job.cache / "photos", screen, job.machine.cores)
     data, lesson = taught(job, data, stopping) if config.teacher is not None else (data, None)
+    if job.compare:
+        from detectors.training.throughput import with_best
+
+        job = with_best(job, data)
+        config = job.config
+        torch.set_num_threads(job.threads)
     train = _trainer(job)
     outcome = train(job, data, fingerprint(data), stopping)
     screen.say(f"{outcome.epochs} epochs; {outcome.why}")
@@ -159,7 +171,7 @@ def run(job: Job) -> dict[str, object]:
         **outcome.facts,
         **(lesson.facts if lesson is not None else {}),
     }
-    _draw(job.run, data, outcome, labels.astype(np.int64), said, figures[last], facts)
+    _draw(job, data, outcome, labels.astype(np.int64), said, figures[last], facts)
     card = model_card(config, data.counts(), figures, facts, job.machine, verdict.words, len(data.alike))
     for folder in (job.run, served):
         write_safely(folder / CARD_FILE, card.encode())
@@ -203,7 +215,7 @@ def _ask(job: Job, served: Path, name: str, photos: list[Photo]) -> tuple[Flags,
     detector.verify()
     done = itertools.count(1)
     with job.screen.bar(f"judging {name}", len(photos)) as bar:
-        said, seconds = ask(detector, photos, tell=lambda: bar(next(done), ""))
+        said, seconds = ask(detector, photos, tell=lambda: bar(next(done)))
     return np.array([photo.label == 1 for photo in photos]), said, seconds
 
 
@@ -236,7 +248,7 @@ def _trainer(job: Job) -> Callable[[Job, DataSet, str, StopSignal], TrainingResu
 
 
 def _draw(
-    folder: Path,
+    job: Job,
     data: DataSet,
     outcome: TrainingResult,
     labels: NDArray[np.int64],
@@ -244,15 +256,16 @@ def _draw(
     figures: Figures,
     facts: Mapping[str, object],
 ) -> None:
-    target = folder / "plots"
-    plots.class_balance(data.counts(), target / "classes.png")
-    plots.training_curves(outcome.history, target / "curves.png")
-    plots.confusion_matrix(labels, said, target / "confusion.png")
-    plots.reliability_diagram(labels, said, target / "reliability.png")
-    rows = [(name, f"{getattr(figures, name):.3f}") for name in ("mcc", "precision", "recall", "auc", "brier")]
+    target, model = job.run / "plots", f"{job.run.name}: {job.config.words}"
+    plots.class_balance(data.counts(), target / "classes.png", model)
+    plots.training_curves(outcome.history, target / "curves.png", model)
+    plots.confusion_matrix(labels, said, target / "confusion.png", model)
+    plots.reliability_diagram(labels, said, target / "reliability.png", model)
+    names = {"mcc": "MCC", "precision": "precision", "recall": "recall", "auc": "AUC", "brier": "Brier"}
+    rows = [(words, f"{getattr(figures, name):.3f}") for name, words in names.items()]
     rows = [("accuracy", str(figures.accuracy)), ("expected reward", str(figures.reward)), *rows]
     rows += [(name, str(value)) for name, value in facts.items()]
-    plots.summary_card("Roadwork detector", rows, data.counts(), outcome.history, labels, said, target / "summary.png")
+    plots.summary_card(model, rows, data.counts(), outcome.history, labels, said, target / "summary.png")
 
 
 def _export(job: Job, outcome: TrainingResult, photos: list[Photo]) -> Path:

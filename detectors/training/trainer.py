@@ -122,6 +122,15 @@ def validation(prediction: EvalPrediction) -> dict[str, float]:
     }
 
 
+def train_step(model: nn.Module, pictures: Tensor, labels: Tensor, precision: str, look: Look) -> None:
+    """Go forward and backward; `look` is called in between, where a step takes most memory."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        logits = logits_of(model, pictures)
+    loss = functional.cross_entropy(logits, labels)
+    look()
+    loss.backward()
+
+
 def measure_step(
     model: nn.Module,
     shape: tuple[int, ...],
@@ -141,11 +150,7 @@ def measure_step(
     try:
         for _ in range(rounds):
             began = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                logits = logits_of(model, pictures)
-            loss = functional.cross_entropy(logits, labels)
-            look()
-            loss.backward()
+            train_step(model, pictures, labels, precision, look)
             best = min(best, time.perf_counter() - began)
             model.zero_grad()
     finally:
@@ -177,6 +182,7 @@ def fitting(measure: Callable[[int, Look], float], micro_batch: int, probe: Prob
     One and two photos are tried before: what the second adds tells of more, and in a cgroup that kills, where no
     allocation fails, trying too many would be the end.
     """
+    screen.say("trying how long a photo takes, and how many fit into memory")
     micro_batch = _foreseen(measure, micro_batch, probe, screen)
 
     def look() -> None:

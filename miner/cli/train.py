@@ -75,6 +75,16 @@ def train(
     unlabelled: Annotated[
         list[str] | None, typer.Option(metavar="FOLDER", help="Photos that the teacher alone judges; may be repeated.")
     ] = None,
+    watch: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Show a run from another terminal: curves, resources, time left; q ends it."),
+    ] = None,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe", help="Compare threads, loaders, micro-batches and precisions for a minute, and take the best."
+        ),
+    ] = False,
 ) -> None:
     """Train a detector, judge it on photos kept back, and export it to a folder that `run` serves.
 
@@ -91,9 +101,16 @@ def train(
         }  # fmt: skip
         check_views(views)
         values = parse(set_, flags)
+        if watch is not None:
+            if values or out or resume or config or probe:
+                raise ConfigurationError(f"--watch={watch}: only looks; no other setting counts")
+            from miner.cli.train_watch import watch as follow
+
+            follow(watch, as_json=as_json)
+            return
         if resume is not None:
             folder, given = resume, None
-            if values or out is not None or config is not None:
+            if values or out is not None or config is not None or probe:
                 raise ConfigurationError(f"--resume={resume}: goes on as the run was started; no other setting counts")
         else:
             base = TrainConfig.read(config).model_dump() if config is not None else {}
@@ -104,6 +121,9 @@ def train(
             given = TrainConfig.make(base | values)
             if print_config:
                 print(given.to_yaml(), end="")
+                return
+            if out is None and probe:
+                _compare(given, as_json=as_json)
                 return
             if out is None:
                 raise ConfigurationError("--out: name the run's folder")
@@ -117,7 +137,7 @@ def train(
 
         job = Job(
             used, folder.resolve(), cache_folder(used.cache), read_machine(), make_probe(), screen,
-            resume=given is None, serving=open_serving,
+            resume=given is None, serving=open_serving, compare=probe,
             models=load_settings(None, None).models_dir if used.teacher is not None else None,
         )  # fmt: skip
         results = run(job)
@@ -135,3 +155,15 @@ def last_lines(folder: Path, results: Mapping[str, Any]) -> list[str]:
         return [f"{folder}: {verdict['words']}"]
     command = "roadwork-miner run --set IMAGE_DETECTOR={} --set IMAGE_DETECTOR_CONFIG={}".format(*values)
     return [f"{folder}: {verdict['words']}: serve it with", command]
+
+
+def _compare(config: TrainConfig, *, as_json: bool) -> None:
+    """Compare settings for a training that is not begun."""
+    from detectors.training.probe import best
+    from detectors.training.throughput import probe_machine
+
+    cache = cache_folder(config.cache)
+    config.check_places()
+    rows = probe_machine(Job(config, cache, cache, read_machine(), make_probe(), make_screen()))
+    if as_json:
+        print(json.dumps({"rows": [row.plain() for row in rows], "best": best(rows).plain()}))

@@ -19,7 +19,7 @@ from detectors.errors import DetectorConfigError, DetectorError, ModelError
 from detectors.evaluation.branch_file import BranchFile
 from detectors.export.export import prepare
 from detectors.load import PreparedModel, is_prepared, load_detector
-from detectors.machine import allowed_cores, cpu_quota, read_cpu, read_memory, read_throttling
+from detectors.machine import allowed_cores, children_seconds, cpu_quota, read_cpu, read_memory, read_throttling
 from detectors.models.config import SHIPPED, DetectorConfig
 from detectors.models.documents import BROKEN_YAML, first_line
 from detectors.models.manifest import NAME
@@ -122,7 +122,7 @@ def make_screen() -> "Screen":
     """Return what says things on stderr, so that stdout holds results alone."""
     from rich.console import Console
 
-    return Screen(Console(file=sys.stderr, soft_wrap=True))
+    return Screen(Console(file=sys.stderr))
 
 
 def read_machine() -> "Machine":
@@ -142,14 +142,16 @@ def make_probe() -> Probe:
     def read() -> MachineReading:
         memory = read_memory()
         within = memory.cgroup_limit - memory.cgroup_usage + memory.cgroup_reclaimable
-        times = os.times()
+        times, machine = os.times(), psutil.cpu_times()
+        ended = times.user + times.system + times.children_user + times.children_system
         return MachineReading(
             resident=memory.resident,
             available=max(0.0, min(memory.machine_available, within)),
             memory=min(whole, memory.cgroup_limit),
             swapped_out=float(psutil.swap_memory().sout),
             throttled=read_throttling().seconds,
-            cpu=times.user + times.system + times.children_user + times.children_system,
+            cpu=ended + children_seconds(),
+            idle=machine.idle + machine.iowait,
         )
 
     return patient(read, give_back)
@@ -241,6 +243,8 @@ def training_errors(hint: str = "") -> Iterator[None]:
         raise CouldNotStart(
             f"training needs the package {error.name!r}, which is not installed; {how_to_install('train')} installs it"
         ) from error
+    except BrokenPipeError:
+        raise  # who read the output has seen enough
     except (OSError, MemoryError, RuntimeError) as error:  # above all a full disk, and a full memory
         if is_out_of_memory(error):
             words = "memory is full even with one photo at a time: stop other programs, or choose a smaller --model"

@@ -4,7 +4,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from detectors.base import Detector
-from detectors.console import Screen
+from detectors.console import BarUpdate, Screen
 from detectors.errors import ModelError
 from detectors.models.manifest import Manifest
 from detectors.network import ViT
@@ -67,9 +67,11 @@ class Spy(Screen):
             raise KilledError
 
     @contextmanager
-    def bar(self, what: str, total: int) -> Iterator[Callable[[int, str], None]]:
-        def update(done: int, words: str = "") -> None:
-            if what == "training" and done == self._step:
+    def bar(self, what: str, total: int = 0, done: int = 0) -> Iterator[BarUpdate]:
+        step = what
+
+        def update(done: int, words: str | None = None, *, total: int = 0, what: str = "") -> None:
+            if step == "training" and done == self._step:
                 raise KilledError
 
         yield update
