@@ -184,11 +184,11 @@ def _read(job: Job) -> LabelledPhotos:
     folder = Path(config.data).expanduser()
     if config.data.startswith(HUB):
         folder = fetch(config.data.removeprefix(HUB), config.labels, job.cache / "photos", screen)
-    with screen.bar("reading photos", 0) as bar:
+    with screen.bar("reading photos") as bar:
         if not (folder / PARTS[0]).is_dir():
-            return read_photos(folder, lambda done, of: bar(done, f"of {of}"), job.machine.cores)
+            return read_photos(folder, lambda done, of: bar(done, total=of), job.machine.cores)
         parts = {
-            name: read_photos(folder / name, lambda done, of: bar(done, f"of {of}"), job.machine.cores)
+            name: read_photos(folder / name, lambda done, of: bar(done, total=of), job.machine.cores)
             for name in PARTS
             if (folder / name).is_dir()
         }

@@ -8,7 +8,6 @@ mistakes on, and take as many times as long.
 import hashlib
 import json
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from detectors.base import RunOptions
-from detectors.console import Steps, duration
+from detectors.console import Steps
 from detectors.errors import DetectorConfigError, about
 from detectors.export.export import prepare
 from detectors.files import write_safely
@@ -144,9 +143,9 @@ def _with_unlabelled(job: Job, data: DataSet, kept: bool) -> DataSet:
     folders = [home] if kept else [Path(folder).expanduser() for folder in config.unlabelled]
     if not config.unlabelled or (kept and not photos_below(home)):
         return data
-    with screen.bar("reading unlabelled photos", 0) as bar:
+    with screen.bar("reading unlabelled photos") as bar:
         try:
-            found = read_unlabelled(folders, lambda done, of: bar(done, f"of {of}"), job.machine.cores)
+            found = read_unlabelled(folders, lambda done, of: bar(done, total=of), job.machine.cores)
         except DetectorConfigError as error:
             raise DetectorConfigError(f"unlabelled={error}") from error
     for line in found.skipped:
@@ -159,7 +158,7 @@ def _with_unlabelled(job: Job, data: DataSet, kept: bool) -> DataSet:
     numbered = list(zip(fresh, group[len(back) :].tolist(), strict=True))
     apart = [photo for photo, number in numbered if number not in held]
     alike = [f"{photo.name}: alike to a photo kept back" for photo, number in numbered if number in held]
-    photos = apart[: 2 * QUICK_PHOTOS] if config.quick else apart
+    photos = apart[: 2 * QUICK_PHOTOS["train"]] if config.quick else apart
     if not kept:
         photos = [mine for photo in photos if (mine := _kept(photo, home)) is not None]
     screen.say(
@@ -210,13 +209,12 @@ def _ask(job: Job, model: PreparedModel, cache: FeatureCache, photos: Sequence[P
     try:
         with about(meant):
             detector.verify()
-        began = time.monotonic()
         with stopping, job.screen.bar("teacher", len(photos)) as bar:
             for done, photo in enumerate(photos, 1):
                 with about(f"{meant}: {photo.name}"):
                     said = detector.predict(photo.path.read_bytes()).probability
                 cache.add([(photo.digest, UNCHANGED_VIEW)], np.array([[said]], dtype=np.float32))
-                bar(done, f"{duration((len(photos) - done) * (time.monotonic() - began) / done)} left")
+                bar(done)
                 if done < len(photos) and (why := stopping.reason) is not None:
                     raise StoppedEarly(f"{why}: the teacher has not judged {len(photos) - done} photos yet")
     finally:

@@ -119,4 +119,4 @@ def ask_current(job: Job, photos: Sequence[Photo]) -> tuple[str, Floats]:
 def _answers(job: Job, name: str, detector: Detector, photos: Sequence[Photo]) -> tuple[str, Floats]:
     done = itertools.count(1)
     with job.screen.bar(f"judging {name}", len(photos)) as bar:
-        return name, ask(detector, photos, tell=lambda: bar(next(done), ""))[0]
+        return name, ask(detector, photos, tell=lambda: bar(next(done)))[0]
