@@ -45,6 +45,10 @@ def test_settings_of_a_file_are_overruled_one_by_one_and_printed(tmp_path: Path)
         pytest.param([".", "--model", "./mine", "--out", "run"], "model=./mine: there is no", id="no model"),
         pytest.param([], "no photos", id="no photos"),
         pytest.param(["photos"], "--out: ", id="no run"),
+        pytest.param(["--watch", "."], "--watch=.: no ", id="no run to watch"),
+        pytest.param(["--watch", ".", "--epochs", "3"], "--watch=.: ", id="a run that is watched is not set"),
+        pytest.param(["--resume", ".", "--probe"], "--resume=.: ", id="a run that goes on compares nothing"),
+        pytest.param(["nowhere", "--probe"], "data=nowhere: there is no", id="nothing to compare with"),
         pytest.param(["photos", "--out", "run", "--epochs", "0"], "epochs=0: ", id="a wrong value"),
         pytest.param(["photos", "--set", "epoch=1", "--out", "run"], "epoch=1: ", id="an unknown key"),
         pytest.param(
