@@ -1,8 +1,10 @@
 """The console of a long command: lines and steps, and progress bars with the share that is done and the time left."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar, overload
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, overload
 
 from rich.console import Console
 from rich.progress import (
@@ -12,43 +14,119 @@ from rich.progress import (
     TaskID,
     TaskProgressColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
 Thing = TypeVar("Thing")
 
 
-class Screen:
-    """Lines and bars on a console; where that is no terminal, only the lines are seen."""
+LINE_SECONDS = 60.0  # between two lines of a bar where there is no terminal: a log that is silent looks dead
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+
+@dataclass(frozen=True, slots=True)
+class BarState:
+    """What a bar shows: the step, how much of how much is done (0: nobody knows), words, and seconds left."""
+
+    what: str
+    done: int
+    total: int
+    words: str = ""
+    left: float | None = None  # None: nothing is done yet
+
+    def __str__(self) -> str:
+        """Return it as a line."""
+        count = f"{self.done} of {self.total}" if self.total else f"{self.done}"
+        return f"{self.what}: " + ", ".join(part for part in (count, self.words, self.left_words) if part)
+
+    @property
+    def left_words(self) -> str:
+        """The time left, in words."""
+        return "" if self.left is None else f"{duration(self.left)} left"
+
+
+class BarUpdate(Protocol):
+    """Moves a bar; what is not given stays as it was."""
+
+    def __call__(self, done: int, words: str | None = None, *, total: int = 0, what: str = "") -> None:
+        """Show so much done."""
+
+
+class ScreenListener(Protocol):
+    """Gets what a screen shows, as it shows it."""
+
+    def line_said(self, words: str) -> None:
+        """Take a line in."""
+
+    def bar_moved(self, state: BarState | None) -> None:
+        """Take a bar's state in; None: it has ended."""
+
+
+class Screen:
+    """Lines and bars on a console; where that is no terminal, a bar is a line every minute.
+
+    Args:
+        console: where to.
+        clock: seconds.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._clock = console, clock
+        self.listener: ScreenListener | None = None
 
     def say(self, words: str) -> None:
         """Print a line."""
-        self._console.print(words, markup=False, highlight=False)
+        self._console.print(words, markup=False, highlight=False, soft_wrap=True)
+        if self.listener is not None:
+            self.listener.line_said(words)
 
     def warn(self, words: str) -> None:
         """Print a line that asks for attention."""
-        self._console.print(f"warning: {words}", markup=False, highlight=False, style="yellow")
+        line = f"warning: {words}"
+        self._console.print(line, markup=False, highlight=False, style="yellow", soft_wrap=True)
+        if self.listener is not None:
+            self.listener.line_said(line)
 
     @contextmanager
-    def bar(self, what: str, total: int) -> Iterator[Callable[[int, str], None]]:
-        """Show a bar; what is yielded takes how much is done and words beside it."""
+    def bar(self, what: str, total: int = 0, done: int = 0) -> Iterator[BarUpdate]:
+        """Show a bar; what is yielded moves it. Where a terminal is narrow, the bar itself gives way to the words.
+
+        Args:
+            what: the step.
+            total: at its end; 0: nobody knows yet.
+            done: of that already, which no time left is judged by.
+        """
         columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"),
-            TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn(),
+            TextColumn("{task.description}", markup=False), BarColumn(None), MofNCompleteColumn(),
+            TextColumn("{task.fields[words]}", markup=False), TextColumn("{task.fields[left]}", markup=False),
         )  # fmt: skip
-        with Progress(
-            *columns, console=self._console, transient=True, disable=not self._console.is_terminal
-        ) as progress:
-            task = progress.add_task(what, total=total, words="")
+        terminal = self._console.is_terminal
+        first, began = done, self._clock()
+        state, told = BarState(what, done, total), began
+        with Progress(*columns, console=self._console, transient=True, expand=True, disable=not terminal) as progress:
+            task = progress.add_task(what, total=total or None, words="", left="")
 
-            def update(done: int, words: str = "") -> None:
-                progress.update(task, completed=done, words=words)
+            def update(done: int, words: str | None = None, *, total: int = 0, what: str = "") -> None:
+                nonlocal state, told
+                now, total = self._clock(), total or state.total
+                # By the whole time since the bar began: steps may be longer than what rich looks back on.
+                left = (total - done) * (now - began) / (done - first) if done > first and total else None
+                state = BarState(what or state.what, done, total, state.words if words is None else words, left)
+                progress.update(
+                    task, completed=done, total=total or None, description=state.what, words=state.words,
+                    left=state.left_words,
+                )  # fmt: skip
+                if not terminal and now - told >= LINE_SECONDS:
+                    told = now
+                    self._console.print(str(state), markup=False, highlight=False, soft_wrap=True)
+                if self.listener is not None:
+                    self.listener.bar_moved(state)
 
-            yield update
+            update(done)
+            try:
+                yield update
+            finally:
+                if self.listener is not None:
+                    self.listener.bar_moved(None)
 
 
 class Steps:

@@ -67,6 +67,22 @@ class OutOfTime(EngineError):
 
 
 @contextmanager
+def about(what: str) -> Iterator[None]:
+    """Put what is meant, such as `teacher=a.yaml`, before the words of an error about it.
+
+    Raises:
+        DetectorConfigError: the configuration is wrong.
+        ModelError: anything else is wrong with a model.
+    """
+    try:
+        yield
+    except DetectorConfigError as error:
+        raise DetectorConfigError(f"{what}: {error}") from error
+    except DetectorError as error:
+        raise ModelError(f"{what}: {error}") from error
+
+
+@contextmanager
 def library_errors(doing: str, way_out: str) -> Iterator[None]:
     """Turn whatever a library raises into one line: what was done, its own words, and what can be done about it.
 

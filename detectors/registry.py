@@ -90,6 +90,7 @@ class MethodEntry:
         words: what learns, for people.
         epochs: at most.
         rate: the learning rate at its highest.
+        convolutional_rate: the same for a network that sees by convolutions; None: the same.
         whole: whether every weight learns, which takes the most memory.
     """
 
@@ -97,6 +98,7 @@ class MethodEntry:
     words: str
     epochs: int
     rate: float
+    convolutional_rate: float | None = None
     whole: bool = False
 
 
@@ -163,7 +165,7 @@ METHODS = {
         "detectors.training.methods:HeadMethod", "last layer from cached features (minutes)", 100, 1e-3
     ),
     "lora": MethodEntry("detectors.training.methods:LoraMethod", "adapters", 15, 5e-4),
-    "full": MethodEntry("detectors.training.methods:FullMethod", "every weight", 15, 5e-5, whole=True),
+    "full": MethodEntry("detectors.training.methods:FullMethod", "every weight", 15, 5e-5, 3e-4, whole=True),
 }
 
 

@@ -44,8 +44,13 @@ HELPERS = (
 # What runs on a way, but for another thing than the one that goes it.
 OTHERS = {
     "model": ("detectors/photos/",),  # the known picture, which warms it up
-    # Figures from labels and answers; the memory's share, in bytes; pictures that are drawn.
-    "training": ("detectors/evaluation/", "detectors/training/budget", "detectors/photos/synthetic"),
+    # Figures from labels and answers; the memory's share, in bytes; what is told meanwhile; pictures that are drawn.
+    "training": (
+        "detectors/evaluation/",
+        "detectors/training/budget",
+        "detectors/training/progress",
+        "detectors/photos/synthetic",
+    ),
     "setting": ("detectors/load", "detectors/network", "detectors/backends/"),  # the split's other way, to the threads
     "request": ("detectors/photos/", "detectors/preprocess"),  # a picture in, an array out
 }

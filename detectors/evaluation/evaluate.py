@@ -23,7 +23,8 @@ from detectors.evaluation.estimates import (
     reward_of,
     share_estimate,
 )
-from detectors.models.labels import sorting_of
+from detectors.evaluation.one_class import ClassFigures
+from detectors.models.labels import CONFIDENCE_DEVIATIONS, sorting_of
 from detectors.photos.image import decode
 from detectors.photos.labelled import Photo
 from detectors.photos.synthetic import many_pictures
@@ -53,7 +54,7 @@ class Figures:
     recall: float
     auc: float
     auc_low: float  # what chance alone stays above, 39 times of 40
-    reversed: bool  # the AUC is lower than that
+    reversed: bool  # the AUC is lower than that, or the answers would be better flipped, beyond chance
     brier: float
     reward: Estimate
     seconds: float  # median of a picture
@@ -65,6 +66,16 @@ class Figures:
             f"accuracy {self.accuracy}, MCC {self.mcc:.3f}, AUC {self.auc:.3f}, expected reward {self.reward} on "
             f"{self.photos} photos"
         )
+
+    @property
+    def doubt(self) -> str:
+        """Why its class may be the wrong one, or nothing."""
+        if not self.reversed:
+            return ""
+        if self.auc < self.auc_low:
+            return f"AUC {self.auc:.3f}, where chance alone stays above {self.auc_low:.3f}"
+        right = self.balanced_accuracy
+        return f"right of {right:.1%} of both classes alike, and of {1 - right:.1%} if its answers were flipped"
 
     def plain(self) -> dict[str, Any]:
         """Return the figures for JSON, which knows no NaN."""
@@ -80,16 +91,20 @@ def judge(
 
     said = probabilities > 0.5
     sorting = sorting_of(labels, probabilities)
+    balanced = sum(rates(labels, said)) / 2
+    # Were the same answers dealt out by lot, so far would the balanced accuracy stray from a half.
+    spread = said.mean() * (1 - said.mean()) * (1 / labels.sum() + 1 / (~labels).sum())
+    is_worse = balanced < 0.5 - CONFIDENCE_DEVIATIONS * math.sqrt(spread) / 2
     return Figures(
         photos=len(labels),
         accuracy=share_estimate(said == labels, None if groups is None else len(np.unique(groups))),
-        balanced_accuracy=sum(rates(labels, said)) / 2,
+        balanced_accuracy=balanced,
         mcc=float(matthews_corrcoef(labels, said)),
         precision=float(precision_score(labels, said, zero_division=np.nan)),
         recall=float(recall_score(labels, said)),
         auc=sorting.auc,
         auc_low=max(0.0, 0.5 - sorting.chance),
-        reversed=sorting.is_reversed,
+        reversed=bool(sorting.is_reversed or is_worse),
         brier=float(np.mean((probabilities - labels) ** 2)),
         reward=reward_estimate(labels, said, seed=seed, groups=groups),
         seconds=float(np.median(seconds)),
@@ -111,7 +126,7 @@ def leads(
     return best, gains
 
 
-def warnings(classes: Mapping[str, str], figures: Mapping[str, Figures]) -> list[str]:
+def warnings(classes: Mapping[str, str], figures: Mapping[str, Figures | ClassFigures]) -> list[str]:
     """Return a sentence for each detector that sorts the photos the wrong way round.
 
     Args:
@@ -119,10 +134,9 @@ def warnings(classes: Mapping[str, str], figures: Mapping[str, Figures]) -> list
         figures: of each.
     """
     return [
-        f"{name} reversed? AUC {one.auc:.3f}, where chance alone stays above {one.auc_low:.3f}: "
-        f"is roadwork = {classes[name]} the right class? (roadwork_label names another)"
+        f"{name} reversed? {one.doubt}: is roadwork = {classes[name]} the right class? (roadwork_label names another)"
         for name, one in figures.items()
-        if one.reversed
+        if one.doubt
     ]
 
 
@@ -137,20 +151,25 @@ def in_words(best: str, gains: Mapping[str, Estimate]) -> list[str]:
 
 
 def ask(
-    detector: Detector, photos: Sequence[Photo], view: Sending = UNTRANSFORMED, seed: int = 0, tell: Tell = lambda: None
+    detector: Detector,
+    photos: Sequence[Photo],
+    view: Sending | Sequence[Sending] = UNTRANSFORMED,
+    seed: int = 0,
+    tell: Tell = lambda: None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return what a detector would send for each photo, and the seconds each took; two of shape (photos,).
 
     Args:
         detector: is asked.
         photos: are asked about.
-        view: how they are sent: as it is, or as a validator may send it.
+        view: how they are sent: as it is, or as a validator may send it; or that of each.
         seed: of what a view leaves to chance.
         tell: is called after each photo.
     """
     answers, seconds = [], []
-    for photo in photos:
-        data = bytes_sent(photo, view, seed)
+    views = [view] * len(photos) if isinstance(view, str) else view
+    for photo, how in zip(photos, views, strict=True):
+        data = bytes_sent(photo, how, seed)
         started = time.perf_counter()
         answers.append(detector.predict(data).probability)
         seconds.append(time.perf_counter() - started)

@@ -6,6 +6,7 @@ the axes, where they cover nothing, and shares and probabilities have axes from 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill, wrap
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,12 +14,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 CLASS_NAMES = ("no roadwork", "roadwork")
 BINS = 10
 DPI = 150
 PADDING = 0.08  # inches
+TITLE_WIDTH = 9  # characters of a title in an inch
+NAME_WIDTH, VALUE_WIDTH = 44, 34  # characters, above an axes and beside its name
+LEAST_LINES = 10
+LEGEND_INCHES = 0.55  # below the axes, for ticks and the label of x
 # Okabe and Ito's (2008), which colour-blind people tell apart.
 BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#6B7280"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, "#E69F00", "#000000", "#F0E442")
@@ -26,38 +32,40 @@ PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, "#E69F00", "#000000", "#F0E442")
 Floats = NDArray[np.float64]
 
 
-def class_balance(counts: Mapping[str, Mapping[str, int]], path: Path) -> Figure:
+def class_balance(counts: Mapping[str, Mapping[str, int]], path: Path, model: str = "") -> Figure:
     """Draw how many photos of each class each part has."""
-    figure = new_figure(5, 4)
+    figure = new_figure(5, 4, model)
     draw_class_balance(figure.subplots(), counts)
     return write(figure, path)
 
 
-def training_curves(history: Sequence[Mapping[str, float]], path: Path) -> Figure:
+def training_curves(history: Sequence[Mapping[str, float]], path: Path, model: str = "") -> Figure:
     """Draw the losses and, below, accuracy and expected reward over the epochs, from a log of Trainer's kind."""
-    figure = new_figure(6, 7)
+    figure = new_figure(6, 7, model)
     above, below = figure.subplots(2, 1)
     draw_losses(above, history)
     draw_scores(below, history)
     return write(figure, path)
 
 
-def confusion_matrix(labels: NDArray[np.int64], probabilities: Floats, path: Path, threshold: float = 0.5) -> Figure:
+def confusion_matrix(
+    labels: NDArray[np.int64], probabilities: Floats, path: Path, model: str = "", threshold: float = 0.5
+) -> Figure:
     """Draw actual against predicted classes; exactly the threshold counts as no roadwork, as with the validators."""
-    figure = new_figure(5, 4.4)
+    figure = new_figure(5, 4.4, model)
     draw_confusion(figure.subplots(), labels, probabilities, threshold)
     return write(figure, path)
 
 
-def reliability_diagram(labels: NDArray[np.int64], probabilities: Floats, path: Path) -> Figure:
+def reliability_diagram(labels: NDArray[np.int64], probabilities: Floats, path: Path, model: str = "") -> Figure:
     """Draw the actual share of roadwork over the predicted probability."""
-    figure = new_figure(5, 4.8)
+    figure = new_figure(5, 4.8, model)
     draw_reliability(figure.subplots(), labels, probabilities)
     return write(figure, path)
 
 
 def summary_card(
-    title: str,
+    model: str,
     rows: Sequence[tuple[str, str]],
     counts: Mapping[str, Mapping[str, int]],
     history: Sequence[Mapping[str, float]],
@@ -66,8 +74,7 @@ def summary_card(
     path: Path,
 ) -> Figure:
     """Draw all of it on one page, with figures beside it."""
-    figure = new_figure(13, 8)
-    figure.suptitle(title, fontweight="bold")
+    figure = new_figure(13, 8, model)
     grid = figure.subplots(2, 3)
     draw_class_balance(grid[0, 0], counts)
     draw_losses(grid[0, 1], history)
@@ -76,10 +83,14 @@ def summary_card(
     draw_reliability(grid[1, 1], labels, probabilities)
     axes = grid[1, 2]
     axes.axis("off")
-    for number, (name, value) in enumerate(rows):
-        height = 1 - number / max(10, len(rows))
-        axes.text(0.0, height, name, va="top", color=GREY, fontsize=9, transform=axes.transAxes)
-        axes.text(0.42, height, value, va="top", fontsize=9, transform=axes.transAxes)
+    written = [(name, wrap(value, VALUE_WIDTH) or [""]) for name, value in rows]
+    most = max(LEAST_LINES, sum(len(lines) for _, lines in written))
+    number = 0
+    for name, lines in written:
+        axes.text(0.0, 1 - number / most, name, va="top", color=GREY, fontsize=9, transform=axes.transAxes)
+        for line in lines:
+            axes.text(0.4, 1 - number / most, line, va="top", fontsize=9, transform=axes.transAxes)
+            number += 1
     return write(figure, path)
 
 
@@ -90,7 +101,9 @@ def draw(labels: NDArray[np.int64], answers: Mapping[str, NDArray[np.float64]], 
     for column, (name, probabilities) in enumerate(answers.items()):
         draw_confusion(grid[0, column], labels, probabilities, 0.5)
         draw_reliability(grid[1, column], labels, probabilities)
-        grid[0, column].set_title(f"{name}\n{grid[0, column].get_title(loc='left')}", loc="left", fontsize=10)
+        for row in (0, 1):
+            title = f"{fill(name, NAME_WIDTH)}\n{grid[row, column].get_title(loc='left')}"
+            grid[row, column].set_title(title, loc="left", fontsize=10)
     return write(figure, path)
 
 
@@ -101,10 +114,12 @@ def draw_class_balance(axes: Axes, counts: Mapping[str, Mapping[str, int]]) -> N
     for number, (kind, colour) in enumerate(zip(kinds, (BLUE, ORANGE), strict=False)):
         heights = [part.get(kind, 0) for part in counts.values()]
         bars = axes.bar(places + 0.4 * number, heights, 0.38, label=kind.replace("_", " "), color=colour)
-        axes.bar_label(bars, fontsize=8)
+        axes.bar_label(bars, fmt=lambda count: f"{count:,.0f}", fontsize=8)
     axes.margins(y=0.1)
     axes.set_xticks(places + 0.2, list(counts))
     axes.set_ylabel("photos")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
     titled(axes, "Photos of each class")
     legend_below(axes)
 
@@ -113,7 +128,7 @@ def draw_losses(axes: Axes, history: Sequence[Mapping[str, float]]) -> None:
     """Draw what a training makes small."""
     _draw_curves(axes, history, {"loss": "training", "eval_loss": "validation"})
     axes.set_ylabel("loss")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
     titled(axes, "Loss")
 
 
@@ -134,6 +149,8 @@ def _draw_curves(axes: Axes, history: Sequence[Mapping[str, float]], names: Mapp
             # A dot at 1 is whole, though half of it is beyond the axes.
             axes.plot(*zip(*points, strict=True), style, label=label, color=colour, marker=marker, clip_on=False)
     axes.set_xlabel("epoch")
+    axes.set_xlim(0, max([entry["epoch"] for entry in history if "epoch" in entry], default=1.0))
+    whole_numbers(axes)
     axes.grid(alpha=0.3)
     legend_below(axes)
 
@@ -146,6 +163,8 @@ def draw_confusion(axes: Axes, labels: NDArray[np.int64], probabilities: Floats,
     shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
     # Square cells would leave the layout's own boxes, and the label of y the figure.
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for half in (axes.axhline, axes.axvline):
+        half(0.5, color="w", linewidth=2)  # cells of one colour are two all the same
     for (row, column), count in np.ndenumerate(matrix):
         share = shares[row, column]
         axes.text(column, row, f"{count}\n{share:.1%}", ha="center", va="center", color="w" if share > 0.5 else "k")
@@ -153,6 +172,7 @@ def draw_confusion(axes: Axes, labels: NDArray[np.int64], probabilities: Floats,
     axes.set_yticks((0, 1), CLASS_NAMES, rotation=90, va="center")
     hits = matrix[1, 1]
     precision, recall = (hits / max(1, count) for count in (matrix[:, 1].sum(), matrix[1].sum()))
+    axes.tick_params(length=0)
     axes.set_xlabel("predicted")
     axes.set_ylabel("actual")
     titled(axes, f"Precision {precision:.1%}, recall {recall:.1%}")
@@ -178,10 +198,13 @@ def draw_reliability(axes: Axes, labels: NDArray[np.int64], probabilities: Float
     legend_below(axes)
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Return a figure of so many inches that is drawn without a screen."""
+def new_figure(width: float, height: float, title: str = "") -> Figure:
+    """Return a figure of so many inches that is drawn without a screen, with what it is of above it."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=PADDING, h_pad=PADDING), dpi=DPI)
     FigureCanvasAgg(figure)
+    if title:
+        lines = fill(title, round(TITLE_WIDTH * width), break_on_hyphens=False)
+        figure.suptitle(lines, x=PADDING / width, ha="left", fontsize=11, fontweight="bold")
     return figure
 
 
@@ -189,9 +212,12 @@ def legend_below(axes: Axes, columns: int = 2) -> None:
     """Name what is drawn, below the label of x; nothing where nothing is named."""
     handles, names = axes.get_legend_handles_labels()
     if names:
+        # So many inches, however high the axes are: a share of these would come to lie on the label.
+        inches = axes.figure.dpi_scale_trans
         axes.legend(
-            handles, names, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=columns, fontsize=8, frameon=False,
-            borderaxespad=0, handlelength=1.6,
+            handles, names, loc="upper left", bbox_to_anchor=(0, 0), ncols=columns, fontsize=8, frameon=False,
+            bbox_transform=axes.transAxes + ScaledTranslation(0, -LEGEND_INCHES, inches),
+            borderaxespad=0, handlelength=2.4,
         )  # fmt: skip
 
 

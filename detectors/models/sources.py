@@ -22,9 +22,9 @@ from detectors.models.checkpoint import (
     weight_files,
     weight_names,
 )
-from detectors.models.config import KEYS, SHIPPED, DetectorConfig, data_files, usable
+from detectors.models.config import KEYS, SHIPPED, DetectorConfig, data_files, read_config, usable
 from detectors.models.documents import shown
-from detectors.models.manifest import Manifest, sha256
+from detectors.models.manifest import NAME, Manifest, sha256
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,27 @@ TRY_LATER = "the hub has a fault, or wants less to be asked: try again later"
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 MERGED = "lora-"  # how the revision of an adapter and its base begins
+
+
+def named_model(name: str) -> DetectorConfig:
+    """Return the configuration of a model by its YAML file or its prepared folder, with the detector that it is for.
+
+    Raises:
+        DetectorConfigError: there is none, or a value is wrong.
+        ModelError: a prepared folder's manifest can't be read.
+    """
+    with usable(shown(name)):
+        folder = Path(name).expanduser().resolve()
+        is_prepared = (folder / NAME).is_file()
+    if is_prepared:
+        config = DetectorConfig.model_validate({"model_folder": folder, "path": folder / NAME})
+    else:
+        config = read_config(name)
+    if config.model_folder is not None:
+        kind = Manifest.read(config.model_folder).detector
+    else:
+        kind = "Ensemble" if config.branches else "ViT" if config.hf_repo or config.onnx_path else "YOLOClassifier"
+    return config.model_copy(update={"detector": kind})
 
 
 def fetch(repo: str, revision: str, within: str) -> Path:

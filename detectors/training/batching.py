@@ -4,11 +4,16 @@ import gc
 import time
 from collections.abc import Callable
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from detectors.console import Screen
 from detectors.training.budget import Probe, fewer, is_out_of_memory
+from detectors.training.config import TrainConfig
+from detectors.training.job import class_weights
 
 PROBE_SECONDS = 0.5  # between two looks at the memory
 
@@ -75,6 +80,7 @@ class Pace:
 
     def __init__(self) -> None:
         self.accuracy = 0.0
+        self.loss: float | None = None  # of the last batches; None before the first
         self.waited = 0.0  # seconds, summed
         self._idle_since: float | None = None
 
@@ -87,9 +93,14 @@ class Pace:
         if self._idle_since is not None:
             self.waited += time.monotonic() - self._idle_since
 
-    def saw(self, right: int, count: int) -> None:
-        """Take in how many photos of a batch were right."""
+    def saw(self, right: int, count: int, loss: float) -> None:
+        """Take in how many photos of a batch were right, and its loss."""
         self.accuracy = 0.9 * self.accuracy + 0.1 * right / count if self.accuracy else right / count
+        self.loss = loss if self.loss is None else 0.9 * self.loss + 0.1 * loss
+
+    def __str__(self) -> str:
+        """Return both in words; nothing before the first batch."""
+        return "" if self.loss is None else f"loss {self.loss:.3f}, accuracy {self.accuracy:.0%}"
 
 
 class WeightedLoss:
@@ -104,6 +115,30 @@ class WeightedLoss:
             logits, labels, self._weights, reduction="sum", label_smoothing=self._smoothing
         )
         return loss / self._weights[whole].sum()
+
+
+class TargetLoss(WeightedLoss):
+    """Cross entropy with the probability of roadwork that each photo should get, such as a teacher's.
+
+    A photo weighs as its classes do, by their shares, and its own best answer stays its target. Weights within the sum
+    over classes would move that: an unsure teacher's .5 to .8 where roadwork is rare.
+    """
+
+    def share(self, logits: Tensor, labels: Tensor, whole: Tensor) -> Tensor:
+        """Return what a part adds to the mean over the whole batch, whose targets are `whole`."""
+        each: Tensor = functional.cross_entropy(logits, _both(labels), reduction="none")
+        return (each * (_both(labels) @ self._weights)).sum() / (_both(whole) @ self._weights).sum()
+
+
+def _both(targets: Tensor) -> Tensor:
+    return torch.stack([1 - targets, targets], dim=1)
+
+
+def make_loss(wanted: NDArray[np.int64] | NDArray[np.float32], config: TrainConfig) -> WeightedLoss:
+    """Return the loss for labels, or for targets where photos should get probabilities."""
+    weights = torch.tensor(class_weights(wanted, balanced=config.class_weights))
+    kind = TargetLoss if np.issubdtype(wanted.dtype, np.floating) else WeightedLoss
+    return kind(weights, config.label_smoothing)
 
 
 def gradients(
@@ -125,7 +160,7 @@ def gradients(
         parts.look()
         backward(share)
         shares.append(share.detach())
-        right.append(int((scores.argmax(1) == labels[part]).sum()))
+        right.append(int((scores.argmax(1) == (labels[part] > 0.5)).sum()))
 
     def undo() -> None:
         model.zero_grad()
@@ -133,6 +168,6 @@ def gradients(
         right.clear()
 
     parts.over(len(labels), work, undo)
-    pace.saw(sum(right), len(labels))
     total: Tensor = sum(shares[1:], shares[0])
+    pace.saw(sum(right), len(labels), float(total))
     return total

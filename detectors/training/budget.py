@@ -25,6 +25,7 @@ COLUMNS = (
     "swapped_out_mb",
     "waiting_share",
 )
+SPARE_CORES = 0.6  # idle cores that one more loader process would put to use
 ADVICE_SECONDS = 600.0  # seconds until the same advice is given again
 
 
@@ -66,6 +67,7 @@ class MachineReading:
     swapped_out: float = 0.0  # sum
     throttled: float = 0.0  # sum of the seconds held back by the quota
     cpu: float = 0.0  # sum of the seconds of this process and its children
+    idle: float = 0.0  # sum of the seconds in which cores of the machine had nothing to do
 
     @property
     def is_short(self) -> bool:
@@ -126,9 +128,15 @@ def advice(before: MachineReading, now: MachineReading, seconds: float, waiting:
     if now.is_short:
         share = 1 - now.available / now.memory
         words.append(f"{share:.0%} of the memory is taken: choose a smaller --micro-batch or --model")
+    is_throttled = now.throttled - before.throttled > 0.1 * seconds
     if waiting > 0.3:
-        words.append(f"{waiting:.0%} of the time goes by waiting for photos: more --set workers=2, or smaller photos")
-    if now.throttled - before.throttled > 0.1 * seconds:
+        idle = (now.idle - before.idle) / seconds
+        what = f"{waiting:.0%} of the time goes by waiting for photos"
+        if idle >= SPARE_CORES and not is_throttled:
+            words.append(f"{what}, and {idle:.1f} cores are idle: more loader processes (--set workers=…)")
+        else:
+            words.append(f"{what}, and no core is idle: smaller photos load faster")
+    if is_throttled:
         words.append("the CPU quota holds the training back: fewer --set threads=…, or a larger quota")
     return words
 

@@ -6,15 +6,19 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from detectors.errors import DetectorConfigError
+from detectors.errors import DetectorConfigError, about
 from detectors.files import write_safely
 from detectors.models.config import usable
 from detectors.models.documents import faults, read_yaml, shown
+from detectors.models.sources import named_model
+from detectors.photos.labelled import SUFFIXES, photos_below
 from detectors.photos.view_head import head_views
 from detectors.photos.views import PooledViews
 from detectors.registry import METHODS
 
 CONFIG_FILE = "config.yaml"
+YOLO_RATE = 1e-3
+QUICK_EPOCHS, QUICK_VIEWS, QUICK_HOURS = 3, 0, 2 / 60
 HUB = "hf:"  # what a data set's name begins with
 
 
@@ -72,12 +76,13 @@ class TrainConfig(_Part):
     epochs: int | None = Field(None, ge=1, description="at most; None: by the method")
     batch_size: int = Field(32, ge=1, description="photos between two steps of the optimiser")
     micro_batch: int | None = Field(None, ge=1, description="photos in memory at once; None: by the memory")
-    learning_rate: float | None = Field(None, gt=0, description="at its highest; None: by the method")
+    learning_rate: float | None = Field(None, gt=0, description="at its highest; None: by method and network")
     weight_decay: float = Field(0.05, ge=0)
     warm_up: float = Field(0.1, ge=0, lt=1, description="share of all steps; a cosine to zero follows")
     label_smoothing: float = Field(0.05, ge=0, lt=0.5)
     class_weights: bool = Field(True, description="a class with fewer photos weighs more")
     patience: int = Field(8, ge=1, description="epochs without a better validation before it stops")
+    validate_every: int = Field(1, ge=1, description="epochs from one validation to the next; the last one has its own")
     average: float = Field(0.0, ge=0, lt=1, description="kept of the weights' average at a step (full); 0: no average")
     lora_rank: int = Field(8, ge=1)
     served_views: str | None = Field(
@@ -95,7 +100,10 @@ class TrainConfig(_Part):
     save_total_limit: int = Field(2, ge=1, description="how many of those are kept, besides best and latest")
     checkpoint_minutes: float = Field(10.0, ge=0, description="time between checkpoints within an epoch")
     max_hours: float | None = Field(None, gt=0, description="stops cleanly after that, with the best so far")
-    quick: bool = Field(False, description="one epoch on a few photos, to prove the set-up")
+    quick: bool = Field(False, description="a few photos and epochs: two minutes that show what photos are worth")
+    teacher: str | None = Field(None, description="YAML file or folder of a model that serves, to learn from")
+    teacher_share: float = Field(0.5, ge=0, le=1, description="of a labelled photo's target that is the teacher's")
+    unlabelled: list[str] = Field([], description="folders of photos that the teacher alone judges")
 
     @field_validator("served_views")
     @classmethod
@@ -111,6 +119,20 @@ class TrainConfig(_Part):
             )
         return self
 
+    @model_validator(mode="after")
+    def _of_its_own_loop(self) -> Self:
+        if self.is_yolo and self.validate_every > 1:
+            raise ValueError(
+                f"validate_every={self.validate_every}: with YOLOClassifier 1 is allowed: Ultralytics judges each epoch"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _judged_by_somebody(self) -> Self:
+        if self.unlabelled and self.teacher is None:
+            raise ValueError(f"unlabelled={self.unlabelled[0]}: a teacher is needed that judges these photos")
+        return self
+
     @property
     def head_views(self) -> PooledViews | None:
         """What of each photo the head looks at, where that is more than the whole."""
@@ -122,28 +144,61 @@ class TrainConfig(_Part):
         return self.detector == "YOLOClassifier"
 
     @property
-    def most_epochs(self) -> int:
-        """Epochs at most: many for a head, whose epochs take no time, more from scratch than from weights."""
-        if self.quick:
-            return 1
-        return self.epochs or (40 if self.is_yolo else METHODS[self.method].epochs)
+    def words(self) -> str:
+        """What is trained: the detector, the model it starts from, by the last name of a path, and the method."""
+        model = Path(self.model).name if self.model.startswith(("/", ".", "~")) else self.model
+        return f"{self.detector} {model}, {'full' if self.is_yolo else self.method}"
 
     @property
-    def rate(self) -> float:
-        """The learning rate at its highest."""
-        return self.learning_rate or (1e-3 if self.is_yolo else METHODS[self.method].rate)
+    def most_epochs(self) -> int:
+        """Epochs at most: many for a head, whose epochs take no time, more from scratch than from weights."""
+        most = self.epochs or (40 if self.is_yolo else METHODS[self.method].epochs)
+        return min(most, QUICK_EPOCHS) if self.quick and self.learns_from_photos else most
+
+    @property
+    def learns_from_photos(self) -> bool:
+        """Whether each epoch runs the whole network, which takes time."""
+        return self.is_yolo or self.method != "head"
+
+    @property
+    def hours(self) -> float | None:
+        """Hours after which it stops cleanly; where every epoch takes time, a quick run has two minutes."""
+        if self.max_hours is None and self.quick and self.learns_from_photos:
+            return QUICK_HOURS
+        return self.max_hours
+
+    @property
+    def changed_views(self) -> int:
+        """Changed copies of each photo, for cached features."""
+        return min(self.views, QUICK_VIEWS) if self.quick else self.views
+
+    def rate(self, *, convolutional: bool) -> float:
+        """Return the learning rate at its highest.
+
+        Args:
+            convolutional: whether the network sees by convolutions.
+        """
+        entry = METHODS[self.method]
+        chosen = entry.convolutional_rate if convolutional and entry.convolutional_rate else entry.rate
+        return self.learning_rate or (YOLO_RATE if self.is_yolo else chosen)
 
     def anchored(self) -> Self:
         """Return it with every path in full, so that it means the same from another working folder."""
         hub = self.data.startswith(HUB)
         data = _full(self.data.removeprefix(HUB)) if hub else str(Path(self.data).expanduser().resolve())
-        values = {"data": HUB * hub + data, "model": _full(self.model)}
+        values: dict[str, Any] = {"data": HUB * hub + data, "model": _full(self.model)}
         if self.cache is not None:
             values["cache"] = str(Path(self.cache).expanduser().resolve())
+        if self.teacher is not None:
+            values["teacher"] = _full(self.teacher)
+        values["unlabelled"] = [_full(folder) for folder in self.unlabelled]
         return self.model_copy(update=values)
 
-    def check_places(self) -> None:
+    def check_places(self, *, resumed: bool = False) -> None:
         """See that the folders it names are there, before anything is fetched or written.
+
+        Args:
+            resumed: the run may have unlabelled photos of its own by now.
 
         Raises:
             DetectorConfigError: one is missing.
@@ -160,6 +215,17 @@ class TrainConfig(_Part):
                 is_there = Path(self.model).expanduser().exists()
             if not is_there:
                 raise DetectorConfigError(f"model={self.model}: there is no such folder or file")
+        if self.teacher is not None:
+            with about(f"teacher={self.teacher}"):
+                named_model(self.teacher)
+        for name in () if resumed else self.unlabelled:
+            with usable(f"unlabelled={shown(name)}"):
+                folder = Path(name).expanduser()
+                is_folder = folder.is_dir()
+            if not is_folder:
+                raise DetectorConfigError(f"unlabelled={name}: there is no such folder")
+            if not photos_below(folder):
+                raise DetectorConfigError(f"unlabelled={name}: holds no photo; {', '.join(SUFFIXES)} count")
 
     def to_yaml(self) -> str:
         """Return it as YAML, in the order of the fields."""

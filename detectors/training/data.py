@@ -20,7 +20,8 @@ SPLITS = {"train": "train", "validation": "val", "val": "val", "valid": "val", "
 CLASS_NAMES = {"roadwork": "roadwork", "no_roadwork": "no_roadwork", "none": "no_roadwork", "noroadwork": "no_roadwork"}
 EXAMPLE = "--set 'labels={0: no_roadwork, 1: roadwork}'"
 
-QUICK_PHOTOS = 16  # photos of each class and part, to prove the set-up with
+QUICK_READ = 130  # photos of each class and folder that a quick run looks at: of 100,000 that alone would take minutes
+QUICK_PHOTOS = {"train": 90, "val": 20, "test": 40}  # of each class, that it uses
 LISTED_DUPLICATES = 10  # photos alike to others, of which there may be thousands
 
 
@@ -157,10 +158,11 @@ def open_dataset(config: TrainConfig, scratch: Path, screen: Screen, workers: in
     folder = Path(config.data).expanduser()
     if config.data.startswith(HUB):
         folder = fetch(config.data.removeprefix(HUB), config.labels, scratch, screen)
-    with screen.bar("reading photos", 0) as bar:
+    with screen.bar("reading photos") as bar:
         data = read_data_set(
-            folder, config.val_share, config.test_share, config.seed, lambda done, of: bar(done, f"of {of}"), workers
-        )
+            folder, config.val_share, config.test_share, config.seed, lambda done, of: bar(done, total=of), workers,
+            QUICK_READ if config.quick else None,
+        )  # fmt: skip
     for line in data.skipped:
         screen.warn(f"left out: {line}")
     for line in data.alike[:LISTED_DUPLICATES]:
@@ -168,7 +170,7 @@ def open_dataset(config: TrainConfig, scratch: Path, screen: Screen, workers: in
     if data.alike:
         screen.warn(f"{len(data.alike)} photos in all were left out because a part kept back has nearly the same")
     if config.quick:
-        data = replace(data, train=_few(data.train), val=_few(data.val), test=_few(data.test))
+        data = replace(data, train=_few(data, "train"), val=_few(data, "val"), test=_few(data, "test"))
     counts = data.counts()
     for name in PARTS:
         screen.say(f"{name}: " + ", ".join(f"{count} {kind}" for kind, count in counts[name].items()))
@@ -181,5 +183,7 @@ def fingerprint(data: DataSet) -> str:
     return hashlib.sha256(repr(names).encode()).hexdigest()
 
 
-def _few(photos: list[Photo]) -> list[Photo]:
-    return [photo for label in range(len(CLASSES)) for photo in [p for p in photos if p.label == label][:QUICK_PHOTOS]]
+def _few(data: DataSet, part: str) -> list[Photo]:
+    photos: list[Photo] = getattr(data, part)
+    kinds = ([photo for photo in photos if photo.label == label] for label in range(len(CLASSES)))
+    return [photo for kind in kinds for photo in kind[: QUICK_PHOTOS[part]]]

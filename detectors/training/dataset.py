@@ -3,7 +3,7 @@
 Either `DIR/roadwork` and `DIR/no_roadwork`, or the same two in `DIR/train` and optionally `DIR/val` and `DIR/test`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -106,6 +106,8 @@ class DataSet:
     """Photos to learn from, to choose by, and to judge by.
 
     `skipped` names what could not be read, `alike` what was left out because a part kept back has nearly the same.
+    `targets` has, by digest, the probability of roadwork that each photo of `train` should get, where a teacher judged
+    it; the other parts go by their labels.
     """
 
     train: list[Photo]
@@ -113,6 +115,14 @@ class DataSet:
     test: list[Photo]
     skipped: list[str]
     alike: list[str] = field(default_factory=list)
+    targets: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def wanted(self) -> NDArray[np.int64] | NDArray[np.float32]:
+        """What each photo of `train` should get: its label, or what a teacher made of it."""
+        if not self.targets:
+            return np.array([photo.label for photo in self.train], dtype=np.int64)
+        return np.array([self.targets[photo.digest] for photo in self.train], dtype=np.float32)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return how many photos of each class each part has."""
@@ -124,8 +134,9 @@ class DataSet:
 
 
 def read_data_set(
-    folder: Path, val_share: float, test_share: float, seed: int, tell: Tell = lambda _done, _of: None, workers: int = 2
-) -> DataSet:
+    folder: Path, val_share: float, test_share: float, seed: int, tell: Tell = lambda _done, _of: None,
+    workers: int = 2, most: int | None = None,
+) -> DataSet:  # fmt: skip
     """Read `train`, `val` and `test`; those that are missing are split off the rest, stratified, by the seed.
 
     Raises:
@@ -134,11 +145,11 @@ def read_data_set(
     if not folder.is_dir():
         raise DetectorConfigError(f"{folder} is not a folder")
     if not (folder / "train").is_dir():
-        found = read_photos(folder, tell, workers)
+        found = read_photos(folder, tell, workers, most)
         shares = {"train": 1 - val_share - test_share, "val": val_share, "test": test_share}
         parts = split(found.photos, shares, seed)
         return DataSet(parts["train"], parts["val"], parts["test"], found.skipped)
-    given = {name: read_photos(folder / name, tell, workers) for name in PARTS if (folder / name).is_dir()}
+    given = {name: read_photos(folder / name, tell, workers, most) for name in PARTS if (folder / name).is_dir()}
     shares = {"val": val_share, "test": test_share}
     missing = {name: shares[name] for name in PARTS[1:] if name not in given}
     parts = {name: found.photos for name, found in given.items()}
@@ -219,10 +230,17 @@ def load_cuts(photo: Photo, view: int, views: Views, preprocessing: Preprocessin
 
 
 class PixelExamples:
-    """Photos; number `epoch · photos + index` is a new view in each epoch, but the plain one where `plain` is set."""
+    """Photos; number `epoch · photos + index` is a new view in each epoch, but the plain one where `plain` is set.
 
-    def __init__(self, photos: Sequence[Photo], views: Views, preprocessing: Preprocessing, *, plain: bool) -> None:
+    A photo should get its label, or what `wanted` has for it.
+    """
+
+    def __init__(
+        self, photos: Sequence[Photo], views: Views, preprocessing: Preprocessing, *, plain: bool,
+        wanted: NDArray[np.int64] | NDArray[np.float32] | None = None,
+    ) -> None:  # fmt: skip
         self.photos, self._views, self._preprocessing, self._plain = photos, views, preprocessing, plain
+        self._labels = np.array([photo.label for photo in photos], dtype=np.int64) if wanted is None else wanted
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -231,13 +249,16 @@ class PixelExamples:
         epoch, index = divmod(number, len(self.photos))
         photo = self.photos[index]
         view = UNCHANGED_VIEW if self._plain else epoch + 1
-        return {"inputs": load_pixels(photo, view, self._views, self._preprocessing), "labels": photo.label}
+        return {
+            "inputs": load_pixels(photo, view, self._views, self._preprocessing),
+            "labels": self._labels[index].item(),
+        }
 
 
 class FeatureExamples:
     """Cached features, shape (photos, views, width); the views of a photo take turns from epoch to epoch."""
 
-    def __init__(self, features: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+    def __init__(self, features: NDArray[np.float32], labels: NDArray[np.int64] | NDArray[np.float32]) -> None:
         self._features, self._labels = torch.from_numpy(features), labels
 
     def __len__(self) -> int:
@@ -246,7 +267,7 @@ class FeatureExamples:
     def __getitem__(self, number: int) -> Example:
         epoch, index = divmod(number, len(self))
         view = (epoch + index) % self._features.shape[1]
-        return {"inputs": self._features[index, view], "labels": int(self._labels[index])}
+        return {"inputs": self._features[index, view], "labels": self._labels[index].item()}
 
 
 class EpochSampler:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from detectors.console import Screen, duration
+from detectors.console import Screen
 from detectors.errors import DetectorConfigError
 from detectors.files import write_safely
 from detectors.network import ViT
@@ -30,7 +30,7 @@ from detectors.training.config import Augment, TrainConfig
 from detectors.training.data import open_dataset
 from detectors.training.dataset import UNCHANGED_VIEW, VIEWS_VERSION, DataSet, Views, load_cuts, load_pixels
 from detectors.training.hf_model import head_of
-from detectors.training.job import SIGNALLED, Job, StoppedEarly, StopSignal
+from detectors.training.job import RESOURCES_FILE, SIGNALLED, Job, StoppedEarly, StopSignal
 from detectors.training.trainer import choose_for_features
 
 Row = tuple[str, int]  # SHA-256 of the photo's file, number of the view
@@ -38,7 +38,6 @@ PICTURES = 4  # dimensions of pixels without cuts
 SHARD = 4096  # rows in a file
 SAVE_SECONDS = 60.0  # from one file to the next at most: what a kill may cost
 
-RESOURCES_FILE = "resources.csv"
 FEATURES_SHARE = 0.9  # of the time, for the features: what is left is ample for a last layer
 
 
@@ -207,7 +206,7 @@ def precompute(
     network = CutNetwork(model).eval().to(device)
     seen: list[Tensor] = []
     hook = head_of(model).register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
-    began, done = time.monotonic(), 0
+    done = 0
     try:
         with screen.bar("features", len(wanted)) as bar, torch.inference_mode():
             while done < len(wanted):
@@ -219,8 +218,7 @@ def precompute(
                         features = wanted.pooled(seen[0].float().cpu().numpy())
                         cache.add(wanted.rows[done : done + len(pixels)], features)
                         done += len(pixels)
-                        left = (len(wanted) - done) * (time.monotonic() - began) / done
-                        bar(done, f"{duration(left)} left")
+                        bar(done)
                         if stop() is not None:
                             return done
                         if micro_batch > 1 and probe().is_short:
@@ -281,12 +279,13 @@ def fill_cache(job: Job, device: str = "cpu") -> FillResult:
     if device == "cuda" and not torch.cuda.is_available():
         raise DetectorConfigError("--device=cuda: torch finds no GPU that it can use here")
     job.config.check_places()
-    stopping = StopSignal(job.config.max_hours, job.screen)
+    torch.set_num_threads(job.threads)
+    stopping = StopSignal(job.config.hours, job.screen)
     source = hf_model.find_folder(job.config, job.cache)
     data = open_dataset(job.config, job.cache / "photos", job.screen, job.machine.cores)
     model = hf_model.load(source.path, job.config.seed)
     job.cache.mkdir(parents=True, exist_ok=True)
-    return _fill(job, model, ViT.read_preprocessing(source.path), data, job.config.views, stopping, 1.0, device)
+    return _fill(job, model, ViT.read_preprocessing(source.path), data, job.config.changed_views, stopping, 1.0, device)
 
 
 def features_of(
@@ -305,12 +304,30 @@ def features_of(
     if filled.missing and (views < UNCHANGED_VIEW or filled.why == SIGNALLED):
         raise StoppedEarly(f"{filled.why}: {filled.missing} features are missing yet; those there are kept")
     if filled.missing:
-        job.screen.warn(f"{filled.why} for features: going on with {views} of {job.config.views} changed views")
+        job.screen.warn(f"{filled.why} for features: going on with {views} of {job.config.changed_views} changed views")
 
     def features(photos: Sequence[Photo], views: int) -> NDArray[np.float32]:
         return filled.cache.matrix(rows_of(photos, views)).reshape(len(photos), views + 1, -1)
 
     return Features(features(data.train, views), features(data.val, 0), views)
+
+
+def photo_features(job: Job, photos: Sequence[Photo]) -> NDArray[np.float32]:
+    """Return the features of photos as they are, shape (photos, width); the cache has them, or gets them.
+
+    Raises:
+        StoppedEarly: time was over, or a signal came, before all were there; those there are kept.
+    """
+    torch.set_num_threads(job.threads)
+    stopping = StopSignal(job.config.max_hours, job.screen)
+    source = hf_model.find_folder(job.config, job.cache)
+    model = hf_model.load(source.path, job.config.seed)
+    job.cache.mkdir(parents=True, exist_ok=True)
+    data = DataSet(list(photos), [], [], [])
+    filled = _fill(job, model, ViT.read_preprocessing(source.path), data, UNCHANGED_VIEW, stopping, 1.0)
+    if filled.missing:
+        raise StoppedEarly(f"{filled.why}: {filled.missing} features are missing yet; the same command goes on")
+    return filled.cache.matrix(rows_of(photos, UNCHANGED_VIEW))
 
 
 def _rows(data: DataSet, views: int) -> list[Row]:

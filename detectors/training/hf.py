@@ -10,9 +10,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -22,18 +19,17 @@ from detectors.files import flush, settle
 from detectors.network import ViT
 from detectors.registry import method_class
 from detectors.training import hf_model
-from detectors.training.batching import MicroBatches, Pace, WeightedLoss
+from detectors.training.batching import MicroBatches, Pace, WeightedLoss, make_loss
 from detectors.training.budget import ResourceLog
 from detectors.training.dataset import DataSet, collate
-from detectors.training.features import RESOURCES_FILE
 from detectors.training.job import (
     ALL_EPOCHS,
+    RESOURCES_FILE,
     Job,
     JobPlan,
     Schedule,
     StopSignal,
     TrainingResult,
-    class_weights,
     make_schedule,
     scores_of,
     since_best,
@@ -41,6 +37,7 @@ from detectors.training.job import (
     why_ended,
 )  # fmt: skip
 from detectors.training.methods import MethodInputs, TrainingMethod
+from detectors.training.progress import HistoryFile
 from detectors.training.trainer import (
     AVERAGE_PREFIX,
     BUFFERS,
@@ -112,10 +109,11 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         limit: int,
         minutes: float,
         patience: int,
+        validate_every: int = 1,
     ) -> None:
         self._run, self._schedule, self._parts, self._stopping = run, schedule, parts, stopping
         self._every, self._limit, self._patience = every, limit, patience
-        self._interval = minutes * 60
+        self._interval, self._validate_every = minutes * 60, validate_every
         self._saved = time.monotonic()
         self.trainer: MicroBatchTrainer | None = None
         self.why = ALL_EPOCHS
@@ -138,6 +136,12 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
             # Logged as well: a resumed run begins a new mean of losses here, and so does this one.
             control.should_save = control.should_log = True
 
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Leave the validation out of an epoch that has none, unless it is the last."""
+        is_last = control.should_training_stop or state.global_step >= self._schedule.total
+        if not is_last and state.global_step // self._schedule.epoch % self._validate_every:
+            control.should_evaluate = False
+
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **_: Any
     ) -> None:
@@ -150,7 +154,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
             except SafetensorError as error:  # a full disk, in words of its own
                 raise OSError(f"{partial} can't be written: {error}") from error
             settle(partial, self._run / BEST_FILE)
-        ended = why_ended(state.log_history, state.global_step, self._schedule, self._patience)
+        ended = why_ended(state.log_history, state.global_step, self._schedule, self._patience, self._validate_every)
         if ended is not None:
             self.why, control.should_training_stop = ended, True
 
@@ -184,37 +188,45 @@ CHECKPOINTS, TENSORBOARD, MODEL = "checkpoints", "tensorboard", "model"
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]
-    """A bar over all steps with loss and accuracy, and a line for each epoch."""
+    """A bar over all steps with loss and accuracy, a line for each epoch, and the log for who watches."""
 
-    def __init__(self, screen: Screen, pace: Pace) -> None:
-        self._screen, self._pace = screen, pace
+    def __init__(self, screen: Screen, pace: Pace, history: HistoryFile) -> None:
+        self._screen, self._pace, self._history = screen, pace, history
         self._stack = ExitStack()
-        self._loss = float("nan")
+        self._loss: float | None = None
         self._update: Any = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Open the bar."""
         if state.global_step:
             self._screen.say(f"resuming at step {state.global_step} of {state.max_steps}")
-        self._update = self._stack.enter_context(self._screen.bar("training", state.max_steps))
+        self._update = self._stack.enter_context(self._screen.bar("training", state.max_steps, state.global_step))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Move the bar."""
-        words = f"loss {self._loss:.3f}, accuracy {self._pace.accuracy:.0%}"
-        self._update(state.global_step, words)
+        self._update(state.global_step, str(self._pace), what="training")
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Say that the epoch is judged: no step is done meanwhile."""
+        self._update(state.global_step, what="validating")
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any
     ) -> None:
-        """Take the loss for the bar."""
+        """Take the loss for the epoch's line."""
         self._loss = logs.get("loss", self._loss)
+        self._history.write(state.log_history)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
     ) -> None:
         """Print the epoch's line."""
+        loss = self._loss if self._loss is not None else self._pace.loss
+        learning = "" if loss is None else f"loss {loss:.3f}; "
         self._screen.say(
-            f"epoch {round(state.epoch or 0)} of {args.num_train_epochs:.0f}: loss {self._loss:.3f}; validation: "
+            f"epoch {round(state.epoch or 0)} of {args.num_train_epochs:.0f}: {learning}validation: "
             f"loss {metrics['eval_loss']:.3f}, accuracy {metrics['eval_accuracy']:.1%}, "
             f"expected reward {metrics['eval_reward']:.2f}"
         )
@@ -243,13 +255,14 @@ def train(job: Job, data: DataSet, photos: str, stopping: StopSignal) -> Trainin
         job.screen.warn(f"{source} holds no weights: starting from random ones")
     preprocessing = ViT.read_preprocessing(source)
     model = hf_model.load(source, config.seed)
-    labels = np.array([photo.label for photo in data.train], dtype=np.int64)
     chosen = JobPlan.read(job.run, photos) if job.resume else None
+    rate = config.rate(convolutional=hf_model.is_convolutional(model))
     method = method_class(config.method)()
     start = MethodInputs(job, model, preprocessing, data, photos, stopping, chosen)
     network, examples, chosen = method.prepare(start)
     chosen.write(job.run)
-    outcome = _fit(job, method, network, examples, labels, chosen, stopping)
+    loss = make_loss(data.wanted, config)
+    outcome = _fit(job, method, network, examples, loss, chosen, stopping, rate)
     finished = method.finish(network, model)
     hf_model.save(finished, source, job.run / MODEL)
     if (head := method.head(finished, config)) is not None:
@@ -258,8 +271,8 @@ def train(job: Job, data: DataSet, photos: str, stopping: StopSignal) -> Trainin
 
 
 def _fit(
-    job: Job, method: TrainingMethod, network: nn.Module, examples: Sequence[Any], labels: NDArray[np.int64],
-    chosen: JobPlan, stopping: StopSignal,
+    job: Job, method: TrainingMethod, network: nn.Module, examples: Sequence[Any], loss: WeightedLoss,
+    chosen: JobPlan, stopping: StopSignal, rate: float,
 ) -> TrainingResult:  # fmt: skip
     """Train, and take the best epoch's weights."""
     config, checkpoints = job.config, job.run / CHECKPOINTS
@@ -268,24 +281,24 @@ def _fit(
     checkpoint = latest(checkpoints) if job.resume else None
     size = micro_batch_of(checkpoint) if checkpoint is not None else chosen.micro_batch
     parts, pace = MicroBatches(size, job.probe, job.screen), Pace()
+    job.screen.say(f"learning rate {rate:g}")
     keeper = Keeper(
         job.run, schedule, parts, stopping, every=config.save_every, limit=config.save_total_limit,
-        minutes=config.checkpoint_minutes, patience=config.patience,
+        minutes=config.checkpoint_minutes, patience=config.patience, validate_every=config.validate_every,
     )  # fmt: skip
     arguments = TrainingArguments(
         output_dir=str(checkpoints), logging_dir=str(job.run / TENSORBOARD), report_to=["tensorboard"],
         per_device_train_batch_size=config.batch_size, per_device_eval_batch_size=size,
-        num_train_epochs=config.most_epochs, learning_rate=config.rate, weight_decay=config.weight_decay,
+        num_train_epochs=config.most_epochs, learning_rate=rate, weight_decay=config.weight_decay,
         lr_scheduler_type="cosine", warmup_steps=schedule.warm_up, logging_steps=schedule.logging,
-        eval_strategy="epoch", save_strategy="epoch", seed=config.seed, use_cpu=True, bf16=chosen.precision == "bf16",
+        eval_strategy="epoch", save_strategy="epoch", seed=config.seed, use_cpu=True,
         dataloader_num_workers=chosen.workers, dataloader_pin_memory=False, remove_unused_columns=False,
         label_names=["labels"], disable_tqdm=True, log_level="error",
     )  # fmt: skip
-    weights = class_weights(labels, balanced=config.class_weights)
     trainer = MicroBatchTrainer(
         network, arguments, collate, train_dataset=train, eval_dataset=val, compute_metrics=validation,
-        callbacks=[keeper, Progress(job.screen, pace)], pace=pace, parts=parts, seed=config.seed,
-        loss=WeightedLoss(torch.tensor(weights), config.label_smoothing),
+        callbacks=[keeper, Progress(job.screen, pace, HistoryFile(job.run))], pace=pace, parts=parts, seed=config.seed,
+        precision=chosen.precision, loss=loss,
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     if isinstance(network, AveragedNetwork):
@@ -295,7 +308,7 @@ def _fit(
     why = None
     if checkpoint is not None:
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        why = why_ended(state.log_history, state.global_step, schedule, config.patience)
+        why = why_ended(state.log_history, state.global_step, schedule, config.patience, config.validate_every)
     if why is not None:  # killed after its last epoch
         trainer.state = state
     else:
@@ -303,7 +316,12 @@ def _fit(
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
         why = keeper.why
     load_best(network, job.run)
-    facts = {"micro-batch": parts.size, "precision": chosen.precision, "loader processes": chosen.workers}
+    facts = {
+        "learning rate": f"{rate:g}",
+        "micro-batch": parts.size,
+        "precision": chosen.precision,
+        "loader processes": chosen.workers,
+    }
     epochs = round(trainer.state.global_step / schedule.epoch)
     history = [line for line in trainer.state.log_history if "train_runtime" not in line]  # which differs each time
     return TrainingResult(Path(job.run / MODEL), history, epochs, why, facts)

@@ -1,10 +1,13 @@
 """Hugging Face classifiers of two classes: found, loaded, given adapters, saved."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from detectors.backends.torch import ensure_torchvision, older_folder
 from detectors.errors import ModelError
@@ -16,8 +19,10 @@ from detectors.training.config import TrainConfig
 
 ensure_torchvision()
 from transformers import AutoConfig, AutoModelForImageClassification  # noqa: E402
+from transformers.utils import logging as transformers_logging  # noqa: E402
 
 LABELS = {0: "None", 1: "Roadwork"}  # as StreetVision's own model has them
+TENSORFLOW = 0.5  # a momentum above it is TensorFlow's word: the share that is kept, where torch means the new one's
 STARTER = "starter"  # what ships with the package, and its folder's name
 OFFLINE = (*BACKBONES, STARTER)
 SIZE_MODELS = {
@@ -90,17 +95,61 @@ def load(folder: Path, seed: int) -> nn.Module:
             config = AutoConfig.from_pretrained(folder, local_files_only=True, **names)
             model = AutoModelForImageClassification.from_config(config)
         else:
-            with older_folder(folder) as readable:
+            with _quiet(), older_folder(folder) as readable:
                 model = AutoModelForImageClassification.from_pretrained(
                     readable, local_files_only=True, use_safetensors=True, ignore_mismatched_sizes=True, **names
                 )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(f"{folder} can't be loaded: {str(error).splitlines()[0]}") from error
     model.config.problem_type = "single_label_classification"
+    _mend_statistics(model, fixed=has_weights(folder))
     if has_weights(folder) and ModelConfig.read(folder).id2label != LABELS:
         head_of(model).reset_parameters()  # two outputs of other meaning are no start
     trained: nn.Module = model
     return trained
+
+
+def _mend_statistics(model: nn.Module, *, fixed: bool) -> None:
+    """Give batch normalisation a momentum under which small parts of a batch do no harm.
+
+    Args:
+        model: the network.
+        fixed: whether its statistics are kept: those of a million photos are better than those of eight. A momentum
+            of 0 says so, and `set_training` minds it.
+    """
+    for module in model.modules():
+        if isinstance(module, BatchNorm) and module.momentum is not None:
+            given = module.momentum
+            module.momentum = 0.0 if fixed else 1 - given if given > TENSORFLOW else given
+
+
+def set_training(model: nn.Module) -> None:
+    """Set a network to training, but for batch normalisation whose statistics are kept: it normalises by them."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, BatchNorm) and module.momentum == 0:
+            module.eval()
+
+
+def learns_statistics(model: nn.Module) -> bool:
+    """Return whether batch normalisation learns from the photos it sees together, which should be many then."""
+    return any(isinstance(module, BatchNorm) and module.momentum != 0 for module in model.modules())
+
+
+def is_convolutional(model: nn.Module) -> bool:
+    """Return whether a network sees by convolutions; a transformer has one at most, which cuts the picture up."""
+    return sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 1
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back that weights of the last layer are new, and should be trained: that is what is about to happen."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
 
 
 def head_name(model: nn.Module) -> str:

@@ -6,13 +6,14 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, cos, pi
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.base import Detector
 from detectors.console import Screen
 from detectors.errors import DetectorConfigError, DetectorError
 from detectors.files import write_safely
@@ -20,10 +21,12 @@ from detectors.training.budget import Machine, Probe
 from detectors.training.config import CONFIG_FILE, TrainConfig
 
 ALL_EPOCHS = "all epochs are done"
+LEAST_SHARE = 1e-6  # of a class, whose weight has to be finite: a teacher may see it nowhere
 Score = tuple[float, float]  # expected reward and minus the loss: of equal rewards, the surer one is better
 TIME_OVER, SIGNALLED = "the time is over", "stopped by a signal"
 RESUMABLE = (TIME_OVER, SIGNALLED)  # reasons after which `--resume` goes on
 CHOSEN_FILE, HISTORY_FILE, RESULTS_FILE = "chosen.json", "history.json", "results.json"
+RESOURCES_FILE = "resources.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +46,22 @@ def make_schedule(photos: int, batch_size: int, epochs: int, warm_up: float) -> 
     return Schedule(epoch, total, max(1, round(warm_up * total)) if warm_up else 0, max(1, epoch // 10))
 
 
-def class_weights(labels: NDArray[np.int64], *, balanced: bool) -> tuple[float, float]:
-    """Return what a photo of each class weighs in the loss, so that both classes weigh the same; 1 on average."""
+def share_of_rate(step: int, warm_up: int, total: int) -> float:
+    """Return the share of the highest rate that a step has: a line up, then half a cosine down, and never 0."""
+    if step < warm_up:
+        return (step + 1) / (warm_up + 1)
+    return 0.5 * (1 + cos(pi * (step - warm_up) / max(1, total - warm_up)))
+
+
+def class_weights(wanted: NDArray[np.int64] | NDArray[np.float32], *, balanced: bool) -> tuple[float, float]:
+    """Return what a photo of each class weighs in the loss, so that both classes weigh the same; 1 on average.
+
+    A photo that should get a probability counts for both in part, which scikit-learn's `balanced` knows nothing of.
+    """
     if not balanced:
         return 1.0, 1.0
-    from sklearn.utils.class_weight import compute_class_weight
-
-    none, works = compute_class_weight("balanced", classes=np.array([0, 1]), y=labels)
-    return float(none), float(works)
+    works = min(max(float(wanted.mean(dtype=np.float64)), LEAST_SHARE), 1 - LEAST_SHARE)
+    return 0.5 / (1 - works), 0.5 / works
 
 
 def since_best(scores: Sequence[Score]) -> int:
@@ -80,9 +91,19 @@ def scores_of(history: Sequence[Mapping[str, float]]) -> list[Score]:
     return [(entry["eval_reward"], -entry["eval_loss"]) for entry in history if "eval_reward" in entry]
 
 
-def why_ended(history: Sequence[Mapping[str, float]], steps: int, schedule: Schedule, patience: int) -> str | None:
-    """Say why a training with this log has come to its end, if it has; a resumed one then has nothing to train."""
-    waited = since_best(scores_of(history))
+def why_ended(
+    history: Sequence[Mapping[str, float]], steps: int, schedule: Schedule, patience: int, every: int = 1
+) -> str | None:
+    """Say why a training with this log has come to its end, if it has; a resumed one then has nothing to train.
+
+    Args:
+        history: of validations, one in so many epochs as `every` says.
+        steps: that were made.
+        schedule: of all.
+        patience: epochs without a better validation.
+        every: epochs from one validation to the next.
+    """
+    waited = every * since_best(scores_of(history))
     if waited >= patience:
         return f"no better validation in {waited} epochs"
     return ALL_EPOCHS if steps >= schedule.total else None
@@ -140,6 +161,9 @@ class Job:
         probe: what the machine says at a moment.
         screen: who is told.
         resume: go on where the run was killed.
+        serving: opens what serves now, and names it; None: nothing does.
+        models: holds the prepared models that serve, of which a teacher may be one; None: the cache does.
+        compare: settings first, and take the best of what is not set.
     """
 
     config: TrainConfig
@@ -149,6 +173,9 @@ class Job:
     probe: Probe
     screen: Screen
     resume: bool = False
+    serving: Callable[[], tuple[str, Detector]] | None = None
+    models: Path | None = None
+    compare: bool = False
 
     @property
     def threads(self) -> int:
@@ -222,7 +249,7 @@ def open_run(run: Path, config: TrainConfig | None) -> TrainConfig:
         if _has_ended(run / RESULTS_FILE):
             raise DetectorConfigError(f"--resume={run}: this run has ended; {RESULTS_FILE} says how")
         config = TrainConfig.read(path)
-        config.check_places()
+        config.check_places(resumed=True)
         return config
     if path.is_file():
         raise DetectorConfigError(

@@ -83,7 +83,8 @@ class PhotoMethod(TrainingMethod):
         job, data, preprocessing = inputs.job, inputs.data, inputs.preprocessing
         network, views = self.network(inputs), Views(job.config.augment, job.config.seed)
         examples = [
-            PixelExamples(part, views, preprocessing, plain=part is not data.train) for part in (data.train, data.val)
+            PixelExamples(data.train, views, preprocessing, plain=False, wanted=data.wanted),
+            PixelExamples(data.val, views, preprocessing, plain=True),
         ]
         chosen = inputs.chosen
         if chosen is None:
@@ -123,13 +124,11 @@ class HeadMethod(TrainingMethod):
     def prepare(self, inputs: MethodInputs) -> tuple[nn.Module, list[Any], JobPlan]:
         """Compute the features, or read them from the cache."""
         job, data, chosen = inputs.job, inputs.data, inputs.chosen
-        known = chosen.views if chosen is not None and chosen.views is not None else job.config.views
+        known = chosen.views if chosen is not None and chosen.views is not None else job.config.changed_views
         features = features_of(job, inputs.model, inputs.preprocessing, data, inputs.stopping, known)
         network = FeatureHead(features.train)
-        examples = [
-            FeatureExamples(array, np.array([photo.label for photo in part], dtype=np.int64))
-            for array, part in ((features.train, data.train), (features.val, data.val))
-        ]
+        judged = np.array([photo.label for photo in data.val], dtype=np.int64)
+        examples = [FeatureExamples(features.train, data.wanted), FeatureExamples(features.val, judged)]
         width = features.train.shape[2]
         chosen = chosen or choose_for_head(job, network, width, inputs.photos, features.views, len(data.train))
         return network, examples, chosen

@@ -22,13 +22,16 @@ from detectors.files import write_safely
 from detectors.load import load_detector
 from detectors.models.config import DetectorConfig
 from detectors.models.store import store_spread
-from detectors.photos.labelled import Photo
+from detectors.photos.labelled import Photo, groups
 from detectors.registry import DEFAULT
 from detectors.training.budget import Machine
 from detectors.training.config import TrainConfig
 from detectors.training.data import fingerprint, open_dataset, pinned
 from detectors.training.dataset import DataSet
 from detectors.training.job import HISTORY_FILE, RESULTS_FILE, Job, StopSignal, TrainingResult
+from detectors.training.progress import ProgressFile
+from detectors.training.teacher import taught
+from detectors.training.verdict import ask_current, weigh
 
 PARTS = {"val": "validation (the epoch was chosen by it)", "test": "test (kept back from everything)"}
 
@@ -42,6 +45,7 @@ def model_card(
     figures: Mapping[str, Figures],
     facts: Mapping[str, object],
     machine: Machine,
+    verdict: str,
     alike: int = 0,
 ) -> str:
     """Return it as Markdown with the front matter of a Hugging Face card."""
@@ -80,9 +84,12 @@ Says how probable roadwork is on a street photo. Trained by `roadwork-miner trai
 | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 
+**Verdict**: {verdict}.
+
 Measured on the exported folder, as it serves. The expected reward is the mean of
 `(0.5 · MCC of the last 100 + 0.5 · accuracy of the last 10) ** 3`, as validators pay it, for a miner that is right this
-often on each class. A few dozen photos say little: look at the intervals, which count photos as independent.
+often on each class. A few dozen photos say little: look at the intervals, in which near-identical photos count
+as one.
 
 ![Summary](plots/summary.png)
 
@@ -109,15 +116,20 @@ It knows what its photos show. Photos of other countries, seasons, cameras and k
 
 
 def run(job: Job) -> dict[str, object]:
-    """Train, export, judge, draw; return what `results.json` holds.
+    """Train, export, judge, draw; return what `results.json` holds, and keep its progress in the run's folder.
 
     Raises:
         DetectorConfigError: the photos or the configuration are wrong.
         ModelError: the model can't be found, loaded or exported.
         StoppedEarly: time was over, or a signal came, before there was anything to export.
     """
+    with ProgressFile(job.run, job.screen):
+        return _run(job)
+
+
+def _run(job: Job) -> dict[str, object]:
     began = time.monotonic()
-    stopping = StopSignal(job.config.max_hours, job.screen)
+    stopping = StopSignal(job.config.hours, job.screen)
     screen = job.screen
     screen.say(str(job.machine))
     _apply_threads(job)
@@ -125,17 +137,31 @@ def run(job: Job) -> dict[str, object]:
         job = _pinned(job)
     config = job.config
     data = open_dataset(config, job.cache / "photos", screen, job.machine.cores)
+    data, lesson = taught(job, data, stopping) if config.teacher is not None else (data, None)
+    if job.compare:
+        from detectors.training.throughput import with_best
+
+        job = with_best(job, data)
+        config = job.config
+        torch.set_num_threads(job.threads)
     train = _trainer(job)
     outcome = train(job, data, fingerprint(data), stopping)
     screen.say(f"{outcome.epochs} epochs; {outcome.why}")
     write_safely(job.run / HISTORY_FILE, json.dumps(list(outcome.history), indent=1).encode())
     served = _export(job, outcome, [photo for photo, _ in zip(data.val, range(PARITY_PHOTOS), strict=False)])
-    parts = {name: _ask(job, served, name, photos) for name, photos in _kept_back(data).items() if photos}
-    figures = {name: evaluate.judge(*part) for name, part in parts.items()}
+    kept = {name: photos for name, photos in _kept_back(data).items() if photos}
+    near = {name: groups([photo.thumbnail for photo in photos]) for name, photos in kept.items()}
+    parts = {name: _ask(job, served, name, photos) for name, photos in kept.items()}
+    figures = {name: evaluate.judge(*part, groups=near[name]) for name, part in parts.items()}
     for name, row in figures.items():
         screen.say(f"{name}: {row.words}")
+        if row.doubt:
+            screen.warn(f"{name}: {row.doubt}: do the folders roadwork and no_roadwork hold what they say?")
     last = "test" if data.test else "val"
     labels, said, _ = parts[last]
+    now, before = ask_current(job, kept[last])
+    verdict = weigh(labels, said, before, figures[last], now, near[last])
+    screen.say(verdict.words)
     store_spread(served, said.tolist(), labels.tolist())
     facts = {
         "time": duration(time.monotonic() - began),
@@ -143,13 +169,15 @@ def run(job: Job) -> dict[str, object]:
         "epochs": f"{outcome.epochs} of at most {config.most_epochs}; {outcome.why}",
         "threads": job.threads,
         **outcome.facts,
+        **(lesson.facts if lesson is not None else {}),
     }
-    _draw(job.run, data, outcome, labels.astype(np.int64), said, figures[last], facts)
-    card = model_card(config, data.counts(), figures, facts, job.machine, len(data.alike))
+    _draw(job, data, outcome, labels.astype(np.int64), said, figures[last], facts)
+    card = model_card(config, data.counts(), figures, facts, job.machine, verdict.words, len(data.alike))
     for folder in (job.run, served):
         write_safely(folder / CARD_FILE, card.encode())
     results: dict[str, object] = {
         "figures": {name: _without_times(row) for name, row in figures.items()},
+        "verdict": verdict.plain(),
         "seconds": round(time.monotonic() - began, 1),
         "cpu_seconds": round(sum(os.times()[:4]), 1),
         "peak_bytes": _peak(),
@@ -158,6 +186,7 @@ def run(job: Job) -> dict[str, object]:
         "served": str(served),
         "yaml": str(job.run / YAML_FILE),
         "detector": config.detector,
+        "teacher": lesson.plain() if lesson is not None else None,
     }
     write_safely(job.run / RESULTS_FILE, json.dumps(results, indent=2).encode())
     return results
@@ -186,7 +215,7 @@ def _ask(job: Job, served: Path, name: str, photos: list[Photo]) -> tuple[Flags,
     detector.verify()
     done = itertools.count(1)
     with job.screen.bar(f"judging {name}", len(photos)) as bar:
-        said, seconds = ask(detector, photos, tell=lambda: bar(next(done), ""))
+        said, seconds = ask(detector, photos, tell=lambda: bar(next(done)))
     return np.array([photo.label == 1 for photo in photos]), said, seconds
 
 
@@ -219,7 +248,7 @@ def _trainer(job: Job) -> Callable[[Job, DataSet, str, StopSignal], TrainingResu
 
 
 def _draw(
-    folder: Path,
+    job: Job,
     data: DataSet,
     outcome: TrainingResult,
     labels: NDArray[np.int64],
@@ -227,15 +256,16 @@ def _draw(
     figures: Figures,
     facts: Mapping[str, object],
 ) -> None:
-    target = folder / "plots"
-    plots.class_balance(data.counts(), target / "classes.png")
-    plots.training_curves(outcome.history, target / "curves.png")
-    plots.confusion_matrix(labels, said, target / "confusion.png")
-    plots.reliability_diagram(labels, said, target / "reliability.png")
-    rows = [(name, f"{getattr(figures, name):.3f}") for name in ("mcc", "precision", "recall", "auc", "brier")]
+    target, model = job.run / "plots", f"{job.run.name}: {job.config.words}"
+    plots.class_balance(data.counts(), target / "classes.png", model)
+    plots.training_curves(outcome.history, target / "curves.png", model)
+    plots.confusion_matrix(labels, said, target / "confusion.png", model)
+    plots.reliability_diagram(labels, said, target / "reliability.png", model)
+    names = {"mcc": "MCC", "precision": "precision", "recall": "recall", "auc": "AUC", "brier": "Brier"}
+    rows = [(words, f"{getattr(figures, name):.3f}") for name, words in names.items()]
     rows = [("accuracy", str(figures.accuracy)), ("expected reward", str(figures.reward)), *rows]
     rows += [(name, str(value)) for name, value in facts.items()]
-    plots.summary_card("Roadwork detector", rows, data.counts(), outcome.history, labels, said, target / "summary.png")
+    plots.summary_card(model, rows, data.counts(), outcome.history, labels, said, target / "summary.png")
 
 
 def _export(job: Job, outcome: TrainingResult, photos: list[Photo]) -> Path:

@@ -10,6 +10,7 @@ import re
 import resource
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from detectors.console import Screen, duration
@@ -27,8 +29,8 @@ from detectors.registry import METHODS
 from detectors.training.batching import MicroBatches, Pace, WeightedLoss, gradients
 from detectors.training.budget import GB, Probe, fewer, first_micro_batch, is_out_of_memory, loader_workers
 from detectors.training.dataset import EpochSampler
-from detectors.training.hf_model import head_of, logits_of
-from detectors.training.job import Job, JobPlan
+from detectors.training.hf_model import head_of, learns_statistics, logits_of, set_training
+from detectors.training.job import Job, JobPlan, share_of_rate
 
 from transformers import (  # isort: skip  # after `hf_model`, which mends torchvision
     EvalPrediction,
@@ -45,6 +47,7 @@ BUFFERS = "buffers.safetensors"  # running statistics, beside adapters
 
 Look = Callable[[], None]  # at the memory, in the middle of a step
 FORWARD = 1 / 3  # of a training step's time, which goes forward once and backward about twice
+FORWARD_PHOTOS = 4  # at once on the CPU: lite2 took half the CPU time of 16 a photo, whose memory comes and goes
 TIMED_EXAMPLES = 4  # examples, to see how long one takes
 FLOAT = 4  # bytes
 
@@ -53,10 +56,11 @@ class MicroBatchTrainer(Trainer):  # type: ignore[misc]
     """Trains on whole batches, in parts that fit into memory; their gradients add up to the batch's own."""
 
     def __init__(
-        self, *arguments: Any, loss: WeightedLoss, seed: int, parts: MicroBatches, pace: Pace, **rest: Any
-    ) -> None:
+        self, *arguments: Any, loss: WeightedLoss, seed: int, parts: MicroBatches, pace: Pace, precision: str,
+        **rest: Any,
+    ) -> None:  # fmt: skip
         super().__init__(*arguments, **rest)
-        self._loss, self._parts, self.pace = loss, parts, pace
+        self._loss, self._parts, self.pace, self._precision = loss, parts, pace, precision
         self.sampler = EpochSampler(len(self.train_dataset), seed)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -72,14 +76,23 @@ class MicroBatchTrainer(Trainer):  # type: ignore[misc]
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
         """Add up a batch's gradients and return its loss."""
         self.pace.busy()
-        model.train()
+        set_training(model)
         pictures, labels = inputs["inputs"], inputs["labels"]
-        loss = gradients(
-            model, lambda part: logits_of(model, pictures[part]), labels, self._loss, self._parts, self.pace,
-            self.accelerator.backward,
-        )  # fmt: skip
+
+        def logits(part: slice) -> Tensor:
+            # Here alone: `TrainingArguments(bf16=True)` would validate in bf16 too, which is not what is served.
+            with torch.autocast("cpu", torch.bfloat16, enabled=self._precision == "bf16"):
+                return logits_of(model, pictures[part])
+
+        loss = gradients(model, logits, labels, self._loss, self._parts, self.pace, self.accelerator.backward)
         self.args.per_device_eval_batch_size = self._parts.size
         return loss
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
+        """Return a warm-up and a cosine; transformers' own spends the first step at a rate of 0."""
+        share = partial(share_of_rate, warm_up=self.args.warmup_steps, total=num_training_steps)
+        self.lr_scheduler: LambdaLR = LambdaLR(optimizer or self.optimizer, share)
+        return self.lr_scheduler
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Tensor], prediction_loss_only: bool, ignore_keys: Any = None
@@ -109,6 +122,15 @@ def validation(prediction: EvalPrediction) -> dict[str, float]:
     }
 
 
+def train_step(model: nn.Module, pictures: Tensor, labels: Tensor, precision: str, look: Look) -> None:
+    """Go forward and backward; `look` is called in between, where a step takes most memory."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        logits = logits_of(model, pictures)
+    loss = functional.cross_entropy(logits, labels)
+    look()
+    loss.backward()
+
+
 def measure_step(
     model: nn.Module,
     shape: tuple[int, ...],
@@ -121,18 +143,14 @@ def measure_step(
 
     The network is left as it was, running statistics included. `look` is called where a step takes most memory.
     """
-    model.train()
+    set_training(model)
     buffers = {name: value.clone() for name, value in model.named_buffers()}
     best = float("inf")
     pictures, labels = torch.zeros((micro_batch, *shape)), torch.zeros(micro_batch, dtype=torch.int64)
     try:
         for _ in range(rounds):
             began = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                logits = logits_of(model, pictures)
-            loss = functional.cross_entropy(logits, labels)
-            look()
-            loss.backward()
+            train_step(model, pictures, labels, precision, look)
             best = min(best, time.perf_counter() - began)
             model.zero_grad()
     finally:
@@ -164,6 +182,7 @@ def fitting(measure: Callable[[int, Look], float], micro_batch: int, probe: Prob
     One and two photos are tried before: what the second adds tells of more, and in a cgroup that kills, where no
     allocation fails, trying too many would be the end.
     """
+    screen.say("trying how long a photo takes, and how many fit into memory")
     micro_batch = _foreseen(measure, micro_batch, probe, screen)
 
     def look() -> None:
@@ -276,9 +295,9 @@ def choose(job: Job, network: nn.Module, train: Any, shape: tuple[int, ...], pho
         val: how many photos each validation has.
     """
     config, screen = job.config, job.screen
-    start = config.micro_batch or first_micro_batch(
-        job.machine.available, config.batch_size, full=METHODS[config.method].whole
-    )
+    first = first_micro_batch(job.machine.available, config.batch_size, full=METHODS[config.method].whole)
+    # Statistics of a few photos are no statistics: the whole batch, where it fits.
+    start = config.micro_batch or (config.batch_size if learns_statistics(network) else first)
     fixed = "bf16" if config.precision == "bf16" else "fp32"
     micro_batch, seconds = fitting(
         lambda size, look: measure_step(network, shape, size, fixed, look),
@@ -324,7 +343,8 @@ def choose_for_features(
         device: where the network runs.
     """
     config, screen = job.config, job.screen
-    start = config.micro_batch or first_micro_batch(job.machine.available, config.batch_size, full=False)
+    first = first_micro_batch(job.machine.available, config.batch_size, full=False)
+    start = config.micro_batch or (min(first, FORWARD_PHOTOS) if device == "cpu" else first)
     micro_batch, seconds = fitting(
         lambda size, look: measure_forward(network, shape, size, device, look), start, job.probe, screen
     )

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -16,11 +15,12 @@ from detectors.evaluation.estimates import reward_of
 from detectors.files import settle
 from detectors.photos.labelled import CLASSES
 from detectors.preprocess import Preprocessing, from_processor_config
-from detectors.training.batching import MicroBatches, Pace, WeightedLoss, gradients
+from detectors.training.batching import MicroBatches, Pace, WeightedLoss, gradients, make_loss
 from detectors.training.budget import ResourceLog
 from detectors.training.config import TrainConfig
 from detectors.training.dataset import DataSet, EpochSampler, Example, PixelExamples, Views, collate
-from detectors.training.job import ALL_EPOCHS, Job, JobPlan, StopSignal, TrainingResult, class_weights
+from detectors.training.job import ALL_EPOCHS, RESOURCES_FILE, Job, JobPlan, StopSignal, TrainingResult
+from detectors.training.progress import HistoryFile
 from detectors.training.trainer import choose
 
 import_yolo()
@@ -30,7 +30,7 @@ STATE_FILE = "exact.pt"  # the whole state at the end of an epoch
 
 SIZE_MODELS = {"tiny": "yolo11n-cls.pt", "small": "yolo11s-cls.pt", "base": "yolo11m-cls.pt"}
 SIDE = 224  # pixels, of the validators' pictures
-FOLDER, MODEL, TENSORBOARD, RESOURCES = "yolo", "model.pt", "tensorboard", "resources.csv"
+FOLDER, MODEL, TENSORBOARD = "yolo", "model.pt", "tensorboard"
 
 
 def ended_state(exact: Path) -> dict[str, Any] | None:
@@ -60,6 +60,7 @@ class RoadworkTrainer(ClassificationTrainer):  # type: ignore[misc]
         pace: Pace,
         stop: Callable[[], str | None],
         tell: Callable[["RoadworkTrainer"], None],
+        validating: Callable[[], None],
         limit: int,
         threads: int,
     ) -> None:
@@ -73,6 +74,7 @@ class RoadworkTrainer(ClassificationTrainer):  # type: ignore[misc]
         self.add_callback("on_train_epoch_start", lambda _: self._begin_epoch())
         self.add_callback("on_train_batch_start", lambda _: pace.busy())
         self.add_callback("on_train_batch_end", lambda _: self._end_batch())
+        self.add_callback("on_val_batch_end", lambda _: validating())
         self.add_callback("on_fit_epoch_end", lambda _: self._end_epoch())
 
     @property
@@ -256,11 +258,9 @@ def _trained(job: Job, data: DataSet, photos: str, stopping: StopSignal, known: 
     config = job.config
     views = Views(config.augment, config.seed)
     examples = {
-        name: PixelExamples(part, views, preprocessing(), plain=name != "train")
-        for name, part in (("train", data.train), ("val", data.val))
+        "train": PixelExamples(data.train, views, preprocessing(), plain=False, wanted=data.wanted),
+        "val": PixelExamples(data.val, views, preprocessing(), plain=True),
     }
-    labels = np.array([photo.label for photo in data.train], dtype=np.int64)
-    weights = torch.tensor(class_weights(labels, balanced=config.class_weights))
 
     def decide(model: Any) -> tuple[MicroBatches, int, str]:
         shape = preprocessing().shape[1:]
@@ -273,10 +273,10 @@ def _trained(job: Job, data: DataSet, photos: str, stopping: StopSignal, known: 
     with (
         stopping,
         job.screen.bar("training", steps) as bar,
-        ResourceLog(job.run / RESOURCES, job.probe, job.screen, lambda: pace.waited),
+        ResourceLog(job.run / RESOURCES_FILE, job.probe, job.screen, lambda: pace.waited),
     ):
         trainer = _make(
-            job, examples, WeightedLoss(weights, config.label_smoothing), decide, pace, stopping,
+            job, examples, make_loss(data.wanted, config), decide, pace, stopping,
             _Teller(job, bar, pace),
         )  # fmt: skip
         trainer.train()
@@ -290,13 +290,14 @@ def _make(
     decide: Any,
     pace: Pace,
     stopping: StopSignal,
-    tell: Any,
+    tell: "_Teller",
 ) -> RoadworkTrainer:
     try:
         return RoadworkTrainer(
             _arguments(job.config, job.run),
             train=examples["train"], val=examples["val"], loss=loss, parts=decide, pace=pace,
-            stop=lambda: stopping.reason, tell=tell, limit=job.config.save_total_limit, threads=job.threads,
+            stop=lambda: stopping.reason, tell=tell, validating=tell.validating, limit=job.config.save_total_limit,
+            threads=job.threads,
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"{job.config.model} can't be trained: {str(error).splitlines()[0]}") from error
@@ -309,7 +310,8 @@ def _arguments(config: TrainConfig, run: Path) -> dict[str, Any]:
     return {
         "model": str(local.resolve()) if local.is_file() else name, "data": "photos", "imgsz": SIDE, "device": "cpu",
         "epochs": config.most_epochs, "batch": config.batch_size, "nbs": config.batch_size, "optimizer": "AdamW",
-        "lr0": config.rate, "lrf": 0.01, "cos_lr": True, "weight_decay": config.weight_decay, "warmup_bias_lr": 0.0,
+        "lr0": config.rate(convolutional=True), "lrf": 0.01, "cos_lr": True,
+        "weight_decay": config.weight_decay, "warmup_bias_lr": 0.0,
         "warmup_epochs": config.warm_up * config.most_epochs, "patience": config.patience, "seed": config.seed,
         "save_period": config.save_every, "project": str(run), "name": FOLDER, "exist_ok": True, "amp": False,
         "close_mosaic": 0, "plots": False, "verbose": False,
@@ -317,21 +319,25 @@ def _arguments(config: TrainConfig, run: Path) -> dict[str, Any]:
 
 
 class _Teller:
-    """Tells the screen and TensorBoard."""
+    """Tells the screen, TensorBoard, and who watches."""
 
     def __init__(self, job: Job, bar: Any, pace: Pace) -> None:
         self._screen, self._bar, self._pace = job.screen, bar, pace
         self._writer = SummaryWriter(str(job.run / TENSORBOARD))
+        self._history = HistoryFile(job.run)
         self._told = 0
         self._steps = 0
+
+    def validating(self) -> None:
+        """Say that the epoch is judged: no step is done meanwhile."""
+        self._bar(self._steps, what="validating")
 
     def __call__(self, trainer: RoadworkTrainer) -> None:
         """Move the bar; after an epoch, print its line."""
         if len(trainer.history) == self._told:
             done = trainer.epoch * len(trainer.train_loader)
             self._steps = max(self._steps + 1, done)
-            loss = float(sum(trainer.tloss.values()))
-            self._bar(self._steps, f"loss {loss:.3f}, accuracy {self._pace.accuracy:.0%}")
+            self._bar(self._steps, str(self._pace), what="training")
             return
         self._told = len(trainer.history)
         train, val = trainer.history[-2:]
@@ -339,6 +345,7 @@ class _Teller:
             for name in entry.keys() - {"epoch"}:
                 self._writer.add_scalar(name, entry[name], int(entry["epoch"]))
         self._writer.flush()
+        self._history.write(trainer.history)
         self._screen.say(
             f"epoch {train['epoch']:.0f} of {trainer.epochs}: loss {train['loss']:.3f}; validation: loss "
             f"{val['eval_loss']:.3f}, accuracy {val['eval_accuracy']:.1%}, expected reward {val['eval_reward']:.2f}"

@@ -256,3 +256,11 @@ def leave(code: int, *, hung: bool = False) -> NoReturn:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def is_interactive() -> bool:
+    """Return whether there is a screen to draw on and a keyboard; Textual draws on stderr."""
+    from rich.console import Console
+
+    screens = (Console(), Console(stderr=True))
+    return sys.stdin.isatty() and all(one.is_terminal and not one.is_dumb_terminal for one in screens)

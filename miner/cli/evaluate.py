@@ -2,22 +2,32 @@
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
+from detectors.errors import ImageError
 from detectors.evaluation import evaluate as evaluating
-from detectors.evaluation.evaluate import UNTRANSFORMED, Figures, Sending, ask, in_words
+from detectors.evaluation import one_class
+from detectors.evaluation.evaluate import UNTRANSFORMED, Figures, Sending, ask
+from detectors.evaluation.one_class import MISTAKES, ClassFigures, one_label
 from detectors.models.manifest import Precision
-from detectors.photos.transforms import VIEWS
+from detectors.photos.eras import drawn, era_of
+from detectors.photos.labelled import CLASSES
+from detectors.photos.transforms import ERAS, VIEWS
 from miner.bench.output import check_plot
 from miner.cli.common import EnvFile, Json, Set, load_settings
 from miner.cli.evaluation_of_views import compare_views
 from miner.cli.training import (
+    ERA_HELP,
+    EraChoice,
     Models,
     find_models,
+    mix_for,
     need_scikit_learn,
     open_model,
     progress_bar,
@@ -25,20 +35,23 @@ from miner.cli.training import (
     training_errors,
 )
 from miner.errors import ConfigurationError
+from miner.formats import NO_VALUE
+from miner.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from detectors.evaluation.estimates import Estimate
-    from detectors.photos.labelled import LabelledPhotos
+    from detectors.photos.labelled import LabelledPhotos, Photo
+
+AnyFigures = Figures | ClassFigures
 
 
 def evaluate(
-    data: Annotated[Path, typer.Argument(help="Folder with `roadwork` and `no_roadwork`, not used in training.")],
+    data: Annotated[
+        Path,
+        typer.Argument(help="Folder with `roadwork` and `no_roadwork`, or one of them, not used in training."),
+    ],
     models: Models = None,
     precision: Annotated[Precision, typer.Option(help="Precision of a prepared variant.")] = "fp32",
-    era: Annotated[
-        Literal["letterbox", "native", "augmented"] | None,
-        typer.Option(help="Send them as validators of that era, as `simulate` does; default: the files as they are."),
-    ] = None,
+    era: Annotated[EraChoice | None, typer.Option("--era", help=ERA_HELP + ".")] = None,
     augment: Annotated[
         bool, typer.Option("--augment", help="Also in every era, and letterboxed with JPEG, blur, noise and all three.")
     ] = False,
@@ -60,6 +73,8 @@ def evaluate(
     """Measure models on the same photos: figures, expected reward with its interval, time.
 
     Which is better is judged in pairs, photo by photo, so a difference can be more than noise where intervals overlap.
+    Of photos of one class it says the false alarms, or the works that are missed. Photos that were recorded are also
+    judged by the era that they were sent in.
     """
     settings = load_settings(env_file, set_)
     need_scikit_learn("evaluate")
@@ -68,28 +83,41 @@ def evaluate(
     if views is not None:
         if augment or plot is not None:
             raise ConfigurationError(f"--views={views[0]}: sets of views are compared without --augment and --plot")
-        compare_views(settings, data, models, precision, views, era or UNTRANSFORMED, seed, as_json=as_json)
+        sending = next((one for one in ERAS if one == era), None)
+        if era is not None and sending is None:
+            raise ConfigurationError(f"--era={era}: --views takes one of {', '.join(ERAS)}")
+        compare_views(settings, data, models, precision, views, sending or UNTRANSFORMED, seed, as_json=as_json)
         return
     with training_errors():
         found = find_models(settings, models)
-        photos = read_labelled(data)
-        labels, first = photos.labels == 1, era or UNTRANSFORMED
-        sendings: list[Sending] = list(dict.fromkeys((first, *VIEWS))) if augment else [first]
+        photos = read_labelled(data, one_will_do=True)
+        labels = photos.labels == 1
+        only, groups = one_label(labels), photos.groups
+        if only is not None and plot is not None:
+            raise ConfigurationError(f"--plot={plot}: needs photos of both classes; {data} has {CLASSES[only]} alone")
+        first = era.value if era is not None else UNTRANSFORMED
+        sent_as = _sendings(settings, photos.photos, era, seed, augment=augment)
         detectors = {name: open_model(settings, config, precision) for name, config in found.items()}
-        said: dict[str, dict[str, Any]] = {view: {} for view in sendings}
-        seconds: dict[str, dict[str, Any]] = {view: {} for view in sendings}
-        with progress_bar("predicting", len(photos.photos) * len(sendings) * len(detectors)) as tell:
-            for view in sendings:
+        said: dict[str, dict[str, Any]] = {view: {} for view in sent_as}
+        seconds: dict[str, dict[str, Any]] = {view: {} for view in sent_as}
+        with progress_bar("predicting", len(photos.photos) * len(sent_as) * len(detectors)) as tell:
+            for view, sendings in sent_as.items():
                 for name, detector in detectors.items():
-                    said[view][name], seconds[view][name] = ask(detector, photos.photos, view, seed, tell)
-        figures = {
-            view: {
-                name: evaluating.judge(labels, answers[name], seconds[view][name], seed, photos.groups)
+                    said[view][name], seconds[view][name] = ask(detector, photos.photos, sendings, seed, tell)
+
+        def judged(view: str, chosen: "np.ndarray[Any, np.dtype[np.bool_]]") -> dict[str, AnyFigures]:
+            return {
+                name: _judge(
+                    labels[chosen], said[view][name][chosen], seconds[view][name][chosen], seed, groups[chosen]
+                )
                 for name in found
             }
-            for view, answers in said.items()
-        }
-        best, gains = evaluating.leads(labels, said[first], seed, photos.groups)
+
+        figures = {view: judged(view, np.ones(len(labels), dtype=bool)) for view in sent_as}
+        eras = _eras(photos.photos, sent_as[first])
+        by_era = {one: judged(first, eras == one) for one in ERAS if 0 < (eras == one).sum() < len(eras)}
+        lead = evaluating.leads if only is None else one_class.most_right
+        best, gains = lead(labels, said[first], seed, groups)
         classes = {name: detector.roadwork for name, detector in detectors.items()}
         warned = evaluating.warnings(classes, figures[first])
         if plot is not None:
@@ -99,7 +127,9 @@ def evaluate(
     if as_json:
         told = {
             "classes": classes, "photos": len(labels), "left_out": photos.skipped,
+            "only": CLASSES[only] if only is not None else None,
             "views": {view: {name: one.plain() for name, one in rows.items()} for view, rows in figures.items()},
+            "eras": {one: {name: each.plain() for name, each in rows.items()} for one, rows in by_era.items()},
             "best": best, "gains": {name: asdict(gain) | {"noise": gain.is_noise} for name, gain in gains.items()},
             "answers": _by_photo(photos, said),
         }  # fmt: skip
@@ -107,9 +137,48 @@ def evaluate(
         return
     for name, words in classes.items():
         print(f"{name}: roadwork = {words}")
-    _show(figures, best, gains)
+    _show(figures | {f"{first}, {one}": rows for one, rows in by_era.items()}, only)
+    for line in evaluating.in_words(best, gains) if only is None else one_class.in_words(best, gains):
+        print(line)
+    if only is not None:
+        print(f"photos of {CLASSES[only]} alone: MCC, AUC, precision, recall and the expected reward need both classes")
     for line in warned:
         print(line)
+
+
+def _sendings(
+    settings: Settings, photos: "Sequence[Photo]", era: EraChoice | None, seed: int, *, augment: bool
+) -> dict[str, list[Sending]]:
+    """Return how each photo is sent, by what that is called.
+
+    Raises:
+        ConfigurationError: eras are to be as recorded, and nothing was.
+    """
+    sent_as: dict[str, list[Sending]] = {}
+    if era is None:
+        sent_as[UNTRANSFORMED] = [UNTRANSFORMED] * len(photos)
+    else:
+        sent_as[era.value] = [*drawn(photos, mix_for(settings, era), seed)]
+    if augment:
+        sent_as |= {view: [view] * len(photos) for view in VIEWS if view not in sent_as}
+    return sent_as
+
+
+def _eras(photos: "Sequence[Photo]", sendings: Sequence[Sending]) -> "np.ndarray[Any, np.dtype[np.str_]]":
+    """Return the era of each photo: the one that it is sent in, else the one that the file shows."""
+    found: list[str] = []
+    for photo, sending in zip(photos, sendings, strict=True):
+        try:
+            found.append(era_of(photo.path.read_bytes()) if sending == UNTRANSFORMED else sending)
+        except (ImageError, OSError):  # it has changed since it was read
+            found.append("")
+    return np.array(found)
+
+
+def _judge(labels: Any, said: Any, seconds: Any, seed: int, groups: Any) -> AnyFigures:
+    if one_label(labels) is not None:
+        return one_class.judge_class(labels, said, seconds, groups)
+    return evaluating.judge(labels, said, seconds, seed, groups)
 
 
 def _by_photo(photos: "LabelledPhotos", said: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -124,19 +193,31 @@ def _by_photo(photos: "LabelledPhotos", said: dict[str, dict[str, Any]]) -> list
     ]
 
 
-def _show(figures: "dict[str, dict[str, Figures]]", best: str, gains: "dict[str, Estimate]") -> None:
+def _show(figures: Mapping[str, Mapping[str, AnyFigures]], only: int | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    columns = ("accuracy (95 %)", "MCC", "precision", "recall", "AUC", "Brier", "expected reward (95 %)", "ms")
-    table = Table("model", "photos sent", *columns)
+    both = ("accuracy (95 %)", "MCC", "precision", "recall", "AUC", "Brier", "expected reward (95 %)", "ms")
+    columns = both if only is None else (MISTAKES[only], "accuracy (95 %)", "Brier", "ms")
+    table = Table("model", "photos sent", "photos", *columns)
     for view, rows in figures.items():
         for name, one in rows.items():
-            table.add_row(
-                name, view, str(one.accuracy), f"{one.mcc:.3f}", f"{one.precision:.3f}", f"{one.recall:.3f}",
-                f"{one.auc:.3f}", f"{one.brier:.3f}", str(one.reward), f"{one.seconds * 1e3:.1f}",
-            )  # fmt: skip
-    console = Console(width=None if sys.stdout.isatty() else 160)
+            table.add_row(name, view, str(one.photos), *_cells(one, only))
+    console = Console(width=None if sys.stdout.isatty() else 170)
     console.print(table)
-    for line in in_words(best, gains):
-        print(line)
+
+
+def _cells(one: AnyFigures, only: int | None) -> list[str]:
+    """Return a row's figures; one that has no meaning, such as a precision without a yes, is a dash."""
+    brier, milliseconds = f"{one.brier:.3f}", f"{one.seconds * 1e3:.1f}"
+    if isinstance(one, Figures):
+        shares = [_known(value) for value in (one.mcc, one.precision, one.recall, one.auc)]
+        return [str(one.accuracy), *shares, brier, str(one.reward), milliseconds]
+    if only is not None:
+        return [str(one.wrong), str(one.accuracy), brier, milliseconds]
+    recall = f"{one.accuracy.value:.3f}" if one.label else NO_VALUE
+    return [str(one.accuracy), NO_VALUE, NO_VALUE, recall, NO_VALUE, brier, NO_VALUE, milliseconds]
+
+
+def _known(value: float) -> str:
+    return NO_VALUE if np.isnan(value) else f"{value:.3f}"

@@ -1,14 +1,13 @@
 """`roadwork-miner top`: the page for people, in a terminal."""
 
 import asyncio
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from miner.cli.common import EnvFile, Json, Service, Set, load_settings
+from miner.cli.common import EnvFile, Json, Service, Set, is_interactive, load_settings
 from miner.errors import CouldNotStart
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def top(
         first = fetch(client)
     if as_json:
         print(first.model_dump_json())
-    elif once or not _is_interactive():
+    elif once or not is_interactive():
         _print(first)
     else:
         asyncio.run(_follow(address, first, interval))
@@ -58,15 +57,16 @@ def fetch(client: "httpx.Client") -> "Overview":
 async def _follow(address: str, first: "Overview", interval: float) -> None:
     import httpx
 
+    from miner.status.terminal import Frame, frame_of
     from miner.status.top import Top
 
     async with httpx.AsyncClient(base_url=address, timeout=ANSWER_SECONDS, trust_env=False) as client:
 
-        async def again() -> "Overview":
+        async def again() -> Frame:
             with _explained(client.base_url):
-                return _overview(await client.get("/status"))
+                return frame_of(_overview(await client.get("/status")))
 
-        app = Top(first, again, interval)
+        app = Top(frame_of(first), again, interval)
         await app.run_async()
     if app.return_code:  # Textual has printed why
         raise typer.Exit(app.return_code)
@@ -89,14 +89,6 @@ def _overview(answer: "httpx.Response") -> "Overview":
     from miner.status.overview import Overview
 
     return Overview.model_validate_json(answer.raise_for_status().content)
-
-
-def _is_interactive() -> bool:
-    """Return whether there is a screen to draw on and a keyboard; Textual draws on stderr."""
-    from rich.console import Console
-
-    screens = (Console(), Console(stderr=True))
-    return sys.stdin.isatty() and all(one.is_terminal and not one.is_dumb_terminal for one in screens)
 
 
 def _print(overview: "Overview") -> None:

@@ -15,20 +15,23 @@ import yaml
 
 from detectors.base import Detector, RunOptions
 from detectors.console import Screen, Steps, bar_on
-from detectors.errors import DetectorConfigError, DetectorError
+from detectors.errors import DetectorConfigError, DetectorError, ModelError
 from detectors.evaluation.branch_file import BranchFile
 from detectors.export.export import prepare
 from detectors.load import PreparedModel, is_prepared, load_detector
-from detectors.machine import allowed_cores, cpu_quota, read_cpu, read_memory, read_throttling
-from detectors.models.config import DetectorConfig, read_config
+from detectors.machine import allowed_cores, children_seconds, cpu_quota, read_cpu, read_memory, read_throttling
+from detectors.models.config import SHIPPED, DetectorConfig
 from detectors.models.documents import BROKEN_YAML, first_line
-from detectors.models.manifest import NAME, Manifest
+from detectors.models.manifest import NAME
+from detectors.models.sources import named_model
 from detectors.photos.eras import Mix, eras_in, mix_of, subset
 from detectors.photos.labelled import LabelledPhotos, read_photos
 from detectors.photos.transforms import ERAS
+from detectors.photos.view_head import head_views
 from detectors.quantize.gate import measured_best
 from detectors.registry import default_backend, how_to_install
 from detectors.training.budget import Machine, MachineReading, Probe, is_out_of_memory
+from miner.cli.common import chosen_file, read_settings
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.inference.memory import give_back
 from miner.recorder import FOLDER as RECORDER
@@ -119,7 +122,7 @@ def make_screen() -> "Screen":
     """Return what says things on stderr, so that stdout holds results alone."""
     from rich.console import Console
 
-    return Screen(Console(file=sys.stderr, soft_wrap=True))
+    return Screen(Console(file=sys.stderr))
 
 
 def read_machine() -> "Machine":
@@ -139,14 +142,16 @@ def make_probe() -> Probe:
     def read() -> MachineReading:
         memory = read_memory()
         within = memory.cgroup_limit - memory.cgroup_usage + memory.cgroup_reclaimable
-        times = os.times()
+        times, machine = os.times(), psutil.cpu_times()
+        ended = times.user + times.system + times.children_user + times.children_system
         return MachineReading(
             resident=memory.resident,
             available=max(0.0, min(memory.machine_available, within)),
             memory=min(whole, memory.cgroup_limit),
             swapped_out=float(psutil.swap_memory().sout),
             throttled=read_throttling().seconds,
-            cpu=times.user + times.system + times.children_user + times.children_system,
+            cpu=ended + children_seconds(),
+            idle=machine.idle + machine.iowait,
         )
 
     return patient(read, give_back)
@@ -191,6 +196,19 @@ def parse(assignments: list[str] | None, flags: dict[str, Any]) -> dict[str, Any
     return values | {key: value for key, value in flags.items() if value is not None}
 
 
+def check_views(views: str | None) -> None:
+    """See that what was given as views can be read.
+
+    Raises:
+        ConfigurationError: it can't.
+    """
+    try:
+        if views is not None:
+            head_views(views)
+    except ValueError as error:
+        raise ConfigurationError(f"--views={views}: {error}") from None
+
+
 def need_scikit_learn(command: str) -> None:
     """Say before a photo is read that nothing could be judged.
 
@@ -225,6 +243,8 @@ def training_errors(hint: str = "") -> Iterator[None]:
         raise CouldNotStart(
             f"training needs the package {error.name!r}, which is not installed; {how_to_install('train')} installs it"
         ) from error
+    except BrokenPipeError:
+        raise  # who read the output has seen enough
     except (OSError, MemoryError, RuntimeError) as error:  # above all a full disk, and a full memory
         if is_out_of_memory(error):
             words = "memory is full even with one photo at a time: stop other programs, or choose a smaller --model"
@@ -248,18 +268,9 @@ def find_models(settings: Settings, models: Sequence[str] | None) -> "dict[str, 
     places: list[Path] = []
     configs: list[DetectorConfig] = []
     for model in given:
-        folder = Path(model).expanduser()
-        if (folder / NAME).is_file():
-            config = DetectorConfig.model_validate({"model_folder": folder.resolve(), "path": folder / NAME})
-            places.append(folder.resolve())
-        else:
-            config = read_config(model)
-            places.append(config.path.resolve().with_suffix(""))
-        if config.model_folder is not None:
-            kind = Manifest.read(config.model_folder).detector
-        else:
-            kind = "Ensemble" if config.branches else "ViT" if config.hf_repo or config.onnx_path else "YOLOClassifier"
-        configs.append(config.model_copy(update={"detector": kind}))
+        configs.append(named_model(model))
+        path = configs[-1].path.resolve()
+        places.append(path.parent if path.name == NAME else path.with_suffix(""))
     names = [place.name for place in places]
     names = [
         name if names.count(name) == 1 else f"{place.parent.name}-{name}"
@@ -286,8 +297,26 @@ def open_model(settings: Settings, config: "DetectorConfig", precision: str = "f
     return detector
 
 
-def read_labelled(folder: Path, option: str = "") -> LabelledPhotos:
-    """Read a labelled folder that an option named; says on stderr what is left out.
+def open_serving() -> tuple[str, Detector]:
+    """Load what serves now by this folder's settings, and name it; nothing is fetched or exported for it.
+
+    Raises:
+        DetectorError: it can't be loaded, or the settings are wrong.
+    """
+    try:
+        settings = read_settings(chosen_file(None, None, refused=False), None)
+    except ConfigurationError as error:
+        raise DetectorConfigError(first_line(error)) from error
+    ((name, config),) = find_models(settings, None).items()
+    if config.model_folder is None and not is_prepared(config, settings.models_dir):
+        raise ModelError(f"{settings.detector_config} has never been prepared")
+    # No path of this machine: the name goes into the model card.
+    told = name if config.path.parent == SHIPPED else f"{config.path.parent.name}/{config.path.name}"
+    return told, open_model(settings, config)
+
+
+def read_labelled(folder: Path, option: str = "", *, one_will_do: bool = False) -> LabelledPhotos:
+    """Read a labelled folder that an option named, of one class if that will do; says on stderr what is left out.
 
     Raises:
         ConfigurationError: there is none, or a class is empty.
@@ -296,7 +325,9 @@ def read_labelled(folder: Path, option: str = "") -> LabelledPhotos:
     with _bar() as bar:
         task = bar.add_task("reading photos", total=None)
         try:
-            photos = read_photos(folder, lambda done, total: bar.update(task, completed=done, total=total))
+            photos = read_photos(
+                folder, lambda done, total: bar.update(task, completed=done, total=total), one_will_do=one_will_do
+            )
         except DetectorConfigError as error:
             raise ConfigurationError(f"{option}: {error}" if option else str(error)) from error
     say_left_out(photos.skipped)

@@ -1,5 +1,7 @@
 """One frame of `roadwork-miner top`, from the same overview as the page."""
 
+from dataclasses import dataclass
+
 from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -17,6 +19,20 @@ from miner.status.spans import Hour
 
 COLOURS = dict(zip(OUTCOME_GROUPS, ("green", "yellow", "red", "bright_black"), strict=True))
 CARD_COLUMNS = 38  # columns: two cards side by side in a terminal of 80, four in one of 152
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a terminal shows of a moment, in seconds since 1970: the head stays where it is, the content scrolls."""
+
+    head: RenderableType
+    content: RenderableType
+    now: float
+
+
+def frame_of(overview: Overview) -> Frame:
+    """Return the frame of a miner."""
+    return Frame(head(overview), content(overview), overview.now)
 
 
 def screen(overview: Overview) -> RenderableType:

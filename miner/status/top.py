@@ -1,4 +1,4 @@
-"""`roadwork-miner top` in a terminal: frame after frame, that one can scroll through.
+"""Frames in a terminal, one after the other, that one can scroll through: `top`, and `train --watch`.
 
 Textual is large, and only this module imports it.
 """
@@ -16,8 +16,7 @@ from textual.widgets import Footer, Static
 
 from miner.errors import CouldNotStart
 from miner.formats import clock
-from miner.status.overview import Overview
-from miner.status.terminal import content, head
+from miner.status.terminal import Frame
 
 LOOK_SECONDS = 1.0  # between two looks whether there still is a terminal
 
@@ -25,7 +24,7 @@ LOOK_SECONDS = 1.0  # between two looks whether there still is a terminal
 class Top(App[None]):
     """The screen: the head and the keys stay where they are, what is between them scrolls.
 
-    A miner that does not answer leaves its last frame, below a line that says so, until it answers again.
+    What does not answer leaves its last frame, below a line that says so, until it answers again.
     """
 
     CSS = """
@@ -45,26 +44,26 @@ class Top(App[None]):
     ]
     ENABLE_COMMAND_PALETTE = False
 
-    def __init__(self, first: Overview, fetch: Callable[[], Awaitable[Overview]], interval: float) -> None:
+    def __init__(self, first: Frame, fetch: Callable[[], Awaitable[Frame]], interval: float) -> None:
         """Begin with a frame; the next ones are fetched, with so many seconds between them.
 
         Args:
             first: the first frame.
-            fetch: asks the miner; raises CouldNotStart where it does not answer.
+            fetch: returns the next one; raises CouldNotStart where nothing answers.
             interval: seconds.
         """
         super().__init__(ansi_color=True)  # the terminal's own colours, light or dark
         self.theme = "textual-ansi"
-        self.overview = first
+        self.frame = first
         self.fetch = fetch
         self.interval = interval
 
     def compose(self) -> ComposeResult:
         """Lay the screen out."""
         yield Static(id="lost")
-        yield Static(head(self.overview), id="head")
+        yield Static(self.frame.head, id="head")
         with VerticalScroll(id="between", can_focus=False):
-            yield Static(content(self.overview), id="content")
+            yield Static(self.frame.content, id="content")
         yield Footer()
 
     def on_mount(self) -> None:
@@ -83,14 +82,14 @@ class Top(App[None]):
             await asyncio.sleep(self.interval)
             reason = ""
             try:
-                self.overview = await self.fetch()
+                self.frame = await self.fetch()
             except CouldNotStart as error:
-                reason = f"{error} (last seen {clock(self.overview.now)} UTC)"
+                reason = f"{error} (last seen {clock(self.frame.now)} UTC)"
             if not self.is_running:  # it is being closed, and its widgets are gone
                 return
             self._say(reason)
-            self.query_one("#head", Static).update(head(self.overview))
-            self.query_one("#content", Static).update(content(self.overview))
+            self.query_one("#head", Static).update(self.frame.head)
+            self.query_one("#content", Static).update(self.frame.content)
 
     def _say(self, reason: str) -> None:
         line = self.query_one("#lost", Static)

@@ -134,6 +134,61 @@ def test_photos_are_asked_about_as_they_were_recorded_and_a_file_keeps_it(folder
     assert "precompute branches --era" in done.stderr
 
 
+def recorded(picture: Image.Image, era: Era) -> bytes:
+    """Return a photo as a validator of an era sends it."""
+    return prepare(encoded(picture, 90), era, np.random.default_rng(0))
+
+
+def test_a_folder_of_one_class_gives_its_mistakes_and_nothing_undefined(folder: Path) -> None:
+    pytest.importorskip("sklearn")
+    shutil.rmtree(folder / "photos" / "roadwork")
+    for where in ("photos", "photos/no_roadwork"):
+        done = miner(folder, "evaluate", where, "--augment", without=TORCH)
+        assert done.returncode == 0, done.stderr
+        assert "nan" not in done.stdout
+        assert "false alarms" in done.stdout
+        assert "MCC" not in done.stdout.split("└")[0]
+        assert "MCC" in done.stdout.split("└")[1]  # why it is left out
+    told = json.loads(miner(folder, "evaluate", "photos", "--json", without=TORCH).stdout)
+    assert told["only"] == "no_roadwork"
+    assert told["views"]["as it is"]["starter"]["photos"] == 6
+    done = miner(folder, "evaluate", "photos", "--plot", "plot.png", without=TORCH)
+    assert done.returncode == 2
+    assert not (folder / "plot.png").exists()
+
+
+def test_recorded_photos_are_judged_by_the_era_they_were_sent_in(folder: Path) -> None:
+    pytest.importorskip("sklearn")
+    for kind, eras in {"roadwork": ERAS[:2], "no_roadwork": (*ERAS[:2], ERAS[0])}.items():
+        (folder / "own" / kind).mkdir(parents=True)
+        for number, era in enumerate(eras):
+            picture = Image.new("RGB", (640, 480), (90, 140, 60 + number + 20 * (kind == "roadwork")))
+            (folder / "own" / kind / f"{number}.jpg").write_bytes(recorded(picture, era))
+    done = miner(folder, "evaluate", "own", "--json", without=TORCH)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)["eras"]
+    assert {era: rows["starter"]["photos"] for era, rows in told.items()} == {"letterbox": 3, "native": 2}
+    plain = json.loads(miner(folder, "evaluate", "photos", "--json", without=TORCH).stdout)
+    assert plain["eras"] == {}
+
+
+def test_photos_are_sent_in_the_mix_of_eras_that_was_recorded(folder: Path) -> None:
+    pytest.importorskip("sklearn")
+    images = folder / "state" / "recorder" / "images"
+    images.mkdir(parents=True)
+    for number in range(2):
+        picture = Image.new("RGB", (640, 480), (90, 140, 60 + number))
+        (images / f"{number}.jpg").write_bytes(recorded(picture, ERAS[number]))
+    done = miner(folder, "evaluate", "photos", "--era", "recorded", "--json", without=TORCH)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert list(told["views"]) == ["recorded"]
+    assert sum(rows["starter"]["photos"] for rows in told["eras"].values()) == 12
+    assert set(told["eras"]) == set(ERAS[:2])
+    done = miner(folder, "evaluate", "photos", "--era", "recorded", "--views", "whole, flip; mean", without=TORCH)
+    assert done.returncode == 2
+
+
 def test_a_precision_is_judged_on_the_backend_that_serves_it(folder: Path) -> None:
     pytest.importorskip("sklearn")
     pytest.importorskip("openvino")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from tests.models import make_vit
 from tests.photos import fill
 from tests.process.conftest import StartDaemon
 from tests.process.daemon import clean_environment
+from tests.process.terminal import COLUMNS, Terminal
 
 pytestmark = pytest.mark.timeout(900)  # on a machine with other work
 
@@ -176,6 +178,32 @@ def test_killed_within_an_epoch_and_resumed_it_learns_the_same(photos: Path, vit
     assert f"resuming at step {step} of 20" in killed.log
     assert killed.losses() == whole.losses()
     assert killed.results["figures"] == whole.results["figures"]
+
+
+def test_a_second_terminal_follows_a_run_until_it_is_killed(photos: Path, vit: Path, tmp_path: Path) -> None:
+    run, miner = tmp_path / "run", (sys.executable, "-m", "miner", "train")
+    options = ("--model", vit, "--method", "full", "--epochs", 500, "--batch-size", 4, *STEADY)
+    training = Terminal(*miner, str(photos), "--out", str(run), *map(str, options), "--set", "patience=500")
+    training.says("% ")  # of the accuracy, and behind it the time left
+    training.says(" left")
+    screen = Terminal(*miner, "--watch", str(run))
+    screen.says("Running")
+    screen.says("epoch 0")
+    training.close()
+    screen.says("Killed")
+    screen.type(b"q")
+    assert screen.ended() == 0
+    screen.close()
+    done = subprocess.run([*miner, "--watch", str(run)], capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stderr
+    assert "Killed" in done.stdout
+    assert "\x1b" not in done.stdout
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", training.written.decode()).replace("\r", "\n").splitlines()
+    bars = [line for line in lines if line.startswith(("training ", "validating ")) and "left" in line]
+    assert bars
+    assert all(
+        len(line) == COLUMNS and re.search(r"/\d+ loss \d+\.\d{3}, accuracy \d+% .+ left", line) for line in bars
+    )
 
 
 def test_a_yolo_killed_within_an_epoch_and_resumed_learns_the_same(photos: Path, tmp_path: Path) -> None:

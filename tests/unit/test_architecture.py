@@ -48,7 +48,7 @@ ONLY = {
         "miner.cascade",
         "miner.status",
     },
-    "jinja2": {"miner.status"},
+    "jinja2": {"miner.cli", "miner.status"},
     "starlette": {"miner.axon", "miner.http", "miner.status"},
     "textual": {"miner.status"},
     "torch": {

@@ -1,10 +1,12 @@
 """The steps of a long command: told everywhere, with a share and the time that is left where somebody looks."""
 
 import io
+import re
 
+import pytest
 from rich.console import Console
 
-from detectors.console import Steps, bar_on
+from detectors.console import LINE_SECONDS, BarState, BarUpdate, Screen, Steps, bar_on
 
 
 def shown(*, terminal: bool) -> tuple[str, list[str]]:
@@ -56,3 +58,73 @@ def test_who_goes_through_it_in_part_leaves_no_bar_behind() -> None:
         first.close()  # type: ignore[attr-defined]
         del second
         assert [task.total for task in bar.tasks] == [None]
+
+
+class Clock:
+    """Seconds that pass when it is said."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def train(screen: Screen, clock: Clock) -> BarUpdate:
+    """Do 2,000 steps of 60,000 in an hour, with a validation at the end."""
+    with screen.bar("training", 60_000) as bar:
+        for step in range(1, 2001):
+            clock.now += 1.8
+            bar(step, "loss 0.412, accuracy 100%")
+        bar(2000, what="validating")
+    return bar
+
+
+@pytest.mark.parametrize("width", [80, 72])
+def test_a_narrow_terminal_shows_loss_accuracy_and_the_time_left(width: int) -> None:
+    written, clock = io.StringIO(), Clock()
+    train(Screen(Console(file=written, width=width, force_terminal=True), clock), clock)
+    frames = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.getvalue()).replace("\r", "\n").splitlines()
+    shown = [line for line in frames if "validating" in line]
+    assert shown
+    assert {len(line) for line in shown} == {width}
+    assert all(line.endswith("2000/60000 loss 0.412, accuracy 100% 29.0 h left") for line in shown)
+
+
+def test_a_file_gets_a_line_every_minute() -> None:
+    written, clock = io.StringIO(), Clock()
+    train(Screen(Console(file=written), clock), clock)
+    lines = written.getvalue().splitlines()
+    assert len(lines) == pytest.approx(3600 / LINE_SECONDS, abs=2)
+    assert lines[0] == "training: 34 of 60000, loss 0.412, accuracy 100%, 30.0 h left"
+
+
+def test_a_bar_that_goes_on_judges_the_time_left_by_what_it_has_seen_done() -> None:
+    class Listener:
+        def __init__(self) -> None:
+            self.states: list[BarState | None] = []
+
+        def line_said(self, words: str) -> None:
+            raise AssertionError(words)
+
+        def bar_moved(self, state: BarState | None) -> None:
+            self.states.append(state)
+
+    clock = Clock()
+    screen = Screen(Console(file=io.StringIO()), clock)
+    screen.listener = listener = Listener()
+    with screen.bar("training", 100, 90) as bar:
+        clock.now += 5
+        bar(91)
+    assert listener.states[:2] == [BarState("training", 90, 100), BarState("training", 91, 100, left=45.0)]
+    assert listener.states.pop() is None
+    with screen.bar("reading photos") as bar:
+        clock.now += 5
+        bar(1)
+        bar(2, total=4)
+    assert [str(state) for state in listener.states[2:]] == [
+        "reading photos: 0",
+        "reading photos: 1",
+        "reading photos: 2 of 4, 5 s left",
+        "None",
+    ]

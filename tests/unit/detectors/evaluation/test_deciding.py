@@ -154,6 +154,21 @@ def test_figures_are_those_of_scikit_learn_and_the_better_is_named() -> None:
     assert "may be chance" in chance
 
 
+def test_answers_that_flipped_would_be_better_are_doubted_though_their_order_is_right() -> None:
+    # Of each class most lie on the wrong side of a half, and yet works are on top of clear roads more often than not.
+    works, clear = [0.9] * 40 + [0.4] * 60, [0.6] * 60 + [0.1] * 40
+    labels = np.array([True] * 100 + [False] * 100)
+    figures = judge(labels, np.array(works + clear), np.zeros(200))
+    assert figures.auc > figures.auc_low
+    assert figures.balanced_accuracy == pytest.approx(0.4)
+    assert figures.reversed
+    assert "40.0%" in figures.doubt
+    assert "60.0%" in figures.doubt
+    few = judge(labels[::20], np.array(works + clear)[::20], np.zeros(10))  # as far off, but of ten photos
+    assert not few.reversed
+    assert few.doubt == ""
+
+
 FEW = np.array([True] * 3 + [False] * 30)
 
 

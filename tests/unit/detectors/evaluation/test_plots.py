@@ -25,16 +25,22 @@ HISTORY = [
     {"epoch": 2.0, "eval_loss": 0.6, "eval_accuracy": 1.0, "eval_reward": 1.0},
 ]  # fmt: skip
 LABELS, PROBABILITIES = np.array([0, 0, 1, 1]), np.array([0.1, 0.5, 1.0, 0.3])
-ROWS = [("accuracy", "86.5% (82.9% to 89.7%)"), ("expected reward", "0.612 (0.521 to 0.698)"), ("method", "lora")]
+ROWS = [
+    ("accuracy", "86.5% (82.9% to 89.7%)"),
+    ("expected reward", "0.612 (0.521 to 0.698)"),
+    ("method", "lora"),
+    ("epochs", "13 of at most 300; no better validation in 8 epochs, and the time is over"),
+]
 ANSWERS = {"starter": PROBABILITIES, "someone--roadwork-vit-base-patch16": PROBABILITIES, "yolo11n": 1 - PROBABILITIES}
+MODEL = "run-of-november-with-a-long-name: ViT someone/roadwork-vit-base-patch16-224-in21k-finetuned, lora"
 FIGURES: dict[str, "Callable[[Path], Figure]"] = {
-    "classes": lambda path: plots.class_balance(LARGE, path),
+    "classes": lambda path: plots.class_balance(LARGE, path, MODEL),
     "few photos": lambda path: plots.class_balance(COUNTS, path),
-    "curves": lambda path: plots.training_curves(HISTORY, path),
+    "curves": lambda path: plots.training_curves(HISTORY, path, MODEL),
     "no curves": lambda path: plots.training_curves([], path),
-    "confusion": lambda path: plots.confusion_matrix(LABELS, PROBABILITIES, path),
-    "reliability": lambda path: plots.reliability_diagram(LABELS, PROBABILITIES, path),
-    "card": lambda path: plots.summary_card("A run", ROWS, LARGE, HISTORY, LABELS, PROBABILITIES, path),
+    "confusion": lambda path: plots.confusion_matrix(LABELS, PROBABILITIES, path, MODEL),
+    "reliability": lambda path: plots.reliability_diagram(LABELS, PROBABILITIES, path, "run1: ViT lite2, head"),
+    "card": lambda path: plots.summary_card(MODEL, ROWS, LARGE, HISTORY, LABELS, PROBABILITIES, path),
     "one model": lambda path: plots.draw(LABELS, {"starter": PROBABILITIES}, path),
     "three models": lambda path: plots.draw(LABELS, ANSWERS, path),
 }
@@ -58,6 +64,16 @@ def test_axes_of_shares_end_at_0_and_1(name: str, tmp_path: Path) -> None:
     assert shares
     assert {axes.get_ylim() for axes in shares} == {(0, 1)}
     assert {axes.get_xlim() for axes in shares if "probability" in axes.get_xlabel()} <= {(0, 1)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["classes", "curves", "confusion", "reliability", "card", "three models"])
+def test_titles_name_the_model(name: str, tmp_path: Path) -> None:
+    figure = FIGURES[name](tmp_path / "x.png")
+    titles = [figure.get_suptitle(), *(axes.get_title(loc="left") for axes in figure.axes)]
+    every = " ".join(titles).replace("\n", "").replace(" ", "")
+    for model in ANSWERS if name == "three models" else ["lite2" if name == "reliability" else MODEL]:
+        assert model.replace(" ", "") in every
 
 
 @pytest.mark.slow

@@ -4,12 +4,13 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from detectors.errors import DetectorConfigError
-from detectors.photos.labelled import openable, read_photos
+from detectors.photos.labelled import near_pairs, openable, read_photos
 from tests.models import photo
-from tests.photos import fill
+from tests.photos import fill, patches
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,50 @@ def test_photos_without_labels_are_opened_too(tmp_path: Path) -> None:
     opened, refused = openable(tmp_path)
     assert opened == tmp_path / "a.jpg"
     assert re.match("b.png: .*not a JPEG", str(refused))
+
+
+def test_pairs_of_two_classes_come_first_and_a_series_is_no_square_of_itself(tmp_path: Path) -> None:
+    photos = {"roadwork": [1, 1, 1, 1, 3], "no_roadwork": [2, 1, 4, 4]}
+    for kind, seeds in photos.items():
+        (tmp_path / kind).mkdir()
+        for number, seed in enumerate(seeds):
+            side = 96 + 8 * number + len(kind)  # the same picture at another size, so that it is another file
+            patches(seed, cone=True).resize((side, side)).save(tmp_path / kind / f"{number}.png")
+    found = read_photos(tmp_path).photos
+    pairs = near_pairs([one.thumbnail for one in found], np.array([one.label for one in found]), 0.95)
+    assert all(value > 0.95 for _, _, value in pairs)
+    named = [{found[one].name, found[other].name} for one, other, _ in pairs]
+    assert [len({name.split("/")[0] for name in pair}) for pair in named] == sorted(
+        (len({name.split("/")[0] for name in pair}) for pair in named), reverse=True
+    )
+    contradictory = [pair for pair in named if len({name.split("/")[0] for name in pair}) == 2]
+    assert all("no_roadwork/1.png" in pair for pair in contradictory)
+    assert len(contradictory) == 4
+    assert {"no_roadwork/2.png", "no_roadwork/3.png"} in named
+    assert len(named) <= 4 + 4 + 1
+    assert not any({"roadwork/4.png", "no_roadwork/0.png"} & pair for pair in named)
+
+
+def test_a_file_in_both_classes_is_kept_for_who_wants_to_see_it(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "photos")
+    shutil.copyfile(folder / "roadwork" / "3.jpg", folder / "no_roadwork" / "odd.jpg")
+    assert {one.name for one in read_photos(folder).contradictory} == {"roadwork/3.jpg", "no_roadwork/odd.jpg"}
+
+
+def test_where_one_class_will_do_its_folder_is_read_by_itself_or_within_another(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "photos", 3)
+    both = read_photos(folder, one_will_do=True)
+    assert both.photos == read_photos(folder).photos
+    alone = read_photos(folder / "no_roadwork", one_will_do=True)
+    assert {one.name for one in alone.photos} == {f"no_roadwork/{number}.jpg" for number in range(3)}
+    assert not alone.labels.any()
+    shutil.rmtree(folder / "no_roadwork")
+    works = read_photos(folder, one_will_do=True)
+    assert works.labels.tolist() == [1, 1, 1]
+    for wrong in (tmp_path, folder / "roadwork"):
+        with pytest.raises(DetectorConfigError):
+            read_photos(wrong)
+    (folder / "no_roadwork").mkdir()
+    assert read_photos(folder, one_will_do=True).labels.tolist() == [1, 1, 1]
+    with pytest.raises(DetectorConfigError):
+        read_photos(folder / "no_roadwork", one_will_do=True)

@@ -194,3 +194,10 @@ def test_what_is_no_lack_of_memory_is_raised() -> None:
     with pytest.raises(RuntimeError, match="shapes differ"):
         parts.over(8, work, lambda: None)
     assert parts.size == 8
+
+
+def test_a_screen_shows_no_loss_before_the_first_batch() -> None:
+    pace = Pace()
+    assert str(pace) == ""
+    pace.saw(right=3, count=4, loss=0.6)
+    assert str(pace) == "loss 0.600, accuracy 75%"

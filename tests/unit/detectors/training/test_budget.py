@@ -1,5 +1,7 @@
 """What a training takes of the machine."""
 
+from dataclasses import replace
+
 import pytest
 
 from detectors.training.budget import (
@@ -70,6 +72,18 @@ def test_advice_names_what_is_short_and_nothing_else() -> None:
     words = " ".join(advice(calm, starved, seconds=5, waiting=0.4))
     for sign in ("swapping", "94% of the memory", "40% of the time", "CPU quota"):
         assert sign in words
+
+
+@pytest.mark.parametrize(
+    ("idle", "throttled", "says"),
+    [(5.0, 0.0, "workers"), (0.5, 0.0, "smaller photos"), (5.0, 2.0, "smaller photos")],
+)
+def test_more_loader_processes_are_advised_where_cores_are_idle_alone(idle: float, throttled: float, says: str) -> None:
+    before = MachineReading(resident=2 * GB, available=8 * GB, memory=16 * GB)
+    now = replace(before, idle=idle, throttled=throttled)
+    words = advice(before, now, seconds=5, waiting=0.4)[0]
+    assert says in words
+    assert ("workers" in words) == (says == "workers")
 
 
 def test_a_machine_says_what_it_has() -> None:

@@ -25,10 +25,51 @@ def test_every_wrong_value_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("values", "epochs"),
-    [({}, 100), ({"method": "lora"}, 15), ({"epochs": 7}, 7), ({"quick": True, "epochs": 7}, 1)],
+    [
+        ({}, 100),
+        ({"method": "lora"}, 15),
+        ({"epochs": 7}, 7),
+        ({"quick": True}, 100),
+        ({"quick": True, "method": "full"}, 3),
+        ({"quick": True, "method": "full", "epochs": 2}, 2),
+    ],
 )
 def test_epochs_follow_from_the_method(values: dict[str, object], epochs: int) -> None:
     assert TrainConfig.make({"data": "photos"} | values).most_epochs == epochs
+
+
+@pytest.mark.parametrize(
+    ("values", "hours"),
+    [
+        ({}, None),
+        ({"quick": True}, None),  # a head's features are limited by the photos
+        ({"quick": True, "method": "lora"}, 2 / 60),
+        ({"quick": True, "method": "lora", "max_hours": 1.0}, 1.0),
+        ({"method": "lora"}, None),
+    ],
+)
+def test_a_quick_run_of_a_whole_network_has_two_minutes(values: dict[str, object], hours: float | None) -> None:
+    assert TrainConfig.make({"data": "photos"} | values).hours == hours
+
+
+@pytest.mark.parametrize(
+    ("values", "convolutional", "rate"),
+    [
+        ({}, True, 1e-3),  # of a head, whatever is below it
+        ({"method": "full"}, False, 5e-5),
+        ({"method": "full"}, True, 3e-4),
+        ({"method": "full", "learning_rate": 1e-5}, True, 1e-5),
+        ({"method": "lora"}, True, 5e-4),
+        ({"detector": "YOLOClassifier"}, True, 1e-3),
+    ],
+)
+def test_the_rate_follows_from_method_and_network(values: dict[str, object], convolutional: bool, rate: float) -> None:
+    assert TrainConfig.make({"data": "photos"} | values).rate(convolutional=convolutional) == rate
+
+
+def test_yolo_is_judged_after_each_epoch() -> None:
+    with pytest.raises(DetectorConfigError, match="validate_every=3: "):
+        TrainConfig.make({"data": "photos", "detector": "YOLOClassifier", "validate_every": 3})
 
 
 def test_a_run_is_started_once_and_resumed_until_it_has_ended(tmp_path: Path) -> None:

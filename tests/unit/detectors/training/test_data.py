@@ -12,7 +12,7 @@ pytest.importorskip("datasets")
 from detectors.console import Screen
 from detectors.errors import DetectorConfigError, ModelError
 from detectors.training.config import TrainConfig
-from detectors.training.data import QUICK_PHOTOS, fingerprint, open_dataset, parted, pinned
+from detectors.training.data import fingerprint, open_dataset, parted, pinned
 from detectors.training.dataset import PARTS
 from tests.photos import fill, patches
 
@@ -58,10 +58,19 @@ def test_a_data_set_that_is_not_there_is_named(tmp_path: Path, screen: Screen) -
         open_dataset(config(data=f"hf:{tmp_path / 'nowhere'}"), tmp_path / "scratch", screen, workers=1)
 
 
-def test_a_quick_training_takes_a_few_photos_of_each_class(tmp_path: Path, screen: Screen) -> None:
-    photos = fill(tmp_path / "photos", 2 * QUICK_PHOTOS)
+def test_a_quick_training_takes_a_few_photos_of_each_class(
+    tmp_path: Path, screen: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detectors.training.data.QUICK_READ", 16)
+    monkeypatch.setattr("detectors.training.data.QUICK_PHOTOS", {"train": 8, "val": 2, "test": 2})
+    photos = fill(tmp_path / "photos", 40)
     data = open_dataset(config(data=str(photos), quick=True), tmp_path, screen, workers=1)
-    assert data.counts()["train"] == {"no_roadwork": QUICK_PHOTOS, "roadwork": QUICK_PHOTOS}
+    assert data.counts() == {
+        name: {"no_roadwork": most, "roadwork": most} for name, most in (("train", 8), ("val", 2), ("test", 2))
+    }
+    numbers = {int(photo.path.stem) for name in PARTS for photo in getattr(data, name)}
+    assert min(numbers) < 8
+    assert max(numbers) > 32  # from all over the folder
     again = open_dataset(config(data=str(photos), quick=True), tmp_path, screen, workers=1)
     other = open_dataset(config(data=str(photos), quick=True, seed=1), tmp_path, screen, workers=1)
     assert fingerprint(data) == fingerprint(again) != fingerprint(other)

@@ -3,9 +3,13 @@
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from rich.console import Console
@@ -16,13 +20,16 @@ pytest.importorskip("torch")
 import torch
 from safetensors.torch import load_file, save_file
 
-from detectors.console import Screen
+from detectors.base import Detector
+from detectors.console import BarUpdate, Screen
+from detectors.errors import ModelError
 from detectors.models.manifest import Manifest
 from detectors.network import ViT
 from detectors.training import hf_model
 from detectors.training.budget import GB, Machine, MachineReading
-from detectors.training.config import TrainConfig
+from detectors.training.config import Augment, TrainConfig
 from detectors.training.data import fingerprint, open_dataset
+from detectors.training.dataset import UNCHANGED_VIEW, Views, load_pixels
 from detectors.training.features import features_of
 from detectors.training.hf import COMPLETE_FILE, train
 from detectors.training.job import ALL_EPOCHS, TIME_OVER, Job, StoppedEarly, StopSignal, TrainingResult, open_run
@@ -60,9 +67,11 @@ class Spy(Screen):
             raise KilledError
 
     @contextmanager
-    def bar(self, what: str, total: int) -> Iterator[Callable[[int, str], None]]:
-        def update(done: int, words: str = "") -> None:
-            if what == "training" and done == self._step:
+    def bar(self, what: str, total: int = 0, done: int = 0) -> Iterator[BarUpdate]:
+        step = what
+
+        def update(done: int, words: str | None = None, *, total: int = 0, what: str = "") -> None:
+            if step == "training" and done == self._step:
                 raise KilledError
 
         yield update
@@ -114,20 +123,155 @@ def test_a_quick_run_says_what_it_will_take_and_ends_with_what_serves(photos: Pa
         )
     )
     assert "estimate: at most" in screen.text
-    assert " for 26 features, about " in screen.text
-    assert "for 1 epochs of 12 photos" in screen.text
-    assert (results["epochs"], results["ended"]) == (1, ALL_EPOCHS)
-    figures = results["figures"]
+    assert " for 14 features, about " in screen.text
+    assert "for 100 epochs of 12 photos" in screen.text
+    figures, verdict = results["figures"], results["verdict"]
     assert isinstance(figures, dict)
+    assert isinstance(verdict, dict)
+    assert verdict["now"] == "starter"
+    assert verdict["photos"] == figures["test"]["photos"]
+    assert verdict["words"] in screen.text
     assert figures["test"]["accuracy"]["low"] < figures["test"]["accuracy"]["high"]
     assert figures["test"]["reward"]["low"] <= figures["test"]["reward"]["high"]
     manifest = Manifest.read(tmp_path / "run" / "served")
     assert manifest.predictions is not None
     assert sum(manifest.predictions) == pytest.approx(1, abs=0.01)
     for card in (tmp_path / "run" / "README.md", tmp_path / "run" / "served" / "README.md"):
+        assert verdict["words"] in card.read_text()
         assert f"| {figures['test']['accuracy']['value']:.3f} ({figures['test']['accuracy']['low']:.3f} to" in (
             card.read_text()
         )
+
+
+def test_photos_kept_back_in_the_wrong_folders_make_the_model_look_reversed(tmp_path: Path) -> None:
+    photos, screen = tmp_path / "photos", Spy()
+    fill(photos / "train", 12)
+    fill(photos / "test", 8, first_seed=1000)
+    (photos / "test" / "roadwork").rename(photos / "test" / "works")
+    (photos / "test" / "no_roadwork").rename(photos / "test" / "roadwork")
+    (photos / "test" / "works").rename(photos / "test" / "no_roadwork")
+    results = run(start(tmp_path / "run", screen, {"data": str(photos), "model": "lite0", "views": 0}))
+    figures = results["figures"]
+    assert isinstance(figures, dict)
+    assert figures["test"]["reversed"]
+    assert not figures["val"]["reversed"]
+    (warned,) = [line for line in screen.text.splitlines() if line.startswith("warning: test: AUC ")]
+    assert "no_roadwork" in warned
+
+
+def test_it_is_judged_beside_what_serves_now_and_else_beside_the_starter(
+    photos: Path, vit: Path, tmp_path: Path
+) -> None:
+    values = {"data": str(photos), "model": str(vit), "views": 0, "epochs": 1}
+    job = start(tmp_path / "run", Spy(), values)
+    served = open_dataset(job.config, tmp_path, Spy(), 1).test
+
+    class Oracle:
+        """Knows the labels, which no trained model surpasses."""
+
+        def predict(self, data: bytes) -> SimpleNamespace:
+            return SimpleNamespace(probability=float({one.path.read_bytes(): one.label for one in served}[data]))
+
+    now = run(replace(job, serving=lambda: ("mine", cast(Detector, Oracle()))))["verdict"]
+    assert isinstance(now, dict)
+    assert (now["now"], now["recommended"]) == ("mine", False)
+    assert now["gain"]["value"] <= 0
+
+    def gone() -> tuple[str, Detector]:
+        raise ModelError("its folder is gone")
+
+    screen = Spy()
+    job = start(tmp_path / "other", screen, values)
+    now = run(replace(job, serving=gone))["verdict"]
+    assert isinstance(now, dict)
+    assert now["now"] == "starter"
+    assert "its folder is gone" in screen.text
+
+
+def test_the_last_line_is_the_verdict_beside_what_the_settings_name(
+    photos: Path, vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch, "set_num_interop_threads", lambda _: None)
+
+    def call(run: str, *options: str) -> str:
+        arguments = ["train", str(photos), "--model", str(vit), "--quick", "--out", run, "--cache", "cache", *options]
+        result = CliRunner().invoke(app, [*arguments, "--set", "threads=1", "--set", "workers=0"])
+        assert result.exit_code == 0, result.output
+        return result.stdout.splitlines()[-1]
+
+    line = call("first")
+    verdict = json.loads((tmp_path / "first" / "results.json").read_bytes())["verdict"]
+    assert line == f"first: {verdict['words']}"
+    assert (verdict["now"], verdict["recommended"]) == ("starter", False)
+    monkeypatch.setenv("IMAGE_DETECTOR_CONFIG", str(tmp_path / "first" / "detector.yaml"))
+    told = json.loads(call("second", "--json"))["verdict"]
+    assert (told["now"], told["recommended"]) == ("first/detector.yaml", False)
+    assert told["gain"]["value"] == 0  # the very same model
+
+
+def test_epochs_are_judged_in_the_precision_that_is_served(photos: Path, resnet: Path, tmp_path: Path) -> None:
+    values = {"data": str(photos), "model": str(resnet), "method": "full", "epochs": 2, "precision": "bf16"}
+    screen = Spy()
+    result = learn(tmp_path / "run", screen, values | {"learning_rate": 1e-3})
+    data = open_dataset(TrainConfig.make({"seed": 3} | values), tmp_path, screen, 1)
+    preprocessing, model = ViT.read_preprocessing(resnet), hf_model.load(result.original, 3).eval()
+    views, labels = Views(Augment(), 3), torch.tensor([photo.label for photo in data.val])
+    pixels = torch.stack([load_pixels(photo, UNCHANGED_VIEW, views, preprocessing) for photo in data.val])
+
+    def loss(precision: torch.dtype) -> float:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            return float(torch.nn.functional.cross_entropy(hf_model.logits_of(model, pixels), labels))
+
+    best = min(entry["eval_loss"] for entry in result.history if "eval_loss" in entry)
+    assert abs(loss(torch.float32) - best) < 1e-6
+    assert abs(loss(torch.bfloat16) - best) > 1e-5  # so that it shows
+
+
+def test_statistics_of_pretrained_weights_are_kept_and_parts_of_a_batch_do_no_harm(
+    photos: Path, resnet: Path, tmp_path: Path
+) -> None:
+    values = {"data": str(photos), "model": str(resnet), "method": "full", "epochs": 2, "batch_size": 8}
+    whole, parts = (
+        learn(tmp_path / str(size), Spy(), values | {"micro_batch": size, "learning_rate": 1e-2}) for size in (8, 2)
+    )
+    for one, other in zip(_losses(whole), _losses(parts), strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+    before, after = load_file(resnet / "model.safetensors"), load_file(whole.original / "model.safetensors")
+    statistics = [name for name in before if "running" in name]
+    assert statistics
+    assert all(torch.equal(before[name], after[name]) for name in statistics)
+    assert not all(torch.equal(before[name], after[name]) for name in before.keys() - set(statistics))
+
+
+def test_statistics_of_random_weights_are_learnt_from_whole_batches(photos: Path, resnet: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    shutil.copytree(resnet, empty, ignore=shutil.ignore_patterns("*.safetensors"))
+    screen = Spy()
+    result = learn(tmp_path / "run", screen, {"data": str(photos), "model": str(empty), "method": "full", "epochs": 1})
+    assert "micro-batch 32 of batch 32" in screen.text
+    after = load_file(result.original / "model.safetensors")
+    assert any(bool(value.abs().max() > 0) for name, value in after.items() if "running_mean" in name)
+
+
+def test_a_momentum_in_tensorflows_words_is_translated(tmp_path: Path) -> None:
+    from transformers import EfficientNetConfig
+
+    EfficientNetConfig(width_coefficient=0.2, depth_coefficient=0.2, hidden_dim=64).save_pretrained(tmp_path)
+    found = {module.momentum for module in hf_model.load(tmp_path, 0).modules() if hasattr(module, "momentum")}
+    assert sorted(found) == [pytest.approx(0.01), 0.1]  # transformers leaves torch's own to some layers
+
+
+def test_epochs_are_validated_now_and_then_and_the_last_one_always(photos: Path, vit: Path, tmp_path: Path) -> None:
+    values = {
+        "data": str(photos), "model": str(vit), "method": "full", "epochs": 7, "batch_size": 4, "validate_every": 3,
+        "checkpoint_minutes": 0,
+    }  # fmt: skip
+    whole = learn(tmp_path / "whole", Spy(), values)
+    assert [line["epoch"] for line in whole.history if "eval_loss" in line] == [3, 6, 7]
+    with pytest.raises(KilledError):
+        learn(tmp_path / "killed", Spy(step=14), values)
+    assert _losses(learn(tmp_path / "killed", Spy())) == _losses(whole)
 
 
 def test_time_ends_a_run_with_the_best_so_far_and_it_may_go_on(photos: Path, vit: Path, tmp_path: Path) -> None:

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from detectors.training.job import Schedule, class_weights, make_schedule, since_best, superfluous
+from detectors.training.job import (
+    ALL_EPOCHS,
+    Schedule,
+    class_weights,
+    make_schedule,
+    share_of_rate,
+    since_best,
+    superfluous,
+    why_ended,
+)
 
 
 @pytest.mark.parametrize(
@@ -16,6 +25,27 @@ from detectors.training.job import Schedule, class_weights, make_schedule, since
 )
 def test_steps_follow_from_the_data(photos: int, batch: int, epochs: int, schedule: Schedule) -> None:
     assert make_schedule(photos, batch, epochs, warm_up=0.1) == schedule
+
+
+@pytest.mark.parametrize(("warm_up", "total"), [(1, 1), (2, 20), (0, 3), (100, 1000)])
+def test_no_step_is_made_at_a_rate_of_0(warm_up: int, total: int) -> None:
+    shares = [share_of_rate(step, warm_up, total) for step in range(total)]
+    assert min(shares) > 0
+    top = int(np.argmax(shares))
+    assert shares[: top + 1] == sorted(shares[: top + 1])
+    assert shares[top:] == sorted(shares[top:], reverse=True)
+    assert max(shares) == 1 or total == 1
+
+
+def test_patience_counts_epochs_however_few_of_them_are_validated() -> None:
+    schedule = Schedule(epoch=10, total=1000, warm_up=0, logging=1)
+    history = [{"eval_reward": reward, "eval_loss": 1.0} for reward in (0.5, 0.6, 0.4, 0.4)]
+    assert why_ended(history, 40, schedule, patience=3) is None
+    ended = why_ended(history, 120, schedule, patience=6, every=3)
+    assert ended is not None
+    assert "6 epochs" in ended
+    assert why_ended(history, 120, schedule, patience=7, every=3) is None
+    assert why_ended(history, 1000, schedule, patience=7, every=3) == ALL_EPOCHS
 
 
 def test_both_classes_weigh_the_same_in_all() -> None:

@@ -1,5 +1,7 @@
 """A network and the average of its weights."""
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("transformers")
@@ -7,8 +9,10 @@ pytest.importorskip("transformers")
 import torch
 from torch import nn
 
+from detectors.training import hf_model
 from detectors.training.hf import trained
 from detectors.training.trainer import AveragedNetwork, AverageUpdate
+from tests.models import make_vit
 
 from transformers import TrainerControl, TrainerState, TrainingArguments  # isort: skip
 
@@ -22,6 +26,26 @@ def old_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the names that the average had before it was an `AveragedModel`, which did not count."""
     state = {name.replace("average.module.", "average."): value for name, value in state.items()}
     return {name: value for name, value in state.items() if name != "average.n_averaged"}
+
+
+def test_a_new_last_layer_is_no_news(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Transformers would advise to train the model that is about to be trained, whatever it is set to say else."""
+    from transformers.utils import logging
+
+    folder = make_vit(tmp_path / "vit", labels={0: "cat", 1: "dog", 2: "cow"}, hidden_size=16, num_hidden_layers=1)
+    before = logging.get_verbosity()
+    logging.set_verbosity_warning()
+    logging.enable_propagation()
+    try:
+        hf_model.load(folder, 0)
+        assert logging.get_verbosity() == logging.WARNING
+    finally:
+        logging.disable_propagation()
+        logging.set_verbosity(before)
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
 
 
 def test_the_network_learns_and_the_average_judges() -> None:

@@ -12,6 +12,7 @@ import yaml
 
 from detectors.training.budget import GB, MachineReading
 from detectors.training.config import TrainConfig
+from miner.cli.train import last_lines
 from miner.cli.training import parse, patient, training_errors
 from miner.errors import ConfigurationError, CouldNotStart
 from tests.process.daemon import clean_environment
@@ -44,9 +45,15 @@ def test_settings_of_a_file_are_overruled_one_by_one_and_printed(tmp_path: Path)
         pytest.param([".", "--model", "./mine", "--out", "run"], "model=./mine: there is no", id="no model"),
         pytest.param([], "no photos", id="no photos"),
         pytest.param(["photos"], "--out: ", id="no run"),
+        pytest.param(["--watch", "."], "--watch=.: no ", id="no run to watch"),
+        pytest.param(["--watch", ".", "--epochs", "3"], "--watch=.: ", id="a run that is watched is not set"),
+        pytest.param(["--resume", ".", "--probe"], "--resume=.: ", id="a run that goes on compares nothing"),
+        pytest.param(["nowhere", "--probe"], "data=nowhere: there is no", id="nothing to compare with"),
         pytest.param(["photos", "--out", "run", "--epochs", "0"], "epochs=0: ", id="a wrong value"),
         pytest.param(["photos", "--set", "epoch=1", "--out", "run"], "epoch=1: ", id="an unknown key"),
-        pytest.param(["photos", "--views", "whole,tiles:9x9", "--out", "run"], "served_views=", id="no such views"),
+        pytest.param(
+            ["photos", "--views", "whole,tiles:9x9", "--out", "run"], "--views=whole,tiles:9x9: ", id="no such views"
+        ),
         pytest.param(
             ["photos", "--views", "whole,flip", "--method", "lora", "--out", "run"], "method=head", id="not of a head"
         ),
@@ -78,6 +85,17 @@ def test_inner_settings_keep_their_neighbours() -> None:
     }
     with pytest.raises(ConfigurationError, match="key=value is needed"):
         parse(["views"], {})
+
+
+def test_the_command_that_serves_is_told_of_a_better_model_alone() -> None:
+    def told(recommended: bool) -> list[str]:
+        verdict = {"recommended": recommended, "words": "so it is"}
+        return last_lines(Path("run"), {"verdict": verdict, "detector": "ViT", "yaml": "run/detector.yaml"})
+
+    assert told(False) == ["run: so it is"]
+    first, last = told(True)
+    assert first.startswith("run: so it is")
+    assert last == "roadwork-miner run --set IMAGE_DETECTOR=ViT --set IMAGE_DETECTOR_CONFIG=run/detector.yaml"
 
 
 def test_memory_that_is_free_but_not_given_back_yet_is_not_short() -> None:

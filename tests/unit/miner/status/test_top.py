@@ -11,6 +11,7 @@ from textual.pilot import Pilot
 from miner.errors import CouldNotStart
 from miner.status.cards import cards
 from miner.status.overview import Overview, ShadowView
+from miner.status.terminal import Frame, frame_of
 from miner.status.top import Top
 from tests.overviews import HOTKEY, entry, overview
 
@@ -37,12 +38,12 @@ def on_screen(
 ) -> Top:
     """Play a scene on a small screen."""
 
-    async def fetch() -> Overview:
+    async def fetch() -> Frame:
         assert answers is not None
-        return answers()
+        return frame_of(answers())
 
     async def play() -> Top:
-        app = Top(FULL, fetch, interval=0.1 if answers else 3600.0)
+        app = Top(frame_of(FULL), fetch, interval=0.1 if answers else 3600.0)
         async with app.run_test(size=SCREEN) as pilot:
             await scene(app, pilot)
         return app
