@@ -37,7 +37,10 @@ class _Part(BaseModel):
 
 
 class Augment(_Part):
-    """How probable each change of a photo is; 0 switches it off. They mirror what validators send."""
+    """How probable each change of a photo is; 0 switches it off.
+
+    The first mirror what validators send. The last four are for what a few hundred photos can't show.
+    """
 
     flip: Probability = 0.5  # mirrored
     upside_down: Probability = 0.1  # turned top to bottom
@@ -50,6 +53,10 @@ class Augment(_Part):
     noise: Probability = 0.2  # noise added
     blur: Probability = 0.2  # blurred a little
     jpeg: Probability = 0.5  # compressed as JPEG of quality 30 to 95
+    zoom: Probability = 0.0  # without roadwork: a part of 3 to 100 % of its area
+    recolour: Probability = 0.0  # without roadwork: all hues turned
+    works: Probability = 0.0  # without roadwork: drawn cones and barrels put in, so that it has some
+    shapes: Probability = 0.0  # coloured shapes drawn on it that are no works
 
 
 def _full(name: str) -> str:

@@ -31,10 +31,12 @@ from detectors.photos.transforms import (
 )
 from detectors.photos.views import PooledViews
 from detectors.preprocess import Preprocessing
+from detectors.training import composed
 from detectors.training.config import Augment
 
-VIEWS_VERSION = 2  # goes up with every change of what a view looks like: cached features depend on it
+VIEWS_VERSION = 3  # goes up with every change of what a view looks like: cached features depend on it
 UNCHANGED_VIEW = 0  # the number of the view that is the photo itself
+OF_CLEAR_PHOTOS = {"zoom", "recolour", "works"}  # changes of photos without roadwork alone
 
 PARTS = ("train", "val", "test")
 Example = dict[str, Any]
@@ -56,14 +58,44 @@ class Views:
         picture = decode(photo.path.read_bytes())
         if number == UNCHANGED_VIEW:
             return picture
-        return changed(picture, self.augment, np.random.default_rng((self.seed, int(photo.digest[:15], 16), number)))
+        return changed(picture, self.augment, self._random(photo, number), is_clear=is_clear(photo))
+
+    def has_drawn_works(self, photo: Photo, number: int) -> bool:
+        """Return whether works were drawn into this view, so that it shows roadwork where the photo does not."""
+        return number != UNCHANGED_VIEW and "works" in _draw(
+            self.augment, self._random(photo, number), is_clear=is_clear(photo)
+        )
+
+    def _random(self, photo: Photo, number: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, int(photo.digest[:15], 16), number))
 
 
-def changed(picture: Image.Image, augment: Augment, random: np.random.Generator) -> Image.Image:
-    """Draw the changes and make them, in the order in which they befall a photo: taken, squared, distorted, sent."""
+def is_clear(photo: Photo) -> bool:
+    """Return whether a photo is known to show no roadwork."""
+    return photo.label == CLASSES.index("no_roadwork")
+
+
+def _draw(augment: Augment, random: np.random.Generator, *, is_clear: bool) -> set[str]:
+    """Draw which changes happen; those of photos without roadwork happen to these alone."""
     # One draw for each switch, always, so that a switch turned off leaves the others' draws as they are.
     drawn = dict(zip(type(augment).model_fields, random.random(len(type(augment).model_fields)), strict=True))
     happening = {name for name, value in drawn.items() if value < getattr(augment, name)}
+    return happening if is_clear else happening - OF_CLEAR_PHOTOS
+
+
+def changed(
+    picture: Image.Image, augment: Augment, random: np.random.Generator, *, is_clear: bool = False
+) -> Image.Image:
+    """Draw the changes and make them, in the order in which they befall a photo: taken, squared, distorted, sent."""
+    happening = _draw(augment, random, is_clear=is_clear)
+    if "zoom" in happening:
+        picture = composed.zoomed(picture, random)
+    if "recolour" in happening:
+        picture = composed.recoloured(picture, random)
+    if "works" in happening:
+        picture = composed.with_works(picture, random)
+    if "shapes" in happening:
+        picture = composed.with_shapes(picture, random)
     if "flip" in happening:
         picture = ImageOps.mirror(picture)
     if "upside_down" in happening:
@@ -123,6 +155,13 @@ class DataSet:
         if not self.targets:
             return np.array([photo.label for photo in self.train], dtype=np.int64)
         return np.array([self.targets[photo.digest] for photo in self.train], dtype=np.float32)
+
+    def wanted_of(self, views: Views, count: int) -> NDArray[np.int64] | NDArray[np.float32]:
+        """Return what each of so many views of each photo of `train` should get, shape (photos, views)."""
+        wanted: NDArray[Any] = np.repeat(self.wanted[:, None], count, axis=1)
+        drawn = [[views.has_drawn_works(photo, number) for number in range(count)] for photo in self.train]
+        wanted[np.array(drawn, dtype=bool)] = 1
+        return wanted
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return how many photos of each class each part has."""
@@ -249,14 +288,17 @@ class PixelExamples:
         epoch, index = divmod(number, len(self.photos))
         photo = self.photos[index]
         view = UNCHANGED_VIEW if self._plain else epoch + 1
-        return {
-            "inputs": load_pixels(photo, view, self._views, self._preprocessing),
-            "labels": self._labels[index].item(),
-        }
+        wanted = self._labels[index]
+        if self._views.has_drawn_works(photo, view):
+            wanted = np.ones_like(wanted)
+        return {"inputs": load_pixels(photo, view, self._views, self._preprocessing), "labels": wanted.item()}
 
 
 class FeatureExamples:
-    """Cached features, shape (photos, views, width); the views of a photo take turns from epoch to epoch."""
+    """Cached features, shape (photos, views, width); the views of a photo take turns from epoch to epoch.
+
+    `labels` has the shape (photos, views) or (photos, 1): of all views of a photo the same.
+    """
 
     def __init__(self, features: NDArray[np.float32], labels: NDArray[np.int64] | NDArray[np.float32]) -> None:
         self._features, self._labels = torch.from_numpy(features), labels
@@ -267,7 +309,8 @@ class FeatureExamples:
     def __getitem__(self, number: int) -> Example:
         epoch, index = divmod(number, len(self))
         view = (epoch + index) % self._features.shape[1]
-        return {"inputs": self._features[index, view], "labels": self._labels[index].item()}
+        wanted = self._labels[index, view % self._labels.shape[1]]
+        return {"inputs": self._features[index, view], "labels": wanted.item()}
 
 
 class EpochSampler:

@@ -127,8 +127,9 @@ class HeadMethod(TrainingMethod):
         known = chosen.views if chosen is not None and chosen.views is not None else job.config.changed_views
         features = features_of(job, inputs.model, inputs.preprocessing, data, inputs.stopping, known)
         network = FeatureHead(features.train)
-        judged = np.array([photo.label for photo in data.val], dtype=np.int64)
-        examples = [FeatureExamples(features.train, data.wanted), FeatureExamples(features.val, judged)]
+        judged = np.array([[photo.label] for photo in data.val], dtype=np.int64)
+        wanted = data.wanted_of(Views(job.config.augment, job.config.seed), features.views + 1)
+        examples = [FeatureExamples(features.train, wanted), FeatureExamples(features.val, judged)]
         width = features.train.shape[2]
         chosen = chosen or choose_for_head(job, network, width, inputs.photos, features.views, len(data.train))
         return network, examples, chosen

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops, ImageOps
 
+from detectors.network import ViT
 from detectors.photos.labelled import read_photos
 from detectors.photos.transforms import SIDE
 from detectors.training.config import Augment
-from detectors.training.dataset import Views, changed
+from detectors.training.dataset import OF_CLEAR_PHOTOS, DataSet, PixelExamples, Views, changed
 from tests.photos import fill, patches
 
+ROOT = Path(__file__).resolve().parents[4]
 OFF = Augment(**dict.fromkeys(Augment.model_fields, 0.0))
 
 
@@ -42,7 +44,7 @@ def test_with_every_switch_off_nothing_changes() -> None:
 @pytest.mark.parametrize("name", Augment.model_fields)
 def test_each_switch_changes_the_picture(name: str) -> None:
     picture = patches(1, cone=True)
-    view = changed(picture, always(name), np.random.default_rng(0))
+    view = changed(picture, always(name), np.random.default_rng(0), is_clear=True)
     assert view.size != picture.size or ImageChops.difference(view, picture).getbbox() is not None
 
 
@@ -75,3 +77,31 @@ def test_a_crop_leaves_a_fifth_of_the_area_at_least() -> None:
 def test_a_cameras_picture_is_distorted_at_the_size_of_those_that_are_sent(name: str) -> None:
     picture = patches(1, cone=True, width=1920, height=1080)
     assert changed(picture, always(name), np.random.default_rng(0)).size == (SIDE, 126)
+
+
+@pytest.mark.parametrize("name", sorted(OF_CLEAR_PHOTOS))
+def test_what_would_take_works_away_happens_to_photos_without_roadwork_alone(name: str) -> None:
+    picture = patches(1, cone=True)
+    assert changed(picture, always(name), np.random.default_rng(0)) is picture
+
+
+def test_a_view_with_drawn_works_shows_roadwork(tmp_path: Path) -> None:
+    photos = read_photos(fill(tmp_path, 4)).photos
+    views = Views(OFF.model_copy(update={"works": 0.5, "flip": 0.5}), seed=1)
+    data, plain = DataSet(photos, [], [], []), Views(OFF, seed=1)
+    wanted = data.wanted_of(views, 9)
+    assert wanted.shape == (8, 9)
+    assert wanted.dtype == np.int64
+    for photo, row in zip(photos, wanted, strict=True):
+        assert row[0] == photo.label
+        for number in range(1, 9):
+            is_drawn = views.has_drawn_works(photo, number)
+            assert row[number] == (photo.label or is_drawn)
+            same = {picture.tobytes() for picture in (plain.view(photo, number), ImageOps.mirror(plain.view(photo, 1)))}
+            assert (views.view(photo, number).tobytes() not in same) == is_drawn
+    assert 0.6 < wanted[:, 1:].mean() < 0.9  # half of the photos have works, and half of the views of the others
+    preprocessing = ViT.read_preprocessing(ROOT / "detectors/starter")
+    examples = PixelExamples(photos, views, preprocessing, plain=False)
+    assert [examples[len(photos) * 2 + index]["labels"] for index in range(8)] == wanted[:, 3].tolist()
+    unchanged = PixelExamples(photos, views, preprocessing, plain=True)
+    assert [unchanged[len(photos) * 2 + index]["labels"] for index in range(8)] == wanted[:, 0].tolist()
