@@ -15,6 +15,7 @@ from detectors.training.config import TrainConfig
 PROBE_SECONDS = 60.0
 LONGEST = 1.5  # times as long, and what is left is not measured
 ENOUGH = 0.95  # of the most photos a second: figures vary by as much, and the simplest of these is taken
+HOPELESS = 0.5  # of the most photos a second: more loader processes don't make up for it
 LOUD = 0.1  # of the machine's CPU time in other hands, and that is said
 
 
@@ -87,7 +88,9 @@ def search(
     measure: Measure, config: TrainConfig, start: ProbeSetting, most: int, precisions: Sequence[str], screen: Screen,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[ProbeRow]:  # fmt: skip
-    """Compare for a minute: threads and processes together, then micro-batches of the best, then precisions.
+    """Compare for a minute: threads and processes together, then precisions of the best, then micro-batches.
+
+    More loader processes are not given to numbers of threads that are far slower than others.
 
     Args:
         measure: measures a setting for so many seconds.
@@ -106,14 +109,17 @@ def search(
     began = clock()
 
     def settings() -> Iterator[ProbeSetting]:
-        for threads, workers in pairs:
-            yield replace(start, threads=threads, workers=workers, precision=precisions[0])
-        chosen = best(rows).setting
-        for size in sizes:
-            yield replace(chosen, micro_batch=size)
+        fewest = min(workers for _, workers in pairs)
+        for threads, workers in sorted(pairs, key=lambda pair: pair[1] > fewest):
+            slowly = [row.rate for row in rows if row.setting.threads == threads and row.setting.workers == fewest]
+            if not slowly or slowly[0] > HOPELESS * best(rows).rate:
+                yield replace(start, threads=threads, workers=workers, precision=precisions[0])
         chosen = best(rows).setting
         for precision in precisions[1:]:
             yield replace(chosen, precision=precision)
+        chosen = best(rows).setting
+        for size in sizes:
+            yield replace(chosen, micro_batch=size)
 
     with screen.bar("comparing", planned) as bar:
         for number, setting in enumerate(settings()):
@@ -132,23 +138,22 @@ def best(rows: Sequence[ProbeRow]) -> ProbeRow:
     return min(fast, key=lambda row: (row.setting.workers + row.setting.threads, row.setting.micro_batch, -row.rate))
 
 
-def taken(config: TrainConfig, setting: ProbeSetting) -> TrainConfig:
-    """Return a configuration with what was compared; what was set before stays, as does a head's precision."""
+def taken(config: TrainConfig, rows: Sequence[ProbeRow]) -> TrainConfig:
+    """Return a configuration with the best of what was compared; what was set before stays."""
+    setting = best(rows).setting
     values: dict[str, Any] = {"threads": setting.threads, "workers": setting.workers}
     values["micro_batch"] = setting.micro_batch
     values = {name: value for name, value in values.items() if getattr(config, name) is None}
-    if config.precision == "auto" and (config.is_yolo or config.method != "head"):
+    if len({row.setting.precision for row in rows}) > 1:
         values["precision"] = setting.precision
     return config.model_copy(update=values)
 
 
-def flags(config: TrainConfig, setting: ProbeSetting) -> str:
-    """Return the flags that make the configuration take it."""
-    chosen = taken(config, setting)
-    changed = {
-        name: getattr(chosen, name) for name in asdict(setting) if getattr(chosen, name) != getattr(config, name)
-    }
-    return " ".join(f"--set {name}={value}" for name, value in changed.items())
+def flags(config: TrainConfig, rows: Sequence[ProbeRow]) -> str:
+    """Return the flags that make the configuration take the best."""
+    chosen = taken(config, rows)
+    names = [name for name in asdict(rows[0].setting) if getattr(chosen, name) != getattr(config, name)]
+    return " ".join(f"--set {name}={getattr(chosen, name)}" for name in names)
 
 
 def table(rows: Sequence[ProbeRow], cores: int) -> list[str]:

@@ -24,7 +24,7 @@ from detectors.training.data import open_dataset
 from detectors.training.dataset import DataSet, PixelExamples, Views, collate
 from detectors.training.features import CutNetwork, ViewPixels, rows_of
 from detectors.training.job import Job, StopSignal
-from detectors.training.probe import ProbeRow, ProbeSetting, advice_on, best, flags, search, table, taken
+from detectors.training.probe import ProbeRow, ProbeSetting, advice_on, flags, search, table, taken
 from detectors.training.trainer import train_step
 
 SEEN_BEFORE = 2  # batches, before the clock runs: those that loaders had ready
@@ -66,7 +66,7 @@ def probe_machine(job: Job) -> list[ProbeRow]:
     """
     data = open_dataset(job.config, job.cache / "photos", job.screen, job.machine.cores)
     rows = compare(job, data)
-    if words := flags(job.config, best(rows).setting):
+    if words := flags(job.config, rows):
         job.screen.say(f"a training takes it with {words}, or compares for itself (--probe --out)")
     return rows
 
@@ -77,7 +77,7 @@ def with_best(job: Job, data: DataSet) -> Job:
     Raises:
         ModelError: the network can't be found or loaded.
     """
-    config = taken(job.config, best(compare(job, data)).setting)
+    config = taken(job.config, compare(job, data))
     config.write(job.run)
     return dataclasses.replace(job, config=config)
 

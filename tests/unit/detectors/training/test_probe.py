@@ -56,12 +56,14 @@ def test_two_cores_are_shared_in_every_way_that_makes_sense() -> None:
 
 def test_each_question_is_asked_of_the_best_so_far_and_all_within_a_minute() -> None:
     def rate(setting: ProbeSetting) -> float:
-        return 10.0 * setting.workers - 4 * setting.threads + setting.micro_batch + 5 * (setting.precision == "bf16")
+        return (
+            20 + 10.0 * setting.workers - 4 * setting.threads + setting.micro_batch + 5 * (setting.precision == "bf16")
+        )
 
     rows, given, _ = searched(rate)
     settings = [row.setting for row in rows]
     assert settings[5:] == [
-        ProbeSetting(1, 2, 4, "fp32"), ProbeSetting(1, 2, 16, "fp32"), ProbeSetting(1, 2, 16, "bf16"),
+        ProbeSetting(1, 2, 8, "bf16"), ProbeSetting(1, 2, 4, "bf16"), ProbeSetting(1, 2, 16, "bf16"),
     ]  # fmt: skip
     assert best(rows).setting == settings[-1]
     assert sum(given) == pytest.approx(PROBE_SECONDS)
@@ -71,11 +73,17 @@ def test_what_is_set_is_not_compared_and_stays() -> None:
     config = CONFIG.model_copy(update={"threads": 2, "micro_batch": 8})
     rows, _, _ = searched(lambda setting: 1.0 + setting.workers, config)
     assert {(row.setting.threads, row.setting.micro_batch) for row in rows} == {(2, 8)}
-    chosen = taken(config, ProbeSetting(1, 1, 16, "bf16"))
+    compared = [ProbeRow(START, 1.0), ProbeRow(ProbeSetting(1, 1, 16, "bf16"), 2.0)]
+    chosen = taken(config, compared)
     assert (chosen.threads, chosen.workers, chosen.micro_batch, chosen.precision) == (2, 1, 8, "bf16")
-    assert flags(config, ProbeSetting(1, 1, 16, "bf16")) == "--set workers=1 --set precision=bf16"
-    head = TrainConfig(data="photos")
-    assert taken(head, START).precision == "auto", "features are of 32 bits, whatever a head is asked"
+    assert flags(config, compared) == "--set workers=1 --set precision=bf16"
+    assert taken(CONFIG, compared[:1]).precision == "auto", "which nothing was compared with"
+
+
+def test_threads_that_are_far_too_slow_get_no_loader_processes() -> None:
+    rows, _, _ = searched(lambda setting: 10.0 if setting.threads == 1 else 2.0)
+    asked = [(row.setting.threads, row.setting.workers) for row in rows if row.setting.precision == "fp32"]
+    assert asked[:4] == [(2, 0), (1, 0), (1, 1), (1, 2)]
 
 
 def test_a_batch_is_not_exceeded_and_a_slow_machine_not_compared_for_ever() -> None:
