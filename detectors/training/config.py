@@ -19,6 +19,7 @@ from detectors.registry import METHODS
 CONFIG_FILE = "config.yaml"
 YOLO_RATE = 1e-3
 QUICK_EPOCHS, QUICK_VIEWS, QUICK_HOURS = 3, 0, 2 / 60
+EVEN = 0.5  # share of each class, as validators draw them
 HUB = "hf:"  # what a data set's name begins with
 
 
@@ -88,6 +89,9 @@ class TrainConfig(_Part):
     warm_up: float = Field(0.1, ge=0, lt=1, description="share of all steps; a cosine to zero follows")
     label_smoothing: float = Field(0.05, ge=0, lt=0.5)
     class_weights: bool = Field(True, description="a class with fewer photos weighs more")
+    prior: float = Field(
+        EVEN, gt=0, lt=1, description="share with roadwork of the photos to be judged; less: fewer false alarms (not YOLO)"
+    )
     patience: int = Field(8, ge=1, description="epochs without a better validation before it stops")
     validate_every: int = Field(1, ge=1, description="epochs from one validation to the next; the last one has its own")
     average: float = Field(0.0, ge=0, lt=1, description="kept of the weights' average at a step (full); 0: no average")
@@ -124,6 +128,12 @@ class TrainConfig(_Part):
             raise ValueError(
                 f"served_views (--views)={self.served_views}: method=head is needed for these; found {method}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _of_its_own_layer(self) -> Self:
+        if self.is_yolo and self.prior != EVEN:
+            raise ValueError(f"prior={self.prior}: with YOLOClassifier {EVEN} is allowed")
         return self
 
     @model_validator(mode="after")

@@ -264,6 +264,7 @@ def train(job: Job, data: DataSet, photos: str, stopping: StopSignal) -> Trainin
     loss = make_loss(data.wanted, config)
     outcome = _fit(job, method, network, examples, loss, chosen, stopping, rate)
     finished = method.finish(network, model)
+    hf_model.set_prior(finished, config.prior)
     hf_model.save(finished, source, job.run / MODEL)
     if (head := method.head(finished, config)) is not None:
         head.write(job.run / MODEL)
