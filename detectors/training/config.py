@@ -90,7 +90,10 @@ class TrainConfig(_Part):
     label_smoothing: float = Field(0.05, ge=0, lt=0.5)
     class_weights: bool = Field(True, description="a class with fewer photos weighs more")
     prior: float = Field(
-        EVEN, gt=0, lt=1, description="share with roadwork of the photos to be judged; less: fewer false alarms (not YOLO)"
+        EVEN,
+        gt=0,
+        lt=1,
+        description="share of roadwork among what is to be judged; less: fewer false alarms (not YOLO)",
     )
     patience: int = Field(8, ge=1, description="epochs without a better validation before it stops")
     validate_every: int = Field(1, ge=1, description="epochs from one validation to the next; the last one has its own")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -226,6 +227,19 @@ def test_epochs_are_judged_in_the_precision_that_is_served(photos: Path, resnet:
     best = min(entry["eval_loss"] for entry in result.history if "eval_loss" in entry)
     assert abs(loss(torch.float32) - best) < 1e-6
     assert abs(loss(torch.bfloat16) - best) > 1e-5  # so that it shows
+
+
+@pytest.mark.parametrize("method", ["head", "lora", "full"])
+def test_a_prior_moves_every_answer_by_its_logit(method: str, photos: Path, vit: Path, tmp_path: Path) -> None:
+    values = {"data": str(photos), "model": str(vit), "method": method, "epochs": 1, "views": 1}
+    pixels = torch.rand(3, 3, 224, 224)
+
+    def margins(prior: float) -> torch.Tensor:
+        result = learn(tmp_path / str(prior), Spy(), values | {"prior": prior})
+        with torch.no_grad():
+            return hf_model.logits_of(hf_model.load(result.original, 3).eval(), pixels).diff().flatten()
+
+    assert (margins(0.2) - margins(0.5)).tolist() == pytest.approx([-math.log(4)] * 3, abs=1e-5)
 
 
 def test_statistics_of_pretrained_weights_are_kept_and_parts_of_a_batch_do_no_harm(
