@@ -1,14 +1,17 @@
 """Weights stored in 16 bits: a graph of half the size, which widens them as it is loaded and computes in fp32."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import load_file, save_file
 
 LEAST = 1024  # values: what is smaller, such as a bias, saves nothing
 SUFFIX = " in 16 bits"
+WEIGHTS_FILE = "model.safetensors"
 
 
 def halve(model: onnx.ModelProto) -> None:
@@ -48,3 +51,18 @@ def widened(folder: Path, name: str, target: Path) -> Path:
         shutil.copyfile(path, target / path.name)
     onnx.save_model(model, target / name)
     return target
+
+
+def copy_in_16_bits(source: Path, target: Path) -> None:
+    """Copy a folder of Hugging Face weights, stored in 16 bits: what is exported from it has the very same numbers."""
+    shutil.copytree(source, target)
+    weights = target / WEIGHTS_FILE
+    stored = {
+        name: values.astype(np.float16) if values.dtype == np.float32 else values
+        for name, values in load_file(weights).items()
+    }
+    save_file(stored, weights, metadata={"format": "pt"})
+
+
+if __name__ == "__main__":
+    copy_in_16_bits(Path(sys.argv[1]), Path(sys.argv[2]))
