@@ -98,6 +98,9 @@ class TrainConfig(_Part):
     patience: int = Field(8, ge=1, description="epochs without a better validation before it stops")
     validate_every: int = Field(1, ge=1, description="epochs from one validation to the next; the last one has its own")
     average: float = Field(0.0, ge=0, lt=1, description="kept of the weights' average at a step (full); 0: no average")
+    frozen: float = Field(
+        0.0, ge=0, lt=1, description="share of the layers, from the input on, that stay as they are (full)"
+    )
     lora_rank: int = Field(8, ge=1)
     served_views: str | None = Field(
         None, description="of each photo, that a head learns on all together, such as whole,tiles:2x3 (method head)"

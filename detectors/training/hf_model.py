@@ -177,6 +177,16 @@ def head_of(model: nn.Module) -> nn.Linear:
     return layer
 
 
+def freeze(model: nn.Module, share: float) -> None:
+    """Keep a share of the weights' tensors as they are, from the input on: edges and colours are what they were.
+
+    Of a network of convolutions the first layers take most of the time, and nothing is sent back through them.
+    """
+    weights = list(model.parameters())
+    for weight in weights[: int(share * len(weights))]:
+        weight.requires_grad = False
+
+
 def set_prior(model: nn.Module, prior: float) -> None:
     """Move the answers from an even share of roadwork to another, by Bayes' rule.
 

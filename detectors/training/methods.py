@@ -93,10 +93,11 @@ class PhotoMethod(TrainingMethod):
 
 
 class FullMethod(PhotoMethod):
-    """Every weight learns; with `average`, their moving average judges and is kept."""
+    """Every weight learns, but for `frozen` layers; with `average`, their moving average judges and is kept."""
 
     def network(self, inputs: MethodInputs) -> nn.Module:
         """Return the network, or with its average."""
+        hf_model.freeze(inputs.model, inputs.job.config.frozen)
         share = inputs.job.config.average
         return AveragedNetwork(inputs.model, share) if share else inputs.model
 

@@ -229,6 +229,15 @@ def test_epochs_are_judged_in_the_precision_that_is_served(photos: Path, resnet:
     assert abs(loss(torch.bfloat16) - best) > 1e-5  # so that it shows
 
 
+def test_frozen_layers_stay_and_the_others_learn(photos: Path, vit: Path, tmp_path: Path) -> None:
+    values = {"data": str(photos), "model": str(vit), "method": "full", "epochs": 1, "frozen": 0.5, "average": 0.9}
+    result = learn(tmp_path / "run", Spy(), values)
+    names = [name for name, _ in hf_model.load(vit, 3).named_parameters()]
+    before, after = load_file(vit / "model.safetensors"), load_file(result.original / "model.safetensors")
+    stays = [torch.equal(before[name], after[name]) for name in names]
+    assert stays == [number < len(names) // 2 for number in range(len(names))]
+
+
 @pytest.mark.parametrize("method", ["head", "lora", "full"])
 def test_a_prior_moves_every_answer_by_its_logit(method: str, photos: Path, vit: Path, tmp_path: Path) -> None:
     values = {"data": str(photos), "model": str(vit), "method": method, "epochs": 1, "views": 1}
