@@ -4,6 +4,7 @@ The readings are the caller's business, since what the kernel says of this proce
 """
 
 import csv
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -76,6 +77,7 @@ class MachineReading:
 
 
 Probe = Callable[[], MachineReading]
+Look = Callable[[], None]  # at the memory, in the middle of a step
 
 
 def first_micro_batch(available: float, batch_size: int, *, full: bool) -> int:
@@ -200,3 +202,53 @@ def _row(before: MachineReading, now: MachineReading, seconds: float, waiting: f
         f"{since:.1f}", f"{share:.2f}", f"{now.resident / 1e6:.0f}", f"{now.available / 1e6:.0f}",
         f"{now.throttled:.2f}", f"{now.swapped_out / 1e6:.0f}", f"{waiting:.2f}",
     ]  # fmt: skip
+
+
+def fitting(measure: Callable[[int, Look], float], micro_batch: int, probe: Probe, screen: Screen) -> tuple[int, float]:
+    """Try a micro-batch and halve it until a step succeeds and leaves memory free; return it and seconds a photo.
+
+    One and two photos are tried before: what the second adds tells of more, and in a cgroup that kills, where no
+    allocation fails, trying too many would be the end.
+    """
+    screen.say("trying how long a photo takes, and how many fit into memory")
+    micro_batch = _foreseen(measure, micro_batch, probe, screen)
+
+    def look() -> None:
+        if micro_batch > 1 and probe().is_short:
+            raise MemoryError("memory is nearly full")
+
+    while True:
+        try:
+            return micro_batch, measure(micro_batch, look)
+        except (MemoryError, RuntimeError, OSError) as error:
+            if micro_batch == 1 or not is_out_of_memory(error):
+                raise
+        gc.collect()
+        screen.say(f"a micro-batch of {micro_batch} does not fit")
+        micro_batch //= 2
+
+
+def _foreseen(measure: Callable[[int, Look], float], micro_batch: int, probe: Probe, screen: Screen) -> int:
+    """Return how many of so many photos will fit, judging by what one and two of them take."""
+    if micro_batch <= 2:
+        return micro_batch
+    peaks: list[float] = []
+    for size in (1, 2):
+        taken: list[float] = []
+
+        def note(taken: list[float] = taken) -> None:
+            taken.append(probe().resident)
+
+        try:
+            measure(size, note)
+        except (MemoryError, RuntimeError, OSError) as error:
+            if size == 1 or not is_out_of_memory(error):
+                raise
+            return 2  # which is tried again, and halved
+        peaks.append(max(taken))
+    now = probe()
+    each = max(0.0, peaks[1] - peaks[0])
+    size = fewer(micro_batch, peaks[1] + each * (micro_batch - 2) - now.resident, now)
+    if size < micro_batch:
+        screen.say(f"a micro-batch of {micro_batch} would not fit")
+    return size

@@ -5,11 +5,10 @@ TensorBoard. Its `auto_find_batch_size` starts again from nothing with a smaller
 here the optimiser's batch stays as asked, and only the part of it that is in memory at once is halved.
 """
 
-import gc
 import re
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,11 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
-from detectors.console import Screen, duration
+from detectors.console import duration
 from detectors.evaluation.estimates import reward_of
 from detectors.registry import METHODS
 from detectors.training.batching import MicroBatches, Pace, WeightedLoss, gradients
-from detectors.training.budget import GB, Probe, fewer, first_micro_batch, is_out_of_memory, loader_workers
+from detectors.training.budget import GB, Look, first_micro_batch, fitting, loader_workers
 from detectors.training.dataset import EpochSampler
 from detectors.training.hf_model import head_of, learns_statistics, logits_of, set_training
 from detectors.training.job import Job, JobPlan, share_of_rate
@@ -45,7 +44,6 @@ AVERAGE_PREFIX = "average."  # what names of the averaged weights begin with
 AVERAGE_MODULE_PREFIX = AVERAGE_PREFIX + "module."  # and in `AveragedModel`
 BUFFERS = "buffers.safetensors"  # running statistics, beside adapters
 
-Look = Callable[[], None]  # at the memory, in the middle of a step
 FORWARD = 1 / 3  # of a training step's time, which goes forward once and backward about twice
 FORWARD_PHOTOS = 4  # at once on the CPU: lite2 took half the CPU time of 16 a photo, whose memory comes and goes
 TIMED_EXAMPLES = 4  # examples, to see how long one takes
@@ -174,56 +172,6 @@ def measure_forward(
             best = min(best, time.perf_counter() - began)
             look()
     return best / micro_batch
-
-
-def fitting(measure: Callable[[int, Look], float], micro_batch: int, probe: Probe, screen: Screen) -> tuple[int, float]:
-    """Try a micro-batch and halve it until a step succeeds and leaves memory free; return it and seconds a photo.
-
-    One and two photos are tried before: what the second adds tells of more, and in a cgroup that kills, where no
-    allocation fails, trying too many would be the end.
-    """
-    screen.say("trying how long a photo takes, and how many fit into memory")
-    micro_batch = _foreseen(measure, micro_batch, probe, screen)
-
-    def look() -> None:
-        if micro_batch > 1 and probe().is_short:
-            raise MemoryError("memory is nearly full")
-
-    while True:
-        try:
-            return micro_batch, measure(micro_batch, look)
-        except (MemoryError, RuntimeError, OSError) as error:
-            if micro_batch == 1 or not is_out_of_memory(error):
-                raise
-        gc.collect()
-        screen.say(f"a micro-batch of {micro_batch} does not fit")
-        micro_batch //= 2
-
-
-def _foreseen(measure: Callable[[int, Look], float], micro_batch: int, probe: Probe, screen: Screen) -> int:
-    """Return how many of so many photos will fit, judging by what one and two of them take."""
-    if micro_batch <= 2:
-        return micro_batch
-    peaks: list[float] = []
-    for size in (1, 2):
-        taken: list[float] = []
-
-        def note(taken: list[float] = taken) -> None:
-            taken.append(probe().resident)
-
-        try:
-            measure(size, note)
-        except (MemoryError, RuntimeError, OSError) as error:
-            if size == 1 or not is_out_of_memory(error):
-                raise
-            return 2  # which is tried again, and halved
-        peaks.append(max(taken))
-    now = probe()
-    each = max(0.0, peaks[1] - peaks[0])
-    size = fewer(micro_batch, peaks[1] + each * (micro_batch - 2) - now.resident, now)
-    if size < micro_batch:
-        screen.say(f"a micro-batch of {micro_batch} would not fit")
-    return size
 
 
 class AveragedNetwork(nn.Module):  # type: ignore[misc]

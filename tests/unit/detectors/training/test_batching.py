@@ -12,8 +12,8 @@ import torch
 
 from detectors.console import Screen
 from detectors.training.batching import MicroBatches, Pace, WeightedLoss, gradients
-from detectors.training.budget import GB, MachineReading
-from detectors.training.trainer import fitting, measure_step
+from detectors.training.budget import GB, MachineReading, fitting
+from detectors.training.trainer import measure_step
 
 
 def calm() -> MachineReading:
