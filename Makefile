@@ -101,7 +101,7 @@ starter: $(VENV)/.all ## Train the shipped starter again from photos, judge it o
 	@rm -rf $(STARTER)/starter && $(BIN)/python -m detectors.builders.half $(STARTER)/run/model $(STARTER)/starter
 	@echo 'hf_repo: starter' > $(STARTER)/starter.yaml
 	@$(MINER) export --half --set IMAGE_DETECTOR_CONFIG=$(STARTER)/starter.yaml --pictures $(STARTER)/folds/1/test --out $(STARTER)/exported
-	@cp $(STARTER)/starter/model.safetensors $(STARTER)/starter/NOTICE $(STARTER)/exported
+	@install -m 644 $(STARTER)/starter/model.safetensors $(STARTER)/exported
 	@$(MINER) evaluate $(STARTER)/folds/1/test --model $(STARTER)/exported --augment
 	@echo '$(STARTER)/exported is what the package ships as detectors/starter'
 

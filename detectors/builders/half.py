@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import load_external_data_for_model
 from safetensors.numpy import load_file, save_file
+
+from detectors.models.store import write_graph
 
 LEAST = 1024  # values: what is smaller, such as a bias, saves nothing
 SUFFIX = " in 16 bits"
@@ -38,18 +41,19 @@ def widened(folder: Path, name: str, target: Path) -> Path:
         target: where the new one is to be.
     """
     model = onnx.load(folder / name, load_external_data=False)
-    stored = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name.endswith(SUFFIX)}
-    if not stored:
+    if not any(tensor.name.endswith(SUFFIX) for tensor in model.graph.initializer):
         return folder
+    load_external_data_for_model(model, str(folder))
+    stored = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name.endswith(SUFFIX)}
     for node in [node for node in model.graph.node if node.op_type == "Cast" and node.input[0] in stored]:
         tensor = stored[node.input[0]]
-        wide = numpy_helper.to_array(tensor, str(folder)).astype(np.float32)
+        wide = numpy_helper.to_array(tensor).astype(np.float32)
         tensor.CopyFrom(numpy_helper.from_array(wide, node.output[0]))
         model.graph.node.remove(node)
     target.mkdir(parents=True)
     for path in folder.glob("*.json"):
         shutil.copyfile(path, target / path.name)
-    onnx.save_model(model, target / name)
+    write_graph(model, target / name)
     return target
 
 

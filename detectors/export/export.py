@@ -21,6 +21,7 @@ from detectors.console import NO_STEPS, Steps
 from detectors.errors import DetectorConfigError, InferenceError, ModelError, library_errors
 from detectors.models import MODEL_FILE
 from detectors.models.config import DetectorConfig
+from detectors.models.hf_config import NOTICE_FILE
 from detectors.models.labels import is_by_name, refuse_constant, roadwork_index
 from detectors.models.manifest import NO_REFERENCE, Activation, Manifest, Output, Parity, Source, sha256
 from detectors.models.sources import Original, find_original, model_name, remember_revision
@@ -257,6 +258,8 @@ def _fill(
     except InferenceError as error:
         raise ModelError(f"the exported {kind} has no answer to a picture of the comparison: {error}") from error
     draft.model_copy(update={"known_answer": known, "parity": parity}).write(folder)
+    if (notice := original.path / NOTICE_FILE).is_file():
+        shutil.copyfile(notice, folder / NOTICE_FILE)
 
 
 def _with_head(folder: Path, draft: Manifest, whole: Network, head: ViewHead) -> tuple[Manifest, Network]:

@@ -38,6 +38,7 @@ from detectors.models.processors import (
 )
 
 CONFIG_FILE = "config.json"
+NOTICE_FILE = "NOTICE"  # of others' weights: their licence asks that it stays beside them
 UNNAMED = 2  # classes of a file that names none
 NEWER_VERSION = 5  # of transformers, whose processors by the bare names are others
 

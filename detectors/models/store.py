@@ -123,6 +123,8 @@ def write_graph(graph: "onnx.ModelProto", path: Path) -> None:
                     set_external_data(tensor, data.name, offset=file.tell(), length=len(raw))
                     tensor.ClearField("raw_data")
                     file.write(raw)
+    else:
+        path.with_name(path.name + ".data").unlink(missing_ok=True)  # of a graph that was larger
     path.write_bytes(graph.SerializeToString())
 
 

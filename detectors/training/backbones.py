@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from detectors.errors import ModelError
-from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE
+from detectors.models.hf_config import CONFIG_FILE, NOTICE_FILE, PROCESSOR_FILE
 from detectors.models.manifest import sha256
 from detectors.registry import how_to_install
 
-WEIGHTS_FILE, NOTICE_FILE = "model.safetensors", "NOTICE"
+WEIGHTS_FILE = "model.safetensors"
 ONE_CHANNEL = 0.001  # of a block's channels, for its gate's inside: rounded, the least there is
 OPEN = 40.0  # the sigmoid of this is 1 in 32 bits
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from detectors.console import Screen
 from detectors.training.budget import Probe, fewer, is_out_of_memory
-from detectors.training.config import TrainConfig
+from detectors.training.config import EVEN, TrainConfig
 from detectors.training.job import class_weights
 
 PROBE_SECONDS = 0.5  # between two looks at the memory
@@ -135,8 +135,12 @@ def _both(targets: Tensor) -> Tensor:
 
 
 def make_loss(wanted: NDArray[np.int64] | NDArray[np.float32], config: TrainConfig) -> WeightedLoss:
-    """Return the loss for labels, or for targets where photos should get probabilities."""
-    weights = torch.tensor(class_weights(wanted, balanced=config.class_weights))
+    """Return the loss for labels, or for targets where photos should get probabilities.
+
+    Classes are balanced as they are learnt from: some photos without roadwork get works drawn into them.
+    """
+    learnt = np.where(wanted < EVEN, wanted + config.augment.works * (1 - wanted), wanted)
+    weights = torch.tensor(class_weights(learnt, balanced=config.class_weights))
     kind = TargetLoss if np.issubdtype(wanted.dtype, np.floating) else WeightedLoss
     return kind(weights, config.label_smoothing)
 

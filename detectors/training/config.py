@@ -21,6 +21,7 @@ YOLO_RATE = 1e-3
 QUICK_EPOCHS, QUICK_VIEWS, QUICK_HOURS = 3, 0, 2 / 60
 EVEN = 0.5  # share of each class, as validators draw them
 HUB = "hf:"  # what a data set's name begins with
+NAMED_MODELS = ("lite2", "lite0", "starter", "tiny", "small", "base")  # whatever folders are called so
 
 
 def _known_method(name: str) -> str:
@@ -143,6 +144,15 @@ class TrainConfig(_Part):
         return self
 
     @model_validator(mode="after")
+    def _of_all_weights(self) -> Self:
+        if self.is_yolo or self.method != "full":
+            found = "YOLOClassifier" if self.is_yolo else f"method={self.method}"
+            for name in ("frozen", "average"):
+                if value := getattr(self, name):
+                    raise ValueError(f"{name}={value:g}: with {found} 0 is allowed; ViT with method=full takes more")
+        return self
+
+    @model_validator(mode="after")
     def _of_its_own_loop(self) -> Self:
         if self.is_yolo and self.validate_every > 1:
             raise ValueError(
@@ -209,7 +219,10 @@ class TrainConfig(_Part):
         """Return it with every path in full, so that it means the same from another working folder."""
         hub = self.data.startswith(HUB)
         data = _full(self.data.removeprefix(HUB)) if hub else str(Path(self.data).expanduser().resolve())
-        values: dict[str, Any] = {"data": HUB * hub + data, "model": _full(self.model)}
+        values: dict[str, Any] = {
+            "data": HUB * hub + data,
+            "model": self.model if self.model in NAMED_MODELS else _full(self.model),
+        }
         if self.cache is not None:
             values["cache"] = str(Path(self.cache).expanduser().resolve())
         if self.teacher is not None:

@@ -159,6 +159,8 @@ class DataSet:
     def wanted_of(self, views: Views, count: int) -> NDArray[np.int64] | NDArray[np.float32]:
         """Return what each of so many views of each photo of `train` should get, shape (photos, views)."""
         wanted: NDArray[Any] = np.repeat(self.wanted[:, None], count, axis=1)
+        if not views.augment.works:
+            return wanted
         drawn = [[views.has_drawn_works(photo, number) for number in range(count)] for photo in self.train]
         wanted[np.array(drawn, dtype=bool)] = 1
         return wanted

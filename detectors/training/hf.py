@@ -154,7 +154,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
             except SafetensorError as error:  # a full disk, in words of its own
                 raise OSError(f"{partial} can't be written: {error}") from error
             settle(partial, self._run / BEST_FILE)
-        ended = why_ended(state.log_history, state.global_step, self._schedule, self._patience, self._validate_every)
+        ended = why_ended(state.log_history, state.global_step, self._schedule, self._patience)
         if ended is not None:
             self.why, control.should_training_stop = ended, True
 
@@ -299,7 +299,7 @@ def _fit(
     trainer = MicroBatchTrainer(
         network, arguments, collate, train_dataset=train, eval_dataset=val, compute_metrics=validation,
         callbacks=[keeper, Progress(job.screen, pace, HistoryFile(job.run))], pace=pace, parts=parts, seed=config.seed,
-        precision=chosen.precision, loss=loss,
+        precision=chosen.precision, loss=loss, prior=config.prior,
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     if isinstance(network, AveragedNetwork):
@@ -309,7 +309,7 @@ def _fit(
     why = None
     if checkpoint is not None:
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        why = why_ended(state.log_history, state.global_step, schedule, config.patience, config.validate_every)
+        why = why_ended(state.log_history, state.global_step, schedule, config.patience)
     if why is not None:  # killed after its last epoch
         trainer.state = state
     else:

@@ -13,9 +13,9 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from detectors.backends.torch import ensure_torchvision, older_folder
 from detectors.errors import ModelError
 from detectors.models.config import SHIPPED, DetectorConfig
-from detectors.models.hf_config import CONFIG_FILE, ModelConfig, processor_file
+from detectors.models.hf_config import CONFIG_FILE, NOTICE_FILE, ModelConfig, processor_file
 from detectors.models.sources import Original, find_original
-from detectors.training.backbones import BACKBONES, NOTICE_FILE, backbone_folder
+from detectors.training.backbones import BACKBONES, backbone_folder
 from detectors.training.config import TrainConfig
 
 ensure_torchvision()
@@ -52,7 +52,7 @@ def find_folder(config: TrainConfig, cache: Path) -> Original:
         found = Original(backbone_folder(config.model, cache), config.model, config.revision)
     elif config.model == STARTER:
         found = Original(SHIPPED.parent / STARTER, STARTER, config.revision)
-    elif local.is_dir():
+    elif local.is_dir() and config.model not in SIZE_MODELS:
         found = Original(local.resolve(), local.name, config.revision)
     elif config.model.startswith(("/", ".", "~")):
         raise ModelError(f"{local} is not a folder")
@@ -194,7 +194,12 @@ def set_prior(model: nn.Module, prior: float) -> None:
     learnt from (Saerens et al. 2002, doi 10.1162/089976602753284446).
     """
     with torch.no_grad():
-        head_of(model).bias[ROADWORK] += math.log(prior / (1 - prior))
+        head_of(model).bias[ROADWORK] += log_odds(prior)
+
+
+def log_odds(share: float) -> float:
+    """Return what a share adds to a logit; an even one nothing."""
+    return math.log(share / (1 - share))
 
 
 def logits_of(model: nn.Module, inputs: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from detectors.base import Detector
 from detectors.console import Screen
 from detectors.errors import DetectorConfigError, DetectorError
-from detectors.files import write_safely
+from detectors.files import is_in_use, write_safely
 from detectors.training.budget import Machine, Probe
 from detectors.training.config import CONFIG_FILE, TrainConfig
 
@@ -91,21 +91,20 @@ def scores_of(history: Sequence[Mapping[str, float]]) -> list[Score]:
     return [(entry["eval_reward"], -entry["eval_loss"]) for entry in history if "eval_reward" in entry]
 
 
-def why_ended(
-    history: Sequence[Mapping[str, float]], steps: int, schedule: Schedule, patience: int, every: int = 1
-) -> str | None:
+def why_ended(history: Sequence[Mapping[str, float]], steps: int, schedule: Schedule, patience: int) -> str | None:
     """Say why a training with this log has come to its end, if it has; a resumed one then has nothing to train.
 
     Args:
-        history: of validations, one in so many epochs as `every` says.
+        history: of validations.
         steps: that were made.
         schedule: of all.
         patience: epochs without a better validation.
-        every: epochs from one validation to the next.
     """
-    waited = every * since_best(scores_of(history))
+    epochs = [entry["epoch"] for entry in history if "eval_reward" in entry]
+    # By epochs: a stop by time or a signal has a validation of its own in the middle of one.
+    waited = round(epochs[-1] - epochs[-1 - since_best(scores_of(history))], 3) if epochs else 0
     if waited >= patience:
-        return f"no better validation in {waited} epochs"
+        return f"no better validation in {waited:g} epochs"
     return ALL_EPOCHS if steps >= schedule.total else None
 
 
@@ -248,6 +247,8 @@ def open_run(run: Path, config: TrainConfig | None) -> TrainConfig:
             raise DetectorConfigError(f"--resume={run}: no {CONFIG_FILE} in there, so no run to resume")
         if _has_ended(run / RESULTS_FILE):
             raise DetectorConfigError(f"--resume={run}: this run has ended; {RESULTS_FILE} says how")
+        if is_in_use(run):
+            raise DetectorConfigError(f"--resume={run}: this run still goes on; --watch {run} shows it")
         config = TrainConfig.read(path)
         config.check_places(resumed=True)
         return config
@@ -256,8 +257,8 @@ def open_run(run: Path, config: TrainConfig | None) -> TrainConfig:
             f"--out={run}: holds a run already; continue it with --resume, or give another folder"
         )
     config.check_places()
-    run.mkdir(parents=True, exist_ok=True)
     config = config.anchored()
+    run.mkdir(parents=True, exist_ok=True)
     config.write(run)
     return config
 

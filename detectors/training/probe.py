@@ -3,6 +3,7 @@
 What is measured where, and which is the best, in values; `throughput` measures.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -71,17 +72,14 @@ Measure = Callable[[ProbeSetting, float], ProbeRow]
 def splits(cores: int, threads: int | None = None, workers: int | None = None) -> list[tuple[int, int]]:
     """Return numbers of threads and loader processes to compare: together at most one more than there are cores.
 
-    One more, since the network waits while it gets photos; what is given is not compared.
+    One more, since the network waits while it gets photos. What is given is not compared; if it is more by itself, it
+    gets the fewest of the other.
     """
     some_threads = [threads] if threads is not None else sorted({cores, max(1, cores // 2), 1}, reverse=True)
     some_workers = [0] + [2**power for power in range(cores.bit_length()) if 2**power <= cores]
     some_workers = [workers] if workers is not None else some_workers
-    return [
-        (one, other)
-        for one in some_threads
-        for other in some_workers
-        if one + other <= cores + 1 or None not in (threads, workers)
-    ]  # fmt: skip
+    pairs = list(itertools.product(some_threads, some_workers))
+    return [pair for pair in pairs if sum(pair) <= cores + 1] or [min(pairs)]
 
 
 def search(

@@ -14,7 +14,7 @@ from detectors.errors import DetectorConfigError
 from detectors.files import FolderLocks, is_in_use, write_safely
 from detectors.training.budget import COLUMNS
 from detectors.training.config import CONFIG_FILE, TrainConfig
-from detectors.training.job import HISTORY_FILE, RESOURCES_FILE, RESULTS_FILE, RESUMABLE
+from detectors.training.job import HISTORY_FILE, RESOURCES_FILE, RESULTS_FILE, RESUMABLE, StoppedEarly
 
 PROGRESS_FILE = "progress.json"
 WRITE_SECONDS = 1.0  # between two writes of what moves
@@ -45,7 +45,7 @@ class ProgressFile:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         self._screen.listener = None
         self._state = None
-        self._write(None if kind is None else str(error) or kind.__name__)
+        self._write(None if kind is None else str(error) or kind.__name__, stopped=isinstance(error, StoppedEarly))
         self._lock.close()
 
     def line_said(self, words: str) -> None:
@@ -60,10 +60,13 @@ class ProgressFile:
         if is_new or self._clock() - self._written >= WRITE_SECONDS:
             self._write()
 
-    def _write(self, error: str | None = None) -> None:
+    def _write(self, error: str | None = None, *, stopped: bool = False) -> None:
         self._written = self._clock()
         state = None if self._state is None else asdict(self._state)
-        facts = {"started": self._started, "at": time.time(), "bar": state, "lines": self._lines, "error": error}
+        facts = {
+            "started": self._started, "at": time.time(), "bar": state, "lines": self._lines, "error": error,
+            "stopped": stopped,
+        }  # fmt: skip
         path = self._run / PROGRESS_FILE
         partial = path.with_suffix(".partial")
         with suppress(OSError):  # a full disk is told of by what has to be kept
@@ -147,13 +150,13 @@ def read_run(run: Path) -> RunView:
     is_running = is_in_use(run)  # before the files: a run that ends meanwhile is read as ended the next time
     config = TrainConfig.read(path)
     progress = _read(run / PROGRESS_FILE) or {}
-    results, error = _read(run / RESULTS_FILE), progress.get("error")
+    results, error = _results(run / RESULTS_FILE, progress.get("started", 0.0)), progress.get("error")
     ended = "" if results is None else str(results["ended"])
     state: RunState
     if is_running:
         state, words = "running", ""
     elif error is not None:
-        state, words = "failed", str(error)
+        state, words = "stopped" if progress.get("stopped") else "failed", str(error)
     elif results is not None:
         state, words = "stopped" if ended in RESUMABLE else "finished", ended
     else:
@@ -165,6 +168,13 @@ def read_run(run: Path) -> RunView:
         BarState(**bar) if bar is not None else None, progress.get("lines", []), _read(run / HISTORY_FILE) or [],
         _resources(run / RESOURCES_FILE),
     )  # fmt: skip
+
+
+def _results(path: Path, started: float) -> Any:
+    """Return the results of the last start, if it has come to any: a resumed run has those of the one before."""
+    with suppress(FileNotFoundError):
+        return _read(path) if path.stat().st_mtime >= started else None
+    return None
 
 
 def _read(path: Path) -> Any:

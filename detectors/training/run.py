@@ -8,6 +8,7 @@ import resource
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -157,10 +158,10 @@ def _run(job: Job) -> dict[str, object]:
         screen.say(f"{name}: {row.words}")
         if row.doubt:
             screen.warn(f"{name}: {row.doubt}: do the folders roadwork and no_roadwork hold what they say?")
-    last = "test" if data.test else "val"
+    last: Literal["test", "val"] = "test" if data.test else "val"
     labels, said, _ = parts[last]
     now, before = ask_current(job, kept[last])
-    verdict = weigh(labels, said, before, figures[last], now, near[last])
+    verdict = weigh(labels, said, before, figures[last], now, near[last], last)
     screen.say(verdict.words)
     store_spread(served, said.tolist(), labels.tolist())
     facts = {

@@ -45,7 +45,8 @@ class ProbedNetwork:
                 hf_model.logits_of(self.network.eval(), loaded)
             look()
             return len(loaded)
-        train_step(self.network.train(), loaded["inputs"], loaded["labels"], precision, look)
+        hf_model.set_training(self.network)
+        train_step(self.network, loaded["inputs"], loaded["labels"], precision, look)
         self.network.zero_grad()
         return len(loaded["labels"])
 

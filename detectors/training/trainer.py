@@ -28,7 +28,7 @@ from detectors.registry import METHODS
 from detectors.training.batching import MicroBatches, Pace, WeightedLoss, gradients
 from detectors.training.budget import GB, Look, first_micro_batch, fitting, loader_workers
 from detectors.training.dataset import EpochSampler
-from detectors.training.hf_model import head_of, learns_statistics, logits_of, set_training
+from detectors.training.hf_model import ROADWORK, head_of, learns_statistics, log_odds, logits_of, set_training
 from detectors.training.job import Job, JobPlan, share_of_rate
 
 from transformers import (  # isort: skip  # after `hf_model`, which mends torchvision
@@ -55,10 +55,11 @@ class MicroBatchTrainer(Trainer):  # type: ignore[misc]
 
     def __init__(
         self, *arguments: Any, loss: WeightedLoss, seed: int, parts: MicroBatches, pace: Pace, precision: str,
-        **rest: Any,
+        prior: float, **rest: Any,
     ) -> None:  # fmt: skip
         super().__init__(*arguments, **rest)
         self._loss, self._parts, self.pace, self._precision = loss, parts, pace, precision
+        self._log_odds = log_odds(prior)
         self.sampler = EpochSampler(len(self.train_dataset), seed)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -99,6 +100,7 @@ class MicroBatchTrainer(Trainer):  # type: ignore[misc]
         model.eval()
         with torch.inference_mode():
             logits = logits_of(model, inputs["inputs"])
+            logits[:, ROADWORK] += self._log_odds  # as it will serve
         return functional.cross_entropy(logits, inputs["labels"]), logits, inputs["labels"]
 
 

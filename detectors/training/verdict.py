@@ -31,7 +31,8 @@ class RunVerdict:
 
     Attributes:
         judgement: beside chance, else beside what serves now.
-        photos: kept back, that it follows from.
+        photos: that it follows from.
+        part: of the photos: `test`, or `val`, by which the epoch was chosen.
         figures: the model's own.
         now: the name of what serves now.
         gain: the reward that the model earns more than that.
@@ -39,6 +40,7 @@ class RunVerdict:
 
     judgement: Judgement
     photos: int
+    part: Literal["test", "val"]
     figures: Figures
     now: str
     gain: Estimate
@@ -52,13 +54,15 @@ class RunVerdict:
     def words(self) -> str:
         """The verdict in a sentence."""
         gain = self.gain
-        gains = f"{gain.value:+.3f} of reward ({gain.low:+.3f} to {gain.high:+.3f}) on {self.photos} photos kept back"
+        chosen = self.part == "val"
+        photos = f"{self.photos} {'validation photos, which chose the epoch' if chosen else 'photos kept back'}"
+        gains = f"{gain.value:+.3f} of reward ({gain.low:+.3f} to {gain.high:+.3f}) on {photos}"
         match self.judgement:
             case "no better than chance":
                 share = self.figures.balanced_accuracy
                 is_worse = self.figures.reversed or share < CHANCE
                 word = "worse" if is_worse else "no better" if share == CHANCE else "perhaps no better"
-                found = f"{share:.1%} right, both classes alike, on {self.photos} photos kept back"
+                found = f"{share:.1%} right, both classes alike, on {photos}"
                 return f"{word} than chance: {found}, expected reward {self.figures.reward}: not recommended"
             case "worse":
                 return f"worse than what serves now ({self.now}): {gains}: not recommended"
@@ -72,13 +76,14 @@ class RunVerdict:
         """Return it for JSON."""
         return {
             "judgement": self.judgement, "recommended": self.is_recommended, "now": self.now,
-            "gain": asdict(self.gain), "photos": self.photos, "words": self.words,
+            "gain": asdict(self.gain), "photos": self.photos, "part": self.part, "words": self.words,
         }  # fmt: skip
 
 
 def weigh(
-    labels: Flags, answers: Floats, before: Floats, figures: Figures, now: str, near: Groups | None = None
-) -> RunVerdict:
+    labels: Flags, answers: Floats, before: Floats, figures: Figures, now: str, near: Groups | None = None,
+    part: Literal["test", "val"] = "test",
+) -> RunVerdict:  # fmt: skip
     """Weigh a model's answers up against those of what serves now, to the same photos.
 
     Args:
@@ -88,6 +93,7 @@ def weigh(
         figures: of the model's answers, groups minded.
         now: the name of what serves now.
         near: groups of near-identical photos, which count as one.
+        part: of the photos, that these are.
     """
     gain = reward_gain(labels, before > 0.5, answers > 0.5, groups=near)
     judgement: Judgement
@@ -97,7 +103,7 @@ def weigh(
         judgement = "worse"
     else:
         judgement = "better" if gain.low > 0 else "not better"
-    return RunVerdict(judgement, len(labels), figures, now, gain)
+    return RunVerdict(judgement, len(labels), part, figures, now, gain)
 
 
 def ask_current(job: Job, photos: Sequence[Photo]) -> tuple[str, Floats]:

@@ -10,10 +10,11 @@ import torch
 
 from detectors.builders.efficientnet import EfficientNet
 from detectors.errors import ModelError
+from detectors.models.hf_config import NOTICE_FILE
 from detectors.network import ViT
 from detectors.photos.image import decode
 from detectors.training import backbones, hf_model
-from detectors.training.backbones import BACKBONES, NOTICE_FILE, backbone_folder
+from detectors.training.backbones import BACKBONES, backbone_folder
 from detectors.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[4]

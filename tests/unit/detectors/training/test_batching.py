@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -11,8 +12,9 @@ pytest.importorskip("torch")
 import torch
 
 from detectors.console import Screen
-from detectors.training.batching import MicroBatches, Pace, WeightedLoss, gradients
+from detectors.training.batching import MicroBatches, Pace, WeightedLoss, gradients, make_loss
 from detectors.training.budget import GB, MachineReading, fitting
+from detectors.training.config import TrainConfig
 from detectors.training.trainer import measure_step
 
 
@@ -194,6 +196,18 @@ def test_what_is_no_lack_of_memory_is_raised() -> None:
     with pytest.raises(RuntimeError, match="shapes differ"):
         parts.over(8, work, lambda: None)
     assert parts.size == 8
+
+
+def test_drawn_works_count_among_those_that_classes_are_balanced_by() -> None:
+    wanted = np.array([0, 0, 1, 1])
+    even = TrainConfig.make({"data": "photos"})
+    drawn = TrainConfig.make({"data": "photos", "augment": {"works": 0.5}})
+    logits, labels = torch.zeros(4, 2), torch.tensor([0, 1, 1, 1])
+    assert make_loss(wanted, even)._weights.tolist() == [1, 1]
+    expected = make_loss(labels.numpy(), even)
+    found = make_loss(wanted, drawn)
+    assert found._weights.tolist() == expected._weights.tolist()
+    assert found.share(logits, labels, labels) == expected.share(logits, labels, labels)
 
 
 def test_a_screen_shows_no_loss_before_the_first_batch() -> None:

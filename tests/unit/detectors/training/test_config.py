@@ -1,13 +1,17 @@
 """The configuration of a training, and the folder of its run."""
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from detectors.console import Screen
 from detectors.errors import DetectorConfigError
-from detectors.training.config import TrainConfig
+from detectors.training.config import NAMED_MODELS, TrainConfig
 from detectors.training.job import RESULTS_FILE, SIGNALLED, TIME_OVER, JobPlan, open_run
+from detectors.training.progress import ProgressFile
 
 
 def test_what_is_printed_is_read_again(tmp_path: Path) -> None:
@@ -65,6 +69,43 @@ def test_a_quick_run_of_a_whole_network_has_two_minutes(values: dict[str, object
 )
 def test_the_rate_follows_from_method_and_network(values: dict[str, object], convolutional: bool, rate: float) -> None:
     assert TrainConfig.make({"data": "photos"} | values).rate(convolutional=convolutional) == rate
+
+
+@pytest.mark.parametrize("name", NAMED_MODELS)
+def test_a_folder_that_is_called_as_a_model_is_not_taken_for_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / name).mkdir()
+    values = {"data": "photos", "model": name}
+    assert open_run(tmp_path / "run", TrainConfig.make(values)).model == name
+    assert open_run(tmp_path / "other", TrainConfig.make({**values, "model": f"./{name}"})).model == str(
+        tmp_path / name
+    )
+
+
+def test_every_model_with_a_name_is_known() -> None:
+    hf_model = pytest.importorskip("detectors.training.hf_model", exc_type=ImportError)
+    yolo = pytest.importorskip("detectors.training.yolo", exc_type=ImportError)
+    assert set(NAMED_MODELS) == {*hf_model.OFFLINE, *hf_model.SIZE_MODELS} >= set(yolo.SIZE_MODELS)
+
+
+@pytest.mark.parametrize("key", ["frozen", "average"])
+@pytest.mark.parametrize("values", [{"method": "head"}, {"method": "lora"}, {"detector": "YOLOClassifier"}])
+def test_what_only_a_full_training_can_is_refused_elsewhere(key: str, values: dict[str, object]) -> None:
+    with pytest.raises(DetectorConfigError, match=rf"{key}=0\.5"):
+        TrainConfig.make({"data": "photos", **values, key: 0.5})
+    TrainConfig.make({"data": "photos", "method": "full", key: 0.5})
+
+
+def test_a_run_that_goes_on_is_not_resumed(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    run = tmp_path / "run"
+    open_run(run, TrainConfig.make({"data": str(tmp_path / "photos")}))
+    with ProgressFile(run, Screen(Console(file=StringIO()))), pytest.raises(DetectorConfigError, match="--watch"):
+        open_run(run, None)
+    open_run(run, None)
 
 
 def test_yolo_is_judged_after_each_epoch() -> None:

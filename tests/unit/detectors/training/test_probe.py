@@ -51,6 +51,8 @@ def test_two_cores_are_shared_in_every_way_that_makes_sense() -> None:
     assert splits(2, threads=1) == [(1, 0), (1, 1), (1, 2)]
     assert splits(2, workers=2) == [(1, 2)]
     assert splits(2, threads=2, workers=4) == [(2, 4)], "what both are given is not judged"
+    assert splits(2, workers=8) == [(1, 8)]
+    assert splits(2, threads=4) == [(4, 0)]
     assert all(threads + workers <= 17 for threads, workers in splits(16))
 
 

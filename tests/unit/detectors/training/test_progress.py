@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from detectors.console import Screen
 from detectors.errors import DetectorConfigError
 from detectors.training.budget import COLUMNS
 from detectors.training.config import TrainConfig
-from detectors.training.job import HISTORY_FILE, RESOURCES_FILE, RESULTS_FILE, TIME_OVER
+from detectors.training.job import HISTORY_FILE, RESOURCES_FILE, RESULTS_FILE, TIME_OVER, StoppedEarly
 from detectors.training.progress import PROGRESS_FILE, HistoryFile, ProgressFile, read_run
 
 HISTORY = [{"epoch": 1.0, "loss": 0.5}, {"epoch": 1.0, "eval_loss": 0.4, "eval_accuracy": 0.8, "eval_reward": 0.3}]
@@ -61,6 +62,21 @@ def test_a_run_says_why_it_ended(run: Path, ended: str, state: str) -> None:
         assert read_run(run).state == "running", "a resumed one has the results of its first end"
     view = read_run(run)
     assert (view.state, view.words) == (state, ended)
+
+
+def test_a_run_that_was_stopped_with_nothing_to_serve_did_not_fail(run: Path) -> None:
+    with pytest.raises(StoppedEarly), ProgressFile(run, screen()):
+        raise StoppedEarly("the time is over")
+    assert (read_run(run).state, read_run(run).words) == ("stopped", "the time is over")
+
+
+def test_a_resumed_run_that_was_killed_has_not_the_end_of_its_first_start(run: Path) -> None:
+    (run / RESULTS_FILE).write_text(json.dumps({"ended": TIME_OVER}))
+    os.utime(run / RESULTS_FILE, (1000, 1000))
+    (run / PROGRESS_FILE).write_text(json.dumps({"started": 999.0, "at": 1001.0}))
+    assert read_run(run).state == "stopped"
+    (run / PROGRESS_FILE).write_text(json.dumps({"started": 1001.0, "at": 1002.0}))
+    assert read_run(run).state == "killed"
 
 
 def test_a_run_that_failed_says_how(run: Path) -> None:

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
+from detectors.models.hf_config import NOTICE_FILE
 from detectors.training import hf_model
-from detectors.training.backbones import NOTICE_FILE
 from detectors.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[4]

@@ -213,6 +213,7 @@ def test_the_last_line_is_the_verdict_beside_what_the_settings_name(
 
 def test_epochs_are_judged_in_the_precision_that_is_served(photos: Path, resnet: Path, tmp_path: Path) -> None:
     values = {"data": str(photos), "model": str(resnet), "method": "full", "epochs": 2, "precision": "bf16"}
+    values["prior"] = 0.2
     screen = Spy()
     result = learn(tmp_path / "run", screen, values | {"learning_rate": 1e-3})
     data = open_dataset(TrainConfig.make({"seed": 3} | values), tmp_path, screen, 1)

@@ -39,13 +39,22 @@ def test_no_step_is_made_at_a_rate_of_0(warm_up: int, total: int) -> None:
 
 def test_patience_counts_epochs_however_few_of_them_are_validated() -> None:
     schedule = Schedule(epoch=10, total=1000, warm_up=0, logging=1)
-    history = [{"eval_reward": reward, "eval_loss": 1.0} for reward in (0.5, 0.6, 0.4, 0.4)]
-    assert why_ended(history, 40, schedule, patience=3) is None
-    ended = why_ended(history, 120, schedule, patience=6, every=3)
+
+    def validated(*epochs: float) -> list[dict[str, float]]:
+        rewards = (0.5, 0.6, 0.4, 0.4, 0.4)
+        return [
+            {"epoch": epoch, "eval_reward": reward, "eval_loss": 1.0}
+            for epoch, reward in zip(epochs, rewards, strict=False)
+        ]
+
+    assert why_ended([], 0, schedule, patience=1) is None
+    assert why_ended(validated(1, 2, 3, 4), 40, schedule, patience=3) is None
+    ended = why_ended(validated(3, 6, 9, 12), 120, schedule, patience=6)
     assert ended is not None
     assert "6 epochs" in ended
-    assert why_ended(history, 120, schedule, patience=7, every=3) is None
-    assert why_ended(history, 1000, schedule, patience=7, every=3) == ALL_EPOCHS
+    assert why_ended(validated(3, 6, 9, 12), 120, schedule, patience=7) is None
+    assert why_ended(validated(3, 6, 9, 12), 1000, schedule, patience=7) == ALL_EPOCHS
+    assert why_ended(validated(3, 6, 6.5, 9), 90, schedule, patience=6) is None, "stopped and resumed in between"
 
 
 def test_both_classes_weigh_the_same_in_all() -> None:

@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 pytest.importorskip("ultralytics")
 
+from torch import nn
+
 from detectors.console import Screen
 from detectors.training import probe, throughput
 from detectors.training.budget import GB, Machine, MachineReading
@@ -74,6 +76,20 @@ def test_the_measured_network_learns_nothing_of_its_batches(photos: Path, tmp_pa
     assert chosen.config == TrainConfig.read(tmp_path / "config.yaml")
     assert None not in (chosen.config.threads, chosen.config.micro_batch)
     assert chosen.config.workers == 0
+
+
+def test_statistics_that_are_kept_are_kept_here_too(photos: Path, tmp_path: Path) -> None:
+    asked = job(tmp_path, photos, model=str(make_resnet(tmp_path / "resnet")), method="full", workers=0, threads=1)
+    modes = []
+
+    def keep(network: nn.Module, *_: object) -> None:
+        modes.append({type(module).__name__: module.training for module in network.modules()})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(throughput, "train_step", keep)
+        throughput.compare(asked, open_dataset(asked.config, tmp_path, asked.screen, 1))
+    assert {mode["BatchNorm2d"] for mode in modes} == {False}
+    assert {mode["ResNetForImageClassification"] for mode in modes} == {True}
 
 
 def test_a_larger_micro_batch_that_would_not_fit_is_not_tried(photos: Path, vit: Path, tmp_path: Path) -> None:

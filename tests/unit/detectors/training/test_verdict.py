@@ -48,6 +48,14 @@ def test_a_model_is_recommended_only_where_it_is_surely_better(
     assert json.loads(json.dumps(found.plain()))["judgement"] == judgement
 
 
+def test_photos_that_chose_the_epoch_are_called_so() -> None:
+    figures = verdict(answers(1), answers(16)).figures
+    found = weigh(LABELS, answers(1), answers(16), figures, "old.yaml", part="val")
+    assert found.is_recommended
+    assert "validation" in found.words
+    assert found.plain()["part"] == "val"
+
+
 def test_answers_that_are_turned_round_are_worse_than_chance() -> None:
     assert verdict(answers(60), answers(3)).words.startswith("worse")
     assert verdict(np.full(60, 0.5), answers(3)).words.startswith("no better")
