@@ -202,6 +202,11 @@ def bar_on(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
+def counted(number: int, what: str, plural: str = "s") -> str:
+    """Return a number of things in words."""
+    return f"{number} {what}" + plural * (number != 1)
+
+
 def duration(seconds: float) -> str:
     """Return a time in words, such as `12 min` or `3.4 h`."""
     if seconds < 90:

@@ -35,6 +35,21 @@ def write_safely(path: Path, data: bytes, *, like: os.stat_result | None = None,
 
 
 @contextmanager
+def writing_tensors(path: Path) -> Iterator[None]:
+    """Turn safetensors' own error, such as of a full disk, into the kind that any other file has; it names the path.
+
+    Raises:
+        OSError: the tensors can't be written there.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"{path} can't be written: {error}") from error
+
+
+@contextmanager
 def as_owner(folder: Path) -> Iterator[None]:
     """Write as a folder's owner, or its next parent's while it is not there yet; for the whole process.
 

@@ -92,6 +92,8 @@ def faults(error: ValidationError) -> str:
     """Return each fault of a typed model as key, value and what is allowed, on one line."""
     lines = []
     for fault in error.errors(include_url=False):
+        if fault["type"] == "default_factory_not_called":  # it follows from another fault
+            continue
         key = ".".join(map(str, fault["loc"]))  # none where two keys contradict each other, and the message names both
         told = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "missing":  # its input is all that is around it

@@ -166,7 +166,9 @@ def read_photos(
         if not there and folder.resolve().name in CLASSES:
             folder = folder.resolve()
             folder, there = folder.parent, [folder.name]
-        kinds = there or CLASSES
+        if not there:
+            raise DetectorConfigError(f"{folder} holds no folder {CLASSES[0]} or {CLASSES[1]}, and is not called so")
+        kinds = there
     found_in = {kind: pictures_of(folder, kind) for kind in kinds}
     entries = [(folder, path, CLASSES.index(kind)) for kind in kinds for path in _some(found_in[kind][0], most)]
     photos: list[Photo] = []

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from detectors.errors import ModelError
+from detectors.files import writing_tensors
 from detectors.models.hf_config import CONFIG_FILE, NOTICE_FILE, PROCESSOR_FILE
 from detectors.models.manifest import sha256
 from detectors.registry import how_to_install
@@ -99,7 +100,8 @@ def backbone_folder(name: str, cache: Path) -> Path:
         made = Path(partial) / name
         made.mkdir()
         weights = _renamed(torch.load(source, map_location="cpu", weights_only=True), sum(backbone.repeats))
-        save_file(weights, made / WEIGHTS_FILE, metadata={"format": "pt"})
+        with writing_tensors(folder):
+            save_file(weights, made / WEIGHTS_FILE, metadata={"format": "pt"})
         (made / CONFIG_FILE).write_text(json.dumps(_config(backbone), indent=1), encoding="utf-8")
         (made / PROCESSOR_FILE).write_text(json.dumps(_preprocessing(backbone), indent=1), encoding="utf-8")
         (made / NOTICE_FILE).write_text(_notice(name, backbone), encoding="utf-8")

@@ -77,6 +77,7 @@ class TrainConfig(_Part):
     cache: str | None = Field(None, description="folder of the features, for all runs; None: in ~/.cache")
     detector: Literal["ViT", "YOLOClassifier"] = Field("ViT", description="what serves it later")
     model: str = Field(
+        min_length=1,
         default_factory=lambda known: "small" if known.get("detector") == "YOLOClassifier" else "lite2",
         description="lite2, lite0, starter; tiny, small, base or a repository of the hub; a folder; YOLO: .pt or .yaml",
     )

@@ -10,12 +10,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from detectors.console import Screen
-from detectors.files import flush, settle
+from detectors.files import flush, settle, writing_tensors
 from detectors.network import ViT
 from detectors.registry import method_class
 from detectors.training import hf_model
@@ -149,10 +148,8 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         waited = since_best(scores_of(state.log_history))
         if waited == 0:
             partial = self._run / (BEST_FILE + ".partial")
-            try:
+            with writing_tensors(partial):
                 save_file(trained(model), partial)
-            except SafetensorError as error:  # a full disk, in words of its own
-                raise OSError(f"{partial} can't be written: {error}") from error
             settle(partial, self._run / BEST_FILE)
         ended = why_ended(state.log_history, state.global_step, self._schedule, self._patience)
         if ended is not None:
@@ -313,7 +310,8 @@ def _fit(
     if why is not None:  # killed after its last epoch
         trainer.state = state
     else:
-        with stopping, ResourceLog(job.run / RESOURCES_FILE, job.probe, job.screen, waiting):
+        log = ResourceLog(job.run / RESOURCES_FILE, job.probe, job.screen, waiting)
+        with stopping, log, writing_tensors(checkpoints):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
         why = keeper.why
     load_best(network, job.run)

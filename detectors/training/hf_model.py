@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from detectors.backends.torch import ensure_torchvision, older_folder
 from detectors.errors import ModelError
+from detectors.files import writing_tensors
 from detectors.models.config import SHIPPED, DetectorConfig
 from detectors.models.hf_config import CONFIG_FILE, NOTICE_FILE, ModelConfig, processor_file
 from detectors.models.sources import Original, find_original
@@ -230,7 +231,8 @@ def save(model: nn.Module, source: Path, folder: Path) -> None:
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
     shutil.rmtree(folder, ignore_errors=True)
-    model.save_pretrained(folder)
+    with writing_tensors(folder):
+        model.save_pretrained(folder)
     kept = (processor_file(source), source / NOTICE_FILE)
     for path in kept:
         if path.is_file():

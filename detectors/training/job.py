@@ -26,7 +26,7 @@ Score = tuple[float, float]  # expected reward and minus the loss: of equal rewa
 TIME_OVER, SIGNALLED = "the time is over", "stopped by a signal"
 RESUMABLE = (TIME_OVER, SIGNALLED)  # reasons after which `--resume` goes on
 CHOSEN_FILE, HISTORY_FILE, RESULTS_FILE = "chosen.json", "history.json", "results.json"
-RESOURCES_FILE = "resources.csv"
+RESOURCES_FILE, PROGRESS_FILE = "resources.csv", "progress.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +252,7 @@ def open_run(run: Path, config: TrainConfig | None) -> TrainConfig:
         config = TrainConfig.read(path)
         config.check_places(resumed=True)
         return config
-    if path.is_file():
+    if path.is_file() and not _is_unbegun(run):
         raise DetectorConfigError(
             f"--out={run}: holds a run already; continue it with --resume, or give another folder"
         )
@@ -261,6 +261,11 @@ def open_run(run: Path, config: TrainConfig | None) -> TrainConfig:
     run.mkdir(parents=True, exist_ok=True)
     config.write(run)
     return config
+
+
+def _is_unbegun(run: Path) -> bool:
+    """Return whether a run has come to nothing: it was refused, such as for a model that could not be fetched."""
+    return {path.name for path in run.iterdir()} <= {CONFIG_FILE, PROGRESS_FILE} and not is_in_use(run)
 
 
 def _has_ended(results: Path) -> bool:

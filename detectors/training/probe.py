@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from detectors.console import Screen
+from detectors.console import Screen, counted
 from detectors.training.budget import GB, SPARE_CORES
 from detectors.training.config import TrainConfig
 
@@ -32,13 +32,9 @@ class ProbeSetting:
     def __str__(self) -> str:
         """Return it in words."""
         return (
-            f"{_count(self.threads, 'thread')}, {_count(self.workers, 'loader process', 'es')}, "
+            f"{counted(self.threads, 'thread')}, {counted(self.workers, 'loader process', 'es')}, "
             f"micro-batch {self.micro_batch}, {self.precision}"
         )
-
-
-def _count(number: int, what: str, plural: str = "s") -> str:
-    return f"{number} {what}" + plural * (number != 1)
 
 
 @dataclass(frozen=True, slots=True)

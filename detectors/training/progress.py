@@ -12,11 +12,19 @@ from typing import Any, Literal, Self
 from detectors.console import BarState, Screen
 from detectors.errors import DetectorConfigError
 from detectors.files import FolderLocks, is_in_use, write_safely
+from detectors.models.documents import shown
 from detectors.training.budget import COLUMNS
 from detectors.training.config import CONFIG_FILE, TrainConfig
-from detectors.training.job import HISTORY_FILE, RESOURCES_FILE, RESULTS_FILE, RESUMABLE, StoppedEarly
+from detectors.training.job import (
+    CHOSEN_FILE,
+    HISTORY_FILE,
+    PROGRESS_FILE,
+    RESOURCES_FILE,
+    RESULTS_FILE,
+    RESUMABLE,
+    StoppedEarly,
+)
 
-PROGRESS_FILE = "progress.json"
 WRITE_SECONDS = 1.0  # between two writes of what moves
 HISTORY_SECONDS = 2.0  # between two writes of the curves, which grow
 KEPT_LINES = 8
@@ -149,7 +157,7 @@ def read_run(run: Path) -> RunView:
         raise DetectorConfigError(f"--watch={run}: no {CONFIG_FILE} in there, so no run to watch")
     is_running = is_in_use(run)  # before the files: a run that ends meanwhile is read as ended the next time
     config = TrainConfig.read(path)
-    progress = _read(run / PROGRESS_FILE) or {}
+    progress = _read(run / PROGRESS_FILE, dict) or {}
     results, error = _results(run / RESULTS_FILE, progress.get("started", 0.0)), progress.get("error")
     ended = "" if results is None else str(results["ended"])
     state: RunState
@@ -160,12 +168,13 @@ def read_run(run: Path) -> RunView:
     elif results is not None:
         state, words = "stopped" if ended in RESUMABLE else "finished", ended
     else:
-        state, words = "killed", f"--resume {run} goes on from the last checkpoint"
+        begun = (run / CHOSEN_FILE).is_file()
+        state, words = "killed", f"--resume {run} goes on from the last checkpoint" if begun else "before it trained"
     bar = progress.get("bar") if is_running else None
     return RunView(
         run, state, words, config.words,
         config.most_epochs, progress.get("started"), progress.get("at", path.stat().st_mtime),
-        BarState(**bar) if bar is not None else None, progress.get("lines", []), _read(run / HISTORY_FILE) or [],
+        BarState(**bar) if bar is not None else None, progress.get("lines", []), _read(run / HISTORY_FILE, list) or [],
         _resources(run / RESOURCES_FILE),
     )  # fmt: skip
 
@@ -173,23 +182,27 @@ def read_run(run: Path) -> RunView:
 def _results(path: Path, started: float) -> Any:
     """Return the results of the last start, if it has come to any: a resumed run has those of the one before."""
     with suppress(FileNotFoundError):
-        return _read(path) if path.stat().st_mtime >= started else None
+        return _read(path, dict) if path.stat().st_mtime >= started else None
     return None
 
 
-def _read(path: Path) -> Any:
-    """Return what a JSON file holds; None: it is not there."""
+def _read(path: Path, kind: type) -> Any:
+    """Return what a JSON file holds, a list of objects or an object; None: it is not there."""
     try:
-        return json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise DetectorConfigError(f"{path}: is damaged: {error}") from error
+    entries = found if kind is list and isinstance(found, list) else []
+    if not isinstance(found, kind) or not all(isinstance(entry, dict) for entry in entries):
+        raise DetectorConfigError(f"{path}: is damaged: {shown(found)} was not written by a training")
+    return found
 
 
 def _resources(path: Path) -> list[ResourceRow]:
-    with suppress(FileNotFoundError), path.open(newline="", encoding="ascii") as file:
-        # The last row may be on its way.
+    # The last row may be on its way; a damaged file of what only the eye looks at is none.
+    with suppress(FileNotFoundError, ValueError), path.open(newline="", encoding="ascii") as file:
         rows = [row for row in csv.DictReader(file) if len(row) == len(COLUMNS) and row[COLUMNS[-1]]]
         return [
             ResourceRow(

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from detectors.base import RunOptions
-from detectors.console import Steps, duration
+from detectors.console import Steps, counted, duration
 from detectors.evaluation import evaluate, plots
 from detectors.evaluation.evaluate import Figures, Flags, Floats, ask
 from detectors.export.export import prepare
@@ -234,7 +234,8 @@ def _apply_threads(job: Job) -> None:
     if torch.get_num_interop_threads() != 1:
         torch.set_num_interop_threads(1)  # one network after the other: nothing to run beside it
     onednn = "on" if torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled else "not there"
-    job.screen.say(f"{torch.get_num_threads()} threads, {torch.get_num_interop_threads()} inter-op; oneDNN {onednn}")
+    threads = counted(torch.get_num_threads(), "thread")
+    job.screen.say(f"{threads}, {torch.get_num_interop_threads()} inter-op; oneDNN {onednn}")
 
 
 def _trainer(job: Job) -> Callable[[Job, DataSet, str, StopSignal], TrainingResult]:

@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
-from detectors.console import duration
+from detectors.console import counted, duration
 from detectors.evaluation.estimates import reward_of
 from detectors.registry import METHODS
 from detectors.training.batching import MicroBatches, Pace, WeightedLoss, gradients
@@ -271,7 +271,8 @@ def choose(job: Job, network: nn.Module, train: Any, shape: tuple[int, ...], pho
     peak = _peak() + 3 * FLOAT * learning
     screen.say(
         f"{learning / 1e6:.2f} of {everything / 1e6:.1f} million weights learn; micro-batch {micro_batch} of batch "
-        f"{config.batch_size}, {precision}, {workers} loader processes ({loading * 1e3:.0f} ms to load a photo)"
+        f"{config.batch_size}, {precision}, {counted(workers, 'loader process', 'es')} ({loading * 1e3:.0f} ms to load "
+        "a photo)"
     )
     screen.say(
         f"estimate: at most {duration(total)} for {config.most_epochs} epochs of {len(train)} photos, "
@@ -302,7 +303,7 @@ def choose_for_features(
     workers = config.workers if config.workers is not None else loader_workers(job.machine.cores, loading, seconds)
     screen.say(
         f"a photo takes {seconds * 1e3:.0f} ms and {loading * 1e3:.0f} ms to load; micro-batch {micro_batch}, "
-        f"{workers} loader processes"
+        f"{counted(workers, 'loader process', 'es')}"
     )
     total = len(wanted) * _each(seconds, loading, workers)
     peak = _peak() + 2 * FLOAT * head_of(network).in_features * len(wanted)  # in the cache, and in order

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from detectors.photos.labelled import LabelledPhotos, Photo
 
 AnyFigures = Figures | ClassFigures
+WIDE = 130  # columns that all figures take; a narrower terminal shows them in two tables
+FIRST_HALF = ("accuracy (95 %)", "Brier", "ms")
+SECOND_HALF = ("MCC", "precision", "recall", "AUC", "expected reward (95 %)")
 
 
 def evaluate(
@@ -131,13 +134,13 @@ def evaluate(
             "views": {view: {name: one.plain() for name, one in rows.items()} for view, rows in figures.items()},
             "eras": {one: {name: each.plain() for name, each in rows.items()} for one, rows in by_era.items()},
             "best": best, "gains": {name: asdict(gain) | {"noise": gain.is_noise} for name, gain in gains.items()},
-            "answers": _by_photo(photos, said),
+            "warnings": warned, "answers": _by_photo(photos, said),
         }  # fmt: skip
         print(json.dumps(told))
         return
     for name, words in classes.items():
         print(f"{name}: roadwork = {words}")
-    _show(figures | {f"{first}, {one}": rows for one, rows in by_era.items()}, only)
+    _show(figures | {f"{one} alone": rows for one, rows in by_era.items()}, only)
     for line in evaluating.in_words(best, gains) if only is None else one_class.in_words(best, gains):
         print(line)
     if only is not None:
@@ -194,17 +197,24 @@ def _by_photo(photos: "LabelledPhotos", said: dict[str, dict[str, Any]]) -> list
 
 
 def _show(figures: Mapping[str, Mapping[str, AnyFigures]], only: int | None) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     both = ("accuracy (95 %)", "MCC", "precision", "recall", "AUC", "Brier", "expected reward (95 %)", "ms")
     columns = both if only is None else (MISTAKES[only], "accuracy (95 %)", "Brier", "ms")
-    table = Table("model", "photos sent", "photos", *columns)
-    for view, rows in figures.items():
-        for name, one in rows.items():
-            table.add_row(name, view, str(one.photos), *_cells(one, only))
-    console = Console(width=None if sys.stdout.isatty() else 170)
-    console.print(table)
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    halves = (both,) if only is not None or console.width >= WIDE else (FIRST_HALF, SECOND_HALF)
+    for half in halves:
+        shown = [number for number, column in enumerate(columns) if only is not None or column in half]
+        table = Table("model", "photos sent", "photos", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for number in shown:
+            table.add_column(columns[number], no_wrap=True)
+        for view, rows in figures.items():
+            for name, one in rows.items():
+                cells = _cells(one, only)
+                table.add_row(name, view, str(one.photos), *(cells[number] for number in shown))
+        console.print(table)
 
 
 def _cells(one: AnyFigures, only: int | None) -> list[str]:

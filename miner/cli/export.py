@@ -63,6 +63,8 @@ def export(
 
     if half and precision != "fp32":
         raise ConfigurationError(f"--half: is of fp32 alone; {asked} has a storage of its own")
+    if half and layout is not None:
+        raise ConfigurationError(f"--half: a repository (--layout={layout}) has its own storage")
     settings = load_settings(
         env_file, set_, image_detector=detector, image_detector_config=config, image_detector_backend=backend
     )

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from detectors.files import write_safely
 from detectors.training.config import TrainConfig
 from detectors.training.job import Job
 from miner.cli.common import Json
@@ -19,7 +20,21 @@ from miner.cli.training import (
     read_machine,
     training_errors,
 )
-from miner.errors import ConfigurationError
+from miner.errors import ConfigurationError, CouldNotStart
+
+# Settings of a training that count here as well.
+COUNTED = {
+    "data",
+    "labels",
+    "model",
+    "revision",
+    "seed",
+    "threads",
+    "workers",
+    "batch_size",
+    "micro_batch",
+    "max_hours",
+}
 
 
 def labels(
@@ -42,18 +57,24 @@ def labels(
     if out.suffix != ".html":
         raise ConfigurationError(f"--out={out}: a name that ends in .html is needed")
     need_scikit_learn("labels")
-    with training_errors(hint="the same command goes on from the features that are there"):
+    with training_errors(lambda: "the same command goes on from the features that are there"):
         from detectors.training.label_check import check_labels
         from miner.cli.label_sheet import render
 
-        used = TrainConfig.make(parse(set_, {"data": data, "model": model}))
+        values = parse(set_, {"data": data, "model": model})
+        if others := sorted(values.keys() - COUNTED):
+            raise ConfigurationError(f"--set {others[0]}={values[others[0]]}: {', '.join(sorted(COUNTED))} count here")
+        used = TrainConfig.make(values)
         used.check_places()
         home = cache_folder(cache)
         report = check_labels(Job(used, home, home, read_machine(), make_probe(), make_screen()))
-        out.parent.mkdir(parents=True, exist_ok=True)
         table = out.with_suffix(".csv")
-        out.write_bytes(render(report, used.data))
-        report.write_csv(table)
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_safely(out, render(report, used.data))
+            report.write_csv(table)
+        except OSError as error:
+            raise CouldNotStart(f"--out={out}: can't be written: {error.strerror or error}") from error
     if as_json:
         facts = {"photos": report.judged, "sheet": str(out), "table": str(table), "left_out": list(report.skipped)}
         print(json.dumps(facts | {"found": list(report.rows())}))

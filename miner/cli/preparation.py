@@ -150,7 +150,9 @@ def prepare_fp32(
             progress("noting the spread of its predictions")
             sorting = record_spread(settings, config, folder, progress.each(photos.data), photos.labels)
         parity = Manifest.read(folder).parity
-        console.print(f"{folder}: {parity.words}" + (f"; {parity.caveat}" if parity.caveat else ""))
+        size = sum(path.stat().st_size for path in folder.glob("model.onnx*")) / 1e6
+        stored = f"; weights in 16 bits: {size:.1f} MB" if half else ""
+        console.print(f"{folder}: {parity.words}" + (f"; {parity.caveat}" if parity.caveat else "") + stored)
         progress("checking the roadwork class on drawings")
         for line in check_class(settings, config, folder, sorting):
             console.print(line, markup=False)

@@ -9,7 +9,7 @@ import typer
 
 from detectors.registry import METHODS
 from detectors.training.config import TrainConfig
-from detectors.training.job import Job, open_run
+from detectors.training.job import CHOSEN_FILE, Job, open_run
 from miner.cli.common import Json, load_settings
 from miner.cli.training import (
     CACHE_FOLDER,
@@ -82,7 +82,7 @@ def train(
     probe: Annotated[
         bool,
         typer.Option(
-            "--probe", help="Compare threads, loaders, micro-batches and precisions for a minute, and take the best."
+            "--probe", help="Compare threads, loaders, micro-batches, precisions for a minute or two; take the best."
         ),
     ] = False,
 ) -> None:
@@ -91,7 +91,13 @@ def train(
     Memory, cores and time are measured first and said before it starts. Kill it at any moment: `--resume` goes on, and
     so it does where time or a signal ended the run; each start has `--max-hours` of its own.
     """
-    with training_errors(hint="`--resume` goes on from the last checkpoint"):
+
+    def hint() -> str:
+        run = resume or out
+        has_begun = watch is None and run is not None and (run / CHOSEN_FILE).is_file()
+        return f"`--resume {run}` goes on from the last checkpoint" if has_begun else ""
+
+    with training_errors(hint):
         flags: dict[str, Any] = {
             "data": data, "detector": detector, "model": model, "method": method,
             "served_views": views, "epochs": epochs,
@@ -114,7 +120,7 @@ def train(
                 raise ConfigurationError(f"--resume={resume}: goes on as the run was started; no other setting counts")
         else:
             base = TrainConfig.read(config).model_dump() if config is not None else {}
-            if "augment" in values:
+            if isinstance(values.get("augment"), dict):
                 values["augment"] = {**base.get("augment", {}), **values["augment"]}
             if "data" not in base | values:
                 raise ConfigurationError("no photos: name their folder, as in `roadwork-miner train photos --out run`")

@@ -98,10 +98,11 @@ def _content(view: RunView) -> RenderableType:
     least = min((value for _, value in accuracy), default=0.5)
     low = min(0.9, int(least / GRID) * GRID)
     most = max((value for _, value in [*loss, *val_loss]), default=1.0)
+    end = max((epoch for epoch, _ in [*loss, *val_loss, *accuracy]), default=0.0)
     charts = Columns(
         [
-            _panel("Loss", {TRAINING: loss, VALIDATION: val_loss}, (0.0, most), ("training", "validation")),
-            _panel("Validation accuracy", {VALIDATION: accuracy}, (low, 1.0), (_best(accuracy),)),
+            _panel("Loss", {TRAINING: loss, VALIDATION: val_loss}, (0.0, most), end, ("training", "validation")),
+            _panel("Validation accuracy", {VALIDATION: accuracy}, (low, 1.0), end, (_best(accuracy),)),
         ],
         width=CARD_COLUMNS, padding=(0, 0),
     )  # fmt: skip
@@ -115,29 +116,29 @@ def _best(accuracy: Points) -> str:
     if not accuracy:
         return "none yet"
     epoch, best = max(accuracy, key=lambda point: point[1])
-    return f"last {accuracy[-1][1]:.1%}, best {best:.1%} (epoch {epoch:.0f})"
+    return f"last {accuracy[-1][1]:.1%}, best {best:.1%} at {epoch:.0f}"
 
 
 def _panel(
-    title: str, series: dict[str, Points], scale: tuple[float, float], names: Sequence[str]
+    title: str, series: dict[str, Points], scale: tuple[float, float], end: float, names: Sequence[str]
 ) -> RenderableType:  # fmt: skip
     legend = Text("  ").join(Text.assemble(("━ ", colour), name) for name, colour in zip(names, series, strict=True))
-    drawn = chart(series, scale, CHART_COLUMNS, CHART_LINES)
+    drawn = chart(series, scale, end, CHART_COLUMNS, CHART_LINES)
     return Panel(Group(legend, drawn), title=title, title_align="left", border_style="bright_black")
 
 
-def chart(series: dict[str, Points], scale: tuple[float, float], columns: int, lines: int) -> Text:
+def chart(series: dict[str, Points], scale: tuple[float, float], end: float, columns: int, lines: int) -> Text:
     """Draw curves over the epochs in Braille characters, with both ends of the scale beside them.
 
     Args:
         series: points of each colour; where two share a character, the later has it.
         scale: the values at the lower and the upper end.
+        end: the last epoch.
         columns: of the whole.
         lines: of the whole, that below with the epochs included.
     """
     low, high = scale
     wide, tall = (columns - SCALE_COLUMNS) * 2, (lines - 1) * 4
-    end = max((epoch for points in series.values() for epoch, _ in points), default=0.0)
     cells: dict[tuple[int, int], tuple[int, str]] = {}
     for colour, points in series.items():
         places = [
@@ -147,7 +148,7 @@ def chart(series: dict[str, Points], scale: tuple[float, float], columns: int, l
             )
             for epoch, value in points
         ]
-        for x, y in _dots(places):
+        for x, y in _dots(places) | _cross(places, wide, tall):
             line, column = y // 4, x // 2
             bits, _ = cells.get((line, column), (0, colour))
             cells[line, column] = bits | DOTS[y % 4][x % 2], colour
@@ -161,6 +162,12 @@ def chart(series: dict[str, Points], scale: tuple[float, float], columns: int, l
         text.append("\n")
     ends = ("epoch 0", f"{end:g}")
     return text.append(" " * SCALE_COLUMNS + ends[0] + ends[1].rjust(wide // 2 - len(ends[0])), "bright_black")
+
+
+def _cross(places: Sequence[tuple[int, int]], wide: int, tall: int) -> set[tuple[int, int]]:
+    """Return the dots around a single place, which would hardly be seen."""
+    around = {(x + right, y + down) for x, y in places for right in (-1, 0, 1) for down in (-1, 0, 1)}
+    return {(x, y) for x, y in around if 0 <= x < wide and 0 <= y < tall} if len(places) == 1 else set()
 
 
 def _dots(places: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:

@@ -222,11 +222,11 @@ def need_scikit_learn(command: str) -> None:
 
 
 @contextmanager
-def training_errors(hint: str = "") -> Iterator[None]:
+def training_errors(hint: Callable[[], str] = str) -> Iterator[None]:
     """Turn the detectors' errors into the command line's, and hold the libraries' own chatter back.
 
     Args:
-        hint: what to do after a failure of the machine, such as a full disk.
+        hint: says what to do after a failure of the machine, such as a full disk.
     """
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -252,7 +252,7 @@ def training_errors(hint: str = "") -> Iterator[None]:
             words = str(error)
         else:
             raise
-        raise CouldNotStart(f"{words}; {hint}" if hint else words) from error
+        raise CouldNotStart("; ".join(filter(None, (words, hint())))) from error
 
 
 def find_models(settings: Settings, models: Sequence[str] | None) -> "dict[str, DetectorConfig]":

@@ -107,3 +107,5 @@ def test_the_notice_of_the_weights_goes_with_them(model: Path, tmp_path: Path) -
 def test_it_is_of_fp32_alone() -> None:
     with pytest.raises(ConfigurationError, match="--half"):
         run("--half", "--precision", "int8")
+    with pytest.raises(ConfigurationError, match="--layout=ovms"):
+        run("--half", "--layout", "ovms", "--out", "there")

@@ -119,6 +119,8 @@ def test_where_one_class_will_do_its_folder_is_read_by_itself_or_within_another(
     assert {one.name for one in alone.photos} == {f"no_roadwork/{number}.jpg" for number in range(3)}
     assert not alone.labels.any()
     shutil.rmtree(folder / "no_roadwork")
+    with pytest.raises(DetectorConfigError, match="not called so"):
+        read_photos(tmp_path, one_will_do=True)
     works = read_photos(folder, one_will_do=True)
     assert works.labels.tolist() == [1, 1, 1]
     for wrong in (tmp_path, folder / "roadwork"):

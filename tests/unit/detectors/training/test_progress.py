@@ -12,7 +12,7 @@ from detectors.console import Screen
 from detectors.errors import DetectorConfigError
 from detectors.training.budget import COLUMNS
 from detectors.training.config import TrainConfig
-from detectors.training.job import HISTORY_FILE, RESOURCES_FILE, RESULTS_FILE, TIME_OVER, StoppedEarly
+from detectors.training.job import CHOSEN_FILE, HISTORY_FILE, RESOURCES_FILE, RESULTS_FILE, TIME_OVER, StoppedEarly
 from detectors.training.progress import PROGRESS_FILE, HistoryFile, ProgressFile, read_run
 
 HISTORY = [{"epoch": 1.0, "loss": 0.5}, {"epoch": 1.0, "eval_loss": 0.4, "eval_accuracy": 0.8, "eval_reward": 0.3}]
@@ -52,7 +52,9 @@ def test_a_run_that_was_killed_has_neither_a_lock_nor_an_end(run: Path) -> None:
     (run / PROGRESS_FILE).write_text(json.dumps({"started": 1.0, "at": 2.0, "bar": {"what": "training", "done": 3}}))
     view = read_run(run)
     assert (view.state, view.bar, view.at) == ("killed", None, 2.0)
-    assert str(run) in view.words
+    assert "--resume" not in view.words
+    (run / CHOSEN_FILE).write_text("{}")
+    assert f"--resume {run}" in read_run(run).words
 
 
 @pytest.mark.parametrize(("ended", "state"), [("all epochs are done", "finished"), (TIME_OVER, "stopped")])
@@ -109,9 +111,13 @@ def test_curves_and_resources_are_read_while_they_grow(run: Path) -> None:
 def test_what_is_no_run_or_damaged_is_named(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.raises(DetectorConfigError, match="--watch="):
         read_run(tmp_path_factory.mktemp("none"))
-    (run / HISTORY_FILE).write_text("[")
-    with pytest.raises(DetectorConfigError, match=HISTORY_FILE):
-        read_run(run)
+    (run / RESOURCES_FILE).write_bytes(b"seconds,cpu_share\n\xff")
+    assert read_run(run).resources == []
+    for name, text in ((HISTORY_FILE, "["), (HISTORY_FILE, "[1]"), (PROGRESS_FILE, "[]"), (RESULTS_FILE, "[]")):
+        (run / name).write_text(text)
+        with pytest.raises(DetectorConfigError, match=name):
+            read_run(run)
+        (run / name).unlink()
 
 
 def test_a_disk_that_is_full_does_not_end_a_run(run: Path) -> None:

@@ -27,6 +27,7 @@ from detectors.errors import ModelError
 from detectors.models.manifest import Manifest
 from detectors.network import ViT
 from detectors.training import hf_model
+from detectors.training.backbones import backbone_folder
 from detectors.training.budget import GB, Machine, MachineReading
 from detectors.training.config import Augment, TrainConfig
 from detectors.training.data import fingerprint, open_dataset
@@ -39,6 +40,7 @@ from miner.cli import app
 from miner.errors import ConfigurationError
 from tests.models import make_resnet, make_vit
 from tests.photos import fill
+from tests.process.limits import small_disk
 from tests.unit.detectors.training.test_trainer import old_names
 
 pytestmark = [
@@ -276,6 +278,14 @@ def test_statistics_of_random_weights_are_learnt_from_whole_batches(photos: Path
     assert "micro-batch 32 of batch 32" in screen.text
     after = load_file(result.original / "model.safetensors")
     assert any(bool(value.abs().max() > 0) for name, value in after.items() if "running_mean" in name)
+
+
+def test_a_disk_too_small_for_weights_is_named(vit: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 16) as disk:
+        with pytest.raises(OSError, match=str(disk / "model")):
+            hf_model.save(hf_model.load(vit, 3), vit, disk / "model")
+        with pytest.raises(OSError, match=str(disk)):
+            backbone_folder("lite0", disk)
 
 
 def test_a_momentum_in_tensorflows_words_is_translated(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from miner.cli import app
 from miner.errors import ConfigurationError, CouldNotStart
 from tests.photos import fill, patches
+from tests.process.limits import small_disk
 
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
@@ -127,6 +128,25 @@ def test_what_a_stop_leaves_of_the_features_is_kept(planted: tuple[Path, set[str
     assert again.exit_code == 0, again.stderr
     (kept,) = re.findall(r"features: (\d+) of \d+ are cached", again.stderr)
     assert int(kept) == 4
+
+
+def test_a_full_disk_leaves_the_old_sheet_whole(
+    planted: tuple[Path, set[str]], told: dict[str, Any], tmp_path: Path
+) -> None:
+    assert told["photos"]
+    with small_disk(tmp_path / "disk", 40) as disk:
+        sheet = disk / "doubts.html"
+        sheet.write_text("the old one")
+        done = labels(planted[0], "--out", sheet)
+        assert isinstance(done.exception, CouldNotStart)
+        assert f"--out={sheet}" in str(done.exception)
+        assert sheet.read_text() == "the old one"
+
+
+def test_what_does_not_count_is_refused(tmp_path: Path) -> None:
+    done = labels(tmp_path, "--set", "detector=YOLOClassifier")
+    assert isinstance(done.exception, ConfigurationError)
+    assert "detector=YOLOClassifier" in str(done.exception)
 
 
 def test_the_parts_of_a_folder_are_judged_together(tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from detectors.errors import DetectorConfigError
 from detectors.training.budget import GB, MachineReading
 from detectors.training.config import TrainConfig
 from miner.cli.train import last_lines
 from miner.cli.training import parse, patient, training_errors
 from miner.errors import ConfigurationError, CouldNotStart
+from tests.photos import fill
 from tests.process.daemon import clean_environment
 
 
@@ -45,6 +47,8 @@ def test_settings_of_a_file_are_overruled_one_by_one_and_printed(tmp_path: Path)
         pytest.param([".", "--model", "./mine", "--out", "run"], "model=./mine: there is no", id="no model"),
         pytest.param([], "no photos", id="no photos"),
         pytest.param(["photos"], "--out: ", id="no run"),
+        pytest.param(["photos", "--out", "run", "--set", "augment=3"], "augment=3: ", id="no mapping"),
+        pytest.param(["photos", "--out", "run", "--model", ""], "model='': ", id="a model without a name"),
         pytest.param(["--watch", "."], "--watch=.: no ", id="no run to watch"),
         pytest.param(["--watch", ".", "--epochs", "3"], "--watch=.: ", id="a run that is watched is not set"),
         pytest.param(["--resume", ".", "--probe"], "--resume=.: ", id="a run that goes on compares nothing"),
@@ -115,11 +119,34 @@ def test_memory_that_is_free_but_not_given_back_yet_is_not_short() -> None:
     ],
 )
 def test_a_machine_that_has_too_little_is_told_in_one_line(error: Exception, words: str) -> None:
-    with warnings.catch_warnings(), pytest.raises(CouldNotStart) as raised, training_errors(hint="do this"):
+    with warnings.catch_warnings(), pytest.raises(CouldNotStart) as raised, training_errors(lambda: "do this"):
         raise error
     assert words in str(raised.value)
     assert str(raised.value).endswith("; do this")
     assert "\n" not in str(raised.value)
+
+
+def test_a_run_that_could_not_begin_may_be_begun_again(tmp_path: Path) -> None:
+    fill(tmp_path / "photos", 8)
+    (tmp_path / "empty").mkdir()
+    arguments = ["photos", "--out", "run", "--cache", "cache", "--set", "threads=1", "--set", "workers=0"]
+    refused = train(tmp_path, *arguments, "--model", "./empty")
+    assert refused.returncode == 3
+    assert "--resume" not in refused.stderr
+    assert (tmp_path / "run" / "config.yaml").is_file()
+    done = train(tmp_path, *arguments, "--model", "lite0", "--epochs", "1", "--set", "views=0", "--json")
+    assert done.returncode == 0, done.stderr
+    again = train(tmp_path, *arguments, "--model", "lite0")
+    assert again.returncode == 2
+    assert "holds a run already" in again.stderr
+
+
+@pytest.mark.parametrize("values", [{"detector": "Foo"}, {"detector": "Foo", "augment": {"blur": 2}}])
+def test_a_default_that_could_not_be_had_is_no_fault(values: dict[str, object]) -> None:
+    with pytest.raises(DetectorConfigError) as raised:
+        TrainConfig.make({"data": "photos", **values})
+    assert "detector='Foo'" in str(raised.value)
+    assert "model=" not in str(raised.value)
 
 
 def test_an_error_of_the_program_keeps_its_traceback() -> None:

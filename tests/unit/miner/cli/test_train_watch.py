@@ -12,7 +12,8 @@ from miner.cli.train_watch import chart, frame_of, means
 HISTORY = [
     {"epoch": 0.5, "loss": 0.7}, {"epoch": 1.0, "loss": 0.4},
     {"epoch": 1.0, "eval_loss": 0.6, "eval_accuracy": 0.83, "eval_reward": 0.4},
-    {"epoch": 2.0, "eval_loss": 0.5, "eval_accuracy": 0.92, "eval_reward": 0.7},
+    {"epoch": 12.0, "eval_loss": 0.5, "eval_accuracy": 1.0, "eval_reward": 0.7},
+    {"epoch": 13.0, "eval_loss": 0.5, "eval_accuracy": 0.92, "eval_reward": 0.7},
 ]  # fmt: skip
 BAR = BarState("training", 1234, 45_678, "loss 0.412, accuracy 91%", 7 * 3600.0)
 RUNNING = RunView(
@@ -38,7 +39,7 @@ def test_all_of_a_run_fits_80_columns(width: int) -> None:
     assert "…" not in text
     for part in (
         "Running", "one", "ViT lite2, head", "training: 1234 of 45678, loss 0.412, accuracy 91%, 7.0 h left",
-        "last 92.0%, best 92.0% (epoch 2)", "1.5 cores", "2.0 of 10 GB", "25%", "2 threads [x]",
+        "last 92.0%, best 100.0% at 12", "1.5 cores", "2.0 of 10 GB", "25%", "2 threads [x]",
         "started 62 min before",
     ):  # fmt: skip
         assert part in text
@@ -62,7 +63,7 @@ def test_a_run_that_has_just_begun_or_was_killed_is_shown_as_far_as_it_got() -> 
 
 
 def test_a_chart_goes_from_corner_to_corner() -> None:
-    lines = chart({"red": [(0.0, 0.0), (4.0, 1.0)]}, (0.0, 1.0), 26, 6).plain.splitlines()
+    lines = chart({"red": [(0.0, 0.0), (4.0, 1.0)]}, (0.0, 1.0), 4.0, 26, 6).plain.splitlines()
     assert [line[:6] for line in lines] == [" 1.00 ", "      ", "      ", "      ", " 0.00 ", "      "]
     curve = [line[6:] for line in lines[:5]]
     assert curve[0].rstrip()[-1] != " "
@@ -74,9 +75,17 @@ def test_a_chart_goes_from_corner_to_corner() -> None:
     assert lines[-1].endswith("4")
 
 
+def test_charts_of_a_run_have_the_same_epochs_and_a_single_point_is_seen() -> None:
+    half = chart({"red": [(0.0, 0.0), (2.0, 1.0)]}, (0.0, 1.0), 4.0, 26, 6).plain.splitlines()
+    assert max(len(line.rstrip()) for line in half[:5]) == pytest.approx(6 + 10, abs=1)
+    one = chart({"red": [(2.0, 0.5)]}, (0.0, 1.0), 4.0, 26, 6).plain
+    dots = sum((ord(character) - 0x2800).bit_count() for character in one if ord(character) >= 0x2800)
+    assert dots == 9
+
+
 def test_a_chart_of_one_value_or_none_is_one() -> None:
     for points in ([], [(0.0, 0.5)]):
-        assert len(chart({"red": points}, (0.5, 0.5), 26, 6).plain.splitlines()) == 6
+        assert len(chart({"red": points}, (0.5, 0.5), 1.0, 26, 6).plain.splitlines()) == 6
 
 
 def test_neighbours_become_their_mean() -> None:

@@ -117,15 +117,14 @@ def test_the_last_pictures_are_kept_for_a_comparison_but_not_large_ones() -> Non
     assert {seen.probability for seen in service.recent} == {0.75}
 
 
-@pytest.mark.parametrize(("seconds", "is_slower"), [(0.05, True), (0.0, False)])
-def test_a_picture_that_time_cut_short_takes_no_less_than_it_did(seconds: float, is_slower: bool) -> None:
+@pytest.mark.parametrize(("seconds", "least"), [(0.05, 0.011), (0.0, 0.01)])
+def test_a_picture_that_time_cut_short_takes_no_less_than_it_did(seconds: float, least: float) -> None:
     def act(data: bytes) -> Prediction:
         time.sleep(seconds)
         raise OutOfTime("after 3 of 7 views")
 
     service, _ = play(act, b"picture")
-    assert (service.scheduler.queue.pace > 0.01) is is_slower
-    assert service.scheduler.queue.pace >= 0.01
+    assert service.scheduler.queue.pace >= least
 
 
 def test_a_picture_of_the_model_before_says_nothing_of_the_pace_when_time_cuts_it_short() -> None:
