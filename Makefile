@@ -98,10 +98,10 @@ starter: $(VENV)/.all ## Train the shipped starter again from photos, judge it o
 	@test -n "$(DATA)" || { echo 'error: DATA is empty; give a folder with roadwork and no_roadwork: make starter DATA=photos' >&2; exit 2; }
 	@$(BIN)/python -m detectors.training.folds split $(DATA) $(STARTER)/folds
 	@$(MINER) train $(STARTER)/folds/1 --config $(RECIPE) --out $(STARTER)/run $(ARGS)
-	@rm -rf $(STARTER)/starter && $(BIN)/python -m detectors.builders.half $(STARTER)/run/model $(STARTER)/starter
+	@rm -rf $(STARTER)/starter && cp -r $(STARTER)/run/model $(STARTER)/starter
 	@echo 'hf_repo: starter' > $(STARTER)/starter.yaml
 	@$(MINER) export --half --set IMAGE_DETECTOR_CONFIG=$(STARTER)/starter.yaml --pictures $(STARTER)/folds/1/test --out $(STARTER)/exported
-	@install -m 644 $(STARTER)/starter/model.safetensors $(STARTER)/exported
+	@$(BIN)/python -m detectors.builders.half $(STARTER)/starter/model.safetensors $(STARTER)/exported/model.safetensors
 	@$(MINER) evaluate $(STARTER)/folds/1/test --model $(STARTER)/exported --augment
 	@echo '$(STARTER)/exported is what the package ships as detectors/starter'
 

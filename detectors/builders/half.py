@@ -14,7 +14,6 @@ from detectors.models.store import write_graph
 
 LEAST = 1024  # values: what is smaller, such as a bias, saves nothing
 SUFFIX = " in 16 bits"
-WEIGHTS_FILE = "model.safetensors"
 
 
 def halve(model: onnx.ModelProto) -> None:
@@ -58,14 +57,13 @@ def widened(folder: Path, name: str, target: Path) -> Path:
 
 
 def copy_in_16_bits(source: Path, target: Path) -> None:
-    """Copy a folder of Hugging Face weights, stored in 16 bits: what is exported from it has the very same numbers."""
-    shutil.copytree(source, target)
-    weights = target / WEIGHTS_FILE
+    """Copy a file of Hugging Face weights, stored in 16 bits, which `from_pretrained` widens as it loads them."""
     stored = {
         name: values.astype(np.float16) if values.dtype == np.float32 else values
-        for name, values in load_file(weights).items()
+        for name, values in load_file(source).items()
     }
-    save_file(stored, weights, metadata={"format": "pt"})
+    save_file(stored, target, metadata={"format": "pt"})
+    target.chmod(0o644)  # the library makes it its owner's alone
 
 
 if __name__ == "__main__":

@@ -3,7 +3,15 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from detectors.base import RunOptions
+from detectors.load import load_detector
+from detectors.models.config import read_config
 from detectors.models.hf_config import NOTICE_FILE
+from detectors.network import ViT
+from detectors.photos.image import decode
+from detectors.photos.synthetic import many_pictures
 from detectors.training import hf_model
 from detectors.training.config import TrainConfig
 
@@ -28,3 +36,15 @@ def test_a_training_goes_on_from_the_starter_that_serves(tmp_path: Path) -> None
     found = hf_model.find_folder(TrainConfig.make({"data": "photos", "model": "starter"}), tmp_path)
     assert found.path == STARTER
     assert hf_model.has_weights(found.path)
+
+
+def test_what_a_training_goes_on_from_answers_as_what_serves() -> None:
+    import torch
+
+    preprocessing, network = ViT.read_preprocessing(STARTER), hf_model.load(STARTER, 0).eval()
+    served = load_detector("ViT", read_config("starter.yaml"), STARTER, "onnx", RunOptions())
+    for data in many_pictures(4):
+        picture = decode(data)
+        with torch.no_grad():
+            logits = hf_model.logits_of(network, torch.from_numpy(preprocessing(picture)))
+        assert float(logits.softmax(1)[0, 1]) == pytest.approx(served.judge(picture).probability, abs=2e-3)
