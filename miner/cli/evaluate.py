@@ -207,13 +207,16 @@ def _show(figures: Mapping[str, Mapping[str, AnyFigures]], only: int | None) -> 
     halves = (both,) if only is not None or console.width >= WIDE else (FIRST_HALF, SECOND_HALF)
     for half in halves:
         shown = [number for number, column in enumerate(columns) if only is not None or column in half]
-        table = Table("model", "photos sent", "photos", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        is_first = half is halves[0]  # the next one has no room for the number of photos
+        for column in ("model", "sent", "photos")[: 3 if is_first else 2]:
+            table.add_column(column, overflow="fold")
         for number in shown:
             table.add_column(columns[number], no_wrap=True)
         for view, rows in figures.items():
             for name, one in rows.items():
-                cells = _cells(one, only)
-                table.add_row(name, view, str(one.photos), *(cells[number] for number in shown))
+                cells, count = _cells(one, only), [str(one.photos)] * is_first
+                table.add_row(name, view, *count, *(cells[number] for number in shown))
         console.print(table)
 
 

@@ -1,6 +1,7 @@
 """What judges models needs scikit-learn and matplotlib (`make setup-eval`), and no torch: commands without some."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from detectors.models.manifest import Manifest
 from detectors.photos.transforms import ERAS, Era, encoded, prepare
 from tests.photos import fill
 from tests.process.daemon import PATIENCE, clean_environment
+from tests.process.terminal import COLUMNS, Terminal
 from tests.process.test_model_removal import GATE
 
 pytestmark = pytest.mark.slow
@@ -156,6 +158,18 @@ def test_a_folder_of_one_class_gives_its_mistakes_and_nothing_undefined(folder: 
     done = miner(folder, "evaluate", "photos", "--plot", "plot.png", without=TORCH)
     assert done.returncode == 2
     assert not (folder / "plot.png").exists()
+
+
+def test_a_terminal_of_80_columns_shows_every_figure(folder: Path) -> None:
+    pytest.importorskip("sklearn")
+    command = ("-m", "miner", "evaluate", str(folder / "photos"), "--model", "starter.yaml", "--no-env-file")
+    shown = Terminal(sys.executable, *command, "--set", f"MODELS_DIR={folder / 'models'}", stderr=subprocess.DEVNULL)
+    assert shown.ended() == 0
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.written.decode()).splitlines()
+    assert max(map(len, lines)) <= COLUMNS
+    assert "…" not in "".join(lines)
+    for name in ("accuracy", "Brier", "MCC", "precision", "recall", "AUC", "expected reward"):
+        assert sum(name in line for line in lines) == 1
 
 
 def test_recorded_photos_are_judged_by_the_era_they_were_sent_in(folder: Path) -> None:
