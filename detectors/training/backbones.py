@@ -197,5 +197,6 @@ def _notice(name: str, backbone: Backbone) -> str:
         "github.com/tensorflow/tpu (models/official/efficientnet/lite), copyright The TensorFlow Authors,\n"
         f"as converted by ML Illustrated in the package {backbone.package} (copyright 2020).\n"
         "Licensed under the Apache License, Version 2.0: http://www.apache.org/licenses/LICENSE-2.0\n"
-        "Changes: the tensors have transformers' names, and gates that always say 1 were added.\n"
+        "Changes: the tensors have transformers' names, and gates that always say 1 were added. A model beside this\n"
+        "file that tells roadwork has a new last layer, and was trained further.\n"
     )

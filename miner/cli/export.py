@@ -47,7 +47,7 @@ def export(
     ] = None,
     half: Annotated[
         bool,
-        typer.Option("--half", help="Store the weights in 16 bits: half the disk, computed in fp32 as ever (fp32)."),
+        typer.Option("--half", help="Store fp32 weights in 16 bits, half the disk; they are widened at load."),
     ] = False,
     set_: Set = None,
 ) -> None:

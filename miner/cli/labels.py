@@ -22,19 +22,7 @@ from miner.cli.training import (
 )
 from miner.errors import ConfigurationError, CouldNotStart
 
-# Settings of a training that count here as well.
-COUNTED = {
-    "data",
-    "labels",
-    "model",
-    "revision",
-    "seed",
-    "threads",
-    "workers",
-    "batch_size",
-    "micro_batch",
-    "max_hours",
-}
+SETTINGS = ("labels", "revision", "seed", "threads", "workers", "batch_size", "micro_batch", "max_hours")
 
 
 def labels(
@@ -47,7 +35,10 @@ def labels(
         Path | None, typer.Option(help=f"Features of frozen networks, which `train` uses too ({CACHE_FOLDER}).")
     ] = None,
     as_json: Json = False,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for `train`.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help=f"As for `train`: {', '.join(SETTINGS)}."),
+    ] = None,
 ) -> None:
     """Find photos that may lie in the wrong folder, near-duplicates and hard negatives, on one sheet.
 
@@ -56,14 +47,14 @@ def labels(
     """
     if out.suffix != ".html":
         raise ConfigurationError(f"--out={out}: a name that ends in .html is needed")
-    need_scikit_learn("labels")
+    need_scikit_learn("labels", "train")
     with training_errors(lambda: "the same command goes on from the features that are there"):
         from detectors.training.label_check import check_labels
         from miner.cli.label_sheet import render
 
         values = parse(set_, {"data": data, "model": model})
-        if others := sorted(values.keys() - COUNTED):
-            raise ConfigurationError(f"--set {others[0]}={values[others[0]]}: {', '.join(sorted(COUNTED))} count here")
+        if others := sorted(values.keys() - {*SETTINGS, "data", "model"}):
+            raise ConfigurationError(f"--set {others[0]}={values[others[0]]}: {', '.join(SETTINGS)} count here")
         used = TrainConfig.make(values)
         used.check_places()
         home = cache_folder(cache)

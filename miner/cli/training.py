@@ -209,7 +209,7 @@ def check_views(views: str | None) -> None:
         raise ConfigurationError(f"--views={views}: {error}") from None
 
 
-def need_scikit_learn(command: str) -> None:
+def need_scikit_learn(command: str, extra: str = "eval") -> None:
     """Say before a photo is read that nothing could be judged.
 
     Raises:
@@ -217,7 +217,7 @@ def need_scikit_learn(command: str) -> None:
     """
     if find_spec("sklearn") is None:
         raise CouldNotStart(
-            f"{command} needs the package 'scikit-learn' (extra `eval`; {how_to_install('eval')} installs it)"
+            f"{command} needs the package 'scikit-learn' (extra `{extra}`; {how_to_install(extra)} installs it)"
         )
 
 

@@ -20,7 +20,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from detectors.errors import DetectorError
 from detectors.models.checkpoint import inspect, weight_files, weight_names
 from detectors.models.documents import read_json, read_yaml, shown
-from detectors.models.hf_config import CONFIG_FILE, PROCESSOR_FILE, PROCESSORS_FILE, ModelConfig, ProcessorConfig
+from detectors.models.hf_config import (
+    CONFIG_FILE,
+    NOTICE_FILE,
+    PROCESSOR_FILE,
+    PROCESSORS_FILE,
+    ModelConfig,
+    ProcessorConfig,
+)
 from detectors.models.manifest import NAME as MANIFEST_FILE
 from detectors.photos.view_head import HEAD_FILE, ViewHead
 from miner.errors import ConfigurationError
@@ -143,6 +150,8 @@ def _hugging_face(folder: Path, figures: Mapping[str, Mapping[str, Any]], base: 
     head = ViewHead.read(folder)
     if head is not None:
         documents[HEAD_FILE] = (folder / HEAD_FILE).read_bytes()
+    if (folder / NOTICE_FILE).is_file():  # the licence of weights that it began with asks for it
+        documents[NOTICE_FILE] = (folder / NOTICE_FILE).read_bytes()
     words = "" if head is None else str(head.views)
     return OwnModel(folder, False, {name: folder / name for name in names}, documents, figures, base, words)
 
@@ -159,7 +168,10 @@ def _private(model: OwnModel, path: Path) -> Iterator[tuple[str, str]]:
     """Yield the files that would give away a folder of this machine, a token or a key, with what it is."""
     places = {Path.home(), path.absolute(), path.absolute().parent}
     own = re.compile(b"|".join(re.escape(str(one).encode()) for one in places if len(one.parts) > 2) or b"(?!)")
-    documents = ((name, text, json.loads(text)) for name, text in model.documents.items())
+    documents = (
+        (name, text, text.decode("utf-8", "replace") if name == NOTICE_FILE else json.loads(text))
+        for name, text in model.documents.items()
+    )
     for name, raw, notes in chain(documents, _texts_of_weights(model.weights)):
         strings = list(_strings(notes))
         # JSON may write any character as its number: the notes are looked at as they are read.

@@ -65,6 +65,15 @@ def test_a_run_gives_its_model_and_nothing_else(tmp_path: Path) -> None:
     assert str(tmp_path).encode() not in whole
 
 
+def test_the_notice_of_the_weights_goes_with_them_unless_it_says_what_is_private(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "model" / "NOTICE").write_text("of the weights that it began with")
+    assert find_model(run).documents["NOTICE"] == b"of the weights that it began with"
+    (run / "model" / "NOTICE").write_text(f"at {tmp_path}")
+    with pytest.raises(ConfigurationError, match="NOTICE"):
+        find_model(run)
+
+
 def test_a_head_on_views_goes_with_the_weights_and_is_told(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     assert "views" not in readme(find_model(run), card(), None)
