@@ -80,7 +80,7 @@ def shown(models: Path, *arguments: str, code: int = 0) -> list[dict[str, Any]]:
 def test_the_configured_model_is_shown_with_its_variants(models: Path) -> None:
     (view,) = shown(models)
     assert (view["name"], view["revision"], view["detector"]) == ("me--roadwork", COMMIT, "ViT")
-    assert view["architecture"] == "ResNetForImageClassification"
+    assert view["architecture"] == "EfficientNetForImageClassification"
     assert view["labels"] == ["None", "Roadwork"]
     assert "class 1" in view["roadwork"]
     assert view["threshold"] == 0.5
