@@ -25,7 +25,7 @@ CACHED = re.compile(r"features: (\d+) of (\d+) are cached")
 
 
 def start(folder: Path) -> "subprocess.Popen[str]":
-    arguments = ["labels", "photos", "--model", "lite0", "--cache", "cache"]
+    arguments = ["labels", "photos", "--model", "lite2", "--cache", "cache"]
     settings = ["threads=1", "workers=0", "micro_batch=1"]
     return subprocess.Popen(
         [sys.executable, "-m", "miner", *arguments, *(word for one in settings for word in ("--set", one))],
@@ -35,7 +35,7 @@ def start(folder: Path) -> "subprocess.Popen[str]":
 
 
 def test_features_outlive_a_stop(tmp_path: Path) -> None:
-    fill(tmp_path / "photos", 40)
+    fill(tmp_path / "photos", 100)  # seconds of work, also where the signal comes late
     with start(tmp_path) as stopped:
         assert stopped.stderr is not None
         for line in stopped.stderr:

@@ -20,7 +20,7 @@ from tests.process.wire import DOORS
 STEPS = (("install", "-q", "mlserver==1.7.1", "onnxruntime==1.32.0"),)
 RUNTIME = Path(__file__).with_name("mlserver_runtime.py")
 TENSORS = {
-    "inputs": [{"name": "pixels", "datatype": "FP32", "shape": [-1, 3, 160, 160]}],
+    "inputs": [{"name": "pixels", "datatype": "FP32", "shape": [-1, 3, 224, 224]}],
     "outputs": [{"name": "logits", "datatype": "FP32", "shape": [-1, 2]}],
 }
 
