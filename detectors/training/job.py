@@ -26,6 +26,7 @@ Score = tuple[float, float]  # expected reward and minus the loss: of equal rewa
 TIME_OVER, SIGNALLED = "the time is over", "stopped by a signal"
 RESUMABLE = (TIME_OVER, SIGNALLED)  # reasons after which `--resume` goes on
 CHOSEN_FILE, HISTORY_FILE, RESULTS_FILE = "chosen.json", "history.json", "results.json"
+SAME_SIGNAL = 0.5  # seconds
 RESOURCES_FILE, PROGRESS_FILE = "resources.csv", "progress.json"
 
 
@@ -113,13 +114,16 @@ class StoppedEarly(DetectorError):
 
 
 class StopSignal:
-    """Inside the context, the first SIGINT or SIGTERM asks for a stop after the step, the second stops at once."""
+    """Inside the context, the first SIGINT or SIGTERM asks for a stop after the step, the second stops at once.
+
+    One that comes within a moment is the same: a launcher may pass on what its whole group has got already.
+    """
 
     def __init__(self, max_hours: float | None, screen: Screen, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._began = clock, clock()
         self._seconds = max_hours * 3600 if max_hours is not None else float("inf")
         self._screen, self._process = screen, os.getpid()
-        self._signalled = False
+        self._signalled: float | None = None  # the first one, by the clock
 
     @property
     def reason(self) -> str | None:
@@ -128,7 +132,7 @@ class StopSignal:
 
     def reason_within(self, share: float) -> str | None:
         """Say why it is time to stop, if it is, for a part of the run that may take this share of the time."""
-        if self._signalled:
+        if self._signalled is not None:
             return SIGNALLED
         return TIME_OVER if self._clock() - self._began > share * self._seconds else None
 
@@ -143,9 +147,12 @@ class StopSignal:
     def _stop(self, number: int, _frame: object) -> None:
         if os.getpid() != self._process:
             return  # a process that loads photos: a terminal's Ctrl-C reaches it too, and it ends with the loader
-        self._signalled = True
-        signal.signal(number, self._before[signal.Signals(number)])
-        self._screen.warn("stopping after this step; once more to stop at once")
+        if self._signalled is None:
+            self._signalled = self._clock()
+            self._screen.warn("stopping after this step; once more to stop at once")
+        elif self._clock() - self._signalled > SAME_SIGNAL:
+            signal.signal(number, self._before[signal.Signals(number)])
+            os.kill(self._process, number)
 
 
 @dataclass(frozen=True, slots=True)
