@@ -17,7 +17,7 @@ from detectors.remote.channel import read_signature
 from detectors.remote.server import HEADER, INPUT, OUTPUT, OpenInference
 
 INFER = "/v2/models/starter/infer"
-ARRAY = np.random.default_rng(0).normal(size=(1, 3, 160, 160)).astype(np.float32)
+ARRAY = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +53,18 @@ def test_what_there_is_to_know(server: OpenInference) -> None:
     for path in ("/", "/v2/models/other", "/v2/models/other/ready"):
         assert server.describe(path).status == 404
     metadata = json.loads(server.describe("/v2/models/starter").body)
-    assert read_signature(metadata, (1, 3, 160, 160), ["None", "Roadwork"]).input == INPUT
+    assert read_signature(metadata, (1, 3, 224, 224), ["None", "Roadwork"]).input == INPUT
 
 
 def request(**changes: Any) -> dict[str, Any]:
-    tensor = {"name": INPUT, "datatype": "FP32", "shape": [1, 3, 160, 160], "data": [0.0] * (3 * 160 * 160)}
+    tensor = {"name": INPUT, "datatype": "FP32", "shape": [1, 3, 224, 224], "data": [0.0] * (3 * 224 * 224)}
     return {"inputs": [tensor | changes]}
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (request(shape=[1, 3, 224, 224]), "one FP32 array of shape"),
+        (request(shape=[1, 3, 112, 448]), "one FP32 array of shape"),
         (request(datatype="FP64"), "one FP32 array of shape"),
         (request(data=[0.0]), "not a request"),
         (request(data="x"), "not a request"),
