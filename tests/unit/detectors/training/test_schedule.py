@@ -1,18 +1,11 @@
 """What follows from the amount of data."""
 
-import signal
-from io import StringIO
-
 import numpy as np
 import pytest
-from rich.console import Console
 
-from detectors.console import Screen
 from detectors.training.job import (
     ALL_EPOCHS,
-    SIGNALLED,
     Schedule,
-    StopSignal,
     class_weights,
     make_schedule,
     share_of_rate,
@@ -100,14 +93,3 @@ def test_the_epochs_since_the_best_are_counted(scores: list[tuple[float, float]]
 )
 def test_checkpoints_that_may_go(steps: list[int], gone: list[int]) -> None:
     assert superfluous(steps, epoch=10, every=2, limit=2) == gone
-
-
-def test_a_signal_that_comes_twice_at_once_is_one_and_a_later_one_ends_at_once() -> None:
-    now = [0.0]
-    with StopSignal(None, Screen(Console(file=StringIO())), clock=lambda: now[0]) as stopping:
-        for _ in range(3):  # as from a launcher whose whole group has got it already
-            signal.raise_signal(signal.SIGINT)
-        assert stopping.reason == SIGNALLED
-        now[0] = 1.0
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
