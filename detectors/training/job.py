@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import ceil, cos, pi
 from pathlib import Path
@@ -272,7 +273,12 @@ def open_run(run: Path, config: TrainConfig | None) -> TrainConfig:
 
 def _is_unbegun(run: Path) -> bool:
     """Return whether a run has come to nothing: it was refused, such as for a model that could not be fetched."""
-    return {path.name for path in run.iterdir()} <= {CONFIG_FILE, PROGRESS_FILE} and not is_in_use(run)
+    if {path.name for path in run.iterdir()} != {CONFIG_FILE, PROGRESS_FILE} or is_in_use(run):
+        return False
+    with suppress(ValueError):  # a damaged file says nothing
+        told = json.loads((run / PROGRESS_FILE).read_bytes())
+        return isinstance(told, dict) and told.get("error") is not None and not told.get("stopped")
+    return False
 
 
 def _has_ended(results: Path) -> bool:

@@ -1,6 +1,7 @@
 """The configuration of a training, and the folder of its run."""
 
 import json
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
@@ -8,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from detectors.console import Screen
-from detectors.errors import DetectorConfigError
+from detectors.errors import DetectorConfigError, DetectorError
 from detectors.training.config import NAMED_MODELS, TrainConfig
-from detectors.training.job import RESULTS_FILE, SIGNALLED, TIME_OVER, JobPlan, open_run
+from detectors.training.job import RESULTS_FILE, SIGNALLED, TIME_OVER, JobPlan, StoppedEarly, open_run
 from detectors.training.progress import ProgressFile
 
 
@@ -106,6 +107,24 @@ def test_a_run_that_goes_on_is_not_resumed(tmp_path: Path) -> None:
     with ProgressFile(run, Screen(Console(file=StringIO()))), pytest.raises(DetectorConfigError, match="--watch"):
         open_run(run, None)
     open_run(run, None)
+
+
+def test_only_a_run_that_was_refused_may_be_begun_again(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    run, config = tmp_path / "run", TrainConfig.make({"data": str(tmp_path / "photos")})
+    open_run(run, config)
+    for error in (StoppedEarly("the time is over"), None, DetectorConfigError("no photos")):
+        with suppress(DetectorError), ProgressFile(run, Screen(Console(file=StringIO()))):
+            if error is not None:
+                raise error
+        if isinstance(error, DetectorConfigError):
+            assert open_run(run, config) == config
+        else:
+            with pytest.raises(DetectorConfigError, match="a run already"):
+                open_run(run, config)
+    (run / "chosen.json").write_text("{}")
+    with pytest.raises(DetectorConfigError, match="a run already"):
+        open_run(run, config)
 
 
 def test_yolo_is_judged_after_each_epoch() -> None:
