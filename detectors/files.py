@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import ClassVar
+from weakref import WeakSet
 
 TRIES, PAUSE = 5, 0.1  # seconds; who looks whether a folder is locked has it for a moment
 
@@ -88,9 +90,13 @@ class FolderLocks:
     """Shared locks on folders whose files this process reads, until they are closed or it ends, however it ends.
 
     They are on the folders themselves, which may be read-only. A folder that can't be locked is read all the same.
+    A forked child, such as one that loads photos, lets go at once: it may outlive its killed parent by seconds.
     """
 
+    _open: ClassVar[WeakSet["FolderLocks"]] = WeakSet()
+
     def __init__(self, *folders: Path) -> None:
+        self._open.add(self)
         self._descriptors = [opened for folder in folders if (opened := _open_folder(folder)) is not None]
         for descriptor in self._descriptors:
             for _ in range(TRIES):
@@ -105,6 +111,15 @@ class FolderLocks:
 
     def __del__(self) -> None:
         self.close()
+
+    @classmethod
+    def close_all(cls) -> None:
+        """Let all folders go, in a child; its parent's locks stay, since it has descriptors of its own."""
+        for locks in tuple(cls._open):
+            locks.close()
+
+
+os.register_at_fork(after_in_child=FolderLocks.close_all)
 
 
 @contextmanager

@@ -1,13 +1,16 @@
 """Files that are written whole, also by root into the folder of a service's user, whatever that has put there."""
 
 import os
+import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from detectors.files import as_owner, write_safely
+from detectors.files import as_owner, is_in_use, write_safely
 from miner.inference.plan import Plan, write_plan
 from miner.natix.registration import FILE_NAME, Registration, Registrations
 from miner.status.archive import CheckupView
@@ -83,3 +86,27 @@ def test_a_file_that_is_written_again_has_what_the_one_before_had(tmp_path: Path
     write_safely(path, b"two", like=path.stat())
     assert (path.read_bytes(), mode(path)) == (b"two", 0o640)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_loads_photos_for_a_killed_run_keeps_no_lock_of_its(tmp_path: Path) -> None:
+    """A loader's process notices that its parent was killed after seconds; till then the run could not be resumed."""
+    forks = """if True:
+        import os, sys, time
+        from pathlib import Path
+        from detectors.files import FolderLocks
+        locks = FolderLocks(Path(sys.argv[1]))
+        if os.fork() == 0:
+            print(os.getpid(), flush=True)
+        time.sleep(600)
+    """
+    with subprocess.Popen([sys.executable, "-c", forks, tmp_path], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        loader = int(parent.stdout.readline())
+        try:
+            assert is_in_use(tmp_path)
+            parent.kill()
+            parent.wait()
+            os.kill(loader, 0)  # it is still there
+            assert not is_in_use(tmp_path)
+        finally:
+            os.kill(loader, signal.SIGKILL)
