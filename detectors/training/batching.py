@@ -142,7 +142,7 @@ def make_loss(wanted: NDArray[np.int64] | NDArray[np.float32], config: TrainConf
     learnt = np.where(wanted < EVEN, wanted + config.augment.works * (1 - wanted), wanted)
     weights = torch.tensor(class_weights(learnt, balanced=config.class_weights))
     kind = TargetLoss if np.issubdtype(wanted.dtype, np.floating) else WeightedLoss
-    return kind(weights, config.label_smoothing)
+    return kind(weights, config.smoothing)
 
 
 def gradients(

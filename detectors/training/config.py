@@ -19,6 +19,7 @@ from detectors.registry import METHODS
 CONFIG_FILE = "config.yaml"
 YOLO_RATE = 1e-3
 QUICK_EPOCHS, QUICK_VIEWS, QUICK_HOURS = 3, 0, 2 / 60
+SMOOTHING = 0.05  # of labels, where all that learns could learn them by heart
 EVEN = 0.5  # share of each class, as validators draw them
 HUB = "hf:"  # what a data set's name begins with
 NAMED_MODELS = ("lite2", "lite0", "starter", "tiny", "small", "base")  # whatever folders are called so
@@ -89,7 +90,7 @@ class TrainConfig(_Part):
     learning_rate: float | None = Field(None, gt=0, description="at its highest; None: by method and network")
     weight_decay: float = Field(0.05, ge=0)
     warm_up: float = Field(0.1, ge=0, lt=1, description="share of all steps; a cosine to zero follows")
-    label_smoothing: float = Field(0.05, ge=0, lt=0.5)
+    label_smoothing: float | None = Field(None, ge=0, lt=0.5, description="None: 0 for a head, 0.05 otherwise")
     class_weights: bool = Field(True, description="a class with fewer photos weighs more")
     prior: float = Field(
         EVEN,
@@ -215,6 +216,15 @@ class TrainConfig(_Part):
         entry = METHODS[self.method]
         chosen = entry.convolutional_rate if convolutional and entry.convolutional_rate else entry.rate
         return self.learning_rate or (YOLO_RATE if self.is_yolo else chosen)
+
+    @property
+    def smoothing(self) -> float:
+        """What of a label is shared out among both classes.
+
+        Nothing for a head: it made the validation's log loss, which settles ties, best after the first few epochs.
+        """
+        chosen = SMOOTHING if self.learns_from_photos else 0.0
+        return chosen if self.label_smoothing is None else self.label_smoothing
 
     def anchored(self) -> Self:
         """Return it with every path in full, so that it means the same from another working folder."""

@@ -104,7 +104,7 @@ def target(photo: Photo, said: Mapping[str, float], config: TrainConfig) -> floa
     """
     if photo.label == UNLABELLED:
         return said[photo.digest]
-    label = photo.label * (1 - config.label_smoothing) + config.label_smoothing / 2
+    label = photo.label * (1 - config.smoothing) + config.smoothing / 2
     share = config.teacher_share
     return (1 - share) * label + (share * said[photo.digest] if share else 0.0)
 

@@ -29,6 +29,19 @@ def test_every_wrong_value_is_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "smoothing"),
+    [
+        ({}, 0),
+        ({"method": "full"}, 0.05),
+        ({"method": "full", "label_smoothing": 0}, 0),
+        ({"label_smoothing": 0.1}, 0.1),
+    ],
+)
+def test_a_heads_labels_are_not_smoothed(values: dict[str, object], smoothing: float) -> None:
+    assert TrainConfig.make({"data": "photos"} | values).smoothing == smoothing
+
+
+@pytest.mark.parametrize(
     ("values", "epochs"),
     [
         ({}, 100),
