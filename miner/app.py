@@ -21,8 +21,8 @@ from miner.chain.base import Chain
 from miner.errors import RefusalReason, StartError, Stuck
 from miner.http.connections import Connections, Guard
 from miner.http.server import listening
-from miner.identities import Identity, find_places_on_chain, leave_out, open_identities
-from miner.identities import in_words as why_none
+from miner.chain.identities import Identity, find_places_on_chain, leave_out, open_identities
+from miner.chain.identities import in_words as why_none
 from miner.inference import memory
 from miner.inference.health import Health
 from miner.inference.loader import ModelLoader, in_words, seconds_allowed

@@ -16,7 +16,7 @@ import typer
 
 from miner.cli.common import EnvFile, Json, Key, Service, Set, load_settings
 from miner.errors import ConfigurationError, CouldNotStart
-from miner.identities import own_wallet
+from miner.chain.identities import own_wallet
 
 if TYPE_CHECKING:
     from miner.natix.registration import Registration, ServerWord

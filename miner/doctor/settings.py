@@ -9,7 +9,7 @@ from pathlib import Path
 from miner.chain.wallet import find_coldkeys
 from miner.doctor.findings import Finding, ok, problem, warning
 from miner.errors import StartError
-from miner.identities import own_wallet
+from miner.chain.identities import own_wallet
 from miner.settings.settings import Settings
 
 

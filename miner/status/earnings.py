@@ -11,7 +11,7 @@ from miner.chain import earnings as chain
 from miner.chain.earnings import Change, MachineCost, Metagraph, Pay
 from miner.chain.market import Market, changed_words
 from miner.formats import age, number, share
-from miner.identities import Identity
+from miner.chain.identities import Identity
 from miner.metrics import Metrics
 from miner.settings.settings import Settings
 

@@ -14,7 +14,7 @@ from detectors.evaluation.reward import measured_reward
 from detectors.machine import read_memory, read_throttling
 from miner.cascade import STOP_WORDS, served_reward, stage_rewards
 from miner.chain.base import Chain, Neuron, active_validators
-from miner.identities import Identity
+from miner.chain.identities import Identity
 from miner.inference.reload import Reloader
 from miner.inference.service import Service
 from miner.metrics import graph_hash

@@ -10,7 +10,7 @@ from miner import __version__, logs
 from miner.axon.clock import ClockWatch
 from miner.cascade import CascadeMetrics, stage_rewards
 from miner.chain.base import Chain
-from miner.identities import Identity
+from miner.chain.identities import Identity
 from miner.inference.reload import Reloader
 from miner.inference.service import Service
 from miner.metrics import Metrics

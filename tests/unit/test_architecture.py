@@ -32,8 +32,8 @@ ORDER = {
         backends evaluation load export quantize training
     """,
     "miner": """
-        errors formats systemd lock logs recorder settings http chain identities natix metrics
-        cascade inference axon shadow status app doctor bench support simulate cli __main__
+        errors formats systemd lock logs recorder settings http chain natix metrics
+        cascade inference axon shadow feedback status app doctor bench support simulate cli __main__
     """,
 }
 # Packages that nothing but these rooms may import, as they are large or not there.
@@ -48,8 +48,8 @@ ONLY = {
         "miner.cascade",
         "miner.status",
     },
-    "jinja2": {"miner.cli", "miner.status"},
-    "starlette": {"miner.axon", "miner.http", "miner.status"},
+    "jinja2": {"miner.cli", "miner.feedback", "miner.status"},
+    "starlette": {"miner.axon", "miner.feedback", "miner.http", "miner.status"},
     "textual": {"miner.status"},
     "torch": {
         "detectors.backends",

@@ -14,7 +14,7 @@ from miner.chain.earnings import Metagraph
 from miner.chain.market import Market, MarketMemory
 from miner.chain.queries import Subnet
 from miner.chain.sync import SubnetReader
-from miner.identities import Identity
+from miner.chain.identities import Identity
 from miner.metrics import Metrics
 from miner.natix.registration import Registration
 from miner.settings.settings import Settings

@@ -1,0 +1,48 @@
+"""The traffic that was recorded: each photo once, with what was answered."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from detectors.photos.labelled import SUFFIXES
+from miner.errors import ConfigurationError
+from miner.recorder.records import IMAGES, read_records
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedPhoto:
+    """A photo that a validator has sent, and what was answered last.
+
+    Attributes:
+        digest: SHA-256 of its file.
+        path: in the recorder's folder, whose oldest photos go.
+        at: when it was asked about last, in seconds since 1970; 0: the record is gone.
+        prediction: what was answered; None: nothing, or the record is gone.
+        opinions: probabilities of the branches and of the shadow, by name.
+    """
+
+    digest: str
+    path: Path
+    at: float = 0.0
+    prediction: float | None = None
+    opinions: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def is_disputed(self) -> bool:
+        """Whether the models that judged it stand on both sides of 0.5."""
+        sides = {value > 0.5 for value in (*self.opinions.values(), self.prediction) if value is not None}
+        return len(sides) > 1
+
+
+def read_traffic(recorder: Path) -> dict[str, RecordedPhoto]:
+    """Return the photos of a recorder's folder by digest, the latest first; empty where nothing is recorded yet."""
+    images = recorder / IMAGES
+    paths = {path.stem: path for path in images.iterdir() if path.suffix in SUFFIXES} if images.is_dir() else {}
+    photos = {digest: RecordedPhoto(digest, path) for digest, path in paths.items()}
+    try:
+        for record in read_records(recorder):
+            if record.image in photos and record.prediction is not None:
+                photos[record.image] = RecordedPhoto(record.image, paths[record.image], record.at, record.prediction)
+    except ConfigurationError:  # no segment
+        pass
+    return dict(sorted(photos.items(), key=lambda item: (-item[1].at, item[0])))
