@@ -6,7 +6,7 @@ A detector says what a model means; a backend runs its graph. So either can be e
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -56,6 +56,7 @@ class Prediction:
     Attributes:
         stages: seconds of each stage of a cascade that ran, the decoding in the first; time may cut the last one short.
         end: which of them answered, and why; None: there is only one, or a fallback answered.
+        opinions: of an ensemble, the probability of each branch that was asked, by its name.
     """
 
     probability: float
@@ -64,17 +65,19 @@ class Prediction:
     infer: float
     stages: tuple[float, ...] = ()
     end: StageEnd | None = None
+    opinions: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a model itself says, before any calibration, and the seconds that it took; the stages as in a prediction."""
+    """What a model itself says, before any calibration, and the seconds that it took; the rest as in a prediction."""
 
     probability: float
     preprocess: float
     infer: float
     stages: tuple[float, ...] = ()
     end: StageEnd | None = None
+    opinions: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +306,7 @@ class Detector(ABC):
             judgement.infer,
             (decoded - started + first, *others),
             judgement.end,
+            judgement.opinions,
         )
 
     @abstractmethod

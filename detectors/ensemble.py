@@ -137,7 +137,8 @@ class Ensemble(Detector):
         if self._pool is not None:  # at the same time: what counts is the one that was waited for
             each = [max(each, key=lambda one: one.preprocess + one.infer)]
         preprocess, infer = sum(one.preprocess for one in each), sum(one.infer for one in each)
-        return Judgement(answer, preprocess, infer, tuple(seconds), self._end(fusion, reason))
+        opinions = {name: one.probability for name, one in said.items()}
+        return Judgement(answer, preprocess, infer, tuple(seconds), self._end(fusion, reason), opinions)
 
     def _end(self, fusion: Fusion, reason: StopReason) -> StageEnd | None:
         """Return which stage answered; None: there is only one, or what answered is none of them."""

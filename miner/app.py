@@ -18,11 +18,11 @@ from miner.axon.body import Limits
 from miner.axon.caller import Rules
 from miner.axon.clock import ClockWatch
 from miner.chain.base import Chain
+from miner.chain.identities import Identity, find_places_on_chain, leave_out, open_identities
+from miner.chain.identities import in_words as why_none
 from miner.errors import RefusalReason, StartError, Stuck
 from miner.http.connections import Connections, Guard
 from miner.http.server import listening
-from miner.chain.identities import Identity, find_places_on_chain, leave_out, open_identities
-from miner.chain.identities import in_words as why_none
 from miner.inference import memory
 from miner.inference.health import Health
 from miner.inference.loader import ModelLoader, in_words, seconds_allowed
@@ -274,6 +274,7 @@ class Daemon:
             flight.start()
             stack.callback(flight.close)
             self.watch.see_flight(flight)
+            shadows.told.append(flight.take_shadow)
             listeners.append(flight)
         return listeners
 

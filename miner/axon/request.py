@@ -91,6 +91,7 @@ class Exchange:
             is_shared=self.shared,
             refusal=refusal if caller is not None else None,
             is_invalid=is_invalid,
+            opinions=self.answer.prediction.opinions if self.answer is not None else {},
         )
         return record if self.answer is None else self._with_stages(record, self.answer)
 

@@ -1,12 +1,15 @@
 """The traffic that was recorded: each photo once, with what was answered."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from detectors.photos.labelled import SUFFIXES
 from miner.errors import ConfigurationError
-from miner.recorder.records import IMAGES, read_records
+from miner.recorder.records import IMAGES, read_records, read_shadow_records
+
+SHADOW = "shadow"  # whose opinion it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +42,12 @@ def read_traffic(recorder: Path) -> dict[str, RecordedPhoto]:
     images = recorder / IMAGES
     paths = {path.stem: path for path in images.iterdir() if path.suffix in SUFFIXES} if images.is_dir() else {}
     photos = {digest: RecordedPhoto(digest, path) for digest, path in paths.items()}
-    try:
+    with suppress(ConfigurationError):  # no record: the photos are older than all that are kept
         for record in read_records(recorder):
             if record.image in photos and record.prediction is not None:
-                photos[record.image] = RecordedPhoto(record.image, paths[record.image], record.at, record.prediction)
-    except ConfigurationError:  # no segment
-        pass
+                path = paths[record.image]
+                photos[record.image] = RecordedPhoto(record.image, path, record.at, record.prediction, record.opinions)
+        for said in read_shadow_records(recorder):
+            if (photo := photos.get(said.image)) is not None:
+                photos[said.image] = replace(photo, opinions={**photo.opinions, SHADOW: said.shadow})
     return dict(sorted(photos.items(), key=lambda item: (-item[1].at, item[0])))

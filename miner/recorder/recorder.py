@@ -16,7 +16,7 @@ from io import FileIO
 from pathlib import Path
 
 from miner.recorder import Mode
-from miner.recorder.records import IMAGES, SEGMENTS, RequestRecord, began, image_name
+from miner.recorder.records import IMAGES, SEGMENTS, RequestRecord, ShadowRecord, began, image_name
 
 log = logging.getLogger(__name__)
 
@@ -226,7 +226,7 @@ class FlightRecorder:
         self.counts = Counts()
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[RequestRecord, bytes | None]] = deque()
+        self._waiting: deque[tuple[RequestRecord | ShadowRecord, bytes | None]] = deque()
         self._bytes = 0
         self._wake = threading.Event()
         self._ending = False
@@ -239,8 +239,14 @@ class FlightRecorder:
 
     def request_ended(self, record: RequestRecord, photo: bytes | None = None) -> None:
         """Hand a record over; never waits."""
-        if record.wire == "none":
-            return
+        if record.wire != "none":
+            self._hand_over(record, photo)
+
+    def take_shadow(self, photo: bytes, probability: float) -> None:
+        """Hand over what the shadow says of a photo; never waits."""
+        self._hand_over(ShadowRecord(self.ring.clock(), "", probability), photo)
+
+    def _hand_over(self, record: RequestRecord | ShadowRecord, photo: bytes | None) -> None:
         size = len(photo) if photo is not None else 0
         with self._lock:
             if len(self._waiting) >= MAX_WAITING or self._bytes + size > WAITING_BYTES:
@@ -268,7 +274,7 @@ class FlightRecorder:
             self._on_disk(self.ring.trim)
         self.ring.close()
 
-    def _write(self, record: RequestRecord, picture: bytes | None) -> None:
+    def _write(self, record: RequestRecord | ShadowRecord, picture: bytes | None) -> None:
         if self._monotonic() < self._rest_until:
             self.counts.disk += 1
             return
@@ -277,12 +283,15 @@ class FlightRecorder:
         else:
             self.counts.disk += 1
 
-    def _put(self, record: RequestRecord, picture: bytes | None) -> None:
+    def _put(self, record: RequestRecord | ShadowRecord, picture: bytes | None) -> None:
         if picture is not None:
             image = hashlib.sha256(picture).hexdigest()
-            record = replace(record, image=image, image_bytes=len(picture))
-            if self.images:
-                self.ring.keep(image_name(image, picture), picture, record.at)
+            if isinstance(record, ShadowRecord):  # whose photo was kept with its request
+                record = replace(record, image=image)
+            else:
+                record = replace(record, image=image, image_bytes=len(picture))
+                if self.images:
+                    self.ring.keep(image_name(image, picture), picture, record.at)
         self.ring.append(record.line(), record.at)
 
     def _on_disk(self, act: Callable[[], None]) -> bool:

@@ -2,14 +2,15 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 from miner.errors import ConfigurationError, RefusalReason
 
+Read = TypeVar("Read")
 Wire = Literal["dendrite", "btauth"]
 OUTCOMES = (
     "ok", "refused", "expired", "unproven", "stalled", "unauthorised", "forbidden", "bad_request", "bad_image",
@@ -44,6 +45,7 @@ class RequestRecord:
         stop: why no further one was asked, as in `StageEnd`.
         spent: seconds of each stage that ran, by its branches; empty where it was for an equal picture's request.
         left: seconds until the caller's deadline when the answer was there.
+        opinions: of an ensemble, the probability of each branch that was asked.
     """
 
     at: float
@@ -70,21 +72,25 @@ class RequestRecord:
     stop: str = ""
     spent: Mapping[str, float] = field(default_factory=dict)
     left: float | None = None
+    opinions: Mapping[str, float] = field(default_factory=dict)
 
     def line(self) -> bytes:
         """Return the record as a line; microseconds are enough."""
         fields = {name: value for name, value in asdict(self).items() if name not in UNWRITTEN} | {
             "at": round(self.at, 6),
             "seconds": round(self.seconds, 6),
-            "stages": {stage: round(seconds, 6) for stage, seconds in self.stages.items()},
+            "stages": _rounded(self.stages),
         }
+        if self.opinions:
+            fields["opinions"] = _rounded(self.opinions)
+        else:
+            del fields["opinions"]
         if self.stage is None:
             fields = {name: value for name, value in fields.items() if name not in OF_CASCADES}
         else:
             assert self.left is not None
-            spent = {branches: round(seconds, 6) for branches, seconds in self.spent.items()}
-            fields |= {"spent": spent, "left": round(self.left, 6)}
-        return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+            fields |= {"spent": _rounded(self.spent), "left": round(self.left, 6)}
+        return _line(fields)
 
     @classmethod
     def read(cls, line: bytes) -> Self | None:
@@ -95,6 +101,42 @@ class RequestRecord:
             return record if math.isfinite(record.at) and math.isfinite(record.seconds) else None
         except (ValueError, TypeError):
             return None
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowRecord:
+    """What the shadow model says of a photo, after its request has ended; in the same files, on a line of its own.
+
+    Attributes:
+        at: seconds since 1970.
+        image: SHA-256 of the photo.
+        shadow: its probability of roadwork.
+    """
+
+    at: float
+    image: str
+    shadow: float
+
+    def line(self) -> bytes:
+        """Return the record as a line."""
+        return _line({"at": round(self.at, 6), "image": self.image, "shadow": round(self.shadow, 6)})
+
+    @classmethod
+    def read(cls, line: bytes) -> Self | None:
+        """Return the record of a line; None for any other line."""
+        try:
+            record = cls(**json.loads(line))
+            return record if math.isfinite(record.at) and math.isfinite(record.shadow) else None
+        except (ValueError, TypeError):
+            return None
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in values.items()}
+
+
+def _line(fields: Mapping[str, Any]) -> bytes:
+    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
 
 class RequestListener(Protocol):
@@ -137,8 +179,17 @@ def read_records(path: Path) -> Iterator[RequestRecord]:
 
     A recorder may be writing there: the line it writes is passed over, and so is a segment that it removes meanwhile.
     """
+    yield from _read(path, RequestRecord.read)
+
+
+def read_shadow_records(path: Path) -> Iterator[ShadowRecord]:
+    """Yield what the shadow has said, in the order of the lines; likewise."""
+    yield from _read(path, ShadowRecord.read)
+
+
+def _read(path: Path, read: Callable[[bytes], Read | None]) -> Iterator[Read]:
     for segment in segments(path):
         with suppress(FileNotFoundError), segment.open("rb") as file:
             for line in file:
-                if (record := RequestRecord.read(line)) is not None:
+                if (record := read(line)) is not None:
                     yield record

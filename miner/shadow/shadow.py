@@ -95,10 +95,10 @@ class ShadowModel:
         job: ShadowJob,
         sample: float,
         busy: Callable[[], bool],
-        scored: Callable[[float, float], None] = lambda probability, seconds: None,
+        scored: Callable[[bytes, float, float], None] = lambda photo, probability, seconds: None,
         random: Random | None = None,
     ) -> None:
-        """Score a share of the pictures while not `busy()`; `scored` is told of each probability and its seconds."""
+        """Score a share of the pictures while not `busy()`; `scored` is told of each, its probability and seconds."""
         self.job = job
         self.sample = sample
         self.tally = ShadowCounts()
@@ -176,7 +176,7 @@ class ShadowModel:
             return
         probability, seconds = answer["probability"], answer["seconds"]
         self.tally.take(prediction, probability, seconds)
-        self._scored(probability, seconds)
+        self._scored(picture, probability, seconds)
 
     async def _ask(self, data: bytes) -> Any:
         """Send, and wait for a line; hold the process while there are requests."""
@@ -216,6 +216,7 @@ class ShadowKeeper:
 
     def __init__(self, queue: Queue, metrics: Metrics) -> None:
         self.shadow: ShadowModel | None = None
+        self.told: list[Callable[[bytes, float], None]] = []  # of each photo, and its probability
         self._queue = queue
         self._metrics = metrics
         self._task: asyncio.Task[None] | None = None
@@ -268,9 +269,11 @@ class ShadowKeeper:
         tally = self.shadow.tally
         return self._past + Counter(same=tally.same, different=tally.different, failed=tally.failed)
 
-    def _scored(self, probability: float, seconds: float) -> None:
+    def _scored(self, photo: bytes, probability: float, seconds: float) -> None:
         self._metrics.shadow_predictions.observe(probability)
         self._metrics.shadow_seconds.observe(seconds)
+        for tell in self.told:
+            tell(photo, probability)
 
 
 def job_of(settings: Settings) -> ShadowJob | None:

@@ -68,6 +68,7 @@ def test_the_picture_is_decoded_once_for_all(monkeypatch: pytest.MonkeyPatch) ->
 
     prediction = ensemble(a=Watching(0.9), b=Watching(0.5)).predict(known_picture())
     assert prediction.probability == pytest.approx(0.7)
+    assert prediction.opinions == {"a": 0.9, "b": 0.5}
     assert len(seen) == 2
     assert len(set(seen)) == 1
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from miner.recorder.recorder import LEAST_FREE, MAX_WAITING, SEGMENT_COUNT, FlightRecorder, SegmentRing, make_recorder
-from miner.recorder.records import IMAGES, SEGMENTS, RequestRecord, image_name, read_records
+from miner.recorder.records import IMAGES, SEGMENTS, RequestRecord, image_name, read_records, read_shadow_records
 from tests.process.daemon import eventually
 
 NOW = round(time.time(), 3)
@@ -54,6 +54,24 @@ def test_a_record_comes_back_as_it_was(make_ring: Callable[..., SegmentRing], tm
     write(ring, RECORD)
     write(ring, replace(RECORD, uid=None, prediction=None, outcome="refused"))
     assert list(read_records(tmp_path)) == [RECORD, replace(RECORD, uid=None, prediction=None, outcome="refused")]
+
+
+def test_what_branches_and_the_shadow_say_is_kept_beside_the_requests(
+    make_ring: Callable[..., SegmentRing], tmp_path: Path
+) -> None:
+    ring = make_ring(tmp_path, MB, HOUR, lambda: NOW + 1)
+    recorder = FlightRecorder(ring, images=True)
+    recorder.start()
+    told = replace(RECORD, opinions={"small": 0.25, "large": 0.875})
+    recorder.request_ended(told, b"a photo")
+    recorder.take_shadow(b"a photo", 0.4)
+    recorder.close()
+    (kept,) = read_records(tmp_path)
+    (shadow,) = read_shadow_records(tmp_path)
+    assert kept.opinions == told.opinions
+    assert (shadow.image, shadow.shadow, shadow.at) == (kept.image, 0.4, NOW + 1)
+    assert recorder.counts.written == 2
+    assert b"opinions" not in RECORD.line()  # where there is one model, lines are as they were
 
 
 def test_a_torn_line_is_passed_over_and_the_next_process_begins_a_new_segment(

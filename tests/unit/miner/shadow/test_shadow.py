@@ -33,7 +33,7 @@ class Scene:
 
     def __init__(self, job: ShadowJob = STARTER, sample: float = 1.0) -> None:
         self.busy = False
-        self.seen: list[tuple[float, float]] = []
+        self.seen: list[tuple[bytes, float, float]] = []
         self.shadow = ShadowModel(job, sample, lambda: self.busy, lambda *one: self.seen.append(one), Random(0))
 
     async def until(self, condition: Callable[[], object]) -> None:
@@ -68,7 +68,8 @@ def test_pictures_are_scored_and_compared_while_nobody_asks() -> None:
         await scene.until(lambda: scene.shadow.name)
         scene.shadow.offer(0.9, PICTURE)
         await scene.until(lambda: len(scene.seen) == 1)
-        ((probability, seconds),) = scene.seen
+        ((picture, probability, seconds),) = scene.seen
+        assert picture == PICTURE
         for prediction in (probability, 1 - probability):
             scene.shadow.offer(prediction, PICTURE)
         await scene.until(lambda: len(scene.seen) == 3)
