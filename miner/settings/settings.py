@@ -193,9 +193,9 @@ class Settings(BaseSettings):
 
     state_dir: Folder = Field(
         Path("~/.local/state/roadwork-miner"),
-        description="folder of one miner alone: its lock, the last chain snapshot, the page's history, NATIX's last "
-        "word, whose subnet it was, doctor's findings, the SDK's cache, the recorder's files, your labels and the "
-        "improvements made of them, and in standalone mode wallet and chain file",
+        description="folder of one miner alone: lock, chain snapshot, the page's history, NATIX's last word, doctor's "
+        "findings, the SDK's cache, the recorder's files, labels, improvements; in standalone mode wallet and chain "
+        "file",
     )
     models_dir: Folder = Field(Path("~/.cache/roadwork-miner/models"), description="folder of the exported models")
     standalone_file: File = Field(
