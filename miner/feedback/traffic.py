@@ -1,12 +1,13 @@
 """The traffic that was recorded: each photo once, with what was answered."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from detectors.photos.labelled import SUFFIXES
 from miner.errors import ConfigurationError
-from miner.recorder.records import IMAGES, read_records
+from miner.recorder.records import IMAGES, SEGMENTS, read_records
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +47,11 @@ def read_traffic(recorder: Path) -> dict[str, RecordedPhoto]:
     except ConfigurationError:  # no segment
         pass
     return dict(sorted(photos.items(), key=lambda item: (-item[1].at, item[0])))
+
+
+def state_of(recorder: Path) -> object:
+    """Return what differs once something was recorded or deleted, without reading any of it."""
+    places = [recorder / IMAGES, *sorted(recorder.glob(SEGMENTS))]
+    with suppress(OSError):  # one that is deleted meanwhile
+        return [(path, state.st_mtime_ns, state.st_size) for path in places for state in (path.stat(),)]
+    return None
