@@ -156,15 +156,21 @@ class Labels:
         Raises:
             OSError: the disk does not take it; the label before stays.
         """
-        before = self._labels
+        before, old = self._labels, self._labels.get(label.digest)
+        # A skipped photo's row means something without a file, so that the file goes first; a new label's means nothing.
+        is_file_first = old is not None and old.kind == "skip" and label.kind != "skip"
         with as_owner(self.folder):
-            self._write(_in_order(before | {label.digest: label}))
             try:
-                self._place(label, photo)
+                if is_file_first:
+                    self._place(label, photo)
+                self._write(_in_order(before | {label.digest: label}))
+                if not is_file_first:
+                    self._place(label, photo)
             except OSError:
-                with suppress(OSError):  # what the table says too much means nothing
-                    self._write(before)
-                self._labels = before
+                with suppress(OSError):
+                    if is_file_first and old is not None:
+                        self._place(old, b"")
+                self._restore(before)
                 raise
 
     def take_back(self, digest: str) -> Label:
@@ -173,14 +179,15 @@ class Labels:
         Raises:
             OSError: the disk does not take it; the label stays.
         """
-        label, path = self._labels[digest], self._paths.get(digest)
+        before, label, path = self._labels, self._labels[digest], self._paths.get(digest)
         with as_owner(self.folder):
             aside = self._move(path, UNDECIDED) if path is not None else None
             try:
-                self._write({other: one for other, one in self._labels.items() if other != digest})
+                self._write({other: one for other, one in before.items() if other != digest})
             except OSError:
                 if path is not None and aside is not None:
                     self._move(aside, path.parent.name)
+                self._restore(before)
                 raise
         self._paths.pop(digest, None)
         return label
@@ -248,16 +255,30 @@ class Labels:
         target = self.folder / label.kind / image_name(label.digest, photo)
         target.parent.mkdir(exist_ok=True, mode=0o700)
         write_safely(target, photo, mode=0o600)
-        flush(target.parent)
+        try:
+            flush(target.parent)
+        except OSError:
+            target.unlink(missing_ok=True)
+            raise
         self._paths[label.digest] = target
 
     def _move(self, path: Path, name: str) -> Path:
         home = self.folder / name
         home.mkdir(exist_ok=True, mode=0o700)
         moved = path.replace(home / path.name)
-        for folder in {home, path.parent}:
-            flush(folder)
+        try:
+            for folder in {home, path.parent}:
+                flush(folder)
+        except OSError:
+            moved.replace(path)
+            raise
         return moved
+
+    def _restore(self, before: dict[str, Label]) -> None:
+        """Have the table say what it said; where the disk does not take that either, it says what means nothing."""
+        with suppress(OSError):
+            self._write(before)
+        self._labels = before
 
     def _write(self, labels: Mapping[str, Label]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -86,7 +86,7 @@ function place(digest) {
 
 // --- what is shown --------------------------------------------------------------------------------------------------
 
-const percent = value => `${Math.round(value * 100)} %`;
+const percent = value => `${Math.round(value * 100)}\u00a0%`;
 
 function said(photo) {
   const words = photo.prediction === null ? "The model had not answered" : `The model had said ${percent(photo.prediction)}`;
@@ -112,7 +112,7 @@ function line(photo) {
     surprise.textContent = "a surprise";
     words.append(`${said(photo)}: `, surprise, ". ");
   } else {
-    words.append(`${said(photo)}, as you do. `);
+    words.append(`${said(photo)}, as you say. `);
   }
   words.append(REASONS[photo.reason] ?? "");
   if (browsing === null) {
@@ -352,7 +352,7 @@ function lift(event, isOver) {
 
 stage.addEventListener("pointerup", event => lift(event, true));
 stage.addEventListener("pointercancel", event => lift(event, false));
-addEventListener("resize", () => zoomTo(1, 0, 0));
+addEventListener("resize", () => zoomTo(view.scale, view.x, view.y));
 
 // --- keys and buttons -----------------------------------------------------------------------------------------------
 
