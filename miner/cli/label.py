@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detectors.errors import DetectorConfigError
-from detectors.files import as_owner
 from miner.cli.common import EnvFile, Json, Service, Set, load_settings
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.feedback import FOLDER
@@ -61,7 +60,7 @@ def label(
     elif import_ is not None:
         _import(folder, import_, as_json=as_json)
     else:
-        with as_owner(settings.state_dir), editing(folder) as labels:
+        with editing(folder) as labels:
             asyncio.run(_serve(settings, labels, port, as_json=as_json))
 
 

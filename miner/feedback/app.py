@@ -117,6 +117,8 @@ def label_app(sitting: Sitting, token: str, note: Callable[[], str] = str) -> St
         note: what the operator should know of the recorder; nothing: all is well.
     """
 
+    content = {name: file.read_bytes() for name, file in FILES.items()}
+
     def state() -> dict[str, Any]:
         return asdict(sitting.view()) | {"note": note()}
 
@@ -128,8 +130,7 @@ def label_app(sitting: Sitting, token: str, note: Callable[[], str] = str) -> St
         name = request.path_params.get("name", "")
         if name not in FILES:
             raise HTTPException(HTTPStatus.NOT_FOUND)
-        kind = TYPES[PurePosixPath(FILES[name].name).suffix]
-        return Response(await asyncio.to_thread(FILES[name].read_bytes), media_type=kind)
+        return Response(content[name], media_type=TYPES[PurePosixPath(FILES[name].name).suffix])
 
     async def to_page(request: Request) -> Response:
         return RedirectResponse(f"/{token}/")
