@@ -194,8 +194,8 @@ class Settings(BaseSettings):
     state_dir: Folder = Field(
         Path("~/.local/state/roadwork-miner"),
         description="folder of one miner alone: its lock, the last chain snapshot, the page's history, NATIX's last "
-        "word, whose subnet it was, doctor's findings, the SDK's cache, the recorder's files, and in standalone mode "
-        "wallet and chain file",
+        "word, whose subnet it was, doctor's findings, the SDK's cache, the recorder's files, labels, and in "
+        "standalone mode wallet and chain file",
     )
     models_dir: Folder = Field(Path("~/.cache/roadwork-miner/models"), description="folder of the exported models")
     standalone_file: File = Field(
