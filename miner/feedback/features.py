@@ -33,6 +33,7 @@ SHIPPED = Path(detectors.__file__).parent / "starter"
 RESIDUAL = 3  # of the residual sums, from the end
 CACHE = "features.npz"
 NICE = 19  # the lowest priority
+AT_ONCE = 1000  # photos of the cache, so that nobody waits for long meanwhile
 BATCH = 8  # photos, between two times that they are handed on
 SAVE_SECONDS = 30.0  # between two writes of the cache: what a kill may cost
 END_SECONDS = 5.0
@@ -171,7 +172,9 @@ class FeatureThread:
             return
         kept = KeptFeatures(self._folder / CACHE, extract.key)
         features, failed = kept.read(), set[str]()
-        self._found(features)
+        known = list(features.items())
+        for start in range(0, len(known), AT_ONCE):
+            self._found(dict(known[start : start + AT_ONCE]))
         written, saved = len(features), time.monotonic()
         while not self._ending:
             wanted = self._wanted()

@@ -17,6 +17,7 @@ CYCLE = 4  # photos, of which the last one is of the random tenth
 INSTRUCTIVE: tuple[Reason, ...] = ("disagreement", "unsure", "unlike")
 REPEAT = 0.012  # cosine distance: frames of one scene are at .007 to .012 mostly, other scenes at .013 and more
 WIDEST = 2.0  # of all cosine distances
+PART = 256  # photos that all others are compared with at a time
 
 Features = NDArray[np.float32]
 
@@ -55,27 +56,28 @@ class Novelty:
         self._rows.update({digest: first + number for number, digest in enumerate(new)})
         self._vectors = vectors if first == 0 else np.concatenate([self._vectors, vectors])
         self._nearest = np.concatenate([self._nearest, np.full(len(new), WIDEST, dtype=np.float32)])
-        seen = [self._rows[digest] for digest in self._seen if digest in self._rows and digest not in new]
-        if seen:
-            self._nearest[first:] = (1 - vectors @ self._vectors[seen].T).min(axis=1)
-        for digest in new.keys() & self._seen.keys():
-            self._measure(digest)
+        seen = [self._rows[digest] for digest in self._seen if digest in self._rows]
+        self._measure(slice(first, None), seen)
+        self._measure(slice(0, first), [row for row in seen if row >= first])
 
     def see(self, digest: str) -> None:
         """Note that a photo was seen, whether its features are known yet or not."""
         if digest not in self._seen:
             self._seen[digest] = None
             if digest in self._rows:
-                self._measure(digest)
+                self._measure(slice(None), [self._rows[digest]])
 
     def distance(self, digest: str) -> float | None:
         """Return how far a photo is from what was seen; None: nobody knows yet. Nothing was seen: `WIDEST`."""
         row = self._rows.get(digest)
         return None if row is None else float(self._nearest[row])
 
-    def _measure(self, digest: str) -> None:
-        distances = 1 - self._vectors @ self._vectors[self._rows[digest]]
-        np.minimum(self._nearest, distances, out=self._nearest)
+    def _measure(self, rows: slice, seen: list[int]) -> None:
+        """Note how far some photos are from some of those that were seen; a part at a time, so that memory is small."""
+        for start in range(0, len(seen), PART):
+            some = self._vectors[seen[start : start + PART]]
+            nearest = (1 - self._vectors[rows] @ some.T).min(axis=1)
+            self._nearest[rows] = np.minimum(self._nearest[rows], nearest)
 
 
 def choose(

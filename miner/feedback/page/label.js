@@ -363,7 +363,8 @@ const DEEDS = {
 
 document.addEventListener("keydown", event => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  const key = event.key.toLowerCase();
+  // On a keyboard without Latin letters the key counts by its place.
+  const key = (/^[^ -~]$/u.test(event.key) ? event.code.replace("Key", "") : event.key).toLowerCase();
   if ($("keys").open) {
     if (key === "?") { event.preventDefault(); help(); }
     return;
