@@ -3,6 +3,7 @@
 import fcntl
 import os
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 from weakref import WeakSet
 
+_OWNING = threading.RLock()
 TRIES, PAUSE = 5, 0.1  # seconds; who looks whether a folder is locked has it for a moment
 
 
@@ -56,19 +58,21 @@ def as_owner(folder: Path) -> Iterator[None]:
     """Write as a folder's owner, or its next parent's while it is not there yet; for the whole process.
 
     Root, who does something for a service, would make files that its user can't read, and follow any link it planted.
+    One thread at a time is inside: the first to leave would make the others root again.
     """
-    owner = next(one for one in (folder, *folder.absolute().parents) if one.exists()).stat()
-    if os.geteuid() != 0 or owner.st_uid == 0:
-        yield
-        return
-    before = os.getegid()
-    os.setegid(owner.st_gid)
-    os.seteuid(owner.st_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(before)
+    with _OWNING:
+        owner = next(one for one in (folder, *folder.absolute().parents) if one.exists()).stat()
+        if os.geteuid() != 0 or owner.st_uid == 0:
+            yield
+            return
+        before = os.getegid()
+        os.setegid(owner.st_gid)
+        os.seteuid(owner.st_uid)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+            os.setegid(before)
 
 
 def settle(partial: Path, path: Path) -> None:

@@ -31,6 +31,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "bench": "Measure the configured model: all competitors in turn, on the same number of threads.",
     },
     "Train and judge": {
+        "label": "Label recorded photos in a browser, those that teach most first.",
         "train": "Train a detector, judge it on photos kept back, and export it to a folder that `run` serves.",
         "labels": "Find photos that may lie in the wrong folder, near-duplicates and hard negatives, on one sheet.",
         "evaluate": "Measure models on the same photos: figures, expected reward with its interval, time.",

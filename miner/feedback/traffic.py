@@ -7,7 +7,7 @@ from pathlib import Path
 
 from detectors.photos.labelled import SUFFIXES
 from miner.errors import ConfigurationError
-from miner.recorder.records import IMAGES, read_records, read_shadow_records
+from miner.recorder.records import IMAGES, SEGMENTS, read_records, read_shadow_records
 
 SHADOW = "shadow"  # whose opinion it is
 
@@ -51,3 +51,11 @@ def read_traffic(recorder: Path) -> dict[str, RecordedPhoto]:
             if (photo := photos.get(said.image)) is not None:
                 photos[said.image] = replace(photo, opinions={**photo.opinions, SHADOW: said.shadow})
     return dict(sorted(photos.items(), key=lambda item: (-item[1].at, item[0])))
+
+
+def state_of(recorder: Path) -> object:
+    """Return what differs once something was recorded or deleted, without reading any of it."""
+    places = [recorder / IMAGES, *sorted(recorder.glob(SEGMENTS))]
+    with suppress(OSError):  # one that is deleted meanwhile
+        return [(path, state.st_mtime_ns, state.st_size) for path in places for state in (path.stat(),)]
+    return None

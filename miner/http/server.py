@@ -29,8 +29,10 @@ class _Server(uvicorn.Server):
 @contextlib.asynccontextmanager
 async def listening(
     app: ASGIApp, key: str, host: str, port: int, connections: Connections | None = None
-) -> AsyncIterator[None]:
-    """Serve `app` on a port for as long as the context lasts; `key` is the setting that chose it, for messages.
+) -> AsyncIterator[int]:
+    """Serve `app` on a port for as long as the context lasts, and yield its number: 0 is any free one.
+
+    Messages name `key`, the setting or flag that chose the port.
 
     Raises:
         ConfigurationError: the address is not one of this machine.
@@ -55,7 +57,7 @@ async def listening(
         await asyncio.sleep(0.005)
     looking = asyncio.create_task(_look(connections))
     try:
-        yield
+        yield int(listener.getsockname()[1])
     finally:
         looking.cancel()
         server.should_exit = True

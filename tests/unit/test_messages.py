@@ -133,6 +133,17 @@ def command(*arguments: str) -> Deed:
 
 
 COMMANDS: Table = {
+    "--import and --export: one at a time": command("label", "--import", "a", "--export", "b"),
+    "RECORDER=off: no new photos are recorded; RECORDER=images in the settings and a restart keep them; "
+    "HERE/state/recorder holds no photo, and none waits in HERE/state/labels": lambda here: command(
+        "label", "--set", f"STATE_DIR={here / 'state'}"
+    )(here),
+    "--import=HERE/labels: the labels themselves are there; a folder elsewhere is needed": lambda here: command(
+        "label", "--import", str(here / "labels"), "--set", f"STATE_DIR={here}"
+    )(here),
+    "--export=HERE: it is not empty; a folder that is new or empty is needed": lambda here: command(
+        "label", "--export", str(file("x").parent)
+    )(here),
     "--layout=ovms: needs --out, the folder of the repository": command("export", "--layout", "ovms"),
     "calibrate: a folder or .npz file, or --undo, is needed, and not both": command("calibrate"),
     "--folds=2: --stages needs 3 or more: its bands have folds within": command(
