@@ -6,6 +6,7 @@ from pathlib import Path
 
 from detectors.photos.labelled import SUFFIXES
 from miner.errors import ConfigurationError
+from miner.feedback.labels import DIGEST_LENGTH
 from miner.recorder.records import IMAGES, read_records
 
 
@@ -34,10 +35,16 @@ class RecordedPhoto:
         return len(sides) > 1
 
 
+def recorded_paths(recorder: Path) -> dict[str, Path]:
+    """Return the photos of a recorder's folder by digest, whatever its records say."""
+    images = recorder / IMAGES
+    paths = images.iterdir() if images.is_dir() else ()
+    return {path.stem: path for path in paths if path.suffix in SUFFIXES and len(path.stem) == DIGEST_LENGTH}
+
+
 def read_traffic(recorder: Path) -> dict[str, RecordedPhoto]:
     """Return the photos of a recorder's folder by digest, the latest first; empty where nothing is recorded yet."""
-    images = recorder / IMAGES
-    paths = {path.stem: path for path in images.iterdir() if path.suffix in SUFFIXES} if images.is_dir() else {}
+    paths = recorded_paths(recorder)
     photos = {digest: RecordedPhoto(digest, path) for digest, path in paths.items()}
     try:
         for record in read_records(recorder):
