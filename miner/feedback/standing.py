@@ -65,7 +65,7 @@ class PhotoCounts(_Part):
     Attributes:
         labelled: by class.
         skipped: that somebody could not decide on.
-        surprises: labels of which the miner had said otherwise.
+        surprises, surprises_outside: labels of which the miner had said otherwise; those outside of the random tenth.
         sampled: labels of the random tenth.
         waiting: recorded photos without a label.
         waiting_sampled: those of them that are of the random tenth.
@@ -74,6 +74,7 @@ class PhotoCounts(_Part):
     labelled: dict[str, Count] = {}
     skipped: Count = 0
     surprises: Count = 0
+    surprises_outside: Count = 0
     sampled: Count = 0
     waiting: Count = 0
     waiting_sampled: Count = 0
@@ -167,6 +168,7 @@ def count_photos(state_dir: Path, labels: Labels | None = None) -> PhotoCounts:
         labelled={kind: sum(label.kind == kind for label in decided) for kind in reversed(CLASSES)},
         skipped=len(known) - len(decided),
         surprises=sum(label.is_surprise for label in decided),
+        surprises_outside=sum(label.is_surprise and not counts(label) for label in decided),
         sampled=sum(counts(label) for label in decided),
         waiting=len(waiting),
         waiting_sampled=sum(map(is_sampled, waiting)),
