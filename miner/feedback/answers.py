@@ -20,7 +20,7 @@ from detectors.files import as_owner, write_safely
 from detectors.load import PreparedModel
 from detectors.models.calibration import Fusion
 from detectors.models.manifest import Manifest
-from detectors.photos.labelled import LabelledPhotos, Photo, groups, read_listed
+from detectors.photos.labelled import Photo, groups, read_listed
 from miner.feedback import is_sampled
 from miner.feedback.labels import Label, Labels
 
@@ -87,10 +87,6 @@ class TrafficSample:
     def only(self, digests: Container[str]) -> Self:
         """Return those of them that are among some."""
         return replace(self, photos=[photo for photo in self.photos if photo.digest in digests])
-
-    def as_folder(self) -> LabelledPhotos:
-        """Return them as `evaluate` and `calibrate` have a folder's."""
-        return LabelledPhotos(self.photos, self.left_out)
 
     def keep(self) -> None:
         """Remember the thumbnails.
