@@ -18,11 +18,11 @@ from miner.axon.body import Limits
 from miner.axon.caller import Rules
 from miner.axon.clock import ClockWatch
 from miner.chain.base import Chain
+from miner.chain.identities import Identity, find_places_on_chain, leave_out, open_identities
+from miner.chain.identities import in_words as why_none
 from miner.errors import RefusalReason, StartError, Stuck
 from miner.http.connections import Connections, Guard
 from miner.http.server import listening
-from miner.chain.identities import Identity, find_places_on_chain, leave_out, open_identities
-from miner.chain.identities import in_words as why_none
 from miner.inference import memory
 from miner.inference.health import Health
 from miner.inference.loader import ModelLoader, in_words, seconds_allowed
@@ -118,6 +118,7 @@ class Daemon:
             status = status_app(
                 self.metrics.registry, self.why_not_ready, watch.overview, watch.obstacles, watch.freshness,
                 own_names(settings.status_host, settings.status_allowed_hosts), checkup_file(settings), watch.read_day,
+                watch.read_traffic,
             )  # fmt: skip
             await stack.enter_async_context(
                 listening(status, "STATUS_PORT", settings.status_host, settings.status_port)

@@ -63,9 +63,7 @@ def calibrate(
     of the model take the map over; a running miner does on SIGHUP.
     """
     if [data is not None, recorded, undo].count(True) != 1:
-        raise ConfigurationError(
-            "calibrate: a folder or .npz file, or --recorded, or --undo, is needed, and one of them"
-        )
+        raise ConfigurationError("calibrate: one of a folder or .npz file, --recorded and --undo is needed")
     if recorded and era is not None:
         raise ConfigurationError(f"--era={era}: --recorded has the photos as they were sent")
     settings = load_settings(env_file, set_)

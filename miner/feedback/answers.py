@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from detectors.base import Detector
 from detectors.ensemble import Ensemble
 from detectors.evaluation.estimates import Floats
+from detectors.evaluation.reward import PromisedAccuracy, promised_accuracy
 from detectors.files import as_owner, write_safely
 from detectors.load import PreparedModel
 from detectors.models.calibration import Fusion
@@ -137,6 +138,11 @@ def detector_fingerprint(detector: Detector) -> str:
     """Return the fingerprint of a model that is loaded."""
     stages = (*detector.cheaper, detector.fusion) if isinstance(detector, Ensemble) else ()
     return fingerprint_of(detector.manifest, stages)
+
+
+def promise_of(detector: Detector) -> PromisedAccuracy | None:
+    """Return how often a model that is loaded was measured to be right on photos kept back."""
+    return promised_accuracy(detector.manifest, detector.fusion if isinstance(detector, Ensemble) else None)
 
 
 class AnswerFile(BaseModel):

@@ -276,12 +276,16 @@ class StandingWatch:
         else:
             self.view = found.model_copy(update={"photos": photos, "improvement": improvement})
 
-    def of(self, fingerprint: str | None) -> StandingView | None:
-        """Return what there is, and whether it is of the model that serves; None: nothing, or none serves yet."""
+    def of(self, fingerprint: str, promised: PromisedAccuracy | None) -> StandingView | None:
+        """Return what there is, beside what the model that serves promises; None: nothing."""
         view = self.view
         if view is None or view.model is None:
             return view
-        return view.model_copy(update={"is_current": view.model.fingerprint == fingerprint})
+        if view.model.fingerprint != fingerprint:
+            return view.model_copy(update={"is_current": False})
+        value, photos = (promised.value, promised.photos) if promised is not None else (None, 0)
+        model = view.model.model_copy(update={"promised": value, "promised_photos": photos})
+        return view.model_copy(update={"model": model})
 
 
 def _changed(path: Path) -> int:

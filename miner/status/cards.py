@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from miner.cascade import STOP_WORDS
+from miner.feedback.standing import StandingView
 from miner.formats import NO_VALUE, age, bars, duration, fraction, number, share, size
 from miner.status import earnings
 from miner.status.overview import (
@@ -63,7 +64,7 @@ class Card:
 
 
 def cards(overview: Overview) -> list[Card]:
-    """Return the cards in their order; that of the shadow only where one is wanted."""
+    """Return the cards in their order; those of real traffic and of the shadow only where there is any."""
     found = [
         _earnings(overview),
         _queue(overview.queue, overview.cascade) if overview.queue is not None else Card("Queue", note="not there yet"),
@@ -71,7 +72,8 @@ def cards(overview: Overview) -> list[Card]:
         _chain(overview.chain) if overview.chain is not None else Card("Chain", note="not read yet"),
         _model(overview.model) if overview.model is not None else Card("Model", note="not loaded yet"),
     ]
-    return [*found, _shadow(overview.shadow)] if overview.shadow is not None else found
+    traffic = [_traffic(overview.traffic, overview.now)] if overview.traffic is not None else []
+    return [*found, *traffic, *([_shadow(overview.shadow)] if overview.shadow is not None else [])]
 
 
 def _queue(queue: QueueView, cascade: CascadeView | None) -> Card:
@@ -135,6 +137,48 @@ def _model(model: Model) -> Card:
         Row("hash", model.hash, is_code=True),
     ]
     return Card("Model", rows, f"roadwork = {model.roadwork}" if model.roadwork else "")
+
+
+def _traffic(known: StandingView, now: float) -> Card:
+    """Show how right the model was found to be; without figures, what there is to be labelled."""
+    photos, model, last = known.photos, known.model, known.improvement
+    rows: list[Row] = []
+    if model is not None and model.accuracy is not None:
+        low, value, high = model.accuracy.low, model.accuracy.value, model.accuracy.high
+        # Never bad, or always: what counts is whether it was promised.
+        rows += [
+            Row("accuracy", share(value), Meter(value, 1.0, worry=0.0 if model.is_below_promise else 2.0)),
+            Row("95 % interval", f"{share(low)} to {share(high)}"),
+        ]
+    if model is not None and model.promised is not None:
+        rows.append(Row("promised", share(model.promised)))
+    if model is not None and model.reward is not None:
+        rows.append(Row("expected reward", fraction(model.reward.value)))
+    rows += [
+        Row("random tenth", f"{number(photos.sampled)} label{'s' * (photos.sampled != 1)}"),
+        Row("labelled", f"{number(photos.decided)}, {number(photos.labelled.get('roadwork', 0))} with roadwork"),
+        Row("waiting", number(photos.waiting)),
+    ]
+    if last is not None:
+        gain = f", {last.gain:+.2f}".replace("0.", ".") if last.gain is not None else ""
+        rows.append(Row("last improvement", f"{age(now - last.at)} ago{gain}"))
+    return Card("Real traffic", rows, _traffic_note(known))
+
+
+def _traffic_note(known: StandingView) -> str:
+    model = known.model
+    if model is None and not known.photos.sampled:
+        return "not measured: roadwork-miner label shows what waits"
+    if model is None:
+        return "not measured: roadwork-miner standing does"
+    if not known.is_current:
+        return f"of {model.name}, which serves no more: roadwork-miner standing"
+    if model.accuracy is None:
+        return f"{model.right} of {model.photos} right: too few labels for a figure"
+    if model.is_below_promise:
+        return "right less often than was promised, beyond chance"
+    newer = known.photos.sampled - model.photos
+    return f"{number(newer)} newer labels: roadwork-miner standing" if newer > 0 else ""
 
 
 def request_note(request: RequestView) -> str:

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from miner.chain import earnings as chain
 from miner.chain.earnings import Change, MachineCost, Metagraph, Pay
+from miner.chain.identities import Identity
 from miner.chain.market import Market, changed_words
 from miner.formats import age, number, share
-from miner.chain.identities import Identity
 from miner.metrics import Metrics
 from miner.settings.settings import Settings
 

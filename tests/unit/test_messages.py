@@ -134,7 +134,7 @@ def command(*arguments: str) -> Deed:
 
 COMMANDS: Table = {
     "--layout=ovms: needs --out, the folder of the repository": command("export", "--layout", "ovms"),
-    "calibrate: a folder or .npz file, or --undo, is needed, and not both": command("calibrate"),
+    "calibrate: one of a folder or .npz file, --recorded and --undo is needed": command("calibrate"),
     "--folds=2: --stages needs 3 or more: its bands have folds within": command(
         "fuse", "said.npz", "--stages", "--folds", "2"
     ),
