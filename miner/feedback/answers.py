@@ -106,7 +106,7 @@ class TrafficSample:
 
 def _read_thumbnails(path: Path) -> dict[str, NDArray[np.uint8]]:
     try:
-        with np.load(path) as found:
+        with np.load(io.BytesIO(path.read_bytes())) as found:
             return dict(zip(found["digests"].tolist(), found["thumbnails"], strict=True))
     except (OSError, ValueError, EOFError, KeyError, BadZipFile):  # none yet, or damaged: they are decoded again
         return {}
