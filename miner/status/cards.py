@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from detectors.photos.labelled import CLASSES
 from miner.cascade import STOP_WORDS
 from miner.feedback.standing import StandingView
 from miner.formats import NO_VALUE, age, bars, duration, fraction, number, share, size
@@ -145,7 +146,7 @@ def _traffic(known: StandingView, now: float) -> Card:
     rows: list[Row] = []
     if model is not None and model.accuracy is not None:
         low, value, high = model.accuracy.low, model.accuracy.value, model.accuracy.high
-        # Never bad, or always: what counts is whether it was promised.
+        # No share is bad in itself: what counts is what was promised.
         rows += [
             Row("accuracy", share(value), Meter(value, 1.0, worry=0.0 if model.is_below_promise else 2.0)),
             Row("95 % interval", f"{share(low)} to {share(high)}"),
@@ -154,14 +155,15 @@ def _traffic(known: StandingView, now: float) -> Card:
         rows.append(Row("promised", share(model.promised)))
     if model is not None and model.reward is not None:
         rows.append(Row("expected reward", fraction(model.reward.value)))
+    works, clear = (number(photos.labelled.get(kind, 0)) for kind in reversed(CLASSES))
     rows += [
         Row("random tenth", f"{number(photos.sampled)} label{'s' * (photos.sampled != 1)}"),
-        Row("labelled", f"{number(photos.decided)}, {number(photos.labelled.get('roadwork', 0))} with roadwork"),
-        Row("waiting", number(photos.waiting)),
+        *([Row("with roadwork", works), Row("without", clear)] if photos.decided else []),
+        Row("waiting", f"{number(photos.waiting)} photo{'s' * (photos.waiting != 1)}"),
     ]
     if last is not None:
-        gain = f", {last.gain:+.2f}".replace("0.", ".") if last.gain is not None else ""
-        rows.append(Row("last improvement", f"{age(now - last.at)} ago{gain}"))
+        gain = f" ({last.gain:+.2f})".replace("0.", ".") if last.gain is not None else ""
+        rows.append(Row(f"improved{gain}", f"{age(now - last.at)} ago"))
     return Card("Real traffic", rows, _traffic_note(known))
 
 
