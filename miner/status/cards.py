@@ -242,6 +242,14 @@ def headline(overview: Overview) -> Headline:
         if share_in_time is not None:
             parts.append(f"{share(share_in_time)} in time")
     model, cascade = overview.model, overview.cascade
+    real = overview.traffic.model if overview.traffic is not None and overview.traffic.is_current else None
+    if cascade is None and real is not None and real.reward is not None:  # nothing else is as near to what comes
+        expected = real.reward.value * (1.0 if share_in_time is None else share_in_time)
+        note = (
+            f"A round answered in time earns {fraction(real.reward.value)} by {number(real.photos)} labels of real "
+            "traffic; expected is that, times the share in time."
+        )
+        return Headline([*parts, f"reward expected {fraction(expected)}"], note=note)
     if model is None or model.reward is None:
         return Headline([*parts, "reward not measured"], note=NOT_MEASURED)
     served = cascade.reward if cascade is not None else None

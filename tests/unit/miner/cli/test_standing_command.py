@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from detectors.base import RunOptions
 from detectors.load import load_detector
@@ -27,11 +26,11 @@ STARTER = Path(__file__).parents[4] / "detectors" / "starter"
 HAS_SCIKIT_LEARN = importlib.util.find_spec("sklearn") is not None
 
 
-def call(state: Path, *arguments: object, columns: int = 80, **settings: object) -> Result:
+def call(state: Path, *arguments: object, **settings: object) -> Result:
     given = {"STATE_DIR": state, "MODELS_DIR": state / "models"} | settings
     assigned = [word for key, value in given.items() for word in ("--set", f"{key}={value}")]
     command, *rest = map(str, arguments)
-    return CliRunner(env={"COLUMNS": str(columns)}).invoke(app, [command, *rest, *assigned, "--no-env-file"])
+    return CliRunner(env={"COLUMNS": "80"}).invoke(app, [command, *rest, *assigned, "--no-env-file"])
 
 
 def told(state: Path, *arguments: object, **settings: object) -> dict[str, Any]:
@@ -125,7 +124,8 @@ def test_the_figures_are_of_what_the_model_says_of_these_very_files(tmp_path: Pa
     assert view is not None
     assert view.model is not None
     assert view.model.accuracy is not None
-    assert (view.model.name, view.model.accuracy.value) == ("starter", pytest.approx(right / 20))
+    assert view.model.name == "starter"
+    assert view.model.accuracy.value == pytest.approx(right / 20)
     assert view.photos.sampled == 20
     shown_lines = lines(tmp_path)
     assert "20 labels" in shown_lines
