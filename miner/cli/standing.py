@@ -109,7 +109,12 @@ def _answers(
     if missing := answers.missing(sample.photos):
         detector = detector or open_model(settings, config, precision)
         with progress_bar(f"asking {name}", len(missing)) as tell:
-            answers.ask(detector, missing, tell)
+            try:
+                answers.ask(detector, missing, tell)
+            except OSError as error:
+                if answers.missing(missing):
+                    raise
+                print(f"{answers.path}: can't be written, so it will be asked again: {error}", file=sys.stderr)
     if detector is not None:
         detector.close()
     return model, answers

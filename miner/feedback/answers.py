@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -188,14 +189,15 @@ class AnswerCache:
 
         Raises:
             DetectorError: it has no answer.
-            OSError: the disk does not take the answers.
+            OSError: a photo is gone, or the disk does not take the answers, which are known all the same.
         """
         try:
             for number, photo in enumerate(photos, 1):
                 self.said[photo.digest] = detector.predict(photo.path.read_bytes()).probability
                 tell()
                 if number % KEPT_EVERY == 0:
-                    self.keep()
+                    with suppress(OSError):  # a full disk is told at the end
+                        self.keep()
         finally:
             self.keep()
 

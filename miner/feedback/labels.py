@@ -15,12 +15,11 @@ from typing import Literal, get_args
 from detectors.files import flush, held_alone, write_safely
 from detectors.photos.labelled import SUFFIXES, read_photos
 from miner.errors import ConfigurationError, CouldNotStart
-from miner.feedback import Reason
+from miner.feedback import Reason, is_digest
 from miner.recorder.records import image_name
 
 Kind = Literal["roadwork", "no_roadwork", "skip"]
 KINDS: tuple[Literal["roadwork", "no_roadwork"], ...] = ("roadwork", "no_roadwork")  # as the folders are called
-DIGEST_LENGTH = 64  # of a photo's name without its ending
 TABLE = "labels.csv"
 UNDECIDED = "undecided"  # photos whose label was taken back; the recorder may have lost them
 
@@ -210,7 +209,7 @@ def _label(row: Mapping[str, str]) -> Label:
 
 def _photos(folder: Path) -> list[Path]:
     found = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [path for path in found if path.suffix in SUFFIXES and len(path.stem) == DIGEST_LENGTH]
+    return [path for path in found if path.suffix in SUFFIXES and is_digest(path.stem)]
 
 
 def _flush_names(folder: Path) -> None:

@@ -206,10 +206,12 @@ def test_a_folder_that_takes_no_file_is_said_and_the_figures_too(tmp_path: Path)
     told(tmp_path)
     (tmp_path / FOLDER / FILE).unlink()
     (tmp_path / FOLDER / FILE).mkdir()
+    shutil.rmtree(tmp_path / FOLDER / "answers")
+    (tmp_path / FOLDER / "answers").touch()
     done = call(tmp_path, "standing", "--json")
     assert done.exception is None
     assert str(tmp_path / FOLDER) in done.stderr
-    assert json.loads(done.stdout)["models"]
+    assert json.loads(done.stdout)["models"]["starter"]["photos"] == 12
 
 
 def test_a_damaged_table_is_an_operators_fault_in_one_line(tmp_path: Path) -> None:

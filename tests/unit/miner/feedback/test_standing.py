@@ -58,6 +58,16 @@ def test_nothing_is_there_to_be_counted(tmp_path: Path) -> None:
     assert count_photos(tmp_path) == PhotoCounts(labelled={"roadwork": 0, "no_roadwork": 0})
 
 
+def test_files_of_other_names_are_nobodys_photos(tmp_path: Path) -> None:
+    label(tmp_path, 1)
+    record(tmp_path, 1, first=10)
+    for name in ("notes.jpg", f"{'z' * 64}.jpg", f"{'A' * 64}.png"):
+        for folder in (tmp_path / FOLDER / "roadwork", tmp_path / "recorder" / "images"):
+            (folder / name).write_bytes(b"x")
+    found = count_photos(tmp_path)
+    assert (found.decided, found.waiting) == (2, 1)
+
+
 def test_the_last_improvement_is_the_one_that_ended_last(tmp_path: Path) -> None:
     assert last_improvement(tmp_path) is None
     ended(tmp_path, "2026-01-01-0100", {"ended": 100.0, "gain": 0.03, "promoted": True})
