@@ -1,19 +1,12 @@
 """The feedback loop: recorded photos come in; labels, figures on real traffic and a better model go out."""
 
-import re
 from typing import Literal
 
 FOLDER = "labels"  # in the state folder
 IMPROVEMENTS = "improvements"  # likewise: a folder for each
 
 Reason = Literal["random", "unsure", "disagreement", "unlike", "import"]  # why a photo was to be labelled
-DIGEST = re.compile("[0-9a-f]{64}")
 SAMPLE = 10  # one recorded photo of so many is of the random sample
-
-
-def is_digest(name: str) -> bool:
-    """Return whether a file's name, without its ending, is a SHA-256: others are none of ours."""
-    return DIGEST.fullmatch(name) is not None
 
 
 def is_sampled(digest: str) -> bool:

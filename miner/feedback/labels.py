@@ -6,6 +6,7 @@ A photo's label is the folder it lies in, under its content's SHA-256: it can be
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -15,11 +16,12 @@ from typing import Literal, get_args
 from detectors.files import flush, held_alone, write_safely
 from detectors.photos.labelled import SUFFIXES, read_photos
 from miner.errors import ConfigurationError, CouldNotStart
-from miner.feedback import Reason, is_digest
+from miner.feedback import Reason
 from miner.recorder.records import image_name
 
 Kind = Literal["roadwork", "no_roadwork", "skip"]
 KINDS: tuple[Literal["roadwork", "no_roadwork"], ...] = ("roadwork", "no_roadwork")  # as the folders are called
+DIGEST = re.compile(r"[0-9a-f]{64}")  # a photo's name without its ending
 TABLE = "labels.csv"
 UNDECIDED = "undecided"  # photos whose label was taken back; the recorder may have lost them
 
@@ -209,7 +211,7 @@ def _label(row: Mapping[str, str]) -> Label:
 
 def _photos(folder: Path) -> list[Path]:
     found = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [path for path in found if path.suffix in SUFFIXES and is_digest(path.stem)]
+    return [path for path in found if path.suffix in SUFFIXES and DIGEST.fullmatch(path.stem)]
 
 
 def _flush_names(folder: Path) -> None:

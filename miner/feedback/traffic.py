@@ -6,7 +6,7 @@ from pathlib import Path
 
 from detectors.photos.labelled import SUFFIXES
 from miner.errors import ConfigurationError
-from miner.feedback import is_digest
+from miner.feedback.labels import DIGEST
 from miner.recorder.records import IMAGES, read_records
 
 
@@ -39,7 +39,7 @@ def recorded_paths(recorder: Path) -> dict[str, Path]:
     """Return the photos of a recorder's folder by digest, whatever its records say."""
     images = recorder / IMAGES
     paths = images.iterdir() if images.is_dir() else ()
-    return {path.stem: path for path in paths if path.suffix in SUFFIXES and is_digest(path.stem)}
+    return {path.stem: path for path in paths if path.suffix in SUFFIXES and DIGEST.fullmatch(path.stem)}
 
 
 def read_traffic(recorder: Path) -> dict[str, RecordedPhoto]:
