@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detectors.files import write_safely
+from miner.chain.identities import own_wallet
 from miner.cli.common import LOCAL_ENV_FILE, EnvFile, Json, Key, Service, Set, file_of, load_settings
 from miner.errors import ConfigurationError, CouldNotStart
-from miner.chain.identities import own_wallet
 
 if TYPE_CHECKING:
     from miner.natix.publication import NatixCard

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from miner.axon.client import Client, Reply, another
+from miner.chain.identities import own_wallet
 from miner.chain.standalone import own_wallet as throwaway_wallet
 from miner.chain.standalone import standalone_file
 from miner.chain.wallet import load_hotkey
 from miner.cli.common import EnvFile, Json, Key, Service, Set, load_settings
 from miner.errors import ConfigurationError
-from miner.chain.identities import own_wallet
 from miner.settings.addresses import local_url
 from miner.settings.settings import Settings
 from miner.settings.validators import VALIDATORS_WAIT

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from miner.chain.identities import own_wallet
 from miner.cli.common import EnvFile, Json, Key, Service, Set, load_settings
 from miner.errors import ConfigurationError, CouldNotStart
-from miner.chain.identities import own_wallet
 
 if TYPE_CHECKING:
     from miner.natix.registration import Registration, ServerWord

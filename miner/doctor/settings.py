@@ -6,10 +6,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from miner.chain.identities import own_wallet
 from miner.chain.wallet import find_coldkeys
 from miner.doctor.findings import Finding, ok, problem, warning
 from miner.errors import StartError
-from miner.chain.identities import own_wallet
 from miner.settings.settings import Settings
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from miner.axon.client import Client
+from miner.chain.identities import own_wallet
 from miner.chain.standalone import own_wallet as throwaway_wallet
 from miner.chain.standalone import read_file, standalone_file
 from miner.chain.wallet import load_hotkey
 from miner.errors import ConfigurationError, CouldNotStart
-from miner.chain.identities import own_wallet
 from miner.recorder.records import Wire
 from miner.settings.settings import Settings, environment_of
 

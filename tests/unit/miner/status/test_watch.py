@@ -11,10 +11,10 @@ import pytest
 from miner.axon.clock import ClockWatch
 from miner.chain.base import EMPTY, Neuron, Snapshot
 from miner.chain.earnings import Metagraph
+from miner.chain.identities import Identity
 from miner.chain.market import Market, MarketMemory
 from miner.chain.queries import Subnet
 from miner.chain.sync import SubnetReader
-from miner.chain.identities import Identity
 from miner.metrics import Metrics
 from miner.natix.registration import Registration
 from miner.settings.settings import Settings
