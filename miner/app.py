@@ -118,6 +118,7 @@ class Daemon:
             status = status_app(
                 self.metrics.registry, self.why_not_ready, watch.overview, watch.obstacles, watch.freshness,
                 own_names(settings.status_host, settings.status_allowed_hosts), checkup_file(settings), watch.read_day,
+                watch.read_traffic,
             )  # fmt: skip
             await stack.enter_async_context(
                 listening(status, "STATUS_PORT", settings.status_host, settings.status_port)

@@ -56,6 +56,17 @@ EARNINGS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("machine_cost_tao_per_day", "Cost of this machine, by COST_PER_MONTH.", ()),
     ("earnings_age_seconds", "Time since these were read of the chain.", ()),
 )
+# The same of the labels, by `label` and `standing`; accuracies of the model that serves, absent where nobody measured.
+TRAFFIC: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("labelled_photos", "Recorded photos that somebody has labelled, by class.", ("class",)),
+    ("unlabelled_photos", "Recorded photos without a label.", ()),
+    ("traffic_photos", "Labels of the random tenth that the accuracy on real traffic rests on.", ()),
+    ("traffic_accuracy_ratio", "Share of right answers on real traffic, by the random tenth's labels.", ()),
+    ("traffic_accuracy_low_ratio", "Lower end of its 95 % interval.", ()),
+    ("traffic_accuracy_high_ratio", "Upper end of its 95 % interval.", ()),
+    ("promised_accuracy_ratio", "Share of right answers that was measured on photos kept back.", ()),
+    ("last_improvement_timestamp_seconds", "Time at which `improve` ended last.", ()),
+)
 
 
 class KeptCount(Collector):
@@ -187,26 +198,18 @@ class Metrics:
     def _declare_requests(self) -> None:
         counter, gauge, histogram = self._counter, self._gauge, self._histogram
         self.requests = counter("requests", "Requests ended, by wire and outcome.", ("wire", "outcome"))
-        self.refusals = counter(
-            "refusals", "Requests of proven callers, refused at once or dropped from the queue.", ("reason",)
-        )
+        text = "Requests of proven callers, refused at once or dropped from the queue."
+        self.refusals = counter("refusals", text, ("reason",))
         self.by_validator = counter("validator_requests", "Requests of proven callers, by uid.", ("uid",))
         self.shared = counter("requests_shared", "Requests answered with the inference of an identical photo.")
-        self.duration = histogram(
-            "request_duration_seconds", "Latency of a request, from its arrival to its answer.", ("outcome",), BUCKETS
-        )
-        self.stage = histogram(
-            "stage_duration_seconds", "Time of an answered request in each stage.", ("stage",), STAGE_BUCKETS
-        )
-        self.remaining = histogram(
-            "deadline_remaining_seconds",
-            "Time left before the caller's deadline at the answer; 0: too late.",
-            (),
-            REMAINING_BUCKETS,
-        )
-        self.predictions = histogram(
-            "prediction", "Predictions sent, as probabilities of roadwork.", (), PROBABILITY_BUCKETS
-        )
+        text = "Latency of a request, from its arrival to its answer."
+        self.duration = histogram("request_duration_seconds", text, ("outcome",), BUCKETS)
+        text = "Time of an answered request in each stage."
+        self.stage = histogram("stage_duration_seconds", text, ("stage",), STAGE_BUCKETS)
+        text = "Time left before the caller's deadline at the answer; 0: too late."
+        self.remaining = histogram("deadline_remaining_seconds", text, (), REMAINING_BUCKETS)
+        text = "Predictions sent, as probabilities of roadwork."
+        self.predictions = histogram("prediction", text, (), PROBABILITY_BUCKETS)
         self.drift = gauge(
             "prediction_drift",
             "Population stability index of the last predictions against the manifest's; NaN: unknown.",
@@ -230,10 +233,8 @@ class Metrics:
         self.cores.set_function(allowed_cores)
         self.quota = gauge("cpu_quota_cores", "CPU quota of the cgroup, in cores; +Inf: none.")
         self.quota.set_function(lambda: inf if (quota := cpu_quota()) is None else quota)
-        self.pace = gauge(
-            "pace_seconds",
-            "Moving average of the inference time of a photo in its slot; of a cascade, in its first stage.",
-        )
+        text = "Moving average of the inference time of a photo in its slot; of a cascade, in its first stage."
+        self.pace = gauge("pace_seconds", text)
         self.recorded = self._kept_count("recorder_records", "Requests written by the recorder.")
         self.unrecorded = self._kept_count(
             "recorder_dropped",
@@ -276,12 +277,8 @@ class Metrics:
             "side",
             ("same", "different", "failed"),
         )
-        self.shadow_predictions = self._histogram(
-            "shadow_prediction",
-            "Predictions of the shadow model, as probabilities of roadwork.",
-            (),
-            PROBABILITY_BUCKETS,
-        )
+        text = "Predictions of the shadow model, as probabilities of roadwork."
+        self.shadow_predictions = self._histogram("shadow_prediction", text, (), PROBABILITY_BUCKETS)
         self.shadow_seconds = self._histogram(
             "shadow_cpu_seconds", "CPU time of the shadow model per photo, on one thread.", (), STAGE_BUCKETS
         )
@@ -321,8 +318,10 @@ class Metrics:
         labels = ("netuid", "name", "owner", "registered_at")
         self.subnet = Facts(PREFIX + "subnet_info", "The subnet: its name, its owner, its first block.", labels)
         self.registry.register(self.subnet)
-        self.earnings = {name: Readings(PREFIX + name, text, of) for name, text, of in EARNINGS}
-        for readings in self.earnings.values():
+        self.earnings, self.traffic = (
+            {name: Readings(PREFIX + name, text, of) for name, text, of in table} for table in (EARNINGS, TRAFFIC)
+        )
+        for readings in (*self.earnings.values(), *self.traffic.values()):
             self.registry.register(readings)
 
     def request_ended(self, record: RequestRecord, photo: bytes | None = None) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from miner import __version__
+from miner.feedback.standing import ImprovementView, IntervalView, ModelStanding, PhotoCounts, StandingView
 from miner.recorder.records import RequestRecord
 from miner.status.earnings import EarningsView, KeyEarnings
 from miner.status.history import History
@@ -34,6 +35,21 @@ EARNINGS = EarningsView(
             replacement="number 118 of 198 to be replaced", collateral_alpha=0.0,
         )
     ],
+)  # fmt: skip
+
+
+TRAFFIC = StandingView(
+    at=NOW - 3600,
+    photos=PhotoCounts(
+        labelled={"roadwork": 74, "no_roadwork": 66}, skipped=3, surprises=31, surprises_outside=25, sampled=88,
+        waiting=1234, waiting_sampled=120,
+    ),
+    model=ModelStanding(
+        name="vit-base", fingerprint="1c1339ccaf4d", precision="fp32", photos=84, right=78,
+        accuracy=IntervalView(value=0.929, low=0.853, high=0.967), mcc=0.86,
+        reward=IntervalView(value=0.71, low=0.55, high=0.83), promised=0.952, promised_photos=78,
+    ),
+    improvement=ImprovementView(at=NOW - 3.2 * 86400, gain=0.031, promoted=True),
 )  # fmt: skip
 
 

@@ -137,6 +137,7 @@ def calibrate(
         reward=round(reward_of(labels, after), 4),
         gain_low=round(gain.low, 4),
         gain_high=round(gain.high, 4),
+        accuracy=round(sum(rates(labels, after)) / 2, 4),
     )
     temperature = best_temperature(labels, probabilities, threshold)
     return Calibration(threshold=threshold, temperature=temperature, evidence=evidence), gain

@@ -127,6 +127,29 @@ def measured_reward(model: Manifest, fusion: Fusion | None = None) -> MeasuredRe
     return MeasuredReward(_expected(judged.sensitivity, judged.specificity), judged.photos)
 
 
+@dataclass(frozen=True, slots=True)
+class PromisedAccuracy:
+    """The share of right answers on so many labelled photos, both classes weighed alike where that is known."""
+
+    value: float
+    photos: int
+
+
+def promised_accuracy(model: Manifest, fusion: Fusion | None = None) -> PromisedAccuracy | None:
+    """Return how often a model was measured to be right on photos kept back, as `measured_reward` finds its reward."""
+    if fusion is not None and fusion.measured is not None:
+        return PromisedAccuracy(fusion.measured.accuracy, fusion.measured.photos)
+    if model.gate is not None and model.gate.labelled is not None:
+        return PromisedAccuracy(model.gate.labelled.accuracy, model.gate.labelled.pictures)
+    evidence = model.calibration.evidence if model.calibration is not None else None
+    if evidence is not None and evidence.accuracy is not None:
+        return PromisedAccuracy(evidence.accuracy, evidence.photos)
+    judged = model.judged
+    if judged is None or judged.sensitivity is None or judged.specificity is None:
+        return None
+    return PromisedAccuracy((judged.sensitivity + judged.specificity) / 2, judged.photos)
+
+
 @lru_cache(maxsize=8)
 def _expected(sensitivity: float, specificity: float) -> float:
     return expected_reward(sensitivity, specificity)

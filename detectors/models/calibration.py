@@ -43,6 +43,7 @@ class Evidence(BaseModel):
     reward: Share
     gain_low: float
     gain_high: float
+    accuracy: Share | None = None  # of both classes alike; None: an older version measured it
 
 
 class Calibration(BaseModel):

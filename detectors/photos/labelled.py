@@ -5,7 +5,7 @@ A photo that can't be opened is left out and named, as is one whose very file li
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,6 +192,27 @@ def read_photos(
                 f"as {', '.join(SUFFIXES)} files"
             )
     return LabelledPhotos(kept, skipped, contradictory)
+
+
+def read_listed(
+    folder: Path, labels: Mapping[Path, int], tell: Tell = lambda _done, _of: None, workers: int = 2
+) -> LabelledPhotos:
+    """Read some photos of a labelled folder, in an order that depends on their contents alone; none will do.
+
+    Args:
+        folder: that they lie in.
+        labels: of each, by its path.
+        tell: is told how many are done.
+        workers: threads that decode.
+    """
+    photos: list[Photo] = []
+    skipped: list[str] = []
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for done, found in enumerate(pool.map(_read, ((folder, path, label) for path, label in labels.items())), 1):
+            photos += [found] if isinstance(found, Photo) else []
+            skipped += [found] if isinstance(found, str) else []
+            tell(done, len(labels))
+    return LabelledPhotos(sorted(photos, key=lambda photo: photo.digest), skipped)
 
 
 def _some(paths: list[Path], most: int | None) -> list[Path]:

@@ -35,6 +35,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "train": "Train a detector, judge it on photos kept back, and export it to a folder that `run` serves.",
         "labels": "Find photos that may lie in the wrong folder, near-duplicates and hard negatives, on one sheet.",
         "evaluate": "Measure models on the same photos: figures, expected reward with its interval, time.",
+        "standing": "Say how right the model is on what validators send, by the labelled photos of the random tenth.",
         "calibrate": "Find the threshold that earns most, and store it, so that 0.5 is the best decision.",
         "fuse": "Judge every combination of the branches by cross-validation, and write the best down.",
         "precompute": "Calculate once, in a file, what training and fusing need.",

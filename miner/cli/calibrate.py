@@ -22,6 +22,7 @@ from miner.cli.common import EnvFile, Json, Set, load_settings
 from miner.cli.training import (
     EraChoice,
     EraOption,
+    Recorded,
     find_models,
     in_era,
     mix_for,
@@ -29,6 +30,7 @@ from miner.cli.training import (
     open_model,
     progress_bar,
     read_labelled,
+    read_recorded,
     training_errors,
 )
 from miner.errors import ConfigurationError
@@ -43,6 +45,7 @@ def calibrate(
         Path | None,
         typer.Argument(metavar="FOLDER|FILE.npz", help="Photos not used in training, or probabilities and labels."),
     ] = None,
+    recorded: Recorded = False,
     model: Annotated[str | None, typer.Option(metavar="YAML|FOLDER", help="Default: the configured model.")] = None,
     branch: Annotated[str | None, typer.Option(help="Array of FILE.npz that is the model's.")] = None,
     era: EraOption = None,
@@ -59,19 +62,21 @@ def calibrate(
     The gain is measured by cross-validation. Exit code 1, and nothing written, if it may be chance. Faster precisions
     of the model take the map over; a running miner does on SIGHUP.
     """
-    if undo == (data is not None):
-        raise ConfigurationError("calibrate: a folder or .npz file, or --undo, is needed, and not both")
+    if [data is not None, recorded, undo].count(True) != 1:
+        raise ConfigurationError("calibrate: one of a folder or .npz file, --recorded and --undo is needed")
+    if recorded and era is not None:
+        raise ConfigurationError(f"--era={era}: --recorded has the photos as they were sent")
     settings = load_settings(env_file, set_)
     if not undo:
         need_scikit_learn("calibrate")
     with training_errors():
-        if data is None:
+        if undo:
             known = _target(settings, model, writes=not dry_run)
             if not dry_run:
                 _store(settings, known, None, None)
             return
 
-        from_file = data.suffix == ".npz"
+        from_file = data is not None and data.suffix == ".npz"
         # A file of anybody's may be measured without a model; it is written only where one is named.
         config = None if from_file and (model is None or dry_run) else _target(settings, model, writes=not dry_run)
         if config is not None and config.stages:
@@ -80,7 +85,7 @@ def calibrate(
             )
         labels, said, groups = (
             _from_file(settings, data, branch, config, era, seed)
-            if from_file
+            if data is not None and from_file
             else _from_photos(settings, config, data, era, seed)
         )
         calibration, gain = find(labels, said, folds, seed, groups)
@@ -128,12 +133,12 @@ def _from_file(
 
 
 def _from_photos(
-    settings: Settings, config: DetectorConfig | None, folder: Path, era: EraChoice | None, seed: int
+    settings: Settings, config: DetectorConfig | None, folder: Path | None, era: EraChoice | None, seed: int
 ) -> "tuple[Flags, Floats, Groups | None]":
 
     assert config is not None
     mix = mix_for(settings, era) if era is not None else None
-    photos = read_labelled(folder)
+    photos = read_labelled(folder) if folder is not None else read_recorded(settings)
     detector = open_model(settings, config)
     with progress_bar("predicting", len(photos.photos)) as tell:
         views = drawn(photos.photos, mix, seed) if mix is not None else None

@@ -26,12 +26,14 @@ from miner.cli.training import (
     ERA_HELP,
     EraChoice,
     Models,
+    Recorded,
     find_models,
     mix_for,
     need_scikit_learn,
     open_model,
     progress_bar,
     read_labelled,
+    read_recorded,
     training_errors,
 )
 from miner.errors import ConfigurationError
@@ -49,9 +51,10 @@ SECOND_HALF = ("MCC", "precision", "recall", "AUC", "expected reward (95 %)")
 
 def evaluate(
     data: Annotated[
-        Path,
+        Path | None,
         typer.Argument(help="Folder with `roadwork` and `no_roadwork`, or one of them, not used in training."),
-    ],
+    ] = None,
+    recorded: Recorded = False,
     models: Models = None,
     precision: Annotated[Precision, typer.Option(help="Precision of a prepared variant.")] = "fp32",
     era: Annotated[EraChoice | None, typer.Option("--era", help=ERA_HELP + ".")] = None,
@@ -79,6 +82,10 @@ def evaluate(
     Of photos of one class it says the false alarms, or the works that are missed. Photos that were recorded are also
     judged by the era that they were sent in.
     """
+    if (data is not None) == recorded:
+        raise ConfigurationError("evaluate: a folder of photos or --recorded is needed, and not both")
+    if recorded and (era is not None or views is not None):
+        raise ConfigurationError("--recorded has the photos as they were sent: leave --era and --views out")
     settings = load_settings(env_file, set_)
     need_scikit_learn("evaluate")
     if plot is not None:
@@ -89,15 +96,20 @@ def evaluate(
         sending = next((one for one in ERAS if one == era), None)
         if era is not None and sending is None:
             raise ConfigurationError(f"--era={era}: --views takes one of {', '.join(ERAS)}")
+        assert data is not None
         compare_views(settings, data, models, precision, views, sending or UNTRANSFORMED, seed, as_json=as_json)
         return
     with training_errors():
         found = find_models(settings, models)
-        photos = read_labelled(data, one_will_do=True)
+        photos = (
+            read_labelled(data, one_will_do=True) if data is not None else read_recorded(settings, one_will_do=True)
+        )
         labels = photos.labels == 1
         only, groups = one_label(labels), photos.groups
         if only is not None and plot is not None:
-            raise ConfigurationError(f"--plot={plot}: needs photos of both classes; {data} has {CLASSES[only]} alone")
+            raise ConfigurationError(
+                f"--plot={plot}: needs photos of both classes; {data or '--recorded'} has {CLASSES[only]} alone"
+            )
         first = era.value if era is not None else UNTRANSFORMED
         sent_as = _sendings(settings, photos.photos, era, seed, augment=augment)
         detectors = {name: open_model(settings, config, precision) for name, config in found.items()}

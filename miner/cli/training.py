@@ -25,7 +25,7 @@ from detectors.models.documents import BROKEN_YAML, first_line
 from detectors.models.manifest import NAME
 from detectors.models.sources import named_model
 from detectors.photos.eras import Mix, eras_in, mix_of, subset
-from detectors.photos.labelled import LabelledPhotos, read_photos
+from detectors.photos.labelled import CLASSES, LabelledPhotos, read_photos
 from detectors.photos.transforms import ERAS
 from detectors.photos.view_head import head_views
 from detectors.quantize.gate import measured_best
@@ -33,6 +33,9 @@ from detectors.registry import default_backend, how_to_install
 from detectors.training.budget import Machine, MachineReading, Probe, is_out_of_memory
 from miner.cli.common import chosen_file, read_settings
 from miner.errors import ConfigurationError, CouldNotStart
+from miner.feedback import FOLDER as FEEDBACK
+from miner.feedback.answers import TrafficSample
+from miner.feedback.labels import Labels
 from miner.inference.memory import give_back
 from miner.recorder import FOLDER as RECORDER
 from miner.recorder.records import IMAGES
@@ -58,6 +61,11 @@ class EraChoice(StrEnum):
     AUGMENTED = "augmented"
     RECORDED = "recorded"
 
+
+Recorded = Annotated[
+    bool,
+    typer.Option("--recorded", help="The photos that `label` has labelled of the random tenth, as they were sent."),
+]
 
 ERA_HELP = (
     "Photos as validators of that era send them; recorded: in the mix of eras that RECORDER=images has kept; default: "
@@ -331,6 +339,28 @@ def read_labelled(folder: Path, option: str = "", *, one_will_do: bool = False) 
         except DetectorConfigError as error:
             raise ConfigurationError(f"{option}: {error}" if option else str(error)) from error
     say_left_out(photos.skipped)
+    return photos
+
+
+def read_recorded(settings: Settings, *, one_will_do: bool = False) -> LabelledPhotos:
+    """Read the labelled photos of the random tenth of what validators send; says on stderr what is left out.
+
+    Raises:
+        ConfigurationError: there is none, or none of a class where one will not do.
+    """
+    folder = settings.state_dir / FEEDBACK
+    sample = TrafficSample.read(Labels(folder))
+    photos = LabelledPhotos(sample.photos, sample.left_out)
+    say_left_out(photos.skipped)
+    if not photos.photos:
+        raise ConfigurationError(
+            f"--recorded: {folder} holds no label of the random tenth: `roadwork-miner label` makes them of what "
+            "RECORDER=images keeps"
+        )
+    if not one_will_do and len(found := set(photos.labels.tolist())) == 1:
+        raise ConfigurationError(
+            f"--recorded: all labels of the random tenth are {CLASSES[found.pop()]}; both are needed"
+        )
     return photos
 
 

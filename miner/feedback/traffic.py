@@ -7,6 +7,7 @@ from pathlib import Path
 
 from detectors.photos.labelled import SUFFIXES
 from miner.errors import ConfigurationError
+from miner.feedback.labels import DIGEST
 from miner.recorder.records import IMAGES, SEGMENTS, read_records, read_shadow_records
 
 SHADOW = "shadow"  # whose opinion it is
@@ -37,10 +38,16 @@ class RecordedPhoto:
         return len(sides) > 1
 
 
+def recorded_paths(recorder: Path) -> dict[str, Path]:
+    """Return the photos of a recorder's folder by digest, whatever its records say."""
+    images = recorder / IMAGES
+    paths = images.iterdir() if images.is_dir() else ()
+    return {path.stem: path for path in paths if path.suffix in SUFFIXES and DIGEST.fullmatch(path.stem)}
+
+
 def read_traffic(recorder: Path) -> dict[str, RecordedPhoto]:
     """Return the photos of a recorder's folder by digest, the latest first; empty where nothing is recorded yet."""
-    images = recorder / IMAGES
-    paths = {path.stem: path for path in images.iterdir() if path.suffix in SUFFIXES} if images.is_dir() else {}
+    paths = recorded_paths(recorder)
     photos = {digest: RecordedPhoto(digest, path) for digest, path in paths.items()}
     with suppress(ConfigurationError):  # no record: the photos are older than all that are kept
         for record in read_records(recorder):

@@ -60,6 +60,7 @@ def status_app(
     names: frozenset[str],
     checkup: Path,
     before_scrape: Callable[[], None] = lambda: None,
+    read_files: Callable[[], None] = lambda: None,
 ) -> Starlette:
     """Return the application.
 
@@ -72,11 +73,16 @@ def status_app(
         names: that the port may be asked by, besides addresses.
         checkup: where doctor leaves its findings.
         before_scrape: reads what the metrics can't read off the event loop.
+        read_files: reads off the event loop what else other commands have left, before all of it is shown or scraped.
     """
+
+    def read() -> tuple[MemoryUse, CheckupView | None]:
+        read_files()
+        return memory_view(), CheckupView.read(checkup)
 
     async def look() -> Overview:
         # The kernel's files in a thread: some of them take a lock on our memory for milliseconds.
-        return overview(*await asyncio.to_thread(lambda: (memory_view(), CheckupView.read(checkup))))
+        return overview(*await asyncio.to_thread(read))
 
     async def page(request: Request) -> Response:
         headers = {
@@ -92,6 +98,7 @@ def status_app(
         return Response((await look()).model_dump_json(), media_type="application/json")
 
     async def metrics(_: Request) -> Response:
+        await asyncio.to_thread(read_files)
         before_scrape()
         text = await asyncio.to_thread(generate_latest, registry)
         return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})

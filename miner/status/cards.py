@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from detectors.photos.labelled import CLASSES
 from miner.cascade import STOP_WORDS
+from miner.feedback.standing import StandingView
 from miner.formats import NO_VALUE, age, bars, duration, fraction, number, share, size
 from miner.status import earnings
 from miner.status.overview import (
@@ -63,7 +65,7 @@ class Card:
 
 
 def cards(overview: Overview) -> list[Card]:
-    """Return the cards in their order; that of the shadow only where one is wanted."""
+    """Return the cards in their order; those of real traffic and of the shadow only where there is any."""
     found = [
         _earnings(overview),
         _queue(overview.queue, overview.cascade) if overview.queue is not None else Card("Queue", note="not there yet"),
@@ -71,7 +73,8 @@ def cards(overview: Overview) -> list[Card]:
         _chain(overview.chain) if overview.chain is not None else Card("Chain", note="not read yet"),
         _model(overview.model) if overview.model is not None else Card("Model", note="not loaded yet"),
     ]
-    return [*found, _shadow(overview.shadow)] if overview.shadow is not None else found
+    traffic = [_traffic(overview.traffic, overview.now)] if overview.traffic is not None else []
+    return [*found, *traffic, *([_shadow(overview.shadow)] if overview.shadow is not None else [])]
 
 
 def _queue(queue: QueueView, cascade: CascadeView | None) -> Card:
@@ -137,6 +140,49 @@ def _model(model: Model) -> Card:
     return Card("Model", rows, f"roadwork = {model.roadwork}" if model.roadwork else "")
 
 
+def _traffic(known: StandingView, now: float) -> Card:
+    """Show how right the model was found to be; without figures, what there is to be labelled."""
+    photos, model, last = known.photos, known.model, known.improvement
+    rows: list[Row] = []
+    if model is not None and model.accuracy is not None:
+        low, value, high = model.accuracy.low, model.accuracy.value, model.accuracy.high
+        # No share is bad in itself: what counts is what was promised.
+        rows += [
+            Row("accuracy", share(value), Meter(value, 1.0, worry=0.0 if model.is_below_promise else 2.0)),
+            Row("95 % interval", f"{share(low)} to {share(high)}"),
+        ]
+    if model is not None and model.promised is not None:
+        rows.append(Row("promised", share(model.promised)))
+    if model is not None and model.reward is not None:
+        rows.append(Row("expected reward", fraction(model.reward.value)))
+    works, clear = (number(photos.labelled.get(kind, 0)) for kind in reversed(CLASSES))
+    rows += [
+        Row("random tenth", f"{number(photos.sampled)} label{'s' * (photos.sampled != 1)}"),
+        *([Row("with roadwork", works), Row("without", clear)] if photos.decided else []),
+        Row("waiting", f"{number(photos.waiting)} photo{'s' * (photos.waiting != 1)}"),
+    ]
+    if last is not None:
+        gain = f" ({last.gain:+.2f})".replace("0.", ".") if last.gain is not None else ""
+        rows.append(Row(f"improved{gain}", f"{age(now - last.at)} ago"))
+    return Card("Real traffic", rows, _traffic_note(known))
+
+
+def _traffic_note(known: StandingView) -> str:
+    model = known.model
+    if model is None and not known.photos.sampled:
+        return "not measured: roadwork-miner label shows what waits"
+    if model is None:
+        return "not measured: roadwork-miner standing does"
+    if not known.is_current:
+        return f"of {model.name}, which serves no more: roadwork-miner standing"
+    if model.accuracy is None:
+        return f"{model.right} of {model.photos} right: too few labels for a figure"
+    if model.is_below_promise:
+        return "right less often than was promised, beyond chance"
+    newer = known.photos.sampled - model.photos
+    return f"{number(newer)} newer labels: roadwork-miner standing" if newer > 0 else ""
+
+
 def request_note(request: RequestView) -> str:
     """Return why a request ended as it did; of one that a cascade answered, which stage."""
     if request.reason or request.stage is None:
@@ -196,6 +242,14 @@ def headline(overview: Overview) -> Headline:
         if share_in_time is not None:
             parts.append(f"{share(share_in_time)} in time")
     model, cascade = overview.model, overview.cascade
+    real = overview.traffic.model if overview.traffic is not None and overview.traffic.is_current else None
+    if cascade is None and real is not None and real.reward is not None:  # nothing else is as near to what comes
+        expected = real.reward.value * (1.0 if share_in_time is None else share_in_time)
+        note = (
+            f"A round answered in time earns {fraction(real.reward.value)} by {number(real.photos)} labels of real "
+            "traffic; expected is that, times the share in time."
+        )
+        return Headline([*parts, f"reward expected {fraction(expected)}"], note=note)
     if model is None or model.reward is None:
         return Headline([*parts, "reward not measured"], note=NOT_MEASURED)
     served = cascade.reward if cascade is not None else None

@@ -15,6 +15,7 @@ from detectors.machine import read_memory, read_throttling
 from miner.cascade import STOP_WORDS, served_reward, stage_rewards
 from miner.chain.base import Chain, Neuron, active_validators
 from miner.chain.identities import Identity
+from miner.feedback.standing import StandingView
 from miner.inference.reload import Reloader
 from miner.inference.service import Service
 from miner.metrics import graph_hash
@@ -226,6 +227,7 @@ class Overview(_Part):
     day: LongSpan
     week: LongSpan
     checkup: CheckupView | None = None  # doctor's last findings
+    traffic: StandingView | None = None  # where nothing is labelled or recorded
     recent: list[RequestView]
 
 

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from functools import partial
 from math import nan
 
+from detectors.photos.labelled import CLASSES
 from miner import __version__, logs
 from miner.axon.clock import ClockWatch
 from miner.cascade import CascadeMetrics, stage_rewards
 from miner.chain.base import Chain
 from miner.chain.identities import Identity
+from miner.feedback.answers import detector_fingerprint, promise_of
+from miner.feedback.standing import ModelStanding, StandingView, StandingWatch
 from miner.inference.reload import Reloader
 from miner.inference.service import Service
 from miner.metrics import Metrics
@@ -63,6 +66,9 @@ class Watch:
         self.drift = Drift(lambda: self.service.detector.manifest.predictions if self.service is not None else None)
         metrics.drift.set_function(lambda: self.drift.index)
         self.reloader: Reloader | None = None
+        self.labels = StandingWatch(settings.state_dir)
+        self.traffic: StandingView | None = None
+        self._see_traffic()
         metrics.ready.set_function(lambda: float(obstacle() is None))
         metrics.log_dropped.set_function(logs.dropped)
         metrics.clock_ahead.set_function(lambda: nan if (ahead := clock.ahead) is None else ahead)
@@ -86,6 +92,44 @@ class Watch:
         """Have the metrics know what the last day would have earned; on the event loop, where the history lives."""
         if self.service is not None and (cascade := cascade_view(self.service.detector, self.history)) is not None:
             self.stages.earned([stage.earned for stage in cascade.stages], cascade.earned)
+
+    def read_traffic(self) -> None:
+        """Read how right the model was found to be on real traffic, off the event loop: it lists folders."""
+        self.labels.read()
+        if self.service is None:
+            self.traffic = self.labels.view
+        else:
+            detector = self.service.detector
+            self.traffic = self.labels.of(detector_fingerprint(detector), promise_of(detector))
+
+    def _see_traffic(self) -> None:
+        """Show what is known of real traffic, at whatever time it was read last."""
+        add = {name: readings.add for name, readings in self.metrics.traffic.items()}
+        for kind in CLASSES:
+            add["labelled_photos"](partial(self._labelled, kind), kind)
+        add["unlabelled_photos"](lambda: self.traffic.photos.waiting if self.traffic is not None else 0)
+        add["traffic_photos"](lambda: model.photos if (model := self._judged()) is not None else 0)
+        for name, end in (("", "value"), ("_low", "low"), ("_high", "high")):
+            add[f"traffic_accuracy{name}_ratio"](partial(self._accuracy, end))
+        add["promised_accuracy_ratio"](self._promised)
+        add["last_improvement_timestamp_seconds"](
+            lambda: self.traffic.improvement.at if self.traffic is not None and self.traffic.improvement else None
+        )
+
+    def _labelled(self, kind: str) -> float:
+        return self.traffic.photos.labelled.get(kind, 0) if self.traffic is not None else 0
+
+    def _judged(self) -> ModelStanding | None:
+        """Return what is known of the model that serves, not of one that did."""
+        return self.traffic.model if self.traffic is not None and self.traffic.is_current else None
+
+    def _accuracy(self, end: str) -> float | None:
+        model = self._judged()
+        return getattr(model.accuracy, end) if model is not None and model.accuracy is not None else None
+
+    def _promised(self) -> float | None:
+        promised = promise_of(self.service.detector) if self.service is not None else None
+        return promised.value if promised is not None else None
 
     def see_flight(self, flight: FlightRecorder) -> None:
         """Show what is recorded from now on."""
@@ -205,5 +249,6 @@ class Watch:
             day=LongSpan.of(self.history, "day", neurons),
             week=LongSpan.of(self.history, "week", neurons),
             checkup=checkup,
+            traffic=self.traffic,
             recent=[RequestView.of(entry) for entry in self.history.recent()],
         )

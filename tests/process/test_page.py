@@ -15,7 +15,7 @@ from miner.errors import MESSAGES
 from miner.status.archive import CheckupView, FindingView
 from miner.status.overview import CascadeView, KeyView, ShadowView, StageView
 from miner.status.page import render
-from tests.overviews import CALLER, HOTKEY, NOW, entry, overview
+from tests.overviews import CALLER, HOTKEY, NOW, TRAFFIC, entry, overview
 from tests.process.browser import Browser
 from tests.process.conftest import Settings, StartDaemon, daemons, go_on
 from tests.process.daemon import PATIENCE, Daemon, eventually
@@ -129,7 +129,9 @@ def many_things() -> dict[str, str]:
     outcomes = ("ok", "refused", "expired", "bad_request", "unauthorised", "forbidden", "stalled")
     busy = busy_hour()
     recent = overview(*(entry(outcome, reason=reason, seconds=9.4, uid=1023) for outcome in outcomes)).recent
-    full = busy.model_copy(update={"recent": recent, "keys": keys, "checkup": checkup, "cascade": CASCADE})
+    full = busy.model_copy(
+        update={"recent": recent, "keys": keys, "checkup": checkup, "cascade": CASCADE, "traffic": TRAFFIC}
+    )
     shadow = ShadowView(name="other@1", config="o.yaml", compared=11, agreement=0.9, failed=0, seconds=0.1,
                         tenths=[1] * 10, tenths_served=[2] * 10)  # fmt: skip
     stopped = overview(ready=False, obstacle=reason, model=None, queue=None, chain=None)

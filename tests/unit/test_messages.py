@@ -145,7 +145,12 @@ COMMANDS: Table = {
         "label", "--export", str(file("x").parent)
     )(here),
     "--layout=ovms: needs --out, the folder of the repository": command("export", "--layout", "ovms"),
-    "calibrate: a folder or .npz file, or --undo, is needed, and not both": command("calibrate"),
+    "evaluate: a folder of photos or --recorded is needed, and not both": command("evaluate"),
+    "--recorded has the photos as they were sent: leave --era and --views out": command(
+        "evaluate", "--recorded", "--era", "native"
+    ),
+    "--era=native: --recorded has the photos as they were sent": command("calibrate", "--recorded", "--era", "native"),
+    "calibrate: one of a folder or .npz file, --recorded and --undo is needed": command("calibrate"),
     "--folds=2: --stages needs 3 or more: its bands have folds within": command(
         "fuse", "said.npz", "--stages", "--folds", "2"
     ),

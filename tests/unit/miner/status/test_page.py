@@ -10,15 +10,16 @@ from html.parser import HTMLParser
 
 import pytest
 
+from miner.feedback.standing import PhotoCounts, StandingView
 from miner.formats import fraction
 from miner.status.archive import CheckupView, FindingView
-from miner.status.cards import cards, headline
+from miner.status.cards import Row, cards, headline
 from miner.status.charts import HEIGHT, latency_chart, nice_top, outcomes_chart, periods_of
 from miner.status.history import History
 from miner.status.overview import KeyView, NatixView, Overview
 from miner.status.page import CONTENT_SECURITY_POLICY, render
 from miner.status.spans import Hour, LongSpan
-from tests.overviews import CALLER, HOTKEY, NOW, entry, overview
+from tests.overviews import CALLER, HOTKEY, NOW, TRAFFIC, entry, overview
 
 DUE = NatixView(standing="due", words="due again: uid 7 <b>", command="roadwork-miner register", since=1.0, asked=1.0)
 VOID = {"meta", "link", "br", "img", "input", "wbr"}
@@ -253,3 +254,54 @@ def test_every_colour_of_a_chart_is_in_its_legend() -> None:
     for chart in (latency_chart(shown), outcomes_chart(shown)):
         drawn = {bar.kind for column in chart.columns for bar in column.bars}
         assert drawn <= {entry.kind for entry in chart.legend}
+
+
+def rows_of(traffic: StandingView) -> tuple[dict[str, Row], str]:
+    (card,) = [card for card in cards(overview(traffic=traffic)) if card.title == "Real traffic"]
+    return {row.name: row for row in card.rows}, card.note
+
+
+def test_how_right_it_is_on_real_traffic_has_a_card_where_anything_was_recorded() -> None:
+    assert "Real traffic" not in titles(overview())
+    shown = text(overview(traffic=TRAFFIC))
+    for part in ("Real traffic", "accuracy 92.9 %", "85.3 % to 96.7 %", "promised 95.2 %", "88 labels", "1 234 photos",
+                 "improved (+.03) 3.2 days ago"):  # fmt: skip
+        assert part in shown
+    rows, _ = rows_of(TRAFFIC)
+    assert rows["accuracy"].meter is not None
+    assert not rows["accuracy"].meter.is_bad
+
+
+def test_an_accuracy_below_the_promise_is_red_and_one_of_another_model_is_said_to_be() -> None:
+    model = TRAFFIC.model
+    assert model is not None
+    below = TRAFFIC.model_copy(update={"model": model.model_copy(update={"promised": 0.99})})
+    rows, note = rows_of(below)
+    assert rows["accuracy"].meter is not None
+    assert rows["accuracy"].meter.is_bad
+    assert "chance" in note
+    assert model.name in rows_of(TRAFFIC.model_copy(update={"is_current": False}))[1]
+
+
+def test_without_figures_the_card_says_what_is_to_be_done() -> None:
+    model = TRAFFIC.model
+    assert model is not None
+    few = model.model_copy(update={"photos": 7, "right": 6, "accuracy": None, "reward": None, "promised": None})
+    rows, note = rows_of(TRAFFIC.model_copy(update={"model": few}))
+    assert not rows.keys() & {"accuracy", "95 % interval", "expected reward", "promised"}
+    assert "6 of 7" in note
+    unlabelled = StandingView(at=0.0, photos=PhotoCounts(waiting=1))
+    rows, note = rows_of(unlabelled)
+    assert rows["waiting"].value == "1 photo"
+    assert "roadwork-miner label" in note
+    assert "roadwork-miner standing" in rows_of(TRAFFIC.model_copy(update={"model": None}))[1]
+
+
+def test_the_headline_expects_what_real_traffic_says_of_the_model_that_serves() -> None:
+    measured = overview().model
+    assert measured is not None
+    shown = overview(traffic=TRAFFIC, model=measured.model_copy(update={"reward": 0.96, "reward_photos": 80}))
+    assert ".71" in str(headline(shown))
+    assert "84 labels" in headline(shown).note
+    stale = shown.model_copy(update={"traffic": TRAFFIC.model_copy(update={"is_current": False})})
+    assert ".96" in str(headline(stale))

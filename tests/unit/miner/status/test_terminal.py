@@ -12,7 +12,7 @@ from miner.status.cards import cards, headline
 from miner.status.overview import KeyView, NatixView, ShadowView
 from miner.status.page import render
 from miner.status.terminal import head, screen
-from tests.overviews import CALLER, HOTKEY, NOW, entry, overview
+from tests.overviews import CALLER, HOTKEY, NOW, TRAFFIC, entry, overview
 
 
 def frame(renderable: object, width: int = 152) -> str:
@@ -64,7 +64,7 @@ def test_the_shadows_predictions_are_shown_beside_those_of_the_model_that_serves
 
 def test_the_terminal_shows_what_the_page_shows() -> None:
     shadow = ShadowView(name="other@1", config="o.yaml", compared=1234, agreement=0.974, failed=5, seconds=0.0612)
-    whole = overview(entry(), shadow=shadow)
+    whole = overview(entry(), shadow=shadow, traffic=TRAFFIC)
     page = " ".join(unescape(re.sub("<style>.*?</style>|<[^>]+>", " ", render(whole), flags=re.DOTALL)).split())
     terminal = " ".join(frame(screen(whole)).replace("│", " ").split())
     names = {card.title: [row.name for row in card.rows] for card in cards(whole)}

@@ -20,6 +20,7 @@ from miner.natix.registration import Registration
 from miner.settings.settings import Settings
 from miner.status.overview import memory_view
 from miner.status.watch import Watch
+from tests.labels import label, record
 
 
 class FakeChain:
@@ -199,3 +200,19 @@ def test_every_read_of_the_chain_has_natixs_registration_looked_at(
 def market_of(settings: Settings) -> Market:
     reader = SubnetReader(settings.chain_address, settings.netuid, settings.state_dir)
     return Market(reader, MarketMemory(settings.state_dir / "market.json"), 60.0)
+
+
+def test_photos_that_wait_are_counted_before_a_model_is_there(tmp_path: Path) -> None:
+    watch = Watch(Settings(state_dir=tmp_path), Metrics(), lambda: "starting", ClockWatch())
+    watch.read_traffic()
+    assert watch.overview(memory_view()).traffic is None
+    assert (value(watch, "unlabelled_photos"), value(watch, "labelled_photos", **{"class": "roadwork"})) == (0, 0)
+    record(tmp_path, 2, first=0)
+    label(tmp_path, 1, first=10)
+    watch.read_traffic()
+    shown = watch.overview(memory_view()).traffic
+    assert shown is not None
+    assert (shown.photos.waiting, shown.model) == (2, None)
+    assert (value(watch, "unlabelled_photos"), value(watch, "labelled_photos", **{"class": "roadwork"})) == (2, 1)
+    for name in ("traffic_accuracy_ratio", "promised_accuracy_ratio", "last_improvement_timestamp_seconds"):
+        assert value(watch, name) is None
