@@ -1,0 +1,122 @@
+"""The children of an improvement: commands of this program that stand back for a miner, and end with their parent."""
+
+import ctypes
+import os
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Self
+
+from detectors.files import settle
+from miner.errors import CouldNotStart
+
+PR_SET_PDEATHSIG = 1
+LOWEST = 19  # nice
+KILL_FIRST = "1000"  # oom_score_adj
+IOPRIO_SET = {"x86_64": 251, "aarch64": 30}  # system calls, which the C library has no function for
+IOPRIO_WHO_PROCESS, IOPRIO_IDLE = 1, 3 << 13
+MODULE = "miner"
+
+_libc = ctypes.CDLL(None)
+
+
+class Interrupted(CouldNotStart):
+    """A signal has ended the work; what is done is kept."""
+
+
+class Children:
+    """Runs commands, one after the other; within the context a signal is handed on to the one that runs.
+
+    The first SIGINT or SIGTERM asks it to end in order, the second kills it.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.is_stopped = False
+        self._environment = dict(environment)
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def refuse_stopped(self) -> None:
+        """End here where a signal has come.
+
+        Raises:
+            Interrupted: it has.
+        """
+        if self.is_stopped:
+            raise Interrupted("stopped by a signal; `roadwork-miner improve` goes on from here")
+
+    def run(self, arguments: Sequence[str], out: Path) -> int:
+        """Run a command of this program, and return its exit code.
+
+        Args:
+            arguments: the command's name and its own.
+            out: gets what it prints, as a whole once it has ended; what it says on stderr is said at once.
+
+        Raises:
+            Interrupted: a signal came; the command has ended.
+        """
+        self.refuse_stopped()
+        partial = out.with_name(out.name + ".partial")
+        partial.unlink(missing_ok=True)
+        with partial.open("xb") as file:
+            self._child = subprocess.Popen(  # noqa: S603 - this program
+                command_of(arguments), stdin=subprocess.DEVNULL, stdout=file, env=self._environment,
+                preexec_fn=stand_back,
+            )  # fmt: skip
+            if self.is_stopped:  # between the look and the start
+                self._child.terminate()
+            code = self._child.wait()
+            self._child = None
+        self.refuse_stopped()
+        settle(partial, out)
+        return code
+
+    def _stop(self, number: int, _: FrameType | None) -> None:
+        child, is_second = self._child, self.is_stopped
+        self.is_stopped = True
+        if child is not None and child.returncode is None:
+            with suppress(ProcessLookupError):
+                if is_second:
+                    os.killpg(child.pid, signal.SIGKILL)
+                else:
+                    os.kill(child.pid, signal.SIGTERM)
+        elif is_second:
+            signal.signal(number, self._before[signal.Signals(number)])
+            os.kill(os.getpid(), number)
+
+
+def command_of(arguments: Sequence[str]) -> list[str]:
+    """Return a command of this program with its interpreter."""
+    return [sys.executable, "-m", MODULE, *arguments]
+
+
+def stand_back() -> None:
+    """Make this process the last that gets the processor, the disk and memory, and have it end with its parent.
+
+    The idle class alone does not do where the kernel groups processes by session or by control group: it counts within
+    the group. So the process gets a session of its own, and the session's group the lowest weight. A control group's
+    weight is the operator's (`CPUWeight=idle` of systemd).
+    """
+    os.setsid()
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    for path, text in (("/proc/self/oom_score_adj", KILL_FIRST), ("/proc/self/autogroup", str(LOWEST))):
+        with suppress(OSError):
+            Path(path).write_text(text, encoding="ascii")
+    with suppress(OSError):
+        os.nice(LOWEST)
+    with suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    if (call := IOPRIO_SET.get(platform.machine())) is not None:
+        _libc.syscall(call, IOPRIO_WHO_PROCESS, 0, IOPRIO_IDLE)
