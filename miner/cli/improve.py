@@ -3,7 +3,7 @@
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -49,6 +49,10 @@ def improve(
     ] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Have serve again what did before the last promotion.")] = False,
     new: Annotated[bool, typer.Option("--new", help="Begin anew, whatever is unfinished or unchanged.")] = False,
+    priority: Annotated[
+        Literal["idle", "low", "normal"],
+        typer.Option(help="idle: only what nobody else wants of the machine; a busy one may need low."),
+    ] = "idle",
     env_file: EnvFile = None,
     service: Service = None,
     as_json: Json = False,
@@ -69,7 +73,7 @@ def improve(
     if teacher is not None and not self_train:
         raise ConfigurationError(f"--teacher={teacher}: goes with --self-train")
     screen = make_screen()
-    with training_errors(), Children(environment_of(settings)) as children:
+    with training_errors(), Children(environment_of(settings), priority) as children:
         work = Workplace(settings, _place(settings, env_file, service), children, screen, max_hours, write_report)
         if self_train and teacher is None and not read_config(settings.detector_config).branches:
             raise ConfigurationError("--self-train: what serves is one model; name a dearer one as --teacher")

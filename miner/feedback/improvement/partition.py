@@ -160,10 +160,10 @@ def refuse_too_few(photos: Sequence[PartPhoto]) -> None:
         if lacking:
             more = max(math.ceil(missing / SHARES[part]) for part, missing in lacking.items())
             has = ", ".join(f"{counts[part][kind]} {words}" for part, words in _WORDS.items())
-            photos = sum(counts[part][kind] for part in PARTS)
+            count = sum(counts[part][kind] for part in PARTS)
             lines.append(
-                f"{photos} photos of {kind!r} ({has}) are too few: label about {more} more (`roadwork-miner label`), or "
-                "give a folder of photos (--data)"
+                f"{count} photos of {kind!r} ({has}) are too few: label about {more} more (`roadwork-miner label`), "
+                "or give a folder of photos (--data)"
             )
     if lines:
         raise ConfigurationError("\n".join(lines))

@@ -8,15 +8,17 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Self
+from typing import Literal, Self
 
 from detectors.files import settle
 from miner.errors import CouldNotStart
 
 PR_SET_PDEATHSIG = 1
-LOWEST = 19  # nice
+Priority = Literal["idle", "low", "normal"]
+NICE: Mapping[Priority, int] = {"idle": 19, "low": 10, "normal": 0}
 KILL_FIRST = "1000"  # oom_score_adj
 IOPRIO_SET = {"x86_64": 251, "aarch64": 30}  # system calls, which the C library has no function for
 IOPRIO_WHO_PROCESS, IOPRIO_IDLE = 1, 3 << 13
@@ -35,8 +37,9 @@ class Children:
     The first SIGINT or SIGTERM asks it to end in order, the second kills it.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], priority: Priority = "idle") -> None:
         self.is_stopped = False
+        self._priority: Priority = priority
         self._environment = dict(environment)
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -68,19 +71,19 @@ class Children:
             Interrupted: a signal came; the command has ended.
         """
         self.refuse_stopped()
-        partial = out.with_name(out.name + ".partial")
-        partial.unlink(missing_ok=True)
-        with partial.open("xb") as file:
+        unfinished = out.with_name(out.name + ".partial")
+        unfinished.unlink(missing_ok=True)
+        with unfinished.open("xb") as file:
             self._child = subprocess.Popen(  # noqa: S603 - this program
                 command_of(arguments), stdin=subprocess.DEVNULL, stdout=file, env=self._environment,
-                preexec_fn=stand_back,
+                preexec_fn=partial(stand_back, self._priority),
             )  # fmt: skip
             if self.is_stopped:  # between the look and the start
                 self._child.terminate()
             code = self._child.wait()
             self._child = None
         self.refuse_stopped()
-        settle(partial, out)
+        settle(unfinished, out)
         return code
 
     def _stop(self, number: int, _: FrameType | None) -> None:
@@ -102,21 +105,28 @@ def command_of(arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", MODULE, *arguments]
 
 
-def stand_back() -> None:
-    """Make this process the last that gets the processor, the disk and memory, and have it end with its parent.
+def stand_back(priority: Priority) -> None:
+    """Make this process give way to a miner, be the first to go where memory is short, and end with its parent.
 
-    The idle class alone does not do where the kernel groups processes by session or by control group: it counts within
-    the group. So the process gets a session of its own, and the session's group the lowest weight. A control group's
-    weight is the operator's (`CPUWeight=idle` of systemd).
+    The idle class gets what nobody else wants: whoever wakes up takes its core at once, where a nice process of the
+    usual class would keep it for some milliseconds. It counts within a group of processes alone, and the kernel makes
+    one of each session: so the process gets a session of its own, whose group has the lowest weight. The weight of a
+    control group is the operator's to set (`CPUWeight=idle` of systemd).
     """
     os.setsid()
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    for path, text in (("/proc/self/oom_score_adj", KILL_FIRST), ("/proc/self/autogroup", str(LOWEST))):
+    _tell("oom_score_adj", KILL_FIRST)
+    with suppress(OSError):
+        os.nice(NICE[priority])
+    if priority != "normal":
+        _tell("autogroup", str(NICE[priority]))
+    if priority == "idle":
         with suppress(OSError):
-            Path(path).write_text(text, encoding="ascii")
-    with suppress(OSError):
-        os.nice(LOWEST)
-    with suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    if (call := IOPRIO_SET.get(platform.machine())) is not None:
-        _libc.syscall(call, IOPRIO_WHO_PROCESS, 0, IOPRIO_IDLE)
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        if (call := IOPRIO_SET.get(platform.machine())) is not None:
+            _libc.syscall(call, IOPRIO_WHO_PROCESS, 0, IOPRIO_IDLE)
+
+
+def _tell(file: str, text: str) -> None:
+    with suppress(OSError):  # a kernel without it, or a container that forbids it
+        Path("/proc/self", file).write_text(text, encoding="ascii")
