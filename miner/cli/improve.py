@@ -2,12 +2,14 @@
 
 import json
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from detectors.models.config import read_config
+from detectors.training.config import NAMED_MODELS
 from miner.cli.common import EnvFile, Json, Service, file_of, load_settings, unit_settings
 from miner.cli.reload import reload_running
 from miner.cli.training import make_screen, need_scikit_learn, training_errors
@@ -65,16 +67,21 @@ def improve(
     settings = load_settings(env_file, None, service)
     need_scikit_learn("improve", "train")
     options = ImprovementOptions(
-        data=[str(one.expanduser().absolute()) for one in data or []], model=model, settings=values or [],
-        cache=str(cache.expanduser().absolute()) if cache is not None else None, self_train=self_train, teacher=teacher,
-    )  # fmt: skip
+        data=[str(one.expanduser().absolute()) for one in data or []],
+        model=_full(model, NAMED_MODELS),
+        settings=values or [],
+        cache=str(cache.expanduser().absolute()) if cache is not None else None,
+        self_train=self_train,
+        teacher=_full(teacher),
+    )
     if undo and (promotes or new or options != ImprovementOptions()):
         raise ConfigurationError("--undo: goes alone")
     if teacher is not None and not self_train:
         raise ConfigurationError(f"--teacher={teacher}: goes with --self-train")
     screen = make_screen()
     with training_errors(), Children(environment_of(settings), priority) as children:
-        work = Workplace(settings, _place(settings, env_file, service), children, screen, max_hours, write_report)
+        place, file = _place(settings, env_file, service), file_of(env_file, service)
+        work = Workplace(settings, file, place, children, screen, max_hours, write_report)
         if self_train and teacher is None and not read_config(settings.detector_config).branches:
             raise ConfigurationError("--self-train: what serves is one model; name a dearer one as --teacher")
         with improving(work.home):
@@ -84,6 +91,14 @@ def improve(
         return
     for line in words:
         print(line)
+
+
+def _full(name: str | None, others: Collection[str] = ()) -> str | None:
+    """Return the full path of what lies on this disk, which a run that goes on elsewhere needs; else the name."""
+    if name is None or name in others:
+        return name
+    path = Path(name).expanduser()
+    return str(path.absolute()) if path.exists() else name
 
 
 def _place(settings: Settings, env_file: Path | None, service: str | None) -> SettingsPlace:

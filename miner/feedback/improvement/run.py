@@ -68,6 +68,7 @@ class Workplace:
 
     Attributes:
         settings: of the miner.
+        env_file: that they are from; None: none.
         place: where its model is set.
         children: run commands.
         screen: is told.
@@ -76,11 +77,17 @@ class Workplace:
     """
 
     settings: Settings
+    env_file: Path | None
     place: SettingsPlace
     children: Children
     screen: Screen
     hours: float | None
     render: Callable[[Path, Improvement], None]
+
+    @property
+    def settings_flags(self) -> tuple[str, ...]:
+        """The flags that have a command read the same settings."""
+        return ("--env-file", str(self.env_file.absolute())) if self.env_file is not None else ("--no-env-file",)
 
     @property
     def home(self) -> Path:
@@ -279,7 +286,7 @@ class ImprovementRun:
         """Ask two models about the photos that were kept back."""
         test = self.folder / PHOTOS / "test"
         flags = [part for model in models for part in ("--model", model)]
-        self._demand(out, "evaluate", str(test), *flags, "--json")
+        self._demand(out, "evaluate", str(test), *flags, *self.work.settings_flags, "--json")
         return read_answers(self.folder / out, read_parts(self.folder / PHOTOS), test)
 
     def _report(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import platform
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -23,6 +24,7 @@ KILL_FIRST = "1000"  # oom_score_adj
 IOPRIO_SET = {"x86_64": 251, "aarch64": 30}  # system calls, which the C library has no function for
 IOPRIO_WHO_PROCESS, IOPRIO_IDLE = 1, 3 << 13
 MODULE = "miner"
+SAME_SIGNAL = 0.5  # seconds
 
 _libc = ctypes.CDLL(None)
 
@@ -39,6 +41,7 @@ class Children:
 
     def __init__(self, environment: Mapping[str, str], priority: Priority = "idle") -> None:
         self.is_stopped = False
+        self._stopped: float | None = None  # when the first signal came
         self._priority: Priority = priority
         self._environment = dict(environment)
         self._child: subprocess.Popen[bytes] | None = None
@@ -87,7 +90,11 @@ class Children:
         return code
 
     def _stop(self, number: int, _: FrameType | None) -> None:
-        child, is_second = self._child, self.is_stopped
+        child, now = self._child, time.monotonic()
+        first = self._stopped if self._stopped is not None else now
+        is_second, self._stopped = self.is_stopped, first
+        if is_second and now - first < SAME_SIGNAL:
+            return  # a launcher may hand on what its whole group has got already
         self.is_stopped = True
         if child is not None and child.returncode is None:
             with suppress(ProcessLookupError):
