@@ -150,7 +150,7 @@ def test_killed_at_ten_points_it_goes_on_and_the_miner_never_stops_answering(
     assert state["verdict"] == "better", done
     assert state["promoted"] is not None
     assert {path: path.read_bytes() for path in labels} == labels
-    assert daemon.metric("model_info", name="served") == 1
+    assert daemon.metric("model_info", name="model") == 1
     served = f"IMAGE_DETECTOR_CONFIG={night.run / f'improved-{night.run.name}.yaml'}   # the bright one\r\n"
     assert served in night.lines
     assert night.env_file.stat().st_mode & 0o777 == 0o640
@@ -168,7 +168,7 @@ def test_killed_at_ten_points_it_goes_on_and_the_miner_never_stops_answering(
             assert browser.run("return document.documentElement.scrollWidth") <= width
             assert browser.run(OUTSIDE) == []
             assert browser.run(FAINT) == []
-            assert "better than what serves now" in browser.text("h1").lower()
+            assert browser.text("h1.better")
             assert "roadwork-miner train" in browser.text("ol")
             drawn = "return Promise.all([...document.images].map(one => one.decode())).then(all => all.length)"
             assert browser.run(drawn) > 0

@@ -59,7 +59,7 @@ class JudgedAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class SideFigures:
+class PairedFigures:
     """Both models on some of the photos; the reward is None where a class is missing.
 
     Attributes:
@@ -110,7 +110,7 @@ class SideFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class PairedVerdict:
     """What came of the comparison.
 
     Attributes:
@@ -123,7 +123,7 @@ class Judgement:
     outcome: Outcome
     gain: Estimate
     changed: int
-    sides: Mapping[str, SideFigures]
+    sides: Mapping[str, PairedFigures]
 
     @property
     def words(self) -> str:
@@ -180,10 +180,10 @@ def read_answers(table: Path, photos: Sequence[PartPhoto], folder: Path) -> list
     return answers
 
 
-def judge(answers: Sequence[JudgedAnswer]) -> Judgement:
+def judge(answers: Sequence[JudgedAnswer]) -> PairedVerdict:
     """Judge a candidate by both models' answers; both classes have to be there."""
     sides = {
-        name: SideFigures.of(chosen)
+        name: PairedFigures.of(chosen)
         for name, sources in SIDES.items()
         if (chosen := [one for one in answers if one.source in sources])
     }
@@ -198,7 +198,7 @@ def judge(answers: Sequence[JudgedAnswer]) -> Judgement:
         outcome = "better"
     else:
         outcome = "not better"
-    return Judgement(outcome, gain, changed, sides)
+    return PairedVerdict(outcome, gain, changed, sides)
 
 
 def is_kept(answers: Sequence[JudgedAnswer]) -> bool:
@@ -208,5 +208,5 @@ def is_kept(answers: Sequence[JudgedAnswer]) -> bool:
     at. `before` is the first candidate, `after` the one that was taught.
     """
     tenth = [one for one in answers if one.source == "random"]
-    gain = SideFigures.of(tenth).gain if tenth else None
+    gain = PairedFigures.of(tenth).gain if tenth else None
     return gain is not None and gain.low > 0 and len({one.scene for one in tenth if one.change}) >= LEAST_CHANGED
