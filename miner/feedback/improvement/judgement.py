@@ -1,16 +1,19 @@
 """The judgement on a candidate beside what serves: both answer the photos that were kept back, each once.
 
-Better is who earns more by more than chance on all of them. The random tenth alone would be the honest sample of the
-traffic, but a night's few dozen labels would settle nothing there for weeks: one photo in ten, of a model that is right
-nine times of ten. The reward depends on two rates alone, works found and clear roads spared, which the other photos
-kept back tell too; what they are not is a fair draw of the traffic, so the tenth has a veto: a candidate that is worse
-there beyond chance is not better. Its silence is no veto.
+Better is who earns more by more than chance on the traffic that was kept back; where it has too few scenes of a class,
+on all photos kept back. How many there are decides which, never what they say.
+
+The random tenth alone would be the honest sample of the traffic, but a night's few dozen labels would settle nothing
+there for weeks: one photo in ten, of a model that is right nine times of ten. The reward depends on two rates alone,
+works found and clear roads spared, which the other photos tell too; what they are not is a fair draw. So the tenth has
+a veto: a candidate that is worse there beyond chance is not better. Its silence is no veto.
 
 The bootstrap knows only the photos that it has: where five photos change sides, all to the better, it never draws one
 that changes to the worse. So at least `LEAST_CHANGED` scenes have to change sides, below which no test of signs could
 tell a gain from chance at 5 %. Near-identical photos count as one.
 
-Each night is a test of its own: of candidates that are no better, one in forty passes.
+Each night is a test of its own: of candidates that are no better, one in forty passes. What served may have learnt from
+own photos before this program parted them, as the shipped model has from public ones; that is to its advantage alone.
 """
 
 import json
@@ -23,17 +26,20 @@ import numpy as np
 
 from detectors.evaluation.estimates import Estimate, Flags, rates, reward_estimate, reward_gain, share_estimate
 from detectors.photos.labelled import CLASSES, read_photos
+from miner.errors import CouldNotStart
 from miner.feedback.improvement.partition import PartPhoto, Source
 
 LEAST_CHANGED = 6  # of a fair coin, so many of one side are a chance of 2 × 1/64
 Outcome = Literal["better", "not better", "worse"]
+ENOUGH = 10  # scenes of each class, from which on the traffic alone decides
 SIDES: Mapping[str, Sequence[Source]] = {
     "all photos kept back": ("random", "labelled", "own"),
+    "all traffic kept back": ("random", "labelled"),
     "random tenth of the traffic": ("random",),
     "other labelled traffic": ("labelled",),
     "own photos": ("own",),
 }
-ALL, TENTH = tuple(SIDES)[:2]
+ALL, TRAFFIC, TENTH = tuple(SIDES)[:3]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +121,14 @@ class PairedVerdict:
 
     Attributes:
         outcome: of the candidate beside what serves.
-        gain: of reward on all photos kept back.
-        changed: scenes on which just one of the models is right.
+        by: the side that decides.
+        gain: of reward on that side.
+        changed: scenes of it on which just one of the models is right.
         sides: figures of all photos and of each source, where there are some.
     """
 
     outcome: Outcome
+    by: str
     gain: Estimate
     changed: int
     sides: Mapping[str, PairedFigures]
@@ -128,10 +136,9 @@ class PairedVerdict:
     @property
     def words(self) -> str:
         """The judgement in a sentence."""
-        gain, whole, tenth = self.gain, self.sides[ALL], self.sides.get(TENTH)
-        figures = (
-            f"{gain.value:+.3f} of reward ({gain.low:+.3f} to {gain.high:+.3f}) on {whole.photos} photos kept back"
-        )
+        gain, side, tenth = self.gain, self.sides[self.by], self.sides.get(TENTH)
+        where = "photos of the traffic" if self.by == TRAFFIC else "photos"
+        figures = f"{_signed(gain)} of reward on {side.photos} {where} kept back"
         match self.outcome:
             case "better":
                 return f"better than what serves now: {figures}"
@@ -181,16 +188,23 @@ def read_answers(table: Path, photos: Sequence[PartPhoto], folder: Path) -> list
 
 
 def judge(answers: Sequence[JudgedAnswer]) -> PairedVerdict:
-    """Judge a candidate by both models' answers; both classes have to be there."""
+    """Judge a candidate by both models' answers.
+
+    Raises:
+        CouldNotStart: they are of one class.
+    """
     sides = {
         name: PairedFigures.of(chosen)
         for name, sources in SIDES.items()
         if (chosen := [one for one in answers if one.source in sources])
     }
-    gain = sides[ALL].gain
-    assert gain is not None
+    traffic = [one for one in answers if one.source in SIDES[TRAFFIC]]
+    by = TRAFFIC if all(len(_scenes(traffic, is_roadwork=kind)) >= ENOUGH for kind in (True, False)) else ALL
+    gain = sides[by].gain
+    if gain is None:
+        raise CouldNotStart("the photos kept back are of one class alone, as those of the other can't be opened")
     tenth = sides[TENTH].gain if TENTH in sides else None
-    changed = len({one.scene for one in answers if one.change})
+    changed = len({one.scene for one in (traffic if by == TRAFFIC else answers) if one.change})
     outcome: Outcome
     if gain.high < 0:
         outcome = "worse"
@@ -198,7 +212,11 @@ def judge(answers: Sequence[JudgedAnswer]) -> PairedVerdict:
         outcome = "better"
     else:
         outcome = "not better"
-    return PairedVerdict(outcome, gain, changed, sides)
+    return PairedVerdict(outcome, by, gain, changed, sides)
+
+
+def _scenes(answers: Sequence[JudgedAnswer], *, is_roadwork: bool) -> set[int]:
+    return {one.scene for one in answers if one.is_roadwork == is_roadwork}
 
 
 def is_kept(answers: Sequence[JudgedAnswer]) -> bool:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from miner.feedback.improvement.judgement import ALL, TENTH, JudgedAnswer, is_kept, judge, read_answers
+from miner.errors import CouldNotStart
+from miner.feedback.improvement.judgement import ALL, TENTH, TRAFFIC, JudgedAnswer, is_kept, judge, read_answers
 from miner.feedback.improvement.partition import PartPhoto, Source
 from tests.photos import fill
 
@@ -63,6 +64,22 @@ def test_the_random_tenth_has_a_veto_and_its_silence_is_none() -> None:
     tenth = vetoed.sides[TENTH].gain
     assert tenth is not None
     assert tenth.high < 0
+
+
+def test_the_traffic_decides_where_there_is_enough_of_it() -> None:
+    own = [*CLEAR, *answers("=" * 40)]
+    works = answers("+" * 7 + "==", "labelled", first=5000)
+    clear = answers("=" * 9, "labelled", is_roadwork=False, first=6000)
+    few = judge([*own, *works, *clear])
+    assert (few.by, few.outcome) == (ALL, "better")
+    tenth = [*answers("=", "random", first=7000), *answers("=", "random", is_roadwork=False, first=7001)]
+    enough = [*works, *clear, *tenth]
+    against = answers("-" * 30, first=8000)  # own photos, which what serves has learnt perhaps
+    found = judge([*own, *enough, *against])
+    assert (found.by, found.outcome, found.changed) == (TRAFFIC, "better", 7)
+    assert found.gain == found.sides[TRAFFIC].gain
+    with pytest.raises(CouldNotStart):
+        judge(answers("+="))
 
 
 def test_a_side_of_one_class_has_no_reward() -> None:
