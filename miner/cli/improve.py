@@ -171,13 +171,13 @@ def _finish(
 
 
 def _last_lines(folder: Path, state: Improvement) -> list[str]:
-    judged, serves = state.steps["judge"].facts["words"], ""
+    judged = state.steps["judge"].facts["words"]
     match state:
-        case Improvement(promoted=float()):
+        case Improvement(promoted=True):
             serves = f"{state.steps['promote'].facts['words']}; `roadwork-miner improve --undo` takes it back"
         case Improvement(verdict="better"):
             serves = "make it serve with `roadwork-miner improve --promote`"
-        case Improvement(shadowed=float()):
+        case Improvement(shadowed=True):
             serves = "it stays beside what serves; more labels make the next night surer"
         case _:
             serves = "what serves stays"
@@ -186,7 +186,7 @@ def _last_lines(folder: Path, state: Improvement) -> list[str]:
 
 def _undo(work: Workplace) -> tuple[Path, Improvement, list[str]]:
     for folder, state in runs_in(work.home).items():
-        if state.promoted is not None and state.undone is None:
+        if state.promoted:
             words = ImprovementRun(folder, state, work).undo()
             return folder, state, [f"undone: {folder.name} serves no more; {words}"]
     raise CouldNotStart(f"{work.home}: no promotion that could be undone")

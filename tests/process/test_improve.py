@@ -148,7 +148,7 @@ def test_killed_at_ten_points_it_goes_on_and_the_miner_never_stops_answering(
     assert len(list((night.state_dir / "improvements").glob("20*"))) == 1
     state = night.state
     assert state["verdict"] == "better", done
-    assert state["promoted"] is not None
+    assert state["promoted"] is True
     assert {path: path.read_bytes() for path in labels} == labels
     assert daemon.metric("model_info", name="model") == 1
     served = f"IMAGE_DETECTOR_CONFIG={night.run / f'improved-{night.run.name}.yaml'}   # the bright one\r\n"
@@ -196,7 +196,7 @@ def test_a_model_that_the_miner_does_not_take_is_not_promoted(night: Night, daem
 
     weights.write_bytes(data)
     facts = json.loads(night.call("--promote", "--json").splitlines()[-1])
-    assert facts["promoted"] is not None
+    assert facts["promoted"] is True
     assert f"SHADOW_DETECTOR_CONFIG={night.first}" in night.lines  # what served before
 
 

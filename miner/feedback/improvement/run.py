@@ -116,11 +116,11 @@ class ImprovementRun:
             ConfigurationError: there are too few photos, none is new, or what was asked for is wrong.
             CouldNotStart: a step has failed, or a signal came; the next call goes on.
         """
-        last = promotes and self.state.promoted is None
+        promotes = promotes and not (self.state.promoted or self.state.undone)
         for step in self.steps:
             if step in self.state.steps or (step == "teach" and not self.state.options.self_train):
                 continue
-            if step == "promote" and not (last and self.state.verdict == "better"):
+            if step == "promote" and not (promotes and self.state.verdict == "better"):
                 continue
             self.work.children.refuse_stopped()
             try:
@@ -299,7 +299,7 @@ class ImprovementRun:
         candidate = self.candidate
         is_set, words = set_shadow(self.work.place, candidate, self._keep)
         if is_set:
-            self.state.shadowed = time.time()
+            self.state.shadowed = True
         self.work.screen.say(f"shadow: {words}")
         return {"set": is_set, "words": words}
 
@@ -321,7 +321,7 @@ class ImprovementRun:
             )
         lines = self.candidate.lines(MODEL) | (now.lines(SHADOW) if now != self.candidate else {})
         words = promote(self.work.place, lines, read_config(str(yaml_of(self.folder))).model_folder, self._keep)
-        self.state.promoted = time.time()
+        self.state.promoted = True
         return {"words": words}
 
     def undo(self) -> str:
@@ -331,7 +331,7 @@ class ImprovementRun:
             CouldNotStart: the miner does not take it.
         """
         words = promote(self.work.place, dict(self.state.before), None, lambda _: None)
-        self.state.undone = time.time()
+        self.state.promoted, self.state.undone = False, True
         self._save()
         self._report()
         return words

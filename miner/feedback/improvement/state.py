@@ -66,9 +66,9 @@ class Improvement(_Part):
         verdict: on the candidate.
         gain: of reward.
         before: lines of the settings file, before this run changed them.
-        shadowed: when the candidate was put beside what serves.
-        promoted: when it was made to serve.
-        undone: when that was undone.
+        shadowed: whether the candidate was put beside what serves.
+        promoted: whether it was made to serve, and still is.
+        undone: whether that was undone.
     """
 
     options: ImprovementOptions
@@ -79,9 +79,9 @@ class Improvement(_Part):
     verdict: Literal["better", "not better", "worse"] | None = None
     gain: GainFigures | None = None
     before: dict[str, str | None] = {}
-    shadowed: float | None = None
-    promoted: float | None = None
-    undone: float | None = None
+    shadowed: bool = False
+    promoted: bool = False
+    undone: bool = False
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -102,7 +102,7 @@ class Improvement(_Part):
     @property
     def may_be_promoted(self) -> bool:
         """Whether its candidate is better, and waits."""
-        return self.ended is not None and self.verdict == "better" and self.promoted is None
+        return self.ended is not None and self.verdict == "better" and not (self.promoted or self.undone)
 
 
 def yaml_of(folder: Path) -> Path:
@@ -141,7 +141,7 @@ def prune(home: Path, settings: Settings, current: Path) -> list[str]:
     runs = runs_in(home)
     named = [settings.image_detector_config, settings.shadow_detector_config]
     for state in runs.values():
-        if state.promoted is not None and state.undone is None:
+        if state.promoted:
             named += [value for value in state.before.values() if value]
             break
     kept = {current, *list(runs)[:KEPT]}
