@@ -3,12 +3,13 @@
 Whoever sends the bytes may be hostile, and Pillow alone would try to decode anything.
 """
 
+import base64
 import io
 import struct
 import warnings
 import zlib
 
-from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from detectors.errors import ImageError
 from detectors.photos import MAX_PIXELS
@@ -33,6 +34,7 @@ BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2}  # bytes that Pillow takes
 CANVASES = 17  # bytes for a pixel that libwebp takes besides
 POINTERS = 16  # bytes for a row besides its pixels
 METADATA = 6  # bytes for each of the file, as if all of it were EXIF: as it is read, collected and looked through
+PREVIEW, PREVIEW_QUALITY = (320, 240), 75  # pixels at most, and the JPEG's: about 12 kB
 RESIZED = 4 * 512 * 512  # bytes of a square picture after the resize
 ORIENTATIONS = {  # what EXIF's orientation asks for; 1 and all else: nothing
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -99,6 +101,17 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise ImageError("the image is too large to be opened") from error
     except DECODER_ERRORS as error:
         raise ImageError("the image can't be decoded") from error
+
+
+def preview(data: bytes) -> str:
+    """Return a small JPEG of a photo, whole and upright, as an address that holds it.
+
+    Raises:
+        ImageError: it can't be decoded.
+    """
+    small, file = ImageOps.contain(decode(data), PREVIEW, Image.Resampling.LANCZOS), io.BytesIO()
+    small.save(file, "JPEG", quality=PREVIEW_QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def size_of(data: bytes) -> tuple[int, int]:

@@ -123,6 +123,9 @@ class TrainConfig(_Part):
     quick: bool = Field(False, description="a few photos and epochs: two minutes that show what photos are worth")
     teacher: str | None = Field(None, description="YAML file or folder of a model that serves, to learn from")
     teacher_share: float = Field(0.5, ge=0, le=1, description="of a labelled photo's target that is the teacher's")
+    teacher_confidence: float = Field(
+        0.5, ge=0.5, lt=1, description="of the teacher, either way, below which a photo without a label is left out"
+    )
     unlabelled: list[str] = Field([], description="folders of photos that the teacher alone judges")
 
     @field_validator("served_views")

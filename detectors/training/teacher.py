@@ -94,7 +94,17 @@ def taught(job: Job, data: DataSet, stopping: StopSignal) -> tuple[DataSet, Teac
     write_safely(path, json.dumps(record.plain(), indent=2).encode())
     asked = [photo for photo in data.train if photo.label == UNLABELLED or config.teacher_share]
     said = _said(job, model, revision, asked, stopping)
+    sure = [photo for photo in data.train if photo.label != UNLABELLED or is_sure(said[photo.digest], config)]
+    if len(sure) < len(data.train):
+        job.screen.say(f"teacher: not sure of {len(data.train) - len(sure)} photos, which are left out")
+        data, record = replace(data, train=sure), replace(record, unlabelled=len(sure) - labelled)
+        write_safely(path, json.dumps(record.plain(), indent=2).encode())
     return replace(data, targets={photo.digest: target(photo, said, config) for photo in data.train}), record
+
+
+def is_sure(probability: float, config: TrainConfig) -> bool:
+    """Return whether a teacher's answer is sure enough to be learnt, whichever it is."""
+    return max(probability, 1 - probability) >= config.teacher_confidence
 
 
 def target(photo: Photo, said: Mapping[str, float], config: TrainConfig) -> float:

@@ -39,6 +39,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "calibrate": "Find the threshold that earns most, and store it, so that 0.5 is the best decision.",
         "fuse": "Judge every combination of the branches by cross-validation, and write the best down.",
         "precompute": "Calculate once, in a file, what training and fusing need.",
+        "improve": "Make a better model of labelled photos, put it beside what serves, and say whether to promote it.",
         "simulate": "Play a subnet's validators against a miner, and say what it would earn.",
     },
 }

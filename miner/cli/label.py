@@ -58,13 +58,28 @@ def label(
     if export is not None:
         _export(folder, export, as_json=as_json)
     elif import_ is not None:
-        _import(folder, import_, as_json=as_json)
+        _import(settings, folder, import_, as_json=as_json)
     else:
         with editing(folder) as labels:
-            asyncio.run(_serve(settings, labels, port, as_json=as_json))
+            try:
+                asyncio.run(_serve(settings, labels, port, as_json=as_json))
+            finally:
+                _renew(settings, labels)
 
 
-def _import(folder: Path, source: Path, *, as_json: bool) -> None:
+def _renew(settings: Settings, labels: Labels) -> None:
+    """Have the daemon show what these labels say; the labels themselves are on the disk."""
+    from miner.feedback.standing import renew_standing
+
+    if not labels:
+        return
+    try:
+        renew_standing(settings.state_dir, labels, time.time())
+    except OSError as error:
+        print(f"the page shows the figures from before: {labels.folder}: {error.strerror or error}", file=sys.stderr)
+
+
+def _import(settings: Settings, folder: Path, source: Path, *, as_json: bool) -> None:
     if source.resolve().is_relative_to(folder.resolve()) or folder.resolve().is_relative_to(source.resolve()):
         raise ConfigurationError(f"--import={source}: the labels themselves are there; a folder elsewhere is needed")
     with editing(folder) as labels:
@@ -75,6 +90,7 @@ def _import(folder: Path, source: Path, *, as_json: bool) -> None:
             raise ConfigurationError(f"--import={source}: {error}") from error
         except OSError as error:
             raise CouldNotStart(f"--import={source}: {error.strerror or error}; the same command goes on") from error
+        _renew(settings, labels)
         _tell_imported(taken, labels, as_json=as_json)
 
 

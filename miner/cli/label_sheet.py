@@ -1,21 +1,15 @@
 """The sheet of a label check: one HTML file with small photos in it, and nothing from elsewhere."""
 
-import base64
-import io
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import PurePath
 from typing import Any
 
-from PIL import Image, ImageOps
-
-from detectors.photos.image import decode
+from detectors.photos.image import preview
 from detectors.photos.labelled import CLASSES, Photo
 from detectors.training.label_check import JudgedPhoto, LabelReport, NearPair
 from miner import formats
 
-SIDE = (320, 240)  # pixels of a photo on the sheet at most: about 12 kB each
-QUALITY = 75
 MOST_DOUBTS, MOST_PAIRS = 120, 60  # shown; the table has all
 LEFT_OUT = 50  # lines
 
@@ -56,16 +50,8 @@ def render(report: LabelReport, data: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-def preview(photo: Photo) -> str:
-    """Return a small JPEG of a photo, whole and upright, as an address that holds it."""
-    small = ImageOps.contain(decode(photo.path.read_bytes()), SIDE, Image.Resampling.LANCZOS)
-    data = io.BytesIO()
-    small.save(data, "JPEG", quality=QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
-
-
 def _shown(photo: Photo) -> dict[str, Any]:
-    return {"image": preview(photo), "name": photo.name, "label": CLASSES[photo.label]}
+    return {"image": preview(photo.path.read_bytes()), "name": photo.name, "label": CLASSES[photo.label]}
 
 
 def _judged(one: JudgedPhoto) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from miner.cli.common import EnvFile, Json, Service, Set, load_settings
 from miner.cli.top import ANSWER_SECONDS, fetch
 from miner.errors import CouldNotStart
 from miner.lock import holder
+from miner.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from miner.status.overview import ReloadView
+    from miner.status.overview import Overview, ReloadView
 
 LOOK_SECONDS = 0.2
 
@@ -32,6 +33,17 @@ def reload(
     1: the old model keeps serving, for the reason printed.
     """
     settings = load_settings(env_file, set_, service)
+    after = reload_running(settings, timeout)
+    assert after.reload is not None
+    _tell(after.reload, as_json)
+
+
+def reload_running(settings: Settings, timeout: float) -> "Overview":
+    """Have the running miner load its model again, and return what it is like afterwards.
+
+    Raises:
+        CouldNotStart: none runs, it is another user's, it loads its first model still, or it is not done in time.
+    """
     import httpx
 
     pid = holder(settings.state_dir)
@@ -45,11 +57,11 @@ def reload(
             raise CouldNotStart("the miner loads its first model still")
         before, until = overview.reload.asked, time.monotonic() + timeout
         _ask(pid)
-        while (view := fetch(client).reload) is None or view.done <= before:
+        while (after := fetch(client)).reload is None or after.reload.done <= before:
             if time.monotonic() > until:
                 raise CouldNotStart(f"the miner is not done after {timeout:g} s; its log will say how it ends")
             time.sleep(LOOK_SECONDS)
-    _tell(view, as_json)
+    return after
 
 
 def _ask(pid: int) -> None:

@@ -6,7 +6,7 @@ StreetVision's own `miner.env` works as it is, inline comments included.
 import io
 import os
 import re
-from collections.abc import Callable, Collection, Container, Iterator
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -161,6 +161,35 @@ def set_in_file(env_file: Path, name: str, value: str) -> None:
     _rewrite(env_file, lambda text: with_setting(text, name, value))
 
 
+def read_file(env_file: Path) -> str:
+    """Return a settings file's text as it is, ends of lines and all; nothing where there is none.
+
+    Raises:
+        ConfigurationError: it can't be read.
+    """
+    try:
+        return env_file.read_bytes().decode() if env_file.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise ConfigurationError(f"--env-file={env_file}: can't be read: {reason}") from error
+
+
+def write_file(env_file: Path, text: str) -> None:
+    """Write a settings file's text; a crash leaves the old file or the new one, of the same owner and mode.
+
+    Raises:
+        ConfigurationError: it can't be written.
+    """
+    _rewrite(env_file, lambda _: text)
+
+
+def with_lines(text: str, lines: Mapping[str, str | None]) -> str:
+    """Return a settings file's text with these values, as they are to be spelt; None: no line of that setting."""
+    for name, value in lines.items():
+        text = without_setting(text, name) if value is None else with_setting(text, name, value)
+    return text
+
+
 def try_file(env_file: Path) -> None:
     """Write the file as it is, before work whose outcome is to be written into it.
 
@@ -182,6 +211,35 @@ def _rewrite(env_file: Path, change: Callable[[str], str]) -> bool:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise ConfigurationError(f"--env-file={env_file}: can't be written: {reason}") from error
+
+
+def spelt(text: str, name: str) -> str | None:
+    """Return a setting's value in a settings file as it is spelt there, quotes and all; None: it has no line."""
+    found = [one for one in _assignments(text) if one[0] == name]
+    return found[-1][1] if found else None
+
+
+def without_setting(text: str, name: str) -> str:
+    """Return a settings file's text without the lines of a setting."""
+    mark = "\ufeff" if text.startswith("\ufeff") else ""
+    lines = [
+        line[: len(line) - len(line.lstrip())] if (binding.key or "").upper() == name else line
+        for binding in parse_stream(io.StringIO(text.removeprefix(mark)))
+        for line in [binding.original.string]
+    ]
+    return mark + "".join(lines)
+
+
+def _assignments(text: str) -> Iterator[tuple[str, str]]:
+    for binding in parse_stream(io.StringIO(text)):
+        line = binding.original.string
+        if binding.key is not None and (found := ASSIGNMENT.fullmatch(line)):
+            yield binding.key.upper(), line[len(found[1]) : len(line) - len(found[2] or "") - len(found[3])]
+
+
+def in_quotes(value: str) -> str:
+    """Return a value as a settings file takes it: in quotes where a blank, a comment or a variable would be read."""
+    return value if re.fullmatch(r"[\w./:@%+,~-]+", value) else "'" + re.sub(r"(['\\])", r"\\\1", value) + "'"
 
 
 def with_setting(text: str, name: str, value: str) -> str:

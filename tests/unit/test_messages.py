@@ -393,6 +393,33 @@ def fresh(seconds: int) -> Deed:
     return lambda here: check_fresh(Caller("5F", now - seconds * 10**9, "", 9.0, "btauth"), WINDOW, now)
 
 
+def improvement(*arguments: str, state: str = "none") -> Deed:
+    """Improve in a folder where somebody has begun to."""
+
+    def call(here: Path) -> None:
+        file(state, "improvements/2026-01-01-0100/state.json")
+        file(f"STATE_DIR={here}\n", "miner.env")
+        command("improve", "--env-file", "miner.env", *arguments)(here)
+
+    return call
+
+
+UNFINISHED = '{"options": {"model": "lite0"}, "started": 1}'
+IMPROVEMENTS: Table = {
+    "0 photos of 'no_roadwork' (0 to learn from, 0 to choose by, 0 to judge by) are too few: label about 22 more "
+    "(`roadwork-miner label`), or give a folder of photos (--data)\n"
+    "0 photos of 'roadwork' (0 to learn from, 0 to choose by, 0 to judge by) are too few: label about 22 more "
+    "(`roadwork-miner label`), or give a folder of photos (--data)": improvement(),
+    "HERE/improvements/2026-01-01-0100: is unfinished, with other options; --new begins anew": improvement(
+        "--model", "lite2", state=UNFINISHED
+    ),
+    "--undo: goes alone": improvement("--undo", "--promote"),
+    "--teacher=a.yaml: goes with --self-train": improvement("--teacher", "a.yaml"),
+    "--self-train: what serves is one model; name a dearer one as --teacher": improvement("--self-train"),
+    "HERE/improvements: no promotion that could be undone": improvement("--undo"),
+}
+
+
 CALLERS: Table = {
     "your hotkey is not registered on this subnet": judged("stranger"),
     "your hotkey holds no validator permit": judged("miner"),
@@ -403,7 +430,7 @@ CALLERS: Table = {
 }
 
 
-TABLES = (SETTINGS, COMMANDS, STARTS, FLAGS, MODELS, PHOTOS, CALLERS)
+TABLES = (SETTINGS, COMMANDS, STARTS, FLAGS, MODELS, PHOTOS, IMPROVEMENTS, CALLERS)
 
 
 @pytest.mark.parametrize(

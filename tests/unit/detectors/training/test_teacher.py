@@ -174,6 +174,23 @@ def test_what_is_alike_to_photos_kept_back_or_there_already_is_left_out(
     assert (data.val, data.test, data.counts()) == (plain.val, plain.test, plain.counts())
 
 
+def test_of_photos_without_a_label_only_those_are_learnt_that_the_teacher_is_sure_of(
+    photos: Path, hidden: Path, teacher: Path, tmp_path: Path
+) -> None:
+    values = {"data": str(photos), "model": str(teacher), "teacher": str(teacher), "unlabelled": [str(hidden)]}
+    plain = open_dataset(TrainConfig.make({"seed": 3, **values}), tmp_path, Spy(), 1)
+    every, _ = taught(start(tmp_path / "all", Spy(), values), plain, StopSignal(None, Spy()))
+    alone = {photo.digest: every.targets[photo.digest] for photo in every.train if photo.label == UNLABELLED}
+    confidence = sorted(max(value, 1 - value) for value in alone.values())[len(alone) // 2]
+    job = start(tmp_path / "sure", Spy(), values | {"teacher_confidence": confidence})
+    data, record = taught(job, plain, StopSignal(None, Spy()))
+    kept = {photo.digest for photo in data.train if photo.label == UNLABELLED}
+    assert kept == {digest for digest, value in alone.items() if max(value, 1 - value) >= confidence}
+    assert 0 < len(kept) < len(alone)
+    assert (record.labelled, record.unlabelled) == (len(plain.train), len(kept))
+    assert json.loads((tmp_path / "sure" / RECORD_FILE).read_bytes())["unlabelled"] == len(kept)
+
+
 def test_a_student_comes_to_answer_as_its_teacher_and_names_it(
     photos: Path, hidden: Path, vit: Path, teacher: Path, tmp_path: Path
 ) -> None:

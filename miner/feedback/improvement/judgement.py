@@ -1,0 +1,230 @@
+"""The judgement on a candidate beside what serves: both answer the photos that were kept back, each once.
+
+Better is who earns more by more than chance on the traffic that was kept back; where it has too few scenes of a class,
+on all photos kept back. How many there are decides which, never what they say.
+
+The random tenth alone would be the honest sample of the traffic, but a night's few dozen labels would settle nothing
+there for weeks: one photo in ten, of a model that is right nine times of ten. The reward depends on two rates alone,
+works found and clear roads spared, which the other photos tell too; what they are not is a fair draw. So the tenth has
+a veto: a candidate that is worse there beyond chance is not better. Its silence is no veto.
+
+The bootstrap knows only the photos that it has: where five photos change sides, all to the better, it never draws one
+that changes to the worse. So at least `LEAST_CHANGED` scenes have to change sides, below which no test of signs could
+tell a gain from chance at 5 %. Near-identical photos count as one.
+
+Each night is a test of its own: of candidates that are no better, one in forty passes. What served may have learnt from
+own photos before this program parted them, as the shipped model has from public ones; that is to its advantage alone.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from detectors.evaluation.estimates import Estimate, Flags, rates, reward_estimate, reward_gain, share_estimate
+from detectors.photos.labelled import CLASSES, read_photos
+from miner.errors import CouldNotStart
+from miner.feedback.improvement.partition import PartPhoto, Source
+
+LEAST_CHANGED = 6  # of a fair coin, so many of one side are a chance of 2 × 1/64
+Outcome = Literal["better", "not better", "worse"]
+ENOUGH = 10  # scenes of each class, from which on the traffic alone decides
+SIDES: Mapping[str, Sequence[Source]] = {
+    "all photos kept back": ("random", "labelled", "own"),
+    "all traffic kept back": ("random", "labelled"),
+    "random tenth of the traffic": ("random",),
+    "other labelled traffic": ("labelled",),
+    "own photos": ("own",),
+}
+ALL, TRAFFIC, TENTH = tuple(SIDES)[:3]
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedAnswer:
+    """What both models say of a photo that was kept back."""
+
+    digest: str
+    name: str
+    source: Source
+    is_roadwork: bool
+    before: float
+    after: float
+    scene: int  # near-identical photos have the same
+
+    def is_right(self, probability: float) -> bool:
+        """Return whether a probability is on the label's side; like validators, 0.5 itself is no roadwork."""
+        return (probability > 0.5) == self.is_roadwork
+
+    @property
+    def change(self) -> int:
+        """1: only the candidate is right; -1: only what serves is; 0: both or neither."""
+        return int(self.is_right(self.after)) - int(self.is_right(self.before))
+
+
+@dataclass(frozen=True, slots=True)
+class PairedFigures:
+    """Both models on some of the photos; the reward is None where a class is missing.
+
+    Attributes:
+        photos: how many.
+        works: of them that show roadwork.
+        scenes: groups of near-identical photos.
+        found: the share of works that each model finds, before and after.
+        spared: the share of clear roads that each leaves alone.
+        accuracy: of each.
+        reward: that validators would pay, of each.
+        gain: of reward, in pairs.
+    """
+
+    photos: int
+    works: int
+    scenes: int
+    found: tuple[float | None, float | None]
+    spared: tuple[float | None, float | None]
+    accuracy: tuple[Estimate, Estimate]
+    reward: tuple[Estimate, Estimate] | None
+    gain: Estimate | None
+
+    @classmethod
+    def of(cls, answers: Sequence[JudgedAnswer]) -> Self:
+        """Measure both models; at least one answer is needed."""
+        labels = np.array([one.is_roadwork for one in answers])
+        scenes = np.array([one.scene for one in answers])
+        said: list[Flags] = [
+            np.array([value > 0.5 for value in values])
+            for values in ([one.before for one in answers], [one.after for one in answers])
+        ]
+        independent = len(np.unique(scenes))
+        both = bool(labels.any() and not labels.all())
+        shares = [rates(labels, flags) for flags in said]
+        first, second = (share_estimate(flags == labels, independent) for flags in said)
+        reward = (
+            (reward_estimate(labels, said[0], groups=scenes), reward_estimate(labels, said[1], groups=scenes))
+            if both
+            else None
+        )
+        return cls(
+            photos=len(labels), works=int(labels.sum()), scenes=independent,
+            found=(shares[0][0], shares[1][0]) if labels.any() else (None, None),
+            spared=(shares[0][1], shares[1][1]) if not labels.all() else (None, None),
+            accuracy=(first, second), reward=reward,
+            gain=reward_gain(labels, said[0], said[1], groups=scenes) if both else None,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PairedVerdict:
+    """What came of the comparison.
+
+    Attributes:
+        outcome: of the candidate beside what serves.
+        by: the side that decides.
+        gain: of reward on that side.
+        changed: scenes of it on which just one of the models is right.
+        sides: figures of all photos and of each source, where there are some.
+    """
+
+    outcome: Outcome
+    by: str
+    gain: Estimate
+    changed: int
+    sides: Mapping[str, PairedFigures]
+
+    @property
+    def words(self) -> str:
+        """The judgement in a sentence."""
+        gain, side, tenth = self.gain, self.sides[self.by], self.sides.get(TENTH)
+        where = "photos of the traffic" if self.by == TRAFFIC else "photos"
+        figures = f"{_signed(gain)} of reward on {side.photos} {where} kept back"
+        match self.outcome:
+            case "better":
+                return f"better than what serves now: {figures}"
+            case "worse":
+                return f"worse than what serves now: {figures}"
+        if gain.low > 0 and tenth is not None and tenth.gain is not None and tenth.gain.high < 0:
+            why = f", but worse on the random tenth of the traffic: {_signed(tenth.gain)}"
+        elif gain.low > 0:
+            why = f", but only {self.changed} scenes change sides, and {LEAST_CHANGED} are needed"
+        else:
+            why = ", which may be chance" if gain.value > 0 else ""
+        return f"not better than what serves now: {figures}{why}"
+
+    def plain(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return asdict(self) | {"words": self.words}
+
+
+def _signed(gain: Estimate) -> str:
+    return f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
+
+
+def read_answers(table: Path, photos: Sequence[PartPhoto], folder: Path) -> list[JudgedAnswer]:
+    """Return what `evaluate --json` has written of two models, what serves first.
+
+    Args:
+        table: what it has printed.
+        photos: all photos of the improvement.
+        folder: that was evaluated.
+
+    Raises:
+        DetectorConfigError: the photos are not there any more.
+    """
+    known = {one.digest: one for one in photos}
+    found = read_photos(folder, one_will_do=True)
+    scenes = dict(zip((one.digest for one in found.photos), found.groups.tolist(), strict=True))
+    answers: list[JudgedAnswer] = []
+    for row in json.loads(table.read_bytes())["answers"]:
+        digest = Path(row["picture"]).stem
+        (said,) = row["said"].values()
+        before, after = said.values()
+        one = known[digest]
+        answers.append(
+            JudgedAnswer(digest, one.name, one.source, one.kind == CLASSES[1], before, after, scenes[digest])
+        )
+    return answers
+
+
+def judge(answers: Sequence[JudgedAnswer]) -> PairedVerdict:
+    """Judge a candidate by both models' answers.
+
+    Raises:
+        CouldNotStart: they are of one class.
+    """
+    sides = {
+        name: PairedFigures.of(chosen)
+        for name, sources in SIDES.items()
+        if (chosen := [one for one in answers if one.source in sources])
+    }
+    traffic = [one for one in answers if one.source in SIDES[TRAFFIC]]
+    by = TRAFFIC if all(len(_scenes(traffic, is_roadwork=kind)) >= ENOUGH for kind in (True, False)) else ALL
+    gain = sides[by].gain
+    if gain is None:
+        raise CouldNotStart("the photos kept back are of one class alone, as those of the other can't be opened")
+    tenth = sides[TENTH].gain if TENTH in sides else None
+    changed = len({one.scene for one in (traffic if by == TRAFFIC else answers) if one.change})
+    outcome: Outcome
+    if gain.high < 0:
+        outcome = "worse"
+    elif gain.low > 0 and changed >= LEAST_CHANGED and (tenth is None or tenth.high >= 0):
+        outcome = "better"
+    else:
+        outcome = "not better"
+    return PairedVerdict(outcome, by, gain, changed, sides)
+
+
+def _scenes(answers: Sequence[JudgedAnswer], *, is_roadwork: bool) -> set[int]:
+    return {one.scene for one in answers if one.is_roadwork == is_roadwork}
+
+
+def is_kept(answers: Sequence[JudgedAnswer]) -> bool:
+    """Return whether what a teacher taught takes the first candidate's place: only the random tenth may say so.
+
+    A teacher's mistakes are learnt with the rest of what it says, and it judges the very photos that nobody has looked
+    at. `before` is the first candidate, `after` the one that was taught.
+    """
+    tenth = [one for one in answers if one.source == "random"]
+    gain = PairedFigures.of(tenth).gain if tenth else None
+    return gain is not None and gain.low > 0 and len({one.scene for one in tenth if one.change}) >= LEAST_CHANGED

@@ -1,0 +1,349 @@
+"""The improvement: a night's steps from labels to a model beside the one that serves, each resumable.
+
+A folder holds a run, and `state.json` in it what is done. A step that a kill has ended is begun again: each makes its
+result aside and puts it into place as a whole, or goes on where it was, as a training does. Heavy steps are commands of
+this program in processes of their own, whose command lines are kept: every step can be done by hand.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from shlex import join
+from typing import Any, ClassVar, get_args
+
+import yaml
+
+from detectors.console import Screen
+from detectors.files import is_in_use, write_safely
+from detectors.models.config import find_config, read_config
+from detectors.photos.eras import eras_in
+from detectors.photos.labelled import read_photos
+from miner.errors import ConfigurationError, CouldNotStart
+from miner.feedback import FOLDER, IMPROVEMENTS
+from miner.feedback.improvement.judgement import JudgedAnswer, is_kept, judge, read_answers
+from miner.feedback.improvement.partition import facts_of, lay_out, read_parts, refuse_too_few, unlabelled
+from miner.feedback.improvement.promotion import (
+    MODEL,
+    SHADOW,
+    ChosenModel,
+    Lines,
+    SettingsPlace,
+    promote,
+    serving,
+    set_shadow,
+)
+from miner.feedback.improvement.state import (
+    SERVED,
+    TAUGHT,
+    TRAINED,
+    GainFigures,
+    Improvement,
+    Step,
+    StepRecord,
+    yaml_of,
+)
+from miner.feedback.improvement.worker import Children
+from miner.feedback.labels import Labels
+from miner.feedback.traffic import read_traffic
+from miner.recorder import FOLDER as RECORDER
+from miner.recorder.records import IMAGES
+from miner.settings.settings import Settings
+
+REPORT = "report.html"
+PHOTOS, UNLABELLED, ANSWERS, TAUGHT_ANSWERS = "photos", "unlabelled", "answers.json", "taught.json"
+RESULTS = "results.json"  # of a training that came to an end
+CONFIDENCE = 0.95  # of a teacher, below which its answer is not learnt
+FOLDS = 5  # of `calibrate`: fewer scenes of a class can't be split
+SHARE = 0.6  # of the time for the first of two trainings
+LOOK_SECONDS, DYING_LOOKS = 0.1, 100
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """What the steps are given.
+
+    Attributes:
+        settings: of the miner.
+        env_file: that they are from; None: none.
+        place: where its model is set.
+        children: run commands.
+        screen: is told.
+        hours: that this call may take; None: as many as it likes.
+        render: writes the report.
+    """
+
+    settings: Settings
+    env_file: Path | None
+    place: SettingsPlace
+    children: Children
+    screen: Screen
+    hours: float | None
+    render: Callable[[Path, Improvement], None]
+
+    @property
+    def settings_flags(self) -> tuple[str, ...]:
+        """The flags that have a command read the same settings."""
+        return ("--env-file", str(self.env_file.absolute())) if self.env_file is not None else ("--no-env-file",)
+
+    @property
+    def home(self) -> Path:
+        """The folder of all runs."""
+        return self.settings.state_dir.absolute() / IMPROVEMENTS
+
+
+class ImprovementRun:
+    """The steps of one run, in their order."""
+
+    steps: ClassVar[Sequence[Step]] = get_args(Step)
+
+    def __init__(self, folder: Path, state: Improvement, workplace: Workplace) -> None:
+        self.folder, self.state, self.work = folder, state, workplace
+        self._commands: list[str] = []
+        self._began = time.monotonic()
+
+    def run(self, *, promotes: bool, before: Improvement | None = None) -> None:
+        """Do what is not done yet, and end it.
+
+        Args:
+            promotes: whether a better one is to serve.
+            before: the run before; where nothing has changed since, this one comes to nothing.
+
+        Raises:
+            ConfigurationError: there are too few photos, none is new, or what was asked for is wrong.
+            CouldNotStart: a step has failed, or a signal came; the next call goes on.
+        """
+        promotes = promotes and not (self.state.promoted or self.state.undone)
+        for step in self.steps:
+            if step in self.state.steps or (step == "teach" and not self.state.options.self_train):
+                continue
+            if step == "promote" and not (promotes and self.state.verdict == "better"):
+                continue
+            self.work.children.refuse_stopped()
+            try:
+                self._do(step)
+                if step == "collect" and before is not None:
+                    self._refuse_unchanged(before)
+            except ConfigurationError:
+                if set(self.state.steps) <= {"collect"}:  # nothing was made that the next call could go on with
+                    shutil.rmtree(self.folder)
+                raise
+        self.state.ended = self.state.ended or time.time()
+        self._save()
+        self._report()
+
+    def _refuse_unchanged(self, before: Improvement) -> None:
+        old, new = before.steps.get("collect"), self._facts("collect")
+        serves = serving(self.work.settings)
+        if (
+            before.options == self.state.options and old is not None and old.facts["sum"] == new["sum"]
+            and before.serves == [serves.detector, serves.config]
+        ):  # fmt: skip
+            raise ConfigurationError("no photo was labelled since the last run, which ended; --new runs all the same")
+
+    def _do(self, step: Step) -> None:
+        self.work.screen.say(f"step {step}")
+        self._commands, began = [], time.monotonic()
+        facts = getattr(self, f"_{step}")()
+        seconds = round(time.monotonic() - began, 1)
+        record = StepRecord(ended=time.time(), seconds=seconds, commands=self._commands, facts=facts)
+        self.state.steps[step] = record
+        self._save()
+
+    def _save(self) -> None:
+        self.state.write(self.folder)
+
+    def _facts(self, step: Step) -> Mapping[str, Any]:
+        return self.state.steps[step].facts
+
+    def _call(self, out: str, *arguments: str) -> int:
+        """Run a command of this program; its output lies in the run's folder."""
+        line = join(["roadwork-miner", *arguments])
+        self.work.screen.say(line)
+        self._commands.append(line)
+        return self.work.children.run(arguments, self.folder / out)
+
+    def _demand(self, out: str, *arguments: str) -> None:
+        if code := self._call(out, *arguments):
+            words = f"`{arguments[0]}` has ended with exit code {code}"
+            if code == ConfigurationError.exit_code:
+                raise ConfigurationError(f"{words}; --new begins anew, with other options")
+            raise CouldNotStart(f"{words}; the next call tries it again, --new begins anew")
+
+    def _collect(self) -> dict[str, Any]:
+        options, state_dir = self.state.options, self.work.settings.state_dir
+        labels = Labels(state_dir / FOLDER)
+        photos = lay_out(self.folder / PHOTOS, labels, [Path(one) for one in options.data])
+        refuse_too_few(photos)
+        facts = facts_of(photos)
+        if options.self_train:
+            facts["unlabelled"] = unlabelled(self.folder / UNLABELLED, labels, read_traffic(state_dir / RECORDER))
+        return facts
+
+    def _train(self) -> dict[str, Any]:
+        self._training(TRAINED, SHARE if self.state.options.self_train else 1.0)
+        self._name_candidate(TRAINED)
+        return self._outcome(TRAINED)
+
+    def _teach(self) -> dict[str, Any]:
+        """Train once more, with what a teacher says of unlabelled photos; keep it if the random tenth says so."""
+        if not self._facts("collect")["unlabelled"]:
+            return {"kept": False, "why": "no photo was recorded that the teacher could judge"}
+        teacher = self.state.options.teacher or str(self._whole_teacher())
+        self._training(
+            TAUGHT, 1.0, "--teacher", teacher, "--unlabelled", str(self.folder / UNLABELLED), "--set",
+            "teacher_share=0", "--set", f"teacher_confidence={CONFIDENCE}",
+        )  # fmt: skip
+        facts = self._outcome(TAUGHT)
+        links = {name: self.folder / f"{name}.yaml" for name in (TRAINED, TAUGHT)}
+        for name, link in links.items():
+            write_safely(link, _document(name))
+        answers = self._ask(TAUGHT_ANSWERS, *map(str, links.values()))
+        facts["kept"] = is_kept(answers)
+        facts["why"] = "the random tenth says so" if facts["kept"] else "the random tenth does not say so beyond chance"
+        self._name_candidate(TAUGHT if facts["kept"] else TRAINED)
+        return facts
+
+    def _training(self, name: str, share: float, *more: str) -> None:
+        """Train into a folder of the run, or go on with it; one that its time has ended is not begun again."""
+        run, options = self.folder / name, self.state.options
+        ended = self._outcome(name).get("ended")
+        if ended is not None and ended != "stopped by a signal":
+            return
+        if (run / "config.yaml").is_file():
+            _await_end(run)
+            self._demand(f"{name}.txt", "train", "--resume", str(run))
+            return
+        arguments = ["train", str(self.folder / PHOTOS), "--out", str(run)]
+        if (left := self._hours_left) is not None:
+            arguments += ["--max-hours", f"{left * share:.4f}"]
+        for flag, value in (("--model", options.model), ("--cache", options.cache)):
+            arguments += [flag, value] if value is not None else []
+        for value in options.settings:
+            arguments += ["--set", value]
+        self._demand(f"{name}.txt", *arguments, *more)
+
+    @property
+    def _hours_left(self) -> float | None:
+        if self.work.hours is None:
+            return None
+        return max(self.work.hours - (time.monotonic() - self._began) / 3600, 1 / 3600)
+
+    def _outcome(self, name: str) -> dict[str, Any]:
+        """Return what a training came to; nothing where it has not ended."""
+        with suppress(FileNotFoundError):
+            told = json.loads((self.folder / name / RESULTS).read_bytes())
+            return {key: told[key] for key in ("ended", "epochs", "seconds", "detector", "teacher")}
+        return {}
+
+    def _name_candidate(self, name: str) -> None:
+        write_safely(yaml_of(self.folder), _document(name))
+
+    def _whole_teacher(self) -> Path:
+        """Return what serves as a teacher: of a cascade all branches, whatever the first ones say."""
+        path = find_config(self.work.settings.detector_config)
+        config = read_config(str(path))
+        if not config.stages:
+            return path
+        document = config.model_dump(mode="json", exclude_defaults=True, exclude={"stages", "fallbacks"})
+        whole = self.folder / "teacher.yaml"
+        write_safely(whole, yaml.safe_dump(document, sort_keys=False).encode())
+        return whole
+
+    def _calibrate(self) -> dict[str, Any]:
+        """Move the decision to where it earns most, if `calibrate` finds that this is no chance."""
+        val = self.folder / PHOTOS / "val"
+        found = read_photos(val)
+        scenes = [len({*found.groups[found.labels == label].tolist()}) for label in (0, 1)]
+        if min(scenes) < FOLDS:
+            return {"written": False, "why": f"{min(scenes)} scenes of a class are too few for {FOLDS} folds"}
+        chosen = [one for one in read_parts(self.folder / PHOTOS) if one.part == "val"]
+        own = sum(one.source == "own" for one in chosen)
+        eras = eras_in(self.work.settings.state_dir / RECORDER / IMAGES)
+        # Recorded photos are as they were sent: to prepare them once more would be none of the eras.
+        era = ("--era", "recorded") if eras and own > len(chosen) / 2 else ()
+        code = self._call(
+            "calibration.json", "calibrate", str(val), "--model", str(yaml_of(self.folder)), *era, "--json"
+        )
+        if code > 1:
+            return {"written": False, "why": f"`calibrate` has ended with exit code {code}"}
+        told = json.loads((self.folder / "calibration.json").read_bytes())
+        why = "the gain is beyond chance" if told["written"] else "the gain may be chance"
+        return {"written": told["written"], "why": why, "gain": told["gain"], "eras": sorted({*eras}) if era else []}
+
+    def _judge(self) -> dict[str, Any]:
+        serves = serving(self.work.settings)
+        answers = self._ask(ANSWERS, str(find_config(serves.config)), str(yaml_of(self.folder)))
+        judgement = judge(answers)
+        self.state.serves = [serves.detector, serves.config]
+        self.state.verdict, self.state.gain = judgement.outcome, GainFigures(**asdict(judgement.gain))
+        return judgement.plain()
+
+    def _ask(self, out: str, *models: str) -> list[JudgedAnswer]:
+        """Ask two models about the photos that were kept back."""
+        test = self.folder / PHOTOS / "test"
+        flags = [part for model in models for part in ("--model", model)]
+        self._demand(out, "evaluate", str(test), *flags, *self.work.settings_flags, "--json")
+        return read_answers(self.folder / out, read_parts(self.folder / PHOTOS), test)
+
+    def _report(self) -> dict[str, Any]:
+        self.work.render(self.folder, self.state)
+        return {"file": REPORT}
+
+    def _shadow(self) -> dict[str, Any]:
+        if self.state.verdict == "worse":
+            return {"set": False, "words": "not put beside what serves, as it is worse"}
+        candidate = self.candidate
+        is_set, words = set_shadow(self.work.place, candidate, self._keep)
+        if is_set:
+            self.state.shadowed = True
+        self.work.screen.say(f"shadow: {words}")
+        return {"set": is_set, "words": words}
+
+    @property
+    def candidate(self) -> ChosenModel:
+        """The model that this run has made."""
+        return ChosenModel(self._facts("train")["detector"], str(yaml_of(self.folder)))
+
+    def _keep(self, before: Lines) -> None:
+        """Keep the lines of the settings file as they were before this run changed any."""
+        self.state.before = {**before, **self.state.before}
+        self._save()
+
+    def _promote(self) -> dict[str, Any]:
+        now = serving(self.work.settings)
+        if [now.detector, now.config] != self.state.serves and now != self.candidate:
+            raise CouldNotStart(
+                f"another model serves than this one was judged beside: {now.words}; improve --new judges"
+            )
+        lines = self.candidate.lines(MODEL) | (now.lines(SHADOW) if now != self.candidate else {})
+        words = promote(self.work.place, lines, read_config(str(yaml_of(self.folder))).model_folder, self._keep)
+        self.state.promoted = True
+        return {"words": words}
+
+    def undo(self) -> str:
+        """Have serve again what did before this run.
+
+        Raises:
+            CouldNotStart: the miner does not take it.
+        """
+        words = promote(self.work.place, dict(self.state.before), None, lambda _: None)
+        self.state.promoted, self.state.undone = False, True
+        self._save()
+        self._report()
+        return words
+
+
+def _document(training: str) -> bytes:
+    return f"model_folder: {training}/{SERVED}\n".encode()
+
+
+def _await_end(run: Path) -> None:
+    """Wait until a training whose parent was killed has ended, too."""
+    for _ in range(DYING_LOOKS):
+        if not is_in_use(run):
+            return
+        time.sleep(LOOK_SECONDS)

@@ -1,0 +1,139 @@
+"""The children of an improvement: commands of this program that stand back for a miner, and end with their parent."""
+
+import ctypes
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Literal, Self
+
+from detectors.files import settle
+from miner.errors import CouldNotStart
+
+PR_SET_PDEATHSIG = 1
+Priority = Literal["idle", "low", "normal"]
+NICE: Mapping[Priority, int] = {"idle": 19, "low": 10, "normal": 0}
+KILL_FIRST = "1000"  # oom_score_adj
+IOPRIO_SET = {"x86_64": 251, "aarch64": 30}  # system calls, which the C library has no function for
+IOPRIO_WHO_PROCESS, IOPRIO_IDLE = 1, 3 << 13
+MODULE = "miner"
+SAME_SIGNAL = 0.5  # seconds
+
+_libc = ctypes.CDLL(None)
+
+
+class Interrupted(CouldNotStart):
+    """A signal has ended the work; what is done is kept."""
+
+
+class Children:
+    """Runs commands, one after the other; within the context a signal is handed on to the one that runs.
+
+    The first SIGINT or SIGTERM asks it to end in order, the second kills it.
+    """
+
+    def __init__(self, environment: Mapping[str, str], priority: Priority = "idle") -> None:
+        self.is_stopped = False
+        self._stopped: float | None = None  # when the first signal came
+        self._priority: Priority = priority
+        self._environment = dict(environment)
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def refuse_stopped(self) -> None:
+        """End here where a signal has come.
+
+        Raises:
+            Interrupted: it has.
+        """
+        if self.is_stopped:
+            raise Interrupted("stopped by a signal; `roadwork-miner improve` goes on from here")
+
+    def run(self, arguments: Sequence[str], out: Path) -> int:
+        """Run a command of this program, and return its exit code.
+
+        Args:
+            arguments: the command's name and its own.
+            out: gets what it prints, as a whole once it has ended; what it says on stderr is said at once.
+
+        Raises:
+            Interrupted: a signal came; the command has ended.
+        """
+        self.refuse_stopped()
+        unfinished = out.with_name(out.name + ".partial")
+        unfinished.unlink(missing_ok=True)
+        with unfinished.open("xb") as file:
+            self._child = subprocess.Popen(  # noqa: S603 - this program
+                command_of(arguments), stdin=subprocess.DEVNULL, stdout=file, env=self._environment,
+                preexec_fn=partial(stand_back, self._priority),
+            )  # fmt: skip
+            if self.is_stopped:  # between the look and the start
+                self._child.terminate()
+            code = self._child.wait()
+            self._child = None
+        self.refuse_stopped()
+        settle(unfinished, out)
+        return code
+
+    def _stop(self, number: int, _: FrameType | None) -> None:
+        child, now = self._child, time.monotonic()
+        first = self._stopped if self._stopped is not None else now
+        is_second, self._stopped = self.is_stopped, first
+        if is_second and now - first < SAME_SIGNAL:
+            return  # a launcher may hand on what its whole group has got already
+        self.is_stopped = True
+        if child is not None and child.returncode is None:
+            with suppress(ProcessLookupError):
+                if is_second:
+                    os.killpg(child.pid, signal.SIGKILL)
+                else:
+                    os.kill(child.pid, signal.SIGTERM)
+        elif is_second:
+            signal.signal(number, self._before[signal.Signals(number)])
+            os.kill(os.getpid(), number)
+
+
+def command_of(arguments: Sequence[str]) -> list[str]:
+    """Return a command of this program with its interpreter."""
+    return [sys.executable, "-m", MODULE, *arguments]
+
+
+def stand_back(priority: Priority) -> None:
+    """Make this process give way to a miner, be the first to go where memory is short, and end with its parent.
+
+    The idle class gets what nobody else wants: whoever wakes up takes its core at once, where a nice process of the
+    usual class would keep it for some milliseconds. It counts within a group of processes alone, and the kernel makes
+    one of each session: so the process gets a session of its own, whose group has the lowest weight. The weight of a
+    control group is the operator's to set (`CPUWeight=idle` of systemd).
+    """
+    os.setsid()
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _tell("oom_score_adj", KILL_FIRST)
+    with suppress(OSError):
+        os.nice(NICE[priority])
+    if priority != "normal":
+        _tell("autogroup", str(NICE[priority]))
+    if priority == "idle":
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        if (call := IOPRIO_SET.get(platform.machine())) is not None:
+            _libc.syscall(call, IOPRIO_WHO_PROCESS, 0, IOPRIO_IDLE)
+
+
+def _tell(file: str, text: str) -> None:
+    with suppress(OSError):  # a kernel without it, or a container that forbids it
+        Path("/proc/self", file).write_text(text, encoding="ascii")

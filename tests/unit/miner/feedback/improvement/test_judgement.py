@@ -1,0 +1,117 @@
+"""A candidate is better beyond chance, on enough scenes, and not against the random tenth."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from miner.errors import CouldNotStart
+from miner.feedback.improvement.judgement import ALL, TENTH, TRAFFIC, JudgedAnswer, is_kept, judge, read_answers
+from miner.feedback.improvement.partition import PartPhoto, Source
+from tests.photos import fill
+
+
+def answers(
+    pattern: str, source: Source = "own", *, is_roadwork: bool = True, first: int = 0, scenes: int | None = None
+) -> list[JudgedAnswer]:
+    """Make answers: `=` both right, `+` the candidate alone, `-` what serves alone, `x` both wrong."""
+    right, wrong = (0.9, 0.1) if is_roadwork else (0.1, 0.9)
+    before = {"=": right, "-": right, "+": wrong, "x": wrong}
+    after = {"=": right, "-": wrong, "+": right, "x": wrong}
+    return [
+        JudgedAnswer(
+            f"{source}{first + number}", "", source, is_roadwork, before[one], after[one],
+            first + (number if scenes is None else number % scenes),
+        )
+        for number, one in enumerate(pattern)
+    ]  # fmt: skip
+
+
+CLEAR = answers("=" * 30, is_roadwork=False, first=1000)
+
+
+def test_a_clear_gain_is_better_and_a_clear_loss_worse() -> None:
+    better = judge([*CLEAR, *answers("+" * 10 + "=" * 20)])
+    assert (better.outcome, better.changed) == ("better", 10)
+    assert better.gain.low > 0
+    assert TENTH not in better.sides
+    assert judge([*CLEAR, *answers("-" * 10 + "=" * 20)]).outcome == "worse"
+    assert judge([*CLEAR, *answers("+-" * 6 + "=" * 18)]).outcome == "not better"
+    assert judge([*CLEAR, *answers("=" * 30)]).outcome == "not better"
+
+
+def test_five_scenes_are_too_few_whatever_the_bootstrap_says() -> None:
+    few = judge([*CLEAR, *answers("+" * 5 + "=" * 3)])
+    assert few.gain.low > 0
+    assert few.outcome == "not better"
+    copies = judge([*CLEAR, *answers("+" * 20 + "=" * 4, scenes=5)])
+    assert copies.outcome == "not better"
+    assert copies.changed <= 5
+
+
+def test_the_random_tenth_has_a_veto_and_its_silence_is_none() -> None:
+    gain = [*CLEAR, *answers("+" * 12 + "=" * 12)]
+    silent = answers("=x-", "random", first=2000)
+    assert judge([*gain, *silent]).outcome == "better"
+    against = [
+        *answers("-" * 8 + "=" * 2, "random", first=2000),
+        *answers("====", "random", is_roadwork=False, first=3000),
+    ]
+    vetoed = judge([*gain, *answers("+" * 30, first=500), *against])
+    assert vetoed.gain.low > 0
+    assert vetoed.outcome == "not better"
+    tenth = vetoed.sides[TENTH].gain
+    assert tenth is not None
+    assert tenth.high < 0
+
+
+def test_the_traffic_decides_where_there_is_enough_of_it() -> None:
+    own = [*CLEAR, *answers("=" * 40)]
+    works = answers("+" * 7 + "==", "labelled", first=5000)
+    clear = answers("=" * 9, "labelled", is_roadwork=False, first=6000)
+    few = judge([*own, *works, *clear])
+    assert (few.by, few.outcome) == (ALL, "better")
+    tenth = [*answers("=", "random", first=7000), *answers("=", "random", is_roadwork=False, first=7001)]
+    enough = [*works, *clear, *tenth]
+    against = answers("-" * 30, first=8000)  # own photos, which what serves has learnt perhaps
+    found = judge([*own, *enough, *against])
+    assert (found.by, found.outcome, found.changed) == (TRAFFIC, "better", 7)
+    assert found.gain == found.sides[TRAFFIC].gain
+    with pytest.raises(CouldNotStart):
+        judge(answers("+="))
+
+
+def test_a_side_of_one_class_has_no_reward() -> None:
+    found = judge([*CLEAR, *answers("++==")])
+    assert found.sides[ALL].reward is not None
+    alone = judge([*CLEAR, *answers("++=="), *answers("==", "labelled", first=50)]).sides["other labelled traffic"]
+    assert (alone.reward, alone.gain, alone.spared) == (None, None, (None, None))
+    assert alone.found == (1.0, 1.0)
+
+
+def test_what_a_teacher_taught_needs_the_random_tenth() -> None:
+    assert not is_kept([*CLEAR, *answers("+" * 20)])
+    clear = answers("=" * 8, "random", is_roadwork=False, first=3000)
+    assert is_kept([*clear, *answers("+" * 8, "random")])
+    assert not is_kept([*clear, *answers("+" * 4 + "=", "random")])
+    assert not is_kept([*clear, *answers("=" * 8, "random")])
+
+
+def test_answers_are_read_with_their_scenes(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "test", 3)
+    photos, rows = [], []
+    for path in sorted(folder.rglob("*.jpg")):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        path.rename(path.with_name(f"{digest}.jpg"))
+        photos.append(PartPhoto(digest, path.parent.name, "test", "own", path.name))
+        said = {"as it is": {"z": 0.2, "a": 0.7}}  # what serves first, whatever it is called
+        rows.append({"picture": f"{path.parent.name}/{digest}.jpg", "roadwork": True, "said": said})
+    (tmp_path / "answers.json").write_text(json.dumps({"answers": rows}))
+    found = read_answers(tmp_path / "answers.json", photos, folder)
+    assert {(one.before, one.after) for one in found} == {(0.2, 0.7)}
+    assert len({one.scene for one in found}) == 6
+    assert sum(one.is_roadwork for one in found) == 3
+    assert [one.change for one in found if one.is_roadwork] == [1, 1, 1]
+    with pytest.raises(KeyError):
+        read_answers(tmp_path / "answers.json", photos[1:], folder)
