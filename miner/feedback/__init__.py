@@ -5,7 +5,7 @@ from typing import Literal
 FOLDER = "labels"  # in the state folder
 IMPROVEMENTS = "improvements"  # likewise: a folder for each
 
-Reason = Literal["random", "unsure", "disagreement", "unlike", "import"]  # why a photo was to be labelled
+Reason = Literal["random", "error", "disagreement", "unsure", "unlike", "import"]  # why a photo was to be labelled
 SAMPLE = 10  # one recorded photo of so many is of the random sample
 
 

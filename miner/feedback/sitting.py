@@ -80,6 +80,7 @@ class Sitting:
         self._held: OrderedDict[str, bytes] = OrderedDict()
         for label in labels:
             self._novelty.see(label.digest)
+            self._learn(label.digest)
 
     def take_in(self, traffic: Mapping[str, RecordedPhoto]) -> None:
         """Take notice of what is recorded now; photos that somebody may be looking at stay."""
@@ -187,6 +188,7 @@ class Sitting:
             self.labels.put(now, photo)
             self._done.append((digest, before, pick))
             self._novelty.see(digest)
+            self._learn(digest)
             self._line = [one for one in self._line if one.photo.digest != digest]
             recorded = self._waiting.pop(digest, None)
             if recorded is not None:
@@ -212,6 +214,7 @@ class Sitting:
                 self._waiting = {digest: photo} | self._waiting
                 self._line.insert(0, Pick(photo, pick.reason))
             self._done.pop()
+            self._learn(digest, pick.photo.prediction if pick is not None else None)
             return digest
 
     def beside(self, digest: str | None, way: Way) -> Shown | None:
@@ -234,6 +237,14 @@ class Sitting:
             label = self.labels.get(digest)
             return self._of(label) if label is not None else None
 
+    def _learn(self, digest: str, said: float | None = None) -> None:
+        """Note whether the miner was right about a photo, or that nobody knows any more what it had said."""
+        label = self.labels.get(digest)
+        prediction = label.prediction if label is not None else said
+        if prediction is not None:
+            is_right = None if label is None or label.kind == "skip" else not label.is_surprise
+            self._novelty.judge(digest, prediction > 0.5, is_right)
+
     def _of(self, label: Label) -> Shown:
         facts = self._facts.get(label.digest) or RecordedPhoto(label.digest, Path())
         return _shown(replace(facts, prediction=label.prediction), label.reason, label)
@@ -243,7 +254,7 @@ class Sitting:
         chosen = {pick.photo.digest for pick in self._line}
         while len(self._line) <= AHEAD:
             left = {digest: photo for digest, photo in self._waiting.items() if digest not in chosen}
-            pick = choose(left, self._turn, self._novelty.distance)
+            pick = choose(left, self._turn, self._novelty)
             if pick is None:
                 return
             self._turn += 1

@@ -4,6 +4,7 @@ const KEYS = { r: "roadwork", n: "no_roadwork", s: "skip" };
 const REASONS = {
   random: "It was of the random tenth.", disagreement: "It was shown as the models disagree.",
   unsure: "It was shown as the model was unsure.", unlike: "It was shown as it is unlike those labelled.",
+  error: "It was shown as it is like one on which the model was wrong.",
   import: "It was imported.",
 };
 const HELD = 14; // photos that are fetched and kept

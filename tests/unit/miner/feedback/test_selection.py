@@ -31,7 +31,7 @@ def chosen(photos: dict[str, RecordedPhoto], novelty: Novelty | None = None, tur
     """Return all photos in the order in which they are shown."""
     left, picks = dict(photos), []
     novelty = novelty or Novelty()
-    while (pick := choose(left, turn + len(picks), novelty.distance)) is not None:
+    while (pick := choose(left, turn + len(picks), novelty)) is not None:
         picks.append(pick)
         novelty.see(pick.photo.digest)
         del left[pick.photo.digest]
@@ -77,9 +77,10 @@ def test_the_instructive_take_turns() -> None:
     everything = [*disputed, *unsure, *unlike]
     novelty.add({one.digest: vector(*np.eye(12)[number]) for number, one in enumerate(everything)})
     picks = chosen(waiting(*disputed, *unsure, *unlike), novelty)
-    assert [pick.reason for pick in picks[:3]] == ["disagreement", "unsure", "unlike"]
+    # Where no mistake is known, the disputed stand in.
+    assert [pick.reason for pick in picks[:3]] == ["disagreement", "disagreement", "unlike"]
     assert picks[0].photo == disputed[3]  # of which the models say the most different things
-    assert picks[1].photo == unsure[0]
+    assert next(pick.photo for pick in picks if pick.reason == "unsure") == unsure[0]
     counts = Counter(pick.reason for pick in picks)
     assert set(counts) == {"disagreement", "unsure", "unlike"}
     assert not any(pick.reason == "disagreement" and pick.photo not in disputed for pick in picks)
@@ -160,10 +161,49 @@ def test_most_waiting_photos_are_chosen_from_in_a_moment() -> None:
     """Not by the clock: it looks at each photo a few times, and no more."""
     looked = Counter[str]()
 
-    def distance(one: str) -> float:
-        looked[one] += 1
-        return 0.5
+    class Counting(Novelty):
+        def distance(self, digest: str) -> float:
+            looked[digest] += 1
+            return 0.5
 
     photos = waiting(*(photo(number, number / 5000) for number in range(5000)))
-    assert choose(photos, 1, distance) is not None
+    assert choose(photos, 1, Counting()) is not None
     assert max(looked.values()) <= 3
+
+
+def mistaken() -> tuple[Novelty, RecordedPhoto, RecordedPhoto, RecordedPhoto]:
+    """Return what is known once an answer was wrong and another right; two photos near the one, one near the other."""
+    near, nearer, right = photo(1, 0.02), photo(2, 0.03), photo(3, 0.01)
+    novelty = Novelty()
+    novelty.add({
+        digest(10): vector(1, 0, 0), digest(11): vector(0, 1, 0),
+        near.digest: vector(1, 0.4, 0), nearer.digest: vector(1, 0.3, 0), right.digest: vector(0.3, 1, 0),
+    })  # fmt: skip
+    for number, is_right in ((10, False), (11, True)):
+        novelty.see(digest(number))
+        novelty.judge(digest(number), said=False, is_right=is_right)
+    return novelty, near, nearer, right
+
+
+def test_a_photo_like_one_on_which_the_miner_was_wrong_comes_first() -> None:
+    novelty, near, nearer, right = mistaken()
+    assert choose(waiting(right, near, nearer), 0, novelty) == Pick(nearer, "error")
+    assert choose(waiting(right, near), 0, novelty) == Pick(near, "error")
+    assert choose(waiting(right), 0, novelty) == Pick(right, "unsure")
+
+
+def test_a_mistake_says_nothing_of_photos_that_were_answered_otherwise() -> None:
+    novelty, near, _, _ = mistaken()
+    assert novelty.error_distance(near) is not None
+    assert novelty.error_distance(photo(1, 0.98)) is None
+    assert novelty.error_distance(photo(1, None)) is None
+    assert novelty.error_distance(photo(99, 0.02)) is None  # without features
+
+
+def test_a_mistake_that_was_taken_back_or_turned_out_right_is_none() -> None:
+    for is_right in (None, True):
+        novelty, near, nearer, right = mistaken()
+        novelty.judge(digest(10), said=False, is_right=is_right)
+        assert [novelty.error_distance(one) for one in (near, nearer, right)] == [None] * 3
+        novelty.judge(digest(10), said=False, is_right=False)
+        assert novelty.error_distance(nearer) == pytest.approx(mistaken()[0].error_distance(nearer))
