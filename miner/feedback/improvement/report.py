@@ -74,7 +74,7 @@ def _shown(answers: Sequence[JudgedAnswer], paths: dict[str, Path]) -> dict[str,
         with suppress(ImageError, OSError, KeyError):
             image = preview(paths[one.digest].read_bytes())
         rows.append({
-            "image": image, "name": one.name, "label": "roadwork" if one.is_roadwork else "no_roadwork",
+            "image": image, "name": one.name.replace(one.digest, one.digest[:12]), "label": "roadwork" if one.is_roadwork else "no_roadwork",
             "source": WORDS[one.source], "before": one.before, "after": one.after,
         })  # fmt: skip
     return {"photos": rows, "all": len(answers)}
