@@ -22,7 +22,7 @@ from miner.feedback.labels import Label, editing
 from tests.models import make_vit
 from tests.photos import fill
 from tests.process.browser import Browser
-from tests.process.conftest import StartDaemon
+from tests.process.conftest import SHIPPED, StartDaemon
 from tests.process.daemon import Daemon, clean_environment, eventually
 from tests.process.graphs import write_model
 from tests.process.test_page import FAINT, OUTSIDE
@@ -227,3 +227,23 @@ def test_a_signal_ends_it_in_order_and_its_training_with_it(night: Night, tmp_pa
     assert night.call("--model", "starter", code=2)
     assert "better" in night.call().splitlines()[-1]
     night.call(*night.options, code=2)  # nothing was labelled since
+
+
+def test_what_a_teacher_taught_is_dropped_where_the_random_tenth_does_not_ask_for_it(
+    night: Night, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    night.environment = clean_environment(STATE_DIR=str(state))
+    label(state, fill(tmp_path / "photos", EACH))
+    images = state / "recorder" / "images"
+    images.mkdir(parents=True)
+    for path in fill(tmp_path / "seen", 12, first_seed=900).rglob("*.jpg"):
+        shutil.copy(path, images / f"{hashlib.sha256(path.read_bytes()).hexdigest()}.jpg")
+    night.call("--self-train", code=2)  # what serves is no ensemble
+    night.call(*night.options, "--self-train", "--teacher", str(SHIPPED.parent))
+    teach = night.state["steps"]["teach"]
+    unlabelled = night.state["steps"]["collect"]["facts"]["unlabelled"]
+    assert 0 < teach["facts"]["teacher"]["unlabelled"] <= unlabelled < 24
+    assert not teach["facts"]["kept"]
+    assert "--teacher" in teach["commands"][0]
+    assert (night.run / f"improved-{night.run.name}.yaml").read_text() == f"model_folder: {TRAINED}/served\n"
