@@ -192,7 +192,7 @@ def test_a_model_that_the_miner_does_not_take_is_not_promoted(night: Night, daem
 
     weights = night.run / TRAINED / "served" / "model.onnx"
     data = weights.read_bytes()
-    weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    weights.write_bytes(data[:1000])
     night.call("--promote", code=3)
     assert night.lines == before
     assert daemon.metric("model_info", name="first") == 1

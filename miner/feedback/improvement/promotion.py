@@ -127,11 +127,13 @@ def promote(place: SettingsPlace, lines: Lines, folder: Path | None, keep: Calla
         CouldNotStart: the miner does not take it, or serves another; what served before does, and the file is as it
             was.
         ConfigurationError: the file can't be written.
+        ModelError: the folder holds no model.
     """
     by_hand = " ".join(f"{key}={value}" for key, value in lines.items() if value)
     file = place.file
     if file is None:
         raise CouldNotStart(f"{place.why}: set {by_hand} there and reload or restart the miner")
+    wanted = graph_hash(Manifest.read(folder)) if folder is not None else None
     text = read_file(file)
     written = _change(file, text, lines, keep)
 
@@ -146,8 +148,7 @@ def promote(place: SettingsPlace, lines: Lines, folder: Path | None, keep: Calla
         raise CouldNotStart(f"not promoted, {file} is as it was: {error}") from error
     if end is None:
         return f"it stands in {file}; no miner runs, and it counts from the next start"
-    wanted = graph_hash(Manifest.read(folder)) if folder is not None else end.serves
-    if end.ok and end.serves == wanted:
+    if end.ok and wanted in (None, end.serves):
         return f"it serves: {end.text}"
     restore()
     if end.ok:  # it reads another file, or its flags win
