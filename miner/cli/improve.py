@@ -23,7 +23,7 @@ from miner.lock import holder
 from miner.settings.origins import origins
 from miner.settings.settings import Settings, environment_of
 
-RELOAD_SECONDS, SHADOW_SECONDS, LOOK_SECONDS = 900.0, 60.0, 0.5
+RELOAD_SECONDS, SHADOW_SECONDS, LOOK_SECONDS = 900.0, 20.0, 0.5  # a busy miner leaves its shadow no time to load
 
 
 def improve(
@@ -137,7 +137,7 @@ def _improve(
     last = next(iter(runs), None)
     if not new and last is not None:
         state = runs[last]
-        if state.ended is None:
+        if state.ended is None or state.promoting:
             if options not in (ImprovementOptions(), state.options):
                 raise ConfigurationError(f"{last}: is unfinished, with other options; --new begins anew")
             work.screen.say(f"{last}: goes on; {', '.join(state.steps) or 'no step'} done")

@@ -127,29 +127,30 @@ def promote(place: SettingsPlace, lines: Lines, folder: Path | None, keep: Calla
         CouldNotStart: the miner does not take it, or serves another; what served before does, and the file is as it
             was.
         ConfigurationError: the file can't be written.
+        ModelError: the folder holds no model.
     """
     by_hand = " ".join(f"{key}={value}" for key, value in lines.items() if value)
     file = place.file
     if file is None:
         raise CouldNotStart(f"{place.why}: set {by_hand} there and reload or restart the miner")
+    wanted = graph_hash(Manifest.read(folder)) if folder is not None else None
     text = read_file(file)
     written = _change(file, text, lines, keep)
 
-    def put_back() -> None:
+    def restore() -> None:
         now = read_file(file)  # which somebody may have edited meanwhile
         write_file(file, text if now == written else with_lines(now, {name: spelt(text, name) for name in lines}))
 
     try:
         end = place.reload()
     except CouldNotStart as error:
-        put_back()
+        restore()
         raise CouldNotStart(f"not promoted, {file} is as it was: {error}") from error
     if end is None:
         return f"it stands in {file}; no miner runs, and it counts from the next start"
-    wanted = graph_hash(Manifest.read(folder)) if folder is not None else end.serves
-    if end.ok and end.serves == wanted:
+    if end.ok and wanted in (None, end.serves):
         return f"it serves: {end.text}"
-    put_back()
+    restore()
     if end.ok:  # it reads another file, or its flags win
         place.reload()
         raise CouldNotStart(
@@ -157,6 +158,16 @@ def promote(place: SettingsPlace, lines: Lines, folder: Path | None, keep: Calla
             f"from {file}, which is as it was; set {by_hand} where they do"
         )
     raise CouldNotStart(f"not promoted, the old model keeps serving and {file} is as it was: {end.text}")
+
+
+def put_back(place: SettingsPlace, lines: Lines) -> None:
+    """Put lines back that a killed promotion has left.
+
+    Raises:
+        ConfigurationError: the file can't be written.
+    """
+    if place.file is not None:
+        write_file(place.file, with_lines(read_file(place.file), lines))
 
 
 def _change(file: Path, text: str, lines: Lines, keep: Callable[[Lines], None]) -> str:

@@ -18,6 +18,7 @@ from miner.feedback.improvement.partition import Part, read_parts
 from miner.feedback.improvement.run import ANSWERS, PHOTOS, REPORT
 from miner.feedback.improvement.state import Improvement
 
+SHORT = 12  # characters of a digest
 MOST = 60  # photos of a section; what both get wrong may be many
 WORDS: dict[str, str] = {"random": "random tenth", "labelled": "labelled traffic", "own": "own photos"}
 PARTS: dict[Part, str] = {"train": "learnt from", "val": "chosen and calibrated by", "test": "kept back, judged by"}
@@ -73,8 +74,9 @@ def _shown(answers: Sequence[JudgedAnswer], paths: dict[str, Path]) -> dict[str,
         image = ""
         with suppress(ImageError, OSError, KeyError):
             image = preview(paths[one.digest].read_bytes())
+        name = one.name.replace(one.digest, one.digest[:SHORT])
         rows.append({
-            "image": image, "name": one.name, "label": "roadwork" if one.is_roadwork else "no_roadwork",
+            "image": image, "name": name, "label": "roadwork" if one.is_roadwork else "no_roadwork",
             "source": WORDS[one.source], "before": one.before, "after": one.after,
         })  # fmt: skip
     return {"photos": rows, "all": len(answers)}

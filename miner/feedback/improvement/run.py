@@ -33,6 +33,7 @@ from miner.feedback.improvement.promotion import (
     Lines,
     SettingsPlace,
     promote,
+    put_back,
     serving,
     set_shadow,
 )
@@ -102,7 +103,6 @@ class ImprovementRun:
 
     def __init__(self, folder: Path, state: Improvement, workplace: Workplace) -> None:
         self.folder, self.state, self.work = folder, state, workplace
-        self._commands: list[str] = []
         self._began = time.monotonic()
 
     def run(self, *, promotes: bool, before: Improvement | None = None) -> None:
@@ -116,7 +116,7 @@ class ImprovementRun:
             ConfigurationError: there are too few photos, none is new, or what was asked for is wrong.
             CouldNotStart: a step has failed, or a signal came; the next call goes on.
         """
-        promotes = promotes and not (self.state.promoted or self.state.undone)
+        promotes = self.state.promoting or (promotes and not (self.state.promoted or self.state.undone))
         for step in self.steps:
             if step in self.state.steps or (step == "teach" and not self.state.options.self_train):
                 continue
@@ -146,11 +146,11 @@ class ImprovementRun:
 
     def _do(self, step: Step) -> None:
         self.work.screen.say(f"step {step}")
-        self._commands, began = [], time.monotonic()
+        began = time.monotonic()
         facts = getattr(self, f"_{step}")()
-        seconds = round(time.monotonic() - began, 1)
-        record = StepRecord(ended=time.time(), seconds=seconds, commands=self._commands, facts=facts)
-        self.state.steps[step] = record
+        seconds, commands = round(time.monotonic() - began, 1), self.state.commands
+        self.state.steps[step] = StepRecord(ended=time.time(), seconds=seconds, commands=commands, facts=facts)
+        self.state.commands = []
         self._save()
 
     def _save(self) -> None:
@@ -163,7 +163,9 @@ class ImprovementRun:
         """Run a command of this program; its output lies in the run's folder."""
         line = join(["roadwork-miner", *arguments])
         self.work.screen.say(line)
-        self._commands.append(line)
+        if line not in self.state.commands:  # before a kill, which the line that goes on says little of
+            self.state.commands.append(line)
+            self._save()
         return self.work.children.run(arguments, self.folder / out)
 
     def _demand(self, out: str, *arguments: str) -> None:
@@ -314,14 +316,21 @@ class ImprovementRun:
         self._save()
 
     def _promote(self) -> dict[str, Any]:
-        now = serving(self.work.settings)
-        if [now.detector, now.config] != self.state.serves and now != self.candidate:
+        now, judged = serving(self.work.settings), ChosenModel(*self.state.serves)
+        if self.state.promoting:  # a kill came in between: from the lines before, which a failure has to put back
+            put_back(self.work.place, {name: value for name, value in self.state.before.items() if name in MODEL})
+        elif now != judged:
             raise CouldNotStart(
-                f"another model serves than this one was judged beside: {now.words}; improve --new judges"
+                f"{now.words} serves, which this one was not judged beside: `improve --new` judges anew"
             )
-        lines = self.candidate.lines(MODEL) | (now.lines(SHADOW) if now != self.candidate else {})
-        words = promote(self.work.place, lines, read_config(str(yaml_of(self.folder))).model_folder, self._keep)
-        self.state.promoted = True
+        lines = self.candidate.lines(MODEL) | judged.lines(SHADOW)
+        self.state.promoting = True
+        try:
+            words = promote(self.work.place, lines, read_config(str(yaml_of(self.folder))).model_folder, self._keep)
+            self.state.promoted = True
+        finally:
+            self.state.promoting = False
+            self._save()
         return {"words": words}
 
     def undo(self) -> str:

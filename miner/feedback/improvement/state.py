@@ -61,12 +61,14 @@ class Improvement(_Part):
         options: what it was asked for.
         started: in seconds since 1970.
         steps: those that have ended.
+        commands: the command lines of the step at work.
         serves: what served when the candidate was judged.
         ended: when all steps had ended; None: it goes on.
         verdict: on the candidate.
         gain: of reward.
         before: lines of the settings file, before this run changed them.
         shadowed: whether the candidate was put beside what serves.
+        promoting: whether that has begun, and a kill may have come between the settings file and the reload.
         promoted: whether it was made to serve, and still is.
         undone: whether that was undone.
     """
@@ -74,12 +76,14 @@ class Improvement(_Part):
     options: ImprovementOptions
     started: float
     steps: dict[Step, StepRecord] = {}
+    commands: list[str] = []
     serves: list[str] = []
     ended: float | None = None
     verdict: Literal["better", "not better", "worse"] | None = None
     gain: GainFigures | None = None
     before: dict[str, str | None] = {}
     shadowed: bool = False
+    promoting: bool = False
     promoted: bool = False
     undone: bool = False
 
