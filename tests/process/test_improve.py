@@ -190,15 +190,15 @@ def test_a_model_that_the_miner_does_not_take_is_not_promoted(night: Night, daem
     before = night.lines
     assert f"SHADOW_DETECTOR_CONFIG={night.run}" in before
 
-    weights = night.run / TRAINED / "served" / "model.onnx"
-    data = weights.read_bytes()
-    weights.write_bytes(data[:1000])
+    manifest = night.run / TRAINED / "served" / "manifest.json"
+    data = manifest.read_bytes()
+    manifest.write_text(json.dumps(json.loads(data) | {"known_answer": 0.123}))
     night.call("--promote", code=3)
     assert night.lines == before
     assert daemon.metric("model_info", name="first") == 1
     assert daemon.ask(street).status_code == 200
 
-    weights.write_bytes(data)
+    manifest.write_bytes(data)
     facts = json.loads(night.call("--promote", "--json").splitlines()[-1])
     assert facts["promoted"] is True
     assert f"SHADOW_DETECTOR_CONFIG={night.first}" in night.lines  # what served before
