@@ -108,6 +108,9 @@ class TrainConfig(_Part):
     served_views: str | None = Field(
         None, description="of each photo, that a head learns on all together, such as whole,tiles:2x3 (method head)"
     )
+    repeats: dict[str, Annotated[int, Field(ge=1, le=100)]] = Field(
+        {}, description="how many times a photo to learn from counts, by its subfolder's name, such as {traffic: 5}"
+    )
     views: int = Field(8, ge=0, description="changed copies of each photo, for cached features")
     augment: Augment = Augment()
     val_share: float = Field(0.15, gt=0, lt=0.5, description="of the photos, where the folder has no val/")

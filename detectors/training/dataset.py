@@ -4,7 +4,7 @@ Either `DIR/roadwork` and `DIR/no_roadwork`, or the same two in `DIR/train` and 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -169,9 +169,23 @@ class DataSet:
         """Return how many photos of each class each part has."""
         parts: dict[str, list[Photo]] = {name: getattr(self, name) for name in PARTS}
         return {
-            name: {kind: sum(photo.label == label for photo in photos) for label, kind in enumerate(CLASSES)}
+            name: {
+                kind: len({photo.digest for photo in photos if photo.label == label})
+                for label, kind in enumerate(CLASSES)
+            }
             for name, photos in parts.items()
         }
+
+
+def repeated(data: DataSet, times: Mapping[str, int]) -> DataSet:
+    """Return the photos to learn from as often as the name of a subfolder says: few that matter among many.
+
+    In an epoch each copy is another view.
+    """
+    if not times:
+        return data
+    counts = [max((times.get(part, 1) for part in Path(photo.name).parts[:-1]), default=1) for photo in data.train]
+    return replace(data, train=[photo for photo, count in zip(data.train, counts, strict=True) for _ in range(count)])
 
 
 def read_data_set(

@@ -28,7 +28,7 @@ from detectors.registry import DEFAULT
 from detectors.training.budget import Machine
 from detectors.training.config import TrainConfig
 from detectors.training.data import fingerprint, open_dataset, pinned
-from detectors.training.dataset import DataSet
+from detectors.training.dataset import DataSet, repeated
 from detectors.training.job import HISTORY_FILE, RESULTS_FILE, Job, StopSignal, TrainingResult
 from detectors.training.progress import ProgressFile
 from detectors.training.teacher import taught
@@ -139,6 +139,7 @@ def _run(job: Job) -> dict[str, object]:
     config = job.config
     data = open_dataset(config, job.cache / "photos", screen, job.machine.cores)
     data, lesson = taught(job, data, stopping) if config.teacher is not None else (data, None)
+    data = repeated(data, config.repeats)
     if job.compare:
         from detectors.training.throughput import with_best
 

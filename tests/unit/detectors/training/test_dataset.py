@@ -1,6 +1,7 @@
 """Labelled photos: read, damaged ones named, split by a seed."""
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image, ImageOps
 
 from detectors.errors import DetectorConfigError
 from detectors.photos.labelled import CLASSES, Photo
-from detectors.training.dataset import DataSet, read_data_set
+from detectors.training.dataset import DataSet, read_data_set, repeated
 from tests.photos import fill
 
 
@@ -105,3 +106,17 @@ def test_a_part_that_is_nothing_but_copies_is_refused(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "test", tmp_path / "train")
     with pytest.raises(DetectorConfigError, match=r"every photo .*'no_roadwork' in train"):
         read_data_set(tmp_path, val_share=0.2, test_share=0.2, seed=0)
+
+
+def test_photos_of_a_named_subfolder_count_more_often_in_training_alone(tmp_path: Path) -> None:
+    fill(tmp_path)
+    for kind in CLASSES:
+        (tmp_path / kind / "traffic").mkdir()
+        for one in sorted((tmp_path / kind).glob("*.*"))[:5]:
+            one.rename(one.parent / "traffic" / one.name)
+    data = read(tmp_path)
+    more = repeated(data, {"traffic": 3, "elsewhere": 9})
+    times = Counter(photo.name for photo in more.train)
+    assert {("traffic" in name, count) for name, count in times.items()} == {(True, 3), (False, 1)}
+    assert (more.val, more.test, more.counts()) == (data.val, data.test, data.counts())
+    assert repeated(data, {}) is data
