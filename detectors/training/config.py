@@ -1,5 +1,6 @@
 """The configuration of a training: printed at its start, saved with its run, read again to resume it."""
 
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -20,6 +21,7 @@ CONFIG_FILE = "config.yaml"
 YOLO_RATE = 1e-3
 QUICK_EPOCHS, QUICK_VIEWS, QUICK_HOURS = 3, 0, 2 / 60
 SMOOTHING = 0.05  # of labels, where all that learns could learn them by heart
+PATIENCE = 8  # epochs
 EVEN = 0.5  # share of each class, as validators draw them
 HUB = "hf:"  # what a data set's name begins with
 NAMED_MODELS = ("lite2", "lite0", "starter", "tiny", "small", "base")  # whatever folders are called so
@@ -98,7 +100,11 @@ class TrainConfig(_Part):
         lt=1,
         description="share of roadwork among what is to be judged; less: fewer false alarms (not YOLO)",
     )
-    patience: int = Field(8, ge=1, description="epochs without a better validation before it stops")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="epochs without a better validation before it stops; None: 8, and a head takes its last",
+    )
     validate_every: int = Field(1, ge=1, description="epochs from one validation to the next; the last one has its own")
     average: float = Field(0.0, ge=0, lt=1, description="kept of the weights' average at a step (full); 0: no average")
     frozen: float = Field(
@@ -231,6 +237,20 @@ class TrainConfig(_Part):
         """
         chosen = SMOOTHING if self.learns_from_photos else 0.0
         return chosen if self.label_smoothing is None else self.label_smoothing
+
+    @property
+    def takes_last(self) -> bool:
+        """Whether the last epoch is taken, and none chosen by validation.
+
+        Only a head's, which is a convex problem: more steps come nearer to its one solution. A few dozen photos that
+        are all right after three epochs stopped it there: of works on unlike streets it then found 14 % instead of 71 %.
+        """
+        return not self.learns_from_photos and self.patience is None
+
+    @property
+    def most_waited(self) -> float:
+        """Epochs without a better validation before it stops."""
+        return inf if self.takes_last else self.patience or PATIENCE
 
     def anchored(self) -> Self:
         """Return it with every path in full, so that it means the same from another working folder."""

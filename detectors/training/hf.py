@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
         every: int,
         limit: int,
         minutes: float,
-        patience: int,
+        patience: float,
         validate_every: int = 1,
     ) -> None:
         self._run, self._schedule, self._parts, self._stopping = run, schedule, parts, stopping
@@ -144,9 +145,8 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **_: Any
     ) -> None:
-        """Keep the weights if they are the best so far; stop when they have not been for long."""
-        waited = since_best(scores_of(state.log_history))
-        if waited == 0:
+        """Keep the weights that are the best so far, or any where the last ones are taken; stop after long without."""
+        if self._patience == inf or since_best(scores_of(state.log_history)) == 0:
             partial = self._run / (BEST_FILE + ".partial")
             with writing_tensors(partial):
                 save_file(trained(model), partial)
@@ -282,7 +282,7 @@ def _fit(
     job.screen.say(f"learning rate {rate:g}")
     keeper = Keeper(
         job.run, schedule, parts, stopping, every=config.save_every, limit=config.save_total_limit,
-        minutes=config.checkpoint_minutes, patience=config.patience, validate_every=config.validate_every,
+        minutes=config.checkpoint_minutes, patience=config.most_waited, validate_every=config.validate_every,
     )  # fmt: skip
     arguments = TrainingArguments(
         output_dir=str(checkpoints), logging_dir=str(job.run / TENSORBOARD), report_to=["tensorboard"],
@@ -306,7 +306,7 @@ def _fit(
     why = None
     if checkpoint is not None:
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        why = why_ended(state.log_history, state.global_step, schedule, config.patience)
+        why = why_ended(state.log_history, state.global_step, schedule, config.most_waited)
     if why is not None:  # killed after its last epoch
         trainer.state = state
     else:

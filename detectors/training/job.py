@@ -93,7 +93,7 @@ def scores_of(history: Sequence[Mapping[str, float]]) -> list[Score]:
     return [(entry["eval_reward"], -entry["eval_loss"]) for entry in history if "eval_reward" in entry]
 
 
-def why_ended(history: Sequence[Mapping[str, float]], steps: int, schedule: Schedule, patience: int) -> str | None:
+def why_ended(history: Sequence[Mapping[str, float]], steps: int, schedule: Schedule, patience: float) -> str | None:
     """Say why a training with this log has come to its end, if it has; a resumed one then has nothing to train.
 
     Args:

@@ -34,7 +34,8 @@ from detectors.training.progress import ProgressFile
 from detectors.training.teacher import taught
 from detectors.training.verdict import ask_current, weigh
 
-PARTS = {"val": "validation (the epoch was chosen by it)", "test": "test (kept back from everything)"}
+PARTS = {"val": "validation", "test": "test (kept back from everything)"}
+CHOSEN = " (the epoch was chosen by it)"  # of validation
 
 SERVED, YAML_FILE, CARD_FILE = "served", "detector.yaml", "README.md"
 PARITY_PHOTOS = 32
@@ -57,8 +58,9 @@ def model_card(
         else ""
     )
     augment = ", ".join(f"{name} {value:g}" for name, value in config.augment.model_dump().items() if value)
+    chosen = "" if config.takes_last else CHOSEN
     rows = "\n".join(
-        f"| {PARTS[part]} | {row.photos} | {row.accuracy} | {row.mcc:.3f} | {row.auc:.3f} | {row.brier:.3f} "
+        f"| {PARTS[part]}{chosen if part == 'val' else ''} | {row.photos} | {row.accuracy} | {row.mcc:.3f} | {row.auc:.3f} | {row.brier:.3f} "
         f"| {row.reward} |"
         for part, row in figures.items()
     )
@@ -162,7 +164,7 @@ def _run(job: Job) -> dict[str, object]:
     last: Literal["test", "val"] = "test" if data.test else "val"
     labels, said, _ = parts[last]
     now, before = ask_current(job, kept[last])
-    verdict = weigh(labels, said, before, figures[last], now, near[last], last)
+    verdict = weigh(labels, said, before, figures[last], now, near[last], last, chose_epoch=not config.takes_last)
     screen.say(verdict.words)
     store_spread(served, said.tolist(), labels.tolist())
     facts = {

@@ -32,7 +32,8 @@ class RunVerdict:
     Attributes:
         judgement: beside chance, else beside what serves now.
         photos: that it follows from.
-        part: of the photos: `test`, or `val`, by which the epoch was chosen.
+        part: of the photos.
+        chose_epoch: whether the epoch was chosen by `val`.
         figures: the model's own.
         now: the name of what serves now.
         gain: the reward that the model earns more than that.
@@ -44,6 +45,7 @@ class RunVerdict:
     figures: Figures
     now: str
     gain: Estimate
+    chose_epoch: bool = True
 
     @property
     def is_recommended(self) -> bool:
@@ -54,8 +56,8 @@ class RunVerdict:
     def words(self) -> str:
         """The verdict in a sentence."""
         gain = self.gain
-        chosen = self.part == "val"
-        photos = f"{self.photos} {'validation photos, which chose the epoch' if chosen else 'photos kept back'}"
+        chosen = ", which chose the epoch" if self.chose_epoch else ""
+        photos = f"{self.photos} {'photos kept back' if self.part == 'test' else f'validation photos{chosen}'}"
         gains = f"{gain.value:+.3f} of reward ({gain.low:+.3f} to {gain.high:+.3f}) on {photos}"
         match self.judgement:
             case "no better than chance":
@@ -82,7 +84,7 @@ class RunVerdict:
 
 def weigh(
     labels: Flags, answers: Floats, before: Floats, figures: Figures, now: str, near: Groups | None = None,
-    part: Literal["test", "val"] = "test",
+    part: Literal["test", "val"] = "test", *, chose_epoch: bool = True,
 ) -> RunVerdict:  # fmt: skip
     """Weigh a model's answers up against those of what serves now, to the same photos.
 
@@ -94,6 +96,7 @@ def weigh(
         now: the name of what serves now.
         near: groups of near-identical photos, which count as one.
         part: of the photos, that these are.
+        chose_epoch: whether the epoch was chosen by `val`.
     """
     gain = reward_gain(labels, before > 0.5, answers > 0.5, groups=near)
     judgement: Judgement
@@ -103,7 +106,7 @@ def weigh(
         judgement = "worse"
     else:
         judgement = "better" if gain.low > 0 else "not better"
-    return RunVerdict(judgement, len(labels), part, figures, now, gain)
+    return RunVerdict(judgement, len(labels), part, figures, now, gain, chose_epoch)
 
 
 def ask_current(job: Job, photos: Sequence[Photo]) -> tuple[str, Floats]:

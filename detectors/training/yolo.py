@@ -312,7 +312,7 @@ def _arguments(config: TrainConfig, run: Path) -> dict[str, Any]:
         "epochs": config.most_epochs, "batch": config.batch_size, "nbs": config.batch_size, "optimizer": "AdamW",
         "lr0": config.rate(convolutional=True), "lrf": 0.01, "cos_lr": True,
         "weight_decay": config.weight_decay, "warmup_bias_lr": 0.0,
-        "warmup_epochs": config.warm_up * config.most_epochs, "patience": config.patience, "seed": config.seed,
+        "warmup_epochs": config.warm_up * config.most_epochs, "patience": config.most_waited, "seed": config.seed,
         "save_period": config.save_every, "project": str(run), "name": FOLDER, "exist_ok": True, "amp": False,
         "close_mosaic": 0, "plots": False, "verbose": False,
     }  # fmt: skip

@@ -40,7 +40,7 @@ VERSION = re.compile(r"(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})", re
 RESULTS_FILE, RUN_CONFIG, RUN_MODEL, RUN_YOLO = "results.json", "config.yaml", "model", "model.pt"
 PICKLED = "pytorch_model.bin"
 MADE_BY = "<!-- made by roadwork-miner publish -->"  # a README.md without it is somebody's own
-PARTS = {"val": "validation (the epoch was chosen by it)", "test": "test (kept back from everything)"}
+PARTS = {"val": "validation", "test": "test (kept back from everything)"}
 # Folders of whoever made it, and of disks that were hung in.
 PLACES = re.compile(rb"(?:/(?:home|root|Users|mnt|media|srv|scratch|Volumes)/|[A-Z]:\\+Users\\+)[^\x00-\x1f\"']{0,80}")
 TOKENS = re.compile(  # of the hub, GitHub, GitLab, OpenAI and others, AWS, Slack; a private key
