@@ -1,7 +1,9 @@
-"""The judgement on a candidate beside what serves: both answer the photos that were kept back, each once.
+"""The judgement on a candidate beside what serves: both answer photos that they have not learnt from, each once.
 
-Better is who earns more by more than chance on the traffic that was kept back; where it has too few scenes of a class,
-on all photos kept back. How many there are decides which, never what they say.
+For the candidate, that has learnt from all labels but the random tenth, stand models of the same making that have
+learnt from three quarters of them (cross-validation): it is better than these rather than worse. Better than what
+serves is who earns more by more than chance on the traffic; where it has too few scenes of a class, on all photos. How
+many there are decides which, never what they say.
 
 The random tenth alone would be the honest sample of the traffic, but a night's few dozen labels would settle nothing
 there for weeks: one photo in ten, of a model that is right nine times of ten. The reward depends on two rates alone,
@@ -25,7 +27,8 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from detectors.evaluation.estimates import Estimate, Flags, rates, reward_estimate, reward_gain, share_estimate
-from detectors.photos.labelled import CLASSES, read_photos
+from detectors.models.calibration import Calibration
+from detectors.photos.labelled import CLASSES
 from miner.errors import CouldNotStart
 from miner.feedback.improvement.partition import PartPhoto, Source
 
@@ -33,8 +36,8 @@ LEAST_CHANGED = 6  # of a fair coin, so many of one side are a chance of 2 × 1/
 Outcome = Literal["better", "not better", "worse"]
 ENOUGH = 10  # scenes of each class, from which on the traffic alone decides
 SIDES: Mapping[str, Sequence[Source]] = {
-    "all photos kept back": ("random", "labelled", "own"),
-    "all traffic kept back": ("random", "labelled"),
+    "all photos": ("random", "labelled", "own"),
+    "all traffic": ("random", "labelled"),
     "random tenth of the traffic": ("random",),
     "other labelled traffic": ("labelled",),
     "own photos": ("own",),
@@ -161,30 +164,28 @@ def _signed(gain: Estimate) -> str:
     return f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
 
 
-def read_answers(table: Path, photos: Sequence[PartPhoto], folder: Path) -> list[JudgedAnswer]:
-    """Return what `evaluate --json` has written of two models, what serves first.
+def read_answers(
+    folder: Path, photos: Sequence[PartPhoto], calibration: Calibration | None = None
+) -> list[JudgedAnswer]:
+    """Return what `evaluate --json` has written of two models, what serves first, about photos that neither has learnt.
 
     Args:
-        table: what it has printed.
+        folder: holds what it has printed.
         photos: all photos of the improvement.
-        folder: that was evaluated.
-
-    Raises:
-        DetectorConfigError: the photos are not there any more.
+        calibration: of the candidate.
     """
     known = {one.digest: one for one in photos}
-    found = read_photos(folder, one_will_do=True)
-    scenes = dict(zip((one.digest for one in found.photos), found.groups.tolist(), strict=True))
     answers: list[JudgedAnswer] = []
-    for row in json.loads(table.read_bytes())["answers"]:
-        digest = Path(row["picture"]).stem
-        (said,) = row["said"].values()
-        before, after = said.values()
-        one = known[digest]
-        answers.append(
-            JudgedAnswer(digest, one.name, one.source, one.kind == CLASSES[1], before, after, scenes[digest])
-        )
-    return answers
+    for table in sorted(folder.glob("*.json")):
+        for row in json.loads(table.read_bytes())["answers"]:
+            one = known[Path(row["picture"]).stem]
+            (said,) = row["said"].values()
+            before, after = said.values()
+            after = float(calibration(after)) if calibration is not None else after
+            is_roadwork = one.kind == CLASSES[1]
+            if not one.is_known:
+                answers.append(JudgedAnswer(one.digest, one.name, one.source, is_roadwork, before, after, one.scene))
+    return sorted(answers, key=lambda one: one.digest)
 
 
 def judge(answers: Sequence[JudgedAnswer]) -> PairedVerdict:
@@ -202,7 +203,7 @@ def judge(answers: Sequence[JudgedAnswer]) -> PairedVerdict:
     by = TRAFFIC if all(len(_scenes(traffic, is_roadwork=kind)) >= ENOUGH for kind in (True, False)) else ALL
     gain = sides[by].gain
     if gain is None:
-        raise CouldNotStart("the photos kept back are of one class alone, as those of the other can't be opened")
+        raise CouldNotStart("the photos that judge are of one class alone, as those of the other can't be opened")
     tenth = sides[TENTH].gain if TENTH in sides else None
     changed = len({one.scene for one in (traffic if by == TRAFFIC else answers) if one.change})
     outcome: Outcome

@@ -13,15 +13,15 @@ from detectors.evaluation.estimates import Estimate
 from detectors.files import write_safely
 from detectors.photos.image import preview
 from miner import formats
-from miner.feedback.improvement.judgement import JudgedAnswer, judge, read_answers
-from miner.feedback.improvement.partition import Part, read_parts
-from miner.feedback.improvement.run import ANSWERS, PHOTOS, REPORT
+from miner.feedback.improvement.judgement import JudgedAnswer, judge
+from miner.feedback.improvement.partition import STORE
+from miner.feedback.improvement.run import PHOTOS, REPORT, judged_answers
 from miner.feedback.improvement.state import Improvement
 
 SHORT = 12  # characters of a digest
 MOST = 60  # photos of a section; what both get wrong may be many
 WORDS: dict[str, str] = {"random": "random tenth", "labelled": "labelled traffic", "own": "own photos"}
-PARTS: dict[Part, str] = {"train": "learnt from", "val": "chosen and calibrated by", "test": "kept back, judged by"}
+PARTS = {"learnt": "learnt from", "judged": "judged by"}
 
 
 def write_report(folder: Path, state: Improvement) -> None:
@@ -39,10 +39,9 @@ def write_report(folder: Path, state: Improvement) -> None:
     )  # fmt: skip
     environment.filters |= {"share": _share, "interval": _interval, "gain": _gain, "duration": duration}
     style = (files("miner.status.page") / "style.css").read_text(encoding="utf-8")
-    test = folder / PHOTOS / "test"
-    answers = read_answers(folder / ANSWERS, read_parts(folder / PHOTOS), test)
+    answers = judged_answers(folder)
     judgement = judge(answers)
-    paths = {path.stem: path for path in test.rglob("*") if path.is_file()}
+    paths = {path.stem: path for path in (folder / PHOTOS / STORE).iterdir()}
     text = environment.get_template("report.html").render(
         style=Markup(style),  # noqa: S704 - no text of anybody else
         name=folder.name,

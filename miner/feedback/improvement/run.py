@@ -10,22 +10,35 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shlex import join
 from typing import Any, ClassVar, get_args
 
+import numpy as np
 import yaml
 
 from detectors.console import Screen
+from detectors.evaluation.branch_file import BranchFile
 from detectors.files import is_in_use, write_safely
 from detectors.models.config import find_config, read_config
+from detectors.models.manifest import Manifest
 from detectors.photos.eras import eras_in
-from detectors.photos.labelled import read_photos
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.feedback import FOLDER, IMPROVEMENTS
 from miner.feedback.improvement.judgement import JudgedAnswer, is_kept, judge, read_answers
-from miner.feedback.improvement.partition import facts_of, lay_out, read_parts, refuse_too_few, unlabelled
+from miner.feedback.improvement.partition import (
+    FINAL,
+    FOLDS,
+    PartPhoto,
+    Place,
+    facts_of,
+    lay_out,
+    learnt_in,
+    read_photo_table,
+    refuse_too_few,
+    unlabelled,
+)
 from miner.feedback.improvement.promotion import (
     MODEL,
     SHADOW,
@@ -55,11 +68,11 @@ from miner.recorder.records import IMAGES
 from miner.settings.settings import Settings
 
 REPORT = "report.html"
-PHOTOS, UNLABELLED, ANSWERS, TAUGHT_ANSWERS = "photos", "unlabelled", "answers.json", "taught.json"
+PHOTOS, UNLABELLED, ANSWERS, TAUGHT_ANSWERS = "photos", "unlabelled", "answers", "taught-answers"
 RESULTS = "results.json"  # of a training that came to an end
 CONFIDENCE = 0.95  # of a teacher, below which its answer is not learnt
-FOLDS = 5  # of `calibrate`: fewer scenes of a class can't be split
-SHARE = 0.6  # of the time for the first of two trainings
+CALIBRATION_FOLDS = 5  # of `calibrate`: fewer scenes of a class can't be split
+VAL_SHARE = 0.1  # that a training only watches; more would be lost to it
 LOOK_SECONDS, DYING_LOOKS = 0.1, 100
 
 
@@ -147,7 +160,7 @@ class ImprovementRun:
     def _do(self, step: Step) -> None:
         self.work.screen.say(f"step {step}")
         began = time.monotonic()
-        facts = getattr(self, f"_{step}")()
+        facts = self._ask_all() if step == "ask" else getattr(self, f"_{step}")()
         seconds, commands = round(time.monotonic() - began, 1), self.state.commands
         self.state.steps[step] = StepRecord(ended=time.time(), seconds=seconds, commands=commands, facts=facts)
         self.state.commands = []
@@ -176,17 +189,30 @@ class ImprovementRun:
             raise CouldNotStart(f"{words}; the next call tries it again, --new begins anew")
 
     def _collect(self) -> dict[str, Any]:
-        options, state_dir = self.state.options, self.work.settings.state_dir
-        labels = Labels(state_dir / FOLDER)
-        photos = lay_out(self.folder / PHOTOS, labels, [Path(one) for one in options.data])
+        options, settings = self.state.options, self.work.settings
+        labels, serves = Labels(settings.state_dir / FOLDER), serving(settings)
+        before = find_config(serves.config).parent  # a run's folder, where an improvement serves
+        learnt = learnt_in(before / PHOTOS) if before.parent == self.work.home else frozenset()
+        photos = lay_out(self.folder / PHOTOS, labels, [Path(one) for one in options.data], learnt)
         refuse_too_few(photos)
+        self.state.serves = [serves.detector, serves.config]
         facts = facts_of(photos)
         if options.self_train:
-            facts["unlabelled"] = unlabelled(self.folder / UNLABELLED, labels, read_traffic(state_dir / RECORDER))
+            facts["unlabelled"] = unlabelled(
+                self.folder / UNLABELLED, labels, read_traffic(settings.state_dir / RECORDER)
+            )
         return facts
 
+    def _folds(self) -> dict[str, Any]:
+        """Train a model of each fold's others, which judges the fold."""
+        trainings = FOLDS + 1 + self.state.options.self_train
+        for number in range(FOLDS):
+            self._training(_fold(number), str(number), 1 / (trainings - number))
+            write_safely(self.folder / f"{_fold(number)}.yaml", _document(_fold(number)))
+        return {"folds": FOLDS}
+
     def _train(self) -> dict[str, Any]:
-        self._training(TRAINED, SHARE if self.state.options.self_train else 1.0)
+        self._training(TRAINED, FINAL, 0.5 if self.state.options.self_train else 1.0)
         self._name_candidate(TRAINED)
         return self._outcome(TRAINED)
 
@@ -195,22 +221,37 @@ class ImprovementRun:
         if not self._facts("collect")["unlabelled"]:
             return {"kept": False, "why": "no photo was recorded that the teacher could judge"}
         teacher = self.state.options.teacher or str(self._whole_teacher())
+        tenth = self.folder / PHOTOS / "judge" / "traffic" / FINAL
+        if not tenth.is_dir():
+            return {"kept": False, "why": "no photo of the random tenth is labelled, and only these may say so"}
         self._training(
-            TAUGHT, 1.0, "--teacher", teacher, "--unlabelled", str(self.folder / UNLABELLED), "--set",
+            TAUGHT, FINAL, 1.0, "--teacher", teacher, "--unlabelled", str(self.folder / UNLABELLED), "--set",
             "teacher_share=0", "--set", f"teacher_confidence={CONFIDENCE}",
         )  # fmt: skip
         facts = self._outcome(TAUGHT)
         links = {name: self.folder / f"{name}.yaml" for name in (TRAINED, TAUGHT)}
         for name, link in links.items():
             write_safely(link, _document(name))
-        answers = self._ask(TAUGHT_ANSWERS, *map(str, links.values()))
+        self._ask(Path(TAUGHT_ANSWERS) / "tenth.json", tenth, links[TRAINED], links[TAUGHT])
+        answers = read_answers(self.folder / TAUGHT_ANSWERS, self._photos)
         facts["kept"] = is_kept(answers)
         facts["why"] = "the random tenth says so" if facts["kept"] else "the random tenth does not say so beyond chance"
         self._name_candidate(TAUGHT if facts["kept"] else TRAINED)
         return facts
 
-    def _training(self, name: str, share: float, *more: str) -> None:
-        """Train into a folder of the run, or go on with it; one that its time has ended is not begun again."""
+    @property
+    def _photos(self) -> list[PartPhoto]:
+        return read_photo_table(self.folder / PHOTOS)
+
+    def _training(self, name: str, learns: str, share: float, *more: str) -> None:
+        """Train into a folder of the run, or go on with it; one that its time has ended is not begun again.
+
+        Args:
+            name: of the folder.
+            learns: the folder of photos, below `learn`.
+            share: of the time that is left.
+            more: arguments.
+        """
         run, options = self.folder / name, self.state.options
         ended = self._outcome(name).get("ended")
         if ended is not None and ended != "stopped by a signal":
@@ -219,7 +260,10 @@ class ImprovementRun:
             _await_end(run)
             self._demand(f"{name}.txt", "train", "--resume", str(run))
             return
-        arguments = ["train", str(self.folder / PHOTOS), "--out", str(run)]
+        repeats = self._facts("collect")["repeats"]
+        arguments = ["train", str(self.folder / PHOTOS / "learn" / learns), "--out", str(run)]
+        arguments += ["--set", "test_share=0", "--set", f"val_share={VAL_SHARE}"]
+        arguments += ["--set", f"repeats={{traffic: {repeats}}}"] if repeats > 1 else []
         if (left := self._hours_left) is not None:
             arguments += ["--max-hours", f"{left * share:.4f}"]
         for flag, value in (("--model", options.model), ("--cache", options.cache)):
@@ -255,41 +299,52 @@ class ImprovementRun:
         write_safely(whole, yaml.safe_dump(document, sort_keys=False).encode())
         return whole
 
-    def _calibrate(self) -> dict[str, Any]:
-        """Move the decision to where it earns most, if `calibrate` finds that this is no chance."""
-        val = self.folder / PHOTOS / "val"
-        found = read_photos(val)
-        scenes = [len({*found.groups[found.labels == label].tolist()}) for label in (0, 1)]
-        if min(scenes) < FOLDS:
-            return {"written": False, "why": f"{min(scenes)} scenes of a class are too few for {FOLDS} folds"}
-        chosen = [one for one in read_parts(self.folder / PHOTOS) if one.part == "val"]
-        own = sum(one.source == "own" for one in chosen)
+    def _ask_all(self) -> dict[str, Any]:
+        """Ask what serves and who has not learnt from them about all photos; the models of the folds then go."""
+        serves = serving(self.work.settings)
+        if self.state.serves != [serves.detector, serves.config]:
+            raise CouldNotStart(f"{serves.words} serves meanwhile: `improve --new` begins anew beside it")
+        models = {str(number): self.folder / f"{_fold(number)}.yaml" for number in range(FOLDS)}
+        models[FINAL] = yaml_of(self.folder)
         eras = eras_in(self.work.settings.state_dir / RECORDER / IMAGES)
-        # Recorded photos are as they were sent: to prepare them once more would be none of the eras.
-        era = ("--era", "recorded") if eras and own > len(chosen) / 2 else ()
-        code = self._call(
-            "calibration.json", "calibrate", str(val), "--model", str(yaml_of(self.folder)), *era, "--json"
-        )
+        for place in get_args(Place):
+            # Recorded photos are as they were sent: to prepare them once more would be none of the eras.
+            era = ("--era", "recorded") if eras and place == "own" else ()
+            for name, model in models.items():
+                judged = self.folder / PHOTOS / "judge" / place / name
+                if judged.is_dir():
+                    self._ask(Path(ANSWERS) / f"{place}-{name}.json", judged, find_config(serves.config), model, *era)
+        for number in range(FOLDS):
+            shutil.rmtree(self.folder / _fold(number), ignore_errors=True)
+        return {"eras": sorted({*eras})}
+
+    def _ask(self, out: Path, photos: Path, first: Path, second: Path, *more: str) -> None:
+        """Ask two models about photos, once."""
+        (self.folder / out).parent.mkdir(exist_ok=True)
+        if not (self.folder / out).is_file():
+            models = ("--model", str(first), "--model", str(second))
+            self._demand(str(out), "evaluate", str(photos), *models, *more, *self.work.settings_flags, "--json")
+
+    def _calibrate(self) -> dict[str, Any]:
+        """Move the decision to where it earns most by the folds' answers, if `calibrate` finds that it is no chance."""
+        answers = read_answers(self.folder / ANSWERS, [replace(one, is_known=False) for one in self._photos])
+        labels, scenes = np.array([one.is_roadwork for one in answers]), np.array([one.scene for one in answers])
+        least = min(len({*scenes[labels == kind].tolist()}) for kind in (True, False))
+        if least < CALIBRATION_FOLDS:
+            return {"written": False, "why": f"{least} scenes of a class are too few for {CALIBRATION_FOLDS} folds"}
+        table = self.folder / "answers.npz"
+        BranchFile(labels, {"candidate": np.array([one.after for one in answers])}, groups=scenes).write(table)
+        code = self._call("calibration.json", "calibrate", str(table), "--model", str(yaml_of(self.folder)), "--json")
         if code > 1:
             return {"written": False, "why": f"`calibrate` has ended with exit code {code}"}
         told = json.loads((self.folder / "calibration.json").read_bytes())
         why = "the gain is beyond chance" if told["written"] else "the gain may be chance"
-        return {"written": told["written"], "why": why, "gain": told["gain"], "eras": sorted({*eras}) if era else []}
+        return {"written": told["written"], "why": why, "gain": told["gain"]}
 
     def _judge(self) -> dict[str, Any]:
-        serves = serving(self.work.settings)
-        answers = self._ask(ANSWERS, str(find_config(serves.config)), str(yaml_of(self.folder)))
-        judgement = judge(answers)
-        self.state.serves = [serves.detector, serves.config]
+        judgement = judge(judged_answers(self.folder))
         self.state.verdict, self.state.gain = judgement.outcome, GainFigures(**asdict(judgement.gain))
         return judgement.plain()
-
-    def _ask(self, out: str, *models: str) -> list[JudgedAnswer]:
-        """Ask two models about the photos that were kept back."""
-        test = self.folder / PHOTOS / "test"
-        flags = [part for model in models for part in ("--model", model)]
-        self._demand(out, "evaluate", str(test), *flags, *self.work.settings_flags, "--json")
-        return read_answers(self.folder / out, read_parts(self.folder / PHOTOS), test)
 
     def _report(self) -> dict[str, Any]:
         self.work.render(self.folder, self.state)
@@ -344,6 +399,17 @@ class ImprovementRun:
         self._save()
         self._report()
         return words
+
+
+def judged_answers(folder: Path) -> list[JudgedAnswer]:
+    """Return both models' answers of a run, as its candidate serves them."""
+    model = read_config(str(yaml_of(folder))).model_folder
+    assert model is not None
+    return read_answers(folder / ANSWERS, read_photo_table(folder / PHOTOS), Manifest.read(model).calibration)
+
+
+def _fold(number: int) -> str:
+    return f"fold{number}"
 
 
 def _document(training: str) -> bytes:

@@ -15,7 +15,7 @@ from detectors.files import held_alone, is_in_use, write_safely
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.settings.settings import Settings
 
-Step = Literal["collect", "train", "teach", "calibrate", "judge", "report", "shadow", "promote"]
+Step = Literal["collect", "folds", "train", "teach", "ask", "calibrate", "judge", "report", "shadow", "promote"]
 STATE = "state.json"
 TRAINED, TAUGHT, SERVED = "model", "taught", "served"  # runs of `train`, and the model folder of each
 NAMES = "%Y-%m-%d-%H%M"  # of the folders of runs, by their start
