@@ -117,12 +117,12 @@ def test_killed_at_ten_points_it_goes_on_and_the_miner_never_stops_answering(
 
     points = {
         "a run is begun": has("state.json"),
-        "a training is begun": has(f"{TRAINED}/config.yaml"),
-        "it learns": has(f"{TRAINED}/checkpoints/*"),
-        "it is exported": has(f"{TRAINED}/served/manifest.json"),
-        "a training is done": is_done("train"),
-        "it is calibrated": is_done("calibrate"),
-        "models are asked": has("answers.json.partial"),
+        "a fold's training is begun": has("fold0/config.yaml"),
+        "it learns": has("fold0/checkpoints/*"),
+        "another is exported": has("fold1/served/manifest.json"),
+        "all folds are done": is_done("folds"),
+        "the candidate is done": is_done("train"),
+        "models are asked": has("answers/*.partial"),
         "they are judged": is_done("judge"),
         "a report is there": has("report.html"),
         "the settings change": lambda: "SHADOW_DETECTOR_CONFIG" in night.lines,

@@ -28,9 +28,12 @@ import numpy as np
 
 from detectors.evaluation.estimates import Estimate, Flags, rates, reward_estimate, reward_gain, share_estimate
 from detectors.models.calibration import Calibration
+from detectors.models.config import read_config
+from detectors.models.manifest import Manifest
 from detectors.photos.labelled import CLASSES
 from miner.errors import CouldNotStart
-from miner.feedback.improvement.partition import PartPhoto, Source
+from miner.feedback.improvement.partition import PartPhoto, Source, read_photo_table
+from miner.feedback.improvement.state import ANSWERS, PHOTOS, yaml_of
 
 LEAST_CHANGED = 6  # of a fair coin, so many of one side are a chance of 2 × 1/64
 Outcome = Literal["better", "not better", "worse"]
@@ -186,6 +189,13 @@ def read_answers(
             if not one.is_known:
                 answers.append(JudgedAnswer(one.digest, one.name, one.source, is_roadwork, before, after, one.scene))
     return sorted(answers, key=lambda one: one.digest)
+
+
+def judged_answers(folder: Path) -> list[JudgedAnswer]:
+    """Return both models' answers of a run, as its candidate serves them."""
+    model = read_config(str(yaml_of(folder))).model_folder
+    assert model is not None
+    return read_answers(folder / ANSWERS, read_photo_table(folder / PHOTOS), Manifest.read(model).calibration)
 
 
 def judge(answers: Sequence[JudgedAnswer]) -> PairedVerdict:

@@ -108,11 +108,13 @@ def folded(
     for scene, photo in zip(scenes, photos, strict=True):
         members.setdefault(scene, []).append(photo)
     counts: Counter[tuple[int, str, Place]] = Counter()
+    totals: Counter[int] = Counter()
     folds: dict[int, int | None] = dict.fromkeys(kept_back)
     for scene in sorted(members, key=lambda scene: (-len(members[scene]), min(one.digest for one in members[scene]))):
         if scene not in folds:
             key = members[scene][0].kind, members[scene][0].place
-            folds[scene] = fold = min(range(FOLDS), key=lambda one: (counts[one, *key], one))
+            folds[scene] = fold = min(range(FOLDS), key=lambda one: (counts[one, *key], totals[one], one))
+            totals[fold] += len(members[scene])
             counts.update((fold, one.kind, one.place) for one in members[scene])
     rows = (
         replace(photo, fold=folds[scene], scene=scene, is_known=scene in known)

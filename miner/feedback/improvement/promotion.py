@@ -7,6 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
+from detectors.files import write_safely
+from detectors.models.config import find_config, read_config
 from detectors.models.manifest import Manifest
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.metrics import graph_hash
@@ -56,6 +60,18 @@ class ChosenModel:
 def serving(settings: Settings) -> ChosenModel:
     """Return what serves by these settings."""
     return ChosenModel(settings.image_detector, settings.detector_config)
+
+
+def whole_teacher(settings: Settings, folder: Path) -> Path:
+    """Return what serves as a teacher: of a cascade all branches, whatever the first ones say, in a file of its own."""
+    path = find_config(settings.detector_config)
+    config = read_config(str(path))
+    if not config.stages:
+        return path
+    document = config.model_dump(mode="json", exclude_defaults=True, exclude={"stages", "fallbacks"})
+    whole = folder / "teacher.yaml"
+    write_safely(whole, yaml.safe_dump(document, sort_keys=False).encode())
+    return whole
 
 
 @dataclass(frozen=True, slots=True)

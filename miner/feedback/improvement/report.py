@@ -13,10 +13,10 @@ from detectors.evaluation.estimates import Estimate
 from detectors.files import write_safely
 from detectors.photos.image import preview
 from miner import formats
-from miner.feedback.improvement.judgement import JudgedAnswer, judge
+from miner.feedback.improvement.judgement import JudgedAnswer, judge, judged_answers
 from miner.feedback.improvement.partition import STORE
-from miner.feedback.improvement.run import PHOTOS, REPORT, judged_answers
-from miner.feedback.improvement.state import Improvement
+from miner.feedback.improvement.run import REPORT
+from miner.feedback.improvement.state import PHOTOS, Improvement
 
 SHORT = 12  # characters of a digest
 MOST = 60  # photos of a section; what both get wrong may be many

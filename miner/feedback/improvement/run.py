@@ -16,17 +16,15 @@ from shlex import join
 from typing import Any, ClassVar, get_args
 
 import numpy as np
-import yaml
 
 from detectors.console import Screen
 from detectors.evaluation.branch_file import BranchFile
-from detectors.files import is_in_use, write_safely
+from detectors.files import write_safely
 from detectors.models.config import find_config, read_config
-from detectors.models.manifest import Manifest
 from detectors.photos.eras import eras_in
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.feedback import FOLDER, IMPROVEMENTS
-from miner.feedback.improvement.judgement import JudgedAnswer, is_kept, judge, read_answers
+from miner.feedback.improvement.judgement import is_kept, judge, judged_answers, read_answers
 from miner.feedback.improvement.partition import (
     FINAL,
     FOLDS,
@@ -49,8 +47,11 @@ from miner.feedback.improvement.promotion import (
     put_back,
     serving,
     set_shadow,
+    whole_teacher,
 )
 from miner.feedback.improvement.state import (
+    ANSWERS,
+    PHOTOS,
     SERVED,
     TAUGHT,
     TRAINED,
@@ -60,7 +61,7 @@ from miner.feedback.improvement.state import (
     StepRecord,
     yaml_of,
 )
-from miner.feedback.improvement.worker import Children
+from miner.feedback.improvement.worker import Children, await_end
 from miner.feedback.labels import Labels
 from miner.feedback.traffic import read_traffic
 from miner.recorder import FOLDER as RECORDER
@@ -68,12 +69,11 @@ from miner.recorder.records import IMAGES
 from miner.settings.settings import Settings
 
 REPORT = "report.html"
-PHOTOS, UNLABELLED, ANSWERS, TAUGHT_ANSWERS = "photos", "unlabelled", "answers", "taught-answers"
+UNLABELLED, TAUGHT_ANSWERS = "unlabelled", "taught-answers"
 RESULTS = "results.json"  # of a training that came to an end
 CONFIDENCE = 0.95  # of a teacher, below which its answer is not learnt
 CALIBRATION_FOLDS = 5  # of `calibrate`: fewer scenes of a class can't be split
 VAL_SHARE = 0.1  # that a training only watches; more would be lost to it
-LOOK_SECONDS, DYING_LOOKS = 0.1, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +220,7 @@ class ImprovementRun:
         """Train once more, with what a teacher says of unlabelled photos; keep it if the random tenth says so."""
         if not self._facts("collect")["unlabelled"]:
             return {"kept": False, "why": "no photo was recorded that the teacher could judge"}
-        teacher = self.state.options.teacher or str(self._whole_teacher())
+        teacher = self.state.options.teacher or str(whole_teacher(self.work.settings, self.folder))
         tenth = self.folder / PHOTOS / "judge" / "traffic" / FINAL
         if not tenth.is_dir():
             return {"kept": False, "why": "no photo of the random tenth is labelled, and only these may say so"}
@@ -257,7 +257,7 @@ class ImprovementRun:
         if ended is not None and ended != "stopped by a signal":
             return
         if (run / "config.yaml").is_file():
-            _await_end(run)
+            await_end(run)
             self._demand(f"{name}.txt", "train", "--resume", str(run))
             return
         repeats = self._facts("collect")["repeats"]
@@ -287,17 +287,6 @@ class ImprovementRun:
 
     def _name_candidate(self, name: str) -> None:
         write_safely(yaml_of(self.folder), _document(name))
-
-    def _whole_teacher(self) -> Path:
-        """Return what serves as a teacher: of a cascade all branches, whatever the first ones say."""
-        path = find_config(self.work.settings.detector_config)
-        config = read_config(str(path))
-        if not config.stages:
-            return path
-        document = config.model_dump(mode="json", exclude_defaults=True, exclude={"stages", "fallbacks"})
-        whole = self.folder / "teacher.yaml"
-        write_safely(whole, yaml.safe_dump(document, sort_keys=False).encode())
-        return whole
 
     def _ask_all(self) -> dict[str, Any]:
         """Ask what serves and who has not learnt from them about all photos; the models of the folds then go."""
@@ -401,24 +390,9 @@ class ImprovementRun:
         return words
 
 
-def judged_answers(folder: Path) -> list[JudgedAnswer]:
-    """Return both models' answers of a run, as its candidate serves them."""
-    model = read_config(str(yaml_of(folder))).model_folder
-    assert model is not None
-    return read_answers(folder / ANSWERS, read_photo_table(folder / PHOTOS), Manifest.read(model).calibration)
-
-
 def _fold(number: int) -> str:
     return f"fold{number}"
 
 
 def _document(training: str) -> bytes:
     return f"model_folder: {training}/{SERVED}\n".encode()
-
-
-def _await_end(run: Path) -> None:
-    """Wait until a training whose parent was killed has ended, too."""
-    for _ in range(DYING_LOOKS):
-        if not is_in_use(run):
-            return
-        time.sleep(LOOK_SECONDS)

@@ -17,6 +17,7 @@ from miner.settings.settings import Settings
 
 Step = Literal["collect", "folds", "train", "teach", "ask", "calibrate", "judge", "report", "shadow", "promote"]
 STATE = "state.json"
+PHOTOS, ANSWERS = "photos", "answers"  # folders of a run
 TRAINED, TAUGHT, SERVED = "model", "taught", "served"  # runs of `train`, and the model folder of each
 NAMES = "%Y-%m-%d-%H%M"  # of the folders of runs, by their start
 KEPT = 5  # runs, besides those that are served

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal, Self
 
-from detectors.files import settle
+from detectors.files import is_in_use, settle
 from miner.errors import CouldNotStart
 
 PR_SET_PDEATHSIG = 1
@@ -25,6 +25,7 @@ IOPRIO_SET = {"x86_64": 251, "aarch64": 30}  # system calls, which the C library
 IOPRIO_WHO_PROCESS, IOPRIO_IDLE = 1, 3 << 13
 MODULE = "miner"
 SAME_SIGNAL = 0.5  # seconds
+LOOK_SECONDS, DYING_LOOKS = 0.1, 100
 
 _libc = ctypes.CDLL(None)
 
@@ -137,3 +138,11 @@ def stand_back(priority: Priority) -> None:
 def _tell(file: str, text: str) -> None:
     with suppress(OSError):  # a kernel without it, or a container that forbids it
         Path("/proc/self", file).write_text(text, encoding="ascii")
+
+
+def await_end(run: Path) -> None:
+    """Wait until a training whose parent was killed has ended, too."""
+    for _ in range(DYING_LOOKS):
+        if not is_in_use(run):
+            return
+        time.sleep(LOOK_SECONDS)

@@ -1,15 +1,15 @@
 """A candidate is better beyond chance, on enough scenes, and not against the random tenth."""
 
-import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
+from detectors.models.calibration import Calibration
+from detectors.photos.labelled import CLASSES
 from miner.errors import CouldNotStart
 from miner.feedback.improvement.judgement import ALL, TENTH, TRAFFIC, JudgedAnswer, is_kept, judge, read_answers
 from miner.feedback.improvement.partition import PartPhoto, Source
-from tests.photos import fill
 
 
 def answers(
@@ -98,20 +98,21 @@ def test_what_a_teacher_taught_needs_the_random_tenth() -> None:
     assert not is_kept([*clear, *answers("=" * 8, "random")])
 
 
-def test_answers_are_read_with_their_scenes(tmp_path: Path) -> None:
-    folder = fill(tmp_path / "test", 3)
+def test_answers_are_read_of_photos_that_neither_model_has_learnt(tmp_path: Path) -> None:
     photos, rows = [], []
-    for path in sorted(folder.rglob("*.jpg")):
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        path.rename(path.with_name(f"{digest}.jpg"))
-        photos.append(PartPhoto(digest, path.parent.name, "test", "own", path.name))
+    for number in range(6):
+        kind = CLASSES[number % 2]
+        photos.append(PartPhoto(f"{number:064}", kind, "own", "", number % 4, number // 2, is_known=number == 5))
         said = {"as it is": {"z": 0.2, "a": 0.7}}  # what serves first, whatever it is called
-        rows.append({"picture": f"{path.parent.name}/{digest}.jpg", "roadwork": True, "said": said})
-    (tmp_path / "answers.json").write_text(json.dumps({"answers": rows}))
-    found = read_answers(tmp_path / "answers.json", photos, folder)
+        rows.append({"picture": f"{kind}/{number:064}.jpg", "roadwork": True, "said": said})
+    for name, some in (("own-0", rows[:3]), ("own-1", rows[3:])):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"answers": some}))
+    found = read_answers(tmp_path, photos)
+    assert [one.digest for one in found] == [one.digest for one in photos[:5]]
     assert {(one.before, one.after) for one in found} == {(0.2, 0.7)}
-    assert len({one.scene for one in found}) == 6
-    assert sum(one.is_roadwork for one in found) == 3
-    assert [one.change for one in found if one.is_roadwork] == [1, 1, 1]
+    assert [one.scene for one in found] == [0, 0, 1, 1, 2]
+    assert [one.change for one in found if one.is_roadwork] == [1, 1]
+    lower = Calibration(threshold=0.8)
+    assert all(one.after < 0.5 for one in read_answers(tmp_path, photos, lower))
     with pytest.raises(KeyError):
-        read_answers(tmp_path / "answers.json", photos[1:], folder)
+        read_answers(tmp_path, photos[1:])

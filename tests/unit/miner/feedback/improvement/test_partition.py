@@ -1,102 +1,158 @@
-"""Photos keep their part for ever; what judges is never learnt from, whatever it is from."""
+"""Every label teaches and judges, but never the same model; the random tenth only judges."""
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from detectors.photos.labelled import CLASSES
 from miner.errors import ConfigurationError
 from miner.feedback import is_sampled
 from miner.feedback.improvement.partition import (
-    SHARES,
-    Part,
+    FINAL,
+    FOLDS,
+    LEAST_LEARNT,
+    MOST_REPEATS,
     PartPhoto,
-    counts_of,
+    Source,
+    facts_of,
+    folded,
     lay_out,
-    part_of,
-    read_parts,
+    learnt_in,
+    read_photo_table,
     refuse_too_few,
+    repeats_of,
     unlabelled,
 )
 from miner.feedback.labels import Label, Labels, editing
 from miner.feedback.traffic import RecordedPhoto
-
-JPEG = b"\xff\xd8\xff"
-
-
-def digest(number: int) -> str:
-    return hashlib.sha256(str(number).encode()).hexdigest()
+from tests.photos import fill
 
 
-def write(folder: Path, name: str, data: bytes) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_bytes(data)
-    return folder / name
+def photo(number: int, source: Source = "own", kind: str = "roadwork", fold: int | None = 0) -> PartPhoto:
+    return PartPhoto(f"{kind}{number:04}", kind, source, "", fold, number)
 
 
-def test_the_random_tenth_judges_and_the_others_fall_into_fixed_shares() -> None:
-    digests = [digest(number) for number in range(20_000)]
-    parts = [part_of(one) for one in digests]
-    for part, share in SHARES.items():
-        assert parts.count(part) / len(parts) == pytest.approx(share, abs=0.015)
-    assert {part for one, part in zip(digests, parts, strict=True) if is_sampled(one)} == {"test"}
-    # As they were when photos were first parted: another rule would learn from what has judged.
-    assert [part_of(digest(number))[:2] for number in range(24)] == EXPECTED
+def thumbnails(scenes: list[int]) -> list[np.ndarray]:
+    return [np.random.default_rng(scene).integers(0, 256, (24, 24, 3), dtype=np.uint8) for scene in scenes]
 
 
-EXPECTED = "tr tr va tr va tr va va tr tr tr te tr tr te tr tr va tr va tr tr tr va".split()  # noqa: SIM905
+def digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_each_content_is_in_one_part_under_its_sum_and_a_label_goes_before_an_own_folder(tmp_path: Path) -> None:
-    own = tmp_path / "own"
-    (own / "roadwork").mkdir(parents=True)
-    contents = [JPEG + str(number).encode() for number in range(60)]
-    for number, data in enumerate(contents[:40]):
-        write(own / ("roadwork" if number % 2 else "no_roadwork"), f"{number}.JPG", data)
-    write(own / "roadwork", "same.jpg", contents[0])  # of both classes: nobody knows
-    with editing(tmp_path / "labels") as labels:
-        for number, data in enumerate(contents[39:]):
-            kind = "no_roadwork" if number == 0 else "roadwork"
-            labels.put(Label(hashlib.sha256(data).hexdigest(), kind, number, "unsure"), data)  # type: ignore[arg-type]
-    photos = lay_out(tmp_path / "photos", Labels(tmp_path / "labels"), [own])
-    assert read_parts(tmp_path / "photos") == photos
-    assert len(photos) == 59
-    assert {one.digest for one in photos} == {hashlib.sha256(data).hexdigest() for data in contents[1:]}
-    (both,) = (one for one in photos if one.digest == hashlib.sha256(contents[39]).hexdigest())
-    assert (both.kind, both.source in ("random", "labelled")) == ("no_roadwork", True)
+def labelled(state: Path, photos: Path) -> Labels:
+    """Label all photos of a folder as those of the traffic, but the last two, which are imported."""
+    with editing(state) as labels:
+        paths = sorted(photos.rglob("*.jpg"))
+        for number, path in enumerate(paths):
+            reason = "import" if number >= len(paths) - 2 else "random" if is_sampled(digest_of(path)) else "unsure"
+            labels.put(Label(digest_of(path), path.parent.name, number, reason), path.read_bytes())  # type: ignore[arg-type]
+    return Labels(state)
+
+
+def test_folds_have_as_many_of_each_class_and_place_and_a_scene_is_in_one() -> None:
+    photos = [photo(number, "own" if number % 3 else "labelled", CLASSES[number % 2]) for number in range(120)]
+    scenes = [number // 5 * 100 + number % 2 for number in range(120)]  # two or three frames of each, of one class
+    found = folded(photos, thumbnails(scenes), frozenset())
+    by_scene: dict[int, set[int | None]] = {}
+    for one in found:
+        by_scene.setdefault(one.scene, set()).add(one.fold)
+    assert len(by_scene) == 48
+    assert all(len(folds) == 1 for folds in by_scene.values())
+    counts = Counter((one.fold, one.kind) for one in found)
+    assert {fold for fold, _ in counts} == set(range(FOLDS))
+    assert max(counts.values()) - min(counts.values()) <= 3
+    assert folded(photos[::-1], thumbnails(scenes[::-1]), frozenset()) != []
+
+
+def test_nothing_learns_from_the_tenth_or_from_a_photo_of_its_scenes() -> None:
+    photos = [photo(0, "random"), photo(1), photo(2), photo(3, "labelled")]
+    tenth, same, other, traffic = folded(photos, thumbnails([7, 7, 8, 9]), frozenset())
+    assert (tenth.fold, same.fold) == (None, None)
+    assert None not in (other.fold, traffic.fold)
+
+
+def test_what_serves_is_not_judged_by_a_scene_that_it_has_learnt() -> None:
+    photos = [photo(number) for number in range(4)]
+    found = folded(photos, thumbnails([1, 1, 2, 3]), frozenset({photos[0].digest, photos[2].digest}))
+    assert [one.is_known for one in found] == [True, True, True, False]
+
+
+def test_each_photo_judges_once_and_is_learnt_by_all_others(tmp_path: Path) -> None:
+    fill(tmp_path / "own", 12, first_seed=500)
+    labels = labelled(tmp_path / "labels", fill(tmp_path / "recorded", 20))
+    folder = tmp_path / "photos"
+    photos = lay_out(folder, labels, [tmp_path / "own"])
+    assert read_photo_table(folder) == photos
+    assert Counter(one.source == "own" for one in photos) == {False: 38, True: 26}
     for one in photos:
-        (path,) = (tmp_path / "photos").rglob(f"{one.digest}.jpg")
-        assert path.parent == tmp_path / "photos" / one.part / one.kind
-        assert hashlib.sha256(path.read_bytes()).hexdigest() == one.digest
-        assert (one.source == "random") == (is_sampled(one.digest) and one.name.startswith(one.digest))
-    assert lay_out(tmp_path / "photos", Labels(tmp_path / "labels"), [own]) == photos  # again, as after a kill
+        places = sorted(path.relative_to(folder) for path in folder.rglob(f"{one.digest}.jpg"))
+        assert len({path.stat().st_ino for path in folder.rglob(f"{one.digest}.jpg")}) == 1  # it lies there once
+        name = FINAL if one.fold is None else str(one.fold)
+        learning = [] if one.fold is None else [FINAL, *(str(fold) for fold in range(FOLDS) if fold != one.fold)]
+        assert {path.parent.as_posix() for path in places} == {
+            "store", f"judge/{one.place}/{name}/{one.kind}",
+            *(f"learn/{fold}/{one.kind}/{one.place}" for fold in learning),
+        }  # fmt: skip
+    assert {one.digest for one in photos if one.source == "random"} <= {one.digest for one in photos if not one.fold}
+    assert learnt_in(folder) == {one.digest for one in photos if one.fold is not None}
+    assert learnt_in(tmp_path / "nowhere") == frozenset()
+    assert lay_out(folder, labels, [tmp_path / "own"]) == photos  # again, as after a kill
+    known = lay_out(folder, labels, [tmp_path / "own"], learnt_in(folder))
+    assert all(one.is_known or one.fold is None for one in known)
+    assert facts_of(known)["known"] >= 50
 
 
-def test_a_teacher_is_shown_nothing_that_has_a_label_or_would_judge_with_one(tmp_path: Path) -> None:
-    images = tmp_path / "images"
-    contents = {hashlib.sha256(data).hexdigest(): data for data in (str(number).encode() for number in range(100))}
-    traffic = {one: RecordedPhoto(one, write(images, f"{one}.jpg", data)) for one, data in contents.items()}
-    train = [one for one in contents if part_of(one) == "train"]
+def test_a_label_goes_before_the_class_of_an_own_folder_and_what_is_in_both_is_nobodys(tmp_path: Path) -> None:
+    own = fill(tmp_path / "own", 3, first_seed=500)
+    labels = labelled(tmp_path / "labels", fill(tmp_path / "recorded", 3))
+    first = labels.decided[0]
+    other = next(kind for kind in CLASSES if kind != first.kind)
+    (own / other / "mine.jpg").write_bytes(labels.path_of(first.digest).read_bytes())
+    both = next((own / "roadwork").glob("*.jpg"))
+    (own / "no_roadwork" / "both.jpg").write_bytes(both.read_bytes())
+    damaged = own / "roadwork" / "damaged.jpg"
+    damaged.write_bytes(b"\xff\xd8\xff")
+    photos = {one.digest: one for one in lay_out(tmp_path / "photos", labels, [own])}
+    assert photos[first.digest].kind == first.kind
+    assert digest_of(both) not in photos
+    assert digest_of(damaged) not in photos
+    with pytest.raises(ConfigurationError):
+        lay_out(tmp_path / "photos", labels, [tmp_path / "nowhere"])
+
+
+def test_a_teacher_is_shown_nothing_that_has_a_label_or_is_of_the_tenth(tmp_path: Path) -> None:
+    photos = sorted(fill(tmp_path / "recorded", 40).rglob("*.jpg"))
+    traffic = {digest_of(path): RecordedPhoto(digest_of(path), path) for path in photos}
+    free = [digest for digest in traffic if not is_sampled(digest)]
     with editing(tmp_path / "labels") as labels:
-        labels.put(Label(train[0], "skip", 0.0, "unsure"), JPEG)
-    gone = traffic[train[1]].path
-    gone.unlink()  # the recorder has removed it
-    assert unlabelled(tmp_path / "unlabelled", Labels(tmp_path / "labels"), traffic) == len(train) - 2
-    assert {path.stem for path in (tmp_path / "unlabelled").iterdir()} == set(train[2:])
+        labels.put(Label(free[0], "skip", 0.0, "unsure"), traffic[free[0]].path.read_bytes())
+    traffic[free[1]].path.unlink()  # the recorder has removed it
+    count = unlabelled(tmp_path / "unlabelled", Labels(tmp_path / "labels"), traffic)
+    shown = {digest_of(path) for path in (tmp_path / "unlabelled").iterdir()}
+    assert len(shown) == count > 20
+    assert shown <= {*free[2:]}
 
 
-def test_too_few_photos_name_the_class_and_about_how_many_more(tmp_path: Path) -> None:
-    def photos(kind: str, train: int, val: int, test: int) -> list[PartPhoto]:
-        parts: list[Part] = ["train"] * train + ["val"] * val + ["test"] * test
-        return [PartPhoto(f"{kind}{number}", kind, part, "own", "") for number, part in enumerate(parts)]
-
-    enough = photos("roadwork", 4, 2, 4)
-    refuse_too_few([*enough, *photos("no_roadwork", 4, 2, 4)])
+def test_too_few_photos_name_the_class_and_how_many_more() -> None:
+    enough = [photo(number) for number in range(LEAST_LEARNT)]
+    refuse_too_few([*enough, *(photo(number, kind="no_roadwork") for number in range(LEAST_LEARNT))])
     with pytest.raises(ConfigurationError) as raised:
-        refuse_too_few([*enough, *photos("no_roadwork", 9, 2, 1)])
+        refuse_too_few([*enough, *(photo(number, kind="no_roadwork") for number in range(LEAST_LEARNT - 3))])
     (line,) = str(raised.value).splitlines()
     assert "'no_roadwork'" in line
-    assert "16 more" in line  # three of a fifth
-    assert counts_of(enough)["val"] == {"no_roadwork": 0, "roadwork": 2}
-    with pytest.raises(ConfigurationError):
-        lay_out(tmp_path / "photos", Labels(tmp_path / "labels"), [tmp_path / "nowhere"])
+    assert "3 more" in line
+
+
+def test_the_traffic_counts_as_much_as_the_own_photos_within_reason() -> None:
+    def repeats(own: int, traffic: int) -> int:
+        return repeats_of(
+            [photo(one, "own") for one in range(own)] + [photo(one, "labelled") for one in range(traffic)]
+        )
+
+    assert [repeats(*counts) for counts in ((0, 5), (5, 0), (10, 10), (30, 10), (10, 30), (1000, 10))] == [
+        1, 1, 1, 3, 1, MOST_REPEATS,
+    ]  # fmt: skip
