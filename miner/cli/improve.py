@@ -62,7 +62,7 @@ def improve(
     """Make a better model of labelled photos, put it beside what serves, and say whether to promote it.
 
     Kill it at any moment: the next call goes on. Its steps are commands of their own, which are printed, and stand back
-    for the miner. Photos that judge a model were never learnt from, in no night.
+    for the miner. No model is judged by photos that it has learnt from.
     """
     settings = load_settings(env_file, None, service)
     need_scikit_learn("improve", "train")

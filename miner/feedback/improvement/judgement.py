@@ -50,7 +50,7 @@ ALL, TRAFFIC, TENTH = tuple(SIDES)[:3]
 
 @dataclass(frozen=True, slots=True)
 class JudgedAnswer:
-    """What both models say of a photo that was kept back."""
+    """What both models say of a photo that neither has learnt from."""
 
     digest: str
     name: str
@@ -144,7 +144,7 @@ class PairedVerdict:
         """The judgement in a sentence."""
         gain, side, tenth = self.gain, self.sides[self.by], self.sides.get(TENTH)
         where = "photos of the traffic" if self.by == TRAFFIC else "photos"
-        figures = f"{_signed(gain)} of reward on {side.photos} {where} kept back"
+        figures = f"{_signed(gain)} of reward on {side.photos} {where} that neither has learnt"
         match self.outcome:
             case "better":
                 return f"better than what serves now: {figures}"

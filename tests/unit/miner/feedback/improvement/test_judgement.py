@@ -112,7 +112,7 @@ def test_answers_are_read_of_photos_that_neither_model_has_learnt(tmp_path: Path
     assert {(one.before, one.after) for one in found} == {(0.2, 0.7)}
     assert [one.scene for one in found] == [0, 0, 1, 1, 2]
     assert [one.change for one in found if one.is_roadwork] == [1, 1]
-    lower = Calibration(threshold=0.8)
+    lower = Calibration(threshold=0.8, temperature=1.0)
     assert all(one.after < 0.5 for one in read_answers(tmp_path, photos, lower))
     with pytest.raises(KeyError):
         read_answers(tmp_path, photos[1:])
