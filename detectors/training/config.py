@@ -243,7 +243,7 @@ class TrainConfig(_Part):
         """Whether the last epoch is taken, and none chosen by validation.
 
         Only a head's, which is a convex problem: more steps come nearer to its one solution. A few dozen photos that
-        are all right after three epochs stopped it there: of works on unlike streets it then found 14 % instead of 71 %.
+        are all right after three epochs stopped it there, and of works on unlike streets it found 14 % and not 71 %.
         """
         return not self.learns_from_photos and self.patience is None
 

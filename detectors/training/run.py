@@ -60,7 +60,8 @@ def model_card(
     augment = ", ".join(f"{name} {value:g}" for name, value in config.augment.model_dump().items() if value)
     chosen = "" if config.takes_last else CHOSEN
     rows = "\n".join(
-        f"| {PARTS[part]}{chosen if part == 'val' else ''} | {row.photos} | {row.accuracy} | {row.mcc:.3f} | {row.auc:.3f} | {row.brier:.3f} "
+        f"| {PARTS[part]}{chosen if part == 'val' else ''} | {row.photos} | {row.accuracy} | {row.mcc:.3f} "
+        f"| {row.auc:.3f} | {row.brier:.3f} "
         f"| {row.reward} |"
         for part, row in figures.items()
     )
