@@ -223,7 +223,7 @@ def test_a_signal_ends_it_in_order_and_its_training_with_it(night: Night, tmp_pa
         told, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 3, told
     assert "goes on" in told
-    assert set(night.state["steps"]) == {"collect"}
+    assert set(night.state["steps"]) == {"collect", "folds"}
     assert night.call("--model", "starter", code=2)
     assert "better" in night.call().splitlines()[-1]
     night.call(*night.options, code=2)  # nothing was labelled since
