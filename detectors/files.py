@@ -100,8 +100,8 @@ class FolderLocks:
     _open: ClassVar[WeakSet["FolderLocks"]] = WeakSet()
 
     def __init__(self, *folders: Path) -> None:
-        self._open.add(self)
         self._descriptors = [opened for folder in folders if (opened := _open_folder(folder)) is not None]
+        self._open.add(self)
         for descriptor in self._descriptors:
             for _ in range(TRIES):
                 if _try_lock(descriptor, fcntl.LOCK_SH):

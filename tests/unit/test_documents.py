@@ -85,6 +85,13 @@ def test_sentences_are_short(name: str) -> None:
     assert [one for one in sentences(DOCUMENTS[name]) if len(one.split()) > MOST_WORDS_ELSEWHERE] == []
 
 
+@every_document
+def test_no_cell_waits_for_its_figure(name: str) -> None:
+    """While a measurement runs, a word in capitals stands for what it will say; one was handed in."""
+    cells = [cell.strip() for line in DOCUMENTS[name].splitlines() if line.startswith("|") for cell in line.split("|")]
+    assert [cell for cell in cells if re.fullmatch(r"[A-Z]{5,}( .*)?", cell)] == []
+
+
 def sentences(document: str) -> list[str]:
     """Return the sentences of a document, code in fences and the addresses of links left out."""
     text = re.sub(r"\]\([^)]*\)", "]", FENCED.sub("\n\n", document))
