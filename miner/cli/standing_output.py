@@ -114,7 +114,9 @@ def _print_head(console: "Console", report: StandingReport) -> None:
             f"; {number(one.scenes)} scenes, as near-identical photos count once" if one.scenes < one.photos else ""
         )
         console.print(f"[bold]Real traffic, by {number(one.photos)} label{_s(one.photos)} of the random tenth[/]")
-        console.print(f"{number(one.works)} with roadwork, {number(one.clear)} without{scenes}", style="bright_black")
+        console.print(
+            f"{number(one.positives)} with roadwork, {number(one.negatives)} without{scenes}", style="bright_black"
+        )
         return
     console.print(f"[bold]Real traffic[/]: {NONE_YET}")
     if photos.waiting:
@@ -138,7 +140,8 @@ def _print_live(console: "Console", live: JudgedModel) -> None:
         shown = {"MCC": fraction(figures.mcc), "AUC": fraction(figures.auc)} if figures.mcc is not None else {}
         shown |= {name: share(value) for name, value in shares.items() if value is not None}
         rows.append(("", "   ".join(f"{name} {value}" for name, value in shown.items())))
-        found = f"{figures.found} of {figures.works} with roadwork, spared {figures.spared} of {figures.clear} without"
+        found = f"{figures.true_positives} of {figures.positives} with roadwork"
+        found += f", spared {figures.true_negatives} of {figures.negatives} without"
         rows += [("found", found), ("promised", _promise(known))]
     if figures.lack:
         rows.append(("too few" if figures.accuracy is None else "left out", figures.lack))

@@ -38,17 +38,17 @@ class TrafficFigures:
 
     Attributes:
         photos, scenes: that it rests on, and how many of them are unlike each other.
-        works, found: photos with roadwork, and those of them that it found.
-        clear, spared: the others, and those of them that it called so.
+        positives, true_positives: photos with roadwork, and those of them that it found.
+        negatives, true_negatives: the others, and those of them that it called so.
         auc: of what it says, whatever its threshold.
     """
 
     photos: int
     scenes: int
-    works: int
-    found: int
-    clear: int
-    spared: int
+    positives: int
+    true_positives: int
+    negatives: int
+    true_negatives: int
     accuracy: Estimate | None = None
     mcc: float | None = None
     auc: float | None = None
@@ -59,17 +59,17 @@ class TrafficFigures:
     @property
     def right(self) -> int:
         """How many it judged rightly."""
-        return self.found + self.spared
+        return self.true_positives + self.true_negatives
 
     @property
     def lack(self) -> str:
         """Why there are no figures, or not all; nothing: there are."""
         if self.photos < LEAST:
             return f"figures begin at {LEAST} labels of the random tenth, {LEAST - self.photos} more"
-        if not self.works or not self.clear:
+        if not self.positives or not self.negatives:
             return (
-                f"all labels are {CLASSES[bool(self.works)]}: MCC, AUC and the expected reward need some of "
-                f"{CLASSES[not self.works]}"
+                f"all labels are {CLASSES[bool(self.positives)]}: MCC, AUC and the expected reward need some of "
+                f"{CLASSES[not self.positives]}"
             )
         return ""
 
@@ -85,20 +85,21 @@ def _plain(value: object) -> object:
 def figures_of(labels: Flags, probabilities: Floats, groups: Groups, seed: int = 0) -> TrafficFigures:
     """Measure a model's answers; of a group of near-identical photos the intervals count one."""
     said = probabilities > 0.5
-    works, clear = int(labels.sum()), int((~labels).sum())
-    found, spared = int((said & labels).sum()), int((~said & ~labels).sum())
-    counted = TrafficFigures(len(labels), len(np.unique(groups)), works, found, clear, spared)
+    positives, negatives = int(labels.sum()), int((~labels).sum())
+    true_positives, true_negatives = int((said & labels).sum()), int((~said & ~labels).sum())
+    scenes = len(np.unique(groups))
+    counted = TrafficFigures(len(labels), scenes, positives, true_positives, negatives, true_negatives)
     if counted.photos < LEAST:
         return counted
-    alarms, missed = clear - spared, works - found
-    both = bool(works and clear)
+    alarms, missed = negatives - true_negatives, positives - true_positives
+    both = bool(positives and negatives)
     return TrafficFigures(
-        counted.photos, counted.scenes, works, found, clear, spared,
+        counted.photos, counted.scenes, positives, true_positives, negatives, true_negatives,
         accuracy=share_estimate(said == labels, counted.scenes),
-        mcc=matthews(found, spared, alarms, missed) if both else None,
+        mcc=matthews(true_positives, true_negatives, alarms, missed) if both else None,
         auc=sorting_of(labels, probabilities).auc if both else None,
-        precision=found / (found + alarms) if found + alarms else None,
-        recall=found / works if works else None,
+        precision=true_positives / (true_positives + alarms) if true_positives + alarms else None,
+        recall=true_positives / positives if positives else None,
         reward=reward_estimate(labels, said, seed=seed, groups=groups) if both else None,
     )  # fmt: skip
 

@@ -160,9 +160,11 @@ class ShadowModel:
             if not self._waiting:
                 self._given.clear()
             waits = {asyncio.ensure_future(one) for one in (self._given.wait(), child.wait())}
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for one in waits:
-                one.cancel()
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:  # of a reload, too, which cancels this wait and none that it waits for
+                for one in waits:
+                    one.cancel()
             if child.returncode is not None:
                 raise ShadowFault(f"its process ended with {child.returncode}")
             if self._waiting:

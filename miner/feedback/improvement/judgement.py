@@ -7,7 +7,7 @@ many there are decides which, never what they say.
 
 The random tenth alone would be the honest sample of the traffic, but a night's few dozen labels would settle nothing
 there for weeks: one photo in ten, of a model that is right nine times of ten. The reward depends on two rates alone,
-works found and clear roads spared, which the other photos tell too; what they are not is a fair draw. So the tenth has
+recall and specificity, which the other photos tell too; what they are not is a fair draw. So the tenth has
 a veto: a candidate that is worse there beyond chance is not better. Its silence is no veto.
 
 The bootstrap knows only the photos that it has: where five photos change sides, all to the better, it never draws one
@@ -76,20 +76,20 @@ class PairedFigures:
 
     Attributes:
         photos: how many.
-        works: of them that show roadwork.
+        roadwork: of them that show it.
         scenes: groups of near-identical photos.
-        found: the share of works that each model finds, before and after.
-        spared: the share of clear roads that each leaves alone.
+        recall: the share of these that each model finds, before and after.
+        specificity: the share of the others that each calls so.
         accuracy: of each.
         reward: that validators would pay, of each.
         gain: of reward, in pairs.
     """
 
     photos: int
-    works: int
+    roadwork: int
     scenes: int
-    found: tuple[float | None, float | None]
-    spared: tuple[float | None, float | None]
+    recall: tuple[float | None, float | None]
+    specificity: tuple[float | None, float | None]
     accuracy: tuple[Estimate, Estimate]
     reward: tuple[Estimate, Estimate] | None
     gain: Estimate | None
@@ -113,9 +113,9 @@ class PairedFigures:
             else None
         )
         return cls(
-            photos=len(labels), works=int(labels.sum()), scenes=independent,
-            found=(shares[0][0], shares[1][0]) if labels.any() else (None, None),
-            spared=(shares[0][1], shares[1][1]) if not labels.all() else (None, None),
+            photos=len(labels), roadwork=int(labels.sum()), scenes=independent,
+            recall=(shares[0][0], shares[1][0]) if labels.any() else (None, None),
+            specificity=(shares[0][1], shares[1][1]) if not labels.all() else (None, None),
             accuracy=(first, second), reward=reward,
             gain=reward_gain(labels, said[0], said[1], groups=scenes) if both else None,
         )  # fmt: skip

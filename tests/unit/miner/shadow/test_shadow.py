@@ -52,6 +52,8 @@ class Scene:
             finally:
                 running.cancel()
                 await asyncio.wait({running})
+            await asyncio.sleep(0)  # in which what was cancelled ends
+            assert asyncio.all_tasks() == {asyncio.current_task()}, "a wait outlives the shadow"
 
         asyncio.run(run())
 

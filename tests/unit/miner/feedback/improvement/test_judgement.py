@@ -86,8 +86,8 @@ def test_a_side_of_one_class_has_no_reward() -> None:
     found = judge([*CLEAR, *answers("++==")])
     assert found.sides[ALL].reward is not None
     alone = judge([*CLEAR, *answers("++=="), *answers("==", "labelled", first=50)]).sides["other labelled traffic"]
-    assert (alone.reward, alone.gain, alone.spared) == (None, None, (None, None))
-    assert alone.found == (1.0, 1.0)
+    assert (alone.reward, alone.gain, alone.specificity) == (None, None, (None, None))
+    assert alone.recall == (1.0, 1.0)
 
 
 def test_what_a_teacher_taught_needs_the_random_tenth() -> None:
