@@ -163,7 +163,7 @@ def _resampled_means(flags: NDArray[np.bool_], groups: Groups, resamples: int, r
     return np.asarray((right @ drawn) / (sizes @ drawn))
 
 
-def _likely(right: Flags, independent: int, draws: int, random: np.random.Generator) -> Floats:
+def _likely(right: Flags, independent: float, draws: int, random: np.random.Generator) -> Floats:
     hits = independent * float(right.mean()) if independent else 0.0
     return np.asarray(random.beta(hits + 0.5, independent - hits + 0.5, draws))
 

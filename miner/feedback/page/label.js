@@ -70,7 +70,7 @@ async function failed(digest) {
     tell("The recorder has deleted that photo meanwhile: it keeps the latest alone. Here is another.");
     await look();
   } else {
-    $("away").textContent = answer?.ok ? "This photo can't be shown here. S skips it." : "This photo is not there any more.";
+    $("away").textContent = answer?.ok || answer?.status === 415 ? "This photo can't be shown here. S skips it." : "This photo is not there any more.";
     $("away").hidden = false;
   }
 }
