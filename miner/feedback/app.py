@@ -161,9 +161,12 @@ def label_app(sitting: Sitting, token: str, note: Callable[[], str] = str) -> St
 
     async def label(request: Request) -> Response:
         match await read_json(request):
-            case {"digest": str(digest), "kind": str(kind)} if kind in get_args(Kind):
+            case {"digest": str(digest), "kind": str(kind), **more} if kind in get_args(Kind):
 
                 def put() -> dict[str, Any]:
+                    before = sitting.shown(digest)
+                    if "was" in more and more["was"] != (before.label if before is not None else None):
+                        raise LabelledMeanwhile
                     sitting.label(digest, kind)  # type: ignore[arg-type]
                     return {"labelled": shown(digest)} | state()
 
@@ -195,6 +198,10 @@ def label_app(sitting: Sitting, token: str, note: Callable[[], str] = str) -> St
     )
 
 
+class LabelledMeanwhile(Exception):
+    """Another tab has said something of the photo that this one does not show."""
+
+
 def is_shown(data: bytes) -> bool:
     """Return whether a browser may open a photo: it has no limit of its own, and 60 kB can take gigabytes there."""
     with suppress(ImageError):
@@ -206,6 +213,8 @@ async def changed(change: Callable[[], dict[str, Any]]) -> Response:
     """Change something on the disk, and answer what came of it: 507 where the disk is full."""
     try:
         return JSONResponse(await asyncio.to_thread(change))
+    except LabelledMeanwhile:
+        return _told(HTTPStatus.CONFLICT, "it was labelled in another tab meanwhile; ← leads to it")
     except FileNotFoundError:
         return _told(HTTPStatus.GONE, "the photo is gone: the recorder keeps the latest alone")
     except OSError as error:
