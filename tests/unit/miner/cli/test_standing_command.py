@@ -256,11 +256,10 @@ def test_real_traffic_is_not_held_against_a_promise_that_was_measured_on_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("sklearn")
+    from detectors.evaluation.combine import calibrate as found
     from detectors.evaluation.estimates import Estimate
-    from miner.cli import calibrate
 
-    found = calibrate.find
-    monkeypatch.setattr(calibrate, "find", lambda *given: (found(*given)[0], Estimate(0.2, 0.1, 0.3)))
+    monkeypatch.setattr("miner.cli.calibrate.find", lambda *given: (found(*given)[0], Estimate(0.2, 0.1, 0.3)))
     figures = ExportFigures(photos=50, auc=1.0, reversed=False, sensitivity=1.0, specificity=0.98)
     yaml, state = own_model(tmp_path, figures), tmp_path / "state"
     label(state, 12)
