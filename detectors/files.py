@@ -61,7 +61,9 @@ def as_owner(folder: Path) -> Iterator[None]:
     One thread at a time is inside: the first to leave would make the others root again.
     """
     with _OWNING:
-        owner = next(one for one in (folder, *folder.absolute().parents) if one.exists()).stat()
+        found = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+        link = found.lstat()  # of a user who may have planted it, to a folder of root
+        owner = link if link.st_uid != 0 else found.stat()
         if os.geteuid() != 0 or owner.st_uid == 0:
             yield
             return

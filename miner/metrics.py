@@ -65,6 +65,7 @@ TRAFFIC: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("traffic_accuracy_low_ratio", "Lower end of its 95 % interval.", ()),
     ("traffic_accuracy_high_ratio", "Upper end of its 95 % interval.", ()),
     ("promised_accuracy_ratio", "Share of right answers that was measured on photos kept back.", ()),
+    ("traffic_below_promise", "Whether it is right less often than was promised, beyond the chance of both.", ()),
     ("last_improvement_timestamp_seconds", "Time at which `improve` ended last.", ()),
 )
 

@@ -66,10 +66,20 @@ def reward_estimate(
     for mistakes where none was seen. A group of near-identical photos says as much as one.
     """
     random, own = np.random.default_rng(seed), _groups(labels, groups)
-    found = _likely(said[labels], len(np.unique(own[labels])), resamples, random)
-    spared = _likely(~said[~labels], len(np.unique(own[~labels])), resamples, random)
+    found = _likely(said[labels], effective_count(own[labels]), resamples, random)
+    spared = _likely(~said[~labels], effective_count(own[~labels]), resamples, random)
     means = [play(s, q, rounds, random).mean() for s, q in zip(found, spared, strict=True)]
     return estimate_of(reward_of(labels, said), np.array(means))
+
+
+def effective_count(groups: Groups) -> float:
+    """Return how many independent photos these are worth, whose groups of near-identical ones are judged alike.
+
+    (Σ m)² / Σ m², with m the sizes of the groups. Source: Kish, Survey Sampling, 1965. It is their number where all
+    are alike in size; one scene of twenty frames among forty single ones weighs as twenty in the mean.
+    """
+    sizes = np.unique(groups, return_counts=True)[1]
+    return float(sizes.sum() ** 2 / max(1, (sizes**2).sum()))
 
 
 def share_estimate(right: Flags, effective: float | None = None) -> Estimate:
@@ -79,7 +89,12 @@ def share_estimate(right: Flags, effective: float | None = None) -> Estimate:
         right: the flags.
         effective: how many independent ones they are worth; default: all.
     """
-    share, count, z = float(right.mean()), effective or len(right), DEVIATIONS
+    return wilson(float(right.mean()), effective or len(right))
+
+
+def wilson(share: float, count: float) -> Estimate:
+    """Return a share of so many independent flags with Wilson's interval."""
+    z = DEVIATIONS
     middle, half = share + z**2 / (2 * count), z * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
     scale = 1 + z**2 / count
     return Estimate(share, max(0.0, float((middle - half) / scale)), min(1.0, float((middle + half) / scale)))
@@ -148,7 +163,7 @@ def _resampled_means(flags: NDArray[np.bool_], groups: Groups, resamples: int, r
     return np.asarray((right @ drawn) / (sizes @ drawn))
 
 
-def _likely(right: Flags, independent: int, draws: int, random: np.random.Generator) -> Floats:
+def _likely(right: Flags, independent: float, draws: int, random: np.random.Generator) -> Floats:
     hits = independent * float(right.mean()) if independent else 0.0
     return np.asarray(random.beta(hits + 0.5, independent - hits + 0.5, draws))
 

@@ -17,6 +17,7 @@ from detectors.errors import DetectorError, ModelError
 from detectors.evaluation.estimates import (
     Estimate,
     Groups,
+    effective_count,
     rates,
     reward_estimate,
     reward_gain,
@@ -97,7 +98,7 @@ def judge(
     is_worse = balanced < 0.5 - CONFIDENCE_DEVIATIONS * math.sqrt(spread) / 2
     return Figures(
         photos=len(labels),
-        accuracy=share_estimate(said == labels, None if groups is None else len(np.unique(groups))),
+        accuracy=share_estimate(said == labels, None if groups is None else effective_count(groups)),
         balanced_accuracy=balanced,
         mcc=float(matthews_corrcoef(labels, said)),
         precision=float(precision_score(labels, said, zero_division=np.nan)),

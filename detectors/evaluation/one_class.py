@@ -17,6 +17,7 @@ from detectors.evaluation.estimates import (
     Flags,
     Floats,
     Groups,
+    effective_count,
     estimate_of,
     resampled_rates,
     share_estimate,
@@ -72,7 +73,7 @@ def judge_class(labels: Flags, probabilities: Floats, seconds: Floats, groups: G
         photos=len(labels),
         label=int(labels[0]),
         wrong=int((~right).sum()),
-        accuracy=share_estimate(right, None if groups is None else len(np.unique(groups))),
+        accuracy=share_estimate(right, None if groups is None else effective_count(groups)),
         brier=float(np.mean((probabilities - labels) ** 2)),
         seconds=float(np.median(seconds)),
     )

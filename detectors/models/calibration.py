@@ -55,6 +55,11 @@ class Calibration(BaseModel):
     temperature: float = Field(1.0, gt=0, le=100, allow_inf_nan=False)
     evidence: Evidence | None = None
 
+    def without_promise(self) -> Self:
+        """Return it without an accuracy: it was fitted to real traffic, which would be held against itself."""
+        evidence = self.evidence.model_copy(update={"accuracy": None}) if self.evidence is not None else None
+        return self.model_copy(update={"evidence": evidence})
+
     def __call__(self, probability: Value) -> Value:
         """Map a probability, or an array of them; what is above the threshold ends above 0.5, all else does not."""
         value = np.asarray(probability, dtype=np.float64)

@@ -92,7 +92,7 @@ def calibrate(
         writes = gain.low > 0 and not dry_run and config is not None
         if writes and config is not None:
             shares = [round(share, 4) for share in spread(calibration(said).tolist(), labels.tolist())]
-            _store(settings, config, calibration, shares)
+            _store(settings, config, calibration.without_promise() if recorded else calibration, shares)
     _report(calibration, gain, as_json, written=writes)
     if gain.low <= 0:
         raise typer.Exit(1)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from http import HTTPStatus
 from importlib.resources import files
+from math import prod
 from pathlib import PurePosixPath
 from typing import Any, get_args
 
@@ -27,6 +28,9 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from detectors.errors import ImageError
+from detectors.photos import MAX_PIXELS
+from detectors.photos.image import size_of
 from miner.feedback.labels import Kind
 from miner.feedback.sitting import Sitting, Way
 from miner.recorder.records import image_name
@@ -144,8 +148,9 @@ def label_app(sitting: Sitting, token: str, note: Callable[[], str] = str) -> St
             data = await asyncio.to_thread(sitting.photo, digest)
         except OSError as error:
             raise HTTPException(HTTPStatus.NOT_FOUND) from error
-        kind = TYPES.get(PurePosixPath(image_name(digest, data)).suffix, "application/octet-stream")
-        return Response(data, media_type=kind)
+        if not is_shown(data):
+            raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+        return Response(data, media_type=TYPES[PurePosixPath(image_name(digest, data)).suffix])
 
     async def beside(request: Request) -> Response:
         way, of = request.path_params["way"], request.query_params.get("of")
@@ -156,9 +161,12 @@ def label_app(sitting: Sitting, token: str, note: Callable[[], str] = str) -> St
 
     async def label(request: Request) -> Response:
         match await read_json(request):
-            case {"digest": str(digest), "kind": str(kind)} if kind in get_args(Kind):
+            case {"digest": str(digest), "kind": str(kind), **more} if kind in get_args(Kind):
 
                 def put() -> dict[str, Any]:
+                    before = sitting.shown(digest)
+                    if "was" in more and more["was"] != (before.label if before is not None else None):
+                        raise LabelledMeanwhile
                     sitting.label(digest, kind)  # type: ignore[arg-type]
                     return {"labelled": shown(digest)} | state()
 
@@ -190,10 +198,23 @@ def label_app(sitting: Sitting, token: str, note: Callable[[], str] = str) -> St
     )
 
 
+class LabelledMeanwhile(Exception):
+    """Another tab has said something of the photo that this one does not show."""
+
+
+def is_shown(data: bytes) -> bool:
+    """Return whether a browser may open a photo: it has no limit of its own, and 60 kB can take gigabytes there."""
+    with suppress(ImageError):
+        return prod(size_of(data)) <= MAX_PIXELS
+    return False
+
+
 async def changed(change: Callable[[], dict[str, Any]]) -> Response:
     """Change something on the disk, and answer what came of it: 507 where the disk is full."""
     try:
         return JSONResponse(await asyncio.to_thread(change))
+    except LabelledMeanwhile:
+        return _told(HTTPStatus.CONFLICT, "it was labelled in another tab meanwhile; ← leads to it")
     except FileNotFoundError:
         return _told(HTTPStatus.GONE, "the photo is gone: the recorder keeps the latest alone")
     except OSError as error:

@@ -17,6 +17,7 @@ from detectors.evaluation.estimates import (
     Flags,
     Floats,
     Groups,
+    effective_count,
     reward_estimate,
     reward_gain,
     share_estimate,
@@ -41,6 +42,7 @@ class TrafficFigures:
         positives, true_positives: photos with roadwork, and those of them that it found.
         negatives, true_negatives: the others, and those of them that it called so.
         auc: of what it says, whatever its threshold.
+        independent: how many photos the interval of the accuracy counts; a scene of many weighs more than others.
     """
 
     photos: int
@@ -55,6 +57,7 @@ class TrafficFigures:
     precision: float | None = None
     recall: float | None = None
     reward: Estimate | None = None
+    independent: float = 0.0
 
     @property
     def right(self) -> int:
@@ -87,7 +90,7 @@ def figures_of(labels: Flags, probabilities: Floats, groups: Groups, seed: int =
     said = probabilities > 0.5
     positives, negatives = int(labels.sum()), int((~labels).sum())
     true_positives, true_negatives = int((said & labels).sum()), int((~said & ~labels).sum())
-    scenes = len(np.unique(groups))
+    scenes, independent = len(np.unique(groups)), effective_count(groups)
     counted = TrafficFigures(len(labels), scenes, positives, true_positives, negatives, true_negatives)
     if counted.photos < LEAST:
         return counted
@@ -95,12 +98,13 @@ def figures_of(labels: Flags, probabilities: Floats, groups: Groups, seed: int =
     both = bool(positives and negatives)
     return TrafficFigures(
         counted.photos, counted.scenes, positives, true_positives, negatives, true_negatives,
-        accuracy=share_estimate(said == labels, counted.scenes),
+        accuracy=share_estimate(said == labels, independent),
         mcc=matthews(true_positives, true_negatives, alarms, missed) if both else None,
         auc=sorting_of(labels, probabilities).auc if both else None,
         precision=true_positives / (true_positives + alarms) if true_positives + alarms else None,
         recall=true_positives / positives if positives else None,
         reward=reward_estimate(labels, said, seed=seed, groups=groups) if both else None,
+        independent=independent,
     )  # fmt: skip
 
 
@@ -133,7 +137,7 @@ def narrower(figures: TrafficFigures) -> NarrowerInterval | None:
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if _half_width(accuracy.value, middle) <= half else (middle + 1, high)
-    return NarrowerInterval(half, max(1, math.ceil((low - figures.scenes) * figures.photos / figures.scenes)))
+    return NarrowerInterval(half, max(1, math.ceil((low - figures.independent) * figures.photos / figures.independent)))
 
 
 def _half_width(share: float, count: int) -> float:

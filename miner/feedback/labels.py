@@ -113,8 +113,7 @@ class Labels:
                 self._doubtful[digest] = paths["roadwork"]
                 self._strays.append(paths["no_roadwork"])
         now = {digest: rows.get(digest) or Label(digest, kind, 0.0, "import") for digest, kind in kinds.items()}
-        labels = [replace(label, kind=kinds[digest]) for digest, label in now.items()]
-        self._labels = _in_order({label.digest: label for label in labels})
+        self._labels = _in_order({digest: replace(label, kind=kinds[digest]) for digest, label in now.items()})
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -180,6 +179,7 @@ class Labels:
             OSError: the disk does not take it; the label stays.
         """
         before, label, path = self._labels, self._labels[digest], self._paths.get(digest)
+        path = path if path is not None and path.exists() else None  # somebody may have removed it by hand
         with as_owner(self.folder):
             aside = self._move(path, UNDECIDED) if path is not None else None
             try:
@@ -329,6 +329,8 @@ def write_copy(labels: Labels, folder: Path, tell: Callable[[int, int], None] = 
         for number, label in enumerate(decided, 1):
             source = labels.path_of(label.digest)
             data = source.read_bytes()
+            if hashlib.sha256(data).hexdigest() != label.digest:  # root may export for a service, whose user may link
+                raise FileNotFoundError(f"{source.name}: not the photo of its name")
             with as_owner(target):
                 (partial / label.kind).mkdir(exist_ok=True)
                 write_safely(partial / label.kind / source.name, data)
@@ -373,8 +375,7 @@ def _read(table: Path) -> Iterator[Label]:
     """
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:  # a spreadsheet puts a mark in front
-            for row in csv.DictReader(file):
-                yield _label(row)
+            yield from (_label(row) for row in csv.DictReader(file) if any(row.values()))  # it leaves blank rows, too
     except FileNotFoundError:
         return
     except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
@@ -385,8 +386,7 @@ def _label(row: Mapping[str, str]) -> Label:
     digest, kind = row["digest"], row["kind"]
     if not DIGEST.fullmatch(digest) or kind not in get_args(Kind):
         raise ValueError(f"{digest!r}, {kind!r}: no photo and no label")
-    reason = row.get("reason")
-    said = row.get("prediction")
+    reason, said = row.get("reason"), row.get("prediction")
     at, prediction = float(row.get("at") or 0), float(said) if said else None
     if not math.isfinite(at) or not math.isfinite(prediction or 0.0):
         raise ValueError(f"{digest}: its numbers are none")

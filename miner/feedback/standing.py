@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from detectors.evaluation.estimates import Estimate
+from detectors.evaluation.estimates import Estimate, wilson
 from detectors.evaluation.reward import PromisedAccuracy
 from detectors.files import as_owner, write_safely
 from detectors.photos.labelled import CLASSES
@@ -122,8 +122,15 @@ class ModelStanding(_Part):
 
     @property
     def is_below_promise(self) -> bool:
-        """Whether it is right less often than was promised, beyond chance."""
-        return self.accuracy is not None and self.promised is not None and self.accuracy.high < self.promised
+        """Whether it is right less often than was promised, beyond chance: that of these labels and of the promise.
+
+        By the interval of a difference of two shares. Source: Newcombe, Interval estimation for the difference between
+        independent proportions, Statistics in Medicine 17, 1998, method 10.
+        """
+        if self.accuracy is None or self.promised is None:
+            return False
+        doubt = self.promised - wilson(self.promised, self.promised_photos).low if self.promised_photos else 0.0
+        return self.promised - self.accuracy.value > math.hypot(self.accuracy.high - self.accuracy.value, doubt)
 
 
 class StandingView(_Part):

@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.evaluation.estimates import Estimate, estimate_of, share_estimate
+from detectors.evaluation.estimates import Estimate, effective_count, estimate_of, share_estimate
 from detectors.evaluation.reward import RewardHistory, expected_reward, expected_rewards, matthews
 from miner.bench.run import percentiles
 from miner.simulate.schedule import Request
@@ -98,7 +98,7 @@ def quality_of(labels: Flags, predictions: Floats, pictures: Pictures) -> Answer
     tp, tn = int((labels & said).sum()), int((~labels & ~said).sum())
     fp, fn = int((~labels & said).sum()), int((labels & ~said).sum())
     times = np.unique(pictures, return_counts=True)[1]
-    accuracy = share_estimate(labels == said, effective=float(count**2 / (times**2).sum()))
+    accuracy = share_estimate(labels == said, effective=effective_count(pictures))
     return AnswerQuality(
         count=count,
         photos=len(times),

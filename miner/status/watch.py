@@ -112,6 +112,7 @@ class Watch:
         for name, end in (("", "value"), ("_low", "low"), ("_high", "high")):
             add[f"traffic_accuracy{name}_ratio"](partial(self._accuracy, end))
         add["promised_accuracy_ratio"](self._promised)
+        add["traffic_below_promise"](self._below)
         add["last_improvement_timestamp_seconds"](
             lambda: self.traffic.improvement.at if self.traffic is not None and self.traffic.improvement else None
         )
@@ -126,6 +127,10 @@ class Watch:
     def _accuracy(self, end: str) -> float | None:
         model = self._judged()
         return getattr(model.accuracy, end) if model is not None and model.accuracy is not None else None
+
+    def _below(self) -> float | None:
+        model = self._judged()
+        return None if model is None or model.accuracy is None or model.promised is None else model.is_below_promise
 
     def _promised(self) -> float | None:
         promised = promise_of(self.service.detector) if self.service is not None else None

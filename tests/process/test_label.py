@@ -139,6 +139,22 @@ def test_labels_are_given_by_keys_taken_back_and_there_after_a_reload(state: Pat
             assert hashlib.sha256(data).hexdigest() == digest
 
 
+def test_what_one_tab_has_said_no_other_tab_overwrites_unseen(state: Path, browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with labelling(state) as (_, address), Browser(tmp_path / "other") as other:
+        browser.open(address)
+        other.open(address)
+        eventually(lambda: browser.run(READY) and other.run(READY))
+        digest = browser.run(SHOWN)
+        press(browser, "r")
+        eventually(lambda: browser.run(SHOWN) != digest)
+        assert other.run(SHOWN) == digest
+        press(other, "n")
+        eventually(lambda: other.run(SHOWN) != digest)
+        assert other.run("return !document.getElementById('fault').hidden")
+    assert [(one.digest, one.kind) for one in Labels(state / FOLDER)] == [(digest, "roadwork")]
+
+
 def test_the_arrows_lead_to_labels_of_earlier_sittings_which_can_be_changed(state: Path, browser: Browser) -> None:
     with labelling(state) as (_, address):
         visit(browser, address)

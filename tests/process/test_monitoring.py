@@ -23,6 +23,7 @@ UNKNOWN_WITHOUT_A_CHAIN = ("roadwork_miner_chain_incentive", "roadwork_miner_cha
 OF_CASCADES = f"{PREFIX}cascade_"
 ABSENT_WITHOUT_LABELS = (
     f"{PREFIX}traffic_accuracy",
+    f"{PREFIX}traffic_below_promise",
     f"{PREFIX}promised_accuracy",  # the starter promises nothing
     f"{PREFIX}last_improvement",
 )

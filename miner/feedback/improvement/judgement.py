@@ -26,7 +26,15 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from detectors.evaluation.estimates import Estimate, Flags, rates, reward_estimate, reward_gain, share_estimate
+from detectors.evaluation.estimates import (
+    Estimate,
+    Flags,
+    effective_count,
+    rates,
+    reward_estimate,
+    reward_gain,
+    share_estimate,
+)
 from detectors.models.calibration import Calibration
 from detectors.models.config import read_config
 from detectors.models.manifest import Manifest
@@ -103,7 +111,7 @@ class PairedFigures:
             np.array([value > 0.5 for value in values])
             for values in ([one.before for one in answers], [one.after for one in answers])
         ]
-        independent = len(np.unique(scenes))
+        independent = effective_count(scenes)
         both = bool(labels.any() and not labels.all())
         shares = [rates(labels, flags) for flags in said]
         first, second = (share_estimate(flags == labels, independent) for flags in said)
@@ -113,7 +121,7 @@ class PairedFigures:
             else None
         )
         return cls(
-            photos=len(labels), roadwork=int(labels.sum()), scenes=independent,
+            photos=len(labels), roadwork=int(labels.sum()), scenes=len(np.unique(scenes)),
             recall=(shares[0][0], shares[1][0]) if labels.any() else (None, None),
             specificity=(shares[0][1], shares[1][1]) if not labels.all() else (None, None),
             accuracy=(first, second), reward=reward,

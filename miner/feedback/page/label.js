@@ -70,7 +70,7 @@ async function failed(digest) {
     tell("The recorder has deleted that photo meanwhile: it keeps the latest alone. Here is another.");
     await look();
   } else {
-    $("away").textContent = answer?.ok ? "This photo can't be shown here. S skips it." : "This photo is not there any more.";
+    $("away").textContent = answer?.ok || answer?.status === 415 ? "This photo can't be shown here. S skips it." : "This photo is not there any more.";
     $("away").hidden = false;
   }
 }
@@ -191,7 +191,10 @@ async function during(work) {
     await work();
   } catch (fault) {
     tell(fault.message);
-    if (fault.status === 410) await look();
+    if (fault.status === 409 || fault.status === 410) {
+      browsing = null;
+      state = await ask("state").catch(() => state);
+    }
   } finally {
     busy = false;
     document.body.classList.remove("busy");
@@ -202,7 +205,7 @@ async function during(work) {
 const decide = kind => during(async () => {
   const photo = current();
   if (photo === null) return;
-  const answer = await ask("label", { digest: photo.digest, kind });
+  const answer = await ask("label", { digest: photo.digest, kind, was: photo.label });
   tell();
   if (browsing !== null) browsing = answer.labelled;
   state = answer;

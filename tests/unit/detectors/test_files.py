@@ -71,6 +71,21 @@ def test_a_folder_that_is_not_there_yet_becomes_its_parents_owners(state: Path) 
 
 
 @needs_root
+def test_a_link_that_a_user_planted_leads_root_into_no_folder_of_its_own(state: Path, tmp_path: Path) -> None:
+    (tmp_path / "roots").mkdir(mode=0o755)
+    (state / "labels").symlink_to(tmp_path / "roots")
+    os.chown(state / "labels", NOBODY, NOBODY, follow_symlinks=False)
+    with pytest.raises(PermissionError), as_owner(state / "labels"):
+        write_safely(state / "labels" / "file", b"")
+    (tmp_path / "disk").mkdir()
+    os.chown(tmp_path / "disk", NOBODY, NOBODY)
+    (tmp_path / "moved").symlink_to(tmp_path / "disk")  # by root
+    with as_owner(tmp_path / "moved"):
+        write_safely(tmp_path / "moved" / "file", b"")
+    assert (tmp_path / "disk" / "file").stat().st_uid == NOBODY
+
+
+@needs_root
 def test_whoever_fails_as_the_owner_is_root_again(state: Path) -> None:
     with pytest.raises(FileNotFoundError), as_owner(state):
         (state / str(os.geteuid()) / "file").touch()

@@ -252,6 +252,25 @@ def test_calibrate_takes_the_same_photos_and_says_what_standing_does(tmp_path: P
     assert promised["worth_it"]
 
 
+def test_real_traffic_is_not_held_against_a_promise_that_was_measured_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sklearn")
+    from detectors.evaluation.combine import calibrate as found
+    from detectors.evaluation.estimates import Estimate
+
+    monkeypatch.setattr("miner.cli.calibrate.find", lambda *given: (found(*given)[0], Estimate(0.2, 0.1, 0.3)))
+    figures = ExportFigures(photos=50, auc=1.0, reversed=False, sensitivity=1.0, specificity=0.98)
+    yaml, state = own_model(tmp_path, figures), tmp_path / "state"
+    label(state, 12)
+    before = told(state, IMAGE_DETECTOR_CONFIG=yaml)["models"]["mine"]
+    done = call(state, "calibrate", "--recorded", "--json", IMAGE_DETECTOR_CONFIG=yaml)
+    assert json.loads(done.stdout)["written"], done.output
+    after = told(state, IMAGE_DETECTOR_CONFIG=yaml)["models"]["mine"]
+    assert after["fingerprint"] != before["fingerprint"]
+    assert (after["promised"], after["promised_photos"]) == (before["promised"], 50)
+
+
 @pytest.mark.parametrize("command", [("evaluate", "--recorded"), ("calibrate", "--recorded", "--dry-run")])
 def test_without_a_label_nothing_can_be_evaluated_or_calibrated(tmp_path: Path, command: tuple[str, ...]) -> None:
     pytest.importorskip("sklearn")

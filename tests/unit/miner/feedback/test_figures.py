@@ -83,6 +83,18 @@ def test_near_identical_photos_count_once_in_the_interval() -> None:
     assert few.high - few.low > 1.5 * (many.high - many.low)
 
 
+def test_a_scene_of_many_frames_weighs_as_many_and_the_interval_knows() -> None:
+    sizes, random = np.array([1] * 30 + [2] * 6 + [5] * 3 + [12]), np.random.default_rng(0)
+    groups, held, times = np.repeat(np.arange(len(sizes)), sizes), 0, 1500
+    labels = np.zeros(len(groups), dtype=bool)
+    for _ in range(times):
+        right = np.repeat(random.random(len(sizes)) < 0.9, sizes)
+        accuracy = figures_of(labels, np.where(right, 0.1, 0.9), groups).accuracy
+        assert accuracy is not None
+        held += accuracy.low <= 0.9 <= accuracy.high
+    assert held > 0.92 * times  # .86 by the number of scenes
+
+
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.98, 1.0])
 @pytest.mark.parametrize("count", [12, 40, 150])
 def test_so_many_more_labels_make_the_interval_so_narrow_and_one_less_does_not(share: float, count: int) -> None:

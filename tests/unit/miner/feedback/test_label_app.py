@@ -1,6 +1,7 @@
 """The door of the labelling page: who gets in, and what those get who do not."""
 
 import asyncio
+import io
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from starlette.datastructures import Headers
 
 from miner.feedback.app import HEADERS, MOST_BYTES, why_refused
@@ -16,7 +18,7 @@ from miner.feedback.server import serving
 from miner.feedback.sitting import Sitting
 from miner.feedback.traffic import read_traffic
 from miner.recorder.records import IMAGES
-from tests.feedback import jpeg, record
+from tests.feedback import digest_of, jpeg, record
 
 TOKEN, OWN = "t0ken", "127.0.0.1:9470"
 STRANGE = (
@@ -40,6 +42,12 @@ def served(folder: Path, deed: Deed, *, waiting: int = 3) -> Any:
 
     (folder / "labels").mkdir(exist_ok=True)
     return asyncio.run(run())
+
+
+def png(width: int, height: int) -> bytes:
+    data = io.BytesIO()
+    Image.new("1", (width, height)).save(data, "PNG")
+    return data.getvalue()
 
 
 def origin(address: str) -> dict[str, str]:
@@ -167,6 +175,18 @@ def test_get_changes_nothing(tmp_path: Path) -> None:
         return [(await client.get(address + path)).status_code for path in ("label", "undo")]
 
     assert served(tmp_path, deed) == [404, 404]
+
+
+@pytest.mark.parametrize("photo", [png(6000, 5000), b"\x89PNG<svg/>", b"RIFF<html>"])
+def test_a_browser_is_given_no_bomb_and_nothing_else_by_a_photos_name(photo: bytes, tmp_path: Path) -> None:
+    async def deed(client: httpx.AsyncClient, address: str) -> list[int]:
+        return [
+            (await client.request(method, f"{address}photo/{digest_of(photo)}")).status_code
+            for method in ("GET", "HEAD")
+        ]
+
+    record(tmp_path / "recorder", {photo: None})
+    assert served(tmp_path, deed, waiting=0) == [415, 415]
 
 
 def test_a_label_is_on_the_disk_before_the_answer(tmp_path: Path) -> None:

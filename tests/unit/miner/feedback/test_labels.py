@@ -263,7 +263,7 @@ def test_a_full_disk_changes_nothing_and_the_next_label_is_taken(tmp_path: Path)
     [
         f"digest,kind,at,reason,prediction,mood\n{DIGEST},skip,5.0,unsure,0.25,good\n",  # of a newer version
         f"digest,kind,at,reason\n{DIGEST},skip,5.0,unsure\n",  # of an older one
-        f"\ufeffkind,digest,prediction,reason,at\r\nskip,{DIGEST},0.25,boredom,5.0\r\n",  # of a spreadsheet
+        f"\ufeffkind,digest,prediction,reason,at\r\nskip,{DIGEST},0.25,boredom,5.0\r\n,,,,\r\n",  # of a spreadsheet
     ],
 )
 def test_a_table_of_another_version_is_read(table: str, tmp_path: Path) -> None:
@@ -370,3 +370,14 @@ def test_an_export_is_whole_or_not_there(tmp_path: Path) -> None:
         write_copy(labels, tmp_path / "not")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "labels", "out"]
     assert Labels(out).get(DIGEST) == label("roadwork")
+
+
+def test_an_export_takes_no_file_that_is_not_the_photo_of_its_name(tmp_path: Path) -> None:
+    labels = Labels(tmp_path / "labels")
+    labels.put(label("roadwork"), PHOTO)
+    (tmp_path / "secret").write_bytes(b"of root")
+    labels.path_of(DIGEST).unlink()
+    labels.path_of(DIGEST).symlink_to(tmp_path / "secret")
+    with pytest.raises(FileNotFoundError):
+        write_copy(Labels(tmp_path / "labels"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

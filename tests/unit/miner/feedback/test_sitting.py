@@ -100,6 +100,17 @@ def test_undo_goes_back_step_by_step_and_ends(recorder: Path) -> None:
     assert sitting.tally().waiting == 12
 
 
+def test_undo_goes_on_past_a_photo_that_somebody_has_removed(recorder: Path) -> None:
+    sitting = begin(recorder)
+    given = []
+    for _ in range(2):
+        given.append(shown(sitting))
+        sitting.label(given[-1], "roadwork")
+    sitting.labels.path_of(given[1]).unlink()
+    assert [sitting.undo(), sitting.undo()] == given[::-1]
+    assert len(Labels(recorder.parent / "labels")) == 0
+
+
 def test_a_photo_that_is_looked_at_can_be_labelled_though_the_recorder_has_deleted_it(recorder: Path) -> None:
     sitting = begin(recorder)
     digest = shown(sitting)

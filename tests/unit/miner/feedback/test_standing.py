@@ -5,8 +5,10 @@ import os
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from detectors.evaluation.estimates import wilson
 from detectors.evaluation.reward import PromisedAccuracy
 from miner.feedback import FOLDER, IMPROVEMENTS
 from miner.feedback.answers import AnswerCache, TrafficSample
@@ -115,10 +117,31 @@ def test_root_writes_as_the_owner_of_the_folder() -> None:
 @pytest.mark.parametrize(
     ("high", "promised", "below"), [(0.967, 0.95, False), (0.9, 0.95, True), (0.9, None, False), (0.95, 0.95, False)]
 )
-def test_it_is_below_the_promise_where_the_whole_interval_is(high: float, promised: float | None, below: bool) -> None:
+def test_it_is_below_the_promise_where_that_is_beyond_chance(high: float, promised: float | None, below: bool) -> None:
     accuracy = IntervalView(value=0.85, low=0.8, high=high)
     assert MODEL.model_copy(update={"accuracy": accuracy, "promised": promised}).is_below_promise is below
     assert not MODEL.model_copy(update={"accuracy": None, "promised": promised}).is_below_promise
+
+
+@pytest.mark.parametrize(("photos", "below"), [(40, False), (4000, True)])
+def test_a_promise_that_rests_on_few_photos_is_contradicted_by_more(photos: int, below: bool) -> None:
+    accuracy = IntervalView(value=0.92, low=0.893, high=0.941)  # of 500 labels
+    assert MODEL.model_copy(update={"accuracy": accuracy, "promised_photos": photos}).is_below_promise is below
+
+
+def test_a_model_as_good_as_promised_is_seldom_called_worse() -> None:
+    random, count, promising, share, called = np.random.default_rng(0), 500, 100, 0.9, 0
+    for _ in range(2000):
+        seen = wilson(random.binomial(count, share) / count, count)
+        model = MODEL.model_copy(
+            update={
+                "accuracy": IntervalView.of(seen),
+                "promised": random.binomial(promising, share) / promising,
+                "promised_photos": promising,
+            }
+        )
+        called += model.is_below_promise
+    assert called <= 2000 * 0.035
 
 
 def test_labelling_renews_the_figures_by_the_answers_that_were_kept(tmp_path: Path) -> None:

@@ -275,7 +275,7 @@ def test_how_right_it_is_on_real_traffic_has_a_card_where_anything_was_recorded(
 def test_an_accuracy_below_the_promise_is_red_and_one_of_another_model_is_said_to_be() -> None:
     model = TRAFFIC.model
     assert model is not None
-    below = TRAFFIC.model_copy(update={"model": model.model_copy(update={"promised": 0.99})})
+    below = TRAFFIC.model_copy(update={"model": model.model_copy(update={"promised": 0.99, "promised_photos": 4000})})
     rows, note = rows_of(below)
     assert rows["accuracy"].meter is not None
     assert rows["accuracy"].meter.is_bad

@@ -216,3 +216,4 @@ def test_photos_that_wait_are_counted_before_a_model_is_there(tmp_path: Path) ->
     assert (value(watch, "unlabelled_photos"), value(watch, "labelled_photos", **{"class": "roadwork"})) == (2, 1)
     for name in ("traffic_accuracy_ratio", "promised_accuracy_ratio", "last_improvement_timestamp_seconds"):
         assert value(watch, name) is None
+    assert value(watch, "traffic_below_promise") is None
