@@ -382,8 +382,7 @@ class ImprovementRun:
         """Have serve again what did before this run.
 
         Raises:
-            CouldNotStart: the miner does not take it.
-        ModelError: it is gone.
+            CouldNotStart, ModelError: the miner does not take it, or it is gone.
         """
         refuse_gone(self.state.before)
         words = promote(self.work.place, dict(self.state.before), None, lambda _: None)

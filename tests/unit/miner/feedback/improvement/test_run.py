@@ -12,7 +12,16 @@ from miner.cli.training import make_screen
 from miner.errors import CouldNotStart
 from miner.feedback.improvement.promotion import ChosenModel, SettingsPlace, serving
 from miner.feedback.improvement.run import ImprovementRun, Workplace
-from miner.feedback.improvement.state import KEPT, Improvement, ImprovementOptions, StepRecord, prune, runs_in, yaml_of
+from miner.feedback.improvement.state import (
+    KEPT,
+    Improvement,
+    ImprovementOptions,
+    Step,
+    StepRecord,
+    prune,
+    runs_in,
+    yaml_of,
+)
 from miner.feedback.improvement.worker import Children
 from miner.settings.settings import Settings
 from tests.process.graphs import write_model
@@ -33,7 +42,9 @@ class Place:
         (folder / "model").mkdir()
         write_model(folder / "model" / "served")
         yaml_of(folder).write_text("model_folder: model/served\n")
-        steps = {step: StepRecord(ended=1, seconds=1) for step in ImprovementRun.steps if step != "promote"}
+        steps: dict[Step, StepRecord] = {
+            step: StepRecord(ended=1, seconds=1) for step in ImprovementRun.steps if step != "promote"
+        }
         steps["train"].facts["detector"] = "ViT"
         serves = ["ViT", str(self.first)]
         state = Improvement(
