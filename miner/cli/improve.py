@@ -10,11 +10,11 @@ import typer
 
 from detectors.models.config import read_config
 from detectors.training.config import NAMED_MODELS
-from miner.cli.common import EnvFile, Json, Service, file_of, load_settings, unit_settings
+from miner.cli.common import EnvFile, Json, Service, file_of, load_settings, read_settings, unit_settings
 from miner.cli.reload import reload_running
 from miner.cli.training import make_screen, need_scikit_learn, training_errors
 from miner.errors import ConfigurationError, CouldNotStart
-from miner.feedback.improvement.promotion import ReloadEnd, SettingsPlace, file_to_edit
+from miner.feedback.improvement.promotion import ReloadEnd, SettingsPlace, file_to_edit, serving
 from miner.feedback.improvement.report import write_report
 from miner.feedback.improvement.run import REPORT, ImprovementRun, Workplace
 from miner.feedback.improvement.state import NAMES, Improvement, ImprovementOptions, improving, prune, runs_in
@@ -81,7 +81,10 @@ def improve(
     screen = make_screen()
     with training_errors(), Children(environment_of(settings), priority) as children:
         place, file = _place(settings, env_file, service), file_of(env_file, service)
-        work = Workplace(settings, file, place, children, screen, max_hours, write_report)
+        work = Workplace(
+            settings, file, place, children, screen, max_hours, write_report,
+            lambda: serving(read_settings(env_file, None, service) if place.file is not None else settings),
+        )  # fmt: skip
         if self_train and teacher is None and not read_config(settings.detector_config).branches:
             raise ConfigurationError("--self-train: what serves is one model; name a dearer one as --teacher")
         with improving(work.home):
@@ -186,7 +189,7 @@ def _last_lines(folder: Path, state: Improvement) -> list[str]:
 
 def _undo(work: Workplace) -> tuple[Path, Improvement, list[str]]:
     for folder, state in runs_in(work.home).items():
-        if state.promoted:
+        if state.promoted or state.promoting:  # a kill may have left the candidate in the settings file
             words = ImprovementRun(folder, state, work).undo()
             return folder, state, [f"undone: {folder.name} serves no more; {words}"]
     raise CouldNotStart(f"{work.home}: no promotion that could be undone")

@@ -3,11 +3,13 @@
 Whatever goes wrong, the lines are put back as they were spelt.
 """
 
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from dotenv import dotenv_values
 
 from detectors.files import write_safely
 from detectors.models.config import find_config, read_config
@@ -174,6 +176,21 @@ def promote(place: SettingsPlace, lines: Lines, folder: Path | None, keep: Calla
             f"from {file}, which is as it was; set {by_hand} where they do"
         )
     raise CouldNotStart(f"not promoted, the old model keeps serving and {file} is as it was: {end.text}")
+
+
+def refuse_gone(lines: Lines) -> None:
+    """See that what is to serve again is still there: no miner that runs might be there to refuse it.
+
+    Raises:
+        DetectorConfigError: its file is gone, or says what no detector takes.
+        ModelError: its folder holds no model.
+    """
+    text = "".join(f"{name}={value}\n" for name, value in lines.items() if value is not None)
+    config = dotenv_values(stream=io.StringIO(text)).get(MODEL[1])
+    found = read_config(config) if config else None
+    for one in (found, *(found.branches or {}).values()) if found is not None else ():
+        if one.model_folder is not None:
+            Manifest.read(one.model_folder)
 
 
 def put_back(place: SettingsPlace, lines: Lines) -> None:

@@ -45,6 +45,7 @@ from miner.feedback.improvement.promotion import (
     SettingsPlace,
     promote,
     put_back,
+    refuse_gone,
     serving,
     set_shadow,
     whole_teacher,
@@ -88,6 +89,7 @@ class Workplace:
         screen: is told.
         hours: that this call may take; None: as many as it likes.
         render: writes the report.
+        serves: says what serves by the settings as they are by now.
     """
 
     settings: Settings
@@ -97,6 +99,7 @@ class Workplace:
     screen: Screen
     hours: float | None
     render: Callable[[Path, Improvement], None]
+    serves: Callable[[], ChosenModel]
 
     @property
     def settings_flags(self) -> tuple[str, ...]:
@@ -253,8 +256,7 @@ class ImprovementRun:
             more: arguments.
         """
         run, options = self.folder / name, self.state.options
-        ended = self._outcome(name).get("ended")
-        if ended is not None and ended != "stopped by a signal":
+        if self._outcome(name).get("ended") not in (None, "stopped by a signal"):
             return
         if (run / "config.yaml").is_file():
             await_end(run)
@@ -290,7 +292,7 @@ class ImprovementRun:
 
     def _ask_all(self) -> dict[str, Any]:
         """Ask what serves and who has not learnt from them about all photos; the models of the folds then go."""
-        serves = serving(self.work.settings)
+        serves = self.work.serves()
         if self.state.serves != [serves.detector, serves.config]:
             raise CouldNotStart(f"{serves.words} serves meanwhile: `improve --new` begins anew beside it")
         models = {str(number): self.folder / f"{_fold(number)}.yaml" for number in range(FOLDS)}
@@ -344,8 +346,7 @@ class ImprovementRun:
             return {"set": False, "words": "not put beside what serves, as it is worse"}
         candidate = self.candidate
         is_set, words = set_shadow(self.work.place, candidate, self._keep)
-        if is_set:
-            self.state.shadowed = True
+        self.state.shadowed = self.state.shadowed or is_set
         self.work.screen.say(f"shadow: {words}")
         return {"set": is_set, "words": words}
 
@@ -360,7 +361,7 @@ class ImprovementRun:
         self._save()
 
     def _promote(self) -> dict[str, Any]:
-        now, judged = serving(self.work.settings), ChosenModel(*self.state.serves)
+        now, judged = self.work.serves(), ChosenModel(*self.state.serves)
         if self.state.promoting:  # a kill came in between: from the lines before, which a failure has to put back
             put_back(self.work.place, {name: value for name, value in self.state.before.items() if name in MODEL})
         elif now != judged:
@@ -381,10 +382,11 @@ class ImprovementRun:
         """Have serve again what did before this run.
 
         Raises:
-            CouldNotStart: the miner does not take it.
+            CouldNotStart, ModelError: the miner does not take it, or it is gone.
         """
+        refuse_gone(self.state.before)
         words = promote(self.work.place, dict(self.state.before), None, lambda _: None)
-        self.state.promoted, self.state.undone = False, True
+        self.state.promoted, self.state.promoting, self.state.undone = False, False, True
         self._save()
         self._report()
         return words

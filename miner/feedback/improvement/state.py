@@ -11,7 +11,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from detectors.errors import DetectorConfigError
 from detectors.files import held_alone, is_in_use, write_safely
+from detectors.models.config import read_config
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.settings.settings import Settings
 
@@ -142,19 +144,38 @@ def improving(home: Path) -> Iterator[None]:
 
 
 def prune(home: Path, settings: Settings, current: Path) -> list[str]:
-    """Remove old runs, but for the last few, those that are served or shadowed, and what an undo goes back to."""
+    """Remove old runs, but for the last few, those that are served or shadowed, and what an undo goes back to.
+
+    An ensemble's file may lie elsewhere and name a run's model as a branch. What another user has made stays.
+    """
     runs = runs_in(home)
     named = [settings.image_detector_config, settings.shadow_detector_config]
     for state in runs.values():
-        if state.promoted:
+        if state.promoted or state.promoting:
             named += [value for value in state.before.values() if value]
             break
+    used = {part for name in named for path in _files_of(name.strip("'\"")) for part in path.parts}
     kept = {current, *list(runs)[:KEPT]}
     removed: list[str] = []
     for folder in runs:
-        used = any(folder.name in Path(name.strip("'\"")).parts for name in named)
-        if folder in kept or used or any(is_in_use(folder / name / SERVED) for name in (TRAINED, TAUGHT)):
+        if (
+            folder in kept
+            or folder.name in used
+            or any(is_in_use(folder / name / SERVED) for name in (TRAINED, TAUGHT))
+        ):
             continue
-        shutil.rmtree(folder)
-        removed.append(folder.name)
+        with suppress(OSError):
+            shutil.rmtree(folder)
+            removed.append(folder.name)
     return removed
+
+
+def _files_of(name: str) -> Iterator[Path]:
+    """Yield a model's file, where links lead, and the files and folders that it names itself."""
+    yield from (Path(name), Path(name).resolve())
+    with suppress(DetectorConfigError, OSError):
+        config = read_config(name)
+        for one in (config, *(config.branches or {}).values()):
+            for path in (one.path, one.model_folder, one.onnx_path, one.weights_path, one.hf_repo):
+                if path is not None:
+                    yield from (Path(path), Path(path).resolve())
