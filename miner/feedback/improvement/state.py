@@ -18,7 +18,7 @@ from miner.settings.settings import Settings
 Step = Literal["collect", "folds", "train", "teach", "ask", "calibrate", "judge", "report", "shadow", "promote"]
 STATE = "state.json"
 PHOTOS, ANSWERS = "photos", "answers"  # folders of a run
-TRAINED, TAUGHT, SERVED = "model", "taught", "served"  # runs of `train`, and the model folder of each
+SERVED = "served"  # the model folder of a run of `train`
 NAMES = "%Y-%m-%d-%H%M"  # of the folders of runs, by their start
 KEPT = 5  # runs, besides those that are served
 
@@ -48,7 +48,7 @@ class StepRecord(_Part):
 
 
 class GainFigures(_Part):
-    """The reward that a candidate earns more than what serves, with its interval, on all photos kept back."""
+    """The reward that a candidate earns more than what serves, with its interval, on the photos that decide."""
 
     value: float
     low: float
@@ -110,9 +110,14 @@ class Improvement(_Part):
         return self.ended is not None and self.verdict == "better" and not (self.promoted or self.undone)
 
 
+def candidate_name(folder: Path) -> str:
+    """Return the name of a run's candidate, by which pages, metrics and figures know it."""
+    return f"improved-{folder.name}"
+
+
 def yaml_of(folder: Path) -> Path:
-    """Return the YAML file of a run's candidate; its name is what pages and figures call the model."""
-    return folder / f"improved-{folder.name}.yaml"
+    """Return the YAML file of a run's candidate."""
+    return folder / f"{candidate_name(folder)}.yaml"
 
 
 def runs_in(home: Path) -> dict[Path, Improvement]:
@@ -153,7 +158,7 @@ def prune(home: Path, settings: Settings, current: Path) -> list[str]:
     removed: list[str] = []
     for folder in runs:
         used = any(folder.name in Path(name.strip("'\"")).parts for name in named)
-        if folder in kept or used or any(is_in_use(folder / name / SERVED) for name in (TRAINED, TAUGHT)):
+        if folder in kept or used or any(map(is_in_use, folder.glob(f"*/{SERVED}"))):
             continue
         shutil.rmtree(folder)
         removed.append(folder.name)
