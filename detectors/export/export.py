@@ -139,6 +139,7 @@ def prepare(
     models_dir: Path,
     *,
     out: Path | None = None,
+    name: str | None = None,
     pictures: Sequence[bytes] | None = None,
     force: bool = True,
     half: bool = False,
@@ -151,6 +152,7 @@ def prepare(
         config: where the weights come from.
         models_dir: holds `<name>/<revision>/`.
         out: another place for the folder.
+        name: of the model; None: that of its repository, folder or file.
         pictures: encoded photos for the parity check, besides the made ones.
         force: of an ensemble, also the branches that are there already.
         half: its weights are stored in 16 bits, and widened as they are loaded.
@@ -173,7 +175,7 @@ def prepare(
     try:
         partial.mkdir(parents=True)
         exporter = exporter_class(detector, is_graph=config.onnx_path is not None)(original.path, config)
-        _fill(partial, detector, exporter, original, model_name(config), pictures, half, progress)
+        _fill(partial, detector, exporter, original, name or model_name(config), pictures, half, progress)
         keep_calibration(folder, partial)
         move_into_place(partial, folder)
         remember_revision(config, models_dir, original.revision, *original.resolved)

@@ -184,7 +184,12 @@ def model_name(config: DetectorConfig) -> str:
     source = str(config.path) if config.branches is not None else config.source
     name = source if is_hub(config) else Path(source).stem
     # Other preprocessing is another model, though of the same weights.
-    return re.sub(r"[^A-Za-z0-9._-]+", "--", name) + ("--letterbox" if config.letterbox else "")
+    return as_model_name(name) + ("--letterbox" if config.letterbox else "")
+
+
+def as_model_name(name: str) -> str:
+    """Return a name as a folder of models takes it."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "--", name)
 
 
 def is_hub(config: DetectorConfig) -> bool:

@@ -171,15 +171,8 @@ def read_photos(
         kinds = there
     found_in = {kind: pictures_of(folder, kind) for kind in kinds}
     entries = [(folder, path, CLASSES.index(kind)) for kind in kinds for path in _some(found_in[kind][0], most)]
-    photos: list[Photo] = []
-    skipped = [f"{kind}: {_in_words(others)}" for kind, (_, others) in found_in.items() if others]
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        for done, found in enumerate(pool.map(_read, entries), 1):
-            if isinstance(found, Photo):
-                photos.append(found)
-            else:
-                skipped.append(found)
-            tell(done, len(entries))
+    photos, unread = _read_all(entries, tell, workers)
+    skipped = [*(f"{kind}: {_in_words(others)}" for kind, (_, others) in found_in.items() if others), *unread]
     both = {photo.digest for photo in photos if photo.label} & {photo.digest for photo in photos if not photo.label}
     contradictory = [photo for photo in photos if photo.digest in both]
     skipped += [f"{photo.name}: the same file is in the other class" for photo in contradictory]
@@ -205,14 +198,22 @@ def read_listed(
         tell: is told how many are done.
         workers: threads that decode.
     """
+    photos, skipped = _read_all([(folder, path, label) for path, label in labels.items()], tell, workers)
+    return LabelledPhotos(sorted(photos, key=lambda photo: photo.digest), skipped)
+
+
+def _read_all(entries: Sequence[tuple[Path, Path, int]], tell: Tell, workers: int) -> tuple[list[Photo], list[str]]:
+    """Return the photos that can be opened, and why others can't."""
     photos: list[Photo] = []
     skipped: list[str] = []
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        for done, found in enumerate(pool.map(_read, ((folder, path, label) for path, label in labels.items())), 1):
-            photos += [found] if isinstance(found, Photo) else []
-            skipped += [found] if isinstance(found, str) else []
-            tell(done, len(labels))
-    return LabelledPhotos(sorted(photos, key=lambda photo: photo.digest), skipped)
+        for done, found in enumerate(pool.map(_read, entries), 1):
+            if isinstance(found, Photo):
+                photos.append(found)
+            else:
+                skipped.append(found)
+            tell(done, len(entries))
+    return photos, skipped
 
 
 def _some(paths: list[Path], most: int | None) -> list[Path]:

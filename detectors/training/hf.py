@@ -75,7 +75,7 @@ def running_statistics(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_best(model: nn.Module, run: Path) -> None:
-    """Give the network the weights of its best epoch."""
+    """Give the network the weights that were kept."""
     model.load_state_dict(load_file(run / BEST_FILE), strict=False)
 
 
@@ -272,7 +272,7 @@ def _fit(
     job: Job, method: TrainingMethod, network: nn.Module, examples: Sequence[Any], loss: WeightedLoss,
     chosen: JobPlan, stopping: StopSignal, rate: float,
 ) -> TrainingResult:  # fmt: skip
-    """Train, and take the best epoch's weights."""
+    """Train, and take the best epoch's weights, or a head's last ones."""
     config, checkpoints = job.config, job.run / CHECKPOINTS
     train, val = examples
     schedule = make_schedule(len(train), config.batch_size, config.most_epochs, config.warm_up)

@@ -22,6 +22,7 @@ from detectors.export.export import prepare
 from detectors.files import write_safely
 from detectors.load import load_detector
 from detectors.models.config import DetectorConfig
+from detectors.models.sources import as_model_name
 from detectors.models.store import store_spread
 from detectors.photos.labelled import Photo, groups
 from detectors.registry import DEFAULT
@@ -281,6 +282,9 @@ def _export(job: Job, outcome: TrainingResult, photos: list[Photo]) -> Path:
     source = DetectorConfig.model_validate({key: str(original), "path": job.run / YAML_FILE})
     folder = job.run / SERVED
     pictures = [photo.path.read_bytes() for photo in photos]
-    prepare(job.config.detector, source, job.run, out=folder, pictures=pictures, progress=Steps(job.screen.say))
+    prepare(
+        job.config.detector, source, job.run, out=folder, name=as_model_name(job.run.resolve().name),
+        pictures=pictures, progress=Steps(job.screen.say),
+    )  # fmt: skip
     write_safely(job.run / YAML_FILE, f"model_folder: {SERVED}\n".encode())
     return folder

@@ -139,7 +139,8 @@ def _print_live(console: "Console", live: JudgedModel) -> None:
         shares = {"precision": figures.precision, "recall": figures.recall}
         shown = {"MCC": fraction(figures.mcc), "AUC": fraction(figures.auc)} if figures.mcc is not None else {}
         shown |= {name: share(value) for name, value in shares.items() if value is not None}
-        rows.append(("", "   ".join(f"{name} {value}" for name, value in shown.items())))
+        if shown:
+            rows.append(("", "   ".join(f"{name} {value}" for name, value in shown.items())))
         found = f"{figures.true_positives} of {figures.positives} with roadwork"
         found += f", spared {figures.true_negatives} of {figures.negatives} without"
         rows += [("found", found), ("promised", _promise(known))]

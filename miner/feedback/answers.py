@@ -7,12 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Self
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from detectors.base import Detector
 from detectors.ensemble import Ensemble
@@ -20,7 +20,7 @@ from detectors.evaluation.estimates import Floats
 from detectors.evaluation.reward import PromisedAccuracy, promised_accuracy
 from detectors.files import as_owner, write_safely
 from detectors.load import PreparedModel
-from detectors.models.calibration import Fusion
+from detectors.models.calibration import Fusion, Share
 from detectors.models.manifest import Manifest
 from detectors.photos.labelled import Photo, groups, read_listed
 from miner.feedback import is_sampled
@@ -29,7 +29,6 @@ from miner.feedback.labels import Label, Labels
 FOLDER = "answers"  # in the folder of the labels
 THUMBNAILS = "thumbnails.npz"
 KEPT_EVERY = 50  # answers, so that a long run that is killed is not for nothing
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Tell = Callable[[], None]
 
 

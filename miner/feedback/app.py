@@ -112,7 +112,7 @@ class Doorkeeper:
         await answer(scope, receive, send_with_headers)
 
 
-def label_app(sitting: Sitting, token: str, note: Callable[[], str] = str) -> Starlette:
+def label_app(sitting: Sitting, token: str, note: str = "") -> Starlette:
     """Return the application; all of its addresses begin with `/TOKEN/`.
 
     Args:
@@ -124,7 +124,7 @@ def label_app(sitting: Sitting, token: str, note: Callable[[], str] = str) -> St
     content = {name: file.read_bytes() for name, file in FILES.items()}
 
     def state() -> dict[str, Any]:
-        return asdict(sitting.view()) | {"note": note()}
+        return asdict(sitting.view()) | {"note": note}
 
     def shown(digest: str | None) -> dict[str, Any] | None:
         found = sitting.shown(digest) if digest is not None else None

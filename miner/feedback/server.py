@@ -37,7 +37,7 @@ async def serving(sitting: Sitting, recorder: Path, port: int, note: str = "") -
     token = secrets.token_urlsafe(TOKEN_BYTES)
     features = FeatureThread(sitting.labels.folder, sitting.wanted, sitting.know)
     connections = Connections(Guard(write_seconds=WRITE_SECONDS))
-    async with listening(label_app(sitting, token, lambda: note), "--port", HOST, port, connections) as number:
+    async with listening(label_app(sitting, token, note), "--port", HOST, port, connections) as number:
         looking = asyncio.create_task(_look(sitting, recorder, features))
         features.start()
         try:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from detectors.evaluation.estimates import Estimate, wilson
 from detectors.evaluation.reward import PromisedAccuracy
 from detectors.files import as_owner, write_safely
+from detectors.models.calibration import Share
 from detectors.photos.labelled import CLASSES
 from miner.errors import ConfigurationError
 from miner.feedback import FOLDER, IMPROVEMENTS, is_sampled
@@ -30,7 +31,6 @@ STATE_FILE = "state.json"  # of an improvement
 LARGEST_BYTES = 64 * 2**10
 
 Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 

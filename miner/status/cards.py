@@ -157,8 +157,9 @@ def _traffic(known: StandingView, now: float) -> Card:
         rows.append(Row("expected reward", fraction(model.reward.value)))
     works, clear = (number(photos.labelled.get(kind, 0)) for kind in reversed(CLASSES))
     rows += [
-        Row("random tenth", f"{number(photos.sampled)} label{'s' * (photos.sampled != 1)}"),
+        Row("labelled", f"{number(photos.decided)} photo{'s' * (photos.decided != 1)}"),
         *([Row("with roadwork", works), Row("without", clear)] if photos.decided else []),
+        Row("of the random tenth", number(photos.sampled)),
         Row("waiting", f"{number(photos.waiting)} photo{'s' * (photos.waiting != 1)}"),
     ]
     if last is not None:

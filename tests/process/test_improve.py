@@ -17,7 +17,6 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
-from miner.feedback.improvement.state import TRAINED
 from miner.feedback.labels import Label, editing
 from tests.models import make_vit
 from tests.photos import fill
@@ -154,7 +153,7 @@ def test_killed_at_ten_points_it_goes_on_and_the_miner_never_stops_answering(
     assert state["verdict"] == "better", done
     assert state["promoted"] is True
     assert {path: path.read_bytes() for path in labels} == labels
-    assert daemon.metric("model_info", name="model") == 1
+    assert daemon.metric("model_info", name=f"improved-{night.run.name}") == 1
     served = f"IMAGE_DETECTOR_CONFIG={night.run / f'improved-{night.run.name}.yaml'}   # the bright one\r\n"
     assert served in night.lines
     assert night.env_file.stat().st_mode & 0o777 == 0o640
@@ -190,7 +189,7 @@ def test_a_model_that_the_miner_does_not_take_is_not_promoted(night: Night, daem
     before = night.lines
     assert f"SHADOW_DETECTOR_CONFIG={night.run}" in before
 
-    manifest = night.run / TRAINED / "served" / "manifest.json"
+    manifest = night.run / f"improved-{night.run.name}" / "served" / "manifest.json"
     data = manifest.read_bytes()
     manifest.write_text(json.dumps(json.loads(data) | {"known_answer": 0.123}))
     night.call("--promote", code=3)
@@ -216,7 +215,7 @@ def test_a_signal_ends_it_in_order_and_its_training_with_it(night: Night, tmp_pa
     night.environment = clean_environment(STATE_DIR=str(tmp_path / "state"))
     label(tmp_path / "state", fill(tmp_path / "photos", EACH))
     with night.start(*night.options) as process:
-        eventually(lambda: list((tmp_path / "state" / "improvements").glob(f"20*/{TRAINED}/progress.json")), SECONDS)
+        eventually(lambda: list((tmp_path / "state" / "improvements").glob("20*/improved-*/progress.json")), SECONDS)
         second = night.call(code=3)
         assert "another" in second
         process.terminate()
@@ -246,4 +245,5 @@ def test_what_a_teacher_taught_is_dropped_where_the_random_tenth_does_not_ask_fo
     assert 0 < teach["facts"]["teacher"]["unlabelled"] <= unlabelled < 24
     assert not teach["facts"]["kept"]
     assert "--teacher" in teach["commands"][0]
-    assert (night.run / f"improved-{night.run.name}.yaml").read_text() == f"model_folder: {TRAINED}/served\n"
+    name = f"improved-{night.run.name}"
+    assert (night.run / f"{name}.yaml").read_text() == f"model_folder: {name}/served\n"

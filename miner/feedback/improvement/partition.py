@@ -241,6 +241,8 @@ def facts_of(photos: Sequence[PartPhoto]) -> dict[str, Any]:
 
 def _own(folders: Sequence[Path]) -> Iterable[tuple[Path, str, Path]]:
     for folder in folders:
+        if not folder.is_dir():
+            raise ConfigurationError(f"--data={folder}: is not a folder")
         for kind in CLASSES:
             try:
                 found, _ = pictures_of(folder, kind)

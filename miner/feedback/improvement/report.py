@@ -13,7 +13,7 @@ from detectors.evaluation.estimates import Estimate
 from detectors.files import write_safely
 from detectors.photos.image import preview
 from miner import formats
-from miner.feedback.improvement.judgement import JudgedAnswer, judge, judged_answers
+from miner.feedback.improvement.judgement import JudgedAnswer, judge, judged_answers, signed
 from miner.feedback.improvement.partition import STORE
 from miner.feedback.improvement.run import REPORT
 from miner.feedback.improvement.state import PHOTOS, Improvement
@@ -90,4 +90,4 @@ def _interval(value: Estimate | None) -> str:
 
 
 def _gain(value: Estimate | None) -> str:
-    return "–" if value is None else f"{value.value:+.3f} ({value.low:+.3f} to {value.high:+.3f})"
+    return "–" if value is None else signed(value)

@@ -54,12 +54,11 @@ from miner.feedback.improvement.state import (
     ANSWERS,
     PHOTOS,
     SERVED,
-    TAUGHT,
-    TRAINED,
     GainFigures,
     Improvement,
     Step,
     StepRecord,
+    candidate_name,
     yaml_of,
 )
 from miner.feedback.improvement.worker import Children, await_end
@@ -119,6 +118,8 @@ class ImprovementRun:
 
     def __init__(self, folder: Path, state: Improvement, workplace: Workplace) -> None:
         self.folder, self.state, self.work = folder, state, workplace
+        self._trained = candidate_name(folder)  # the trainings are called like the models that they make
+        self._taught = f"{self._trained}-taught"
         self._began = time.monotonic()
 
     def run(self, *, promotes: bool, before: Improvement | None = None) -> None:
@@ -215,9 +216,9 @@ class ImprovementRun:
         return {"folds": FOLDS}
 
     def _train(self) -> dict[str, Any]:
-        self._training(TRAINED, FINAL, 0.5 if self.state.options.self_train else 1.0)
-        self._name_candidate(TRAINED)
-        return self._outcome(TRAINED)
+        self._training(self._trained, FINAL, 0.5 if self.state.options.self_train else 1.0)
+        self._name_candidate(self._trained)
+        return self._outcome(self._trained)
 
     def _teach(self) -> dict[str, Any]:
         """Train once more, with what a teacher says of unlabelled photos; keep it if the random tenth says so."""
@@ -228,18 +229,18 @@ class ImprovementRun:
         if not tenth.is_dir():
             return {"kept": False, "why": "no photo of the random tenth is labelled, and only these may say so"}
         self._training(
-            TAUGHT, FINAL, 1.0, "--teacher", teacher, "--unlabelled", str(self.folder / UNLABELLED), "--set",
+            self._taught, FINAL, 1.0, "--teacher", teacher, "--unlabelled", str(self.folder / UNLABELLED), "--set",
             "teacher_share=0", "--set", f"teacher_confidence={CONFIDENCE}",
         )  # fmt: skip
-        facts = self._outcome(TAUGHT)
-        links = {name: self.folder / f"{name}.yaml" for name in (TRAINED, TAUGHT)}
+        facts = self._outcome(self._taught)
+        links = {name: self.folder / f"{name}.yaml" for name in (self._trained, self._taught)}
         for name, link in links.items():
             write_safely(link, _document(name))
-        self._ask(Path(TAUGHT_ANSWERS) / "tenth.json", tenth, links[TRAINED], links[TAUGHT])
+        self._ask(Path(TAUGHT_ANSWERS) / "tenth.json", tenth, links[self._trained], links[self._taught])
         answers = read_answers(self.folder / TAUGHT_ANSWERS, self._photos)
         facts["kept"] = is_kept(answers)
         facts["why"] = "the random tenth says so" if facts["kept"] else "the random tenth does not say so beyond chance"
-        self._name_candidate(TAUGHT if facts["kept"] else TRAINED)
+        self._name_candidate(self._taught if facts["kept"] else self._trained)
         return facts
 
     @property

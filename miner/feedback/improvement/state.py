@@ -20,7 +20,7 @@ from miner.settings.settings import Settings
 Step = Literal["collect", "folds", "train", "teach", "ask", "calibrate", "judge", "report", "shadow", "promote"]
 STATE = "state.json"
 PHOTOS, ANSWERS = "photos", "answers"  # folders of a run
-TRAINED, TAUGHT, SERVED = "model", "taught", "served"  # runs of `train`, and the model folder of each
+SERVED = "served"  # the model folder of a run of `train`
 NAMES = "%Y-%m-%d-%H%M"  # of the folders of runs, by their start
 KEPT = 5  # runs, besides those that are served
 
@@ -50,7 +50,7 @@ class StepRecord(_Part):
 
 
 class GainFigures(_Part):
-    """The reward that a candidate earns more than what serves, with its interval, on all photos kept back."""
+    """The reward that a candidate earns more than what serves, with its interval, on the photos that decide."""
 
     value: float
     low: float
@@ -112,9 +112,14 @@ class Improvement(_Part):
         return self.ended is not None and self.verdict == "better" and not (self.promoted or self.undone)
 
 
+def candidate_name(folder: Path) -> str:
+    """Return the name of a run's candidate, by which pages, metrics and figures know it."""
+    return f"improved-{folder.name}"
+
+
 def yaml_of(folder: Path) -> Path:
-    """Return the YAML file of a run's candidate; its name is what pages and figures call the model."""
-    return folder / f"improved-{folder.name}.yaml"
+    """Return the YAML file of a run's candidate."""
+    return folder / f"{candidate_name(folder)}.yaml"
 
 
 def runs_in(home: Path) -> dict[Path, Improvement]:
@@ -158,11 +163,7 @@ def prune(home: Path, settings: Settings, current: Path) -> list[str]:
     kept = {current, *list(runs)[:KEPT]}
     removed: list[str] = []
     for folder in runs:
-        if (
-            folder in kept
-            or folder.name in used
-            or any(is_in_use(folder / name / SERVED) for name in (TRAINED, TAUGHT))
-        ):
+        if folder in kept or folder.name in used or any(map(is_in_use, folder.glob(f"*/{SERVED}"))):
             continue
         with suppress(OSError):
             shutil.rmtree(folder)

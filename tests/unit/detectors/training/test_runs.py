@@ -137,6 +137,7 @@ def test_a_quick_run_says_what_it_will_take_and_ends_with_what_serves(photos: Pa
     assert figures["test"]["accuracy"]["low"] < figures["test"]["accuracy"]["high"]
     assert figures["test"]["reward"]["low"] <= figures["test"]["reward"]["high"]
     manifest = Manifest.read(tmp_path / "run" / "served")
+    assert manifest.name == "run"  # not what each training calls its weights
     assert manifest.predictions is not None
     assert sum(manifest.predictions) == pytest.approx(1, abs=0.01)
     for card in (tmp_path / "run" / "README.md", tmp_path / "run" / "served" / "README.md"):

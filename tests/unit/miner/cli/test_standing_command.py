@@ -45,6 +45,7 @@ def lines(state: Path, *arguments: object, **settings: object) -> str:
     assert done.exception is None, done.output
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
     assert "nan" not in done.stdout
+    assert not [line for line in done.stdout.splitlines() if line and not line.strip()]  # a row of nothing
     return " ".join(done.stdout.split())
 
 
