@@ -6,6 +6,7 @@ FOLDER = "labels"  # in the state folder
 IMPROVEMENTS = "improvements"  # likewise: a folder for each
 
 Reason = Literal["random", "error", "disagreement", "unsure", "unlike", "import"]  # why a photo was to be labelled
+BY_ANSWERS: tuple[Reason, ...] = ("error", "disagreement", "unsure")  # that follow from what models say of a photo
 SAMPLE = 10  # one recorded photo of so many is of the random sample
 
 

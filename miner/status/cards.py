@@ -159,7 +159,7 @@ def _traffic(known: StandingView, now: float) -> Card:
     rows += [
         Row("labelled", f"{number(photos.decided)} photo{'s' * (photos.decided != 1)}"),
         *([Row("with roadwork", works), Row("without", clear)] if photos.decided else []),
-        Row("of the random tenth", number(photos.sampled)),
+        Row("random tenth", number(photos.sampled)),
         Row("waiting", f"{number(photos.waiting)} photo{'s' * (photos.waiting != 1)}"),
     ]
     if last is not None:

@@ -406,9 +406,9 @@ def improvement(*arguments: str, state: str = "none") -> Deed:
 
 UNFINISHED = '{"options": {"model": "lite0"}, "started": 1}'
 IMPROVEMENTS: Table = {
-    "0 scenes of 'no_roadwork' to learn from are too few: label about 8 more "
+    "0 scenes of 'no_roadwork' to learn from and 0 to judge by are too few: label about 8 more "
     "(`roadwork-miner label`), or give a folder of photos (--data)\n"
-    "0 scenes of 'roadwork' to learn from are too few: label about 8 more "
+    "0 scenes of 'roadwork' to learn from and 0 to judge by are too few: label about 8 more "
     "(`roadwork-miner label`), or give a folder of photos (--data)": improvement(),
     "HERE/improvements/2026-01-01-0100: is unfinished, with other options; --new begins anew": improvement(
         "--model", "lite2", state=UNFINISHED

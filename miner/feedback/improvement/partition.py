@@ -22,11 +22,11 @@ from detectors.files import write_safely
 from detectors.photos.image import decode
 from detectors.photos.labelled import CLASSES, groups, pictures_of, thumbnail
 from miner.errors import ConfigurationError
-from miner.feedback import is_sampled
-from miner.feedback.labels import Labels
+from miner.feedback import BY_ANSWERS, is_sampled
+from miner.feedback.labels import Label, Labels
 from miner.feedback.traffic import RecordedPhoto
 
-Source = Literal["random", "labelled", "own"]
+Source = Literal["random", "labelled", "chosen", "own"]
 Place = Literal["traffic", "own"]  # subfolders, since own photos have to be prepared as validators do
 FOLDS = 4
 LEAST_LEARNT, LEAST_JUDGED = 2 * FOLDS, 4  # scenes of a class: two a fold, as each needs some to validate by
@@ -41,7 +41,8 @@ class PartPhoto:
     Attributes:
         digest: SHA-256 of its file, its name in every folder.
         kind: its class.
-        source: `random`, of the random tenth of the traffic; `labelled`, any other of the traffic; `own`.
+        source: `random`, of the random tenth of the traffic; `chosen`, of the traffic by what models said of it;
+            `labelled`, any other of the traffic; `own`.
         name: what people call it.
         fold: the model of the others judges it; None: nothing learns from it: it is of a scene of the tenth.
         scene: near-identical photos have the same.
@@ -55,6 +56,11 @@ class PartPhoto:
     fold: int | None = None
     scene: int = 0
     is_known: bool = False
+
+    @property
+    def judges(self) -> bool:
+        """Whether it is a fair judge: not known to what serves, and not chosen because that was unsure or wrong."""
+        return not self.is_known and self.source != "chosen"
 
     @property
     def place(self) -> Place:
@@ -123,13 +129,21 @@ def folded(
     return sorted(rows, key=lambda one: one.digest)
 
 
+def source_of(label: Label) -> Source:
+    """Return where a labelled photo is from."""
+    if label.reason == "import":
+        return "own"
+    if is_sampled(label.digest):
+        return "random"
+    return "chosen" if label.reason in BY_ANSWERS else "labelled"
+
+
 def _gather(store: Path, labels: Labels, own: Sequence[Path]) -> dict[PartPhoto, Any]:
     """Put each photo into a folder once, and return them with their thumbnails; what can't be opened is left out."""
     found: dict[str, tuple[PartPhoto, Path]] = {}
     for label in labels.decided:
         path = labels.path_of(label.digest)
-        source: Source = "own" if label.reason == "import" else "random" if is_sampled(label.digest) else "labelled"
-        found[label.digest] = PartPhoto(label.digest, label.kind, source, path.name), path
+        found[label.digest] = PartPhoto(label.digest, label.kind, source_of(label), path.name), path
     both = set[str]()
     for root, kind, path in _own(own):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -204,13 +218,12 @@ def refuse_too_few(photos: Sequence[PartPhoto]) -> None:
     for kind in CLASSES:
         mine = [one for one in photos if one.kind == kind]
         learnt = len({one.scene for one in mine if one.fold is not None})
-        judged = len({one.scene for one in mine if not one.is_known})
+        judged = len({one.scene for one in mine if one.judges})
         more = max(LEAST_LEARNT - learnt, LEAST_JUDGED - judged)
         if more > 0:
-            known = f", {learnt - judged} of them known to what serves" if judged < LEAST_JUDGED <= learnt else ""
             lines.append(
-                f"{learnt} scenes of {kind!r} to learn from{known} are too few: label about {more} more "
-                "(`roadwork-miner label`), or give a folder of photos (--data)"
+                f"{learnt} scenes of {kind!r} to learn from and {judged} to judge by are too few: label about {more} "
+                "more (`roadwork-miner label`), or give a folder of photos (--data)"
             )
     if lines:
         raise ConfigurationError("\n".join(lines))
@@ -224,7 +237,7 @@ def sum_of(photos: Iterable[PartPhoto]) -> str:
 def counts_of(photos: Sequence[PartPhoto]) -> dict[str, dict[str, int]]:
     """Return how many photos of each class are learnt from, and how many judge."""
     parts = {
-        "learnt": [one for one in photos if one.fold is not None], "judged": [one for one in photos if not one.is_known]
+        "learnt": [one for one in photos if one.fold is not None], "judged": [one for one in photos if one.judges]
     }  # fmt: skip
     return {part: {kind: sum(one.kind == kind for one in chosen) for kind in CLASSES} for part, chosen in parts.items()}
 

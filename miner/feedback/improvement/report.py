@@ -20,7 +20,9 @@ from miner.feedback.improvement.state import PHOTOS, Improvement
 
 SHORT = 12  # characters of a digest
 MOST = 60  # photos of a section; what both get wrong may be many
-WORDS: dict[str, str] = {"random": "random tenth", "labelled": "labelled traffic", "own": "own photos"}
+WORDS: dict[str, str] = {
+    "random": "random tenth", "labelled": "labelled traffic", "chosen": "labelled traffic", "own": "own photos",
+}  # fmt: skip
 PARTS = {"learnt": "learnt from", "judged": "judged by"}
 
 

@@ -145,7 +145,7 @@ class ImprovementRun:
                 if step == "collect" and before is not None:
                     self._refuse_unchanged(before)
             except ConfigurationError:
-                if set(self.state.steps) <= {"collect"}:  # nothing was made that the next call could go on with
+                if set(self.state.steps) <= {"collect"} and not self._outcome(_fold(0)):  # nothing to go on with
                     shutil.rmtree(self.folder)
                 raise
         self.state.ended = self.state.ended or time.time()
@@ -217,7 +217,7 @@ class ImprovementRun:
 
     def _train(self) -> dict[str, Any]:
         self._training(self._trained, FINAL, 0.5 if self.state.options.self_train else 1.0)
-        self._name_candidate(self._trained)
+        write_safely(yaml_of(self.folder), _document(self._trained))
         return self._outcome(self._trained)
 
     def _teach(self) -> dict[str, Any]:
@@ -240,7 +240,7 @@ class ImprovementRun:
         answers = read_answers(self.folder / TAUGHT_ANSWERS, self._photos)
         facts["kept"] = is_kept(answers)
         facts["why"] = "the random tenth says so" if facts["kept"] else "the random tenth does not say so beyond chance"
-        self._name_candidate(self._taught if facts["kept"] else self._trained)
+        write_safely(yaml_of(self.folder), _document(self._taught if facts["kept"] else self._trained))
         return facts
 
     @property
@@ -288,9 +288,6 @@ class ImprovementRun:
             return {key: told[key] for key in ("ended", "epochs", "seconds", "detector", "teacher")}
         return {}
 
-    def _name_candidate(self, name: str) -> None:
-        write_safely(yaml_of(self.folder), _document(name))
-
     def _ask_all(self) -> dict[str, Any]:
         """Ask what serves and who has not learnt from them about all photos; the models of the folds then go."""
         serves = self.work.serves()
@@ -319,7 +316,9 @@ class ImprovementRun:
 
     def _calibrate(self) -> dict[str, Any]:
         """Move the decision to where it earns most by the folds' answers, if `calibrate` finds that it is no chance."""
-        answers = read_answers(self.folder / ANSWERS, [replace(one, is_known=False) for one in self._photos])
+        # Nothing is learnt of the tenth, not even this; what serves may know the others, and the folds don't.
+        photos = [replace(one, is_known=one.source in ("random", "chosen")) for one in self._photos]
+        answers = read_answers(self.folder / ANSWERS, photos)
         labels, scenes = np.array([one.is_roadwork for one in answers]), np.array([one.scene for one in answers])
         least = min(len({*scenes[labels == kind].tolist()}) for kind in (True, False))
         if least < CALIBRATION_FOLDS:
@@ -347,7 +346,7 @@ class ImprovementRun:
             return {"set": False, "words": "not put beside what serves, as it is worse"}
         candidate = self.candidate
         is_set, words = set_shadow(self.work.place, candidate, self._keep)
-        self.state.shadowed = self.state.shadowed or is_set
+        self.state.shadowed |= is_set
         self.work.screen.say(f"shadow: {words}")
         return {"set": is_set, "words": words}
 
@@ -366,9 +365,7 @@ class ImprovementRun:
         if self.state.promoting:  # a kill came in between: from the lines before, which a failure has to put back
             put_back(self.work.place, {name: value for name, value in self.state.before.items() if name in MODEL})
         elif now != judged:
-            raise CouldNotStart(
-                f"{now.words} serves, which this one was not judged beside: `improve --new` judges anew"
-            )
+            raise CouldNotStart(f"{now.words} serves, which it was not judged beside: `improve --new` judges anew")
         lines = self.candidate.lines(MODEL) | judged.lines(SHADOW)
         self.state.promoting = True
         try:

@@ -264,7 +264,7 @@ def rows_of(traffic: StandingView) -> tuple[dict[str, Row], str]:
 def test_how_right_it_is_on_real_traffic_has_a_card_where_anything_was_recorded() -> None:
     assert "Real traffic" not in titles(overview())
     shown = text(overview(traffic=TRAFFIC))
-    for part in ("Real traffic", "accuracy 92.9 %", "85.3 % to 96.7 %", "promised 95.2 %", "of the random tenth 88",
+    for part in ("Real traffic", "accuracy 92.9 %", "85.3 % to 96.7 %", "promised 95.2 %", "random tenth 88",
                  "1 234 photos", "improved (+.03) 3.2 days ago"):  # fmt: skip
         assert part in shown
     rows, _ = rows_of(TRAFFIC)

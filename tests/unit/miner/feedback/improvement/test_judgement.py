@@ -82,10 +82,21 @@ def test_the_traffic_decides_where_there_is_enough_of_it() -> None:
         judge(answers("+="))
 
 
+def test_photos_that_were_chosen_by_what_models_said_judge_nothing() -> None:
+    even = [*CLEAR, *answers("=" * 30)]
+    clear = answers("+" * 30, "chosen", is_roadwork=False, first=5000)
+    found = judge([*even, *answers("+" * 30, "chosen", first=4000), *clear])
+    assert (found.by, found.outcome, found.changed, found.gain.value) == (ALL, "not better", 0, 0.0)
+    with pytest.raises(CouldNotStart):
+        judge(clear)
+
+
 def test_a_side_of_one_class_has_no_reward() -> None:
     found = judge([*CLEAR, *answers("++==")])
     assert found.sides[ALL].reward is not None
-    alone = judge([*CLEAR, *answers("++=="), *answers("==", "labelled", first=50)]).sides["other labelled traffic"]
+    alone = judge([*CLEAR, *answers("++=="), *answers("==", "labelled", first=50)]).sides[
+        "traffic labelled as unlike the rest"
+    ]
     assert (alone.reward, alone.gain, alone.specificity) == (None, None, (None, None))
     assert alone.recall == (1.0, 1.0)
 

@@ -1,15 +1,16 @@
-"""Every label teaches and judges, but never the same model; the random tenth only judges."""
+"""A label teaches and judges, but never the same model; the random tenth only judges, doubts of models only teach."""
 
 import hashlib
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from detectors.photos.labelled import CLASSES
 from miner.errors import ConfigurationError
-from miner.feedback import is_sampled
+from miner.feedback import BY_ANSWERS, Reason, is_sampled
 from miner.feedback.improvement.partition import (
     FINAL,
     FOLDS,
@@ -24,6 +25,7 @@ from miner.feedback.improvement.partition import (
     read_photo_table,
     refuse_too_few,
     repeats_of,
+    source_of,
     unlabelled,
 )
 from miner.feedback.labels import Label, Labels, editing
@@ -73,6 +75,15 @@ def test_nothing_learns_from_the_tenth_or_from_a_photo_of_its_scenes() -> None:
     tenth, same, other, traffic = folded(photos, thumbnails([7, 7, 8, 9]), frozenset())
     assert (tenth.fold, same.fold) == (None, None)
     assert None not in (other.fold, traffic.fold)
+
+
+@pytest.mark.parametrize("reason", get_args(Reason))
+def test_who_was_chosen_by_what_models_said_teaches_and_does_not_judge(reason: Reason) -> None:
+    plain, sampled = "1" * 64, "0" * 64
+    assert source_of(Label(sampled, "roadwork", 0, reason)) == ("own" if reason == "import" else "random")
+    source = source_of(Label(plain, "roadwork", 0, reason))
+    assert source == ("own" if reason == "import" else "chosen" if reason in BY_ANSWERS else "labelled")
+    assert photo(0, source).judges == (reason in {"random", "unlike", "import"})
 
 
 def test_what_serves_is_not_judged_by_a_scene_that_it_has_learnt() -> None:
