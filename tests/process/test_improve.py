@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
+from miner.feedback import Reason
 from miner.feedback.labels import Label, editing
 from tests.models import make_vit
 from tests.photos import fill
@@ -30,6 +31,7 @@ from tests.process.test_reload import Asking
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # on a machine with other work
 EACH = 40  # photos of a class
 SECONDS = 600
+REASONS: tuple[Reason, ...] = ("unlike", "unlike", "error", "unlike")
 SHOTS = os.environ.get("ROADWORK_TEST_SHOTS")
 
 
@@ -37,7 +39,8 @@ def label(state: Path, photos: Path) -> None:
     with editing(state / "labels") as labels:
         for number, path in enumerate(sorted(photos.rglob("*.jpg"))):
             data = path.read_bytes()
-            labels.put(Label(hashlib.sha256(data).hexdigest(), path.parent.name, number, "unsure", 0.4), data)  # type: ignore[arg-type]
+            digest, reason = hashlib.sha256(data).hexdigest(), REASONS[number % len(REASONS)]
+            labels.put(Label(digest, path.parent.name, number, reason, 0.4), data)  # type: ignore[arg-type]
 
 
 class Night:
