@@ -149,7 +149,7 @@ def test_an_unfit_model_changes_nothing_and_the_reason_is_told(
         str(write_model(models / "nan", bias=float("nan"), known_answer=0.5)): "not finite",
         str(write_model(models / "swapped", known_answer=0.0001)): "not 0.0001",
         str(damaged): str(graph),
-        slow: "one picture takes 1.2 s",
+        slow: "one picture takes",
         str(models / "nowhere.yaml"): "IMAGE_DETECTOR_CONFIG=",
     }
     for number, (yaml, reason) in enumerate(unfit.items(), start=1):
