@@ -2,7 +2,7 @@
 
 Labels are few and dear, so none is spared: a model is made of all of them, and one of each fold's others judges the
 fold (cross-validation). Photos of one scene are together. What the model that serves has learnt from judges nothing: it
-knows these photos by heart.
+knows these photos by heart. Nor does what was labelled because models were wrong, unsure or at odds there.
 """
 
 import hashlib

@@ -1,19 +1,27 @@
 """A run's end: what serves by now counts, a half-done promotion can be taken back, and no model in use is pruned."""
 
+import json
 import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 import pytest
 
 from detectors.errors import DetectorError
+from detectors.evaluation.branch_file import BranchFile
+from detectors.photos.labelled import CLASSES
 from miner.cli.improve import _undo
 from miner.cli.training import make_screen
 from miner.errors import CouldNotStart
+from miner.feedback.improvement.partition import TABLE, PartPhoto, Source
 from miner.feedback.improvement.promotion import ChosenModel, SettingsPlace, serving
 from miner.feedback.improvement.run import ImprovementRun, Workplace
 from miner.feedback.improvement.state import (
+    ANSWERS,
     KEPT,
+    PHOTOS,
     Improvement,
     ImprovementOptions,
     Step,
@@ -82,6 +90,9 @@ class Idle:
     def refuse_stopped(self) -> None:
         return
 
+    def run(self, arguments: Sequence[str], out: Path) -> int:
+        return 2
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
@@ -110,6 +121,27 @@ def test_a_promotion_that_a_kill_has_halved_is_undone(place: Place) -> None:
     state = Improvement.read(place.folder)
     assert state.undone
     assert not state.promoting
+
+
+def test_neither_the_tenth_nor_what_models_chose_moves_the_threshold(place: Place) -> None:
+    sources = get_args(Source)
+    photos = [
+        PartPhoto(f"{number:064}", CLASSES[number % 2], sources[number // 12], "", 0, number, is_known=number % 3 == 0)
+        for number in range(12 * len(sources))
+    ]
+    said = [
+        {"picture": f"{one.digest}.jpg", "said": {"as it is": {"now": 0.2, "new": number / 100}}}
+        for number, one in enumerate(photos)
+    ]
+    for name in (ANSWERS, PHOTOS):
+        (place.folder / name).mkdir()
+    (place.folder / PHOTOS / TABLE).write_text(json.dumps([asdict(one) for one in photos]))
+    (place.folder / ANSWERS / "own-0.json").write_text(json.dumps({"answers": said}))
+    run = place.run()
+    assert run._calibrate()["written"] is False
+    fitted = BranchFile.read(place.folder / "answers.npz").branches["candidate"]
+    judges = [number / 100 for number, one in enumerate(photos) if one.source in {"labelled", "own"}]
+    assert sorted(fitted.tolist()) == judges
 
 
 def test_what_is_gone_is_not_made_to_serve_again(place: Place) -> None:
