@@ -36,7 +36,6 @@ NICE = 19  # the lowest priority
 AT_ONCE = 1000  # photos of the cache, so that nobody waits for long meanwhile
 BATCH = 8  # photos, between two times that they are handed on
 SAVE_SECONDS = 30.0  # between two writes of the cache: what a kill may cost
-END_SECONDS = 5.0
 
 
 class Extractor(Protocol):
@@ -157,19 +156,23 @@ class FeatureThread:
         self._wake.set()
 
     def close(self) -> None:
-        """Write what there is, for a few seconds at most."""
+        """Write what there is, and wait for the thread's end.
+
+        However long a busy machine takes: a thread that is still in a library's compiled code when the interpreter ends
+        aborts the process.
+        """
         self._ending = True
         self._wake.set()
-        self._thread.join(END_SECONDS)
+        self._thread.join()
 
     def _run(self) -> None:
-        with suppress(OSError):  # of this thread alone, as Linux has it
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         try:
-            extract = self._make()
+            extract = self._make()  # at the usual priority, as a close waits for it
         except (DetectorError, ImportError, OSError, ValueError) as error:
             log.warning("no photo is chosen for being unlike the others: the starter can't be loaded: %s", error)
             return
+        with suppress(OSError):  # of this thread alone, as Linux has it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         kept = KeptFeatures(self._folder / CACHE, extract.key)
         features, failed = kept.read(), set[str]()
         known = list(features.items())
@@ -181,6 +184,8 @@ class FeatureThread:
             missing = [digest for digest in wanted if digest not in features and digest not in failed][:BATCH]
             made: dict[str, Features] = {}
             for digest in missing:
+                if self._ending:
+                    break
                 try:
                     made[digest] = extract(wanted[digest].read_bytes())
                 except (DetectorError, OSError):  # no photo, or gone

@@ -58,8 +58,8 @@ def labelling(state: Path, *arguments: str, **settings: object) -> Iterator[tupl
         yield process, json.loads(line)["address"]
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=PATIENCE)
-        assert process.returncode in (0, -signal.SIGKILL)
+        _, told = process.communicate(timeout=PATIENCE)
+        assert process.returncode in (0, -signal.SIGKILL), told
 
 
 def start(state: Path, *arguments: str, **settings: object) -> "subprocess.Popen[str]":

@@ -1,6 +1,7 @@
 """Features by the shipped starter: made beside whatever else goes on, kept by digest, waited for by nobody."""
 
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -149,6 +150,17 @@ def test_new_photos_are_looked_at_when_somebody_says_so_and_at_the_lowest_priori
     thread.close()
     own.join(PATIENCE)
     assert not own.is_alive()
+
+
+def test_a_close_waits_for_a_thread_that_is_still_loading(tmp_path: Path) -> None:
+    def load() -> Few:
+        time.sleep(6)  # as on a busy machine; the interpreter's end in the middle of it aborts the process
+        return Few()
+
+    thread = FeatureThread(tmp_path, dict, lambda _: None, load)
+    thread.start()
+    thread.close()
+    assert "features" not in {one.name for one in threading.enumerate()}
 
 
 def test_without_the_starter_nothing_is_lost_but_a_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
