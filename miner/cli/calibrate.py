@@ -26,7 +26,7 @@ from miner.cli.training import (
     find_models,
     in_era,
     mix_for,
-    need_scikit_learn,
+    need_packages,
     open_model,
     progress_bar,
     read_labelled,
@@ -68,7 +68,7 @@ def calibrate(
         raise ConfigurationError(f"--era={era}: --recorded has the photos as they were sent")
     settings = load_settings(env_file, set_)
     if not undo:
-        need_scikit_learn("calibrate")
+        need_packages("calibrate")
     with training_errors():
         if undo:
             known = _target(settings, model, writes=not dry_run)

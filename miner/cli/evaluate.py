@@ -29,7 +29,7 @@ from miner.cli.training import (
     Recorded,
     find_models,
     mix_for,
-    need_scikit_learn,
+    need_packages,
     open_model,
     progress_bar,
     read_labelled,
@@ -87,7 +87,7 @@ def evaluate(
     if recorded and (era is not None or views is not None):
         raise ConfigurationError("--recorded has the photos as they were sent: leave --era and --views out")
     settings = load_settings(env_file, set_)
-    need_scikit_learn("evaluate")
+    need_packages("evaluate")
     if plot is not None:
         check_plot(plot, (".png", ".svg", ".pdf"))
     if views is not None:

@@ -14,7 +14,7 @@ from detectors.evaluation.combine import Figured, JudgedCombination, Trial, judg
 from detectors.evaluation.fitters import fit
 from detectors.models.calibration import Stage
 from miner.cli.common import EnvFile, Json, Set, load_settings
-from miner.cli.training import EraOption, in_era, need_scikit_learn, training_errors
+from miner.cli.training import EraOption, in_era, need_packages, training_errors
 from miner.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def fuse(
         raise ConfigurationError(f"--order={order}: only --stages has an order")
     if stages and folds < LEAST_FOLDS:
         raise ConfigurationError(f"--folds={folds}: --stages needs {LEAST_FOLDS} or more: its bands have folds within")
-    need_scikit_learn("fuse")
+    need_packages("fuse")
     settings = load_settings(env_file, set_)
     with training_errors():
         found = in_era(settings, file, BranchFile.read(file), era, seed)

@@ -12,7 +12,7 @@ from detectors.models.config import read_config
 from detectors.training.config import NAMED_MODELS
 from miner.cli.common import EnvFile, Json, Service, file_of, load_settings, read_settings, unit_settings
 from miner.cli.reload import reload_running
-from miner.cli.training import make_screen, need_scikit_learn, training_errors
+from miner.cli.training import make_screen, need_packages, training_errors
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.feedback.improvement.promotion import ReloadEnd, SettingsPlace, file_to_edit, serving
 from miner.feedback.improvement.report import write_report
@@ -65,7 +65,8 @@ def improve(
     for the miner. No model is judged by photos that it has learnt from.
     """
     settings = load_settings(env_file, None, service)
-    need_scikit_learn("improve", "train")
+    if not undo:
+        need_packages("improve", "train")
     options = ImprovementOptions(
         data=[str(one.expanduser().absolute()) for one in data or []],
         model=_full(model, NAMED_MODELS),

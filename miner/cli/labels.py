@@ -15,7 +15,7 @@ from miner.cli.training import (
     cache_folder,
     make_probe,
     make_screen,
-    need_scikit_learn,
+    need_packages,
     parse,
     read_machine,
     training_errors,
@@ -47,7 +47,7 @@ def labels(
     """
     if out.suffix != ".html":
         raise ConfigurationError(f"--out={out}: a name that ends in .html is needed")
-    need_scikit_learn("labels", "train")
+    need_packages("labels", "train")
     with training_errors(lambda: "the same command goes on from the features that are there"):
         from detectors.training.label_check import check_labels
         from miner.cli.label_sheet import render

@@ -46,6 +46,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 CACHE_FOLDER = Path("~/.cache/roadwork-miner/training")
+PACKAGES = {  # that a command can't do without, by extra, with their modules
+    "eval": {"scikit-learn": "sklearn"},
+    "train": {"scikit-learn": "sklearn", "torch": "torch"},
+}
 
 Models = Annotated[
     list[str] | None,
@@ -217,16 +221,17 @@ def check_views(views: str | None) -> None:
         raise ConfigurationError(f"--views={views}: {error}") from None
 
 
-def need_scikit_learn(command: str, extra: str = "eval") -> None:
-    """Say before a photo is read that nothing could be judged.
+def need_packages(command: str, extra: str = "eval") -> None:
+    """Say before a photo is read that nothing could be judged, or trained with the extra `train`.
 
     Raises:
-        CouldNotStart: scikit-learn is not installed.
+        CouldNotStart: scikit-learn or torch is not installed.
     """
-    if find_spec("sklearn") is None:
-        raise CouldNotStart(
-            f"{command} needs the package 'scikit-learn' (extra `{extra}`; {how_to_install(extra)} installs it)"
-        )
+    for package, module in PACKAGES[extra].items():
+        if find_spec(module) is None:
+            raise CouldNotStart(
+                f"{command} needs the package {package!r} (extra `{extra}`; {how_to_install(extra)} installs it)"
+            )
 
 
 @contextmanager

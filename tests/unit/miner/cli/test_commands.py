@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from miner import cli
+from miner.errors import CouldNotStart
 from miner.settings.settings import Settings
 
 TABLE = {name: line for commands in cli.COMMANDS.values() for name, line in commands.items()}
@@ -59,3 +62,14 @@ def test_a_second_sigterm_does_not_break_the_unwinding_off() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGTERM, "unwound\n", "")
+
+
+@pytest.mark.parametrize("module", ["sklearn", "torch"])
+def test_what_a_night_can_not_do_without_is_said_before_it_begins(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)  # as Python has it of what can't be imported
+    monkeypatch.setenv("STATE_DIR", str(tmp_path / "state"))
+    with pytest.raises(CouldNotStart, match="needs the package"):
+        CliRunner().invoke(cli.app, ["improve", "--no-env-file"], catch_exceptions=False)
+    assert not (tmp_path / "state").exists()
