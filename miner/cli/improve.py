@@ -185,7 +185,8 @@ def _last_lines(folder: Path, state: Improvement) -> list[str]:
             serves = "it stays beside what serves; more labels make the next night surer"
         case _:
             serves = "what serves stays"
-    return [f"report: {folder / REPORT}", f"{judged}: {serves}"]
+    together = state.steps["judge"].facts.get("together")  # a run of an earlier version has none
+    return [f"report: {folder / REPORT}", *([together] if together else []), f"{judged}: {serves}"]
 
 
 def _undo(work: Workplace) -> tuple[Path, Improvement, list[str]]:

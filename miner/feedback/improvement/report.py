@@ -50,6 +50,7 @@ def write_report(folder: Path, state: Improvement) -> None:
         state=state,
         judgement=judgement,
         words=_headline(judgement.words),
+        together=state.steps["judge"].facts.get("together"),
         sides=[(name, side) for name, side in judgement.sides.items()],
         lost=_shown([one for one in answers if one.change < 0], paths),
         won=_shown([one for one in answers if one.change > 0], paths),

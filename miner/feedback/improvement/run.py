@@ -61,6 +61,7 @@ from miner.feedback.improvement.state import (
     candidate_name,
     yaml_of,
 )
+from miner.feedback.improvement.together import offer_together
 from miner.feedback.improvement.worker import Children, await_end
 from miner.feedback.labels import Labels
 from miner.feedback.traffic import read_traffic
@@ -333,9 +334,11 @@ class ImprovementRun:
         return {"written": told["written"], "why": why, "gain": told["gain"]}
 
     def _judge(self) -> dict[str, Any]:
-        judgement = judge(judged_answers(self.folder))
+        judgement = judge(answers := judged_answers(self.folder))
         self.state.verdict, self.state.gain = judgement.outcome, GainFigures(**asdict(judgement.gain))
-        return judgement.plain()
+        both = ChosenModel(*self.state.serves), self.candidate
+        together = offer_together(self.folder, answers, both, self.work.settings.models_dir)
+        return judgement.plain() | {"together": together}
 
     def _report(self) -> dict[str, Any]:
         self.work.render(self.folder, self.state)
@@ -344,8 +347,7 @@ class ImprovementRun:
     def _shadow(self) -> dict[str, Any]:
         if self.state.verdict == "worse":
             return {"set": False, "words": "not put beside what serves, as it is worse"}
-        candidate = self.candidate
-        is_set, words = set_shadow(self.work.place, candidate, self._keep)
+        is_set, words = set_shadow(self.work.place, self.candidate, self._keep)
         self.state.shadowed |= is_set
         self.work.screen.say(f"shadow: {words}")
         return {"set": is_set, "words": words}
