@@ -24,7 +24,7 @@ from detectors.models.config import find_config, read_config
 from detectors.photos.eras import eras_in
 from miner.errors import ConfigurationError, CouldNotStart
 from miner.feedback import FOLDER, IMPROVEMENTS
-from miner.feedback.improvement.judgement import is_kept, judge, judged_answers, read_answers
+from miner.feedback.improvement.judgement import is_kept, read_answers
 from miner.feedback.improvement.partition import (
     FINAL,
     FOLDS,
@@ -61,7 +61,7 @@ from miner.feedback.improvement.state import (
     candidate_name,
     yaml_of,
 )
-from miner.feedback.improvement.together import offer_together
+from miner.feedback.improvement.together import judge_run
 from miner.feedback.improvement.worker import Children, await_end
 from miner.feedback.labels import Labels
 from miner.feedback.traffic import read_traffic
@@ -198,14 +198,14 @@ class ImprovementRun:
         labels, serves = Labels(settings.state_dir / FOLDER), serving(settings)
         before = find_config(serves.config).parent  # a run's folder, where an improvement serves
         learnt = learnt_in(before / PHOTOS) if before.parent == self.work.home else frozenset()
-        photos = lay_out(self.folder / PHOTOS, labels, [Path(one) for one in options.data], learnt)
+        place, own, work = self.folder / PHOTOS, [Path(one) for one in options.data], self.work.children
+        photos = work.compute(lay_out, place, labels, own, learnt)
         refuse_too_few(photos)
         self.state.serves = [serves.detector, serves.config]
         facts = facts_of(photos)
         if options.self_train:
-            facts["unlabelled"] = unlabelled(
-                self.folder / UNLABELLED, labels, read_traffic(settings.state_dir / RECORDER)
-            )
+            traffic = read_traffic(settings.state_dir / RECORDER)
+            facts["unlabelled"] = work.compute(unlabelled, self.folder / UNLABELLED, labels, traffic)
         return facts
 
     def _folds(self) -> dict[str, Any]:
@@ -239,7 +239,7 @@ class ImprovementRun:
             write_safely(link, _document(name))
         self._ask(Path(TAUGHT_ANSWERS) / "tenth.json", tenth, links[self._trained], links[self._taught])
         answers = read_answers(self.folder / TAUGHT_ANSWERS, self._photos)
-        facts["kept"] = is_kept(answers)
+        facts["kept"] = self.work.children.compute(is_kept, answers)
         facts["why"] = "the random tenth says so" if facts["kept"] else "the random tenth does not say so beyond chance"
         write_safely(yaml_of(self.folder), _document(self._taught if facts["kept"] else self._trained))
         return facts
@@ -334,14 +334,13 @@ class ImprovementRun:
         return {"written": told["written"], "why": why, "gain": told["gain"]}
 
     def _judge(self) -> dict[str, Any]:
-        judgement = judge(answers := judged_answers(self.folder))
+        both, models_dir = (ChosenModel(*self.state.serves), self.candidate), self.work.settings.models_dir
+        judgement, together = self.work.children.compute(judge_run, self.folder, both, models_dir)
         self.state.verdict, self.state.gain = judgement.outcome, GainFigures(**asdict(judgement.gain))
-        both = ChosenModel(*self.state.serves), self.candidate
-        together = offer_together(self.folder, answers, both, self.work.settings.models_dir)
         return judgement.plain() | {"together": together}
 
     def _report(self) -> dict[str, Any]:
-        self.work.render(self.folder, self.state)
+        self.work.children.compute(self.work.render, self.folder, self.state)
         return {"file": REPORT}
 
     def _shadow(self) -> dict[str, Any]:

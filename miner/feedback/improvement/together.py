@@ -12,11 +12,25 @@ from detectors.evaluation.branch_file import write_ensemble
 from detectors.load import PreparedModel
 from detectors.models.calibration import Calibration, Fusion, log_odds, logistic
 from detectors.models.config import find_config, read_config
-from miner.feedback.improvement.judgement import JudgedAnswer, PairedVerdict, judge, signed
+from miner.feedback.improvement.judgement import JudgedAnswer, PairedVerdict, judge, judged_answers, signed
 from miner.feedback.improvement.promotion import MODEL, ChosenModel
 
 FILE = "together.yaml"
 BRANCHES = ("served", "candidate")
+
+
+def judge_run(
+    folder: Path, models: tuple[ChosenModel, ChosenModel], models_dir: Path
+) -> tuple[PairedVerdict, str | None]:
+    """Judge a run by its answers: the candidate, and what is to be said of both together.
+
+    Raises:
+        CouldNotStart: the answers are of one class.
+        ModelError: a model's folder is gone.
+        OSError: the disk does not take the file.
+    """
+    answers = judged_answers(folder)
+    return judge(answers), offer_together(folder, answers, models, models_dir)
 
 
 def together(answers: Sequence[JudgedAnswer]) -> list[JudgedAnswer]:

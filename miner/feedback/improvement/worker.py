@@ -1,4 +1,8 @@
-"""The children of an improvement: commands of this program that stand back for a miner, and end with their parent."""
+"""The children of an improvement: commands and functions of this program that stand back for a miner.
+
+They end with their parent, which itself does nothing that takes long: it shares its terminal's group, and that gets as
+much of the cores as a miner.
+"""
 
 import ctypes
 import os
@@ -7,18 +11,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from types import FrameType
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 from detectors.files import is_in_use, settle
 from miner.errors import CouldNotStart
 
 PR_SET_PDEATHSIG = 1
 Priority = Literal["idle", "low", "normal"]
+Result = TypeVar("Result")
 NICE: Mapping[Priority, int] = {"idle": 19, "low": 10, "normal": 0}
 KILL_FIRST = "1000"  # oom_score_adj
 IOPRIO_SET = {"x86_64": 251, "aarch64": 30}  # system calls, which the C library has no function for
@@ -80,7 +88,7 @@ class Children:
         with unfinished.open("xb") as file:
             self._child = subprocess.Popen(  # noqa: S603 - this program
                 command_of(arguments), stdin=subprocess.DEVNULL, stdout=file, env=self._environment,
-                preexec_fn=partial(stand_back, self._priority),
+                preexec_fn=partial(stand_back, self._priority, os.getpid()),
             )  # fmt: skip
             if self.is_stopped:  # between the look and the start
                 self._child.terminate()
@@ -89,6 +97,24 @@ class Children:
         self.refuse_stopped()
         settle(unfinished, out)
         return code
+
+    def compute(self, function: Callable[..., Result], *arguments: object) -> Result:
+        """Call a function of this program in a process of its own, and return or raise what it does.
+
+        Args:
+            function: of a module.
+            arguments: its own; they are pickled, as is the result.
+
+        Raises:
+            Interrupted: a signal has come before.
+            CouldNotStart: something has killed the process.
+        """
+        self.refuse_stopped()
+        with ProcessPoolExecutor(1, get_context("spawn"), stand_back, (self._priority, os.getpid())) as pool:
+            try:
+                return pool.submit(function, *arguments).result()
+            except BrokenProcessPool as error:
+                raise CouldNotStart("a process of its own was killed; the next call goes on") from error
 
     def _stop(self, number: int, _: FrameType | None) -> None:
         child, now = self._child, time.monotonic()
@@ -113,16 +139,22 @@ def command_of(arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", MODULE, *arguments]
 
 
-def stand_back(priority: Priority) -> None:
+def stand_back(priority: Priority, parent: int) -> None:
     """Make this process give way to a miner, be the first to go where memory is short, and end with its parent.
 
     The idle class gets what nobody else wants: whoever wakes up takes its core at once, where a nice process of the
     usual class would keep it for some milliseconds. It counts within a group of processes alone, and the kernel makes
     one of each session: so the process gets a session of its own, whose group has the lowest weight. The weight of a
     control group is the operator's to set (`CPUWeight=idle` of systemd).
+
+    Args:
+        priority: how far.
+        parent: its process; where that has died already, nobody would say so any more.
     """
     os.setsid()
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
     _tell("oom_score_adj", KILL_FIRST)
     with suppress(OSError):
         os.nice(NICE[priority])

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import cast, get_args
@@ -92,6 +92,9 @@ class Idle:
 
     def run(self, arguments: Sequence[str], out: Path) -> int:
         return 2
+
+    def compute(self, function: Callable[..., object], *arguments: object) -> object:
+        return function(*arguments)
 
 
 @pytest.fixture
