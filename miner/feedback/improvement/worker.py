@@ -101,15 +101,15 @@ class Children:
     def compute(self, function: Callable[..., Result], *arguments: object) -> Result:
         """Call a function of this program in a process of its own, and return or raise what it does.
 
+        It takes seconds, so no signal cuts it short; what comes after it looks for one.
+
         Args:
             function: of a module.
             arguments: its own; they are pickled, as is the result.
 
         Raises:
-            Interrupted: a signal has come before.
             CouldNotStart: something has killed the process.
         """
-        self.refuse_stopped()
         with ProcessPoolExecutor(1, get_context("spawn"), stand_back, (self._priority, os.getpid())) as pool:
             try:
                 return pool.submit(function, *arguments).result()

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
@@ -32,11 +31,12 @@ def test_what_it_raises_is_raised_and_a_killed_one_is_told() -> None:
         Children({}).compute(signal.raise_signal, signal.SIGKILL)
 
 
-def test_none_is_begun_after_a_signal() -> None:
+def test_a_signal_does_not_cut_it_short() -> None:
     with Children({}) as children:
         os.kill(os.getpid(), signal.SIGTERM)
+        assert children.compute(os.getsid, 0) != os.getsid(0)  # a report is drawn once all is done
         with pytest.raises(Interrupted):
-            children.compute(time.time)
+            children.refuse_stopped()
 
 
 def test_it_ends_with_its_parent() -> None:
