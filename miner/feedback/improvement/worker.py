@@ -6,20 +6,18 @@ much of the cores as a miner.
 
 import ctypes
 import os
+import pickle
 import platform
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from types import FrameType
-from typing import Literal, Self, TypeVar
+from typing import Literal, Self, TypeVar, cast
 
 from detectors.files import is_in_use, settle
 from miner.errors import CouldNotStart
@@ -110,11 +108,16 @@ class Children:
         Raises:
             CouldNotStart: something has killed the process.
         """
-        with ProcessPoolExecutor(1, get_context("spawn"), stand_back, (self._priority, os.getpid())) as pool:
-            try:
-                return pool.submit(function, *arguments).result()
-            except BrokenProcessPool as error:
-                raise CouldNotStart("a process of its own was killed; the next call goes on") from error
+        done = subprocess.run(  # noqa: S603 - this program
+            [sys.executable, "-c", f"from {__name__} import answer; answer()"], stdout=subprocess.PIPE, check=False,
+            input=pickle.dumps((function, arguments)), preexec_fn=partial(stand_back, self._priority, os.getpid()),
+        )  # fmt: skip
+        if done.returncode:
+            raise CouldNotStart("a process of its own was killed; the next call goes on")
+        result, error = pickle.loads(done.stdout)  # noqa: S301 - of this program
+        if error is not None:
+            raise error
+        return cast(Result, result)
 
     def _stop(self, number: int, _: FrameType | None) -> None:
         child, now = self._child, time.monotonic()
@@ -132,6 +135,19 @@ class Children:
         elif is_second:
             signal.signal(number, self._before[signal.Signals(number)])
             os.kill(os.getpid(), number)
+
+
+def answer() -> None:
+    """Call the function on stdin, and leave what it returns or raises on stdout; whatever it prints goes to stderr."""
+    result, error = None, None
+    function, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - of this program
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as out:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        try:
+            result = function(*arguments)
+        except Exception as raised:  # noqa: BLE001 - whoever called it is told
+            error = raised
+        pickle.dump((result, error), out)
 
 
 def command_of(arguments: Sequence[str]) -> list[str]:

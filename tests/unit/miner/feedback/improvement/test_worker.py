@@ -27,6 +27,7 @@ def test_a_function_gets_what_nobody_else_wants() -> None:
 def test_what_it_raises_is_raised_and_a_killed_one_is_told() -> None:
     with pytest.raises(ValueError, match="invalid literal"):
         Children({}).compute(int, "no number")
+    assert Children({}).compute(print, "among what it returns") is None
     with pytest.raises(CouldNotStart):
         Children({}).compute(signal.raise_signal, signal.SIGKILL)
 
