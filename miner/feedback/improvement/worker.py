@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -113,7 +114,10 @@ class Children:
             input=pickle.dumps((function, arguments)), preexec_fn=partial(stand_back, self._priority, os.getpid()),
         )  # fmt: skip
         if done.returncode:
-            raise CouldNotStart("a process of its own was killed; the next call goes on")
+            name = getattr(function, "__name__", function)
+            raise CouldNotStart(
+                f"{name}: its process has ended with exit code {done.returncode}; the next call goes on"
+            )
         result, error = pickle.loads(done.stdout)  # noqa: S301 - of this program
         if error is not None:
             raise error
@@ -147,6 +151,7 @@ def answer() -> None:
             result = function(*arguments)
         except Exception as raised:  # noqa: BLE001 - whoever called it is told
             error = raised
+            error.add_note(traceback.format_exc())  # which pickle leaves out
         pickle.dump((result, error), out)
 
 

@@ -25,10 +25,11 @@ def test_a_function_gets_what_nobody_else_wants() -> None:
 
 
 def test_what_it_raises_is_raised_and_a_killed_one_is_told() -> None:
-    with pytest.raises(ValueError, match="invalid literal"):
+    with pytest.raises(ValueError, match="invalid literal") as raised:
         Children({}).compute(int, "no number")
+    assert "worker.py" in raised.value.__notes__[0]  # where in that process it was
     assert Children({}).compute(print, "among what it returns") is None
-    with pytest.raises(CouldNotStart):
+    with pytest.raises(CouldNotStart, match=r"raise_signal.* -9"):
         Children({}).compute(signal.raise_signal, signal.SIGKILL)
 
 
